@@ -1,0 +1,211 @@
+//! The one source of ITU-R numbers: code points of H.273, K_R and K_B, and what follows from them.
+//!
+//! In: tags of a stream. Out: coefficients and quantisation as plain numbers, for the engines. It knows
+//! no buffer and no FFmpeg.
+
+/// H.273 `MatrixCoefficients`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Matrix(pub u8);
+
+impl Matrix {
+    /// R'G'B', no matrix.
+    pub const IDENTITY: Matrix = Matrix(0);
+    /// BT.709.
+    pub const BT709: Matrix = Matrix(1);
+    /// Not known.
+    pub const UNSPECIFIED: Matrix = Matrix(2);
+    /// BT.470 System B, G: BT.601's numbers, 625 lines.
+    pub const BT470BG: Matrix = Matrix(5);
+    /// SMPTE 170M: BT.601's numbers, 525 lines.
+    pub const SMPTE170M: Matrix = Matrix(6);
+    /// BT.2020, non-constant luminance.
+    pub const BT2020_NCL: Matrix = Matrix(9);
+
+    /// (K_R, K_B) of H.273 table 4; `None` where Y'CbCr is not made by these two numbers.
+    pub fn luma_coefficients(self) -> Option<(f64, f64)> {
+        match self.0 {
+            1 => Some((0.2126, 0.0722)),
+            4 => Some((0.30, 0.11)),
+            5 | 6 => Some((0.299, 0.114)),
+            7 => Some((0.212, 0.087)),
+            9 => Some((0.2627, 0.0593)),
+            _ => None,
+        }
+    }
+
+    /// The matrix an untagged picture of this size was most likely made with.
+    pub fn guess(width: usize, height: usize) -> Matrix {
+        if width >= 1280 || height > 576 { Matrix::BT709 } else { Matrix::SMPTE170M }
+    }
+}
+
+/// H.273 `ColourPrimaries`, carried and never computed with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Primaries(pub u8);
+
+/// H.273 `TransferCharacteristics`, carried and never computed with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Transfer(pub u8);
+
+impl Primaries {
+    /// Not known.
+    pub const UNSPECIFIED: Primaries = Primaries(2);
+}
+
+impl Transfer {
+    /// Not known.
+    pub const UNSPECIFIED: Transfer = Transfer(2);
+}
+
+/// H.273 `VideoFullRangeFlag`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Range {
+    /// Y' in 16..235, Cb and Cr in 16..240 (8-bit).
+    Limited,
+    /// The whole code range.
+    Full,
+}
+
+/// H.273 `ChromaSampleLocType`: where in its cell of luma samples a chroma sample lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChromaLocation {
+    /// 0: on the left column, half way down. MPEG-2, H.264 and HEVC by default.
+    Left = 0,
+    /// 1: in the middle of the cell. JPEG, MPEG-1.
+    Center = 1,
+    /// 2: on the upper left luma sample. BT.2020, DV.
+    TopLeft = 2,
+    /// 3: on the upper row, half way across.
+    Top = 3,
+    /// 4: on the lower left luma sample.
+    BottomLeft = 4,
+    /// 5: on the lower row, half way across.
+    Bottom = 5,
+}
+
+impl ChromaLocation {
+    /// Position of chroma sample (0, 0) in luma samples, where luma sample (0, 0) lies at (0.5, 0.5):
+    /// chroma sample k of a direction then lies at `k * 2^log2 + offset`.
+    pub fn offset(self, log2_chroma_w: u8, log2_chroma_h: u8) -> (f64, f64) {
+        use ChromaLocation::*;
+        let first = 0.5;
+        let middle = |log2: u8| f64::from(1u32 << log2) / 2.0;
+        let last = |log2: u8| f64::from(1u32 << log2) - 0.5;
+        let x = match self {
+            Left | TopLeft | BottomLeft => first,
+            Center | Top | Bottom => middle(log2_chroma_w),
+        };
+        let y = match self {
+            TopLeft | Top => first,
+            Left | Center => middle(log2_chroma_h),
+            BottomLeft | Bottom => last(log2_chroma_h),
+        };
+        (x, y)
+    }
+}
+
+/// What the code values of a picture mean.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ColorSpec {
+    /// How Y'CbCr was made of R'G'B'.
+    pub matrix: Matrix,
+    /// Carried.
+    pub primaries: Primaries,
+    /// Carried.
+    pub transfer: Transfer,
+    /// Of the code values.
+    pub range: Range,
+    /// Of subsampled chroma.
+    pub chroma_location: ChromaLocation,
+}
+
+/// What a component holds, which decides how its code values are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Signal {
+    /// Y'.
+    Luma,
+    /// Cb or Cr.
+    Chroma,
+    /// R', G', B' or alpha: the whole code range whatever the tag says.
+    Full,
+}
+
+/// Code values of n bits as numbers: `value = (code - zero) / unit`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Quantization {
+    /// The code value of 0.
+    pub zero: f32,
+    /// How many code values make 1.
+    pub unit: f32,
+}
+
+impl Quantization {
+    /// BT.601, BT.709 and BT.2100: Y' is 0..1, Cb and Cr are -0.5..0.5.
+    pub fn new(signal: Signal, range: Range, depth: u8) -> Quantization {
+        let step = (1u32 << depth) as f32 / 256.0;
+        let peak = ((1u64 << depth) - 1) as f32;
+        let (zero, unit) = match (signal, range) {
+            (Signal::Luma, Range::Limited) => (16.0 * step, 219.0 * step),
+            (Signal::Chroma, Range::Limited) => (128.0 * step, 224.0 * step),
+            (Signal::Chroma, Range::Full) => (128.0 * step, peak),
+            (Signal::Luma, Range::Full) | (Signal::Full, _) => (0.0, peak),
+        };
+        Quantization { zero, unit }
+    }
+}
+
+/// Rows give Y', Cb, Cr of R', G', B'.
+pub fn rgb_to_ycbcr((k_r, k_b): (f64, f64)) -> [[f32; 3]; 3] {
+    let k_g = 1.0 - k_r - k_b;
+    let y = [k_r, k_g, k_b];
+    let difference = |component: usize, k: f64| -> [f64; 3] {
+        std::array::from_fn(|i| (f64::from(u8::from(i == component)) - y[i]) / (2.0 * (1.0 - k)))
+    };
+    [y, difference(2, k_b), difference(0, k_r)].map(|row| row.map(|v| v as f32))
+}
+
+/// Rows give R', G', B' of Y', Cb, Cr.
+pub fn ycbcr_to_rgb((k_r, k_b): (f64, f64)) -> [[f32; 3]; 3] {
+    let k_g = 1.0 - k_r - k_b;
+    let (from_cr, from_cb) = (2.0 * (1.0 - k_r), 2.0 * (1.0 - k_b));
+    let rows = [[1.0, 0.0, from_cr], [1.0, -k_b * from_cb / k_g, -k_r * from_cr / k_g], [1.0, from_cb, 0.0]];
+    rows.map(|row| row.map(|v| v as f32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_matrices_undo_each_other() {
+        for code in [1, 4, 5, 6, 7, 9] {
+            let k = Matrix(code).luma_coefficients().unwrap();
+            let (there, back) = (rgb_to_ycbcr(k), ycbcr_to_rgb(k));
+            for (i, row) in back.iter().enumerate() {
+                for j in 0..3 {
+                    let product: f32 = (0..3).map(|n| row[n] * there[n][j]).sum();
+                    assert!((product - f32::from(u8::from(i == j))).abs() < 1e-6, "matrix {code}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bt709_is_the_published_one() {
+        let m = ycbcr_to_rgb(Matrix::BT709.luma_coefficients().unwrap());
+        assert!((m[0][2] - 1.5748).abs() < 1e-4 && (m[1][1] + 0.1873).abs() < 1e-4);
+        assert!((m[1][2] + 0.4681).abs() < 1e-4 && (m[2][1] - 1.8556).abs() < 1e-4);
+    }
+
+    #[test]
+    fn limited_range_puts_black_white_and_gray_where_the_standards_do() {
+        let code = |signal, depth, value: f32| {
+            let q = Quantization::new(signal, Range::Limited, depth);
+            value * q.unit + q.zero
+        };
+        assert_eq!([code(Signal::Luma, 8, 0.0), code(Signal::Luma, 8, 1.0)], [16.0, 235.0]);
+        assert_eq!([code(Signal::Luma, 10, 0.0), code(Signal::Luma, 10, 1.0)], [64.0, 940.0]);
+        assert_eq!([code(Signal::Chroma, 10, 0.0), code(Signal::Chroma, 10, 0.5)], [512.0, 960.0]);
+        assert_eq!(Quantization::new(Signal::Full, Range::Limited, 16).unit, 65535.0);
+    }
+}

@@ -1,0 +1,60 @@
+//! The one dynamic border: whole pictures in, whole pictures out.
+//!
+//! An engine is one device with several networks, all of which give the same size, phase and chroma. It
+//! is opened on the thread that drives it, from an [`EngineSpec`] that can be sent there. It knows
+//! pictures, colour and models; it does not know FFmpeg.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::model::Model;
+use crate::picture::{Geometry, Picture};
+
+/// A device that makes LR pictures into SR pictures, in order.
+pub trait Engine {
+    /// Pictures in flight: after so many submitted ones, one must be collected.
+    fn depth(&self) -> usize;
+
+    /// Starts work on `lr`; `sr` is filled by the time both come back from [`Engine::collect`].
+    fn submit(&mut self, lr: Picture, sr: Picture, network: NetworkId) -> Result<()>;
+
+    /// The oldest submitted pair, waiting for it if need be; `None` when nothing is in flight.
+    fn collect(&mut self) -> Result<Option<(Picture, Picture)>>;
+}
+
+/// Index into [`EngineSpec::networks`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NetworkId(pub usize);
+
+/// One way of making a picture larger.
+#[derive(Clone, Debug)]
+pub enum Network {
+    /// The separable resampler alone.
+    Resample,
+    /// HASN, as often as the size asks for, then the resampler to the exact size.
+    Hasn(Arc<Model>),
+}
+
+/// Which engine runs the networks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EngineKind {
+    /// The paper layer by layer in ndarray: slow, the oracle.
+    Reference,
+    /// SIMD on all cores.
+    Cpu,
+}
+
+/// All that an engine needs to be opened, on whatever thread that happens.
+#[derive(Clone, Debug)]
+pub struct EngineSpec {
+    /// Which one.
+    pub kind: EngineKind,
+    /// Threads it may use, above 0.
+    pub threads: usize,
+    /// What can be submitted with.
+    pub networks: Vec<Network>,
+    /// Of the pictures that come in.
+    pub lr: Geometry,
+    /// Of the pictures to fill.
+    pub sr: Geometry,
+}

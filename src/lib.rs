@@ -1,0 +1,9 @@
+//! Upscaling of video with HASN.
+
+pub mod color;
+pub mod engine;
+pub mod error;
+pub mod model;
+pub mod picture;
+
+pub use error::{Error, Result};

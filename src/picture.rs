@@ -1,0 +1,283 @@
+//! A picture: planes of samples, what they mean, when they are shown, and who owns the memory.
+//!
+//! Everything that flows between stages is one of these. A decoded frame is borrowed as a picture and a
+//! picture to be filled comes from the encoder's pool, so that no stage copies samples in or out. It
+//! knows neither FFmpeg nor CUDA: they implement [`HostBuffer`] or hand in addresses.
+
+use std::any::Any;
+use std::fmt;
+
+use crate::color::{ColorSpec, Signal};
+
+/// What the components of a format are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// Y'.
+    Gray,
+    /// Y', Cb, Cr.
+    Ycbcr,
+    /// R', G', B'.
+    Rgb,
+}
+
+/// Where the samples of one component lie in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Component {
+    /// Index of its plane.
+    pub plane: u8,
+    /// Bytes from one sample to the next in a row.
+    pub step: u8,
+    /// Bytes before the first sample of a row.
+    pub offset: u8,
+    /// Bits below the sample in its word (6 in P010).
+    pub shift: u8,
+    /// Bits of the sample.
+    pub depth: u8,
+}
+
+impl Component {
+    /// Whether a sample is read as one byte; else it is a word of two (four where the format is float).
+    pub fn is_byte(&self) -> bool {
+        self.shift + self.depth <= 8
+    }
+}
+
+/// A sample format: planar, semi-planar or packed, 1 to 16 bits or float.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Format {
+    /// FFmpeg's name.
+    pub name: &'static str,
+    /// What the components are.
+    pub family: Family,
+    /// Samples are 32-bit floats.
+    pub float: bool,
+    /// Words of several bytes have the high byte first.
+    pub big_endian: bool,
+    /// Whether the last component is alpha.
+    pub alpha: bool,
+    /// Chroma is `2^log2_chroma_w` times narrower than luma.
+    pub log2_chroma_w: u8,
+    /// Chroma is `2^log2_chroma_h` times lower than luma.
+    pub log2_chroma_h: u8,
+    /// How many planes there are.
+    pub planes: u8,
+    /// Y', Cb, Cr, A or R', G', B', A or Y', A: the first [`Format::component_count`] count.
+    pub components: [Component; 4],
+}
+
+impl Format {
+    /// Components in use, alpha included.
+    pub fn component_count(&self) -> usize {
+        self.color_count() + usize::from(self.alpha)
+    }
+
+    /// Components in use, alpha left out.
+    pub fn color_count(&self) -> usize {
+        if self.family == Family::Gray { 1 } else { 3 }
+    }
+
+    /// Bits of a luma (or red) sample.
+    pub fn depth(&self) -> u8 {
+        self.components[0].depth
+    }
+
+    /// What component `index` holds.
+    pub fn signal(&self, index: usize) -> Signal {
+        match (self.family, index) {
+            (Family::Rgb, _) => Signal::Full,
+            (_, 0) => Signal::Luma,
+            (Family::Ycbcr, 1 | 2) => Signal::Chroma,
+            _ => Signal::Full,
+        }
+    }
+
+    /// Width and height of component `index` in a picture of this size.
+    pub fn component_size(&self, index: usize, width: usize, height: usize) -> (usize, usize) {
+        match self.signal(index) {
+            Signal::Chroma => {
+                (width.div_ceil(1 << self.log2_chroma_w), height.div_ceil(1 << self.log2_chroma_h))
+            }
+            _ => (width, height),
+        }
+    }
+}
+
+/// Size, format and meaning: all that is fixed when an engine is opened.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Geometry {
+    /// Luma samples in a row.
+    pub width: usize,
+    /// Rows of luma.
+    pub height: usize,
+    /// Of the samples.
+    pub format: Format,
+    /// Of the code values.
+    pub color: ColorSpec,
+}
+
+/// A fraction of seconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TimeBase {
+    /// Numerator, above 0.
+    pub num: i32,
+    /// Denominator, above 0.
+    pub den: i32,
+}
+
+impl TimeBase {
+    /// `ticks` in seconds, for people.
+    pub fn seconds(self, ticks: i64) -> f64 {
+        ticks as f64 * f64::from(self.num) / f64::from(self.den)
+    }
+}
+
+/// When a picture is shown: its source's own numbers, untouched from demux to mux.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PictureTime {
+    /// Counts decoded pictures from 0.
+    pub index: u64,
+    /// Presentation time in ticks.
+    pub pts: i64,
+    /// In ticks; 0 where nobody knows.
+    pub duration: i64,
+    /// Of a tick.
+    pub time_base: TimeBase,
+}
+
+impl PictureTime {
+    /// Presentation time in seconds, for people.
+    pub fn seconds(&self) -> f64 {
+        self.time_base.seconds(self.pts)
+    }
+}
+
+/// What travels along untouched (captions, timecode, HDR metadata): put in and taken out by media only.
+#[derive(Default)]
+pub struct Props(pub Option<Box<dyn Any + Send>>);
+
+/// Planes in host memory. Its drop gives the buffer back to its pool.
+pub trait HostBuffer: Send {
+    /// Bytes from one row of the plane to the next.
+    fn linesize(&self, plane: usize) -> usize;
+    /// The rows of a plane; the last one may end with its last sample.
+    fn plane(&self, plane: usize) -> &[u8];
+    /// The same, to be written.
+    fn plane_mut(&mut self, plane: usize) -> &mut [u8];
+    /// For media to take its own buffer back.
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+/// A plane in device memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DevicePlane {
+    /// Device address of its first row.
+    pub address: u64,
+    /// Bytes from one row to the next.
+    pub linesize: usize,
+}
+
+/// Where the samples are.
+pub enum Memory {
+    /// Reachable by the CPU.
+    Host(Box<dyn HostBuffer>),
+    /// On a CUDA device.
+    Cuda {
+        /// Ordinal of the device.
+        device: u32,
+        /// Planes in use are those of the format.
+        planes: [DevicePlane; 4],
+        /// Its drop gives the buffer back.
+        owner: Box<dyn Any + Send>,
+    },
+}
+
+/// One picture.
+pub struct Picture {
+    /// Size, format and meaning.
+    pub geometry: Geometry,
+    /// When it is shown.
+    pub time: PictureTime,
+    /// What travels along.
+    pub props: Props,
+    /// The samples.
+    pub memory: Memory,
+}
+
+impl Picture {
+    /// A picture of zeroed samples in plain memory, for users of the library and for tests.
+    pub fn new(geometry: Geometry) -> Picture {
+        Picture {
+            geometry,
+            time: PictureTime { index: 0, pts: 0, duration: 0, time_base: TimeBase { num: 1, den: 1 } },
+            props: Props::default(),
+            memory: Memory::Host(Box::new(PlainBuffer::new(&geometry))),
+        }
+    }
+
+    /// The planes, for an engine that runs on the host.
+    pub fn host(&self) -> &dyn HostBuffer {
+        match &self.memory {
+            Memory::Host(buffer) => buffer.as_ref(),
+            Memory::Cuda { device, .. } => {
+                panic!("a picture on CUDA device {device} was given to a host engine")
+            }
+        }
+    }
+
+    /// The planes, to be written.
+    pub fn host_mut(&mut self) -> &mut dyn HostBuffer {
+        match &mut self.memory {
+            Memory::Host(buffer) => buffer.as_mut(),
+            Memory::Cuda { device, .. } => {
+                panic!("a picture on CUDA device {device} was given to a host engine")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Picture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Picture")
+            .field("geometry", &self.geometry)
+            .field("time", &self.time)
+            .finish_non_exhaustive()
+    }
+}
+
+/// [`HostBuffer`] of plain vectors, rows without gaps.
+struct PlainBuffer {
+    planes: Vec<(usize, Vec<u8>)>,
+}
+
+impl PlainBuffer {
+    fn new(geometry: &Geometry) -> PlainBuffer {
+        let Geometry { width, height, format, .. } = geometry;
+        let planes = (0..format.planes).map(|plane| {
+            let inside = (0..format.component_count()).filter(|&i| format.components[i].plane == plane);
+            let (linesize, rows) = inside.fold((0, 0), |(linesize, rows), i| {
+                let (w, h) = format.component_size(i, *width, *height);
+                (linesize.max(w * usize::from(format.components[i].step)), rows.max(h))
+            });
+            (linesize, vec![0; linesize * rows])
+        });
+        PlainBuffer { planes: planes.collect() }
+    }
+}
+
+impl HostBuffer for PlainBuffer {
+    fn linesize(&self, plane: usize) -> usize {
+        self.planes[plane].0
+    }
+
+    fn plane(&self, plane: usize) -> &[u8] {
+        &self.planes[plane].1
+    }
+
+    fn plane_mut(&mut self, plane: usize) -> &mut [u8] {
+        &mut self.planes[plane].1
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
