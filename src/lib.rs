@@ -3,6 +3,7 @@
 pub mod color;
 pub mod engine;
 pub mod error;
+pub mod media;
 pub mod model;
 pub mod picture;
 

@@ -81,6 +81,11 @@ impl Format {
         self.components[0].depth
     }
 
+    /// PLACEHOLDER writable
+    pub fn writable(&self) -> bool {
+        self.components[..self.component_count()].iter().all(|c| c.is_byte() && c.depth == 8 || !c.is_byte() && c.shift + c.depth <= 16)
+    }
+
     /// What component `index` holds.
     pub fn signal(&self, index: usize) -> Signal {
         match (self.family, index) {
@@ -142,6 +147,12 @@ pub struct PictureTime {
     pub duration: i64,
     /// Of a tick.
     pub time_base: TimeBase,
+}
+
+impl Default for PictureTime {
+    fn default() -> PictureTime {
+        PictureTime { index: 0, pts: 0, duration: 0, time_base: TimeBase { num: 1, den: 1 } }
+    }
 }
 
 impl PictureTime {
@@ -208,7 +219,7 @@ impl Picture {
     pub fn new(geometry: Geometry) -> Picture {
         Picture {
             geometry,
-            time: PictureTime { index: 0, pts: 0, duration: 0, time_base: TimeBase { num: 1, den: 1 } },
+            time: PictureTime::default(),
             props: Props::default(),
             memory: Memory::Host(Box::new(PlainBuffer::new(&geometry))),
         }

@@ -1,0 +1,339 @@
+//! Decode: packets become pictures, each with the time its source gave it.
+
+use std::collections::BTreeMap;
+
+use ffmpeg_next::ffi;
+use ffmpeg_next::frame::Video as Frame;
+use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
+use tracing::{info, warn};
+
+use super::format::{color_of, describe};
+use super::frame::borrow;
+use super::input::Input;
+use super::{Coded, check, is_again};
+use crate::color::Matrix;
+use crate::error::{Error, Result};
+use crate::picture::{Family, Format, Geometry, Picture, PictureTime};
+
+/// The part of the source that is wanted, in microseconds of its own clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trim {
+    /// Pictures before this are dropped.
+    pub from_us: i64,
+    /// And those at or after this.
+    pub to_us: i64,
+}
+
+impl Trim {
+    /// Of times that count from the beginning of the file; `None` is the beginning or the end.
+    pub fn new(input: &Input, from_s: Option<f64>, to_s: Option<f64>) -> Trim {
+        let us = |seconds: f64| input.start_us() + (seconds * 1e6).round() as i64;
+        Trim { from_us: from_s.map_or(i64::MIN, us), to_us: to_s.map_or(i64::MAX, us) }
+    }
+
+    /// Whether anything is left out.
+    fn is_whole(&self) -> bool {
+        *self == Trim { from_us: i64::MIN, to_us: i64::MAX }
+    }
+
+    /// Whether this time lies in the wanted part.
+    pub fn holds(&self, time_us: i64) -> bool {
+        (self.from_us..self.to_us).contains(&time_us)
+    }
+
+    /// What output times are moved back by: a clip begins at 0, a whole file where it began.
+    pub fn offset_us(&self) -> i64 {
+        if self.from_us == i64::MIN { 0 } else { self.from_us }
+    }
+}
+
+/// The video decoder, with the first picture already out of it.
+pub struct Decoder {
+    opened: codec::decoder::Video,
+    source: String,
+    time_base: Rational,
+    /// Length of a picture where neither its packet nor its successor tells.
+    usual_duration: i64,
+    trim: Trim,
+    /// pts -> duration of packets that went in: FFmpeg before 6 does not carry it on the frame.
+    durations: BTreeMap<i64, i64>,
+    converter: Option<Converter>,
+    first: Option<Picture>,
+    next_index: u64,
+    last_pts: Option<i64>,
+    /// Pictures outside of the wanted part.
+    outside: u64,
+    repaired: u64,
+}
+
+impl Decoder {
+    /// Opens the decoder of `input`'s video and decodes up to the first wanted picture, which fixes the
+    /// geometry. Other packets met on the way are put back.
+    pub fn open(input: &mut Input, trim: Trim, threads: usize) -> Result<Decoder> {
+        let parameters = input.video_parameters();
+        let info = input.video();
+        let fail = |problem: String, remedy: &str| Error::new(input.name(), problem, remedy);
+        let mut context = codec::Context::from_parameters(parameters)
+            .map_err(|e| fail(format!("bad stream parameters: {e}"), "get a whole copy"))?;
+        context.set_threading(codec::threading::Config::count(threads));
+        let mut context = context.decoder();
+        context.set_packet_time_base(info.time_base);
+        let codec_name = context.id().name();
+        let opened = context.video().map_err(|e| {
+            fail(format!("cannot decode {codec_name}: {e}"), "use an FFmpeg that has this decoder")
+        })?;
+        let mut decoder = Decoder {
+            opened,
+            source: input.name().to_owned(),
+            time_base: info.time_base,
+            usual_duration: 1.rescale(info.frame_rate.invert(), info.time_base).max(1),
+            trim,
+            durations: BTreeMap::new(),
+            converter: None,
+            first: None,
+            next_index: 0,
+            last_pts: None,
+            outside: 0,
+            repaired: 0,
+        };
+        if !trim.is_whole() {
+            input.expect_partial();
+        }
+        if trim.from_us != i64::MIN {
+            input.seek(trim.from_us)?;
+        }
+        decoder.first = Some(decoder.find_first(input)?);
+        Ok(decoder)
+    }
+
+    fn find_first(&mut self, input: &mut Input) -> Result<Picture> {
+        loop {
+            match input.read()? {
+                Some(packet) if input.is_video(&packet) => self.send(packet)?,
+                Some(packet) => {
+                    input.put_back(packet);
+                    continue;
+                }
+                None => self.finish()?,
+            }
+            match self.receive_frame()? {
+                Received::Picture(picture) => return Ok(picture),
+                Received::Hungry => {}
+                Received::End => {
+                    let (problem, remedy) = match self.outside {
+                        0 => ("no picture could be decoded", "get a whole copy"),
+                        _ => ("has no picture in that part", "choose other times with --from and --to"),
+                    };
+                    return Err(Error::new(&self.source, problem, remedy));
+                }
+            }
+        }
+    }
+
+    /// What the pictures are, by the first one. Later ones may differ.
+    pub fn geometry(&self) -> Geometry {
+        self.first.as_ref().expect("asked before the first picture is taken").geometry
+    }
+
+    /// Pictures decoded, those outside of the wanted part left out.
+    pub fn decoded(&self) -> u64 {
+        self.next_index
+    }
+
+    /// Pictures whose time was missing or went back and was made up.
+    pub fn repaired(&self) -> u64 {
+        self.repaired
+    }
+
+    /// Gives the decoder a packet; [`Decoder::receive`] is to be called until it has no more.
+    pub fn send(&mut self, packet: Coded) -> Result<()> {
+        if let Some(pts) = packet.packet.pts().filter(|_| packet.packet.duration() > 0) {
+            self.durations.insert(pts, packet.packet.duration());
+        }
+        self.opened.send_packet(&packet.packet).map_err(|e| self.damaged(e))
+    }
+
+    /// Says that no packet follows.
+    pub fn finish(&mut self) -> Result<()> {
+        match self.opened.send_eof() {
+            Err(ffmpeg::Error::Eof) | Ok(()) => Ok(()),
+            Err(error) => Err(self.damaged(error)),
+        }
+    }
+
+    /// The next picture; `None` when the decoder wants another packet or is at its end.
+    pub fn receive(&mut self) -> Result<Option<Picture>> {
+        if let Some(picture) = self.first.take() {
+            return Ok(Some(picture));
+        }
+        match self.receive_frame()? {
+            Received::Picture(picture) => Ok(Some(picture)),
+            Received::Hungry | Received::End => Ok(None),
+        }
+    }
+
+    fn receive_frame(&mut self) -> Result<Received> {
+        loop {
+            let mut frame = Frame::empty();
+            match self.opened.receive_frame(&mut frame) {
+                Ok(()) => {
+                    if let Some(picture) = self.picture(frame)? {
+                        return Ok(Received::Picture(picture));
+                    }
+                }
+                Err(error) if is_again(error) => return Ok(Received::Hungry),
+                Err(ffmpeg::Error::Eof) => return Ok(Received::End),
+                Err(error) => return Err(self.damaged(error)),
+            }
+        }
+    }
+
+    fn damaged(&self, error: ffmpeg::Error) -> Error {
+        let seconds = self.last_pts.map(|pts| pts as f64 * f64::from(self.time_base));
+        Error::new(&self.source, format!("cannot be decoded further: {error}"), "get a whole copy, or stop before with --to")
+            .at("decode", self.next_index, seconds)
+    }
+
+    /// The frame with its time, or `None` if it lies outside of the wanted part.
+    fn picture(&mut self, mut frame: Frame) -> Result<Option<Picture>> {
+        let (pts, duration) = self.time(&frame);
+        self.last_pts = Some(pts);
+        if !self.trim.holds(pts.rescale(self.time_base, Rational(1, 1_000_000))) {
+            self.outside += 1;
+            return Ok(None);
+        }
+        // SAFETY: the frame was just filled by the decoder.
+        let (pixel, upside_down) = unsafe {
+            let raw = &*frame.as_ptr();
+            (std::mem::transmute::<i32, ffi::AVPixelFormat>(raw.format), raw.linesize[0] < 0)
+        };
+        let format = match describe(pixel) {
+            Some(format) if !upside_down => format,
+            known => {
+                let converter = match &mut self.converter {
+                    Some(converter) => converter,
+                    none => none.insert(Converter::new(pixel, known, &self.source)?),
+                };
+                frame = converter.convert(&frame).map_err(|e| {
+                    let index = self.next_index;
+                    Error::new(&self.source, format!("cannot be converted: {e}"), "convert it with ffmpeg first")
+                        .at("decode", index, None)
+                })?;
+                converter.format
+            }
+        };
+        // SAFETY: as above.
+        let raw = unsafe { &*frame.as_ptr() };
+        let color = color_of(raw, &format);
+        if self.next_index == 0 && format.family == Family::Ycbcr && Matrix(raw.colorspace as u8) != color.matrix {
+            info!("{}: no matrix is tagged; {:?} is taken for its size", self.source, color.matrix);
+        }
+        let geometry = Geometry { width: raw.width as usize, height: raw.height as usize, format, color };
+        let time = PictureTime { index: self.next_index, pts, duration, time_base: self.time_base.into() };
+        self.next_index += 1;
+        Ok(Some(borrow(frame, geometry, time)))
+    }
+
+    /// (pts, duration), made up from the picture before where the source has none or goes back.
+    fn time(&mut self, frame: &Frame) -> (i64, i64) {
+        let next = self.last_pts.map_or(0, |last| last + self.usual_duration);
+        let told = frame.timestamp();
+        let pts = told.filter(|&pts| self.last_pts.is_none_or(|last| pts > last)).unwrap_or(next);
+        if told != Some(pts) {
+            self.repaired += 1;
+            warn!("{}: a picture has time {told:?}, which does not follow {:?}; it is given {pts}", self.source, self.last_pts);
+        }
+        let duration = self.durations.remove(&pts).unwrap_or(self.usual_duration);
+        // Times that no picture came out with are of no further use.
+        self.durations = self.durations.split_off(&pts);
+        (pts, duration)
+    }
+}
+
+enum Received {
+    Picture(Picture),
+    Hungry,
+    End,
+}
+
+/// Of swscale.h, where it is a macro or a member of an enumeration by FFmpeg's version.
+const SWS_ACCURATE_RND: i32 = 1 << 18;
+
+/// swscale, for frames whose samples no engine can read: palettes, bit streams, lines from bottom to top.
+struct Converter {
+    context: *mut ffi::SwsContext,
+    from: ffi::AVPixelFormat,
+    to: ffi::AVPixelFormat,
+    format: Format,
+    size: (i32, i32),
+}
+
+// SAFETY: a SwsContext is used by one thread at a time, whichever holds the decoder, and is bound to none.
+unsafe impl Send for Converter {}
+
+impl Converter {
+    fn new(from: ffi::AVPixelFormat, known: Option<Format>, source: &str) -> Result<Converter> {
+        use ffi::AVPixelFormat::*;
+        const READABLE: [ffi::AVPixelFormat; 9] = [
+            AV_PIX_FMT_GRAY8,
+            AV_PIX_FMT_RGB24,
+            AV_PIX_FMT_RGBA,
+            AV_PIX_FMT_YUV444P,
+            AV_PIX_FMT_GRAY16LE,
+            AV_PIX_FMT_GBRP16LE,
+            AV_PIX_FMT_YUV444P16LE,
+            AV_PIX_FMT_GBRPF32LE,
+            AV_PIX_FMT_NONE,
+        ];
+        let to = match known {
+            Some(_) => from,
+            // SAFETY: the list ends with NONE; the loss is not asked for.
+            None => unsafe {
+                ffi::avcodec_find_best_pix_fmt_of_list(READABLE.as_ptr(), from, 1, std::ptr::null_mut())
+            },
+        };
+        // SAFETY: a number that FFmpeg gave as a format; the name is static or null.
+        let name = unsafe { ffi::av_get_pix_fmt_name(from).as_ref().map(|n| std::ffi::CStr::from_ptr(n)) };
+        let name = name.map_or("an unknown format".into(), |name| name.to_string_lossy());
+        // SAFETY: asks about the format only.
+        if unsafe { ffi::sws_isSupportedInput(from) } == 0 {
+            let problem = format!("its pictures are {name}, which is not supported");
+            return Err(Error::new(source, problem, "convert it with ffmpeg first, e.g. to yuv420p"));
+        }
+        let format = describe(to).expect("the formats of the list are known");
+        info!("{source}: {name} is read as {}", format.name);
+        Ok(Converter { context: std::ptr::null_mut(), from, to, format, size: (0, 0) })
+    }
+
+    fn convert(&mut self, frame: &Frame) -> std::result::Result<Frame, ffmpeg::Error> {
+        let mut converted = Frame::empty();
+        // SAFETY: both frames are owned; the context is made anew for each size and freed by drop, and
+        // sws_scale_frame allocates the destination of the size and format given.
+        unsafe {
+            let (source, target) = (&*frame.as_ptr(), &mut *converted.as_mut_ptr());
+            let size = (source.width, source.height);
+            if size != self.size {
+                ffi::sws_freeContext(self.context);
+                let null = std::ptr::null_mut();
+                self.context = ffi::sws_getContext(
+                    size.0, size.1, self.from, size.0, size.1, self.to, SWS_ACCURATE_RND, null, null, null.cast(),
+                );
+                if self.context.is_null() {
+                    return Err(ffmpeg::Error::Other { errno: ffmpeg::error::EINVAL });
+                }
+                self.size = size;
+            }
+            (target.width, target.height, target.format) = (size.0, size.1, self.to as i32);
+            check(ffi::sws_scale_frame(self.context, target, source))?;
+            check(ffi::av_frame_copy_props(target, source))?;
+        }
+        Ok(converted)
+    }
+}
+
+impl Drop for Converter {
+    fn drop(&mut self) {
+        // SAFETY: made by sws_getContext or null, which is allowed.
+        unsafe { ffi::sws_freeContext(self.context) }
+    }
+}

@@ -1,0 +1,222 @@
+//! FFmpeg's pixel formats and colour tags as ours, and the choice of a format that an encoder takes.
+
+use std::ffi::CStr;
+
+use ffmpeg_next::ffi::{self, AVPixelFormat};
+
+use super::c_string;
+use crate::color::{ChromaLocation, ColorSpec, Matrix, Primaries, Range, Transfer};
+use crate::picture::{Component, Family, Format, Geometry};
+
+/// A format by FFmpeg's name; `None` where there is no such format or its samples do not lie in bytes or
+/// words of their own (palettes, bit streams, Bayer patterns).
+pub fn format_by_name(name: &str) -> Option<Format> {
+    describe(pixel_format(name))
+}
+
+/// FFmpeg's number of a format.
+pub(super) fn pixel_format(name: &str) -> AVPixelFormat {
+    let name = c_string(name);
+    // SAFETY: `name` is a C string that lives through the call.
+    unsafe { ffi::av_get_pix_fmt(name.as_ptr()) }
+}
+
+/// The format as components in memory; see [`format_by_name`].
+pub(super) fn describe(pixel: AVPixelFormat) -> Option<Format> {
+    // SAFETY: the descriptor of a known format is static; of an unknown one, null.
+    let descriptor = unsafe { ffi::av_pix_fmt_desc_get(pixel).as_ref() }?;
+    // SAFETY: names of formats are static C strings.
+    let name: &'static str = unsafe { CStr::from_ptr(descriptor.name) }.to_str().expect("format names are ASCII");
+    let has = |flag: i32| descriptor.flags & flag as u64 != 0;
+    let count = usize::from(descriptor.nb_components);
+    let mut components = [Component::default(); 4];
+    for (ours, theirs) in components.iter_mut().zip(&descriptor.comp[..count]) {
+        let byte = |value: i32| u8::try_from(value).ok();
+        *ours = Component {
+            plane: byte(theirs.plane)?,
+            step: byte(theirs.step)?,
+            offset: byte(theirs.offset)?,
+            shift: byte(theirs.shift)?,
+            depth: byte(theirs.depth)?,
+        };
+    }
+    let float = has(ffi::AV_PIX_FMT_FLAG_FLOAT);
+    let foreign = has(ffi::AV_PIX_FMT_FLAG_PAL)
+        || has(ffi::AV_PIX_FMT_FLAG_BITSTREAM)
+        || has(ffi::AV_PIX_FMT_FLAG_HWACCEL)
+        || has(ffi::AV_PIX_FMT_FLAG_BAYER)
+        || name.starts_with("xyz");
+    let deep = components[..count].iter().any(|c| if float { c.depth != 32 } else { c.depth > 16 });
+    if foreign || deep || count == 0 {
+        return None;
+    }
+    let alpha = has(ffi::AV_PIX_FMT_FLAG_ALPHA);
+    let family = match count - usize::from(alpha) {
+        1 => Family::Gray,
+        3 if has(ffi::AV_PIX_FMT_FLAG_RGB) => Family::Rgb,
+        3 => Family::Ycbcr,
+        _ => return None,
+    };
+    let planes = 1 + components[..count].iter().map(|c| c.plane).max().expect("a format has components");
+    let big_endian = has(ffi::AV_PIX_FMT_FLAG_BE);
+    let (log2_chroma_w, log2_chroma_h) = (descriptor.log2_chroma_w, descriptor.log2_chroma_h);
+    Some(Format { name, family, float, big_endian, alpha, log2_chroma_w, log2_chroma_h, planes, components })
+}
+
+/// Formats whose name says full range: the tag's doing, everywhere else.
+fn is_full_range_name(name: &str) -> bool {
+    name.starts_with("yuvj")
+}
+
+/// The format of `offered` that loses least of `source`, among those an engine can write.
+pub(super) fn closest(offered: impl Iterator<Item = AVPixelFormat>, source: &Format) -> Option<Format> {
+    offered.filter_map(describe).filter(Format::writable).min_by_key(|format| distance(format, source))
+}
+
+/// What is lost counts first (colour, depth, chroma, alpha), then what is changed, then what is carried for
+/// nothing. A name that only says full range comes last: the tag says it too.
+fn distance(format: &Format, source: &Format) -> u32 {
+    let over = |a: u8, b: u8| u32::from(a.saturating_sub(b));
+    let chroma = |f: &Format, other: &Format| {
+        over(f.log2_chroma_w, other.log2_chroma_w) + over(f.log2_chroma_h, other.log2_chroma_h)
+    };
+    let no_color = format.family == Family::Gray && source.family != Family::Gray;
+    let colorless = source.family == Family::Gray;
+    let lost = 10_000 * u32::from(no_color)
+        + 160 * over(source.depth(), format.depth())
+        + if colorless { 0 } else { 200 * chroma(format, source) }
+        + 500 * u32::from(source.alpha && !format.alpha);
+    let changed = 100 * u32::from(format.family != source.family) + 50 * u32::from(format.float != source.float);
+    let idle = 10 * over(format.depth(), source.depth())
+        + 20 * chroma(source, format)
+        + 30 * u32::from(format.alpha && !source.alpha);
+    lost + changed + idle + u32::from(format.name != source.name) + u32::from(is_full_range_name(format.name))
+}
+
+/// The colour tags of a decoded frame, guessed where there are none.
+pub(super) fn color_of(frame: &ffi::AVFrame, format: &Format) -> ColorSpec {
+    let untagged = frame.color_range == ffi::AVColorRange::AVCOL_RANGE_UNSPECIFIED;
+    let range = if is_full_range_name(format.name)
+        || frame.color_range == ffi::AVColorRange::AVCOL_RANGE_JPEG
+        || (untagged && format.family != Family::Ycbcr)
+    {
+        Range::Full
+    } else {
+        Range::Limited
+    };
+    let matrix = match (format.family, Matrix(frame.colorspace as u8)) {
+        (Family::Rgb, _) => Matrix::IDENTITY,
+        (_, Matrix::UNSPECIFIED | Matrix::IDENTITY) => Matrix::guess(frame.width as usize, frame.height as usize),
+        (_, tagged) => tagged,
+    };
+    let chroma_location = match frame.chroma_location {
+        ffi::AVChromaLocation::AVCHROMA_LOC_CENTER => ChromaLocation::Center,
+        ffi::AVChromaLocation::AVCHROMA_LOC_TOPLEFT => ChromaLocation::TopLeft,
+        ffi::AVChromaLocation::AVCHROMA_LOC_TOP => ChromaLocation::Top,
+        ffi::AVChromaLocation::AVCHROMA_LOC_BOTTOMLEFT => ChromaLocation::BottomLeft,
+        ffi::AVChromaLocation::AVCHROMA_LOC_BOTTOM => ChromaLocation::Bottom,
+        _ => ChromaLocation::Left,
+    };
+    ColorSpec {
+        matrix,
+        primaries: Primaries(frame.color_primaries as u8),
+        transfer: Transfer(frame.color_trc as u8),
+        range,
+        chroma_location,
+    }
+}
+
+/// Colour tags in FFmpeg's types.
+pub(super) struct Tags {
+    pub space: ffi::AVColorSpace,
+    pub primaries: ffi::AVColorPrimaries,
+    pub transfer: ffi::AVColorTransferCharacteristic,
+    pub range: ffi::AVColorRange,
+    pub chroma_location: ffi::AVChromaLocation,
+}
+
+impl Tags {
+    pub fn of(geometry: &Geometry) -> Tags {
+        use ffi::AVChromaLocation::*;
+        let color = &geometry.color;
+        let subsampled = geometry.format.log2_chroma_w + geometry.format.log2_chroma_h > 0;
+        let chroma_location = match color.chroma_location {
+            _ if !subsampled => AVCHROMA_LOC_UNSPECIFIED,
+            ChromaLocation::Left => AVCHROMA_LOC_LEFT,
+            ChromaLocation::Center => AVCHROMA_LOC_CENTER,
+            ChromaLocation::TopLeft => AVCHROMA_LOC_TOPLEFT,
+            ChromaLocation::Top => AVCHROMA_LOC_TOP,
+            ChromaLocation::BottomLeft => AVCHROMA_LOC_BOTTOMLEFT,
+            ChromaLocation::Bottom => AVCHROMA_LOC_BOTTOM,
+        };
+        // SAFETY: these code points were read from the same three enumerations (`color_of`) or are
+        // constants of `color`, which H.273 and so FFmpeg define.
+        let (space, primaries, transfer) = unsafe {
+            (
+                std::mem::transmute::<u32, ffi::AVColorSpace>(u32::from(color.matrix.0)),
+                std::mem::transmute::<u32, ffi::AVColorPrimaries>(u32::from(color.primaries.0)),
+                std::mem::transmute::<u32, ffi::AVColorTransferCharacteristic>(u32::from(color.transfer.0)),
+            )
+        };
+        let range = match color.range {
+            Range::Limited => ffi::AVColorRange::AVCOL_RANGE_MPEG,
+            Range::Full => ffi::AVColorRange::AVCOL_RANGE_JPEG,
+        };
+        Tags { space, primaries, transfer, range, chroma_location }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closest_name(offered: &[&str], source: &str) -> &'static str {
+        let source = format_by_name(source).unwrap();
+        closest(offered.iter().map(|name| pixel_format(name)), &source).unwrap().name
+    }
+
+    #[test]
+    fn the_closest_format_loses_nothing_it_need_not() {
+        let x264 = [
+            "yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "nv16", "nv21",
+            "yuv420p10le", "yuv422p10le", "yuv444p10le", "nv20le", "gray", "gray10le",
+        ];
+        let prores = ["yuv422p10le", "yuv444p10le", "yuva444p10le"];
+        let png = ["rgb24", "rgba", "rgb48be", "rgba64be", "pal8", "gray", "ya8", "gray16be", "ya16be", "monob"];
+        let table = [
+            (&x264[..], "yuv420p", "yuv420p"),
+            (&x264, "yuvj422p", "yuvj422p"),
+            (&x264, "nv12", "nv12"),
+            (&x264, "p010le", "yuv420p10le"),
+            (&x264, "yuyv422", "yuv422p"),
+            (&x264, "rgb24", "yuv444p"),
+            (&x264, "gbrp12le", "yuv444p10le"),
+            (&x264, "gray16le", "gray10le"),
+            (&x264, "yuv422p12le", "yuv422p10le"),
+            (&prores, "yuv420p", "yuv422p10le"),
+            (&prores, "gbrp", "yuv444p10le"),
+            (&png, "rgb24", "rgb24"),
+            (&png, "gbrap16le", "rgba64be"),
+            (&png, "yuv420p", "rgb24"),
+            (&png, "yuv420p10le", "rgb48be"),
+            (&png, "gray", "gray"),
+        ];
+        for (offered, source, expected) in table {
+            assert_eq!(closest_name(offered, source), expected, "for {source}");
+        }
+    }
+
+    #[test]
+    fn formats_are_described_as_ffmpeg_lays_them_out() {
+        let p010 = format_by_name("p010le").unwrap();
+        assert_eq!((p010.planes, p010.depth(), p010.components[2].offset), (2, 10, 2));
+        assert_eq!((p010.components[0].shift, p010.log2_chroma_h), (6, 1));
+        let gbrp = format_by_name("gbrp").unwrap();
+        assert_eq!((gbrp.family, gbrp.components[0].plane, gbrp.components[1].plane), (Family::Rgb, 2, 0));
+        let ya8 = format_by_name("ya8").unwrap();
+        assert_eq!((ya8.family, ya8.alpha, ya8.component_count()), (Family::Gray, true, 2));
+        for unknown in ["pal8", "monow", "bayer_rggb8", "cuda", "xyz12le", "no_such_format"] {
+            assert_eq!(format_by_name(unknown), None, "{unknown}");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Demux: a file, a pipe or an address becomes packets, of the video to decode and of the rest to copy.
+
+use std::collections::VecDeque;
+use std::path::Path;
+
+use ffmpeg_next::ffi;
+use ffmpeg_next::{self as ffmpeg, Rational, codec, format, media};
+
+use super::{Coded, check};
+use crate::error::{Error, Result};
+
+/// What the container says of the stream to upscale.
+#[derive(Clone, Copy, Debug)]
+pub struct VideoInfo {
+    /// Of its packets.
+    pub time_base: Rational,
+    /// Average, or the container's guess; 25 where nobody knows.
+    pub frame_rate: Rational,
+    /// Width of a sample over its height; 1 where nobody knows.
+    pub sample_aspect: Rational,
+    /// How many pictures there will be, for a progress bar; 0 where nobody knows.
+    pub pictures_expected: u64,
+}
+
+/// An opened source.
+pub struct Input {
+    context: format::context::Input,
+    name: String,
+    video: usize,
+    /// Packets that were read while the first picture was looked for.
+    backlog: VecDeque<Coded>,
+    /// What was read so far: the proof that the file is whole.
+    video_packets: u64,
+    last_end_us: i64,
+    /// Only a part of the file is wanted, so how much of it was read proves nothing.
+    partial: bool,
+}
+
+impl Input {
+    /// Opens a file, an address, or `-` for y4m on standard input.
+    pub fn open(source: &str) -> Result<Input> {
+        let fail = |error: ffmpeg::Error| Error::new(source, error.to_string(), open_remedy(source, error));
+        let context = match source {
+            "-" => open_y4m_pipe(),
+            _ => format::input(source),
+        };
+        let context = context.map_err(fail)?;
+        let video = context
+            .streams()
+            .best(media::Type::Video)
+            .ok_or_else(|| Error::new(source, "has no video stream", "name a file with pictures in it"))?
+            .index();
+        let name = if source == "-" { "standard input".to_owned() } else { source.to_owned() };
+        Ok(Input { context, name, video, backlog: VecDeque::new(), video_packets: 0, last_end_us: 0, partial: false })
+    }
+
+    /// For error messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the container says of the stream to upscale.
+    pub fn video(&self) -> VideoInfo {
+        let stream = self.stream(self.video);
+        let time_base = stream.time_base();
+        let known = |rate: &Rational| rate.numerator() > 0 && rate.denominator() > 0;
+        let frame_rate = [stream.avg_frame_rate(), stream.rate()].into_iter().find(known).unwrap_or(Rational(25, 1));
+        // SAFETY: stream and context are alive; without a frame the container's and the codec's word is taken.
+        let aspect = unsafe {
+            let context = self.context.as_ptr().cast_mut();
+            Rational::from(ffi::av_guess_sample_aspect_ratio(
+                context,
+                stream.as_ptr().cast_mut(),
+                std::ptr::null_mut(),
+            ))
+        };
+        let sample_aspect = if known(&aspect) { aspect } else { Rational(1, 1) };
+        let pictures_expected = match stream.frames() {
+            0 if self.context.duration() > 0 => {
+                (self.context.duration() as f64 / 1e6 * f64::from(frame_rate)).round() as u64
+            }
+            frames => frames.max(0) as u64,
+        };
+        VideoInfo { time_base, frame_rate, sample_aspect, pictures_expected }
+    }
+
+    /// Index of the stream to upscale.
+    pub(super) fn video_index(&self) -> usize {
+        self.video
+    }
+
+    pub(super) fn context(&self) -> &format::context::Input {
+        &self.context
+    }
+
+    /// Parameters of the stream to upscale.
+    pub(super) fn video_parameters(&self) -> codec::Parameters {
+        self.stream(self.video).parameters()
+    }
+
+    /// The container's first time, in microseconds.
+    pub(super) fn start_us(&self) -> i64 {
+        // SAFETY: the context is alive.
+        let start = unsafe { (*self.context.as_ptr()).start_time };
+        if start == ffi::AV_NOPTS_VALUE { 0 } else { start }
+    }
+
+    /// Goes to the last keyframe at or before `us`, or as near to it as the container can.
+    pub(super) fn seek(&mut self, us: i64) -> Result<()> {
+        self.context
+            .seek(us, ..us)
+            .or_else(|_| self.context.seek(us, ..))
+            .map_err(|e| Error::new(&self.name, format!("cannot seek: {e}"), "leave --from out"))
+    }
+
+    /// Says that only a part of the file is going to be read.
+    pub(super) fn expect_partial(&mut self) {
+        self.partial = true;
+    }
+
+    /// Whether packets of this stream are to be decoded.
+    pub fn is_video(&self, packet: &Coded) -> bool {
+        packet.stream == self.video
+    }
+
+    /// Keeps a packet that was read too early, to be given by [`Input::next`] first.
+    pub(super) fn put_back(&mut self, packet: Coded) {
+        self.backlog.push_back(packet);
+    }
+
+    /// The next packet of any stream; `None` at the end of a file that is whole.
+    pub fn next(&mut self) -> Result<Option<Coded>> {
+        match self.backlog.pop_front() {
+            Some(packet) => Ok(Some(packet)),
+            None => self.read(),
+        }
+    }
+
+    /// The next packet from the container itself.
+    pub(super) fn read(&mut self) -> Result<Option<Coded>> {
+        let mut packet = ffmpeg::Packet::empty();
+        match packet.read(&mut self.context) {
+            Ok(()) if packet.is_corrupt() => Err(self.damaged("a packet is cut short")),
+            Ok(()) => {
+                let (stream, time_base) = (packet.stream(), self.stream(packet.stream()).time_base());
+                self.video_packets += u64::from(stream == self.video);
+                if let Some(time) = packet.pts().or(packet.dts()) {
+                    let end = ffmpeg::Rescale::rescale(&(time + packet.duration()), time_base, Rational(1, 1_000_000));
+                    self.last_end_us = self.last_end_us.max(end);
+                }
+                Ok(Some(Coded { packet, stream, time_base }))
+            }
+            Err(ffmpeg::Error::Eof) => self.check_whole().map(|()| None),
+            Err(error) => Err(self.damaged(&format!("cannot be read further: {error}"))),
+        }
+    }
+
+    fn damaged(&self, problem: &str) -> Error {
+        Error::new(
+            format!("{} (after {:.3} s)", self.name, self.last_end_us as f64 / 1e6),
+            problem,
+            "get a whole copy, or take the whole part with --to",
+        )
+    }
+
+    /// Several demuxers end quietly where a file is cut off: hold what was read against what the container
+    /// announced. A second is more than any muxer's rounding and less than anybody wants to lose.
+    fn check_whole(&self) -> Result<()> {
+        const TOLERANCE_US: i64 = 1_000_000;
+        if self.partial {
+            return Ok(());
+        }
+        let announced = self.stream(self.video).frames();
+        if announced > 0 && self.video_packets < announced as u64 {
+            let found = self.video_packets;
+            return Err(self.damaged(&format!("ends after {found} of {announced} pictures")));
+        }
+        // SAFETY: the context is alive.
+        let context = unsafe { &*self.context.as_ptr() };
+        let from_header =
+            context.duration_estimation_method == ffi::AVDurationEstimationMethod::AVFMT_DURATION_FROM_STREAM;
+        let duration_us = context.duration;
+        let read_us = self.last_end_us - self.start_us();
+        if from_header && self.video_packets > 0 && duration_us - read_us > TOLERANCE_US {
+            let (read, whole) = (read_us as f64 / 1e6, duration_us as f64 / 1e6);
+            return Err(self.damaged(&format!("ends after {read:.3} of {whole:.3} s")));
+        }
+        Ok(())
+    }
+
+    fn stream(&self, index: usize) -> ffmpeg::Stream<'_> {
+        self.context.stream(index).expect("the container's own stream numbers")
+    }
+}
+
+fn open_remedy(source: &str, error: ffmpeg::Error) -> &'static str {
+    match error {
+        ffmpeg::Error::Other { errno: ffmpeg::error::ENOENT } => "check the name",
+        ffmpeg::Error::InvalidData if source == "-" => "pipe y4m into it, e.g. with ffmpeg -f yuv4mpegpipe -strict -1 -",
+        ffmpeg::Error::InvalidData if Path::new(source).exists() => {
+            "it is no media file, or is cut off before its index: get a whole copy"
+        }
+        ffmpeg::Error::ProtocolNotFound => "this FFmpeg has no such protocol: write the address otherwise",
+        _ => "check that it can be read",
+    }
+}
+
+fn open_y4m_pipe() -> std::result::Result<format::context::Input, ffmpeg::Error> {
+    let mut context = std::ptr::null_mut();
+    // SAFETY: the strings live through the calls; on failure FFmpeg frees the context itself, on success
+    // `wrap` takes it over.
+    unsafe {
+        let demuxer = ffi::av_find_input_format(c"yuv4mpegpipe".as_ptr());
+        let null = std::ptr::null_mut();
+        check(ffi::avformat_open_input(&mut context, c"pipe:0".as_ptr(), demuxer, null))?;
+        let mut input = format::context::Input::wrap(context);
+        check(ffi::avformat_find_stream_info(input.as_mut_ptr(), null))?;
+        Ok(input)
+    }
+}

@@ -1,0 +1,119 @@
+//! All that touches FFmpeg: demux, decode, encode, mux, and frames borrowed as pictures.
+//!
+//! In: names of files and options. Out: [`Picture`](crate::picture::Picture)s and packets. It knows
+//! nothing of networks and engines, and starts no threads of its own: the pipeline drives it.
+
+mod decode;
+mod encode;
+mod format;
+mod frame;
+mod input;
+mod mux;
+mod spill;
+
+use std::ffi::{CStr, CString};
+
+use ffmpeg_next as ffmpeg;
+use ffmpeg_next::ffi;
+
+use crate::picture::TimeBase;
+
+pub use decode::{Decoder, Trim};
+pub use encode::{Encoder, EncoderSpec, Target};
+pub use format::format_by_name;
+pub use frame::PicturePool;
+pub use input::{Input, VideoInfo};
+pub use mux::{Muxer, Output};
+pub use spill::CopyQueue;
+
+/// Pictures from one cut to the next. Encoders are closed and opened again at cuts, which depend on the
+/// input alone: a run that goes on after a crash then writes the same packets as an undisturbed one.
+pub const SEGMENT_PICTURES: u64 = 240;
+
+/// A packet on its way to the muxer.
+pub struct Coded {
+    packet: ffmpeg::Packet,
+    /// Index among the input's streams, which says where it goes in the output.
+    stream: usize,
+    time_base: ffmpeg::Rational,
+}
+
+impl Coded {
+    /// Bytes of payload.
+    pub fn size(&self) -> usize {
+        self.packet.size()
+    }
+
+    /// Whether this packet is to be written before `other`.
+    pub fn precedes(&self, other: &Coded) -> bool {
+        let (mine, theirs) = (self.packet.dts().unwrap_or(i64::MIN), other.packet.dts().unwrap_or(i64::MIN));
+        // SAFETY: av_compare_ts computes with its arguments only.
+        unsafe { ffi::av_compare_ts(mine, self.time_base.into(), theirs, other.time_base.into()) < 0 }
+    }
+}
+
+/// Prepares FFmpeg; its own log lines are shown from `verbosity` 1 (warnings) or 2 (all) on.
+pub fn init(verbosity: u8) {
+    ffmpeg::init().expect("FFmpeg's registration never fails");
+    ffmpeg::log::set_level(match verbosity {
+        0 => ffmpeg::log::Level::Quiet,
+        1 => ffmpeg::log::Level::Warning,
+        _ => ffmpeg::log::Level::Verbose,
+    });
+}
+
+/// What FFmpeg is linked.
+pub struct FfmpegInfo {
+    /// Of the libraries, e.g. `5.1.9-0+deb12u1`.
+    pub version: String,
+    /// Of this build of it.
+    pub license: &'static str,
+    /// Names of its video encoders.
+    pub video_encoders: Vec<String>,
+}
+
+/// What FFmpeg is linked and what it can encode.
+pub fn info() -> FfmpegInfo {
+    let mut video_encoders = Vec::new();
+    let mut state = std::ptr::null_mut();
+    loop {
+        // SAFETY: `state` is the iterator's own and starts as null; the codecs it gives are static.
+        let codec = unsafe { ffi::av_codec_iterate(&mut state).as_ref() };
+        let Some(codec) = codec else { break };
+        // SAFETY: `codec` is a static AVCodec.
+        if codec.type_ == ffi::AVMediaType::AVMEDIA_TYPE_VIDEO && unsafe { ffi::av_codec_is_encoder(codec) } != 0
+        {
+            // SAFETY: names of codecs are static C strings.
+            video_encoders.push(unsafe { CStr::from_ptr(codec.name) }.to_string_lossy().into_owned());
+        }
+    }
+    // SAFETY: av_version_info gives a static C string.
+    let version = unsafe { CStr::from_ptr(ffi::av_version_info()) }.to_string_lossy().into_owned();
+    FfmpegInfo { version, license: ffmpeg::format::license(), video_encoders }
+}
+
+/// A C string of what a user typed, which holds no NUL: arguments of a process cannot.
+fn c_string(text: &str) -> CString {
+    CString::new(text).expect("no NUL in an argument")
+}
+
+/// FFmpeg's return value as a result.
+fn check(code: i32) -> Result<i32, ffmpeg::Error> {
+    if code < 0 { Err(ffmpeg::Error::from(code)) } else { Ok(code) }
+}
+
+fn is_again(error: ffmpeg::Error) -> bool {
+    error == ffmpeg::Error::Other { errno: ffmpeg::error::EAGAIN }
+}
+
+impl From<ffmpeg::Rational> for TimeBase {
+    fn from(value: ffmpeg::Rational) -> TimeBase {
+        TimeBase { num: value.numerator(), den: value.denominator() }
+    }
+}
+
+impl From<TimeBase> for ffmpeg::Rational {
+    fn from(value: TimeBase) -> ffmpeg::Rational {
+        ffmpeg::Rational::new(value.num, value.den)
+    }
+}
