@@ -333,6 +333,7 @@ fn gelu(x: f32) -> f32 {
 
 /// The error function, from W. J. Cody, "Rational Chebyshev approximations for the error function", Math.
 /// Comp. 23 (1969), as in his CALERF: to f64's last digits up to 4, beyond which erf is 1 to 1.6e-8.
+#[allow(clippy::excessive_precision, reason = "as published")]
 fn erf(x: f32) -> f32 {
     const A: [f64; 5] = [
         1.857_777_061_846_031_5e-1,
@@ -388,6 +389,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::excessive_precision, reason = "as tabulated")]
     fn erf_is_the_tabulated_one() {
         // Abramowitz and Stegun, table 7.1.
         let table = [
