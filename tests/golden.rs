@@ -13,7 +13,7 @@ use hasn::engine::reference::Reference;
 use ndarray::Array3;
 
 /// Of a tensor's largest value. PyTorch sums in another order: a relative 2^-24 for each of up to some thousand
-/// additions, most of which cancel; 1e-5 is seen.
+/// additions, most of which cancel; 1.2e-6 is seen.
 const TOLERANCE: f32 = 1e-4;
 
 fn check(name: &str) {
