@@ -4,6 +4,10 @@
 //! is opened on the thread that drives it, from an [`EngineSpec`] that can be sent there. It knows
 //! pictures, colour and models; it does not know FFmpeg.
 
+pub mod cpu;
+pub mod forward;
+pub mod reference;
+
 use std::sync::Arc;
 
 use crate::error::Result;

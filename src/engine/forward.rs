@@ -1,0 +1,14 @@
+//! What every network of an engine on the host does: planes of f32 in, larger planes out, scratch lent.
+
+/// ESA's pool needs 7 pixels after a step of 2 without padding, which takes 15.
+pub const SIDE_MIN: usize = 15;
+
+/// A network, ready to run on the host.
+pub trait Forward: Send + Sync {
+    /// Floats of scratch that [`Forward::forward`] needs for a picture of that size.
+    fn scratch_len(&self, height: usize, width: usize) -> usize;
+
+    /// `x`: [in, H, W], `y`: [in, sH, sW], planar and dense; both sides at least [`SIDE_MIN`]. `scratch` may
+    /// hold anything, NaN too, and at least `scratch_len` floats: several networks share the largest one.
+    fn forward(&self, x: &[f32], y: &mut [f32], height: usize, width: usize, scratch: &mut [f32]);
+}

@@ -1,0 +1,88 @@
+//! The models that come with the program: their files and cards, and how a name becomes a [`Model`].
+
+use std::path::Path;
+
+use super::Model;
+use crate::error::{Error, Result};
+
+/// A weights file in the binary, with the card that says what it is.
+#[derive(Clone, Copy, Debug)]
+pub struct BuiltIn {
+    /// What the user types.
+    pub name: &'static str,
+    /// A safetensors file.
+    pub bytes: &'static [u8],
+    /// Markdown.
+    pub card: &'static str,
+}
+
+/// All of them, the default first.
+pub const ALL: &[BuiltIn] = &[
+    BuiltIn {
+        name: "hasn-lite-x2",
+        bytes: include_bytes!("../../models/hasn-lite-x2.safetensors"),
+        card: include_str!("../../models/hasn-lite-x2.md"),
+    },
+    BuiltIn {
+        name: "hasn-x2",
+        bytes: include_bytes!("../../models/hasn-x2.safetensors"),
+        card: include_str!("../../models/hasn-x2.md"),
+    },
+];
+
+/// What a CPU runs unless told otherwise.
+pub const DEFAULT_CPU: &str = "hasn-lite-x2";
+
+/// The built-in model of that name.
+pub fn find(name: &str) -> Option<&'static BuiltIn> {
+    ALL.iter().find(|built_in| built_in.name == name)
+}
+
+/// A built-in model by its name, else the file at that path.
+pub fn open(name_or_path: &str) -> Result<Model> {
+    if let Some(built_in) = find(name_or_path) {
+        return Model::parse(built_in.name, built_in.bytes);
+    }
+    let path = Path::new(name_or_path);
+    if path.is_file() {
+        return Model::load(path);
+    }
+    let names: Vec<_> = ALL.iter().map(|built_in| built_in.name).collect();
+    Err(Error::new(
+        name_or_path,
+        "is neither a built-in model nor a file",
+        format!("give a safetensors file or one of {}", names.join(", ")),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_model_opens_under_its_own_name_and_its_card_says_what_it_is() {
+        for built_in in ALL {
+            let model = open(built_in.name).unwrap();
+            assert_eq!(model.name, built_in.name);
+            let parameters = model.sizes.parameters().to_string();
+            let grouped =
+                format!("{} {}", &parameters[..parameters.len() - 3], &parameters[parameters.len() - 3..]);
+            for said in [built_in.name, &model.license, &grouped] {
+                assert!(built_in.card.contains(said), "{} does not say {said}", built_in.name);
+            }
+        }
+        assert!(find(DEFAULT_CPU).is_some());
+    }
+
+    #[test]
+    fn a_path_is_read_as_a_file() {
+        let model = open("models/hasn-lite-x2.safetensors").unwrap();
+        assert_eq!(model.sizes, open("hasn-lite-x2").unwrap().sizes);
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_known_ones() {
+        let line = open("hasn-heavy").unwrap_err().to_string();
+        assert!(line.starts_with("hasn-heavy: ") && line.ends_with("hasn-lite-x2, hasn-x2"), "{line}");
+    }
+}
