@@ -5,5 +5,7 @@ pub mod engine;
 pub mod error;
 pub mod model;
 pub mod picture;
+#[cfg(test)]
+mod testing;
 
 pub use error::{Error, Result};
