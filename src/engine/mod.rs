@@ -4,6 +4,7 @@
 //! is opened on the thread that drives it, from an [`EngineSpec`] that can be sent there. It knows
 //! pictures, colour and models; it does not know FFmpeg.
 
+pub mod cpu;
 pub mod resample;
 
 use std::sync::Arc;
