@@ -5,6 +5,10 @@
 //! pictures, colour and models; it does not know FFmpeg.
 
 pub mod cpu;
+mod forward;
+#[cfg_attr(not(test), expect(dead_code, reason = "the networks that open it are not here yet"))]
+mod host;
+mod plan;
 pub mod resample;
 
 use std::sync::Arc;
