@@ -5,6 +5,7 @@ pub mod engine;
 pub mod error;
 pub mod model;
 pub mod picture;
+pub mod quality;
 #[cfg(test)]
 mod testing;
 
