@@ -33,6 +33,28 @@ impl Matrix {
         }
     }
 
+    /// As people write it, for messages.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            0 => "R'G'B'",
+            1 => "BT.709",
+            2 => "unspecified",
+            4 => "FCC",
+            5 | 6 => "BT.601",
+            7 => "SMPTE 240M",
+            8 => "YCgCo",
+            9 => "BT.2020",
+            10 => "BT.2020 constant luminance",
+            11 => "SMPTE 2085",
+            12 => "chromaticity-derived",
+            13 => "chromaticity-derived constant luminance",
+            14 => "ICtCp",
+            15 => "IPT-C2",
+            16 | 17 => "YCgCo-R",
+            _ => "reserved",
+        }
+    }
+
     /// The matrix an untagged picture of this size was most likely made with.
     pub fn guess(width: usize, height: usize) -> Matrix {
         if width >= 1280 || height > 576 { Matrix::BT709 } else { Matrix::SMPTE170M }
@@ -181,11 +203,9 @@ mod tests {
         for code in [1, 4, 5, 6, 7, 9] {
             let k = Matrix(code).luma_coefficients().unwrap();
             let (there, back) = (rgb_to_ycbcr(k), ycbcr_to_rgb(k));
-            for (i, row) in back.iter().enumerate() {
-                for j in 0..3 {
-                    let product: f32 = (0..3).map(|n| row[n] * there[n][j]).sum();
-                    assert!((product - f32::from(u8::from(i == j))).abs() < 1e-6, "matrix {code}");
-                }
+            for (i, j) in (0..9).map(|n| (n / 3, n % 3)) {
+                let product: f32 = (0..3).map(|n| back[i][n] * there[n][j]).sum();
+                assert!((product - f32::from(u8::from(i == j))).abs() < 1e-6, "matrix {code}");
             }
         }
     }

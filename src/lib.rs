@@ -6,5 +6,8 @@ pub mod error;
 pub mod media;
 pub mod model;
 pub mod picture;
+pub mod quality;
+#[cfg(test)]
+mod testing;
 
 pub use error::{Error, Result};

@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::fmt;
 
-use crate::color::{ColorSpec, Signal};
+use crate::color::{ColorSpec, Quantization, Signal};
 
 /// What the components of a format are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,7 +27,8 @@ pub struct Component {
     pub plane: u8,
     /// Bytes from one sample to the next in a row.
     pub step: u8,
-    /// Bytes before the first sample of a row.
+    /// Bytes before the first sample of a row. A sample read as one byte is addressed as that byte, also
+    /// where it is a part of a big-endian word.
     pub offset: u8,
     /// Bits below the sample in its word (6 in P010).
     pub shift: u8,
@@ -76,6 +77,34 @@ impl Format {
         if self.family == Family::Gray { 1 } else { 3 }
     }
 
+    /// Bytes of the word that a sample of component `index` is read from.
+    pub fn word_bytes(&self, index: usize) -> usize {
+        match (self.float, self.components[index].is_byte()) {
+            (true, _) => 4,
+            (false, true) => 1,
+            (false, false) => 2,
+        }
+    }
+
+    /// Whether components can be written one by one: no byte belongs to two samples. Words that hold
+    /// several components (rgb565, x2rgb10) can be read only.
+    pub fn writable(&self) -> bool {
+        (0..self.planes).all(|plane| {
+            let here = |&i: &usize| self.components[i].plane == plane;
+            let inside: Vec<usize> = (0..self.component_count()).filter(here).collect();
+            // The steps of a plane divide the longest one, after which the pattern repeats.
+            let period = inside.iter().map(|&i| usize::from(self.components[i].step)).max().unwrap_or(0);
+            let mut taken = vec![false; period];
+            inside.iter().all(|&i| {
+                let Component { step, offset, .. } = self.components[i];
+                (usize::from(offset)..usize::from(offset) + period)
+                    .step_by(usize::from(step))
+                    .flat_map(|start| start..start + self.word_bytes(i))
+                    .all(|byte| !std::mem::replace(&mut taken[byte % period], true))
+            })
+        })
+    }
+
     /// Bits of a luma (or red) sample.
     pub fn depth(&self) -> u8 {
         self.components[0].depth
@@ -118,6 +147,22 @@ pub struct Geometry {
     pub format: Format,
     /// Of the code values.
     pub color: ColorSpec,
+}
+
+impl Geometry {
+    /// Width and height of component `index`.
+    pub fn component_size(&self, index: usize) -> (usize, usize) {
+        self.format.component_size(index, self.width, self.height)
+    }
+
+    /// What the code values of component `index` mean as numbers. Floats are those numbers.
+    pub fn quantization(&self, index: usize) -> Quantization {
+        if self.format.float {
+            return Quantization { zero: 0.0, unit: 1.0 };
+        }
+        let depth = self.format.components[index].depth;
+        Quantization::new(self.format.signal(index), self.color.range, depth)
+    }
 }
 
 /// A fraction of seconds.
@@ -290,5 +335,23 @@ impl HostBuffer for PlainBuffer {
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::format;
+
+    #[test]
+    fn only_formats_whose_samples_own_their_bytes_are_writable() {
+        for name in ["gray", "yuv420p10le", "nv12", "p010le", "yuyv422", "uyvy422", "y210le", "ya8", "rgb24"]
+            .into_iter()
+            .chain(["rgb48be", "rgba", "rgb0", "gbrpf32le", "gbrap16be", "yuv410p"])
+        {
+            assert!(format(name).writable(), "{name}");
+        }
+        for name in ["rgb565le", "rgb565be", "x2rgb10le"] {
+            assert!(!format(name).writable(), "{name}");
+        }
     }
 }

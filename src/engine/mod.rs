@@ -6,12 +6,17 @@
 
 pub mod cpu;
 pub mod forward;
+mod host;
+mod plan;
 pub mod reference;
+pub mod resample;
 
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::model::Model;
+use host::{HostEngine, HostNetwork};
+use plan::{Shape, plan};
 use crate::picture::{Geometry, Picture};
 
 /// A device that makes LR pictures into SR pictures, in order.
@@ -61,4 +66,37 @@ pub struct EngineSpec {
     pub lr: Geometry,
     /// Of the pictures to fill.
     pub sr: Geometry,
+}
+
+impl EngineSpec {
+    /// Whether the engine can do what is asked, without taking its memory.
+    pub fn check(&self) -> Result<()> {
+        self.networks.iter().try_for_each(|network| {
+            let shape = match network {
+                Network::Resample => None,
+                Network::Hasn(model) => {
+                    Some(Shape { scale: model.sizes.scale, in_channels: model.sizes.in_channels })
+                }
+            };
+            plan(&self.lr, &self.sr, shape).map(drop)
+        })
+    }
+
+    /// Opens the engine on the thread that is going to drive it.
+    pub fn open(&self) -> Result<Box<dyn Engine>> {
+        let level = cpu::Level::detect()?;
+        let host = |network: &Network| match network {
+            Network::Resample => HostNetwork::Resample,
+            Network::Hasn(model) => {
+                let sizes = model.sizes;
+                let forward: Box<dyn forward::Forward> = match self.kind {
+                    EngineKind::Reference => Box::new(reference::Reference::new(model.clone())),
+                    EngineKind::Cpu => Box::new(cpu::Net::new(model, level)),
+                };
+                HostNetwork::Net { forward, scale: sizes.scale, in_channels: sizes.in_channels }
+            }
+        };
+        let networks = self.networks.iter().map(host).collect();
+        Ok(Box::new(HostEngine::open(cpu::Pool::new(self.threads)?, self.lr, self.sr, networks)?))
+    }
 }

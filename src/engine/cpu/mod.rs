@@ -19,11 +19,14 @@
 
 mod dense3x3;
 mod depthwise;
+pub(crate) mod egress;
 mod esa;
 mod gate;
+pub(crate) mod ingest;
 mod layout;
 mod level;
 mod math;
+pub(crate) mod matrix;
 mod net;
 mod pack;
 mod pool;

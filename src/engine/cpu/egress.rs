@@ -1,0 +1,280 @@
+//! The way out: a dense plane of numbers to a component of a picture.
+//!
+//! In: numbers in f32. Out: code values, rounded and clamped to the whole code range of the component, in
+//! whatever bytes the format puts them; bytes of other components and of padding are left as they are. It
+//! knows every layout a [`Format`] can describe and nothing of networks.
+//!
+//! [`Format`]: crate::picture::Format
+
+use rayon::prelude::*;
+
+use crate::color::Quantization;
+use crate::picture::{Component, Picture};
+
+/// Rows that are worth handing to another thread.
+const ROWS_MIN: usize = 16;
+
+/// Samples made into codes at a time: a row of the dither pattern, and a whole number of vectors.
+const BLOCK: usize = 16;
+
+/// 2^23: the numbers from here to twice as much are the integers, so adding it rounds to one and leaves it
+/// in the low bits. Unlike a cast it costs one addition and no check.
+const ROUND: f32 = 8_388_608.0;
+
+/// How numbers between two codes become one of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rounding {
+    /// To the nearest.
+    Nearest,
+    /// By an ordered pattern, the same in every picture, so that means survive a smaller depth.
+    Dither,
+}
+
+/// `plane: [H, W]` of the component's own size to component `index` of a host picture.
+pub fn write_component(picture: &mut Picture, index: usize, plane: &[f32], rounding: Rounding) {
+    let (width, height) = picture.geometry.component_size(index);
+    assert_eq!(plane.len(), width * height, "plane of component {index}");
+    let rows = |y: usize| &plane[y * width..][..width];
+    write_rows(picture, index, rounding, rows);
+}
+
+/// The same number to every sample of component `index`.
+pub fn fill_component(picture: &mut Picture, index: usize, value: f32) {
+    let row = vec![value; picture.geometry.component_size(index).0];
+    write_rows(picture, index, Rounding::Nearest, |_| &row);
+}
+
+fn write_rows<'a>(
+    picture: &mut Picture,
+    index: usize,
+    rounding: Rounding,
+    row_values: impl Fn(usize) -> &'a [f32] + Sync,
+) {
+    let geometry = picture.geometry;
+    assert!(geometry.format.writable(), "{} cannot be written", geometry.format.name);
+    let component = geometry.format.components[index];
+    let writer = Writer {
+        component,
+        word_bytes: geometry.format.word_bytes(index),
+        big_endian: geometry.format.big_endian,
+        quantization: geometry.quantization(index),
+        pattern: pattern(rounding),
+    };
+    let (_, height) = geometry.component_size(index);
+    let host_plane = usize::from(component.plane);
+    let linesize = picture.host().linesize(host_plane);
+    let rows = picture.host_mut().plane_mut(host_plane).par_chunks_mut(linesize).with_min_len(ROWS_MIN);
+    assert!(rows.len() >= height, "a plane of the picture has too few rows");
+    rows.take(height).enumerate().for_each(|(y, row)| {
+        writer.write_row(&mut row[usize::from(component.offset)..], row_values(y), y);
+    });
+}
+
+/// What is added before rounding, by row and column of a sample modulo 16: the Bayer matrix, -0.5 to 0.5.
+fn pattern(rounding: Rounding) -> [[f32; BLOCK]; BLOCK] {
+    let bayer = |y: usize, x: usize| {
+        // Bits of x ^ y and of y, interleaved, the lowest first: that is the recursive definition.
+        (0..4).fold(0, |rank, bit| rank << 2 | ((x ^ y) >> bit & 1) << 1 | (y >> bit & 1))
+    };
+    std::array::from_fn(|y| {
+        std::array::from_fn(|x| match rounding {
+            Rounding::Nearest => 0.0,
+            Rounding::Dither => (bayer(y, x) as f32 + 0.5) / 256.0 - 0.5,
+        })
+    })
+}
+
+struct Writer {
+    component: Component,
+    word_bytes: usize,
+    big_endian: bool,
+    quantization: Quantization,
+    pattern: [[f32; BLOCK]; BLOCK],
+}
+
+impl Writer {
+    /// `row` starts with the first sample.
+    fn write_row(&self, row: &mut [u8], values: &[f32], y: usize) {
+        match (self.word_bytes, self.big_endian) {
+            (1, _) => self.codes(row, values, y, |code| [code as u8]),
+            (2, false) => self.codes(row, values, y, u16::to_le_bytes),
+            (2, true) => self.codes(row, values, y, u16::to_be_bytes),
+            (_, false) => self.words(row, values, f32::to_le_bytes),
+            (_, true) => self.words(row, values, f32::to_be_bytes),
+        }
+    }
+
+    #[inline(always)]
+    fn codes<const N: usize>(&self, row: &mut [u8], values: &[f32], y: usize, word: impl Fn(u16) -> [u8; N]) {
+        let step = usize::from(self.component.step);
+        let shift = self.component.shift;
+        let mut codes = [0u16; BLOCK];
+        let (blocks, rest) = values.as_chunks::<BLOCK>();
+        let (head, tail) = row.split_at_mut((blocks.len() * BLOCK * step).min(row.len()));
+        for (row, values) in head.chunks_mut(BLOCK * step).zip(blocks) {
+            self.quantize(values, &mut codes, y);
+            self.words(row, &codes, |code| word(code << shift));
+        }
+        let mut last = [0.0; BLOCK];
+        last[..rest.len()].copy_from_slice(rest);
+        self.quantize(&last, &mut codes, y);
+        self.words(tail, &codes[..rest.len()], |code| word(code << shift));
+    }
+
+    #[inline(always)]
+    fn quantize(&self, values: &[f32; BLOCK], codes: &mut [u16; BLOCK], y: usize) {
+        let Quantization { zero, unit } = self.quantization;
+        let peak = ((1u32 << self.component.depth) - 1) as f32;
+        let pattern = &self.pattern[y % BLOCK];
+        for ((code, &value), &offset) in codes.iter_mut().zip(values).zip(pattern) {
+            let clamped = (value * unit + zero + offset).max(0.0).min(peak);
+            *code = (clamped + ROUND).to_bits() as u16;
+        }
+    }
+
+    /// Samples without gaps are a loop of fixed steps, which vectorises.
+    #[inline(always)]
+    fn words<V: Copy, const N: usize>(&self, row: &mut [u8], values: &[V], word: impl Fn(V) -> [u8; N]) {
+        let step = usize::from(self.component.step);
+        if step == N {
+            let (words, _) = row.as_chunks_mut::<N>();
+            assert!(words.len() >= values.len(), "a row of the picture is too short");
+            words.iter_mut().zip(values).for_each(|(bytes, &v)| *bytes = word(v));
+        } else {
+            for (x, &v) in values.iter().enumerate() {
+                *row[x * step..].first_chunk_mut().expect("a row of the picture is too short") = word(v);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::color::Range;
+    use crate::engine::cpu::ingest::read_component;
+    use crate::testing::{geometry, padded};
+
+    const FORMATS: [&str; 26] = [
+        "gray",
+        "gray10le",
+        "gray16be",
+        "grayf32le",
+        "grayf32be",
+        "ya8",
+        "ya16le",
+        "yuv420p",
+        "yuv422p10be",
+        "yuv444p12le",
+        "yuv411p",
+        "yuv410p",
+        "yuva444p16le",
+        "nv12",
+        "nv16",
+        "p010le",
+        "p016le",
+        "y210le",
+        "yuyv422",
+        "uyvy422",
+        "rgb24",
+        "rgb48be",
+        "argb",
+        "rgb0",
+        "gbrap16le",
+        "gbrpf32be",
+    ];
+
+    #[test]
+    fn what_is_written_is_read_back_in_every_layout() {
+        for (name, range) in FORMATS.into_iter().flat_map(|n| [(n, Range::Limited), (n, Range::Full)]) {
+            // 48 is a whole number of blocks, 37 is none and odd.
+            for width in [37, 48] {
+                let mut geometry = geometry(width, 19, name);
+                geometry.color.range = range;
+                write_and_read_back(Picture::new(geometry));
+                write_and_read_back(padded(geometry));
+            }
+        }
+    }
+
+    fn write_and_read_back(mut picture: Picture) {
+        let geometry = picture.geometry;
+        let planes: Vec<Vec<f32>> =
+            (0..geometry.format.component_count()).map(|i| ramp(&geometry, i)).collect();
+        for (i, plane) in planes.iter().enumerate() {
+            write_component(&mut picture, i, plane, Rounding::Nearest);
+        }
+        for (i, plane) in planes.iter().enumerate() {
+            let mut back = vec![f32::NAN; plane.len()];
+            read_component(&picture, i, &mut back);
+            let unit = geometry.quantization(i).unit;
+            let step = if geometry.format.float { 0.0 } else { 0.51 / unit };
+            for (a, b) in plane.iter().zip(&back) {
+                assert!((a - b).abs() <= step, "{} component {i}: {a} {b}", geometry.format.name);
+            }
+        }
+    }
+
+    /// Values that differ between components, inside their range.
+    fn ramp(geometry: &crate::picture::Geometry, index: usize) -> Vec<f32> {
+        let (width, height) = geometry.component_size(index);
+        let len = width * height;
+        let low = if geometry.format.signal(index) == crate::color::Signal::Chroma { -0.5 } else { 0.0 };
+        (0..len).map(|i| low + ((i * (index + 3)) % len) as f32 / len as f32).collect()
+    }
+
+    fn bytes_of(name: &'static str, index: usize, value: f32) -> Vec<u8> {
+        let mut picture = Picture::new(geometry(2, 1, name));
+        picture.host_mut().plane_mut(0).fill(0xaa);
+        fill_component(&mut picture, index, value);
+        picture.host().plane(0).to_vec()
+    }
+
+    #[test]
+    fn other_bytes_stay_and_low_bits_are_cleared() {
+        assert_eq!(bytes_of("rgb0", 1, 1.0), [0xaa, 255, 0xaa, 0xaa, 0xaa, 255, 0xaa, 0xaa]);
+        assert_eq!(bytes_of("p010le", 0, 1.0), [0, 0xeb, 0, 0xeb]);
+        assert_eq!(bytes_of("gray10le", 0, 1.0), [940u16.to_le_bytes(), 940u16.to_le_bytes()].concat());
+    }
+
+    #[test]
+    fn values_are_clamped_to_the_whole_code_range_and_floats_are_not() {
+        assert_eq!(bytes_of("gray", 0, 1.05), [246, 246]);
+        assert_eq!(bytes_of("gray", 0, 9.0), [255, 255]);
+        assert_eq!(bytes_of("gray", 0, -9.0), [0, 0]);
+        assert_eq!(bytes_of("gray", 0, f32::NAN), [0, 0]);
+        assert_eq!(bytes_of("grayf32le", 0, -9.0), [(-9.0f32).to_le_bytes(); 2].concat());
+    }
+
+    #[test]
+    fn dither_keeps_the_mean_of_every_level() {
+        let geometry = geometry(64, 64, "gray");
+        for tenth in 0..=20 {
+            let code = 100.0 + tenth as f32 / 10.0;
+            let mut picture = Picture::new(geometry);
+            let plane = vec![(code - 16.0) / 219.0; 64 * 64];
+            write_component(&mut picture, 0, &plane, Rounding::Dither);
+            let codes = picture.host().plane(0);
+            let mean = codes.iter().map(|&c| f32::from(c)).sum::<f32>() / codes.len() as f32;
+            assert!((mean - code).abs() < 0.003, "{code}: {mean}");
+            assert!(codes.iter().all(|&c| (f32::from(c) - code).abs() < 1.0), "{code}");
+        }
+    }
+
+    #[test]
+    fn the_pattern_holds_every_threshold_once_and_neighbours_differ() {
+        let pattern = pattern(Rounding::Dither);
+        let mut all: Vec<f32> = pattern.concat();
+        all.sort_by(f32::total_cmp);
+        for (i, v) in all.iter().enumerate() {
+            assert_eq!(*v, (i as f32 + 0.5) / 256.0 - 0.5);
+        }
+        // Every 2x2 has one threshold of each quarter, which is what makes the pattern fine.
+        for (y, x) in [(0, 0), (3, 5), (8, 14)] {
+            let mut quarters = [(y, x), (y, x + 1), (y + 1, x), (y + 1, x + 1)]
+                .map(|(y, x)| ((pattern[y][x] + 0.5) * 4.0) as u8);
+            quarters.sort_unstable();
+            assert_eq!(quarters, [0, 1, 2, 3]);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The way in: a component of a picture to a dense plane of numbers.
+//!
+//! In: code values in whatever bytes the format puts them. Out: `(code - zero) / unit` in f32, values outside
+//! 0..1 kept. It knows every layout a [`Format`] can describe and nothing of networks.
+//!
+//! [`Format`]: crate::picture::Format
+
+use rayon::prelude::*;
+
+use crate::color::Quantization;
+use crate::picture::{Component, Picture};
+
+/// Rows that are worth handing to another thread.
+const ROWS_MIN: usize = 16;
+
+/// Component `index` of a host picture to `plane: [H, W]` of that component's own size.
+pub fn read_component(picture: &Picture, index: usize, plane: &mut [f32]) {
+    let geometry = &picture.geometry;
+    let (width, height) = geometry.component_size(index);
+    assert_eq!(plane.len(), width * height, "plane of component {index}");
+    let component = geometry.format.components[index];
+    let host_plane = usize::from(component.plane);
+    let (bytes, linesize) = (picture.host().plane(host_plane), picture.host().linesize(host_plane));
+    let reader = Reader::new(picture, index);
+    let rows = bytes.par_chunks(linesize);
+    assert!(rows.len() >= height, "a plane of the picture has too few rows");
+    plane
+        .par_chunks_mut(width)
+        .with_min_len(ROWS_MIN)
+        .zip(rows)
+        .for_each(|(out, row)| reader.read_row(&row[usize::from(component.offset)..], out));
+}
+
+/// How a sample is read.
+#[derive(Clone, Copy)]
+enum Word {
+    U8,
+    U16Le,
+    U16Be,
+    F32Le,
+    F32Be,
+}
+
+struct Reader {
+    word: Word,
+    component: Component,
+    quantization: Quantization,
+}
+
+impl Reader {
+    fn new(picture: &Picture, index: usize) -> Reader {
+        let format = &picture.geometry.format;
+        let word = match (format.word_bytes(index), format.big_endian) {
+            (1, _) => Word::U8,
+            (2, false) => Word::U16Le,
+            (2, true) => Word::U16Be,
+            (_, false) => Word::F32Le,
+            (_, true) => Word::F32Be,
+        };
+        let component = format.components[index];
+        Reader { word, component, quantization: picture.geometry.quantization(index) }
+    }
+
+    /// `row` starts with the first sample.
+    fn read_row(&self, row: &[u8], out: &mut [f32]) {
+        match self.word {
+            Word::U8 => self.codes(row, out, |[byte]: [u8; 1]| u16::from(byte)),
+            Word::U16Le => self.codes(row, out, u16::from_le_bytes),
+            Word::U16Be => self.codes(row, out, u16::from_be_bytes),
+            Word::F32Le => self.words(row, out, f32::from_le_bytes),
+            Word::F32Be => self.words(row, out, f32::from_be_bytes),
+        }
+    }
+
+    #[inline(always)]
+    fn codes<const N: usize>(&self, row: &[u8], out: &mut [f32], word: impl Fn([u8; N]) -> u16) {
+        let Quantization { zero, unit } = self.quantization;
+        let shift = self.component.shift;
+        let mask = ((1u32 << self.component.depth) - 1) as u16;
+        self.words(row, out, |bytes| (f32::from((word(bytes) >> shift) & mask) - zero) / unit);
+    }
+
+    /// Samples without gaps are a loop of fixed steps, which vectorises.
+    #[inline(always)]
+    fn words<const N: usize>(&self, row: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -> f32) {
+        let step = usize::from(self.component.step);
+        if step == N {
+            let (words, _) = row.as_chunks::<N>();
+            assert!(words.len() >= out.len(), "a row of the picture is too short");
+            out.iter_mut().zip(words).for_each(|(v, &word)| *v = value(word));
+        } else {
+            for (x, v) in out.iter_mut().enumerate() {
+                *v = value(*row[x * step..].first_chunk().expect("a row of the picture is too short"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::color::Range;
+    use crate::testing::geometry;
+
+    /// The first samples of every component of a picture whose plane 0 starts with these bytes.
+    fn read(name: &'static str, range: Range, bytes: &[u8]) -> Vec<f32> {
+        let mut geometry = geometry(8, 2, name);
+        geometry.color.range = range;
+        let mut picture = Picture::new(geometry);
+        picture.host_mut().plane_mut(0)[..bytes.len()].copy_from_slice(bytes);
+        let components = 0..geometry.format.component_count();
+        let first = |i| {
+            let (width, height) = geometry.component_size(i);
+            let mut plane = vec![f32::NAN; width * height];
+            read_component(&picture, i, &mut plane);
+            plane[0]
+        };
+        components.map(first).collect()
+    }
+
+    #[test]
+    fn every_layout_is_read_as_its_name_says() {
+        use Range::{Full, Limited};
+        let float = 0.375f32;
+        let rows: &[(&str, Range, &[u8], &[f32])] = &[
+            ("gray", Full, &[51], &[0.2]),
+            ("gray", Limited, &[235], &[1.0]),
+            ("gray", Limited, &[0], &[-16.0 / 219.0]),
+            ("gray10le", Limited, &[27, 1], &[219.0 / 876.0]),
+            ("gray12be", Full, &[0x0f, 0xff], &[1.0]),
+            ("grayf32le", Limited, &float.to_le_bytes(), &[float]),
+            ("grayf32be", Limited, &float.to_be_bytes(), &[float]),
+            ("ya8", Full, &[51, 255], &[0.2, 1.0]),
+            ("yuyv422", Limited, &[16, 240, 16, 16], &[0.0, 0.5, -0.5]),
+            ("uyvy422", Limited, &[240, 16, 16, 16], &[0.0, 0.5, -0.5]),
+            // The bits below an MSB-aligned sample are not part of it.
+            ("y210le", Limited, &[0x3f, 0xeb, 0, 0x80, 0, 0, 0, 0x80], &[1.0, 0.0, 0.0]),
+            ("rgb24", Limited, &[255, 0, 51], &[1.0, 0.0, 0.2]),
+            ("argb", Full, &[0, 255, 51, 102], &[1.0, 0.2, 0.4, 0.0]),
+            ("rgb48be", Full, &[0xff, 0xff, 0, 0, 0x33, 0x33], &[1.0, 0.0, 0.2]),
+            ("rgb565le", Full, &[0x1f, 0xf8], &[1.0, 0.0, 1.0]),
+            ("rgb565be", Full, &[0x07, 0xe0], &[0.0, 1.0, 0.0]),
+            ("x2rgb10le", Full, &[0, 0xfc, 0x0f, 0], &[0.0, 1.0, 0.0]),
+        ];
+        for (name, range, bytes, expected) in rows {
+            let found = read(name, *range, bytes);
+            assert_eq!(found.len(), expected.len(), "{name}");
+            for (f, e) in found.iter().zip(*expected) {
+                assert!((f - e).abs() < 1e-6, "{name}: {found:?}, {expected:?}");
+            }
+        }
+    }
+}

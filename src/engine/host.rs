@@ -1,0 +1,250 @@
+//! The engine of the host: whole pictures through a network on the CPU, one at a time.
+//!
+//! In: an LR picture and an SR picture to fill. Out: both, the second one filled. What happens in between is
+//! a [`plan`] a network, made at open; so is every plane it needs, shared by all networks. It knows neither
+//! which network runs nor on how many threads: a caller that wants its own pool installs it around
+//! [`Engine::submit`].
+
+use super::cpu::egress::{Rounding, fill_component, write_component};
+use super::cpu::ingest::read_component;
+use super::cpu::{Pool, matrix};
+use super::forward::Forward;
+use super::plan::{Passes, Shape, Slot, Step, plan};
+use super::resample::{Grid, Resampler};
+use super::{Engine, NetworkId};
+use crate::error::Result;
+use crate::picture::{Format, Geometry, Picture};
+
+/// One way of making a picture larger, ready to run.
+pub(crate) enum HostNetwork {
+    /// The separable resampler alone.
+    Resample,
+    /// A network, as often as the size asks for.
+    Net {
+        /// Runs one pass.
+        forward: Box<dyn Forward>,
+        /// How much larger a pass makes a plane, above 1.
+        scale: usize,
+        /// 1: it sees Y'. 3: it sees R'G'B'.
+        in_channels: usize,
+    },
+}
+
+impl HostNetwork {
+    fn shape(&self) -> Option<Shape> {
+        match *self {
+            HostNetwork::Resample => None,
+            HostNetwork::Net { scale, in_channels, .. } => Some(Shape { scale, in_channels }),
+        }
+    }
+}
+
+/// [`Engine`] on the CPU.
+pub(crate) struct HostEngine {
+    pool: Pool,
+    lr: Geometry,
+    sr: Geometry,
+    rounding: Rounding,
+    networks: Vec<(HostNetwork, Vec<Step>)>,
+    work: Work,
+    finished: Option<(Picture, Picture)>,
+}
+
+impl HostEngine {
+    /// An engine for pictures of these geometries; `networks` are numbered in order.
+    pub(crate) fn open(
+        pool: Pool,
+        lr: Geometry,
+        sr: Geometry,
+        networks: Vec<HostNetwork>,
+    ) -> Result<HostEngine> {
+        let planned = |network: HostNetwork| {
+            let steps = plan(&lr, &sr, network.shape())?;
+            Ok((network, steps))
+        };
+        let networks = networks.into_iter().map(planned).collect::<Result<Vec<_>>>()?;
+        let bits = |format: &Format| if format.float { 32 } else { format.depth() };
+        let rounding = if bits(&sr.format) < bits(&lr.format) { Rounding::Dither } else { Rounding::Nearest };
+        let work = Work::new(&lr, &sr, &networks);
+        Ok(HostEngine { pool, lr, sr, rounding, networks, work, finished: None })
+    }
+}
+
+impl Engine for HostEngine {
+    fn depth(&self) -> usize {
+        1
+    }
+
+    fn submit(&mut self, mut lr: Picture, mut sr: Picture, network: NetworkId) -> Result<()> {
+        assert!(self.finished.is_none(), "a picture was submitted before the last one was collected");
+        assert_eq!(lr.geometry, self.lr, "LR picture");
+        assert_eq!(sr.geometry, self.sr, "SR picture");
+        let HostEngine { pool, networks, work, rounding, .. } = self;
+        let (network, steps) = &networks[network.0];
+        // Exclusive borrows may go to the pool's threads, whatever a picture's owner is.
+        let pair = (&mut lr, &mut sr);
+        pool.install(move || work.run(steps, network, *rounding, pair));
+        self.finished = Some((lr, sr));
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<Option<(Picture, Picture)>> {
+        Ok(self.finished.take())
+    }
+}
+
+/// All memory that grows with the picture.
+struct Work {
+    lr_plane_len: usize,
+    sr_plane_len: usize,
+    /// `[1 or 3, H, W]`.
+    lr: Vec<f32>,
+    /// `[1 or 3, H', W']`.
+    sr: Vec<f32>,
+    /// Between passes, by turns: what a pass gives that is not the SR planes.
+    between: [Vec<f32>; 2],
+    /// Of the networks.
+    scratch: Vec<f32>,
+}
+
+impl Work {
+    fn run(&mut self, steps: &[Step], network: &HostNetwork, rounding: Rounding, pair: (&mut Picture, &mut Picture)) {
+        let (lr, sr) = pair;
+        for step in steps {
+            match step {
+                Step::Network(passes) => self.run_network(passes, network),
+                Step::Read { component, to } => {
+                    let plane = self.slot_mut(*to, &Grid::of(&lr.geometry, *component));
+                    read_component(lr, *component, plane);
+                }
+                Step::Resample { from, to, by } => self.resample(*from, *to, by),
+                Step::MatrixLr(m) => matrix::apply(m, &mut self.lr),
+                Step::MatrixSr(m) => matrix::apply(m, &mut self.sr),
+                Step::Write { from: (slot, grid), component } => {
+                    write_component(sr, *component, self.slot(*slot, grid), rounding);
+                }
+                Step::Fill { component, value } => fill_component(sr, *component, *value),
+            }
+        }
+    }
+
+    fn new(lr: &Geometry, sr: &Geometry, networks: &[(HostNetwork, Vec<Step>)]) -> Work {
+        let (mut lr_planes, mut sr_planes) = (0, 0);
+        let (mut between, mut scratch) = ([0; 2], 0);
+        for (network, steps) in networks {
+            for step in steps {
+                let (lr_used, sr_used) = planes_used(step);
+                (lr_planes, sr_planes) = (lr_planes.max(lr_used), sr_planes.max(sr_used));
+                if let (Step::Network(passes), HostNetwork::Net { forward, .. }) = (step, network) {
+                    for (pass, &(width, height)) in passes.sizes.iter().enumerate() {
+                        scratch = scratch.max(forward.scratch_len(height, width));
+                        if !passes.ends_in_sr(pass) {
+                            let len = passes.channels * width * height * passes.scale * passes.scale;
+                            between[pass % 2] = between[pass % 2].max(len);
+                        }
+                    }
+                }
+            }
+        }
+        let (lr_plane_len, sr_plane_len) = (lr.width * lr.height, sr.width * sr.height);
+        Work {
+            lr_plane_len,
+            sr_plane_len,
+            lr: vec![0.0; lr_planes * lr_plane_len],
+            sr: vec![0.0; sr_planes * sr_plane_len],
+            between: between.map(|len| vec![0.0; len]),
+            scratch: vec![0.0; scratch],
+        }
+    }
+
+    fn slot(&self, slot: Slot, grid: &Grid) -> &[f32] {
+        match slot {
+            Slot::Lr(i) => &self.lr[i * self.lr_plane_len..][..grid.len()],
+            Slot::Sr(i) => &self.sr[i * self.sr_plane_len..][..grid.len()],
+        }
+    }
+
+    fn slot_mut(&mut self, slot: Slot, grid: &Grid) -> &mut [f32] {
+        match slot {
+            Slot::Lr(i) => &mut self.lr[i * self.lr_plane_len..][..grid.len()],
+            Slot::Sr(i) => &mut self.sr[i * self.sr_plane_len..][..grid.len()],
+        }
+    }
+
+    fn resample(&mut self, from: (Slot, Grid), to: (Slot, Grid), by: &Resampler) {
+        let (from_len, to_len) = (from.1.len(), to.1.len());
+        let (input, output) = match (from.0, to.0) {
+            (Slot::Lr(i), Slot::Lr(o)) => two_planes(&mut self.lr, self.lr_plane_len, i, o),
+            (Slot::Sr(i), Slot::Sr(o)) => two_planes(&mut self.sr, self.sr_plane_len, i, o),
+            (Slot::Lr(i), Slot::Sr(o)) => {
+                (&self.lr[i * self.lr_plane_len..], &mut self.sr[o * self.sr_plane_len..])
+            }
+            (Slot::Sr(_), Slot::Lr(_)) => unreachable!("no plan goes back to LR size"),
+        };
+        by.run(&input[..from_len], &mut output[..to_len]);
+    }
+
+    fn run_network(&mut self, passes: &Passes, network: &HostNetwork) {
+        let HostNetwork::Net { forward, .. } = network else {
+            unreachable!("the plan of the resampler has no passes");
+        };
+        let channels = passes.channels;
+        let sr = &mut self.sr[..channels * self.sr_plane_len];
+        let [even, odd] = &mut self.between;
+        for (pass, &(width, height)) in passes.sizes.iter().enumerate() {
+            let (given, taken) = if pass % 2 == 0 { (&mut *even, &*odd) } else { (&mut *odd, &*even) };
+            let x_len = channels * width * height;
+            let x = if pass == 0 { &self.lr[..x_len] } else { &taken[..x_len] };
+            let y = match passes.ends_in_sr(pass) {
+                true => &mut *sr,
+                false => &mut given[..x_len * passes.scale * passes.scale],
+            };
+            forward.forward(x, y, height, width, &mut self.scratch);
+        }
+        if let Some(exact) = &passes.exact {
+            let (width, height) = passes.end;
+            let given = if passes.sizes.len() % 2 == 1 { even } else { odd };
+            let planes = given.chunks_exact(width * height).zip(sr.chunks_exact_mut(self.sr_plane_len));
+            planes.take(channels).for_each(|(from, to)| exact.run(from, to));
+        }
+    }
+}
+
+impl Passes {
+    /// Whether a pass gives the SR planes themselves.
+    fn ends_in_sr(&self, pass: usize) -> bool {
+        pass + 1 == self.sizes.len() && self.exact.is_none()
+    }
+}
+
+/// How many planes of each bank a step asks for.
+fn planes_used(step: &Step) -> (usize, usize) {
+    let slot = |slot: Slot| match slot {
+        Slot::Lr(i) => (i + 1, 0),
+        Slot::Sr(i) => (0, i + 1),
+    };
+    match step {
+        Step::Read { to, .. } => slot(*to),
+        Step::Resample { from, to, .. } => {
+            let (from, to) = (slot(from.0), slot(to.0));
+            (from.0.max(to.0), from.1.max(to.1))
+        }
+        Step::Network(passes) => (passes.channels, passes.channels),
+        Step::MatrixLr(_) => (3, 0),
+        Step::MatrixSr(_) => (0, 3),
+        Step::Write { from, .. } => slot(from.0),
+        Step::Fill { .. } => (0, 0),
+    }
+}
+
+/// One plane to read and another one to write of the same bank.
+fn two_planes(bank: &mut [f32], len: usize, from: usize, to: usize) -> (&[f32], &mut [f32]) {
+    assert_ne!(from, to, "a plane cannot be resampled onto itself");
+    let (low, high) = bank.split_at_mut(from.max(to) * len);
+    let low = &mut low[from.min(to) * len..][..len];
+    let high = &mut high[..len];
+    if from < to { (low, high) } else { (high, low) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,324 @@
+//! Whole pictures through the host engine, with stand-ins for the network.
+
+use super::*;
+use crate::color::{ChromaLocation, Matrix, Range};
+use crate::testing::{format, geometry};
+
+/// Repeats every sample, and leaves dirt in its scratch.
+struct Nearest {
+    scale: usize,
+    channels: usize,
+}
+
+impl Forward for Nearest {
+    fn scratch_len(&self, height: usize, width: usize) -> usize {
+        3 * height * width
+    }
+
+    fn forward(&self, x: &[f32], y: &mut [f32], height: usize, width: usize, scratch: &mut [f32]) {
+        let (s, wide) = (self.scale, width * self.scale);
+        assert_eq!((x.len(), y.len()), (self.channels * height * width, s * s * x.len()));
+        assert!(scratch.len() >= self.scratch_len(height, width));
+        scratch.fill(f32::NAN);
+        for (row, out) in y.chunks_exact_mut(wide).enumerate() {
+            (0..wide).for_each(|i| out[i] = x[row / s * width + i / s]);
+        }
+    }
+}
+
+fn net(scale: usize, in_channels: usize) -> HostNetwork {
+    HostNetwork::Net { forward: Box::new(Nearest { scale, channels: in_channels }), scale, in_channels }
+}
+
+/// Every way through the engine: the plain resample, luma and R'G'B' in one pass and in two.
+fn every_network() -> Vec<HostNetwork> {
+    vec![HostNetwork::Resample, net(2, 1), net(2, 3), net(3, 1), net(3, 3)]
+}
+
+fn upscale(engine: &mut HostEngine, lr: Picture, network: usize) -> Picture {
+    let sr = Picture::new(engine.sr);
+    engine.submit(lr, sr, NetworkId(network)).unwrap();
+    let (_, sr) = engine.collect().unwrap().unwrap();
+    assert!(engine.collect().unwrap().is_none());
+    sr
+}
+
+/// A picture whose components hold `value(component, x, y)`, as code values (as themselves in float).
+fn painted(geometry: Geometry, value: impl Fn(usize, usize, usize) -> f32) -> Picture {
+    let mut picture = Picture::new(geometry);
+    for i in 0..geometry.format.component_count() {
+        let (width, height) = geometry.component_size(i);
+        let q = geometry.quantization(i);
+        let plane: Vec<f32> =
+            (0..width * height).map(|n| (value(i, n % width, n / width) - q.zero) / q.unit).collect();
+        write_component(&mut picture, i, &plane, Rounding::Nearest);
+    }
+    picture
+}
+
+/// The code values of a component.
+fn codes(picture: &Picture, index: usize) -> Vec<f32> {
+    let (width, height) = picture.geometry.component_size(index);
+    let mut plane = vec![f32::NAN; width * height];
+    read_component(picture, index, &mut plane);
+    let q = picture.geometry.quantization(index);
+    let whole = |v: f32| if picture.geometry.format.float { v } else { v.round() };
+    plane.iter().map(|v| whole(v * q.unit + q.zero)).collect()
+}
+
+fn assert_constant(picture: &Picture, expected: &[f32], tolerance: f32, what: &str) {
+    for (i, expected) in expected.iter().enumerate() {
+        let codes = codes(picture, i);
+        let near = codes.iter().all(|v| (v - expected).abs() <= tolerance);
+        assert!(near, "{what}: component {i} is {} and not {expected}", codes[0]);
+    }
+}
+
+#[test]
+fn a_constant_picture_keeps_its_code_values_in_every_format() {
+    // Colours no 8-bit rounding would give back by luck; alpha last.
+    let formats: &[(&str, [f32; 4])] = &[
+        ("gray", [77.0, 0.0, 0.0, 0.0]),
+        ("gray16be", [31_001.0, 0.0, 0.0, 0.0]),
+        ("grayf32le", [0.3, 0.0, 0.0, 0.0]),
+        ("ya8", [77.0, 201.0, 0.0, 0.0]),
+        ("yuv420p", [77.0, 90.0, 155.0, 0.0]),
+        ("yuv422p", [77.0, 90.0, 155.0, 0.0]),
+        ("yuv444p", [77.0, 90.0, 155.0, 0.0]),
+        ("yuv411p", [77.0, 90.0, 155.0, 0.0]),
+        ("yuv410p", [77.0, 90.0, 155.0, 0.0]),
+        ("yuva420p", [77.0, 90.0, 155.0, 33.0]),
+        ("yuv420p10le", [301.0, 401.0, 603.0, 0.0]),
+        ("yuv422p10be", [301.0, 401.0, 603.0, 0.0]),
+        ("yuv444p12le", [1203.0, 1901.0, 2203.0, 0.0]),
+        ("yuva444p16le", [31_001.0, 30_001.0, 40_003.0, 50_001.0]),
+        ("nv12", [77.0, 90.0, 155.0, 0.0]),
+        ("p010le", [301.0, 401.0, 603.0, 0.0]),
+        ("p016le", [31_001.0, 30_001.0, 40_003.0, 0.0]),
+        ("y210le", [301.0, 401.0, 603.0, 0.0]),
+        ("yuyv422", [77.0, 90.0, 155.0, 0.0]),
+        ("uyvy422", [77.0, 90.0, 155.0, 0.0]),
+        ("rgb24", [77.0, 90.0, 155.0, 0.0]),
+        ("rgb48be", [31_001.0, 30_001.0, 40_003.0, 0.0]),
+        ("rgba", [77.0, 90.0, 155.0, 33.0]),
+        ("gbrp", [77.0, 90.0, 155.0, 0.0]),
+        ("gbrp10le", [301.0, 401.0, 603.0, 0.0]),
+        ("gbrp12be", [1203.0, 1901.0, 2203.0, 0.0]),
+        ("gbrap16le", [31_001.0, 30_001.0, 40_003.0, 50_001.0]),
+        ("gbrpf32le", [0.3, 1.25, -0.125, 0.0]),
+    ];
+    for (name, values) in formats {
+        for range in [Range::Limited, Range::Full] {
+            let (mut lr, mut sr) = (geometry(25, 17, name), geometry(50, 34, name));
+            (lr.color.range, sr.color.range) = (range, range);
+            let count = lr.format.component_count();
+            let tolerance = if lr.format.float { 2e-6 } else { 0.0 };
+            let mut engine = HostEngine::open(lr, sr, every_network()).unwrap();
+            for network in 0..every_network().len() {
+                let sr = upscale(&mut engine, painted(lr, |i, _, _| values[i]), network);
+                let what = format!("{name} {range:?} network {network}");
+                assert_constant(&sr, &values[..count], tolerance, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_conversion_gives_what_the_standards_say() {
+    const N: Matrix = Matrix::IDENTITY;
+    const HD: Matrix = Matrix::BT709;
+    const SD: Matrix = Matrix::SMPTE170M;
+    use Range::{Full, Limited};
+    type Side = (&'static str, Matrix, Range, &'static [f32]);
+    // The tolerance is 1 code where the input is itself rounded.
+    let rows: &[(Side, Side, f32)] = &[
+        // Depth, layout and range.
+        (("yuv420p", HD, Limited, &[235., 16., 240.]), ("p010le", HD, Limited, &[940., 64., 960.]), 0.),
+        (("yuv420p10le", HD, Limited, &[940., 64., 960.]), ("nv12", HD, Limited, &[235., 16., 240.]), 0.),
+        (("yuv420p", SD, Limited, &[126., 16., 240.]), ("yuv444p", SD, Full, &[128., 0.5, 255.]), 0.5),
+        (("rgb24", N, Full, &[255., 0., 51.]), ("gbrpf32le", N, Full, &[1.0, 0.0, 0.2]), 1e-6),
+        (("gbrp10le", N, Full, &[1023., 0., 341.]), ("rgb48be", N, Full, &[65535., 0., 21845.]), 0.),
+        // R'G'B' and Y'CbCr.
+        (("rgb24", N, Full, &[255., 0., 0.]), ("yuv444p", HD, Limited, &[63., 102., 240.]), 0.),
+        (("rgb24", N, Full, &[255., 0., 0.]), ("yuv420p", SD, Limited, &[81., 90., 240.]), 0.),
+        (("gbrp", N, Full, &[0., 255., 0.]), ("yuyv422", SD, Full, &[150., 44., 21.]), 0.),
+        (("yuv420p", HD, Limited, &[235., 128., 128.]), ("rgb24", N, Full, &[255., 255., 255.]), 0.),
+        (("yuv420p", HD, Limited, &[63., 102., 240.]), ("bgr24", N, Full, &[255., 0., 0.]), 1.),
+        (("yuv422p10le", SD, Limited, &[326., 361., 960.]), ("gbrp", N, Full, &[255., 0., 0.]), 1.),
+        // One matrix and another, with the same numbers and with others.
+        (
+            ("yuv420p", Matrix::BT470BG, Limited, &[81., 91., 239.]),
+            ("yuv420p", SD, Limited, &[81., 91., 239.]),
+            0.,
+        ),
+        (("yuv420p", SD, Limited, &[81., 90., 240.]), ("nv12", HD, Limited, &[63., 102., 240.]), 1.),
+        (("yuv420p", HD, Limited, &[63., 102., 240.]), ("yuv422p", SD, Full, &[76., 85., 255.]), 1.),
+        // Gray and colour.
+        (("gray", HD, Limited, &[126.]), ("yuv420p", HD, Limited, &[126., 128., 128.]), 0.),
+        (("gray", HD, Full, &[51.]), ("rgb24", N, Full, &[51., 51., 51.]), 0.),
+        (("yuv420p", HD, Limited, &[126., 30., 200.]), ("gray10le", HD, Limited, &[504.]), 0.),
+        (("rgb24", N, Full, &[255., 0., 0.]), ("gray", SD, Full, &[76.]), 0.),
+        // Alpha.
+        (("ya8", HD, Full, &[51., 33.]), ("rgba", N, Full, &[51., 51., 51., 33.]), 0.),
+        (("rgb24", N, Full, &[9., 8., 7.]), ("argb", N, Full, &[9., 8., 7., 255.]), 0.),
+        (("yuva420p", HD, Full, &[9., 99., 199., 33.]), ("yuv420p", HD, Full, &[9., 99., 199.]), 0.),
+    ];
+    for (from, to, tolerance) in rows {
+        let side = |(name, matrix, range, _): &Side, width, height| {
+            let mut geometry = geometry(width, height, name);
+            (geometry.color.matrix, geometry.color.range) = (*matrix, *range);
+            geometry
+        };
+        let (lr, sr) = (side(from, 32, 18), side(to, 64, 36));
+        let mut engine = HostEngine::open(lr, sr, every_network()).unwrap();
+        for network in 0..every_network().len() {
+            let sr = upscale(&mut engine, painted(lr, |i, _, _| from.3[i]), network);
+            assert_constant(&sr, to.3, *tolerance, &format!("{} to {} network {network}", from.0, to.0));
+        }
+    }
+}
+
+/// Where chroma sample `k` of a direction lies in luma samples.
+fn place(log2: u8, offset: f64, k: usize) -> f32 {
+    (k as f64 * f64::from(1u32 << log2) + offset) as f32
+}
+
+#[test]
+fn chroma_keeps_its_place_through_every_network() {
+    use ChromaLocation::{Center, Left, TopLeft};
+    let sitings = [(Left, Left), (Center, Center), (TopLeft, TopLeft), (Center, Left)];
+    for ((from, to), target) in sitings.into_iter().flat_map(|s| [(s, "yuv420p16le"), (s, "yuv444p16le")]) {
+        let (mut lr, mut sr) = (geometry(107, 61, "yuv420p16le"), geometry(214, 122, target));
+        (lr.color.chroma_location, sr.color.chroma_location) = (from, to);
+        let (log2, out_log2) = (1, sr.format.log2_chroma_w);
+        let ((x0, y0), (out_x0, out_y0)) = (from.offset(log2, log2), to.offset(out_log2, out_log2));
+        let value = |x: f32, y: f32| 30_000.0 + 40.0 * x + 20.0 * y;
+        let mut engine = HostEngine::open(lr, sr, every_network()).unwrap();
+        for network in 0..every_network().len() {
+            let painted = painted(lr, |i, x, y| match i {
+                0 => 30_000.0,
+                _ => value(place(log2, x0, x), place(log2, y0, y)),
+            });
+            let sr = upscale(&mut engine, painted, network);
+            let (width, height) = sr.geometry.component_size(1);
+            // The stand-in repeats samples, which an R'G'B' network does to chroma too: by up to a quarter
+            // of an LR sample, and by turns to either side, so that pairs are right.
+            let tolerance = if matches!(network, 2 | 4) { 30.0 } else { 3.0 };
+            let codes = codes(&sr, 1);
+            let mut sum = 0.0;
+            let inside = |y: usize| (height / 4..height / 2).contains(&y);
+            let samples = (0..codes.len()).filter(|n| inside(n / width) && inside(n % width));
+            let count = samples.clone().count();
+            for n in samples {
+                let (x, y) = (place(out_log2, out_x0, n % width), place(out_log2, out_y0, n / width));
+                let error = codes[n] - value(x / 2.0, y / 2.0);
+                assert!(error.abs() < tolerance, "{from:?} {to:?} {target} network {network}: {error}");
+                sum += error;
+            }
+            let mean = sum / count as f32;
+            assert!(mean.abs() < 3.0, "{from:?} {to:?} {target} network {network}: mean {mean}");
+        }
+    }
+}
+
+#[test]
+fn sizes_that_no_pass_meets_are_met() {
+    type Size = (usize, usize);
+    let cases: &[(Size, Size, usize, usize)] = &[
+        ((853, 479), (1706, 958), 2, 1),
+        ((853, 479), (1280, 720), 2, 1),
+        ((85, 47), (255, 141), 2, 2),
+        ((85, 47), (341, 95), 2, 3),
+        ((85, 47), (86, 47), 2, 1),
+        ((85, 47), (85, 47), 2, 0),
+        ((85, 47), (40, 23), 2, 0),
+        ((85, 47), (40, 94), 2, 1),
+        ((85, 47), (765, 423), 3, 2),
+    ];
+    for &(from, to, scale, passes) in cases {
+        for channels in [1, 3] {
+            let (lr, sr) = (geometry(from.0, from.1, "yuv420p"), geometry(to.0, to.1, "yuv420p"));
+            let mut engine = HostEngine::open(lr, sr, vec![net(scale, channels)]).unwrap();
+            let in_step = |step: &Step| match step {
+                Step::Network(passes) => passes.sizes.len(),
+                _ => 0,
+            };
+            let planned: usize = engine.networks[0].1.iter().map(in_step).sum();
+            assert_eq!(planned, passes, "{from:?} to {to:?}");
+            let sr = upscale(&mut engine, painted(lr, |i, _, _| [77.0, 90.0, 155.0][i]), 0);
+            assert_constant(&sr, &[77.0, 90.0, 155.0], 0.0, &format!("{from:?} to {to:?}"));
+        }
+    }
+}
+
+#[test]
+fn the_same_size_and_meaning_is_a_copy() {
+    let geometry = geometry(53, 31, "yuv420p10le");
+    let mut engine = HostEngine::open(geometry, geometry, vec![HostNetwork::Resample]).unwrap();
+    let noise = |i: usize, x: usize, y: usize| ((x * 7919 + y * 104_729 + i * 31) % 1024) as f32;
+    let sr = upscale(&mut engine, painted(geometry, noise), 0);
+    let lr = painted(geometry, noise);
+    (0..3).for_each(|i| assert_eq!(codes(&sr, i), codes(&lr, i)));
+}
+
+#[test]
+fn a_smaller_depth_is_dithered_and_keeps_its_mean() {
+    let (lr, sr) = (geometry(64, 64, "yuv420p10le"), geometry(128, 128, "yuv420p"));
+    let mut engine = HostEngine::open(lr, sr, vec![net(2, 1)]).unwrap();
+    let sr = upscale(&mut engine, painted(lr, |i, _, _| [401.0, 502.0, 603.0][i]), 0);
+    for (i, expected) in [100.25, 125.5, 150.75].into_iter().enumerate() {
+        let codes = codes(&sr, i);
+        let mean = codes.iter().sum::<f32>() / codes.len() as f32;
+        assert!((mean - expected).abs() < 0.005, "component {i}: {mean}");
+    }
+}
+
+#[test]
+fn what_cannot_be_done_says_what_to_do() {
+    let open = |lr, sr, network| HostEngine::open(lr, sr, vec![network]).err().map(|e| e.to_string());
+    let small = open(geometry(14, 14, "gray"), geometry(28, 28, "gray"), net(2, 1));
+    let expected = "picture: is 14x14; HASN needs 15x15 at least; use --model none";
+    assert_eq!(small.as_deref(), Some(expected));
+    assert_eq!(open(geometry(14, 14, "gray"), geometry(28, 28, "gray"), HostNetwork::Resample), None);
+
+    let packed = open(geometry(20, 20, "rgb24"), geometry(40, 40, "rgb565le"), net(2, 1)).unwrap();
+    assert!(packed.starts_with("output: rgb565le packs"), "{packed}");
+
+    let mut lr = geometry(20, 20, "yuv420p");
+    lr.color.matrix = Matrix(8);
+    let mut sr = geometry(40, 40, "yuv420p");
+    sr.color.matrix = Matrix(8);
+    assert_eq!(open(lr, sr, net(2, 1)), None);
+    for (sr, network) in [(geometry(40, 40, "rgb24"), net(2, 1)), (sr, net(2, 3))] {
+        let error = open(lr, sr, network).unwrap();
+        assert!(error.starts_with("input: its colour matrix (YCgCo, code 8)"), "{error}");
+    }
+}
+
+#[test]
+fn an_rgb_input_may_share_words() {
+    assert!(!format("rgb565le").writable());
+    let (lr, sr) = (geometry(20, 20, "rgb565le"), geometry(40, 40, "rgb24"));
+    let mut engine = HostEngine::open(lr, sr, every_network()).unwrap();
+    for network in 0..every_network().len() {
+        let mut red = Picture::new(lr);
+        red.host_mut().plane_mut(0).as_chunks_mut::<2>().0.fill([0x00, 0xf8]);
+        assert_constant(&upscale(&mut engine, red, network), &[255.0, 0.0, 0.0], 0.0, "red");
+    }
+}
+
+#[test]
+fn memory_of_hd_to_uhd_is_bounded() {
+    let (lr, sr) = (geometry(1920, 1080, "yuv420p"), geometry(3840, 2160, "yuv420p"));
+    let engine = HostEngine::open(lr, sr, vec![HostNetwork::Resample, net(2, 1)]).unwrap();
+    let Work { lr, sr, between, .. } = &engine.work;
+    let bytes = 4 * (lr.len() + sr.len() + between.concat().len());
+    // One LR plane and one SR plane: chroma passes through the memory of luma.
+    assert_eq!(bytes, 4 * (1920 * 1080 + 3840 * 2160));
+}
+
+#[test]
+fn an_engine_may_run_inside_a_pool_of_its_own() {
+    fn assert_send<T: Send>() {}
+    assert_send::<HostEngine>();
+}
