@@ -141,6 +141,13 @@ pub struct ColorSpec {
     pub chroma_location: ChromaLocation,
 }
 
+impl ColorSpec {
+    /// The same colours as R'G'B'.
+    pub fn as_rgb(self) -> ColorSpec {
+        ColorSpec { matrix: Matrix::IDENTITY, range: Range::Full, ..self }
+    }
+}
+
 /// What a component holds, which decides how its code values are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Signal {

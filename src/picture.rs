@@ -110,11 +110,6 @@ impl Format {
         self.components[0].depth
     }
 
-    /// PLACEHOLDER writable
-    pub fn writable(&self) -> bool {
-        self.components[..self.component_count()].iter().all(|c| c.is_byte() && c.depth == 8 || !c.is_byte() && c.shift + c.depth <= 16)
-    }
-
     /// What component `index` holds.
     pub fn signal(&self, index: usize) -> Signal {
         match (self.family, index) {

@@ -108,7 +108,13 @@ struct Work {
 }
 
 impl Work {
-    fn run(&mut self, steps: &[Step], network: &HostNetwork, rounding: Rounding, pair: (&mut Picture, &mut Picture)) {
+    fn run(
+        &mut self,
+        steps: &[Step],
+        network: &HostNetwork,
+        rounding: Rounding,
+        pair: (&mut Picture, &mut Picture),
+    ) {
         let (lr, sr) = pair;
         for step in steps {
             match step {

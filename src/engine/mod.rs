@@ -15,9 +15,9 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::model::Model;
+use crate::picture::{Geometry, Picture};
 use host::{HostEngine, HostNetwork};
 use plan::{Shape, plan};
-use crate::picture::{Geometry, Picture};
 
 /// A device that makes LR pictures into SR pictures, in order.
 pub trait Engine {

@@ -59,6 +59,7 @@ pub struct Decoder {
     durations: BTreeMap<i64, i64>,
     converter: Option<Converter>,
     first: Option<Picture>,
+    ended: bool,
     next_index: u64,
     last_pts: Option<i64>,
     /// Pictures outside of the wanted part.
@@ -91,13 +92,14 @@ impl Decoder {
             durations: BTreeMap::new(),
             converter: None,
             first: None,
+            ended: false,
             next_index: 0,
             last_pts: None,
             outside: 0,
             repaired: 0,
         };
         if !trim.is_whole() {
-            input.expect_partial();
+            input.expect_part(trim.to_us);
         }
         if trim.from_us != i64::MIN {
             input.seek(trim.from_us)?;
@@ -116,16 +118,15 @@ impl Decoder {
                 }
                 None => self.finish()?,
             }
-            match self.receive_frame()? {
-                Received::Picture(picture) => return Ok(picture),
-                Received::Hungry => {}
-                Received::End => {
-                    let (problem, remedy) = match self.outside {
-                        0 => ("no picture could be decoded", "get a whole copy"),
-                        _ => ("has no picture in that part", "choose other times with --from and --to"),
-                    };
-                    return Err(Error::new(&self.source, problem, remedy));
-                }
+            if let Some(picture) = self.receive_frame()? {
+                return Ok(picture);
+            }
+            if self.ended {
+                let (problem, remedy) = match self.outside {
+                    0 => ("no picture could be decoded", "get a whole copy"),
+                    _ => ("has no picture in that part", "choose other times with --from and --to"),
+                };
+                return Err(Error::new(&self.source, problem, remedy));
             }
         }
     }
@@ -166,23 +167,23 @@ impl Decoder {
         if let Some(picture) = self.first.take() {
             return Ok(Some(picture));
         }
-        match self.receive_frame()? {
-            Received::Picture(picture) => Ok(Some(picture)),
-            Received::Hungry | Received::End => Ok(None),
-        }
+        self.receive_frame()
     }
 
-    fn receive_frame(&mut self) -> Result<Received> {
+    fn receive_frame(&mut self) -> Result<Option<Picture>> {
         loop {
             let mut frame = Frame::empty();
             match self.opened.receive_frame(&mut frame) {
                 Ok(()) => {
                     if let Some(picture) = self.picture(frame)? {
-                        return Ok(Received::Picture(picture));
+                        return Ok(Some(picture));
                     }
                 }
-                Err(error) if is_again(error) => return Ok(Received::Hungry),
-                Err(ffmpeg::Error::Eof) => return Ok(Received::End),
+                Err(error) if is_again(error) => return Ok(None),
+                Err(ffmpeg::Error::Eof) => {
+                    self.ended = true;
+                    return Ok(None);
+                }
                 Err(error) => return Err(self.damaged(error)),
             }
         }
@@ -190,8 +191,12 @@ impl Decoder {
 
     fn damaged(&self, error: ffmpeg::Error) -> Error {
         let seconds = self.last_pts.map(|pts| pts as f64 * f64::from(self.time_base));
-        Error::new(&self.source, format!("cannot be decoded further: {error}"), "get a whole copy, or stop before with --to")
-            .at("decode", self.next_index, seconds)
+        Error::new(
+            &self.source,
+            format!("cannot be decoded further: {error}"),
+            "get a whole copy, or stop before with --to",
+        )
+        .at("decode", self.next_index, seconds)
     }
 
     /// The frame with its time, or `None` if it lies outside of the wanted part.
@@ -216,8 +221,12 @@ impl Decoder {
                 };
                 frame = converter.convert(&frame).map_err(|e| {
                     let index = self.next_index;
-                    Error::new(&self.source, format!("cannot be converted: {e}"), "convert it with ffmpeg first")
-                        .at("decode", index, None)
+                    Error::new(
+                        &self.source,
+                        format!("cannot be converted: {e}"),
+                        "convert it with ffmpeg first",
+                    )
+                    .at("decode", index, None)
                 })?;
                 converter.format
             }
@@ -225,7 +234,10 @@ impl Decoder {
         // SAFETY: as above.
         let raw = unsafe { &*frame.as_ptr() };
         let color = color_of(raw, &format);
-        if self.next_index == 0 && format.family == Family::Ycbcr && Matrix(raw.colorspace as u8) != color.matrix {
+        if self.next_index == 0
+            && format.family == Family::Ycbcr
+            && Matrix(raw.colorspace as u8) != color.matrix
+        {
             info!("{}: no matrix is tagged; {:?} is taken for its size", self.source, color.matrix);
         }
         let geometry = Geometry { width: raw.width as usize, height: raw.height as usize, format, color };
@@ -241,7 +253,10 @@ impl Decoder {
         let pts = told.filter(|&pts| self.last_pts.is_none_or(|last| pts > last)).unwrap_or(next);
         if told != Some(pts) {
             self.repaired += 1;
-            warn!("{}: a picture has time {told:?}, which does not follow {:?}; it is given {pts}", self.source, self.last_pts);
+            warn!(
+                "{}: a picture has time {told:?}, which does not follow {:?}; it is given {pts}",
+                self.source, self.last_pts
+            );
         }
         let duration = self.durations.remove(&pts).unwrap_or(self.usual_duration);
         // Times that no picture came out with are of no further use.
@@ -250,10 +265,42 @@ impl Decoder {
     }
 }
 
-enum Received {
-    Picture(Picture),
-    Hungry,
-    End,
+/// All pictures of a source one by one, for those who need no pipeline.
+pub struct PictureReader {
+    input: Input,
+    decoder: Decoder,
+}
+
+impl PictureReader {
+    /// Opens the source and decodes its first picture.
+    pub fn open(source: &str, threads: usize) -> Result<PictureReader> {
+        let mut input = Input::open(source)?;
+        let whole = Trim::new(&input, None, None);
+        let decoder = Decoder::open(&mut input, whole, threads)?;
+        Ok(PictureReader { input, decoder })
+    }
+
+    /// What the pictures are, by the first one: to be asked before that is taken.
+    pub fn geometry(&self) -> Geometry {
+        self.decoder.geometry()
+    }
+
+    /// The next picture; `None` after the last.
+    pub fn next_picture(&mut self) -> Result<Option<Picture>> {
+        loop {
+            if let Some(picture) = self.decoder.receive()? {
+                return Ok(Some(picture));
+            }
+            if self.decoder.ended {
+                return Ok(None);
+            }
+            match self.input.next_packet()? {
+                Some(packet) if self.input.is_video(&packet) => self.decoder.send(packet)?,
+                Some(_) => {}
+                None => self.decoder.finish()?,
+            }
+        }
+    }
 }
 
 /// Of swscale.h, where it is a macro or a member of an enumeration by FFmpeg's version.
@@ -316,7 +363,16 @@ impl Converter {
                 ffi::sws_freeContext(self.context);
                 let null = std::ptr::null_mut();
                 self.context = ffi::sws_getContext(
-                    size.0, size.1, self.from, size.0, size.1, self.to, SWS_ACCURATE_RND, null, null, null.cast(),
+                    size.0,
+                    size.1,
+                    self.from,
+                    size.0,
+                    size.1,
+                    self.to,
+                    SWS_ACCURATE_RND,
+                    null,
+                    null,
+                    null.cast(),
                 );
                 if self.context.is_null() {
                     return Err(ffmpeg::Error::Other { errno: ffmpeg::error::EINVAL });

@@ -51,7 +51,9 @@ fn default_options(encoder: &str) -> &'static [(&'static str, &'static str)] {
         "libaom-av1" => &[("crf", "22"), ("b", "0"), ("cpu-used", "4"), ("row-mt", "1")],
         "libvpx-vp9" => &[("crf", "22"), ("b", "0"), ("row-mt", "1")],
         "libvpx" => &[("crf", "8"), ("b", "20M")],
-        "h264_nvenc" | "hevc_nvenc" | "av1_nvenc" => &[("rc", "vbr"), ("cq", "19"), ("b", "0"), ("preset", "p5")],
+        "h264_nvenc" | "hevc_nvenc" | "av1_nvenc" => {
+            &[("rc", "vbr"), ("cq", "19"), ("b", "0"), ("preset", "p5")]
+        }
         "mpeg2video" | "mpeg4" | "mpeg1video" | "mjpeg" => &[("flags", "+qscale"), ("global_quality", "236")],
         "ffv1" => &[("level", "3"), ("slicecrc", "1"), ("slices", "4")],
         _ => &[],
@@ -67,10 +69,12 @@ impl Target {
         (width, height): (usize, usize),
     ) -> Result<Target> {
         let codec = match &spec.name {
-            Some(name) => ffmpeg::encoder::find_by_name(name).filter(ffmpeg::Codec::is_video).ok_or_else(|| {
-                let problem = format!("this FFmpeg has no video encoder '{name}'");
-                Error::new("--encoder", problem, "hasn info lists those it has")
-            })?,
+            Some(name) => {
+                ffmpeg::encoder::find_by_name(name).filter(ffmpeg::Codec::is_video).ok_or_else(|| {
+                    let problem = format!("this FFmpeg has no video encoder '{name}'");
+                    Error::new("--encoder", problem, "hasn info lists those it has")
+                })?
+            }
             None => output.default_encoder()?,
         };
         if !output.takes(codec.id()) {
@@ -105,13 +109,18 @@ fn choose_format(spec: &EncoderSpec, codec: ffmpeg::Codec, source: &Format) -> R
     let list = || offered.iter().filter_map(|&p| describe(p)).map(|f| f.name).collect::<Vec<_>>().join(" ");
     match &spec.pixel_format {
         None => closest(offered.iter().copied(), source).ok_or_else(|| {
-            let problem = format!("encoder {} takes no format that can be written ({})", codec.name(), list());
+            let problem =
+                format!("encoder {} takes no format that can be written ({})", codec.name(), list());
             Error::new("--encoder", problem, "choose another one")
         }),
         Some(name) => {
             let format = describe(pixel_format(name)).filter(Format::writable);
             let format = format.ok_or_else(|| {
-                Error::new("--pix-fmt", format!("{name} is not a format that can be written"), "e.g. yuv420p10le")
+                Error::new(
+                    "--pix-fmt",
+                    format!("{name} is not a format that can be written"),
+                    "e.g. yuv420p10le",
+                )
             })?;
             let free = codec.video().is_ok_and(|video| video.formats().is_none());
             if free || offered.contains(&pixel_format(name)) {
@@ -124,7 +133,12 @@ fn choose_format(spec: &EncoderSpec, codec: ffmpeg::Codec, source: &Format) -> R
 }
 
 /// What the output's code values mean: what the input's did, wherever format and codec allow.
-fn output_color(id: codec::Id, source: &Geometry, format: &Format, size: (usize, usize)) -> crate::color::ColorSpec {
+fn output_color(
+    id: codec::Id,
+    source: &Geometry,
+    format: &Format,
+    size: (usize, usize),
+) -> crate::color::ColorSpec {
     let mut color = source.color;
     let was_rgb = source.format.family == Family::Rgb;
     match format.family {
@@ -137,7 +151,9 @@ fn output_color(id: codec::Id, source: &Geometry, format: &Format, size: (usize,
         _ if was_rgb => {
             (color.matrix, color.range) = (Matrix::guess(size.0, size.1), Range::Limited);
         }
-        Family::Gray if source.format.family == Family::Ycbcr && !id_keeps_range(id) => color.range = Range::Full,
+        Family::Gray if source.format.family == Family::Ycbcr && !id_keeps_range(id) => {
+            color.range = Range::Full
+        }
         _ => {}
     }
     if format.name.starts_with("yuvj") {
@@ -259,7 +275,7 @@ impl Encoder {
         let mut frame = buffer.frame;
         let pts = if self.time_base == self.video.time_base { time.pts } else { self.sent as i64 };
         let props = props.0.and_then(|props| props.downcast::<Frame>().ok());
-        self.dress(&mut frame, props.as_deref(), pts);
+        dress(&mut frame, &self.target.geometry, self.sample_aspect, pts, props.as_deref());
         self.times.insert(pts, time);
         if self.sent == 1 {
             self.order_step = (time.pts - self.order[0]).max(1);
@@ -269,33 +285,11 @@ impl Encoder {
         self.context.send_frame(&frame).map_err(|e| self.failed(&time, e))
     }
 
-    /// Puts on the frame what travels along and what its code values mean.
-    fn dress(&self, frame: &mut Frame, props: Option<&Frame>, pts: i64) {
-        let tags = Tags::of(&self.target.geometry);
-        // SAFETY: both frames are owned; copying props takes references to side data. All fields set are
-        // plain values.
-        unsafe {
-            let raw = &mut *frame.as_mut_ptr();
-            if let Some(props) = props {
-                check(ffi::av_frame_copy_props(raw, props.as_ptr())).expect("no memory for side data");
-                ffi::av_frame_remove_side_data(raw, ffi::AVFrameSideDataType::AV_FRAME_DATA_MOTION_VECTORS);
-            }
-            // The source's keyframes are no keyframes of ours, and the decoder has cropped already.
-            raw.pict_type = ffi::AVPictureType::AV_PICTURE_TYPE_NONE;
-            (raw.crop_top, raw.crop_bottom, raw.crop_left, raw.crop_right) = (0, 0, 0, 0);
-            raw.pts = pts;
-            raw.sample_aspect_ratio = self.sample_aspect.into();
-            raw.colorspace = tags.space;
-            raw.color_primaries = tags.primaries;
-            raw.color_trc = tags.transfer;
-            raw.color_range = tags.range;
-            raw.chroma_location = tags.chroma_location;
-        }
-    }
-
     /// Says that no picture follows in this segment.
     pub fn finish(&mut self) -> Result<()> {
-        self.context.send_eof().map_err(|e| Error::new(self.name(), e.to_string(), "choose another --encoder"))
+        self.context
+            .send_eof()
+            .map_err(|e| Error::new(self.name(), e.to_string(), "choose another --encoder"))
     }
 
     /// The next packet; `None` when the encoder wants another picture or is at its end.
@@ -339,7 +333,11 @@ impl Encoder {
         });
         let k = self.received as usize;
         self.received += 1;
-        if k < delay { self.order[0] - (delay - k) as i64 * self.order_step } else { self.take_order(k > delay) }
+        if k < delay {
+            self.order[0] - (delay - k) as i64 * self.order_step
+        } else {
+            self.take_order(k > delay)
+        }
     }
 
     fn take_order(&mut self, drop_used: bool) -> i64 {
@@ -391,6 +389,36 @@ impl Encoder {
     }
 }
 
+/// Puts on a frame to be encoded what its code values mean and what travels along.
+pub(super) fn dress(
+    frame: &mut Frame,
+    geometry: &Geometry,
+    aspect: Rational,
+    pts: i64,
+    props: Option<&Frame>,
+) {
+    let tags = Tags::of(geometry);
+    // SAFETY: both frames are owned; copying props takes references to side data. All fields set are plain
+    // values.
+    unsafe {
+        let raw = &mut *frame.as_mut_ptr();
+        if let Some(props) = props {
+            check(ffi::av_frame_copy_props(raw, props.as_ptr())).expect("no memory for side data");
+            ffi::av_frame_remove_side_data(raw, ffi::AVFrameSideDataType::AV_FRAME_DATA_MOTION_VECTORS);
+        }
+        // The source's keyframes are no keyframes of ours, and the decoder has cropped already.
+        raw.pict_type = ffi::AVPictureType::AV_PICTURE_TYPE_NONE;
+        (raw.crop_top, raw.crop_bottom, raw.crop_left, raw.crop_right) = (0, 0, 0, 0);
+        raw.pts = pts;
+        raw.sample_aspect_ratio = aspect.into();
+        raw.colorspace = tags.space;
+        raw.color_primaries = tags.primaries;
+        raw.color_trc = tags.transfer;
+        raw.color_range = tags.range;
+        raw.chroma_location = tags.chroma_location;
+    }
+}
+
 /// The shape of the whole picture stays: where the two directions grow differently, samples change shape.
 fn scaled_aspect(aspect: Rational, lr: &Geometry, sr: &Geometry) -> Rational {
     let num = i64::from(aspect.numerator()) * lr.width as i64 * sr.height as i64;
@@ -401,7 +429,7 @@ fn scaled_aspect(aspect: Rational, lr: &Geometry, sr: &Geometry) -> Rational {
     Rational(reduced_num, reduced_den)
 }
 
-fn open_context(
+pub(super) fn open_context(
     target: &Target,
     video: &VideoInfo,
     sample_aspect: Rational,

@@ -26,7 +26,8 @@ pub(super) fn describe(pixel: AVPixelFormat) -> Option<Format> {
     // SAFETY: the descriptor of a known format is static; of an unknown one, null.
     let descriptor = unsafe { ffi::av_pix_fmt_desc_get(pixel).as_ref() }?;
     // SAFETY: names of formats are static C strings.
-    let name: &'static str = unsafe { CStr::from_ptr(descriptor.name) }.to_str().expect("format names are ASCII");
+    let name: &'static str =
+        unsafe { CStr::from_ptr(descriptor.name) }.to_str().expect("format names are ASCII");
     let has = |flag: i32| descriptor.flags & flag as u64 != 0;
     let count = usize::from(descriptor.nb_components);
     let mut components = [Component::default(); 4];
@@ -86,7 +87,8 @@ fn distance(format: &Format, source: &Format) -> u32 {
         + 160 * over(source.depth(), format.depth())
         + if colorless { 0 } else { 200 * chroma(format, source) }
         + 500 * u32::from(source.alpha && !format.alpha);
-    let changed = 100 * u32::from(format.family != source.family) + 50 * u32::from(format.float != source.float);
+    let changed =
+        100 * u32::from(format.family != source.family) + 50 * u32::from(format.float != source.float);
     let idle = 10 * over(format.depth(), source.depth())
         + 20 * chroma(source, format)
         + 30 * u32::from(format.alpha && !source.alpha);
@@ -106,7 +108,9 @@ pub(super) fn color_of(frame: &ffi::AVFrame, format: &Format) -> ColorSpec {
     };
     let matrix = match (format.family, Matrix(frame.colorspace as u8)) {
         (Family::Rgb, _) => Matrix::IDENTITY,
-        (_, Matrix::UNSPECIFIED | Matrix::IDENTITY) => Matrix::guess(frame.width as usize, frame.height as usize),
+        (_, Matrix::UNSPECIFIED | Matrix::IDENTITY) => {
+            Matrix::guess(frame.width as usize, frame.height as usize)
+        }
         (_, tagged) => tagged,
     };
     let chroma_location = match frame.chroma_location {
@@ -178,11 +182,25 @@ mod tests {
     #[test]
     fn the_closest_format_loses_nothing_it_need_not() {
         let x264 = [
-            "yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "nv16", "nv21",
-            "yuv420p10le", "yuv422p10le", "yuv444p10le", "nv20le", "gray", "gray10le",
+            "yuv420p",
+            "yuvj420p",
+            "yuv422p",
+            "yuvj422p",
+            "yuv444p",
+            "yuvj444p",
+            "nv12",
+            "nv16",
+            "nv21",
+            "yuv420p10le",
+            "yuv422p10le",
+            "yuv444p10le",
+            "nv20le",
+            "gray",
+            "gray10le",
         ];
         let prores = ["yuv422p10le", "yuv444p10le", "yuva444p10le"];
-        let png = ["rgb24", "rgba", "rgb48be", "rgba64be", "pal8", "gray", "ya8", "gray16be", "ya16be", "monob"];
+        let png =
+            ["rgb24", "rgba", "rgb48be", "rgba64be", "pal8", "gray", "ya8", "gray16be", "ya16be", "monob"];
         let table = [
             (&x264[..], "yuv420p", "yuv420p"),
             (&x264, "yuvj422p", "yuvj422p"),

@@ -30,9 +30,13 @@ impl FrameBuffer {
             if plane >= usize::from(format.planes) {
                 return 0;
             }
-            assert!(raw.linesize[plane] > 0 && !raw.data[plane].is_null(), "a frame has its planes, top line first");
+            assert!(
+                raw.linesize[plane] > 0 && !raw.data[plane].is_null(),
+                "a frame has its planes, top line first"
+            );
             // SAFETY: computes with its arguments only.
-            let row = unsafe { ffi::av_image_get_linesize(pixel_format(format.name), raw.width, plane as i32) };
+            let row =
+                unsafe { ffi::av_image_get_linesize(pixel_format(format.name), raw.width, plane as i32) };
             let rows = (0..format.component_count())
                 .filter(|&i| usize::from(format.components[i].plane) == plane)
                 .map(|i| format.component_size(i, raw.width as usize, raw.height as usize).1)
@@ -142,8 +146,15 @@ impl PicturePool {
             (raw.width, raw.height, raw.format) = (width as i32, height as i32, pixel as i32);
             let (data, linesize) = (raw.data.as_mut_ptr(), raw.linesize.as_mut_ptr());
             let start = (*raw.buf[0]).data;
-            let code =
-                ffi::av_image_fill_arrays(data, linesize, start, pixel, width as i32, height as i32, ALIGNMENT);
+            let code = ffi::av_image_fill_arrays(
+                data,
+                linesize,
+                start,
+                pixel,
+                width as i32,
+                height as i32,
+                ALIGNMENT,
+            );
             check(code).expect("a size that the pool was made for");
         }
         Ok(Picture {

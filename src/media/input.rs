@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use ffmpeg_next::ffi;
-use ffmpeg_next::{self as ffmpeg, Rational, codec, format, media};
+use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
 
 use super::{Coded, check};
 use crate::error::{Error, Result};
@@ -32,8 +32,8 @@ pub struct Input {
     /// What was read so far: the proof that the file is whole.
     video_packets: u64,
     last_end_us: i64,
-    /// Only a part of the file is wanted, so how much of it was read proves nothing.
-    partial: bool,
+    /// Reading stops here; `Some` also says that how much was read proves nothing.
+    part_end_us: Option<i64>,
 }
 
 impl Input {
@@ -51,7 +51,15 @@ impl Input {
             .ok_or_else(|| Error::new(source, "has no video stream", "name a file with pictures in it"))?
             .index();
         let name = if source == "-" { "standard input".to_owned() } else { source.to_owned() };
-        Ok(Input { context, name, video, backlog: VecDeque::new(), video_packets: 0, last_end_us: 0, partial: false })
+        Ok(Input {
+            context,
+            name,
+            video,
+            backlog: VecDeque::new(),
+            video_packets: 0,
+            last_end_us: 0,
+            part_end_us: None,
+        })
     }
 
     /// For error messages.
@@ -64,7 +72,8 @@ impl Input {
         let stream = self.stream(self.video);
         let time_base = stream.time_base();
         let known = |rate: &Rational| rate.numerator() > 0 && rate.denominator() > 0;
-        let frame_rate = [stream.avg_frame_rate(), stream.rate()].into_iter().find(known).unwrap_or(Rational(25, 1));
+        let frame_rate =
+            [stream.avg_frame_rate(), stream.rate()].into_iter().find(known).unwrap_or(Rational(25, 1));
         // SAFETY: stream and context are alive; without a frame the container's and the codec's word is taken.
         let aspect = unsafe {
             let context = self.context.as_ptr().cast_mut();
@@ -113,9 +122,10 @@ impl Input {
             .map_err(|e| Error::new(&self.name, format!("cannot seek: {e}"), "leave --from out"))
     }
 
-    /// Says that only a part of the file is going to be read.
-    pub(super) fn expect_partial(&mut self) {
-        self.partial = true;
+    /// Says that only a part of the file is wanted, up to `end_us`.
+    pub(super) fn expect_part(&mut self, end_us: i64) {
+        // Sound may lie behind the pictures it belongs to by about a second.
+        self.part_end_us = Some(end_us.saturating_add(2_000_000));
     }
 
     /// Whether packets of this stream are to be decoded.
@@ -123,13 +133,13 @@ impl Input {
         packet.stream == self.video
     }
 
-    /// Keeps a packet that was read too early, to be given by [`Input::next`] first.
+    /// Keeps a packet that was read too early, to be given by [`Input::next_packet`] first.
     pub(super) fn put_back(&mut self, packet: Coded) {
         self.backlog.push_back(packet);
     }
 
     /// The next packet of any stream; `None` at the end of a file that is whole.
-    pub fn next(&mut self) -> Result<Option<Coded>> {
+    pub fn next_packet(&mut self) -> Result<Option<Coded>> {
         match self.backlog.pop_front() {
             Some(packet) => Ok(Some(packet)),
             None => self.read(),
@@ -144,11 +154,17 @@ impl Input {
             Ok(()) => {
                 let (stream, time_base) = (packet.stream(), self.stream(packet.stream()).time_base());
                 self.video_packets += u64::from(stream == self.video);
+                let us = |ticks: i64| ticks.rescale(time_base, Rational(1, 1_000_000));
                 if let Some(time) = packet.pts().or(packet.dts()) {
-                    let end = ffmpeg::Rescale::rescale(&(time + packet.duration()), time_base, Rational(1, 1_000_000));
-                    self.last_end_us = self.last_end_us.max(end);
+                    self.last_end_us = self.last_end_us.max(us(time + packet.duration()));
                 }
-                Ok(Some(Coded { packet, stream, time_base }))
+                let past_end =
+                    |end_us| stream == self.video && packet.dts().is_some_and(|dts| us(dts) >= end_us);
+                Ok(if self.part_end_us.is_some_and(past_end) {
+                    None
+                } else {
+                    Some(Coded { packet, stream, time_base })
+                })
             }
             Err(ffmpeg::Error::Eof) => self.check_whole().map(|()| None),
             Err(error) => Err(self.damaged(&format!("cannot be read further: {error}"))),
@@ -167,7 +183,7 @@ impl Input {
     /// announced. A second is more than any muxer's rounding and less than anybody wants to lose.
     fn check_whole(&self) -> Result<()> {
         const TOLERANCE_US: i64 = 1_000_000;
-        if self.partial {
+        if self.part_end_us.is_some() {
             return Ok(());
         }
         let announced = self.stream(self.video).frames();
@@ -196,7 +212,9 @@ impl Input {
 fn open_remedy(source: &str, error: ffmpeg::Error) -> &'static str {
     match error {
         ffmpeg::Error::Other { errno: ffmpeg::error::ENOENT } => "check the name",
-        ffmpeg::Error::InvalidData if source == "-" => "pipe y4m into it, e.g. with ffmpeg -f yuv4mpegpipe -strict -1 -",
+        ffmpeg::Error::InvalidData if source == "-" => {
+            "pipe y4m into it, e.g. with ffmpeg -f yuv4mpegpipe -strict -1 -"
+        }
         ffmpeg::Error::InvalidData if Path::new(source).exists() => {
             "it is no media file, or is cut off before its index: get a whole copy"
         }

@@ -10,6 +10,7 @@ mod frame;
 mod input;
 mod mux;
 mod spill;
+mod still;
 
 use std::ffi::{CStr, CString};
 
@@ -18,13 +19,14 @@ use ffmpeg_next::ffi;
 
 use crate::picture::TimeBase;
 
-pub use decode::{Decoder, Trim};
+pub use decode::{Decoder, PictureReader, Trim};
 pub use encode::{Encoder, EncoderSpec, Target};
 pub use format::format_by_name;
 pub use frame::PicturePool;
 pub use input::{Input, VideoInfo};
 pub use mux::{Muxer, Output};
 pub use spill::CopyQueue;
+pub use still::StillWriter;
 
 /// Pictures from one cut to the next. Encoders are closed and opened again at cuts, which depend on the
 /// input alone: a run that goes on after a crash then writes the same packets as an undisturbed one.
@@ -81,8 +83,8 @@ pub fn info() -> FfmpegInfo {
         let codec = unsafe { ffi::av_codec_iterate(&mut state).as_ref() };
         let Some(codec) = codec else { break };
         // SAFETY: `codec` is a static AVCodec.
-        if codec.type_ == ffi::AVMediaType::AVMEDIA_TYPE_VIDEO && unsafe { ffi::av_codec_is_encoder(codec) } != 0
-        {
+        let encodes = unsafe { ffi::av_codec_is_encoder(codec) } != 0;
+        if encodes && codec.type_ == ffi::AVMediaType::AVMEDIA_TYPE_VIDEO {
             // SAFETY: names of codecs are static C strings.
             video_encoders.push(unsafe { CStr::from_ptr(codec.name) }.to_string_lossy().into_owned());
         }

@@ -30,7 +30,11 @@ impl Output {
         }
         let path = PathBuf::from(name);
         let container = guess_container(None, name).ok_or_else(|| {
-            Error::new(name, "its ending names no container that FFmpeg writes", "use e.g. .mkv, .mp4, .mov, .png")
+            Error::new(
+                name,
+                "its ending names no container that FFmpeg writes",
+                "use e.g. .mkv, .mp4, .mov, .png",
+            )
         })?;
         let partial = partial_path(&path);
         if same_file(Path::new(input), &path) {
@@ -76,7 +80,8 @@ impl Output {
 
     /// Whether encoders are cut into segments: in every file of video that can be joined from them.
     pub(super) fn is_cut(&self) -> bool {
-        self.paths.is_some() && !matches!(self.container(), "image2" | "yuv4mpegpipe" | "gif" | "apng" | "webp")
+        self.paths.is_some()
+            && !matches!(self.container(), "image2" | "yuv4mpegpipe" | "gif" | "apng" | "webp")
     }
 
     pub(super) fn wants_global_header(&self) -> bool {
@@ -94,7 +99,8 @@ impl Output {
     }
 
     pub(super) fn default_encoder(&self) -> Result<ffmpeg::Codec> {
-        let h264 = self.query(codec::Id::H264) == 1 || self.container() == "mpegts";
+        // The muxer of still pictures holds any codec.
+        let h264 = !self.is_still() && (self.query(codec::Id::H264) == 1 || self.container() == "mpegts");
         if let Some(x264) = ffmpeg::encoder::find_by_name("libx264").filter(|_| h264) {
             return Ok(x264);
         }
@@ -146,6 +152,9 @@ pub struct Muxer {
     constant_rate: Option<Rational>,
     first_pts: Option<i64>,
     pictures: u64,
+    /// Where the last written picture ends, and where the input began.
+    end_us: i64,
+    start_us: i64,
     left_out: Vec<String>,
     finished: bool,
 }
@@ -155,7 +164,11 @@ impl Muxer {
     pub fn create(output: Output, input: &Input, encoder: &Encoder, trim: Trim) -> Result<Muxer> {
         let path = output.partial().map_or("pipe:1".into(), |path| path.to_string_lossy().into_owned());
         let context = open_output(&output, &path).map_err(|e| {
-            Error::new(&path, format!("cannot be written: {e}"), "check the folder, its permissions and free space")
+            Error::new(
+                &path,
+                format!("cannot be written: {e}"),
+                "check the folder, its permissions and free space",
+            )
         })?;
         let mut muxer = Muxer {
             context,
@@ -166,6 +179,8 @@ impl Muxer {
             constant_rate: output.is_y4m().then_some(encoder.video().frame_rate),
             first_pts: None,
             pictures: 0,
+            end_us: 0,
+            start_us: input.start_us(),
             left_out: Vec::new(),
             finished: false,
             output,
@@ -188,14 +203,19 @@ impl Muxer {
         }
         muxer.context.write_header_with(options).map_err(|e| {
             let problem = format!("{} takes no header for these streams: {e}", muxer.output.container());
-            Error::new(&muxer.output.name, problem, "choose another container, e.g. .mkv, or another --encoder")
+            Error::new(
+                &muxer.output.name,
+                problem,
+                "choose another container, e.g. .mkv, or another --encoder",
+            )
         })?;
         muxer.last_dts = vec![None; muxer.context.nb_streams() as usize];
         Ok(muxer)
     }
 
     fn add_encoded(&mut self, stream: &ffmpeg::Stream, encoder: &Encoder) -> Result<usize> {
-        let failed = |e: ffmpeg::Error| Error::new(&self.output.name, e.to_string(), "choose another container");
+        let failed =
+            |e: ffmpeg::Error| Error::new(&self.output.name, e.to_string(), "choose another container");
         let mut added = self.context.add_stream_with(encoder.context()).map_err(failed)?;
         added.set_time_base(stream.time_base());
         added.set_avg_frame_rate(encoder.video().frame_rate);
@@ -227,7 +247,8 @@ impl Muxer {
             self.left_out.push(left_out);
             return Ok(None);
         }
-        let failed = |e: ffmpeg::Error| Error::new(&self.output.name, e.to_string(), "choose another container");
+        let failed =
+            |e: ffmpeg::Error| Error::new(&self.output.name, e.to_string(), "choose another container");
         let mut added = self.context.add_stream(ffmpeg::encoder::find(codec::Id::None)).map_err(failed)?;
         added.set_parameters(parameters);
         added.set_time_base(stream.time_base());
@@ -247,7 +268,8 @@ impl Muxer {
         for chapter in input.context().chapters() {
             let time_base = chapter.time_base();
             let us = |time: i64| time.rescale(time_base, Rational(1, 1_000_000));
-            let (start, end) = (us(chapter.start()).max(self.trim.from_us), us(chapter.end()).min(self.trim.to_us));
+            let (start, end) =
+                (us(chapter.start()).max(self.trim.from_us), us(chapter.end()).min(self.trim.to_us));
             if start >= end {
                 continue;
             }
@@ -258,6 +280,11 @@ impl Muxer {
                 .map_err(|e| Error::new(&self.output.name, format!("takes no chapters: {e}"), "use .mkv"))?;
         }
         Ok(())
+    }
+
+    /// Seconds of the input up to the end of the last written picture: what `--from` takes to go on.
+    pub fn reached_s(&self) -> f64 {
+        (self.end_us - self.start_us) as f64 / 1e6
     }
 
     /// Streams that the container cannot hold, for the report.
@@ -272,7 +299,10 @@ impl Muxer {
         let is_video = stream == self.video;
         let time = packet.pts().or(packet.dts());
         if is_video {
-            self.check_picture(packet.pts().expect("encoded pictures have times"), time_base)?;
+            let pts = packet.pts().expect("encoded pictures have times");
+            self.check_picture(pts, time_base)?;
+            self.end_us =
+                self.end_us.max((pts + packet.duration()).rescale(time_base, Rational(1, 1_000_000)));
         } else if packet.size() == 0
             || time.is_some_and(|t| !self.trim.holds(t.rescale(time_base, Rational(1, 1_000_000))))
         {
@@ -294,12 +324,19 @@ impl Muxer {
         self.pictures += 1;
         if self.output.is_still() && self.pictures > 1 {
             let problem = "holds one picture, and the input has more";
-            return Err(Error::new(&self.output.name, problem, "name a video file, or choose one with --from and --to"));
+            return Err(Error::new(
+                &self.output.name,
+                problem,
+                "name a video file, or choose one with --from and --to",
+            ));
         }
         if let Some(rate) = self.constant_rate {
             let pictures = (pts - first) as f64 * f64::from(time_base) * f64::from(rate);
             if (pictures - (self.pictures - 1) as f64).abs() > 0.5 {
-                let problem = format!("y4m has one frame rate, and picture {} is not where {rate} puts it", self.pictures - 1);
+                let problem = format!(
+                    "y4m has one frame rate, and picture {} is not where {rate} puts it",
+                    self.pictures - 1
+                );
                 return Err(Error::new(&self.output.name, problem, "write to a file, e.g. .mkv"));
             }
         }
@@ -320,10 +357,17 @@ impl Muxer {
     }
 
     fn failed(&self, error: ffmpeg::Error) -> Error {
-        let name = self.output.partial().map_or(self.output.name.clone(), |path| path.to_string_lossy().into_owned());
+        let name = self
+            .output
+            .partial()
+            .map_or(self.output.name.clone(), |path| path.to_string_lossy().into_owned());
         let remedy = match error {
-            ffmpeg::Error::Other { errno: ffmpeg::error::ENOSPC } => "free some space there, or write elsewhere",
-            ffmpeg::Error::Other { errno: ffmpeg::error::EPIPE } => "the reader has gone: look at its own errors",
+            ffmpeg::Error::Other { errno: ffmpeg::error::ENOSPC } => {
+                "free some space there, or write elsewhere"
+            }
+            ffmpeg::Error::Other { errno: ffmpeg::error::EPIPE } => {
+                "the reader has gone: look at its own errors"
+            }
             _ => "check the disk, or choose another container",
         };
         Error::new(name, format!("cannot be written: {error}"), remedy)

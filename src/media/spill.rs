@@ -28,7 +28,11 @@ pub struct CopyQueue {
 enum Held {
     Memory(Coded),
     /// The packet without its payload, and where that lies.
-    File { shell: Coded, offset: u64, size: usize },
+    File {
+        shell: Coded,
+        offset: u64,
+        size: usize,
+    },
 }
 
 impl Default for CopyQueue {
@@ -50,7 +54,11 @@ impl CopyQueue {
             return Ok(());
         }
         let held = self.spill(packet).map_err(|e| {
-            Error::new(std::env::temp_dir().to_string_lossy(), format!("cannot hold waiting sound: {e}"), "free some space there, or set TMPDIR")
+            Error::new(
+                std::env::temp_dir().to_string_lossy(),
+                format!("cannot hold waiting sound: {e}"),
+                "free some space there, or set TMPDIR",
+            )
         })?;
         self.packets.push_back(held);
         Ok(())

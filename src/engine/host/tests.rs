@@ -26,6 +26,10 @@ impl Forward for Nearest {
     }
 }
 
+fn pool() -> Pool {
+    Pool::new(2).unwrap()
+}
+
 fn net(scale: usize, in_channels: usize) -> HostNetwork {
     HostNetwork::Net { forward: Box::new(Nearest { scale, channels: in_channels }), scale, in_channels }
 }
@@ -113,7 +117,7 @@ fn a_constant_picture_keeps_its_code_values_in_every_format() {
             (lr.color.range, sr.color.range) = (range, range);
             let count = lr.format.component_count();
             let tolerance = if lr.format.float { 2e-6 } else { 0.0 };
-            let mut engine = HostEngine::open(lr, sr, every_network()).unwrap();
+            let mut engine = HostEngine::open(pool(), lr, sr, every_network()).unwrap();
             for network in 0..every_network().len() {
                 let sr = upscale(&mut engine, painted(lr, |i, _, _| values[i]), network);
                 let what = format!("{name} {range:?} network {network}");
@@ -170,7 +174,7 @@ fn a_conversion_gives_what_the_standards_say() {
             geometry
         };
         let (lr, sr) = (side(from, 32, 18), side(to, 64, 36));
-        let mut engine = HostEngine::open(lr, sr, every_network()).unwrap();
+        let mut engine = HostEngine::open(pool(), lr, sr, every_network()).unwrap();
         for network in 0..every_network().len() {
             let sr = upscale(&mut engine, painted(lr, |i, _, _| from.3[i]), network);
             assert_constant(&sr, to.3, *tolerance, &format!("{} to {} network {network}", from.0, to.0));
@@ -193,7 +197,7 @@ fn chroma_keeps_its_place_through_every_network() {
         let (log2, out_log2) = (1, sr.format.log2_chroma_w);
         let ((x0, y0), (out_x0, out_y0)) = (from.offset(log2, log2), to.offset(out_log2, out_log2));
         let value = |x: f32, y: f32| 30_000.0 + 40.0 * x + 20.0 * y;
-        let mut engine = HostEngine::open(lr, sr, every_network()).unwrap();
+        let mut engine = HostEngine::open(pool(), lr, sr, every_network()).unwrap();
         for network in 0..every_network().len() {
             let painted = painted(lr, |i, x, y| match i {
                 0 => 30_000.0,
@@ -238,7 +242,7 @@ fn sizes_that_no_pass_meets_are_met() {
     for &(from, to, scale, passes) in cases {
         for channels in [1, 3] {
             let (lr, sr) = (geometry(from.0, from.1, "yuv420p"), geometry(to.0, to.1, "yuv420p"));
-            let mut engine = HostEngine::open(lr, sr, vec![net(scale, channels)]).unwrap();
+            let mut engine = HostEngine::open(pool(), lr, sr, vec![net(scale, channels)]).unwrap();
             let in_step = |step: &Step| match step {
                 Step::Network(passes) => passes.sizes.len(),
                 _ => 0,
@@ -254,7 +258,7 @@ fn sizes_that_no_pass_meets_are_met() {
 #[test]
 fn the_same_size_and_meaning_is_a_copy() {
     let geometry = geometry(53, 31, "yuv420p10le");
-    let mut engine = HostEngine::open(geometry, geometry, vec![HostNetwork::Resample]).unwrap();
+    let mut engine = HostEngine::open(pool(), geometry, geometry, vec![HostNetwork::Resample]).unwrap();
     let noise = |i: usize, x: usize, y: usize| ((x * 7919 + y * 104_729 + i * 31) % 1024) as f32;
     let sr = upscale(&mut engine, painted(geometry, noise), 0);
     let lr = painted(geometry, noise);
@@ -264,7 +268,7 @@ fn the_same_size_and_meaning_is_a_copy() {
 #[test]
 fn a_smaller_depth_is_dithered_and_keeps_its_mean() {
     let (lr, sr) = (geometry(64, 64, "yuv420p10le"), geometry(128, 128, "yuv420p"));
-    let mut engine = HostEngine::open(lr, sr, vec![net(2, 1)]).unwrap();
+    let mut engine = HostEngine::open(pool(), lr, sr, vec![net(2, 1)]).unwrap();
     let sr = upscale(&mut engine, painted(lr, |i, _, _| [401.0, 502.0, 603.0][i]), 0);
     for (i, expected) in [100.25, 125.5, 150.75].into_iter().enumerate() {
         let codes = codes(&sr, i);
@@ -275,7 +279,7 @@ fn a_smaller_depth_is_dithered_and_keeps_its_mean() {
 
 #[test]
 fn what_cannot_be_done_says_what_to_do() {
-    let open = |lr, sr, network| HostEngine::open(lr, sr, vec![network]).err().map(|e| e.to_string());
+    let open = |lr, sr, network| HostEngine::open(pool(), lr, sr, vec![network]).err().map(|e| e.to_string());
     let small = open(geometry(14, 14, "gray"), geometry(28, 28, "gray"), net(2, 1));
     let expected = "picture: is 14x14; HASN needs 15x15 at least; use --model none";
     assert_eq!(small.as_deref(), Some(expected));
@@ -299,7 +303,7 @@ fn what_cannot_be_done_says_what_to_do() {
 fn an_rgb_input_may_share_words() {
     assert!(!format("rgb565le").writable());
     let (lr, sr) = (geometry(20, 20, "rgb565le"), geometry(40, 40, "rgb24"));
-    let mut engine = HostEngine::open(lr, sr, every_network()).unwrap();
+    let mut engine = HostEngine::open(pool(), lr, sr, every_network()).unwrap();
     for network in 0..every_network().len() {
         let mut red = Picture::new(lr);
         red.host_mut().plane_mut(0).as_chunks_mut::<2>().0.fill([0x00, 0xf8]);
@@ -310,7 +314,7 @@ fn an_rgb_input_may_share_words() {
 #[test]
 fn memory_of_hd_to_uhd_is_bounded() {
     let (lr, sr) = (geometry(1920, 1080, "yuv420p"), geometry(3840, 2160, "yuv420p"));
-    let engine = HostEngine::open(lr, sr, vec![HostNetwork::Resample, net(2, 1)]).unwrap();
+    let engine = HostEngine::open(pool(), lr, sr, vec![HostNetwork::Resample, net(2, 1)]).unwrap();
     let Work { lr, sr, between, .. } = &engine.work;
     let bytes = 4 * (lr.len() + sr.len() + between.concat().len());
     // One LR plane and one SR plane: chroma passes through the memory of luma.

@@ -1,0 +1,113 @@
+//! One file a command: arguments as typed become a job that can run. The only place that prints.
+
+mod compare;
+mod info;
+mod model;
+mod progress;
+mod upscale;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+use tracing::Level;
+
+use crate::engine::EngineKind;
+use crate::error::{Error, Result};
+use crate::media;
+
+/// Enlarges video with HASN, a light super-resolution network. Every stream, timestamp and tag comes along.
+#[derive(Parser)]
+#[command(name = "hasn", version, max_term_width = 110)]
+struct Cli {
+    /// Say what is chosen and why; twice, say everything.
+    #[arg(short, action = ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a video or a picture larger.
+    Upscale(upscale::Args),
+    /// Measure a video or picture against a reference: PSNR-Y and SSIM.
+    Compare(compare::Args),
+    /// List the built-in models, or show one.
+    Model(model::Args),
+    /// What this program can use on this machine, and why not the rest.
+    Info,
+}
+
+/// A user's interrupt ends with what the shell knows as SIGINT's code.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Parses the arguments and runs the command. Usage errors end the process with code 2.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let level = [Level::WARN, Level::INFO, Level::DEBUG][usize::from(cli.verbose.min(2))];
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+    media::init(cli.verbose);
+    let result = match cli.command {
+        Command::Upscale(args) => upscale::run(args),
+        Command::Compare(args) => compare::run(args),
+        Command::Model(args) => model::run(args),
+        Command::Info => info::run(),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("hasn: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Writes to standard output, where a reader that has gone is no error worth a line.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::new("standard output", e.to_string(), "look at where it goes"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("plain data is always JSON")
+}
+
+/// As many as the machine has, unless told otherwise.
+fn thread_count(asked: Option<usize>) -> usize {
+    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into))
+}
+
+/// Engines as a user names them.
+#[derive(Clone, Copy, clap::ValueEnum, PartialEq, Eq, Debug)]
+enum EngineName {
+    Auto,
+    Cuda,
+    Cpu,
+    Reference,
+}
+
+/// Why the CUDA engine is not there.
+const NO_CUDA: &str = "this version has no CUDA engine yet";
+
+impl EngineName {
+    /// A named engine that is not there is an error, never a slow run.
+    fn choose(self) -> Result<EngineKind> {
+        match self {
+            EngineName::Auto => {
+                tracing::info!("engine cpu: {NO_CUDA}");
+                Ok(EngineKind::Cpu)
+            }
+            EngineName::Cpu => Ok(EngineKind::Cpu),
+            EngineName::Reference => Ok(EngineKind::Reference),
+            EngineName::Cuda => Err(Error::new("--engine cuda", NO_CUDA, "use --engine cpu")),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! How far a run is: a bar for people, a JSON line a second for machines.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::json;
+use crate::pipeline::Progress;
+
+#[derive(Clone, Copy, clap::ValueEnum, PartialEq, Eq, Debug)]
+pub(super) enum Show {
+    /// A bar on a terminal, else nothing.
+    Auto,
+    Bar,
+    Json,
+    None,
+}
+
+/// Shows a run until it is dropped.
+pub(super) struct Shown {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// JSON lines go to standard output unless the pictures do.
+pub(super) fn show(show: Show, progress: Arc<Progress>, expected: u64, piped: bool) -> Shown {
+    let bar = show == Show::Bar || (show == Show::Auto && std::io::stderr().is_terminal());
+    if !bar && show != Show::Json {
+        return Shown { stop: None, thread: None };
+    }
+    let (stop, stopped) = mpsc::channel();
+    let every = Duration::from_millis(if bar { 100 } else { 1000 });
+    let thread = std::thread::spawn(move || {
+        let mut rate = Rate { started: Instant::now(), first: None };
+        let mut display = if bar { draw_bar(expected) } else { write_json(expected, piped) };
+        while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+            display(&progress, rate.measure(progress.pictures()));
+        }
+        display(&progress, rate.measure(progress.pictures()));
+    });
+    Shown { stop: Some(stop), thread: Some(thread) }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A display that panicked has said so itself; the run goes on.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Draws a run and its pictures a second.
+type Display = Box<dyn FnMut(&Progress, f64)>;
+
+/// Pictures a second since the first one: opening files is not the network's speed.
+struct Rate {
+    started: Instant,
+    first: Option<(Instant, u64)>,
+}
+
+impl Rate {
+    fn measure(&mut self, pictures: u64) -> f64 {
+        if pictures > 0 && self.first.is_none() {
+            self.first = Some((Instant::now(), pictures));
+        }
+        match self.first {
+            Some((at, count)) if pictures > count => (pictures - count) as f64 / at.elapsed().as_secs_f64(),
+            _ => pictures as f64 / self.started.elapsed().as_secs_f64(),
+        }
+    }
+}
+
+fn draw_bar(expected: u64) -> Display {
+    let bar = if expected > 0 { ProgressBar::new(expected) } else { ProgressBar::no_length() };
+    let template = "{wide_bar} {pos}/{len} pictures, {msg}";
+    bar.set_style(ProgressStyle::with_template(template).expect("a template of ours"));
+    Box::new(move |progress, rate| {
+        let pictures = progress.pictures();
+        let left = expected.saturating_sub(pictures);
+        let eta = match rate > 0.0 && expected > 0 {
+            true => format!(", {} left", clock(left as f64 / rate)),
+            false => String::new(),
+        };
+        bar.set_position(pictures);
+        bar.set_message(format!("{rate:.1} per second{eta}, limited by {}", progress.limit().name()));
+    })
+}
+
+fn clock(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+#[derive(serde::Serialize)]
+struct Line {
+    pictures: u64,
+    pictures_expected: u64,
+    pictures_per_second: f64,
+    limited_by: &'static str,
+}
+
+fn write_json(pictures_expected: u64, piped: bool) -> Display {
+    Box::new(move |progress, rate| {
+        let line = json(&Line {
+            pictures: progress.pictures(),
+            pictures_expected,
+            pictures_per_second: (rate * 1e3).round() / 1e3,
+            limited_by: progress.limit().name(),
+        });
+        // A reader that has gone does not stop the run.
+        let _ = match piped {
+            true => writeln!(std::io::stderr(), "{line}"),
+            false => writeln!(std::io::stdout(), "{line}"),
+        };
+    })
+}

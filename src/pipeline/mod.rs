@@ -1,0 +1,127 @@
+//! Stages on threads with bounded queues between them: the way of a picture from demux to mux.
+//!
+//! In: an opened [`Job`]. Out: a muxer whose file is whole, and a [`Report`]. It knows no sample, no layer
+//! and no file format.
+//!
+//! ```text
+//! demux ─packets→ decode ─pictures→ upscale ─pictures→ encode ─packets→ mux
+//!   └──────────────── packets of other streams, never held back ─────────┘
+//! ```
+//!
+//! A slow stage fills the queue before it and so stops its producer. The end of a stream is a dropped
+//! sender; a dead consumer is a failed send. The first error wins and is told once.
+
+mod clock;
+mod report;
+mod stages;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use crossbeam_channel::{bounded, unbounded};
+
+use crate::engine::{EngineSpec, NetworkId};
+use crate::error::{Error, Result};
+use crate::media::{Decoder, Encoder, Input, Muxer, PicturePool};
+
+pub use clock::{Progress, STAGES, Stage};
+pub use report::{Pictures, Report, StageReport};
+
+/// Compressed pictures ahead of the decoder: enough to hide a slow read, little memory.
+const PACKETS_TO_DECODE: usize = 16;
+/// Decoded pictures ahead of the engine: one is ready whenever it asks, one more evens out I pictures.
+const PICTURES_TO_UPSCALE: usize = 2;
+/// The same for the encoder. SR pictures are the large ones: 12 MB each at 4K.
+const PICTURES_TO_ENCODE: usize = 2;
+/// Encoders give packets in bursts.
+const PACKETS_TO_MUX: usize = 32;
+
+/// All parts of a run, opened.
+pub struct Job {
+    /// Where packets come from.
+    pub input: Input,
+    /// Of the input's video, its first picture decoded.
+    pub decoder: Decoder,
+    /// Opened on the thread that drives it.
+    pub engine: EngineSpec,
+    /// Which of the engine's networks pictures take.
+    pub network: NetworkId,
+    /// Open for pictures of the engine's output.
+    pub encoder: Encoder,
+    /// Its header written.
+    pub muxer: Muxer,
+}
+
+/// Runs the job to its end, or to the picture at which `interrupt` was seen. The muxer's file is whole but
+/// has its partial name still.
+pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Muxer, Report)> {
+    let Job { input, decoder, engine, network, encoder, mut muxer } = job;
+    let started = Instant::now();
+    let source = input.name().to_owned();
+    let failure = Failure::default();
+    let (to_decode, from_demux) = bounded(PACKETS_TO_DECODE);
+    let (to_upscale, from_decode) = bounded(PICTURES_TO_UPSCALE);
+    let (to_encode, from_upscale) = bounded(PICTURES_TO_ENCODE);
+    let (to_mux, from_encode) = bounded(PACKETS_TO_MUX);
+    let (to_copy, copies) = unbounded();
+    let pool = PicturePool::new(encoder.geometry());
+
+    let (decoder, encoder) = thread::scope(|scope| {
+        let spawn = |stage: Stage| thread::Builder::new().name(stage.name().into());
+        let clock = |stage: Stage| progress.clock(stage);
+        let failure = &failure;
+        let demux = spawn(Stage::Demux).spawn_scoped(scope, move || {
+            failure.note(stages::demux(input, to_decode, to_copy, interrupt, clock(Stage::Demux)));
+        });
+        let decode = spawn(Stage::Decode).spawn_scoped(scope, move || {
+            let clock = clock(Stage::Decode);
+            failure.note(stages::decode(decoder, from_demux, to_upscale, interrupt, clock))
+        });
+        let upscale = spawn(Stage::Upscale).spawn_scoped(scope, move || {
+            let io = stages::UpscaleIo { input: from_decode, output: to_encode, pool };
+            failure.note(stages::upscale(engine, network, io, clock(Stage::Upscale)));
+        });
+        let encode = spawn(Stage::Encode).spawn_scoped(scope, move || {
+            failure.note(stages::encode(encoder, from_upscale, to_mux, clock(Stage::Encode)))
+        });
+        failure.note(stages::mux(&mut muxer, from_encode, copies, clock(Stage::Mux)));
+        for handle in [demux, upscale] {
+            join(handle);
+        }
+        (join(decode), join(encode))
+    });
+
+    if let Some(error) = failure.0.into_inner().expect("no stage panicked") {
+        return Err(error);
+    }
+    let (decoder, encoder) = (decoder.expect("decode did not fail"), encoder.expect("encode did not fail"));
+    muxer.finish()?;
+    let pictures = Pictures::count(&decoder, &encoder);
+    // An interrupted run leaves pictures behind in its queues.
+    let interrupted = interrupt.load(Ordering::Relaxed);
+    if !interrupted && !pictures.add_up() {
+        let problem = format!("pictures were lost on the way: {pictures:?}");
+        return Err(Error::new(source, problem, "this is an error of hasn: please report it with the file"));
+    }
+    let report = Report::new(pictures, &muxer, &encoder, progress, started.elapsed(), interrupted);
+    Ok((muxer, report))
+}
+
+fn join<T>(handle: std::io::Result<thread::ScopedJoinHandle<'_, T>>) -> T {
+    match handle.expect("the system starts a thread").join() {
+        Ok(value) => value,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// The first error of any stage: later ones are its consequences.
+#[derive(Default)]
+struct Failure(Mutex<Option<Error>>);
+
+impl Failure {
+    fn note<T>(&self, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.0.lock().expect("no stage panicked").get_or_insert(error).clone()).ok()
+    }
+}

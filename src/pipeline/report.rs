@@ -1,0 +1,119 @@
+//! What a run did, for people and for machines.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::clock::{Progress, STAGES};
+use crate::media::{Decoder, Encoder, Muxer};
+
+/// A run in figures.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Where the pictures went.
+    pub pictures: Pictures,
+    /// Ended before the end of the input by the user.
+    pub interrupted: bool,
+    /// Seconds of the input up to the end of the last picture.
+    pub reached_s: f64,
+    /// From the first packet to the last.
+    pub seconds: f64,
+    /// Encoded pictures over that time.
+    pub pictures_per_second: f64,
+    /// How many times an encoder was opened.
+    pub segments: u64,
+    /// Streams that the container could not hold.
+    pub left_out: Vec<String>,
+    /// In the order of the flow.
+    pub stages: Vec<StageReport>,
+    /// The stage that worked longest.
+    pub limited_by: &'static str,
+    /// Of the whole process; 0 where the system does not tell.
+    pub peak_memory_bytes: u64,
+}
+
+/// The proof that no picture was lost: `decoded + made = encoded + dropped`.
+#[derive(Debug, Serialize, Clone, Copy)]
+pub struct Pictures {
+    /// Came out of the decoder, in the wanted part.
+    pub decoded: u64,
+    /// Made by us where the source had none.
+    pub made: u64,
+    /// Went into the encoder and came out as a packet.
+    pub encoded: u64,
+    /// Left out by us.
+    pub dropped: u64,
+    /// Among the decoded: their time was missing or went back, and was made up.
+    pub times_repaired: u64,
+}
+
+/// Of one stage.
+#[derive(Debug, Serialize)]
+pub struct StageReport {
+    /// Its name.
+    pub stage: &'static str,
+    /// Seconds at work.
+    pub worked_s: f64,
+    /// Seconds in which its input queue was empty.
+    pub waited_for_input_s: f64,
+    /// Seconds in which its output queue was full.
+    pub waited_for_output_s: f64,
+}
+
+impl Pictures {
+    pub(super) fn count(decoder: &Decoder, encoder: &Encoder) -> Pictures {
+        // No stage makes or drops pictures in a file run.
+        let (made, dropped) = (0, 0);
+        let (decoded, encoded) = (decoder.decoded(), encoder.sent());
+        Pictures { decoded, made, encoded, dropped, times_repaired: decoder.repaired() }
+    }
+
+    /// Whether every picture is accounted for.
+    pub fn add_up(&self) -> bool {
+        self.decoded + self.made == self.encoded + self.dropped
+    }
+}
+
+impl Report {
+    pub(super) fn new(
+        pictures: Pictures,
+        muxer: &Muxer,
+        encoder: &Encoder,
+        progress: &Progress,
+        elapsed: Duration,
+        interrupted: bool,
+    ) -> Report {
+        let stages = STAGES.map(|stage| {
+            let [worked, input, output] = progress.times(stage);
+            StageReport {
+                stage: stage.name(),
+                worked_s: round(worked),
+                waited_for_input_s: round(input),
+                waited_for_output_s: round(output),
+            }
+        });
+        Report {
+            pictures,
+            interrupted,
+            reached_s: muxer.reached_s(),
+            seconds: round(elapsed),
+            pictures_per_second: (pictures.encoded as f64 / elapsed.as_secs_f64() * 1e3).round() / 1e3,
+            segments: encoder.segments(),
+            left_out: muxer.left_out().to_vec(),
+            stages: stages.into(),
+            limited_by: progress.limit().name(),
+            peak_memory_bytes: peak_memory_bytes(),
+        }
+    }
+}
+
+fn round(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e3).round() / 1e3
+}
+
+/// The kernel's high-water mark of resident memory.
+fn peak_memory_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().map_or(0, |kib| kib * 1024)
+}

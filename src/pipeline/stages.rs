@@ -1,0 +1,191 @@
+//! The five stages, each a loop from its input queue to its output queue.
+//!
+//! A stage whose consumer is gone stops without an error of its own: the consumer has told one.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, never, select};
+
+use super::clock::Clock;
+use crate::engine::{Engine, EngineSpec, NetworkId};
+use crate::error::Result;
+use crate::media::{Coded, CopyQueue, Decoder, Encoder, Input, Muxer, PicturePool};
+use crate::picture::Picture;
+
+/// Packets of the video go to the decoder, all others straight to the muxer.
+pub(super) fn demux(
+    mut input: Input,
+    to_decode: Sender<Coded>,
+    to_mux: Sender<Coded>,
+    interrupt: &AtomicBool,
+    mut clock: Clock,
+) -> Result<()> {
+    while !interrupt.load(Ordering::Relaxed) {
+        let Some(packet) = input.next_packet()? else { break };
+        let sent = if input.is_video(&packet) {
+            clock.output(|| to_decode.send(packet).is_ok())
+        } else {
+            to_mux.send(packet).is_ok()
+        };
+        if !sent {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Gives the decoder back for its counts.
+pub(super) fn decode(
+    mut decoder: Decoder,
+    packets: Receiver<Coded>,
+    pictures: Sender<Picture>,
+    interrupt: &AtomicBool,
+    mut clock: Clock,
+) -> Result<Decoder> {
+    loop {
+        // At first for the picture that fixed the geometry.
+        while let Some(picture) = decoder.receive()? {
+            if interrupt.load(Ordering::Relaxed) || !clock.output(|| pictures.send(picture).is_ok()) {
+                return Ok(decoder);
+            }
+        }
+        match clock.input(|| packets.recv()) {
+            Ok(packet) => decoder.send(packet)?,
+            Err(_) => break,
+        }
+    }
+    decoder.finish()?;
+    while let Some(picture) = decoder.receive()? {
+        if !clock.output(|| pictures.send(picture).is_ok()) {
+            break;
+        }
+    }
+    Ok(decoder)
+}
+
+/// The queues of the upscale stage, and where it gets pictures to fill.
+pub(super) struct UpscaleIo {
+    pub input: Receiver<Picture>,
+    pub output: Sender<Picture>,
+    pub pool: PicturePool,
+}
+
+/// When the pictures' size or format changes, the engine is emptied and opened again for the same output.
+pub(super) fn upscale(
+    mut spec: EngineSpec,
+    network: NetworkId,
+    io: UpscaleIo,
+    mut clock: Clock,
+) -> Result<()> {
+    let mut engine = spec.open()?;
+    let mut in_flight = 0;
+    while let Ok(lr) = clock.input(|| io.input.recv()) {
+        if lr.geometry != spec.lr {
+            while send_collected(engine.as_mut(), &io.output, &mut clock)? {}
+            in_flight = 0;
+            spec.lr = lr.geometry;
+            engine = spec.open().map_err(|e| e.at("upscale", lr.time.index, Some(lr.time.seconds())))?;
+        }
+        let time = lr.time;
+        engine
+            .submit(lr, io.pool.take()?, network)
+            .map_err(|error| error.at("upscale", time.index, Some(time.seconds())))?;
+        in_flight += 1;
+        if in_flight == engine.depth() {
+            if !send_collected(engine.as_mut(), &io.output, &mut clock)? {
+                return Ok(());
+            }
+            in_flight -= 1;
+        }
+    }
+    while send_collected(engine.as_mut(), &io.output, &mut clock)? {}
+    Ok(())
+}
+
+/// Whether there was a picture, and somebody to take it.
+fn send_collected(engine: &mut dyn Engine, output: &Sender<Picture>, clock: &mut Clock) -> Result<bool> {
+    let Some((lr, mut sr)) = engine.collect()? else { return Ok(false) };
+    sr.time = lr.time;
+    sr.props = lr.props;
+    Ok(clock.output(|| output.send(sr).is_ok()))
+}
+
+/// Gives the encoder back for its counts.
+pub(super) fn encode(
+    mut encoder: Encoder,
+    pictures: Receiver<Picture>,
+    packets: Sender<Coded>,
+    mut clock: Clock,
+) -> Result<Encoder> {
+    while let Ok(picture) = clock.input(|| pictures.recv()) {
+        if encoder.cuts_before(&picture.time) {
+            encoder.finish()?;
+            if !send_packets(&mut encoder, &packets, &mut clock)? {
+                return Ok(encoder);
+            }
+            encoder.reopen()?;
+        }
+        encoder.send(picture)?;
+        clock.count_picture();
+        if !send_packets(&mut encoder, &packets, &mut clock)? {
+            return Ok(encoder);
+        }
+    }
+    encoder.finish()?;
+    send_packets(&mut encoder, &packets, &mut clock)?;
+    Ok(encoder)
+}
+
+/// Whether somebody takes them.
+fn send_packets(encoder: &mut Encoder, packets: &Sender<Coded>, clock: &mut Clock) -> Result<bool> {
+    while let Some(packet) = encoder.receive()? {
+        if !clock.output(|| packets.send(packet).is_ok()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Writes packets of all streams in the order of their dts.
+pub(super) fn mux(
+    muxer: &mut Muxer,
+    encoded: Receiver<Coded>,
+    mut copies: Receiver<Coded>,
+    mut clock: Clock,
+) -> Result<()> {
+    let mut waiting = CopyQueue::default();
+    loop {
+        enum Event {
+            Copy(Option<Coded>),
+            Encoded(Option<Coded>),
+        }
+        let event = clock.input(|| {
+            select! {
+                recv(copies) -> packet => Event::Copy(packet.ok()),
+                recv(encoded) -> packet => Event::Encoded(packet.ok()),
+            }
+        });
+        match event {
+            Event::Copy(Some(packet)) => waiting.push(packet)?,
+            Event::Copy(None) => copies = never(),
+            Event::Encoded(Some(packet)) => {
+                for copy in copies.try_iter() {
+                    waiting.push(copy)?;
+                }
+                while let Some(copy) = waiting.pop_before(Some(&packet))? {
+                    muxer.write(copy)?;
+                }
+                muxer.write(packet)?;
+            }
+            Event::Encoded(None) => break,
+        }
+    }
+    // The demuxer has ended or will be stopped by nobody: a failed run is not written to the end.
+    for copy in copies.try_iter() {
+        waiting.push(copy)?;
+    }
+    while let Some(copy) = waiting.pop_before(None)? {
+        muxer.write(copy)?;
+    }
+    Ok(())
+}
