@@ -92,7 +92,10 @@ fn distance(format: &Format, source: &Format) -> u32 {
     let idle = 10 * over(format.depth(), source.depth())
         + 20 * chroma(source, format)
         + 30 * u32::from(format.alpha && !source.alpha);
-    lost + changed + idle + u32::from(format.name != source.name) + u32::from(is_full_range_name(format.name))
+    lost + changed
+        + idle
+        + u32::from(format.name != source.name)
+        + 2 * u32::from(is_full_range_name(format.name))
 }
 
 /// The colour tags of a decoded frame, guessed where there are none.
@@ -203,7 +206,7 @@ mod tests {
             ["rgb24", "rgba", "rgb48be", "rgba64be", "pal8", "gray", "ya8", "gray16be", "ya16be", "monob"];
         let table = [
             (&x264[..], "yuv420p", "yuv420p"),
-            (&x264, "yuvj422p", "yuvj422p"),
+            (&x264, "yuvj422p", "yuv422p"),
             (&x264, "nv12", "nv12"),
             (&x264, "p010le", "yuv420p10le"),
             (&x264, "yuyv422", "yuv422p"),
