@@ -9,7 +9,7 @@ use std::fmt;
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What the world did to us, in one line: `subject: problem; remedy`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Error {
     subject: String,
     problem: String,
@@ -53,6 +53,13 @@ impl fmt::Display for Error {
             write!(f, "; {}", self.remedy)?;
         }
         Ok(())
+    }
+}
+
+/// The same line: it is what a `main` that returns a [`Result`] prints.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

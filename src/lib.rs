@@ -1,4 +1,28 @@
-//! Upscaling of video with HASN.
+//! A video upscaler: FFmpeg in, the HASN super-resolution network, FFmpeg out.
+//!
+//! ```text
+//! demux ─packets→ decode ─pictures→ upscale ─pictures→ encode ─packets→ mux
+//!   └──────── sound, subtitles, attachments, chapters: copied ──────────┘
+//! ```
+//!
+//! A picture is followed from file to file by reading these in order:
+//!
+//! 1. [`cli`] makes of typed arguments a [`pipeline::Job`]: all parts opened, nothing written.
+//! 2. [`media::Input`] reads packets, [`media::Decoder`] lends decoded frames as [`picture::Picture`]s, with
+//!    the time that their source gave them.
+//! 3. [`pipeline`] runs the stages on threads with bounded queues between them.
+//! 4. [`engine`] makes LR pictures into SR pictures: code values to numbers ([`engine::cpu`]'s ingest), luma
+//!    or R'G'B' through a network of [`model`], chroma through [`engine::resample`], numbers to code values.
+//!    What a code value means is [`color`]'s to say.
+//! 5. [`media::Encoder`] takes the SR pictures, which came from its own pool, and cuts segments;
+//!    [`media::Muxer`] writes their packets among the copied ones, and gives the file its name at the end.
+//!
+//! Modules point one way: `error ← picture ← color ← {media, model, engine} ← pipeline ← cli`. Media knows
+//! nothing of networks, engines nothing of FFmpeg, the pipeline neither samples nor layers. FFmpeg, rayon,
+//! crossbeam and the rest live in one room each.
+//!
+//! [`engine::reference`] is the network as published, layer by layer: every faster engine is held to it, and
+//! it to PyTorch. `examples/upscale_picture.rs` is the library in 30 lines.
 
 pub mod cli;
 pub mod color;

@@ -1,0 +1,44 @@
+# make demo, make test: all that a fresh Debian or Ubuntu with Rust needs.
+
+CLIP := examples/bbb-360p.mp4
+HASN := target/release/hasn
+PACKAGES := gcc libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev libavformat-dev libavutil-dev \
+	libavfilter-dev libavdevice-dev libswscale-dev libswresample-dev
+
+.PHONY: demo test lint bench deps
+
+# The clip, twice as large by HASN and by bicubic, and a detail of both side by side.
+demo: deps
+	cargo build --release
+	mkdir -p demo
+	$(HASN) upscale -y $(CLIP) demo/bbb-720p-hasn.mp4
+	ffmpeg -v error -y -i $(CLIP) -vf scale=1280:720:flags=bicubic -c:v libx264 -crf 18 -c:a copy \
+		demo/bbb-720p-bicubic.mp4
+	ffmpeg -v error -y -i demo/bbb-720p-bicubic.mp4 -i demo/bbb-720p-hasn.mp4 -filter_complex \
+		"[0]crop=200:150:60:130,scale=iw*4:-1:flags=neighbor,pad=iw+8:ih:0:0:white[a]; \
+		[1]crop=200:150:60:130,scale=iw*4:-1:flags=neighbor[b];[a][b]hstack" \
+		-ss 0.4 -frames:v 1 -update 1 demo/side-by-side.png
+	@echo
+	@echo "The clip, 640x360 -> 1280x720:      demo/bbb-720p-hasn.mp4"
+	@echo "A detail, left bicubic, right HASN: demo/side-by-side.png"
+
+test: deps
+	cargo test
+
+lint: deps
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# The network alone, one thread: the engine against the published network layer by layer.
+bench: deps
+	cargo run --release --example bench_cpu
+
+# FFmpeg with its headers, and libclang to read them. Nothing is installed where all is there.
+deps:
+	@if ! pkg-config --exists libavcodec libavformat libavutil libavfilter libavdevice libswscale libswresample \
+		2>/dev/null || ! command -v ffmpeg gcc >/dev/null || ! ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1; \
+	then \
+		sudo=$$([ $$(id -u) = 0 ] || echo sudo); \
+		$$sudo apt-get update -q && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -q -y --no-install-recommends $(PACKAGES); \
+	fi

@@ -1,0 +1,37 @@
+//! The library in 30 lines: a still picture, twice as large.
+//!
+//!     cargo run --release --example upscale_picture -- small.png large.png
+
+use std::sync::Arc;
+
+use hasn::engine::{EngineKind, EngineSpec, Network, NetworkId};
+use hasn::media::{PictureReader, StillWriter};
+use hasn::model::catalogue;
+use hasn::{Error, Result};
+
+fn main() -> Result<()> {
+    let mut names = std::env::args().skip(1);
+    let (Some(small), Some(large)) = (names.next(), names.next()) else {
+        return Err(Error::new(
+            "upscale_picture",
+            "needs two file names",
+            "give one to read and one to write",
+        ));
+    };
+    hasn::media::init(0);
+    let mut reader = PictureReader::open(&small, 1)?;
+    let lr = reader.geometry();
+    let picture = reader.next_picture()?.expect("a reader that opens has a picture");
+
+    let model = catalogue::open(catalogue::DEFAULT_CPU)?;
+    let scale = model.sizes.scale;
+    let writer = StillWriter::new(&large, &lr, (lr.width * scale, lr.height * scale))?;
+    let to_fill = writer.picture()?;
+
+    let networks = vec![Network::Hasn(Arc::new(model))];
+    let spec = EngineSpec { kind: EngineKind::Cpu, threads: 2, networks, lr, sr: to_fill.geometry };
+    let mut engine = spec.open()?;
+    engine.submit(picture, to_fill, NetworkId(0))?;
+    let (_, filled) = engine.collect()?.expect("a picture was submitted");
+    writer.write(filled)
+}
