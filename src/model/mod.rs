@@ -61,7 +61,7 @@ impl Sizes {
     }
 }
 
-/// A convolution. `weight`: [outputs, inputs, side, side], `bias`: [outputs]. A depthwise one has
+/// A convolution. `weight: [outputs, inputs, side, side]`, `bias: [outputs]`. A depthwise one has
 /// `inputs` 1, as its tensor has.
 #[derive(Clone, Debug)]
 pub struct Conv {
@@ -73,16 +73,16 @@ pub struct Conv {
     pub side: usize,
     /// [outputs, inputs, side, side].
     pub weight: Vec<f32>,
-    /// [outputs].
+    /// `[outputs]`.
     pub bias: Vec<f32>,
 }
 
 /// The affine of a layer norm over channels.
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
-    /// [C].
+    /// `[C]`.
     pub weight: Vec<f32>,
-    /// [C].
+    /// `[C]`.
     pub bias: Vec<f32>,
 }
 
