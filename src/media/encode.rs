@@ -472,8 +472,13 @@ pub(super) fn open_context(
     };
     check(code).map_err(|error| {
         let Geometry { width, height, format, .. } = target.geometry;
+        let whole = |side: usize, log2_chroma: u8| side.is_multiple_of(1 << log2_chroma);
+        let remedy = match whole(width, format.log2_chroma_w) && whole(height, format.log2_chroma_h) {
+            true => "check --encoder-opt and the size, or choose another encoder",
+            false => "its chroma is subsampled: choose an even --size, or a --pix-fmt with 444",
+        };
         let problem = format!("encoder {name} does not open for {width}x{height} {}: {error}", format.name);
-        Error::new("--encoder", problem, "check --encoder-opt and the size, or choose another encoder")
+        Error::new("--encoder", problem, remedy)
     })?;
     match left_over {
         Some(key) if !default_options(name).iter().any(|(k, _)| *k == key) => {
