@@ -13,7 +13,7 @@ use super::progress::{self, Show};
 use super::{EXIT_INTERRUPTED, EngineName, json, thread_count};
 use crate::engine::{EngineKind, EngineSpec, Network, NetworkId};
 use crate::error::{Error, Result};
-use crate::media::{Decoder, Encoder, EncoderSpec, Input, Muxer, Output, Target, Trim};
+use crate::media::{Decoder, Encoder, EncoderSpec, Input, Muxer, Output, Target, Trim, VideoInfo};
 use crate::model::catalogue;
 use crate::picture::Geometry;
 use crate::pipeline::{self, Job, Progress, Report};
@@ -99,7 +99,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     let interrupt = catch_signals()?;
     let (job, choice) = open(&args)?;
     let progress = Arc::new(Progress::default());
-    let expected = if args.from.or(args.to).is_some() { 0 } else { job.input.video().pictures_expected };
+    let expected = pictures_expected(&args, &job.input.video());
     let shown = progress::show(args.progress, progress.clone(), expected, args.output == "-");
     let result = pipeline::run(job, &progress, &interrupt);
     drop(shown);
@@ -118,6 +118,14 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         tell_summary(&choice, &report);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// By the container's word; 0 where it has none.
+fn pictures_expected(args: &Args, video: &VideoInfo) -> u64 {
+    let rate = f64::from(video.frame_rate);
+    let whole_s = video.pictures_expected as f64 / rate;
+    let part_s = args.to.map_or(whole_s, |to| to.min(whole_s)) - args.from.unwrap_or(0.0);
+    (part_s * rate).round().max(0.0) as u64
 }
 
 /// Opens every part, the output last: until then nothing is written.

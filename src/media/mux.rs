@@ -282,6 +282,11 @@ impl Muxer {
         Ok(())
     }
 
+    /// Ends the copied streams where the pictures end: what follows belongs to whoever goes on from there.
+    pub fn cut_here(&mut self) {
+        self.trim.to_us = self.end_us;
+    }
+
     /// Seconds of the input up to the end of the last written picture: what `--from` takes to go on.
     pub fn reached_s(&self) -> f64 {
         (self.end_us - self.start_us) as f64 / 1e6

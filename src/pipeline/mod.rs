@@ -86,7 +86,7 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Mux
         let encode = spawn(Stage::Encode).spawn_scoped(scope, move || {
             failure.note(stages::encode(encoder, from_upscale, to_mux, clock(Stage::Encode)))
         });
-        failure.note(stages::mux(&mut muxer, from_encode, copies, clock(Stage::Mux)));
+        failure.note(stages::mux(&mut muxer, from_encode, copies, interrupt, clock(Stage::Mux)));
         for handle in [demux, upscale] {
             join(handle);
         }

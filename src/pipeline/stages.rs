@@ -151,6 +151,7 @@ pub(super) fn mux(
     muxer: &mut Muxer,
     encoded: Receiver<Coded>,
     mut copies: Receiver<Coded>,
+    interrupt: &AtomicBool,
     mut clock: Clock,
 ) -> Result<()> {
     let mut waiting = CopyQueue::default();
@@ -180,7 +181,9 @@ pub(super) fn mux(
             Event::Encoded(None) => break,
         }
     }
-    // The demuxer has ended or will be stopped by nobody: a failed run is not written to the end.
+    if interrupt.load(Ordering::Relaxed) {
+        muxer.cut_here();
+    }
     for copy in copies.try_iter() {
         waiting.push(copy)?;
     }
