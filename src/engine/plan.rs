@@ -11,13 +11,11 @@
 //! [`HostEngine`]: super::host::HostEngine
 
 use super::cpu::matrix::{Coefficients, compose};
+use super::forward::SIDE_MIN;
 use super::resample::{Grid, Resampler};
 use crate::color::{Matrix, rgb_to_ycbcr, ycbcr_to_rgb};
 use crate::error::{Error, Result};
 use crate::picture::{Family, Geometry};
-
-/// The smallest side of a picture that HASN takes: its attention pools 7 samples after a step of 2.
-const NETWORK_SIDE_MIN: usize = 15;
 
 /// What a plan must know of a network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,11 +92,8 @@ fn passes(lr: &Geometry, sr: &Geometry, shape: Shape) -> Result<Option<Passes>> 
     if sr.width <= lr.width && sr.height <= lr.height {
         return Ok(None);
     }
-    if lr.width.min(lr.height) < NETWORK_SIDE_MIN {
-        let problem = format!(
-            "is {}x{}; HASN needs {NETWORK_SIDE_MIN}x{NETWORK_SIDE_MIN} at least",
-            lr.width, lr.height
-        );
+    if lr.width.min(lr.height) < SIDE_MIN {
+        let problem = format!("is {}x{}; HASN needs {SIDE_MIN}x{SIDE_MIN} at least", lr.width, lr.height);
         return Err(Error::new("picture", problem, "use --model none"));
     }
     let (mut width, mut height) = (lr.width, lr.height);
