@@ -237,7 +237,12 @@ impl Muxer {
             _ if self.output.is_still() || self.output.is_y4m() => false,
             1 => true,
             0 => false,
-            _ => matches!(medium, media::Type::Audio | media::Type::Video),
+            // A container without a list of codecs holds at least the kinds it has a usual codec for.
+            _ => match medium {
+                media::Type::Audio => self.output.container.audio_codec != ffi::AVCodecID::AV_CODEC_ID_NONE,
+                media::Type::Video => !matches!(self.output.container(), "gif" | "apng" | "webp"),
+                _ => false,
+            },
         };
         let attachment = medium == media::Type::Attachment && self.output.container().starts_with("matroska");
         if !holds && !attachment {
