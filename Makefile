@@ -5,6 +5,9 @@ HASN := target/release/hasn
 PACKAGES := gcc libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev libavformat-dev libavutil-dev \
 	libavfilter-dev libavdevice-dev libswscale-dev libswresample-dev
 
+# apt-get is root's.
+ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
+
 .PHONY: demo test lint bench deps
 
 # The clip, twice as large by HASN and by bicubic, and a detail of both side by side.
@@ -36,9 +39,7 @@ bench: deps
 
 # FFmpeg with its headers, and libclang to read them. Nothing is installed where all is there.
 deps:
-	@if ! pkg-config --exists libavcodec libavformat libavutil libavfilter libavdevice libswscale libswresample \
-		2>/dev/null || ! command -v ffmpeg gcc >/dev/null || ! ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1; \
-	then \
-		sudo=$$([ $$(id -u) = 0 ] || echo sudo); \
-		$$sudo apt-get update -q && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -q -y --no-install-recommends $(PACKAGES); \
-	fi
+	@pkg-config --exists libavcodec libavformat libavutil libavfilter libavdevice libswscale libswresample 2>/dev/null \
+		&& command -v ffmpeg >/dev/null && command -v gcc >/dev/null \
+		&& ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1 \
+	|| { $(ROOT) apt-get update -q && $(ROOT) apt-get install -q -y --no-install-recommends $(PACKAGES); }
