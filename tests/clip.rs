@@ -25,7 +25,8 @@ fn every_picture_and_sound_of_the_clip_comes_out_and_it_is_close_to_the_original
     assert_eq!(after.video_pts(), before.video_pts());
     assert_eq!(after.video().duration_ts, before.video().duration_ts);
 
-    let sound = before.streams.iter().find(|stream| stream.codec_type == "audio").expect("the clip has sound");
+    let sound =
+        before.streams.iter().find(|stream| stream.codec_type == "audio").expect("the clip has sound");
     let (kept, of_sound) = (after.packets_of(sound.index), before.packets_of(sound.index));
     assert!(!kept.is_empty());
     assert_eq!(kept, of_sound, "times and payloads of the sound");

@@ -185,6 +185,11 @@ pub struct Encoder {
     /// pts of pictures whose dts is not used up, in order; and how many went in and came out.
     order: VecDeque<i64>,
     order_step: i64,
+    first_pts: i64,
+    first_dts: Option<i64>,
+    /// Where the picture shown last ends.
+    end: i64,
+    finishing: bool,
     sent: u64,
     received: u64,
     segments: u64,
@@ -220,6 +225,10 @@ impl Encoder {
             times: BTreeMap::new(),
             order: VecDeque::new(),
             order_step: 1,
+            first_pts: 0,
+            first_dts: None,
+            end: i64::MIN,
+            finishing: false,
             sent: 0,
             received: 0,
             segments: 1,
@@ -280,13 +289,18 @@ impl Encoder {
         if self.sent == 1 {
             self.order_step = (time.pts - self.order[0]).max(1);
         }
+        if self.sent == 0 {
+            self.first_pts = time.pts;
+        }
         self.order.push_back(time.pts);
+        self.end = self.end.max(time.pts + time.duration);
         self.sent += 1;
         self.context.send_frame(&frame).map_err(|e| self.failed(&time, e))
     }
 
     /// Says that no picture follows in this segment.
     pub fn finish(&mut self) -> Result<()> {
+        self.finishing = true;
         self.context
             .send_eof()
             .map_err(|e| Error::new(self.name(), e.to_string(), "choose another --encoder"))
@@ -316,7 +330,7 @@ impl Encoder {
         }
         packet.set_pts(Some(time.pts));
         packet.set_dts(Some(dts));
-        packet.set_duration(time.duration);
+        packet.set_duration(self.coded_duration(&time, dts));
         Ok(Some(Coded { packet, stream: self.stream, time_base: time.time_base.into() }))
     }
 
@@ -340,6 +354,16 @@ impl Encoder {
         }
     }
 
+    /// MP4 knows lengths in the order of coding only, so that the one coded last stands for the one shown last.
+    fn coded_duration(&mut self, time: &PictureTime, dts: i64) -> i64 {
+        let reordering = self.first_pts - *self.first_dts.get_or_insert(dts);
+        if reordering > 0 && self.finishing && self.received == self.sent {
+            time.duration.max(self.end - reordering - dts)
+        } else {
+            time.duration
+        }
+    }
+
     fn take_order(&mut self, drop_used: bool) -> i64 {
         if drop_used {
             self.order.pop_front();
@@ -359,6 +383,7 @@ impl Encoder {
     pub fn reopen(&mut self) -> Result<()> {
         self.context =
             open_context(&self.target, &self.video, self.sample_aspect, self.global_header, self.time_base)?;
+        self.finishing = false;
         self.segments += 1;
         debug!("segment {} begins at picture {}", self.segments, self.sent);
         if self.extradata() == self.extradata {

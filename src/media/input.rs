@@ -196,7 +196,8 @@ impl Input {
         let from_header =
             context.duration_estimation_method == ffi::AVDurationEstimationMethod::AVFMT_DURATION_FROM_STREAM;
         let duration_us = context.duration;
-        let read_us = self.last_end_us - self.start_us();
+        // Headers count from 0, however late the first picture is.
+        let read_us = self.last_end_us - self.start_us().min(0);
         if from_header && self.video_packets > 0 && duration_us - read_us > TOLERANCE_US {
             let (read, whole) = (read_us as f64 / 1e6, duration_us as f64 / 1e6);
             return Err(self.damaged(&format!("ends after {read:.3} of {whole:.3} s")));

@@ -431,6 +431,8 @@ fn open_output(output: &Output, path: &str) -> std::result::Result<format::conte
         let raw = &mut *wrapped.as_mut_ptr();
         // y4m above 8 bits and other widely read extensions.
         raw.strict_std_compliance = ffi::FF_COMPLIANCE_UNOFFICIAL;
+        // No numbers by chance (Matroska's UIDs): the same input gives the same file.
+        raw.flags |= ffi::AVFMT_FLAG_BITEXACT;
         if output.container.flags & ffi::AVFMT_NOFILE == 0 {
             check(ffi::avio_open(&mut raw.pb, url.as_ptr(), ffi::AVIO_FLAG_WRITE))?;
         }
