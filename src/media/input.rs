@@ -198,7 +198,8 @@ impl Input {
         let duration_us = context.duration;
         // Headers count from 0, however late the first picture is.
         let read_us = self.last_end_us - self.start_us().min(0);
-        if from_header && self.video_packets > 0 && duration_us - read_us > TOLERANCE_US {
+        // A pipe has no length, which FFmpeg writes as the smallest number there is.
+        if from_header && self.video_packets > 0 && duration_us.saturating_sub(read_us) > TOLERANCE_US {
             let (read, whole) = (read_us as f64 / 1e6, duration_us as f64 / 1e6);
             return Err(self.damaged(&format!("ends after {read:.3} of {whole:.3} s")));
         }
