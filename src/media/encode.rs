@@ -185,8 +185,8 @@ pub struct Encoder {
     /// pts of pictures whose dts is not used up, in order; and how many went in and came out.
     order: VecDeque<i64>,
     order_step: i64,
-    first_pts: i64,
-    first_dts: Option<i64>,
+    /// How far the first dts lies before the first pts.
+    reordering: i64,
     /// Where the picture shown last ends.
     end: i64,
     finishing: bool,
@@ -225,8 +225,7 @@ impl Encoder {
             times: BTreeMap::new(),
             order: VecDeque::new(),
             order_step: 1,
-            first_pts: 0,
-            first_dts: None,
+            reordering: 0,
             end: i64::MIN,
             finishing: false,
             sent: 0,
@@ -289,9 +288,6 @@ impl Encoder {
         if self.sent == 1 {
             self.order_step = (time.pts - self.order[0]).max(1);
         }
-        if self.sent == 0 {
-            self.first_pts = time.pts;
-        }
         self.order.push_back(time.pts);
         self.end = self.end.max(time.pts + time.duration);
         self.sent += 1;
@@ -347,28 +343,24 @@ impl Encoder {
         });
         let k = self.received as usize;
         self.received += 1;
+        if k == 0 {
+            self.reordering = delay as i64 * self.order_step;
+        }
         if k < delay {
             self.order[0] - (delay - k) as i64 * self.order_step
         } else {
-            self.take_order(k > delay)
+            if k > delay {
+                self.order.pop_front();
+            }
+            self.order[0]
         }
     }
 
-    /// MP4 knows lengths in the order of coding only, so that the one coded last stands for the one shown last.
-    fn coded_duration(&mut self, time: &PictureTime, dts: i64) -> i64 {
-        let reordering = self.first_pts - *self.first_dts.get_or_insert(dts);
-        if reordering > 0 && self.finishing && self.received == self.sent {
-            time.duration.max(self.end - reordering - dts)
-        } else {
-            time.duration
-        }
-    }
-
-    fn take_order(&mut self, drop_used: bool) -> i64 {
-        if drop_used {
-            self.order.pop_front();
-        }
-        self.order[0]
+    /// MP4 knows lengths in the order of coding only: the packet coded last stands for the picture shown last.
+    fn coded_duration(&self, time: &PictureTime, dts: i64) -> i64 {
+        let is_last = self.finishing && self.received == self.sent;
+        let to_end = if is_last && self.reordering > 0 { self.end - self.reordering - dts } else { 0 };
+        time.duration.max(to_end)
     }
 
     fn check_complete(&self) -> Result<()> {
