@@ -237,3 +237,14 @@ fn a_clip_is_cut_out_to_the_picture() {
         assert!(!kept.is_empty() && all.windows(kept.len()).any(|run| run == kept), "{from} to {to}: sound");
     }
 }
+
+#[test]
+fn a_film_held_upright_stays_upright() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{SMALL} -frames:v 5 -c:v libx264 level.mp4"));
+    folder.ffmpeg("-i level.mp4 -c copy -metadata:s:v rotate=90 in.mp4");
+    folder.upscale("in.mp4 out.mp4 --model none");
+    let rotation = |name: &str| folder.probe(name).video().side_data_list.clone();
+    assert_eq!(rotation("in.mp4").len(), 1);
+    assert_eq!(rotation("out.mp4"), rotation("in.mp4"));
+}

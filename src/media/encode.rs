@@ -185,8 +185,6 @@ pub struct Encoder {
     /// pts of pictures whose dts is not used up, in order; and how many went in and came out.
     order: VecDeque<i64>,
     order_step: i64,
-    /// How far the first dts lies before the first pts.
-    reordering: i64,
     /// Where the picture shown last ends.
     end: i64,
     finishing: bool,
@@ -225,7 +223,6 @@ impl Encoder {
             times: BTreeMap::new(),
             order: VecDeque::new(),
             order_step: 1,
-            reordering: 0,
             end: i64::MIN,
             finishing: false,
             sent: 0,
@@ -343,9 +340,6 @@ impl Encoder {
         });
         let k = self.received as usize;
         self.received += 1;
-        if k == 0 {
-            self.reordering = delay as i64 * self.order_step;
-        }
         if k < delay {
             self.order[0] - (delay - k) as i64 * self.order_step
         } else {
@@ -359,7 +353,8 @@ impl Encoder {
     /// MP4 knows lengths in the order of coding only: the packet coded last stands for the picture shown last.
     fn coded_duration(&self, time: &PictureTime, dts: i64) -> i64 {
         let is_last = self.finishing && self.received == self.sent;
-        let to_end = if is_last && self.reordering > 0 { self.end - self.reordering - dts } else { 0 };
+        let reordering = self.delay.unwrap_or(0) as i64 * self.order_step;
+        let to_end = if is_last && reordering > 0 { self.end - reordering - dts } else { 0 };
         time.duration.max(to_end)
     }
 

@@ -211,6 +211,7 @@ pub struct Stream {
     pub disposition: std::collections::BTreeMap<String, u8>,
     pub tags: std::collections::BTreeMap<String, String>,
     pub extradata_hash: String,
+    pub side_data_list: Vec<serde_json::Value>,
 }
 
 impl Stream {
