@@ -96,6 +96,15 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     {
         return Err(Error::new("--to", "is not after --from", "choose a later time"));
     }
+    if let Some(folder) = args.report.as_deref().and_then(Path::parent).filter(|path| *path != Path::new(""))
+        && !folder.is_dir()
+    {
+        return Err(Error::new(
+            folder.to_string_lossy(),
+            "is no folder",
+            "make it, or name another --report",
+        ));
+    }
     let interrupt = catch_signals()?;
     let (job, choice) = open(&args)?;
     let progress = Arc::new(Progress::default());
@@ -105,15 +114,16 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     drop(shown);
     let (muxer, report) = result?;
 
+    let partial = if report.interrupted { muxer.keep_partial() } else { muxer.publish().map(|()| None)? };
+    // The film is there by now, whatever becomes of the report.
     if let Some(path) = &args.report {
         let full = FullReport { hasn: env!("CARGO_PKG_VERSION"), choice: &choice, run: &report };
         write_report(path, &full)?;
     }
     if report.interrupted {
-        tell_how_to_go_on(&choice, &report, muxer.keep_partial());
+        tell_how_to_go_on(&choice, &report, partial);
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     }
-    muxer.publish()?;
     if args.progress != Show::None {
         tell_summary(&choice, &report);
     }

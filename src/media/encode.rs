@@ -185,6 +185,9 @@ pub struct Encoder {
     /// pts of pictures whose dts is not used up, in order; and how many went in and came out.
     order: VecDeque<i64>,
     order_step: i64,
+    /// Where the picture shown last ends.
+    end: i64,
+    finishing: bool,
     sent: u64,
     received: u64,
     segments: u64,
@@ -220,6 +223,8 @@ impl Encoder {
             times: BTreeMap::new(),
             order: VecDeque::new(),
             order_step: 1,
+            end: i64::MIN,
+            finishing: false,
             sent: 0,
             received: 0,
             segments: 1,
@@ -281,12 +286,14 @@ impl Encoder {
             self.order_step = (time.pts - self.order[0]).max(1);
         }
         self.order.push_back(time.pts);
+        self.end = self.end.max(time.pts + time.duration);
         self.sent += 1;
         self.context.send_frame(&frame).map_err(|e| self.failed(&time, e))
     }
 
     /// Says that no picture follows in this segment.
     pub fn finish(&mut self) -> Result<()> {
+        self.finishing = true;
         self.context
             .send_eof()
             .map_err(|e| Error::new(self.name(), e.to_string(), "choose another --encoder"))
@@ -316,7 +323,7 @@ impl Encoder {
         }
         packet.set_pts(Some(time.pts));
         packet.set_dts(Some(dts));
-        packet.set_duration(time.duration);
+        packet.set_duration(self.coded_duration(&time, dts));
         Ok(Some(Coded { packet, stream: self.stream, time_base: time.time_base.into() }))
     }
 
@@ -336,15 +343,19 @@ impl Encoder {
         if k < delay {
             self.order[0] - (delay - k) as i64 * self.order_step
         } else {
-            self.take_order(k > delay)
+            if k > delay {
+                self.order.pop_front();
+            }
+            self.order[0]
         }
     }
 
-    fn take_order(&mut self, drop_used: bool) -> i64 {
-        if drop_used {
-            self.order.pop_front();
-        }
-        self.order[0]
+    /// MP4 knows lengths in the order of coding only: the packet coded last stands for the picture shown last.
+    fn coded_duration(&self, time: &PictureTime, dts: i64) -> i64 {
+        let is_last = self.finishing && self.received == self.sent;
+        let reordering = self.delay.unwrap_or(0) as i64 * self.order_step;
+        let to_end = if is_last && reordering > 0 { self.end - reordering - dts } else { 0 };
+        time.duration.max(to_end)
     }
 
     fn check_complete(&self) -> Result<()> {
@@ -359,6 +370,7 @@ impl Encoder {
     pub fn reopen(&mut self) -> Result<()> {
         self.context =
             open_context(&self.target, &self.video, self.sample_aspect, self.global_header, self.time_base)?;
+        self.finishing = false;
         self.segments += 1;
         debug!("segment {} begins at picture {}", self.segments, self.sent);
         if self.extradata() == self.extradata {

@@ -31,6 +31,7 @@ pub struct Input {
     backlog: VecDeque<Coded>,
     /// What was read so far: the proof that the file is whole.
     video_packets: u64,
+    last_byte: i64,
     last_end_us: i64,
     /// Reading stops here; `Some` also says that how much was read proves nothing.
     part_end_us: Option<i64>,
@@ -39,7 +40,8 @@ pub struct Input {
 impl Input {
     /// Opens a file, an address, or `-` for y4m on standard input.
     pub fn open(source: &str) -> Result<Input> {
-        let fail = |error: ffmpeg::Error| Error::new(source, error.to_string(), open_remedy(source, error));
+        let name = if source == "-" { "standard input" } else { source };
+        let fail = |error: ffmpeg::Error| Error::new(name, error.to_string(), open_remedy(source, error));
         let context = match source {
             "-" => open_y4m_pipe(),
             _ => format::input(source),
@@ -48,15 +50,15 @@ impl Input {
         let video = context
             .streams()
             .best(media::Type::Video)
-            .ok_or_else(|| Error::new(source, "has no video stream", "name a file with pictures in it"))?
+            .ok_or_else(|| Error::new(name, "has no video stream", "name a file with pictures in it"))?
             .index();
-        let name = if source == "-" { "standard input".to_owned() } else { source.to_owned() };
         Ok(Input {
             context,
-            name,
+            name: name.to_owned(),
             video,
             backlog: VecDeque::new(),
             video_packets: 0,
+            last_byte: 0,
             last_end_us: 0,
             part_end_us: None,
         })
@@ -154,6 +156,7 @@ impl Input {
             Ok(()) => {
                 let (stream, time_base) = (packet.stream(), self.stream(packet.stream()).time_base());
                 self.video_packets += u64::from(stream == self.video);
+                self.last_byte = packet.position() as i64 + packet.size() as i64;
                 let us = |ticks: i64| ticks.rescale(time_base, Rational(1, 1_000_000));
                 if let Some(time) = packet.pts().or(packet.dts()) {
                     self.last_end_us = self.last_end_us.max(us(time + packet.duration()));
@@ -191,13 +194,25 @@ impl Input {
             let found = self.video_packets;
             return Err(self.damaged(&format!("ends after {found} of {announced} pictures")));
         }
+        // SAFETY: the context is alive, and pb is null for demuxers that open files themselves. Seeking by 0 from
+        // where it is (SEEK_CUR) only tells that.
+        let position =
+            unsafe { (*self.context.as_ptr()).pb.as_mut().map_or(0, |pb| ffi::avio_seek(pb, 0, 1)) };
+        // y4m announces nothing, but a picture that was begun is bytes too many. `FRAME` may be before or after a
+        // packet's position.
+        const FRAME_HEADERS_BYTES: i64 = 2 * "FRAME\n".len() as i64;
+        if self.context.format().name() == "yuv4mpegpipe" && position - self.last_byte > FRAME_HEADERS_BYTES {
+            return Err(self.damaged("its last picture is cut short"));
+        }
         // SAFETY: the context is alive.
         let context = unsafe { &*self.context.as_ptr() };
         let from_header =
             context.duration_estimation_method == ffi::AVDurationEstimationMethod::AVFMT_DURATION_FROM_STREAM;
         let duration_us = context.duration;
-        let read_us = self.last_end_us - self.start_us();
-        if from_header && self.video_packets > 0 && duration_us - read_us > TOLERANCE_US {
+        // Headers count from 0, however late the first picture is.
+        let read_us = self.last_end_us - self.start_us().min(0);
+        // A pipe has no length, which FFmpeg writes as the smallest number there is.
+        if from_header && self.video_packets > 0 && duration_us.saturating_sub(read_us) > TOLERANCE_US {
             let (read, whole) = (read_us as f64 / 1e6, duration_us as f64 / 1e6);
             return Err(self.damaged(&format!("ends after {read:.3} of {whole:.3} s")));
         }
@@ -212,9 +227,7 @@ impl Input {
 fn open_remedy(source: &str, error: ffmpeg::Error) -> &'static str {
     match error {
         ffmpeg::Error::Other { errno: ffmpeg::error::ENOENT } => "check the name",
-        ffmpeg::Error::InvalidData if source == "-" => {
-            "pipe y4m into it, e.g. with ffmpeg -f yuv4mpegpipe -strict -1 -"
-        }
+        _ if source == "-" => "pipe y4m into it, e.g. with ffmpeg -f yuv4mpegpipe -strict -1 -",
         ffmpeg::Error::InvalidData if Path::new(source).exists() => {
             "it is no media file, or is cut off before its index: get a whole copy"
         }

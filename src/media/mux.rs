@@ -225,6 +225,7 @@ impl Muxer {
             let raw = added.as_mut_ptr();
             (*raw).disposition = (*stream.as_ptr()).disposition;
             (*raw).sample_aspect_ratio = encoder.sample_aspect().into();
+            copy_side_data(stream.as_ptr(), raw);
         }
         Ok(added.index())
     }
@@ -263,6 +264,7 @@ impl Muxer {
             let raw = added.as_mut_ptr();
             (*(*raw).codecpar).codec_tag = 0;
             (*raw).disposition = (*stream.as_ptr()).disposition;
+            copy_side_data(stream.as_ptr(), raw);
         }
         Ok(Some(added.index()))
     }
@@ -429,6 +431,28 @@ impl Drop for Muxer {
     }
 }
 
+/// What a container says of a whole stream: rotation, stereo, spherical projection, mastering display, loudness. How
+/// the source was coded (buffer sizes, Dolby Vision's layers) does not hold for what we code.
+///
+/// # Safety
+/// Both streams are alive.
+unsafe fn copy_side_data(from: *const ffi::AVStream, to: *mut ffi::AVStream) {
+    use ffi::AVPacketSideDataType::{AV_PKT_DATA_CPB_PROPERTIES, AV_PKT_DATA_DOVI_CONF};
+    // SAFETY: the caller's streams are alive, `side_data` has `nb_side_data` entries of `size` bytes each, and the
+    // new entry is allocated with as many.
+    unsafe {
+        for i in 0..usize::try_from((*from).nb_side_data).unwrap_or(0) {
+            let entry = &*(*from).side_data.add(i);
+            if matches!(entry.type_, AV_PKT_DATA_CPB_PROPERTIES | AV_PKT_DATA_DOVI_CONF) {
+                continue;
+            }
+            let copy = ffi::av_stream_new_side_data(to, entry.type_, entry.size);
+            assert!(!copy.is_null(), "no memory for a stream's side data");
+            copy.copy_from_nonoverlapping(entry.data, entry.size);
+        }
+    }
+}
+
 fn open_output(output: &Output, path: &str) -> std::result::Result<format::context::Output, ffmpeg::Error> {
     let url = c_string(path);
     let mut context = std::ptr::null_mut();
@@ -441,6 +465,8 @@ fn open_output(output: &Output, path: &str) -> std::result::Result<format::conte
         let raw = &mut *wrapped.as_mut_ptr();
         // y4m above 8 bits and other widely read extensions.
         raw.strict_std_compliance = ffi::FF_COMPLIANCE_UNOFFICIAL;
+        // No numbers by chance (Matroska's UIDs): the same input gives the same file.
+        raw.flags |= ffi::AVFMT_FLAG_BITEXACT;
         if output.container.flags & ffi::AVFMT_NOFILE == 0 {
             check(ffi::avio_open(&mut raw.pb, url.as_ptr(), ffi::AVIO_FLAG_WRITE))?;
         }

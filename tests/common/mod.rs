@@ -1,6 +1,8 @@
-//! Golden files, and models with weights by chance.
+//! Golden files, models with weights by chance, and in [`program`] the program as a user runs it.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
+
+pub mod program;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -109,8 +111,14 @@ pub struct Shape {
     pub blocks: usize,
 }
 
-/// Weights by chance, as large as He's initialisation makes them, so that no signal vanishes or explodes.
+/// See [`random_weights`].
 pub fn random_model(shape: &Shape, random: &mut Random) -> Model {
+    Model::parse("random", &random_weights(shape, random)).unwrap()
+}
+
+/// A weights file by chance, its values as large as He's initialisation makes them, so that no signal vanishes or
+/// explodes.
+pub fn random_weights(shape: &Shape, random: &mut Random) -> Vec<u8> {
     let [input, c, m, e, r, q] = shape.channels;
     let mut convs = vec![
         ("conv_1".to_owned(), c, input, 3),
@@ -154,5 +162,5 @@ pub fn random_model(shape: &Shape, random: &mut Random) -> Model {
     let views = tensors.iter().map(|(name, (shape, data))| {
         (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data).unwrap())
     });
-    Model::parse("random", &safetensors::serialize(views, None).unwrap()).unwrap()
+    safetensors::serialize(views, None).unwrap()
 }

@@ -1,0 +1,271 @@
+//! The program run as a user runs it, in a folder of its own, beside the `ffmpeg` and `ffprobe` commands that make
+//! its clips and read its files back.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// A folder that goes away with the test. Commands run in it and name files without a path.
+pub struct Folder(tempfile::TempDir);
+
+/// How a command ended.
+pub struct Ran {
+    /// `None` if a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Ran {
+    fn of(output: Output) -> Ran {
+        let stderr = String::from_utf8(output.stderr).expect("messages are UTF-8");
+        Ran { code: output.status.code(), stdout: output.stdout, stderr }
+    }
+
+    /// Standard output as text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).expect("text is UTF-8")
+    }
+}
+
+impl Folder {
+    pub fn new() -> Folder {
+        Folder(tempfile::tempdir().expect("a temporary folder can be made"))
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Names of what is in it, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.0.path()).expect("the folder is ours");
+        let name =
+            |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        let mut names: Vec<_> = entries.map(name).collect();
+        names.sort();
+        names
+    }
+
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), bytes).expect("the folder is ours");
+    }
+
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    /// A command with `line`'s words as its arguments.
+    fn command(&self, program: impl AsRef<OsStr>, line: &str) -> Command {
+        let mut command = Command::new(program);
+        command.args(line.split_whitespace()).current_dir(self.0.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// `hasn` with these words, to be started.
+    pub fn hasn_command(&self, line: &str) -> Command {
+        self.command(env!("CARGO_BIN_EXE_hasn"), line)
+    }
+
+    /// Runs `hasn` to its end.
+    pub fn hasn(&self, line: &str) -> Ran {
+        Ran::of(self.hasn_command(line).output().expect("hasn starts"))
+    }
+
+    /// Runs `hasn upscale`, which has to succeed.
+    pub fn upscale(&self, line: &str) -> Ran {
+        let ran = self.hasn(&format!("upscale {line}"));
+        assert_eq!(ran.code, Some(0), "hasn upscale {line}\n{}", ran.stderr);
+        ran
+    }
+
+    /// Runs `ffmpeg`, which has to succeed without a word; `-` in the line writes to what is returned.
+    pub fn ffmpeg(&self, line: &str) -> Vec<u8> {
+        self.ffmpeg_fed(line, Stdio::null())
+    }
+
+    /// The same, with something on standard input.
+    pub fn ffmpeg_fed(&self, line: &str, stdin: impl Into<Stdio>) -> Vec<u8> {
+        let line = format!("-v error -xerror -y {line}");
+        let mut command = self.command("ffmpeg", &line);
+        let output = command.stdin(stdin).output().expect("the ffmpeg command is installed");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "ffmpeg {line}\n{said}");
+        output.stdout
+    }
+
+    fn ffprobe<T: DeserializeOwned>(&self, line: &str, name: &str) -> T {
+        let mut command = self.command("ffprobe", &format!("-v error -of json {line} {name}"));
+        let output = command.output().expect("the ffprobe command is installed");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ffprobe {line} {name}\n{said}");
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("ffprobe {line} {name}: {e}"))
+    }
+
+    /// Streams, packets and chapters of a file.
+    pub fn probe(&self, name: &str) -> Probe {
+        let shown = "-show_streams -show_chapters -show_packets -show_data_hash sha256 -show_format";
+        self.ffprobe(shown, name)
+    }
+
+    /// Every decoded picture of the file's video.
+    pub fn pictures(&self, name: &str) -> Vec<PictureSeen> {
+        #[derive(Deserialize)]
+        struct Frames {
+            frames: Vec<PictureSeen>,
+        }
+        self.ffprobe::<Frames>("-select_streams v:0 -show_frames", name).frames
+    }
+
+    /// MD5 of every decoded picture in this pixel format: two lists are equal when all samples are.
+    pub fn picture_hashes(&self, name: &str, pix_fmt: &str) -> Vec<String> {
+        let line = format!("-i {name} -map 0:v:0 -fps_mode passthrough -pix_fmt {pix_fmt} -f framemd5 -");
+        let text = String::from_utf8(self.ffmpeg(&line)).unwrap();
+        let hash = |line: &str| line.rsplit(',').next().unwrap().trim().to_owned();
+        text.lines().filter(|line| !line.starts_with('#')).map(hash).collect()
+    }
+
+    /// Decodes every stream; a single word of complaint is a failure.
+    pub fn assert_decodes(&self, name: &str) {
+        self.ffmpeg(&format!("-i {name} -map 0:v -map 0:a? -f null -"));
+    }
+}
+
+/// Absolute paths of files that are part of the project.
+pub fn project_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// Waits for `condition` to give something, for a minute at most.
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What `ffprobe` says of a file.
+#[derive(Deserialize, Debug)]
+pub struct Probe {
+    pub streams: Vec<Stream>,
+    /// Of all streams, in the order of the file.
+    #[serde(default)]
+    pub packets: Vec<Packet>,
+    #[serde(default)]
+    pub chapters: Vec<Chapter>,
+    pub format: Container,
+}
+
+impl Probe {
+    /// Of one stream, in the order of the file.
+    pub fn packets_of(&self, stream: usize) -> Vec<&Packet> {
+        self.packets.iter().filter(|packet| packet.stream_index == stream).collect()
+    }
+
+    /// The first video stream that is no picture attached.
+    pub fn video(&self) -> &Stream {
+        self.streams.iter().find(|stream| stream.codec_type == "video").expect("a video stream")
+    }
+
+    /// pts of the video's packets in the order they are shown.
+    pub fn video_pts(&self) -> Vec<i64> {
+        let packets = self.packets_of(self.video().index);
+        let mut times: Vec<_> = packets.iter().map(|packet| packet.pts.expect("a pts")).collect();
+        times.sort_unstable();
+        times
+    }
+
+    /// [`Probe::video_pts`] in seconds.
+    pub fn video_seconds(&self) -> Vec<f64> {
+        let tick = self.video().tick();
+        self.video_pts().iter().map(|&pts| pts as f64 * tick).collect()
+    }
+}
+
+#[derive(Deserialize, Debug, Clone, PartialEq, Default)]
+#[serde(default)]
+pub struct Stream {
+    pub index: usize,
+    pub codec_type: String,
+    pub codec_name: String,
+    pub pix_fmt: String,
+    pub width: usize,
+    pub height: usize,
+    pub sample_aspect_ratio: String,
+    pub color_range: String,
+    pub color_space: String,
+    pub color_transfer: String,
+    pub color_primaries: String,
+    pub time_base: String,
+    pub start_pts: i64,
+    /// 0 where the container does not know it of a stream.
+    pub duration_ts: i64,
+    pub disposition: std::collections::BTreeMap<String, u8>,
+    pub tags: std::collections::BTreeMap<String, String>,
+    pub extradata_hash: String,
+    pub side_data_list: Vec<serde_json::Value>,
+}
+
+impl Stream {
+    /// Seconds of a tick of its time base.
+    pub fn tick(&self) -> f64 {
+        let (num, den) = self.time_base.split_once('/').expect("a fraction");
+        num.parse::<f64>().unwrap() / den.parse::<f64>().unwrap()
+    }
+
+    /// Tags that people write.
+    pub fn title_and_language(&self) -> [Option<&str>; 2] {
+        ["title", "language"].map(|key| self.tags.get(key).map(String::as_str))
+    }
+}
+
+#[derive(Deserialize, Debug, Clone, PartialEq)]
+pub struct Packet {
+    pub stream_index: usize,
+    pub pts: Option<i64>,
+    pub dts: Option<i64>,
+    pub duration: Option<i64>,
+    pub flags: String,
+    #[serde(default)]
+    pub data_hash: String,
+}
+
+impl Packet {
+    pub fn is_key(&self) -> bool {
+        self.flags.starts_with('K')
+    }
+}
+
+#[derive(Deserialize, Debug, Clone, PartialEq)]
+pub struct Chapter {
+    pub start_time: String,
+    pub end_time: String,
+    #[serde(default)]
+    pub tags: std::collections::BTreeMap<String, String>,
+}
+
+#[derive(Deserialize, Debug, Clone, PartialEq)]
+pub struct Container {
+    pub format_name: String,
+    #[serde(default)]
+    pub tags: std::collections::BTreeMap<String, String>,
+}
+
+/// A decoded picture.
+#[derive(Deserialize, Debug, Clone, PartialEq)]
+pub struct PictureSeen {
+    pub pts: Option<i64>,
+    pub pkt_duration: Option<i64>,
+    pub key_frame: u8,
+    pub pix_fmt: String,
+    pub width: usize,
+    pub height: usize,
+}
