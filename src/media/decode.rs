@@ -253,10 +253,13 @@ impl Decoder {
         let pts = told.filter(|&pts| self.last_pts.is_none_or(|last| pts > last)).unwrap_or(next);
         if told != Some(pts) {
             self.repaired += 1;
-            warn!(
-                "{}: a picture has time {told:?}, which does not follow {:?}; it is given {pts}",
-                self.source, self.last_pts
-            );
+            // One line tells, the report counts.
+            if self.repaired == 1 {
+                let (source, last) = (&self.source, self.last_pts);
+                warn!(
+                    "{source}: a picture has time {told:?}, which does not follow {last:?}; it is given {pts}"
+                );
+            }
         }
         let duration = self.durations.remove(&pts).unwrap_or(self.usual_duration);
         // Times that no picture came out with are of no further use.

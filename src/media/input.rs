@@ -16,6 +16,8 @@ pub struct VideoInfo {
     pub time_base: Rational,
     /// Average, or the container's guess; 25 where nobody knows.
     pub frame_rate: Rational,
+    /// Whether the container takes the rate for constant.
+    pub is_constant: bool,
     /// Width of a sample over its height; 1 where nobody knows.
     pub sample_aspect: Rational,
     /// How many pictures there will be, for a progress bar; 0 where nobody knows.
@@ -74,6 +76,7 @@ impl Input {
         let stream = self.stream(self.video);
         let time_base = stream.time_base();
         let known = |rate: &Rational| rate.numerator() > 0 && rate.denominator() > 0;
+        let is_constant = known(&stream.rate()) && stream.rate() == stream.avg_frame_rate();
         let frame_rate =
             [stream.avg_frame_rate(), stream.rate()].into_iter().find(known).unwrap_or(Rational(25, 1));
         // SAFETY: stream and context are alive; without a frame the container's and the codec's word is taken.
@@ -92,7 +95,7 @@ impl Input {
             }
             frames => frames.max(0) as u64,
         };
-        VideoInfo { time_base, frame_rate, sample_aspect, pictures_expected }
+        VideoInfo { time_base, frame_rate, is_constant, sample_aspect, pictures_expected }
     }
 
     /// Index of the stream to upscale.

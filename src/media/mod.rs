@@ -11,6 +11,7 @@ mod input;
 mod mux;
 mod spill;
 mod still;
+mod target;
 
 use std::ffi::{CStr, CString};
 
@@ -20,13 +21,14 @@ use ffmpeg_next::ffi;
 use crate::picture::TimeBase;
 
 pub use decode::{Decoder, PictureReader, Trim};
-pub use encode::{Encoder, EncoderSpec, Target};
+pub use encode::Encoder;
 pub use format::format_by_name;
 pub use frame::PicturePool;
 pub use input::{Input, VideoInfo};
 pub use mux::{Muxer, Output};
 pub use spill::CopyQueue;
 pub use still::StillWriter;
+pub use target::{EncoderSpec, Target};
 
 /// Pictures from one cut to the next. Encoders are closed and opened again at cuts, which depend on the
 /// input alone: a run that goes on after a crash then writes the same packets as an undisturbed one.

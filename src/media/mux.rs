@@ -88,10 +88,20 @@ impl Output {
         self.container.flags & ffi::AVFMT_GLOBALHEADER != 0
     }
 
+    /// The MP4 family: a length there is from one decoding time to the next.
+    pub(super) fn has_lengths_by_coding(&self) -> bool {
+        matches!(self.container(), "mp4" | "mov" | "ipod" | "3gp" | "3g2" | "psp" | "ismv" | "f4v")
+    }
+
+    /// AVI, MXF and y4m count pictures instead of telling times.
+    fn has_times(&self) -> bool {
+        !matches!(self.container(), "avi" | "mxf" | "mxf_opatom" | "gxf" | "yuv4mpegpipe")
+    }
+
     /// FFmpeg's answer whether the container holds a codec: 1 yes, 0 no, below 0 not known.
     fn query(&self, id: codec::Id) -> i32 {
         // SAFETY: the container is static.
-        unsafe { ffi::avformat_query_codec(self.container, id.into(), ffi::FF_COMPLIANCE_UNOFFICIAL) }
+        unsafe { ffi::avformat_query_codec(self.container, id.into(), ffi::FF_COMPLIANCE_EXPERIMENTAL) }
     }
 
     pub(super) fn takes(&self, id: codec::Id) -> bool {
@@ -216,9 +226,11 @@ impl Muxer {
     fn add_encoded(&mut self, stream: &ffmpeg::Stream, encoder: &Encoder) -> Result<usize> {
         let failed =
             |e: ffmpeg::Error| Error::new(&self.output.name, e.to_string(), "choose another container");
+        let rate = encoder.video().frame_rate;
+        let time_base = if self.output.has_times() { stream.time_base() } else { rate.invert() };
         let mut added = self.context.add_stream_with(encoder.context()).map_err(failed)?;
-        added.set_time_base(stream.time_base());
-        added.set_avg_frame_rate(encoder.video().frame_rate);
+        added.set_time_base(time_base);
+        added.set_avg_frame_rate(rate);
         added.set_metadata(stream.metadata().to_owned());
         // SAFETY: both streams are alive.
         unsafe {
@@ -431,21 +443,35 @@ impl Drop for Muxer {
     }
 }
 
-/// What a container says of a whole stream: rotation, stereo, spherical projection, mastering display, loudness. How
-/// the source was coded (buffer sizes, Dolby Vision's layers) does not hold for what we code.
+/// What a container says of a whole stream: rotation, stereo, spherical projection, mastering display,
+/// loudness. How the source was coded (buffer sizes, Dolby Vision's layers) does not hold for what we code.
 ///
 /// # Safety
 /// Both streams are alive.
 unsafe fn copy_side_data(from: *const ffi::AVStream, to: *mut ffi::AVStream) {
     use ffi::AVPacketSideDataType::{AV_PKT_DATA_CPB_PROPERTIES, AV_PKT_DATA_DOVI_CONF};
-    // SAFETY: the caller's streams are alive, `side_data` has `nb_side_data` entries of `size` bytes each, and the
-    // new entry is allocated with as many.
+    // SAFETY: the caller's streams are alive, the list has as many entries of `size` bytes each, and the new
+    // entry is allocated with as many.
     unsafe {
-        for i in 0..usize::try_from((*from).nb_side_data).unwrap_or(0) {
-            let entry = &*(*from).side_data.add(i);
+        #[cfg(ffmpeg_6_1)]
+        let (list, count) = ((*(*from).codecpar).coded_side_data, (*(*from).codecpar).nb_coded_side_data);
+        #[cfg(not(ffmpeg_6_1))]
+        let (list, count) = ((*from).side_data, (*from).nb_side_data);
+        for i in 0..usize::try_from(count).unwrap_or(0) {
+            let entry = &*list.add(i);
             if matches!(entry.type_, AV_PKT_DATA_CPB_PROPERTIES | AV_PKT_DATA_DOVI_CONF) {
                 continue;
             }
+            #[cfg(ffmpeg_6_1)]
+            let copy = {
+                let (list, count) = (
+                    &raw mut (*(*to).codecpar).coded_side_data,
+                    &raw mut (*(*to).codecpar).nb_coded_side_data,
+                );
+                let new = ffi::av_packet_side_data_new(list, count, entry.type_, entry.size, 0);
+                if new.is_null() { std::ptr::null_mut() } else { (*new).data }
+            };
+            #[cfg(not(ffmpeg_6_1))]
             let copy = ffi::av_stream_new_side_data(to, entry.type_, entry.size);
             assert!(!copy.is_null(), "no memory for a stream's side data");
             copy.copy_from_nonoverlapping(entry.data, entry.size);
@@ -463,8 +489,8 @@ fn open_output(output: &Output, path: &str) -> std::result::Result<format::conte
         check(ffi::avformat_alloc_output_context2(&mut context, output.container, null, url.as_ptr()))?;
         let mut wrapped = format::context::Output::wrap(context);
         let raw = &mut *wrapped.as_mut_ptr();
-        // y4m above 8 bits and other widely read extensions.
-        raw.strict_std_compliance = ffi::FF_COMPLIANCE_UNOFFICIAL;
+        // y4m above 8 bits, FLAC in MP4 and other widely read extensions.
+        raw.strict_std_compliance = ffi::FF_COMPLIANCE_EXPERIMENTAL;
         // No numbers by chance (Matroska's UIDs): the same input gives the same file.
         raw.flags |= ffi::AVFMT_FLAG_BITEXACT;
         if output.container.flags & ffi::AVFMT_NOFILE == 0 {

@@ -5,10 +5,11 @@ use std::fs;
 use ffmpeg_next::{self as ffmpeg, Rational};
 
 use super::PicturePool;
-use super::encode::{EncoderSpec, Target, dress, open_context};
+use super::encode::dress;
 use super::frame::FrameBuffer;
 use super::input::VideoInfo;
 use super::mux::Output;
+use super::target::{EncoderSpec, Target, open_context};
 use crate::error::{Error, Result};
 use crate::picture::{Geometry, Memory, Picture};
 
@@ -43,6 +44,7 @@ impl StillWriter {
         let video = VideoInfo {
             time_base: rate.invert(),
             frame_rate: rate,
+            is_constant: true,
             sample_aspect: square,
             pictures_expected: 1,
         };
