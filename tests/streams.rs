@@ -63,11 +63,12 @@ fn every_picture_keeps_its_time() {
 #[test]
 fn the_last_picture_stays_as_long_as_it_did() {
     let folder = Folder::new();
-    // The last of three stays for a second; without B-frames the container itself knows every length.
+    // The last of three stays for a second: it is cut off before a fourth one that comes late.
     folder.ffmpeg(&format!(
-        "{SMALL} -frames:v 3 -vf setpts='if(eq(N\\,2)\\,2\\,N)/25/TB' -fps_mode vfr -bf 0 -video_track_timescale 12800 \
-         -bsf:v setts=duration='if(eq(N\\,2)\\,12800\\,512)' in.mp4"
+        "{SMALL} -frames:v 4 -vf setpts='if(eq(N\\,3)\\,27\\,N)/25/TB' -fps_mode vfr -bf 0 \
+         -video_track_timescale 12800 four.mp4"
     ));
+    folder.ffmpeg("-i four.mp4 -c copy -frames:v 3 in.mp4");
     folder.upscale("in.mp4 out.mp4 --model none");
     assert_eq!(folder.probe("in.mp4").video().duration_ts, 2 * 512 + 12800);
     assert_times(&folder, "in.mp4", "out.mp4");
@@ -242,7 +243,12 @@ fn a_clip_is_cut_out_to_the_picture() {
 fn a_film_held_upright_stays_upright() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{SMALL} -frames:v 5 -c:v libx264 level.mp4"));
-    folder.ffmpeg("-i level.mp4 -c copy -metadata:s:v rotate=90 in.mp4");
+    let mut file = std::fs::read(folder.path("level.mp4")).unwrap();
+    // The matrix of the first track header, in 16.16 and 2.30 fixed point (ISO 14496-12, 8.3.2): a quarter turn.
+    let matrix = file.windows(4).position(|word| word == b"tkhd").unwrap() + 4 + 40;
+    let quarter_turn = [0, 1 << 16, 0, -(1 << 16), 0, 0, 32 << 16, 0, 1 << 30];
+    file[matrix..][..36].copy_from_slice(&quarter_turn.map(i32::to_be_bytes).concat());
+    std::fs::write(folder.path("in.mp4"), file).unwrap();
     folder.upscale("in.mp4 out.mp4 --model none");
     let rotation = |name: &str| folder.probe(name).video().side_data_list.clone();
     assert_eq!(rotation("in.mp4").len(), 1);
