@@ -254,6 +254,8 @@ pub struct Chapter {
 
 #[derive(Deserialize, Debug, Clone, PartialEq)]
 pub struct Container {
+    /// Seconds, as text.
+    pub start_time: String,
     pub format_name: String,
     #[serde(default)]
     pub tags: std::collections::BTreeMap<String, String>,
