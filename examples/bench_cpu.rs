@@ -40,6 +40,10 @@ fn main() -> hasn::Result<()> {
     });
     println!("{} {width}x{height}, one thread, median of {runs}", model.name);
     println!("reference      {reference_ms:8.1} ms");
-    println!("cpu ({:7})  {cpu_ms:8.1} ms  {:.1} times as fast", level.name(), reference_ms / cpu_ms);
+    println!(
+        "{:14} {cpu_ms:8.1} ms  {:.1} times as fast",
+        format!("cpu {}", level.name()),
+        reference_ms / cpu_ms
+    );
     Ok(())
 }

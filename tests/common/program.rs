@@ -254,7 +254,8 @@ pub struct Chapter {
 
 #[derive(Deserialize, Debug, Clone, PartialEq)]
 pub struct Container {
-    /// Seconds, as text.
+    /// Seconds, as text; empty where the container has none.
+    #[serde(default)]
     pub start_time: String,
     pub format_name: String,
     #[serde(default)]
