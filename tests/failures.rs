@@ -6,7 +6,7 @@ use std::fs::OpenOptions;
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 
-use common::program::{Folder, Ran, wait_for};
+use common::program::{Folder, Ran, say_skipped, wait_for};
 
 const TEST_PICTURES: &str = "-f lavfi -i testsrc2=s=64x48:r=25";
 const SINE: &str = "-f lavfi -i sine=r=48000";
@@ -164,7 +164,7 @@ fn a_full_disk_is_told_and_leaves_no_file() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{TEST_PICTURES} -frames:v 60 -c:v libx264 in.mkv"));
     let Some(disk) = SmallDisk::mount(&folder) else {
-        println!("NOT CHECKED: a full disk, for this user may not mount a small one");
+        say_skipped("a full disk, for this user may not mount a small one");
         return;
     };
     for name in ["out.mkv", "out.mp4", "out.ts"] {
