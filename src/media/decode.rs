@@ -248,7 +248,7 @@ impl Decoder {
 
     /// (pts, duration), made up from the picture before where the source has none or goes back.
     fn time(&mut self, frame: &Frame) -> (i64, i64) {
-        let next = self.last_pts.map_or(0, |last| last + self.usual_duration);
+        let next = self.last_pts.map_or(0, |last| last.saturating_add(self.usual_duration));
         let told = frame.timestamp();
         let pts = told.filter(|&pts| self.last_pts.is_none_or(|last| pts > last)).unwrap_or(next);
         if told != Some(pts) {

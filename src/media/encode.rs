@@ -141,7 +141,7 @@ impl Encoder {
             self.order_step = (time.pts - self.order[0]).max(1);
         }
         self.order.push_back(time.pts);
-        self.end = self.end.max(time.pts + time.duration);
+        self.end = self.end.max(time.pts.saturating_add(time.duration));
         self.sent += 1;
         self.context.send_frame(&frame).map_err(|e| self.failed(&time, e))
     }

@@ -162,7 +162,7 @@ impl Input {
                 self.last_byte = packet.position() as i64 + packet.size() as i64;
                 let us = |ticks: i64| ticks.rescale(time_base, Rational(1, 1_000_000));
                 if let Some(time) = packet.pts().or(packet.dts()) {
-                    self.last_end_us = self.last_end_us.max(us(time + packet.duration()));
+                    self.last_end_us = self.last_end_us.max(us(time.saturating_add(packet.duration())));
                 }
                 let past_end =
                     |end_us| stream == self.video && packet.dts().is_some_and(|dts| us(dts) >= end_us);
@@ -213,7 +213,7 @@ impl Input {
             context.duration_estimation_method == ffi::AVDurationEstimationMethod::AVFMT_DURATION_FROM_STREAM;
         let duration_us = context.duration;
         // Headers count from 0, however late the first picture is.
-        let read_us = self.last_end_us - self.start_us().min(0);
+        let read_us = self.last_end_us.saturating_sub(self.start_us().min(0));
         // A pipe has no length, which FFmpeg writes as the smallest number there is.
         if from_header && self.video_packets > 0 && duration_us.saturating_sub(read_us) > TOLERANCE_US {
             let (read, whole) = (read_us as f64 / 1e6, duration_us as f64 / 1e6);
