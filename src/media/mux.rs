@@ -37,8 +37,11 @@ impl Output {
             )
         })?;
         let partial = partial_path(&path);
-        if same_file(Path::new(input), &path) {
-            return Err(Error::new(name, "is the input itself", "give the output another name"));
+        for written in [&path, &partial] {
+            if same_file(Path::new(input), written) {
+                let problem = format!("{} is the input itself", written.display());
+                return Err(Error::new(name, problem, "give the output another name"));
+            }
         }
         if path.is_dir() {
             return Err(Error::new(name, "is a folder", "name a file in it"));
