@@ -241,8 +241,11 @@ fn an_interrupted_run_leaves_a_playable_part_and_says_how_to_go_on() {
             }
             let told = format!("interrupted after {pictures} pictures");
             assert!(stderr.contains(&told), "{stderr}\nis to say: {told}");
-            let reached =
-                stderr.split("--from ").nth(1).and_then(|rest| rest.split(' ').next()).expect("--from T");
+            let reached = stderr
+                .split("--from ")
+                .nth(1)
+                .and_then(|rest| rest.split_whitespace().next())
+                .expect("--from T");
             // Times of the command line count from where the file begins: its sound may begin before 0.
             let begin: f64 = source.format.start_time.parse().unwrap();
             let end = seconds[pictures - 1] + 0.04 - begin;
@@ -250,7 +253,19 @@ fn an_interrupted_run_leaves_a_playable_part_and_says_how_to_go_on() {
                 (reached.parse::<f64>().unwrap() - end).abs() < 2e-3,
                 "{reached} s told, {end} s in the file"
             );
-            std::fs::remove_file(folder.path(&partial)).unwrap();
+
+            // What is told to go on with is a command that does.
+            let command = stderr.trim().split("of its own: ").nth(1).expect("a command");
+            let some = reached.parse::<f64>().unwrap() + 0.4;
+            let mut shell = Command::new("sh");
+            let status =
+                shell.current_dir(folder.path("")).args(["-c", &format!("{command} --to {some}")]).status();
+            assert!(status.unwrap().success(), "{command}");
+            let rest = folder.picture_hashes(&format!("out.rest.{ending}"), "gray");
+            assert_eq!(rest.len(), 10, "{command}");
+            for left in [partial, format!("out.rest.{ending}")] {
+                std::fs::remove_file(folder.path(&left)).unwrap();
+            }
         }
     }
 }

@@ -46,6 +46,10 @@ struct Row {
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
+    if let Some(path) = args.picture.as_ref().filter(|path| [&args.reference, &args.distorted].contains(path))
+    {
+        return Err(Error::new(path, "is one of the inputs", "give the picture another name"));
+    }
     let mut reference = PictureReader::open(&args.reference, thread_count(None))?;
     let mut distorted = PictureReader::open(&args.distorted, thread_count(None))?;
     let (size, other) = (reference.geometry(), distorted.geometry());
@@ -75,10 +79,10 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
             }
         }
     };
+    print(&if args.json { as_json(&args, &quality) + "\n" } else { as_lines(&quality, count) })?;
     if let (Some(path), Some((_, original, picture))) = (&args.picture, worst) {
         write_side_by_side(path, original, picture)?;
     }
-    print(&if args.json { as_json(&args, &quality) + "\n" } else { as_lines(&quality, count) })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -112,16 +112,24 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     let shown = progress::show(args.progress, progress.clone(), expected, args.output == "-");
     let result = pipeline::run(job, &progress, &interrupt);
     drop(shown);
-    let (muxer, report) = result?;
+    let (muxer, report) = match result {
+        // The reader of a pipe was interrupted as well: that is no failure of its own.
+        Err(_) if interrupt.load(Ordering::Relaxed) && args.output == "-" => {
+            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+        }
+        result => result?,
+    };
 
     let partial = if report.interrupted { muxer.keep_partial() } else { muxer.publish().map(|()| None)? };
+    if report.interrupted {
+        tell_how_to_go_on(&args, &report, partial);
+    }
     // The film is there by now, whatever becomes of the report.
     if let Some(path) = &args.report {
         let full = FullReport { hasn: env!("CARGO_PKG_VERSION"), choice: &choice, run: &report };
         write_report(path, &full)?;
     }
     if report.interrupted {
-        tell_how_to_go_on(&choice, &report, partial);
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     }
     if args.progress != Show::None {
@@ -221,17 +229,43 @@ fn write_report(path: &Path, report: &FullReport) -> Result<()> {
     })
 }
 
-fn tell_how_to_go_on(choice: &Choice, report: &Report, partial: Option<PathBuf>) {
-    let Choice { input, output, .. } = choice;
-    let (pictures, reached) = (report.pictures.encoded, report.reached_s);
+fn tell_how_to_go_on(args: &Args, report: &Report, partial: Option<PathBuf>) {
+    let (pictures, reached_s) = (report.pictures.encoded, report.reached_s);
     match partial {
         None => eprintln!("hasn: interrupted after {pictures} pictures"),
         Some(partial) => eprintln!(
-            "hasn: interrupted after {pictures} pictures, at {reached:.3} s; {} is playable up to there; \
-             the rest, into a file of its own: hasn upscale --from {reached:.3} {input} {output}",
-            partial.display()
+            "hasn: interrupted after {pictures} pictures, at {reached_s:.3} s; {} is playable up to there; \
+             the rest, into a file of its own: {}",
+            partial.display(),
+            command_for_the_rest(std::env::args(), &args.output, reached_s)
         ),
     }
+}
+
+/// The command as it was typed, from where it got to, into another file.
+fn command_for_the_rest(typed: impl Iterator<Item = String>, output: &str, reached_s: f64) -> String {
+    let (stem, extension) = output.rsplit_once('.').unwrap_or((output, ""));
+    let rest = format!("{stem}.rest.{extension}");
+    let mut words: Vec<String> = Vec::new();
+    let mut typed = typed;
+    while let Some(word) = typed.next() {
+        match word.as_str() {
+            "--from" => drop(typed.next()),
+            _ if word.starts_with("--from=") => {}
+            _ if word == output => words.push(rest.clone()),
+            _ => words.push(word),
+        }
+    }
+    words.extend(["--from".to_owned(), format!("{reached_s:.6}")]);
+    words.iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
+}
+
+fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 fn tell_summary(choice: &Choice, report: &Report) {
@@ -273,6 +307,16 @@ fn parse_time(text: &str) -> std::result::Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_rest_is_the_same_command_from_there_on() {
+        let typed = ["hasn", "upscale", "my film.mkv", "out.mkv", "--from", "1", "--model", "none"];
+        assert_eq!(
+            command_for_the_rest(typed.map(str::to_owned).into_iter(), "out.mkv", 1.042_708),
+            "hasn upscale 'my film.mkv' out.rest.mkv --model none --from 1.042708"
+        );
+        assert_eq!(shell_word("it's"), r"'it'\''s'");
+    }
 
     #[test]
     fn times_are_read_as_people_write_them() {

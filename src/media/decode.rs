@@ -11,7 +11,6 @@ use super::format::{color_of, describe};
 use super::frame::borrow;
 use super::input::Input;
 use super::{Coded, check, is_again};
-use crate::color::Matrix;
 use crate::error::{Error, Result};
 use crate::picture::{Family, Format, Geometry, Picture, PictureTime};
 
@@ -27,7 +26,7 @@ pub struct Trim {
 impl Trim {
     /// Of times that count from the beginning of the file; `None` is the beginning or the end.
     pub fn new(input: &Input, from_s: Option<f64>, to_s: Option<f64>) -> Trim {
-        let us = |seconds: f64| input.start_us() + (seconds * 1e6).round() as i64;
+        let us = |seconds: f64| input.start_us().saturating_add((seconds * 1e6).round() as i64);
         Trim { from_us: from_s.map_or(i64::MIN, us), to_us: to_s.map_or(i64::MAX, us) }
     }
 
@@ -65,6 +64,7 @@ pub struct Decoder {
     /// Pictures outside of the wanted part.
     outside: u64,
     repaired: u64,
+    patched: u64,
 }
 
 impl Decoder {
@@ -97,15 +97,39 @@ impl Decoder {
             last_pts: None,
             outside: 0,
             repaired: 0,
+            patched: 0,
         };
         if !trim.is_whole() {
             input.expect_part(trim.to_us);
         }
-        if trim.from_us != i64::MIN {
-            input.seek(trim.from_us)?;
+        if trim.from_us == i64::MIN {
+            decoder.first = Some(decoder.find_first(input)?);
+            return Ok(decoder);
         }
-        decoder.first = Some(decoder.find_first(input)?);
-        Ok(decoder)
+        // Some containers seek to a place that cannot be decoded from: what comes out then begins too late.
+        for back_us in [0, 3_000_000, 30_000_000, i64::MAX] {
+            let target_us = trim.from_us.saturating_sub(back_us).max(input.start_us());
+            input.seek(target_us)?;
+            decoder.forget();
+            let found = decoder.find_first(input);
+            let us = |picture: &Picture| picture.time.pts.rescale(info.time_base, Rational(1, 1_000_000));
+            let picture_us = decoder.usual_duration.rescale(info.time_base, Rational(1, 1_000_000));
+            let begins_late = |picture: &Picture| us(picture) - trim.from_us >= picture_us;
+            let in_time = decoder.outside > 0 || found.as_ref().is_ok_and(|picture| !begins_late(picture));
+            if in_time || target_us == input.start_us() {
+                decoder.first = Some(found?);
+                return Ok(decoder);
+            }
+        }
+        unreachable!("the last attempt is from the start");
+    }
+
+    /// As it was before the first packet.
+    fn forget(&mut self) {
+        self.opened.flush();
+        self.durations.clear();
+        (self.ended, self.last_pts) = (false, None);
+        (self.next_index, self.outside, self.repaired, self.patched) = (0, 0, 0, 0);
     }
 
     fn find_first(&mut self, input: &mut Input) -> Result<Picture> {
@@ -144,6 +168,16 @@ impl Decoder {
     /// Pictures whose time was missing or went back and was made up.
     pub fn repaired(&self) -> u64 {
         self.repaired
+    }
+
+    /// Pictures that the decoder says it had to patch.
+    pub fn patched(&self) -> u64 {
+        self.patched
+    }
+
+    /// Whether all pictures came out.
+    pub fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// Gives the decoder a packet; [`Decoder::receive`] is to be called until it has no more.
@@ -207,6 +241,12 @@ impl Decoder {
             self.outside += 1;
             return Ok(None);
         }
+        if frame.has_decode_errors() || frame.is_corrupt() {
+            self.patched += 1;
+            if self.patched == 1 {
+                warn!("{}: the picture at {pts} is damaged and was patched by the decoder", self.source);
+            }
+        }
         // SAFETY: the frame was just filled by the decoder.
         let (pixel, upside_down) = unsafe {
             let raw = &*frame.as_ptr();
@@ -215,10 +255,12 @@ impl Decoder {
         let format = match describe(pixel) {
             Some(format) if !upside_down => format,
             known => {
-                let converter = match &mut self.converter {
+                let fits = self.converter.take().filter(|converter| converter.from == pixel);
+                let converter = match fits {
                     Some(converter) => converter,
-                    none => none.insert(Converter::new(pixel, known, &self.source)?),
+                    None => Converter::new(pixel, known, &self.source)?,
                 };
+                let converter = self.converter.insert(converter);
                 frame = converter.convert(&frame).map_err(|e| {
                     let index = self.next_index;
                     Error::new(
@@ -233,12 +275,9 @@ impl Decoder {
         };
         // SAFETY: as above.
         let raw = unsafe { &*frame.as_ptr() };
-        let color = color_of(raw, &format);
-        if self.next_index == 0
-            && format.family == Family::Ycbcr
-            && Matrix(raw.colorspace as u8) != color.matrix
-        {
-            info!("{}: no matrix is tagged; {:?} is taken for its size", self.source, color.matrix);
+        let (color, guessed) = color_of(raw, &format);
+        if self.next_index == 0 && guessed && format.family == Family::Ycbcr {
+            info!("{}: no matrix is tagged; {} is taken for its size", self.source, color.matrix.name());
         }
         let geometry = Geometry { width: raw.width as usize, height: raw.height as usize, format, color };
         let time = PictureTime { index: self.next_index, pts, duration, time_base: self.time_base.into() };

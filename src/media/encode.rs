@@ -138,7 +138,7 @@ impl Encoder {
         dress(&mut frame, &self.target.geometry, self.sample_aspect, pts, props.as_deref());
         self.times.insert(pts, time);
         if self.sent == 1 {
-            self.order_step = (time.pts - self.order[0]).max(1);
+            self.order_step = time.pts.saturating_sub(self.order[0]).max(1);
         }
         self.order.push_back(time.pts);
         self.end = self.end.max(time.pts.saturating_add(time.duration));
@@ -154,7 +154,7 @@ impl Encoder {
         if self.time_base == self.video.time_base {
             return time.pts;
         }
-        let nearest = (time.pts - self.first_pts).rescale(self.video.time_base, self.time_base);
+        let nearest = time.pts.saturating_sub(self.first_pts).rescale(self.video.time_base, self.time_base);
         self.last_coded_pts = nearest.max(self.last_coded_pts.saturating_add(1));
         self.last_coded_pts
     }
@@ -209,7 +209,7 @@ impl Encoder {
         let k = self.received as usize;
         self.received += 1;
         if k < delay {
-            self.order[0] - (delay - k) as i64 * self.order_step
+            self.order[0].saturating_sub(((delay - k) as i64).saturating_mul(self.order_step))
         } else {
             if k > delay {
                 self.order.pop_front();
@@ -221,8 +221,12 @@ impl Encoder {
     /// MP4 knows lengths in the order of coding only: the packet coded last stands for the picture shown last.
     fn coded_duration(&self, time: &PictureTime, dts: i64) -> i64 {
         let is_last = self.lengths_by_coding && self.finishing && self.received == self.sent;
-        let reordering = self.delay.unwrap_or(0) as i64 * self.order_step;
-        let to_end = if is_last && reordering > 0 { self.end - reordering - dts } else { 0 };
+        let reordering = (self.delay.unwrap_or(0) as i64).saturating_mul(self.order_step);
+        let to_end = if is_last && reordering > 0 {
+            self.end.saturating_sub(reordering).saturating_sub(dts)
+        } else {
+            0
+        };
         time.duration.max(to_end)
     }
 

@@ -51,6 +51,14 @@ pub(super) fn describe(pixel: AVPixelFormat) -> Option<Format> {
     if foreign || deep || count == 0 {
         return None;
     }
+    // In uyyvyy411 the distance between luma samples is not even: no step describes it.
+    let longest = |plane: u8| components[..count].iter().filter(|c| c.plane == plane).map(|c| c.step).max();
+    if components[..count]
+        .iter()
+        .any(|c| longest(c.plane).is_some_and(|step| c.step == 0 || step % c.step != 0))
+    {
+        return None;
+    }
     let alpha = has(ffi::AV_PIX_FMT_FLAG_ALPHA);
     let family = match count - usize::from(alpha) {
         1 => Family::Gray,
@@ -98,8 +106,8 @@ fn distance(format: &Format, source: &Format) -> u32 {
         + 2 * u32::from(is_full_range_name(format.name))
 }
 
-/// The colour tags of a decoded frame, guessed where there are none.
-pub(super) fn color_of(frame: &ffi::AVFrame, format: &Format) -> ColorSpec {
+/// The colour tags of a decoded frame, and whether its matrix is guessed, for there is none.
+pub(super) fn color_of(frame: &ffi::AVFrame, format: &Format) -> (ColorSpec, bool) {
     let untagged = frame.color_range == ffi::AVColorRange::AVCOL_RANGE_UNSPECIFIED;
     let range = if is_full_range_name(format.name)
         || frame.color_range == ffi::AVColorRange::AVCOL_RANGE_JPEG
@@ -109,12 +117,23 @@ pub(super) fn color_of(frame: &ffi::AVFrame, format: &Format) -> ColorSpec {
     } else {
         Range::Limited
     };
-    let matrix = match (format.family, Matrix(frame.colorspace as u8)) {
-        (Family::Rgb, _) => Matrix::IDENTITY,
-        (_, Matrix::UNSPECIFIED | Matrix::IDENTITY) => {
-            Matrix::guess(frame.width as usize, frame.height as usize)
-        }
-        (_, tagged) => tagged,
+    // Containers pass on whatever number they hold, also one that the enumeration has not.
+    let code = |tag: *const u32, end: u32| {
+        // SAFETY: the three enumerations are u32 in C, and `tag` points into a frame that is borrowed.
+        let code = unsafe { tag.read() };
+        if code < end { code as u8 } else { Matrix::UNSPECIFIED.0 }
+    };
+    let space = code((&raw const frame.colorspace).cast(), ffi::AVColorSpace::AVCOL_SPC_NB as u32);
+    let primaries =
+        code((&raw const frame.color_primaries).cast(), ffi::AVColorPrimaries::AVCOL_PRI_NB as u32);
+    let transfer =
+        code((&raw const frame.color_trc).cast(), ffi::AVColorTransferCharacteristic::AVCOL_TRC_NB as u32);
+    let untold = matches!(Matrix(space), Matrix::UNSPECIFIED | Matrix::IDENTITY);
+    let guessed = format.family != Family::Rgb && untold;
+    let matrix = match format.family {
+        Family::Rgb => Matrix::IDENTITY,
+        _ if untold => Matrix::guess(frame.width as usize, frame.height as usize),
+        _ => Matrix(space),
     };
     let chroma_location = match frame.chroma_location {
         ffi::AVChromaLocation::AVCHROMA_LOC_CENTER => ChromaLocation::Center,
@@ -124,13 +143,14 @@ pub(super) fn color_of(frame: &ffi::AVFrame, format: &Format) -> ColorSpec {
         ffi::AVChromaLocation::AVCHROMA_LOC_BOTTOM => ChromaLocation::Bottom,
         _ => ChromaLocation::Left,
     };
-    ColorSpec {
+    let color = ColorSpec {
         matrix,
-        primaries: Primaries(frame.color_primaries as u8),
-        transfer: Transfer(frame.color_trc as u8),
+        primaries: Primaries(primaries),
+        transfer: Transfer(transfer),
         range,
         chroma_location,
-    }
+    };
+    (color, guessed)
 }
 
 /// Colour tags in FFmpeg's types.
@@ -156,8 +176,8 @@ impl Tags {
             ChromaLocation::BottomLeft => AVCHROMA_LOC_BOTTOMLEFT,
             ChromaLocation::Bottom => AVCHROMA_LOC_BOTTOM,
         };
-        // SAFETY: these code points were read from the same three enumerations (`color_of`) or are
-        // constants of `color`, which H.273 and so FFmpeg define.
+        // SAFETY: these code points are members of the same three enumerations: `color_of` lets no other
+        // through, and the constants of `color` are H.273's, which FFmpeg has.
         let (space, primaries, transfer) = unsafe {
             (
                 std::mem::transmute::<u32, ffi::AVColorSpace>(u32::from(color.matrix.0)),
@@ -236,7 +256,7 @@ mod tests {
         assert_eq!((gbrp.family, gbrp.components[0].plane, gbrp.components[1].plane), (Family::Rgb, 2, 0));
         let ya8 = format_by_name("ya8").unwrap();
         assert_eq!((ya8.family, ya8.alpha, ya8.component_count()), (Family::Gray, true, 2));
-        for unknown in ["pal8", "monow", "bayer_rggb8", "cuda", "xyz12le", "no_such_format"] {
+        for unknown in ["pal8", "monow", "bayer_rggb8", "cuda", "xyz12le", "uyyvyy411", "no_such_format"] {
             assert_eq!(format_by_name(unknown), None, "{unknown}");
         }
     }

@@ -1,7 +1,6 @@
 //! AVFrames borrowed as pictures: decoded ones to be read, ones from a pool to be filled.
 
 use std::any::Any;
-use std::sync::Arc;
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video;
@@ -91,9 +90,8 @@ pub(super) fn borrow(mut frame: Video, geometry: Geometry, time: PictureTime) ->
 }
 
 /// Gives out frames to be filled; their buffers come back when the encoder has done with them.
-#[derive(Clone)]
 pub struct PicturePool {
-    pool: Arc<BufferPool>,
+    pool: BufferPool,
     geometry: Geometry,
 }
 
@@ -101,8 +99,6 @@ struct BufferPool(*mut ffi::AVBufferPool);
 
 // SAFETY: an AVBufferPool is documented as thread-safe.
 unsafe impl Send for BufferPool {}
-// SAFETY: as above.
-unsafe impl Sync for BufferPool {}
 
 impl Drop for BufferPool {
     fn drop(&mut self) {
@@ -127,7 +123,7 @@ impl PicturePool {
             // Encoders may read a vector past the last sample.
             ffi::av_buffer_pool_init(size as usize + ALIGNMENT as usize, None)
         };
-        PicturePool { pool: Arc::new(BufferPool(pool)), geometry }
+        PicturePool { pool: BufferPool(pool), geometry }
     }
 
     /// A picture whose samples are whatever they last were.

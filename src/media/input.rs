@@ -24,6 +24,9 @@ pub struct VideoInfo {
     pub pictures_expected: u64,
 }
 
+/// Sound may lie behind the pictures it belongs to by about a second: so much is read past the wanted part.
+const PAST_END_US: i64 = 2_000_000;
+
 /// An opened source.
 pub struct Input {
     context: format::context::Input,
@@ -121,6 +124,7 @@ impl Input {
 
     /// Goes to the last keyframe at or before `us`, or as near to it as the container can.
     pub(super) fn seek(&mut self, us: i64) -> Result<()> {
+        self.backlog.clear();
         self.context
             .seek(us, ..us)
             .or_else(|_| self.context.seek(us, ..))
@@ -129,8 +133,7 @@ impl Input {
 
     /// Says that only a part of the file is wanted, up to `end_us`.
     pub(super) fn expect_part(&mut self, end_us: i64) {
-        // Sound may lie behind the pictures it belongs to by about a second.
-        self.part_end_us = Some(end_us.saturating_add(2_000_000));
+        self.part_end_us = Some(end_us.saturating_add(PAST_END_US));
     }
 
     /// Whether packets of this stream are to be decoded.
@@ -155,7 +158,10 @@ impl Input {
     pub(super) fn read(&mut self) -> Result<Option<Coded>> {
         let mut packet = ffmpeg::Packet::empty();
         match packet.read(&mut self.context) {
-            Ok(()) if packet.is_corrupt() => Err(self.damaged("a packet is cut short")),
+            // A transport stream marks every lost cell so: that is the decoder's to judge.
+            Ok(()) if packet.is_corrupt() && self.context.format().name() != "mpegts" => {
+                Err(self.damaged("a packet is cut short"))
+            }
             Ok(()) => {
                 let (stream, time_base) = (packet.stream(), self.stream(packet.stream()).time_base());
                 self.video_packets += u64::from(stream == self.video);
@@ -189,14 +195,6 @@ impl Input {
     /// announced. A second is more than any muxer's rounding and less than anybody wants to lose.
     fn check_whole(&self) -> Result<()> {
         const TOLERANCE_US: i64 = 1_000_000;
-        if self.part_end_us.is_some() {
-            return Ok(());
-        }
-        let announced = self.stream(self.video).frames();
-        if announced > 0 && self.video_packets < announced as u64 {
-            let found = self.video_packets;
-            return Err(self.damaged(&format!("ends after {found} of {announced} pictures")));
-        }
         // SAFETY: the context is alive, and pb is null for demuxers that open files themselves. Seeking by 0 from
         // where it is (SEEK_CUR) only tells that.
         let position =
@@ -211,12 +209,27 @@ impl Input {
         let context = unsafe { &*self.context.as_ptr() };
         let from_header =
             context.duration_estimation_method == ffi::AVDurationEstimationMethod::AVFMT_DURATION_FROM_STREAM;
-        let duration_us = context.duration;
+        let announced = self.stream(self.video).frames().max(0) as u64;
+        let counted_short = self.part_end_us.is_none() && self.video_packets < announced;
+        // A count alone proves nothing where edit lists leave pictures out.
+        if counted_short && !self.context.format().name().contains("mp4") {
+            let found = self.video_packets;
+            return Err(self.damaged(&format!("ends after {found} of {announced} pictures")));
+        }
+        if !from_header || self.video_packets == 0 {
+            return Ok(());
+        }
+        let us = |seconds: f64| (seconds * 1e6) as i64;
         // Headers count from 0, however late the first picture is.
         let read_us = self.last_end_us.saturating_sub(self.start_us().min(0));
-        // A pipe has no length, which FFmpeg writes as the smallest number there is.
-        if from_header && self.video_packets > 0 && duration_us.saturating_sub(read_us) > TOLERANCE_US {
-            let (read, whole) = (read_us as f64 / 1e6, duration_us as f64 / 1e6);
+        let wanted_us = match self.part_end_us {
+            Some(end_us) => context.duration.min(end_us.saturating_sub(self.start_us()) - PAST_END_US),
+            None => context.duration,
+        };
+        let picture_us = us(1.0 / f64::from(self.video().frame_rate));
+        let tolerance_us = if counted_short { 3 * picture_us / 2 } else { TOLERANCE_US };
+        if wanted_us.saturating_sub(read_us) > tolerance_us {
+            let (read, whole) = (read_us as f64 / 1e6, context.duration as f64 / 1e6);
             return Err(self.damaged(&format!("ends after {read:.3} of {whole:.3} s")));
         }
         Ok(())

@@ -56,13 +56,9 @@ impl Coded {
     }
 }
 
-/// Prepares FFmpeg, before any thread is started; its own log lines are shown from `verbosity` 1 (warnings) or 2 (all) on.
+/// Prepares FFmpeg; its own log lines are shown from `verbosity` 1 (warnings) or 2 (all) on.
 pub fn init(verbosity: u8) {
     ffmpeg::init().expect("FFmpeg's registration never fails");
-    if verbosity == 0 {
-        // SVT-AV1 prints to stderr by itself and listens to this only. SAFETY: no other thread runs yet.
-        unsafe { std::env::set_var("SVT_LOG", "1") };
-    }
     ffmpeg::log::set_level(match verbosity {
         0 => ffmpeg::log::Level::Quiet,
         1 => ffmpeg::log::Level::Warning,

@@ -192,7 +192,7 @@ impl Muxer {
             constant_rate: output.is_y4m().then_some(encoder.video().frame_rate),
             first_pts: None,
             pictures: 0,
-            end_us: 0,
+            end_us: trim.from_us.max(input.start_us()),
             start_us: input.start_us(),
             left_out: Vec::new(),
             finished: false,
@@ -292,7 +292,7 @@ impl Muxer {
             let us = |time: i64| time.rescale(time_base, Rational(1, 1_000_000));
             let (start, end) =
                 (us(chapter.start()).max(self.trim.from_us), us(chapter.end()).min(self.trim.to_us));
-            if start >= end {
+            if start > end {
                 continue;
             }
             let title = chapter.metadata().get("title").unwrap_or_default().to_owned();
@@ -330,7 +330,7 @@ impl Muxer {
             self.check_picture(pts, time_base)?;
             self.end_us =
                 self.end_us.max((pts + packet.duration()).rescale(time_base, Rational(1, 1_000_000)));
-        } else if packet.size() == 0
+        } else if (packet.size() == 0 && packet.side_data().next().is_none())
             || time.is_some_and(|t| !self.trim.holds(t.rescale(time_base, Rational(1, 1_000_000))))
         {
             return Ok(());
@@ -370,15 +370,21 @@ impl Muxer {
         Ok(())
     }
 
-    /// Containers refuse a dts that does not rise; sources sometimes have one.
+    /// Containers refuse a dts that goes back, most of them also one that stays; sources have both. Where it
+    /// may stay (TrueHD's packets are shorter than Matroska's ticks, signs of subtitles begin together) it
+    /// does, or the stream would drift.
     fn keep_rising(&mut self, packet: &mut ffmpeg::Packet, index: usize) {
+        let stream = self.context.stream(index).expect("an added stream");
+        let may_stay = self.output.container.flags & ffi::AVFMT_TS_NONSTRICT != 0
+            || matches!(stream.parameters().medium(), media::Type::Subtitle | media::Type::Data);
         let last = &mut self.last_dts[index];
         if let (Some(dts), Some(before)) = (packet.dts(), *last)
-            && dts <= before
+            && (dts < before || (dts == before && !may_stay))
         {
+            let least = before + i64::from(!may_stay);
             debug!("stream {index}: dts {dts} does not follow {before} and is moved");
-            packet.set_dts(Some(before + 1));
-            packet.set_pts(packet.pts().map(|pts| pts.max(before + 1)));
+            packet.set_dts(Some(least));
+            packet.set_pts(packet.pts().map(|pts| pts.max(least)));
         }
         *last = packet.dts().or(*last);
     }

@@ -23,6 +23,7 @@ pub struct CopyQueue {
     limit: usize,
     file: Option<File>,
     file_end: u64,
+    in_file: usize,
 }
 
 enum Held {
@@ -43,7 +44,7 @@ impl Default for CopyQueue {
 
 impl CopyQueue {
     fn with_limit(limit: usize) -> CopyQueue {
-        CopyQueue { packets: VecDeque::new(), in_memory: 0, limit, file: None, file_end: 0 }
+        CopyQueue { packets: VecDeque::new(), in_memory: 0, limit, file: None, file_end: 0, in_file: 0 }
     }
 
     /// Takes a packet in.
@@ -73,6 +74,7 @@ impl CopyQueue {
         file.write_all_at(data, self.file_end)?;
         let (offset, size) = (self.file_end, data.len());
         self.file_end += size as u64;
+        self.in_file += 1;
         let shell = Coded { packet: with_payload(&packet.packet, &[]), ..packet };
         Ok(Held::File { shell, offset, size })
     }
@@ -95,6 +97,11 @@ impl CopyQueue {
                 file.read_exact_at(&mut data, offset).map_err(|e| {
                     Error::new("temporary file", format!("cannot be read back: {e}"), "check that disk")
                 })?;
+                self.in_file -= 1;
+                if self.in_file == 0 {
+                    // Nothing in it is needed any more: its space is used again.
+                    self.file_end = 0;
+                }
                 Ok(Some(Coded { packet: with_payload(&shell.packet, &data), ..shell }))
             }
         }

@@ -61,6 +61,7 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Mux
     let started = Instant::now();
     let source = input.name().to_owned();
     let failure = Failure::default();
+    let stop = Stop { asked: interrupt, stopped: AtomicBool::new(false) };
     let (to_decode, from_demux) = bounded(PACKETS_TO_DECODE);
     let (to_upscale, from_decode) = bounded(PICTURES_TO_UPSCALE);
     let (to_encode, from_upscale) = bounded(PICTURES_TO_ENCODE);
@@ -71,13 +72,13 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Mux
     let (decoder, encoder) = thread::scope(|scope| {
         let spawn = |stage: Stage| thread::Builder::new().name(stage.name().into());
         let clock = |stage: Stage| progress.clock(stage);
-        let failure = &failure;
+        let (failure, stop) = (&failure, &stop);
         let demux = spawn(Stage::Demux).spawn_scoped(scope, move || {
-            failure.note(stages::demux(input, to_decode, to_copy, interrupt, clock(Stage::Demux)));
+            failure.note(stages::demux(input, to_decode, to_copy, stop, clock(Stage::Demux)));
         });
         let decode = spawn(Stage::Decode).spawn_scoped(scope, move || {
             let clock = clock(Stage::Decode);
-            failure.note(stages::decode(decoder, from_demux, to_upscale, interrupt, clock))
+            failure.note(stages::decode(decoder, from_demux, to_upscale, stop, clock))
         });
         let upscale = spawn(Stage::Upscale).spawn_scoped(scope, move || {
             let io = stages::UpscaleIo { input: from_decode, output: to_encode, pool };
@@ -86,7 +87,7 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Mux
         let encode = spawn(Stage::Encode).spawn_scoped(scope, move || {
             failure.note(stages::encode(encoder, from_upscale, to_mux, clock(Stage::Encode)))
         });
-        failure.note(stages::mux(&mut muxer, from_encode, copies, interrupt, clock(Stage::Mux)));
+        failure.note(stages::mux(&mut muxer, from_encode, copies, stop, clock(Stage::Mux)));
         for handle in [demux, upscale] {
             join(handle);
         }
@@ -100,7 +101,7 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Mux
     muxer.finish()?;
     let pictures = Pictures::count(&decoder, &encoder);
     // An interrupted run leaves pictures behind in its queues.
-    let interrupted = interrupt.load(Ordering::Relaxed);
+    let interrupted = stop.has_stopped();
     if !interrupted && !pictures.add_up() {
         let problem = format!("pictures were lost on the way: {pictures:?}");
         return Err(Error::new(source, problem, "this is an error of hasn: please report it with the file"));
@@ -113,6 +114,27 @@ fn join<T>(handle: std::io::Result<thread::ScopedJoinHandle<'_, T>>) -> T {
     match handle.expect("the system starts a thread").join() {
         Ok(value) => value,
         Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// The user's wish to end, and whether it came before the end came by itself.
+struct Stop<'a> {
+    asked: &'a AtomicBool,
+    stopped: AtomicBool,
+}
+
+impl Stop<'_> {
+    /// Whether a stage that has more to do is to stop.
+    fn now(&self) -> bool {
+        let asked = self.asked.load(Ordering::Relaxed);
+        if asked {
+            self.stopped.store(true, Ordering::Relaxed);
+        }
+        asked
+    }
+
+    fn has_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Pictures {
     pub dropped: u64,
     /// Among the decoded: their time was missing or went back, and was made up.
     pub times_repaired: u64,
+    /// Among the decoded: damaged in the source, and patched by the decoder.
+    pub patched: u64,
 }
 
 /// Of one stage.
@@ -65,7 +67,14 @@ impl Pictures {
         // No stage makes or drops pictures in a file run.
         let (made, dropped) = (0, 0);
         let (decoded, encoded) = (decoder.decoded(), encoder.sent());
-        Pictures { decoded, made, encoded, dropped, times_repaired: decoder.repaired() }
+        Pictures {
+            decoded,
+            made,
+            encoded,
+            dropped,
+            times_repaired: decoder.repaired(),
+            patched: decoder.patched(),
+        }
     }
 
     /// Whether every picture is accounted for.

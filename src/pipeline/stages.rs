@@ -2,10 +2,9 @@
 //!
 //! A stage whose consumer is gone stops without an error of its own: the consumer has told one.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use crossbeam_channel::{Receiver, Sender, never, select};
 
+use super::Stop;
 use super::clock::Clock;
 use crate::engine::{Engine, EngineSpec, NetworkId};
 use crate::error::Result;
@@ -17,11 +16,17 @@ pub(super) fn demux(
     mut input: Input,
     to_decode: Sender<Coded>,
     to_mux: Sender<Coded>,
-    interrupt: &AtomicBool,
+    stop: &Stop,
     mut clock: Clock,
 ) -> Result<()> {
-    while !interrupt.load(Ordering::Relaxed) {
-        let Some(packet) = input.next_packet()? else { break };
+    while !stop.now() {
+        let packet = match input.next_packet() {
+            Ok(Some(packet)) => packet,
+            Ok(None) => break,
+            // An interrupt reaches the program before us in a shell's pipe as well: its end is no damage.
+            Err(_) if stop.now() => break,
+            Err(error) => return Err(error),
+        };
         let sent = if input.is_video(&packet) {
             clock.output(|| to_decode.send(packet).is_ok())
         } else {
@@ -39,13 +44,13 @@ pub(super) fn decode(
     mut decoder: Decoder,
     packets: Receiver<Coded>,
     pictures: Sender<Picture>,
-    interrupt: &AtomicBool,
+    stop: &Stop,
     mut clock: Clock,
 ) -> Result<Decoder> {
     loop {
         // At first for the picture that fixed the geometry.
         while let Some(picture) = decoder.receive()? {
-            if interrupt.load(Ordering::Relaxed) || !clock.output(|| pictures.send(picture).is_ok()) {
+            if stop.now() || !clock.output(|| pictures.send(picture).is_ok()) {
                 return Ok(decoder);
             }
         }
@@ -151,7 +156,7 @@ pub(super) fn mux(
     muxer: &mut Muxer,
     encoded: Receiver<Coded>,
     mut copies: Receiver<Coded>,
-    interrupt: &AtomicBool,
+    stop: &Stop,
     mut clock: Clock,
 ) -> Result<()> {
     let mut waiting = CopyQueue::default();
@@ -181,7 +186,7 @@ pub(super) fn mux(
             Event::Encoded(None) => break,
         }
     }
-    if interrupt.load(Ordering::Relaxed) {
+    if stop.has_stopped() {
         muxer.cut_here();
     }
     for copy in copies.try_iter() {
