@@ -17,7 +17,7 @@
 //! 5. [`media::Encoder`] takes the SR pictures, which came from its own pool, and cuts segments;
 //!    [`media::Muxer`] writes their packets among the copied ones, and gives the file its name at the end.
 //!
-//! Modules point one way: `error ← picture ← color ← {media, model, engine} ← pipeline ← cli`. Media knows
+//! Modules point one way: `error ← color ← picture ← {media, model, engine} ← pipeline ← cli`. Media knows
 //! nothing of networks, engines nothing of FFmpeg, the pipeline neither samples nor layers. FFmpeg, rayon,
 //! crossbeam and the rest live in one room each.
 //!
