@@ -37,6 +37,14 @@ impl Error {
         self.at.get_or_insert(At { stage, picture, seconds: seconds.map(|s| format!("{s:.3}")) });
         self
     }
+
+    /// Adds what is left of the work in spite of the error.
+    #[must_use]
+    pub fn keeping(mut self, left: &str) -> Self {
+        let joint = if self.remedy.is_empty() { "" } else { "; " };
+        self.remedy = format!("{}{joint}{left}", self.remedy);
+        self
+    }
 }
 
 impl fmt::Display for Error {

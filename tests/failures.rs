@@ -271,6 +271,21 @@ fn an_interrupted_run_leaves_a_playable_part_and_says_how_to_go_on() {
 }
 
 #[test]
+fn a_late_error_does_not_throw_the_work_away() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{TEST_PICTURES} {SINE} -t 20 -c:v libx264 -bf 2 -c:a aac long.mkv"));
+    let whole = folder.read("long.mkv");
+    folder.write("cut.mkv", &whole[..whole.len() * 3 / 4]);
+    let ran = folder.hasn("upscale cut.mkv out.mkv --model none");
+    assert_told(&ran, "get a whole copy", "a late cut");
+    assert_told(&ran, "out.partial.mkv keeps the first ", "a late cut");
+    assert_eq!(folder.names(), ["cut.mkv", "long.mkv", "out.partial.mkv"]);
+    let (kept, source) = (folder.probe("out.partial.mkv"), folder.probe("long.mkv"));
+    assert!(kept.video_pts().len() > 240 && source.video_pts().starts_with(&kept.video_pts()));
+    folder.assert_decodes("out.partial.mkv");
+}
+
+#[test]
 fn a_reader_that_goes_away_ends_the_run() {
     let folder = Folder::new();
     folder.ffmpeg("-f lavfi -i testsrc2=s=320x240 -frames:v 100 -c:v libx264 -preset ultrafast in.mkv");

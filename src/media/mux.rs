@@ -309,6 +309,11 @@ impl Muxer {
         self.trim.to_us = self.end_us;
     }
 
+    /// Written pictures.
+    pub fn pictures(&self) -> u64 {
+        self.pictures
+    }
+
     /// Seconds of the input up to the end of the last written picture: what `--from` takes to go on.
     pub fn reached_s(&self) -> f64 {
         (self.end_us - self.start_us) as f64 / 1e6
@@ -436,8 +441,8 @@ impl Muxer {
         })
     }
 
-    /// The finished file under its partial name, for a run that was interrupted.
-    pub fn keep_partial(self) -> Option<PathBuf> {
+    /// The finished file under its partial name, for a run that did not come to its end.
+    pub fn keep_partial(&self) -> Option<PathBuf> {
         assert!(self.finished, "an interrupted file is ended as well");
         self.output.paths.clone().map(|(_, partial)| partial)
     }

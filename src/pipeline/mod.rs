@@ -24,7 +24,7 @@ use crossbeam_channel::{bounded, unbounded};
 
 use crate::engine::{EngineSpec, NetworkId};
 use crate::error::{Error, Result};
-use crate::media::{Decoder, Encoder, Input, Muxer, PicturePool};
+use crate::media::{Decoder, Encoder, Input, Muxer, PicturePool, SEGMENT_PICTURES};
 
 pub use clock::{Progress, STAGES, Stage};
 pub use report::{Pictures, Report, StageReport};
@@ -95,7 +95,7 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Mux
     });
 
     if let Some(error) = failure.0.into_inner().expect("no stage panicked") {
-        return Err(error);
+        return Err(keep_what_is_done(muxer, error));
     }
     let (decoder, encoder) = (decoder.expect("decode did not fail"), encoder.expect("encode did not fail"));
     muxer.finish()?;
@@ -108,6 +108,23 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Mux
     }
     let report = Report::new(pictures, &muxer, &encoder, progress, started.elapsed(), interrupted);
     Ok((muxer, report))
+}
+
+/// Days of work are not thrown away for an error at their end: what is worth it stays under the partial name.
+fn keep_what_is_done(mut muxer: Muxer, error: Error) -> Error {
+    let (pictures, reached_s) = (muxer.pictures(), muxer.reached_s());
+    if pictures < SEGMENT_PICTURES {
+        return error;
+    }
+    muxer.cut_here();
+    match muxer.finish().map(|()| muxer.keep_partial()) {
+        Ok(Some(partial)) => {
+            let partial = partial.display();
+            error.keeping(&format!("{partial} keeps the first {pictures} pictures, up to {reached_s:.3} s"))
+        }
+        // Where the end of the file cannot be written either, there is only the first error to tell.
+        Ok(None) | Err(_) => error,
+    }
 }
 
 fn join<T>(handle: std::io::Result<thread::ScopedJoinHandle<'_, T>>) -> T {
