@@ -7,7 +7,7 @@ use ffmpeg_next::frame::Video as Frame;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
 use tracing::{info, warn};
 
-use super::format::{color_of, describe};
+use super::format::{color_of, describe, pixel_of};
 use super::frame::borrow;
 use super::input::Input;
 use super::{Coded, check, is_again};
@@ -175,11 +175,6 @@ impl Decoder {
         self.patched
     }
 
-    /// Whether all pictures came out.
-    pub fn has_ended(&self) -> bool {
-        self.ended
-    }
-
     /// Gives the decoder a packet; [`Decoder::receive`] is to be called until it has no more.
     pub fn send(&mut self, packet: Coded) -> Result<()> {
         if let Some(pts) = packet.packet.pts().filter(|_| packet.packet.duration() > 0) {
@@ -248,10 +243,8 @@ impl Decoder {
             }
         }
         // SAFETY: the frame was just filled by the decoder.
-        let (pixel, upside_down) = unsafe {
-            let raw = &*frame.as_ptr();
-            (std::mem::transmute::<i32, ffi::AVPixelFormat>(raw.format), raw.linesize[0] < 0)
-        };
+        let raw = unsafe { &*frame.as_ptr() };
+        let (pixel, upside_down) = (pixel_of(raw), raw.linesize[0] < 0);
         let format = match describe(pixel) {
             Some(format) if !upside_down => format,
             known => {

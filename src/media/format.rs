@@ -21,6 +21,12 @@ pub(super) fn pixel_format(name: &str) -> AVPixelFormat {
     unsafe { ffi::av_get_pix_fmt(name.as_ptr()) }
 }
 
+/// FFmpeg's number of a frame's format.
+pub(super) fn pixel_of(frame: &ffi::AVFrame) -> AVPixelFormat {
+    // SAFETY: whoever filled the frame put a member of this enumeration there.
+    unsafe { std::mem::transmute::<i32, AVPixelFormat>(frame.format) }
+}
+
 /// The format as components in memory; see [`format_by_name`].
 pub(super) fn describe(pixel: AVPixelFormat) -> Option<Format> {
     // SAFETY: the descriptor of a known format is static; of an unknown one, null.

@@ -6,7 +6,7 @@ use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video;
 
 use super::check;
-use super::format::{describe, pixel_format};
+use super::format::{describe, pixel_format, pixel_of};
 use crate::error::{Error, Result};
 use crate::picture::{Format, Geometry, HostBuffer, Memory, Picture, PictureTime, Props};
 
@@ -34,8 +34,7 @@ impl FrameBuffer {
                 "a frame has its planes, top line first"
             );
             // SAFETY: computes with its arguments only.
-            let row =
-                unsafe { ffi::av_image_get_linesize(pixel_format(format.name), raw.width, plane as i32) };
+            let row = unsafe { ffi::av_image_get_linesize(pixel_of(raw), raw.width, plane as i32) };
             let rows = (0..format.component_count())
                 .filter(|&i| usize::from(format.components[i].plane) == plane)
                 .map(|i| format.component_size(i, raw.width as usize, raw.height as usize).1)
@@ -93,6 +92,7 @@ pub(super) fn borrow(mut frame: Video, geometry: Geometry, time: PictureTime) ->
 pub struct PicturePool {
     pool: BufferPool,
     geometry: Geometry,
+    pixel: ffi::AVPixelFormat,
 }
 
 struct BufferPool(*mut ffi::AVBufferPool);
@@ -123,13 +123,13 @@ impl PicturePool {
             // Encoders may read a vector past the last sample.
             ffi::av_buffer_pool_init(size as usize + ALIGNMENT as usize, None)
         };
-        PicturePool { pool: BufferPool(pool), geometry }
+        PicturePool { pool: BufferPool(pool), geometry, pixel }
     }
 
     /// A picture whose samples are whatever they last were.
     pub fn take(&self) -> Result<Picture> {
         let Geometry { width, height, format, .. } = self.geometry;
-        let pixel = pixel_format(format.name);
+        let pixel = self.pixel;
         let mut frame = Video::empty();
         // SAFETY: the buffer is large enough for what av_image_fill_arrays lays out in it (`new` asked for
         // the same size), and the frame owns it from here on.

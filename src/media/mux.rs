@@ -287,7 +287,8 @@ impl Muxer {
     fn copy_chapters(&mut self, input: &Input) -> Result<()> {
         self.context.set_metadata(input.context().metadata().to_owned());
         let offset_us = self.trim.offset_us();
-        for chapter in input.context().chapters() {
+        // Numbered anew: FFmpeg's wrapper would join chapters of one number.
+        for (id, chapter) in (0..).zip(input.context().chapters()) {
             let time_base = chapter.time_base();
             let us = |time: i64| time.rescale(time_base, Rational(1, 1_000_000));
             let (start, end) =
@@ -295,11 +296,15 @@ impl Muxer {
             if start > end {
                 continue;
             }
-            let title = chapter.metadata().get("title").unwrap_or_default().to_owned();
             let (start, end) = (start - offset_us, end - offset_us);
-            self.context
-                .add_chapter(chapter.id(), Rational(1, 1_000_000), start, end, title)
+            let title = chapter.metadata().get("title").unwrap_or_default().to_owned();
+            let mut added = self
+                .context
+                .add_chapter(id, Rational(1, 1_000_000), start, end, title)
                 .map_err(|e| Error::new(&self.output.name, format!("takes no chapters: {e}"), "use .mkv"))?;
+            for (key, value) in chapter.metadata().iter() {
+                added.set_metadata(key, value);
+            }
         }
         Ok(())
     }
