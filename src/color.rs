@@ -225,6 +225,23 @@ mod tests {
     }
 
     #[test]
+    fn chroma_lies_where_h273_draws_it() {
+        use ChromaLocation::*;
+        // In 4:2:0, where luma samples lie at 0.5 and 1.5: on one of them, or half way between.
+        for (location, position) in [
+            (Left, (0.5, 1.0)),
+            (Center, (1.0, 1.0)),
+            (TopLeft, (0.5, 0.5)),
+            (Top, (1.0, 0.5)),
+            (BottomLeft, (0.5, 1.5)),
+            (Bottom, (1.0, 1.5)),
+        ] {
+            assert_eq!(location.offset(1, 1), position, "{location:?}");
+            assert_eq!(location.offset(0, 0), (0.5, 0.5), "{location:?} of 4:4:4 is on the luma sample");
+        }
+    }
+
+    #[test]
     fn limited_range_puts_black_white_and_gray_where_the_standards_do() {
         let code = |signal, depth, value: f32| {
             let q = Quantization::new(signal, Range::Limited, depth);
