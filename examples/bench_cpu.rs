@@ -1,49 +1,51 @@
-//! How fast the network is on one thread, beside the reference: `cargo run --release --example bench_cpu`.
-//!
-//! Runs of both alternate, so that a busy machine slows both; the medians are compared. `--smoke` runs each
-//! once on a small picture.
-
-use std::sync::Arc;
-use std::time::Instant;
-
-use hasn::engine::cpu::{Level, Net, Pool};
+//! scratch bench
+use hasn::engine::cpu::{Level, Net, Pool, Precision};
 use hasn::engine::forward::Forward;
-use hasn::engine::reference::Reference;
 use hasn::model::catalogue;
-
+use std::time::Instant;
 fn main() -> hasn::Result<()> {
-    let smoke = std::env::args().any(|argument| argument == "--smoke");
-    let (width, height, runs) = if smoke { (32, 32, 1) } else { (320, 180, 7) };
-    let model = Arc::new(catalogue::open(catalogue::DEFAULT_CPU)?);
+    let a: Vec<String> = std::env::args().collect();
+    let name = a.get(1).map_or("lite", |s| s);
+    let prec = a.get(2).map_or("f32", |s| s);
+    let threads: usize = a.get(3).map_or(1, |s| s.parse().unwrap());
+    let (width, height): (usize, usize) = a.get(4).map_or((320, 180), |s| {
+        let (w, h) = s.split_once('x').unwrap();
+        (w.parse().unwrap(), h.parse().unwrap())
+    });
+    let runs: usize = a.get(5).map_or(7, |s| s.parse().unwrap());
+    let model = catalogue::open(if name == "lite" { "hasn-lite-x2" } else { "hasn-x2" })?;
     let level = Level::detect()?;
-    let reference = Reference::new(model.clone());
-    let net = Net::new(&model, level);
-    let networks: [&dyn Forward; 2] = [&reference, &net];
+    let precision = if prec == "bf16" { Precision::Bf16 } else { Precision::F32 };
+    let peak = level.peak_flops(precision);
+    let mut net = Net::new(&model, level, precision, (width, height), threads);
     let x: Vec<f32> = (0..height * width).map(|i| (i * 7919 % 256) as f32 / 255.0).collect();
     let mut y = vec![0.0; model.sizes.upsampler_channels() * x.len()];
-    let mut scratch = vec![0.0; net.scratch_len(height, width)];
-    let mut times_ms = [const { Vec::new() }; 2];
-    let pool = Pool::new(1)?;
-    // The first round warms caches and page tables and is not counted.
-    for round in 0..=runs {
-        for (network, times_ms) in networks.iter().zip(&mut times_ms) {
-            let start = Instant::now();
-            pool.install(|| network.forward(&x, &mut y, height, width, &mut scratch));
-            if round > 0 {
-                times_ms.push(start.elapsed().as_secs_f64() * 1e3);
-            }
-        }
+    let mut scratch = vec![0.0; net.scratch_len()];
+    let pool = Pool::new(threads)?;
+    pool.install(|| net.forward(&x, &mut y, &mut scratch));
+    net.take_stage_times();
+    let mut t = vec![];
+    for _ in 0..runs {
+        let s = Instant::now();
+        pool.install(|| net.forward(&x, &mut y, &mut scratch));
+        t.push(s.elapsed().as_secs_f64() * 1e3);
     }
-    let [reference_ms, cpu_ms] = times_ms.map(|mut times_ms| {
-        times_ms.sort_by(f64::total_cmp);
-        times_ms[times_ms.len() / 2]
-    });
-    println!("{} {width}x{height}, one thread, median of {runs}", model.name);
-    println!("reference      {reference_ms:8.1} ms");
+    t.sort_by(f64::total_cmp);
     println!(
-        "{:14} {cpu_ms:8.1} ms  {:.1} times as fast",
-        format!("cpu {}", level.name()),
-        reference_ms / cpu_ms
+        "{name} {prec} {threads} threads {} : median {:.2} ms  min {:.2}  peak {:.1} GFLOP/s scratch {} MB",
+        level.name(),
+        t[t.len() / 2],
+        t[0],
+        peak / 1e9,
+        scratch.len() * 4 >> 20
     );
+    for s in net.take_stage_times() {
+        println!(
+            "  {:8} {:8.2} ms  {:5.1} %",
+            s.name,
+            s.seconds * 1e3 / runs as f64,
+            100.0 * s.flop * runs as f64 / s.seconds / peak
+        );
+    }
     Ok(())
 }

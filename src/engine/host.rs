@@ -15,27 +15,38 @@ use super::{Engine, NetworkId};
 use crate::error::Result;
 use crate::picture::{Format, Geometry, Picture};
 
-/// One way of making a picture larger, ready to run.
+/// One way of making a picture larger.
 pub(crate) enum HostNetwork {
     /// The separable resampler alone.
     Resample,
     /// A network, as often as the size asks for.
     Net {
-        /// Runs one pass.
-        forward: Box<dyn Forward>,
-        /// How much larger a pass makes a plane, above 1.
-        scale: usize,
-        /// 1: it sees Y'. 3: it sees R'G'B'.
-        in_channels: usize,
+        /// How much larger a pass makes a plane, and what it sees.
+        shape: Shape,
+        /// Makes one pass for pictures of (width, height).
+        open: Box<dyn Fn((usize, usize)) -> Box<dyn Forward>>,
     },
 }
 
-impl HostNetwork {
-    fn shape(&self) -> Option<Shape> {
-        match *self {
-            HostNetwork::Resample => None,
-            HostNetwork::Net { scale, in_channels, .. } => Some(Shape { scale, in_channels }),
-        }
+/// A network of the engine, ready to run.
+struct Ready {
+    steps: Vec<Step>,
+    /// In the order of the passes.
+    passes: Vec<Box<dyn Forward>>,
+}
+
+impl Ready {
+    fn new(network: HostNetwork, lr: &Geometry, sr: &Geometry) -> Result<Ready> {
+        let HostNetwork::Net { shape, open } = network else {
+            return Ok(Ready { steps: plan(lr, sr, None)?, passes: Vec::new() });
+        };
+        let steps = plan(lr, sr, Some(shape))?;
+        let sizes = steps.iter().find_map(|step| match step {
+            Step::Network(passes) => Some(&passes.sizes),
+            _ => None,
+        });
+        let passes = sizes.into_iter().flatten().map(|&size| open(size)).collect();
+        Ok(Ready { steps, passes })
     }
 }
 
@@ -45,7 +56,7 @@ pub(crate) struct HostEngine {
     lr: Geometry,
     sr: Geometry,
     rounding: Rounding,
-    networks: Vec<(HostNetwork, Vec<Step>)>,
+    networks: Vec<Ready>,
     work: Work,
     finished: Option<(Picture, Picture)>,
 }
@@ -58,11 +69,8 @@ impl HostEngine {
         sr: Geometry,
         networks: Vec<HostNetwork>,
     ) -> Result<HostEngine> {
-        let planned = |network: HostNetwork| {
-            let steps = plan(&lr, &sr, network.shape())?;
-            Ok((network, steps))
-        };
-        let networks = networks.into_iter().map(planned).collect::<Result<Vec<_>>>()?;
+        let networks =
+            networks.into_iter().map(|network| Ready::new(network, &lr, &sr)).collect::<Result<Vec<_>>>()?;
         let bits = |format: &Format| if format.float { 32 } else { format.depth() };
         let rounding = if bits(&sr.format) < bits(&lr.format) { Rounding::Dither } else { Rounding::Nearest };
         let work = Work::new(&lr, &sr, &networks);
@@ -80,10 +88,10 @@ impl Engine for HostEngine {
         assert_eq!(lr.geometry, self.lr, "LR picture");
         assert_eq!(sr.geometry, self.sr, "SR picture");
         let HostEngine { pool, networks, work, rounding, .. } = self;
-        let (network, steps) = &networks[network.0];
+        let Ready { steps, passes } = &mut networks[network.0];
         // Exclusive borrows may go to the pool's threads, whatever a picture's owner is.
         let pair = (&mut lr, &mut sr);
-        pool.install(move || work.run(steps, network, *rounding, pair));
+        pool.install(move || work.run(steps, passes, *rounding, pair));
         self.finished = Some((lr, sr));
         Ok(())
     }
@@ -111,14 +119,14 @@ impl Work {
     fn run(
         &mut self,
         steps: &[Step],
-        network: &HostNetwork,
+        forwards: &mut [Box<dyn Forward>],
         rounding: Rounding,
         pair: (&mut Picture, &mut Picture),
     ) {
         let (lr, sr) = pair;
         for step in steps {
             match step {
-                Step::Network(passes) => self.run_network(passes, network),
+                Step::Network(passes) => self.run_network(passes, forwards),
                 Step::Read { component, to } => {
                     let plane = self.slot_mut(*to, &Grid::of(&lr.geometry, *component));
                     read_component(lr, *component, plane);
@@ -134,16 +142,16 @@ impl Work {
         }
     }
 
-    fn new(lr: &Geometry, sr: &Geometry, networks: &[(HostNetwork, Vec<Step>)]) -> Work {
+    fn new(lr: &Geometry, sr: &Geometry, networks: &[Ready]) -> Work {
         let (mut lr_planes, mut sr_planes) = (0, 0);
         let (mut between, mut scratch) = ([0; 2], 0);
-        for (network, steps) in networks {
+        for Ready { steps, passes: forwards } in networks {
             for step in steps {
                 let (lr_used, sr_used) = planes_used(step);
                 (lr_planes, sr_planes) = (lr_planes.max(lr_used), sr_planes.max(sr_used));
-                if let (Step::Network(passes), HostNetwork::Net { forward, .. }) = (step, network) {
+                if let Step::Network(passes) = step {
                     for (pass, &(width, height)) in passes.sizes.iter().enumerate() {
-                        scratch = scratch.max(forward.scratch_len(height, width));
+                        scratch = scratch.max(forwards[pass].scratch_len());
                         if !passes.ends_in_sr(pass) {
                             let len = passes.channels * width * height * passes.scale * passes.scale;
                             between[pass % 2] = between[pass % 2].max(len);
@@ -190,14 +198,11 @@ impl Work {
         by.run(&input[..from_len], &mut output[..to_len]);
     }
 
-    fn run_network(&mut self, passes: &Passes, network: &HostNetwork) {
-        let HostNetwork::Net { forward, .. } = network else {
-            unreachable!("the plan of the resampler has no passes");
-        };
+    fn run_network(&mut self, passes: &Passes, forwards: &mut [Box<dyn Forward>]) {
         let channels = passes.channels;
         let sr = &mut self.sr[..channels * self.sr_plane_len];
         let [even, odd] = &mut self.between;
-        for (pass, &(width, height)) in passes.sizes.iter().enumerate() {
+        for (pass, (forward, &(width, height))) in forwards.iter_mut().zip(&passes.sizes).enumerate() {
             let (given, taken) = if pass % 2 == 0 { (&mut *even, &*odd) } else { (&mut *odd, &*even) };
             let x_len = channels * width * height;
             let x = if pass == 0 { &self.lr[..x_len] } else { &taken[..x_len] };
@@ -205,7 +210,7 @@ impl Work {
                 true => &mut *sr,
                 false => &mut given[..x_len * passes.scale * passes.scale],
             };
-            forward.forward(x, y, height, width, &mut self.scratch);
+            forward.forward(x, y, &mut self.scratch);
         }
         if let Some(exact) = &passes.exact {
             let (width, height) = passes.end;

@@ -18,6 +18,7 @@ use crate::model::Model;
 use crate::picture::{Geometry, Picture};
 use host::{HostEngine, HostNetwork};
 use plan::{Shape, plan};
+use reference::{Reference, ReferencePass};
 
 /// A device that makes LR pictures into SR pictures, in order.
 pub trait Engine {
@@ -85,18 +86,26 @@ impl EngineSpec {
     /// Opens the engine on the thread that is going to drive it.
     pub fn open(&self) -> Result<Box<dyn Engine>> {
         let level = cpu::Level::detect()?;
+        let (kind, threads) = (self.kind, self.threads);
         let host = |network: &Network| match network {
             Network::Resample => HostNetwork::Resample,
             Network::Hasn(model) => {
-                let sizes = model.sizes;
-                let forward: Box<dyn forward::Forward> = match self.kind {
-                    EngineKind::Reference => Box::new(reference::Reference::new(model.clone())),
-                    EngineKind::Cpu => Box::new(cpu::Net::new(model, level)),
+                let model = model.clone();
+                let shape = Shape { scale: model.sizes.scale, in_channels: model.sizes.in_channels };
+                let open = move |size| -> Box<dyn forward::Forward> {
+                    match kind {
+                        EngineKind::Reference => {
+                            Box::new(ReferencePass { reference: Reference::new(model.clone()), size })
+                        }
+                        EngineKind::Cpu => {
+                            Box::new(cpu::Net::new(&model, level, cpu::Precision::F32, size, threads))
+                        }
+                    }
                 };
-                HostNetwork::Net { forward, scale: sizes.scale, in_channels: sizes.in_channels }
+                HostNetwork::Net { shape, open: Box::new(open) }
             }
         };
         let networks = self.networks.iter().map(host).collect();
-        Ok(Box::new(HostEngine::open(cpu::Pool::new(self.threads)?, self.lr, self.sr, networks)?))
+        Ok(Box::new(HostEngine::open(cpu::Pool::new(threads)?, self.lr, self.sr, networks)?))
     }
 }

@@ -65,17 +65,28 @@ impl Reference {
     }
 }
 
-impl Forward for Reference {
-    fn scratch_len(&self, _height: usize, _width: usize) -> usize {
+/// [`Reference`] for pictures of one size.
+#[derive(Clone, Debug)]
+pub struct ReferencePass {
+    /// The network.
+    pub reference: Reference,
+    /// (width, height).
+    pub size: (usize, usize),
+}
+
+impl Forward for ReferencePass {
+    fn scratch_len(&self) -> usize {
         0
     }
 
-    fn forward(&self, x: &[f32], y: &mut [f32], height: usize, width: usize, _scratch: &mut [f32]) {
-        let (channels, scale) = (self.model.sizes.in_channels, self.model.sizes.scale);
+    fn forward(&mut self, x: &[f32], y: &mut [f32], _scratch: &mut [f32]) {
+        let (width, height) = self.size;
+        let sizes = self.reference.model.sizes;
+        let (channels, scale) = (sizes.in_channels, sizes.scale);
         let x = ArrayView3::from_shape((channels, height, width), x).expect("x is [in, H, W]");
         ArrayViewMut3::from_shape((channels, scale * height, scale * width), y)
             .expect("y is [in, sH, sW]")
-            .assign(&self.observe(x, &mut Trace { prefix: String::new(), probe: None }));
+            .assign(&self.reference.observe(x, &mut Trace { prefix: String::new(), probe: None }));
     }
 }
 

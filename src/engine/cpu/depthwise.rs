@@ -1,79 +1,116 @@
-//! The depthwise 7x7 convs: the first with the layer norm that follows it, the second with the skip round it.
+//! The depthwise 7x7 convs: the first with the layer norm that follows it and ESA's `conv1` of that, the second
+//! with the skip round it.
 //!
 //! Four rows of output at a time: ten rows are read for them, so that a vector of pixels is loaded 2.5 times an
-//! output instead of seven, and FMA is the bound.
+//! output instead of seven, and multiply-adds are the bound.
 
-use super::layout::{Layout, MARGIN, Span};
-use super::pack::Depthwise;
-use super::simd::Simd;
+use super::dense::{Words, outputs, with_outputs};
+use super::layout::{MARGIN, Span};
+use super::pack::{Dense, Depthwise};
+use super::simd::{PIXELS_MAX, Simd};
 
 /// Rows of output that a call makes, or fewer at the end of the picture.
 pub(super) const ROWS: usize = 4;
+/// Rows of input that it reads.
+pub(super) const ROWS_READ: usize = ROWS + 6;
 
 /// The value that PyTorch's LayerNorm adds to the variance by default.
 const LAYER_NORM_EPS: f32 = 1e-5;
 
-/// `out` = LN(dwconv(`src`)) without LN's affine. `out`: up to [`ROWS`] rows; `src`: the map from three rows
-/// above them.
-#[inline(always)]
-pub(super) fn norm_rows<S: Simd>(s: S, out: &mut [f32], src: &[f32], conv: &Depthwise, layout: Layout) {
-    let span = layout.span;
-    for channel in 0..conv.taps.len() {
-        for x in (0..span.width).step_by(S::PIXELS) {
-            let at = channel * span.stride + MARGIN + x;
-            let acc = window(s, &src[at - 3..], layout.row, &conv.taps[channel], conv.bias[channel]);
-            for (row, acc) in out.chunks_exact_mut(layout.row).zip(acc) {
-                s.store(&mut row[at..], acc);
-            }
-        }
-    }
-    for row in out.chunks_exact_mut(layout.row) {
-        normalise(s, row, conv.taps.len(), span);
-    }
+/// Floats that [`norm`] wants lent for so many channels.
+pub(super) fn norm_tile_len(channels: usize) -> usize {
+    ROWS * channels * PIXELS_MAX
 }
 
-/// `out` = `scale` · `out` + dwconv(`src`), where `scale` is the channel attention of the block before. `out`: up
-/// to [`ROWS`] rows; `src`: the map from three rows above them.
+/// `n` in words = LN(dwconv(`rows`)) without LN's affine; `c1`: [words of E, parity, half] = conv1(`n`), even and
+/// odd columns apart. `n` and `c1` have up to [`ROWS`] rows, `rows` begins three rows above them.
 #[inline(always)]
-pub(super) fn add_rows<S: Simd>(
+pub(super) fn norm<S: Simd>(
     s: S,
-    out: &mut [f32],
-    src: &[f32],
-    conv: &Depthwise,
-    scale: &[f32],
-    layout: Layout,
+    (n, c1): (&mut [&mut [f32]], &mut [&mut [f32]]),
+    rows: &[&[f32]; ROWS_READ],
+    (conv, conv1): (&Depthwise, &Dense),
+    tile: &mut [f32],
+    span: Span,
 ) {
-    let span = layout.span;
-    for (channel, scale) in scale.iter().enumerate() {
+    let channels = conv.taps.len();
+    for x in (0..span.width).step_by(S::PIXELS) {
+        for channel in 0..channels {
+            let acc = window(s, rows, channel * span.stride + x, &conv.taps[channel], conv.bias[channel]);
+            for (row, acc) in acc.into_iter().enumerate() {
+                s.store(&mut tile[(row * channels + channel) * PIXELS_MAX..], acc);
+            }
+        }
+        let tiles = tile.chunks_exact_mut(channels * PIXELS_MAX);
+        for ((n, c1), tile) in n.iter_mut().zip(c1.iter_mut()).zip(tiles) {
+            normalise(s, n, tile, x, span);
+            squeeze(s, c1, n, conv1, x, span);
+        }
+    }
+    n.iter_mut().for_each(|n| span.clear_tail(n));
+}
+
+/// `out` in words = `scale` · `skip` + dwconv(`rows`), where `scale` is the channel attention of the block before.
+/// `out` and `skip` have up to [`ROWS`] rows, `rows` begins three rows above them.
+#[inline(always)]
+pub(super) fn add_skip<S: Simd>(
+    s: S,
+    out: &mut [&mut [f32]],
+    rows: &[&[f32]; ROWS_READ],
+    conv: &Depthwise,
+    skip: &[&[f32]],
+    scale: &[f32],
+    span: Span,
+) {
+    let channels = conv.taps.len();
+    for first in (0..channels).step_by(S::CHANNELS) {
         for x in (0..span.width).step_by(S::PIXELS) {
-            let at = channel * span.stride + MARGIN + x;
-            let acc = window(s, &src[at - 3..], layout.row, &conv.taps[channel], conv.bias[channel]);
-            for (row, acc) in out.chunks_exact_mut(layout.row).zip(acc) {
-                let skip = s.load(&row[at..]);
-                s.store(&mut row[at..], s.mul_add(s.splat(*scale), skip, acc));
+            let low = skipped(s, rows, conv, skip, scale, (first, x), span);
+            let high = match S::CHANNELS {
+                2 if first + 1 < channels => skipped(s, rows, conv, skip, scale, (first + 1, x), span),
+                _ => [s.splat(0.0); ROWS],
+            };
+            for (row, out) in out.iter_mut().enumerate() {
+                let word = if S::CHANNELS == 2 { s.pack(low[row], high[row]) } else { low[row] };
+                s.store(&mut out[first / S::CHANNELS * span.stride + MARGIN + x..], word);
             }
         }
     }
-    for row in out.chunks_exact_mut(layout.row) {
-        span.clear_tail(row);
-    }
+    out.iter_mut().for_each(|out| span.clear_tail(out));
 }
 
-/// One vector of each of four rows. `src`: from the upper left neighbour on, `pitch` floats from row to row.
 #[inline(always)]
-fn window<S: Simd>(s: S, src: &[f32], pitch: usize, taps: &[f32; 49], bias: f32) -> [S::V; ROWS] {
-    let mut acc = [s.splat(bias); ROWS];
-    let row = |y: usize| &src[y * pitch..][..S::PIXELS + 6];
-    let (taps, _) = taps.as_chunks::<7>();
-    spread::<S, 0, 1>(s, &mut acc, row(0), &taps[0..1]);
-    spread::<S, 0, 2>(s, &mut acc, row(1), &taps[0..2]);
-    spread::<S, 0, 3>(s, &mut acc, row(2), &taps[0..3]);
-    for y in 3..7 {
-        spread::<S, 0, 4>(s, &mut acc, row(y), &taps[y - 3..=y]);
+fn skipped<S: Simd>(
+    s: S,
+    rows: &[&[f32]; ROWS_READ],
+    conv: &Depthwise,
+    skip: &[&[f32]],
+    scale: &[f32],
+    (channel, x): (usize, usize),
+    span: Span,
+) -> [S::V; ROWS] {
+    let mut acc = window(s, rows, channel * span.stride + x, &conv.taps[channel], conv.bias[channel]);
+    let scale = s.splat(scale[channel]);
+    for (acc, skip) in acc.iter_mut().zip(skip) {
+        *acc = s.mul_add(scale, s.load(&skip[channel * span.stride + MARGIN + x..]), *acc);
     }
-    spread::<S, 1, 4>(s, &mut acc, row(7), &taps[4..7]);
-    spread::<S, 2, 4>(s, &mut acc, row(8), &taps[5..7]);
-    spread::<S, 3, 4>(s, &mut acc, row(9), &taps[6..7]);
+    acc
+}
+
+/// One vector of each of four rows, its pixels from `at` + [`MARGIN`] on.
+#[inline(always)]
+fn window<S: Simd>(s: S, rows: &[&[f32]; ROWS_READ], at: usize, taps: &[f32; 49], bias: f32) -> [S::V; ROWS] {
+    let mut acc = [s.splat(bias); ROWS];
+    let (taps, _) = taps.as_chunks::<7>();
+    spread::<S, 0, 1>(s, &mut acc, &rows[0][at..], &taps[0..1]);
+    spread::<S, 0, 2>(s, &mut acc, &rows[1][at..], &taps[0..2]);
+    spread::<S, 0, 3>(s, &mut acc, &rows[2][at..], &taps[0..3]);
+    for y in 3..7 {
+        spread::<S, 0, 4>(s, &mut acc, &rows[y][at..], &taps[y - 3..=y]);
+    }
+    spread::<S, 1, 4>(s, &mut acc, &rows[7][at..], &taps[4..7]);
+    spread::<S, 2, 4>(s, &mut acc, &rows[8][at..], &taps[5..7]);
+    spread::<S, 3, 4>(s, &mut acc, &rows[9][at..], &taps[6..7]);
     acc
 }
 
@@ -85,35 +122,72 @@ fn spread<S: Simd, const FROM: usize, const TO: usize>(
     row: &[f32],
     taps: &[[f32; 7]],
 ) {
-    for dx in 0..7 {
-        let x = s.load(&row[dx..]);
-        for o in FROM..TO {
-            acc[o] = s.mul_add(s.splat(taps[TO - 1 - o][dx]), x, acc[o]);
-        }
+    let around = s.around(row);
+    column::<S, FROM, TO>(s, acc, s.shifted::<-3>(around), taps, 0);
+    column::<S, FROM, TO>(s, acc, s.shifted::<-2>(around), taps, 1);
+    column::<S, FROM, TO>(s, acc, s.shifted::<-1>(around), taps, 2);
+    column::<S, FROM, TO>(s, acc, s.shifted::<0>(around), taps, 3);
+    column::<S, FROM, TO>(s, acc, s.shifted::<1>(around), taps, 4);
+    column::<S, FROM, TO>(s, acc, s.shifted::<2>(around), taps, 5);
+    column::<S, FROM, TO>(s, acc, s.shifted::<3>(around), taps, 6);
+}
+
+#[inline(always)]
+fn column<S: Simd, const FROM: usize, const TO: usize>(
+    s: S,
+    acc: &mut [S::V; ROWS],
+    x: S::V,
+    taps: &[[f32; 7]],
+    dx: usize,
+) {
+    for o in FROM..TO {
+        acc[o] = s.mul_add(s.splat(taps[TO - 1 - o][dx]), x, acc[o]);
     }
 }
 
-/// Over the channels of each pixel, in place, with the biased variance.
+/// Over the channels of each pixel, with the biased variance: `tile`: [C, PIXELS_MAX] to words of `out` at `x`.
 #[inline(always)]
-fn normalise<S: Simd>(s: S, row: &mut [f32], channels: usize, span: Span) {
+fn normalise<S: Simd>(s: S, out: &mut [f32], tile: &[f32], x: usize, span: Span) {
+    let channels = tile.len() / PIXELS_MAX;
     let per_channel = s.splat(1.0 / channels as f32);
-    for x in (0..span.width).step_by(S::PIXELS) {
-        let places = (0..channels).map(|channel| channel * span.stride + MARGIN + x);
-        let mut sum = s.splat(0.0);
-        for at in places.clone() {
-            sum = s.add(sum, s.load(&row[at..]));
-        }
-        let mean = s.mul(sum, per_channel);
-        let mut squares = s.splat(0.0);
-        for at in places.clone() {
-            let centred = s.sub(s.load(&row[at..]), mean);
-            squares = s.mul_add(centred, centred, squares);
-        }
-        let variance = s.mul_add(squares, per_channel, s.splat(LAYER_NORM_EPS));
-        let factor = s.div(s.splat(1.0), s.sqrt(variance));
-        for at in places {
-            let centred = s.sub(s.load(&row[at..]), mean);
-            s.store(&mut row[at..], s.mul(centred, factor));
-        }
+    let mut sum = s.splat(0.0);
+    for channel in tile.chunks_exact(PIXELS_MAX) {
+        sum = s.add(sum, s.load(channel));
+    }
+    let mean = s.mul(sum, per_channel);
+    let mut squares = s.splat(0.0);
+    for channel in tile.chunks_exact(PIXELS_MAX) {
+        let centred = s.sub(s.load(channel), mean);
+        squares = s.mul_add(centred, centred, squares);
+    }
+    let variance = s.mul_add(squares, per_channel, s.splat(LAYER_NORM_EPS));
+    let factor = s.recip(s.sqrt(variance));
+    for (word, tile) in tile.chunks(S::CHANNELS * PIXELS_MAX).enumerate() {
+        let low = s.mul(s.sub(s.load(tile), mean), factor);
+        let word_value = match S::CHANNELS {
+            2 if tile.len() > PIXELS_MAX => {
+                s.pack(low, s.mul(s.sub(s.load(&tile[PIXELS_MAX..]), mean), factor))
+            }
+            2 => s.pack(low, s.splat(0.0)),
+            _ => low,
+        };
+        s.store(&mut out[word * span.stride + MARGIN + x..], word_value);
+    }
+}
+
+/// ESA's `conv1` at column `x` of a row.
+#[inline(always)]
+fn squeeze<S: Simd>(s: S, c1: &mut [f32], n: &[f32], conv1: &Dense, x: usize, span: Span) {
+    let half = super::esa::half_of(span.width);
+    for group in conv1.groups() {
+        with_outputs!(S, group, N => {
+            let acc = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, group);
+            for (i, channels) in acc.chunks_exact(S::CHANNELS).enumerate() {
+                let word = if S::CHANNELS == 2 { s.pack(channels[0], channels[1]) } else { channels[0] };
+                let channel = &mut c1[(group.first / S::CHANNELS + i) * 2 * half..][..2 * half];
+                let (even, odd) = channel.split_at_mut(half);
+                s.store_unzipped(&mut even[x / 2..], &mut odd[x / 2..], word);
+            }
+        });
     }
 }

@@ -1,80 +1,70 @@
-//! The middle of a block, all 1x1: gate, spatial attention and `g`, in place in a row of the normalised tensor.
+//! The middle of a block, all 1x1: gate, spatial attention and `g`, a row of the normalised tensor at a time.
 //!
 //! A vector of pixels passes through all of it before the next, so that the M wide tensors are a few kilobytes
-//! of row scratch and never a map.
+//! lent by the caller and never a map.
 
+use super::dense::{Words, outputs, store_channels, store_words, with_outputs};
+use super::esa::{Between, between_columns};
 use super::layout::{MARGIN, Span};
 use super::math;
-use super::pack::{Dense, Gate};
+use super::pack::Gate;
 use super::simd::{PIXELS_MAX, Simd};
-use super::taps::Bound;
 
-/// The maps and where their taps lie.
-#[derive(Clone, Copy)]
-pub(super) struct BoundGate<'a> {
-    /// All six.
-    pub(super) maps: &'a Gate,
-    /// Of the C channels in a row.
-    pub(super) in_row: &'a [usize],
-    /// Of the channels in row scratch: [`PIXELS_MAX`] floats each, as many as the widest map reads.
-    pub(super) in_scratch: &'a [usize],
+/// Where a channel of the scratch lies for the loops of dense maps, which look for it behind a margin.
+const STRIDE: usize = PIXELS_MAX;
+
+/// Floats of scratch: the E wide and the M wide tensor of one vector, in words.
+pub(super) fn scratch_len(gate: &Gate) -> usize {
+    2 * MARGIN + (gate.conv4.words + gate.g.words) * STRIDE
 }
 
-impl Gate {
-    /// Floats of row scratch: the E wide and the M wide tensor of one vector.
-    pub(super) fn scratch_len(&self) -> usize {
-        4 * (self.conv_f.groups() + self.f1.groups()) * PIXELS_MAX
-    }
-}
-
-/// `row`: [C, stride], n in and g out. `coarse`: [E, stride], ESA's grid interpolated to this row.
+/// `out`: [C, stride] in f32; `n`: [words of C, stride]. `coarse`: ESA's grid between the two rows round this one.
 #[inline(always)]
 pub(super) fn gate<S: Simd>(
     s: S,
-    row: &mut [f32],
-    coarse: &[f32],
-    gate: BoundGate<'_>,
+    out: &mut [f32],
+    n: &[f32],
+    maps: &Gate,
+    (coarse, span3, columns): (&[f32], Span, &Between),
     scratch: &mut [f32],
     span: Span,
 ) {
-    let BoundGate { maps, in_row, in_scratch } = gate;
-    let (attention, gated) = scratch.split_at_mut(4 * maps.conv_f.groups() * PIXELS_MAX);
+    let (attention, gated) = scratch.split_at_mut(MARGIN + maps.conv4.words * STRIDE);
     for x in (0..span.width).step_by(S::PIXELS) {
-        let n = &row[MARGIN + x..];
-        for group in 0..maps.conv_f.groups() {
-            let acc = on(&maps.conv_f, in_row).group(s, n, group);
-            for (e, acc) in (4 * group..maps.conv_f.outputs).zip(acc) {
-                let grid = s.load(&coarse[e * span.stride + MARGIN + x..]);
-                s.store(&mut attention[e * PIXELS_MAX..], s.add(acc, grid));
-            }
+        for group in maps.conv_f.groups() {
+            with_outputs!(S, group, N => {
+                let mut acc = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, group);
+                for (acc, grid) in acc.iter_mut().zip(coarse.chunks_exact(span3.stride).skip(group.first)) {
+                    *acc = s.add(*acc, between_columns(s, grid, columns, x));
+                }
+                store_words(s, attention, &acc, group.first, MARGIN, STRIDE);
+            });
         }
-        for group in 0..maps.f1.groups() {
-            let f1 = on(&maps.f1, in_row).group(s, n, group);
-            let f2 = on(&maps.f2, in_row).group(s, n, group);
-            let mut t = f1;
-            for (t, f2) in t.iter_mut().zip(f2) {
-                *t = s.mul(relu6(s, *t), f2);
-            }
-            let f3 = on(&maps.f3, in_row).group(s, n, group);
-            let c4 = on(&maps.conv4, in_scratch).group(s, attention, group);
-            for o in 0..4 {
-                let t = s.mul_add(f3[o], math::sigmoid(s, c4[o]), t[o]);
-                s.store(&mut gated[(4 * group + o) * PIXELS_MAX..], t);
-            }
+        // The four maps are cut into the same groups.
+        let groups = maps.f1.groups().zip(maps.f2.groups()).zip(maps.f3.groups()).zip(maps.conv4.groups());
+        for (((f1, f2), f3), conv4) in groups {
+            with_outputs!(S, f1, N => {
+                let mut t = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f1);
+                let f2 = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f2);
+                for (t, f2) in t.iter_mut().zip(f2) {
+                    *t = s.mul(relu6(s, *t), f2);
+                }
+                let f3 = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f3);
+                let conv4 = outputs::<S, Words, N, 1>(s, &[&*attention], 0, STRIDE, conv4);
+                for ((t, f3), conv4) in t.iter_mut().zip(f3).zip(conv4) {
+                    *t = s.mul_add(f3, math::sigmoid_of_scaled(s, conv4), *t);
+                }
+                store_words(s, gated, &t, f1.first, MARGIN, STRIDE);
+            });
         }
-        for group in 0..maps.g.groups() {
-            let acc = on(&maps.g, in_scratch).group(s, gated, group);
-            for (o, acc) in acc.into_iter().enumerate() {
-                s.store(&mut row[(4 * group + o) * span.stride + MARGIN + x..], acc);
-            }
+        for group in maps.g.groups() {
+            with_outputs!(S, group, N => {
+                let acc = outputs::<S, Words, N, 1>(s, &[&*gated], 0, STRIDE, group);
+                store_channels(s, out, &acc, group.first, MARGIN + x, span.stride);
+            });
         }
     }
-    span.clear_tail(row);
-}
-
-#[inline(always)]
-fn on<'a>(map: &'a Dense, offsets: &'a [usize]) -> Bound<'a> {
-    Bound { map, offsets }
+    span.clear_tail(out);
 }
 
 /// NaN stays NaN.

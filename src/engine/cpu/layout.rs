@@ -1,21 +1,14 @@
-//! Maps in scratch: [rows, channels, columns], with zeros round every row of every channel.
+//! Tensors in scratch: rings of rows, a row being [channels or words, columns] with zeros left and right.
 
-use rayon::prelude::*;
+use super::simd::{PIXELS_MAX, REACH};
 
-use super::simd::PIXELS_MAX;
+/// Zeros left and right of a row: as far as a vector's neighbours, which keeps vectors on cache lines too.
+pub(super) const MARGIN: usize = REACH;
 
-/// Zeros left and right of a row: as far as the depthwise taps reach, rounded up to a cache line so that
-/// vectors stay aligned.
-pub(super) const MARGIN: usize = 16;
-/// Rows of zeros above a map.
-pub(super) const ROWS_ABOVE: usize = 3;
-/// Rows of zeros below a map: the depthwise loop makes four rows at a time, the last of which may not exist.
-pub(super) const ROWS_BELOW: usize = 6;
+const _: () = assert!(MARGIN.is_multiple_of(16) && PIXELS_MAX.is_multiple_of(MARGIN));
 
-const _: () = assert!(MARGIN >= 3 && ROWS_ABOVE == 3 && ROWS_BELOW == ROWS_ABOVE + 3);
-
-/// A row of one channel: what all maps of a picture have in common.
-#[derive(Clone, Copy)]
+/// A row of one channel.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
     /// Of the picture.
     pub(super) width: usize,
@@ -35,60 +28,73 @@ impl Span {
             channel[MARGIN + self.width..].fill(0.0);
         }
     }
+
+    /// All but the pixels becomes zero.
+    pub(super) fn clear_margins(self, row: &mut [f32]) {
+        for channel in row.chunks_exact_mut(self.stride) {
+            channel[..MARGIN].fill(0.0);
+        }
+        self.clear_tail(row);
+    }
 }
 
-/// The shape of one map.
+/// A tensor whose row `y` is kept in place `y` modulo `rows`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ring {
+    /// Kept at a time.
+    pub(super) rows: usize,
+    /// Floats of a row.
+    pub(super) row_len: usize,
+}
+
+impl Ring {
+    pub(super) fn len(self) -> usize {
+        self.rows * self.row_len
+    }
+}
+
+/// A ring in memory that tasks on several threads share.
 #[derive(Clone, Copy)]
-pub(super) struct Layout {
-    pub(super) span: Span,
-    pub(super) height: usize,
-    /// Floats from one row to the next.
-    pub(super) row: usize,
+pub(super) struct Shared {
+    start: *mut f32,
+    ring: Ring,
 }
 
-impl Layout {
-    /// Channels come in groups of four.
-    pub(super) fn new(channels: usize, height: usize, width: usize) -> Layout {
-        let span = Span::new(width);
-        Layout { span, height, row: channels.next_multiple_of(4) * span.stride }
+// SAFETY: it is only a place; what is done there is up to the callers of its unsafe functions.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// All access to `memory` goes through the ring from now on, for as long as the borrow that made it lasts.
+    pub(super) fn new(memory: &mut [f32], ring: Ring) -> Shared {
+        assert!(memory.len() >= ring.len());
+        Shared { start: memory.as_mut_ptr(), ring }
     }
 
-    /// Floats of the map with its margins.
-    pub(super) fn len(&self) -> usize {
-        (ROWS_ABOVE + self.height + ROWS_BELOW) * self.row
+    /// # Safety
+    /// The memory is still borrowed, and nothing writes the row meanwhile.
+    #[inline(always)]
+    pub(super) unsafe fn row<'a>(self, y: usize) -> &'a [f32] {
+        // SAFETY: the row is inside the memory, and the caller answers for the rest.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.start.add(y % self.ring.rows * self.ring.row_len),
+                self.ring.row_len,
+            )
+        }
     }
 
-    /// The rows of the picture.
-    pub(super) fn rows<'a>(&self, map: &'a mut [f32]) -> &'a mut [f32] {
-        &mut map[ROWS_ABOVE * self.row..][..self.height * self.row]
-    }
-
-    /// The map from row `y` - `above` on.
-    pub(super) fn from<'a>(&self, map: &'a [f32], y: usize, above: usize) -> &'a [f32] {
-        &map[(ROWS_ABOVE + y - above) * self.row..]
-    }
-
-    /// Zeros all margins, for scratch may hold anything.
-    pub(super) fn clear_margins(&self, map: &mut [f32]) {
-        map[..ROWS_ABOVE * self.row].fill(0.0);
-        map[(ROWS_ABOVE + self.height) * self.row..].fill(0.0);
-        let span = self.span;
-        self.rows(map).par_chunks_mut(self.row).for_each(|row| {
-            for channel in row.chunks_exact_mut(span.stride) {
-                channel[..MARGIN].fill(0.0);
-            }
-            span.clear_tail(row);
-        });
-    }
-
-    /// Where the taps of a 1x1 map lie from a pixel in the first of `inputs` channels.
-    pub(super) fn taps_1x1(&self, inputs: usize) -> Vec<usize> {
-        (0..inputs).map(|i| i * self.span.stride).collect()
-    }
-
-    /// Where the taps of a 3x3 map lie, in the order [inputs, 3, 3], from the upper left neighbour.
-    pub(super) fn taps_3x3(&self, inputs: usize) -> Vec<usize> {
-        let tap = |k: usize| k / 9 * self.span.stride + k / 3 % 3 * self.row + k % 3;
-        (0..9 * inputs).map(tap).collect()
+    /// # Safety
+    /// The memory is still borrowed, and nothing else reads or writes the row meanwhile.
+    #[inline(always)]
+    pub(super) unsafe fn row_mut<'a>(self, y: usize) -> &'a mut [f32] {
+        // SAFETY: the row is inside the memory, and the caller answers for the rest.
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.start.add(y % self.ring.rows * self.ring.row_len),
+                self.ring.row_len,
+            )
+        }
     }
 }

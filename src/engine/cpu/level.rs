@@ -1,44 +1,65 @@
-//! One table of loops for each kind of CPU, chosen once.
+//! One table of loops for each kind of CPU and precision, chosen once.
 //!
 //! Every table is the same generic code, inlined into functions that enable the level's features. What stands
 //! in a table can be replaced by hand-written code for that level alone.
 
-use super::gate::BoundGate;
-use super::layout::{Layout, Span};
-use super::pack::Depthwise;
+use super::esa::Between;
+use super::layout::Span;
+use super::pack::{Dense, Depthwise, Gate, Packing};
 use super::simd::Simd;
-use super::taps::Bound;
-use super::{dense3x3, depthwise, esa, gate, simd};
+use super::tail::PLACES;
+use super::{dense, depthwise, esa, gate, leave, peak, simd};
 use crate::error::{Error, Result};
 
 /// Names the level to run, for measurements and tests.
 const VARIABLE: &str = "HASN_CPU_LEVEL";
 
-/// A kind of CPU that this machine is, and the loops for it.
+/// What the dense maps multiply. Sums, the trunk, the depthwise convs and the long skip are f32 in both.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precision {
+    /// As the reference to 1e-4.
+    F32,
+    /// bf16 products, where the CPU has a dot product of them.
+    Bf16,
+}
+
+impl Precision {
+    /// `f32` or `bf16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+}
+
+/// A kind of CPU that this machine is.
 #[derive(Clone, Copy)]
-pub struct Level(&'static Kernels);
+pub struct Level {
+    name: &'static str,
+    f32: &'static Kernels,
+    bf16: Option<&'static Kernels>,
+}
 
 impl std::fmt::Debug for Level {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Level({})", self.name())
+        write!(f, "Level({})", self.name)
     }
 }
 
 impl Level {
     /// The fastest that this CPU has, or the one that `HASN_CPU_LEVEL` names.
     pub fn detect() -> Result<Level> {
-        let level = match std::env::var_os(VARIABLE) {
-            Some(name) => Level::named(&name.to_string_lossy())?,
-            None => *Level::available().last().expect("every CPU is at least plain"),
-        };
-        tracing::info!(level = level.name(), "CPU level");
-        Ok(level)
+        match std::env::var_os(VARIABLE) {
+            Some(name) => Level::named(&name.to_string_lossy()),
+            None => Ok(*Level::available().last().expect("every CPU is at least plain")),
+        }
     }
 
     /// The level of that name, if this CPU has it.
     pub fn named(name: &str) -> Result<Level> {
         let available = Level::available();
-        available.iter().copied().find(|level| level.name() == name).ok_or_else(|| {
+        available.iter().copied().find(|level| level.name == name).ok_or_else(|| {
             let names: Vec<_> = available.iter().map(Level::name).collect();
             Error::new(
                 format!("{VARIABLE}={name}"),
@@ -50,30 +71,60 @@ impl Level {
 
     /// All that this CPU has, slowest first.
     pub fn available() -> Vec<Level> {
-        let mut levels = vec![Level(&PLAIN)];
+        let mut levels = vec![Level { name: "plain", f32: &PLAIN, bf16: None }];
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                levels.push(Level(&AVX2));
+                levels.push(Level { name: "avx2", f32: &AVX2, bf16: None });
             }
             if is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl")
             {
-                levels.push(Level(&AVX512));
+                levels.push(Level { name: "avx512", f32: &AVX512, bf16: None });
+                if is_x86_feature_detected!("avx512bf16") {
+                    levels.push(Level { name: "avx512bf16", f32: &AVX512, bf16: Some(&AVX512_BF16) });
+                }
             }
         }
         levels
     }
 
-    /// `plain`, `avx2` or `avx512`.
+    /// `plain`, `avx2`, `avx512` or `avx512bf16`.
     pub fn name(&self) -> &'static str {
-        self.0.name
+        self.name
     }
 
-    pub(super) fn kernels(self) -> &'static Kernels {
-        self.0
+    /// What it can multiply, most exact first.
+    pub fn precisions(&self) -> &'static [Precision] {
+        match self.bf16 {
+            Some(_) => &[Precision::F32, Precision::Bf16],
+            None => &[Precision::F32],
+        }
+    }
+
+    /// Floating-point operations a second of one thread that does nothing but multiply and add in registers.
+    pub fn peak_flops(&self, precision: Precision) -> f64 {
+        let kernels = self.kernels(precision);
+        let mut sink = [0.0; simd::PIXELS_MAX];
+        // The first round warms the clock; the fastest of a few is the least disturbed.
+        let seconds = |_| {
+            let start = std::time::Instant::now();
+            (kernels.peak)(&mut sink, peak::ROUNDS);
+            start.elapsed().as_secs_f64()
+        };
+        let fastest = (0..8).map(seconds).fold(f64::INFINITY, f64::min);
+        assert!(sink[0].is_finite());
+        let lanes = peak::SUMS * kernels.pixels * kernels.packing.channels;
+        (2 * peak::ROUNDS * lanes) as f64 / fastest
+    }
+
+    pub(super) fn kernels(self, precision: Precision) -> &'static Kernels {
+        match precision {
+            Precision::F32 => self.f32,
+            Precision::Bf16 => self.bf16.expect("asked for by way of `precisions`"),
+        }
     }
 }
 
@@ -82,19 +133,26 @@ macro_rules! kernels {
     ($($module:ident::$kernel:ident($($argument:ident: $kind:ty),*);)*) => {
         /// The loops of a level.
         pub(super) struct Kernels {
-            name: &'static str,
+            pixels: usize,
+            /// How its dense maps are packed.
+            pub(super) packing: Packing,
             $(pub(super) $kernel: fn($($kind),*),)*
         }
 
         impl Kernels {
             /// Each entry is a safe function round one with the level's features.
-            const fn new<S: Entries>(name: &'static str) -> Kernels {
-                Kernels { name, $($kernel: S::$kernel,)* }
+            const fn new<S: Entries>() -> Kernels {
+                let packing = Packing {
+                    channels: S::CHANNELS,
+                    outputs_max: S::OUTPUTS_MAX,
+                    outputs_multiple: S::CHANNELS,
+                };
+                Kernels { pixels: S::PIXELS, packing, $($kernel: S::$kernel,)* }
             }
         }
 
         /// A level's functions, before they are a table.
-        trait Entries {
+        trait Entries: Simd {
             $(fn $kernel($($argument: $kind),*);)*
         }
 
@@ -121,32 +179,53 @@ macro_rules! kernels {
 }
 
 kernels! {
-    dense3x3::convolve(out: &mut [f32], src: &[f32], conv: Bound<'_>, span: Span);
-    dense3x3::convolve_gelu(out: &mut [f32], src: &[f32], conv: Bound<'_>, span: Span);
-    dense3x3::convolve_sum(out: &mut [f32], src: &[f32], conv: Bound<'_>, span: Span, sums: &mut [f32]);
-    dense3x3::convolve_skip(
-        out: &mut [f32], src: &[f32], conv: Bound<'_>, skip: (&[f32], Bound<'_>), span: Span
+    depthwise::norm(
+        out: (&mut [&mut [f32]], &mut [&mut [f32]]), rows: &[&[f32]; depthwise::ROWS_READ],
+        maps: (&Depthwise, &Dense), tile: &mut [f32], span: Span
     );
-    dense3x3::upsample(out: &mut [f32], src: &[f32], conv: Bound<'_>, span: Span, scale: usize);
-    depthwise::norm_rows(out: &mut [f32], src: &[f32], conv: &Depthwise, layout: Layout);
-    depthwise::add_rows(out: &mut [f32], src: &[f32], conv: &Depthwise, scale: &[f32], layout: Layout);
-    esa::conv1_row(out: &mut [f32], n: &[f32], conv: Bound<'_>, span: Span);
-    esa::conv2_row(out: &mut [f32], conv1: &[f32], conv: Bound<'_>, stride2: usize);
-    gate::gate(row: &mut [f32], coarse: &[f32], gate: BoundGate<'_>, scratch: &mut [f32], span: Span);
+    depthwise::add_skip(
+        out: &mut [&mut [f32]], rows: &[&[f32]; depthwise::ROWS_READ], conv: &Depthwise, skip: &[&[f32]],
+        scale: &[f32], span: Span
+    );
+    esa::conv2(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, stride2: usize);
+    esa::pool(out: &mut [f32], rows: &[&[f32]; 7], stride2: usize, highest: &mut [f32], span3: Span);
+    esa::between_rows(out: &mut [f32], rows: [&[f32]; 2], fraction: f32, span3: Span);
+    gate::gate(
+        out: &mut [f32], n: &[f32], maps: &Gate, coarse: (&[f32], Span, &Between), scratch: &mut [f32], span: Span
+    );
+    dense::convolve_exact(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
+    dense::convolve_words(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
+    dense::convolve_gelu(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
+    dense::convolve_sum(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span, sums: &mut [f32]);
+    dense::pack_row(out: &mut [f32], row: &[f32], span: Span);
+    leave::leave_merged(
+        out: &mut [f32], main: (&[&[f32]; 5], &[Dense; PLACES]), skip: (&[&[f32]; 5], &[Dense; PLACES]),
+        span: Span, scale: usize
+    );
+    leave::leave_second_step(
+        out: &mut [f32], main: (&[&[f32]; 3], &[Dense; PLACES]), skip: (&[&[f32]; 5], &[Dense; PLACES]),
+        span: Span, scale: usize
+    );
+    peak::peak(sink: &mut [f32], rounds: usize);
 }
 
 level!(Plain, "sse2");
-static PLAIN: Kernels = Kernels::new::<simd::Plain>("plain");
+static PLAIN: Kernels = Kernels::new::<simd::Plain>();
 
 #[cfg(target_arch = "x86_64")]
 level!(Avx2, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = Kernels::new::<simd::Avx2>("avx2");
+static AVX2: Kernels = Kernels::new::<simd::Avx2>();
 
 #[cfg(target_arch = "x86_64")]
 level!(Avx512, "avx512f,avx512bw,avx512dq,avx512vl");
 #[cfg(target_arch = "x86_64")]
-static AVX512: Kernels = Kernels::new::<simd::Avx512>("avx512");
+static AVX512: Kernels = Kernels::new::<simd::Avx512>();
+
+#[cfg(target_arch = "x86_64")]
+level!(Avx512Bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");
+#[cfg(target_arch = "x86_64")]
+static AVX512_BF16: Kernels = Kernels::new::<simd::Avx512Bf16>();
 
 #[cfg(test)]
 mod tests {

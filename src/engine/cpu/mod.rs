@@ -1,38 +1,44 @@
 //! The network on the CPU: SIMD, on all cores, in scratch that the caller lends.
 //!
-//! Weights are packed once ([`Net::new`]); a picture runs as passes over its rows, each a loop over bands of
-//! rows on the current rayon pool. Two maps of the trunk's width are all the memory of picture size. A map is
-//! kept as [rows, channels, columns], so that a band of rows is one slice and passes need no `unsafe`; zero
-//! margins round every row of every channel make the loops branch-free.
+//! Weights are packed once ([`Net::new`]); a picture runs as waves of small tasks down its rows, on the current
+//! rayon pool. One map of the trunk's width is all the memory of picture size. Rows are kept as [channels,
+//! columns], and zero margins round every row of every channel make the loops branch-free.
+//!
+//! Planes with pixels in the vector lanes waste nothing at 16 or 52 channels and need no transposition between
+//! depthwise and dense maps; a broadcast weight serves two registers of pixels.
 //!
 //! | file | what |
 //! |---|---|
-//! | `net` | the passes and their order |
-//! | `pack` | weights as the loops read them, with the exact rewrites |
-//! | `layout` | maps in scratch |
-//! | `depthwise`, `esa`, `gate`, `dense3x3` | the loops, one file a stage of the network |
-//! | `taps`, `math` | what the loops share |
-//! | `simd`, `level` | vectors of pixels, and the table of loops for each kind of CPU |
+//! | `net` | the stages, what they read and write |
+//! | `graph` | from that, their order, their memory and what waits for what |
+//! | `pack`, `tail` | weights as the loops read them, with the exact rewrites |
+//! | `layout` | tensors in scratch |
+//! | `depthwise`, `esa`, `gate`, `dense`, `leave` | the loops, one file a stage of the network |
+//! | `math` | 2^x, sigmoid, GELU |
+//! | `simd`, `level`, `peak` | vectors of pixels, the table of loops for each kind of CPU, what a core can do |
 //! | `pool` | the threads |
 //!
 //! It must not know pictures, colour or files.
 
-mod dense3x3;
+mod dense;
 mod depthwise;
 pub(crate) mod egress;
 mod esa;
 mod gate;
+mod graph;
 pub(crate) mod ingest;
 mod layout;
+mod leave;
 mod level;
 mod math;
 pub(crate) mod matrix;
 mod net;
 mod pack;
+mod peak;
 mod pool;
 mod simd;
-mod taps;
+mod tail;
 
-pub use level::Level;
-pub use net::Net;
+pub use level::{Level, Precision};
+pub use net::{Net, StageTime};
 pub use pool::Pool;

@@ -1,56 +1,120 @@
 //! Weights as the loops read them, with the exact rewrites made once: LayerNorm's affine goes into the maps that
-//! read it, and ESA's `conv1` and `conv_f` after `f3` become maps of the normalised tensor itself.
+//! read it, ESA's `conv1` and `conv_f` after `f3` become maps of the normalised tensor itself, and the network's
+//! last two convs become one (see `tail`).
 
+use half::bf16;
+
+use super::math::SIGMOID_SCALE;
+use super::tail::Tail;
 use crate::model::{BlockWeights, Conv, LayerNorm, Model};
 
-/// A dense map in groups of four outputs, the last group filled up with zeros.
+/// How a level wants its dense maps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Packing {
+    /// Channels of a word that is read: 1 in f32, 2 in bf16.
+    pub(super) channels: usize,
+    /// Outputs that are made together, at most.
+    pub(super) outputs_max: usize,
+    /// Outputs are made in whole multiples of it, for they may become words.
+    pub(super) outputs_multiple: usize,
+}
+
+impl Packing {
+    /// The same level's loops over f32.
+    pub(super) fn exact(self) -> Packing {
+        Packing { channels: 1, ..self }
+    }
+
+    /// Words that hold so many channels.
+    pub(super) fn words(self, channels: usize) -> usize {
+        channels.div_ceil(self.channels)
+    }
+
+    /// Outputs that are made where so many are wanted.
+    pub(super) fn outputs(self, channels: usize) -> usize {
+        channels.next_multiple_of(self.outputs_multiple)
+    }
+}
+
+/// A dense map, cut into groups of outputs that are made together.
 #[derive(Debug)]
 pub(super) struct Dense {
-    /// Before filling up.
-    pub(super) outputs: usize,
-    /// Of one output.
+    /// Of the input.
+    pub(super) words: usize,
     taps: usize,
-    /// [groups, taps] of four outputs.
-    weight: Vec<[f32; 4]>,
-    /// [groups] of four outputs.
-    pub(super) bias: Vec<[f32; 4]>,
+    /// How many outputs each has.
+    groups: Vec<usize>,
+    /// [groups] of [words, side, side, outputs], each a word.
+    weight: Vec<f32>,
+    /// Of all outputs, those that fill up the last word too.
+    bias: Vec<f32>,
+}
+
+/// A few outputs of a dense map.
+#[derive(Clone, Copy)]
+pub(super) struct Group<'a> {
+    /// Index of the first output.
+    pub(super) first: usize,
+    /// [words, side, side, outputs].
+    pub(super) weight: &'a [f32],
+    /// `[outputs]`.
+    pub(super) bias: &'a [f32],
 }
 
 impl Dense {
-    pub(super) fn new(conv: &Conv) -> Dense {
-        let taps = conv.inputs * conv.side * conv.side;
-        let groups = conv.outputs.div_ceil(4);
-        let of = |values: &[f32], group: usize, per_output: usize, tap: usize| {
-            std::array::from_fn(|o| values.get((4 * group + o) * per_output + tap).copied().unwrap_or(0.0))
+    pub(super) fn new(conv: &Conv, packing: Packing) -> Dense {
+        let Packing { channels, outputs_max, outputs_multiple: multiple } = packing;
+        let (words, taps) = (packing.words(conv.inputs), conv.side * conv.side);
+        let units = conv.outputs.div_ceil(multiple);
+        let parts = units.div_ceil(outputs_max / multiple);
+        let groups: Vec<usize> =
+            (0..parts).map(|part| multiple * ((part + 1) * units / parts - part * units / parts)).collect();
+        let of = |output: usize, input: usize, tap: usize| {
+            let exists = output < conv.outputs && input < conv.inputs;
+            if exists { conv.weight[(output * conv.inputs + input) * taps + tap] } else { 0.0 }
         };
-        Dense {
-            outputs: conv.outputs,
-            taps,
-            weight: (0..groups * taps).map(|i| of(&conv.weight, i / taps, taps, i % taps)).collect(),
-            bias: (0..groups).map(|group| of(&conv.bias, group, 1, 0)).collect(),
+        let word = |output: usize, word: usize, tap: usize| match channels {
+            1 => of(output, word, tap),
+            _ => pair(of(output, 2 * word, tap), of(output, 2 * word + 1, tap)),
+        };
+        let mut weight = Vec::with_capacity(multiple * units * words * taps);
+        let mut first = 0;
+        for outputs in &groups {
+            for i in 0..words * taps {
+                weight.extend((first..first + outputs).map(|output| word(output, i / taps, i % taps)));
+            }
+            first += outputs;
         }
+        let bias = (0..first).map(|output| conv.bias.get(output).copied().unwrap_or(0.0)).collect();
+        Dense { words, taps, groups, weight, bias }
     }
 
-    pub(super) fn groups(&self) -> usize {
-        self.bias.len()
-    }
-
-    /// [taps] of four outputs.
+    /// In the order of outputs.
     #[inline(always)]
-    pub(super) fn group(&self, group: usize) -> &[[f32; 4]] {
-        &self.weight[group * self.taps..][..self.taps]
+    pub(super) fn groups(&self) -> impl Iterator<Item = Group<'_>> {
+        let (mut first, mut rest) = (0, &*self.weight);
+        self.groups.iter().map(move |&outputs| {
+            let weight;
+            (weight, rest) = rest.split_at(outputs * self.words * self.taps);
+            let group = Group { first, weight, bias: &self.bias[first..first + outputs] };
+            first += outputs;
+            group
+        })
     }
+}
 
+/// Two bf16 in a word, the first in its low half.
+fn pair(low: f32, high: f32) -> f32 {
+    let bits = |x: f32| u32::from(bf16::from_f32(x).to_bits());
+    f32::from_bits(bits(low) | bits(high) << 16)
+}
+
+impl Conv {
     /// As if each input channel were multiplied by its scale first.
-    pub(super) fn scaled(&self, scale: &[f32]) -> Dense {
-        let per_input = self.taps / scale.len();
-        let weight = |(i, w): (usize, &[f32; 4])| w.map(|w| w * scale[i % self.taps / per_input]);
-        Dense {
-            outputs: self.outputs,
-            taps: self.taps,
-            weight: self.weight.iter().enumerate().map(weight).collect(),
-            bias: self.bias.clone(),
-        }
+    pub(super) fn scaled(&self, scale: &[f32]) -> Conv {
+        let taps = self.side * self.side;
+        let weight = self.weight.iter().enumerate().map(|(i, w)| w * scale[i / taps % self.inputs]);
+        Conv { weight: weight.collect(), bias: self.bias.clone(), ..*self }
     }
 }
 
@@ -87,7 +151,7 @@ pub(super) struct Gate {
     pub(super) f3: Dense,
     /// `conv_f` after `conv1` after `f3`: C -> E.
     pub(super) conv_f: Dense,
-    /// E -> M.
+    /// E -> M, scaled for the sigmoid that follows.
     pub(super) conv4: Dense,
     /// M -> C.
     pub(super) g: Dense,
@@ -100,7 +164,7 @@ pub(super) struct Block {
     /// `conv1` after `f3`: C -> E.
     pub(super) conv1: Dense,
     pub(super) conv2: Dense,
-    pub(super) conv3: Conv,
+    pub(super) conv3: Dense,
     pub(super) gate: Gate,
     pub(super) dwconv2: Depthwise,
     pub(super) cab_0: Dense,
@@ -110,26 +174,29 @@ pub(super) struct Block {
 }
 
 impl Block {
-    fn new(weights: &BlockWeights) -> Block {
+    fn new(weights: &BlockWeights, packing: Packing) -> Block {
         let f3 = after_norm(&weights.f3, &weights.ln);
         let conv1 = compose(&weights.esa.conv1, &f3);
+        let mut conv4 = weights.esa.conv4.clone();
+        conv4.weight.iter_mut().chain(&mut conv4.bias).for_each(|w| *w *= SIGMOID_SCALE);
+        let dense = |conv: &Conv| Dense::new(conv, packing);
         let gate = Gate {
-            f1: Dense::new(&after_norm(&weights.f1, &weights.ln)),
-            f2: Dense::new(&after_norm(&weights.f2, &weights.ln)),
-            f3: Dense::new(&f3),
-            conv_f: Dense::new(&compose(&weights.esa.conv_f, &conv1)),
-            conv4: Dense::new(&weights.esa.conv4),
-            g: Dense::new(&weights.g),
+            f1: dense(&after_norm(&weights.f1, &weights.ln)),
+            f2: dense(&after_norm(&weights.f2, &weights.ln)),
+            f3: dense(&f3),
+            conv_f: dense(&compose(&weights.esa.conv_f, &conv1)),
+            conv4: dense(&conv4),
+            g: dense(&weights.g),
         };
         Block {
             dwconv: Depthwise::new(&weights.dwconv),
-            conv1: Dense::new(&conv1),
-            conv2: Dense::new(&weights.esa.conv2),
-            conv3: weights.esa.conv3.clone(),
+            conv1: dense(&conv1),
+            conv2: dense(&weights.esa.conv2),
+            conv3: Dense::new(&weights.esa.conv3, packing.exact()),
             gate,
             dwconv2: Depthwise::new(&weights.dwconv2),
-            cab_0: Dense::new(&weights.cab.conv_0),
-            cab_2: Dense::new(&weights.cab.conv_2),
+            cab_0: dense(&weights.cab.conv_0),
+            cab_2: dense(&weights.cab.conv_2),
             attention_1: weights.cab.attention_1.clone(),
             attention_3: weights.cab.attention_3.clone(),
         }
@@ -141,31 +208,17 @@ impl Block {
 pub(super) struct Packed {
     pub(super) conv_1: Dense,
     pub(super) blocks: Vec<Block>,
-    pub(super) conv_2: Dense,
-    /// For each colour component, C -> scale².
-    pub(super) upsamplers: Vec<Dense>,
+    pub(super) tail: Tail,
 }
 
 impl Packed {
-    pub(super) fn new(model: &Model) -> Packed {
+    pub(super) fn new(model: &Model, packing: Packing) -> Packed {
         Packed {
-            conv_1: Dense::new(&model.conv_1),
-            blocks: model.blocks.iter().map(Block::new).collect(),
-            conv_2: Dense::new(&model.conv_2),
-            upsamplers: upsamplers(model),
+            conv_1: Dense::new(&model.conv_1, packing.exact()),
+            blocks: model.blocks.iter().map(|block| Block::new(block, packing)).collect(),
+            tail: Tail::new(model, packing),
         }
     }
-}
-
-/// Split by colour component, so that each writes one plane.
-fn upsamplers(model: &Model) -> Vec<Dense> {
-    let conv = &model.upsampler;
-    let outputs = conv.outputs / model.sizes.in_channels;
-    let weights = conv.weight.chunks_exact(conv.weight.len() / model.sizes.in_channels);
-    let part = |(weight, bias): (&[f32], &[f32])| {
-        Dense::new(&Conv { outputs, weight: weight.to_vec(), bias: bias.to_vec(), ..*conv })
-    };
-    weights.zip(conv.bias.chunks_exact(outputs)).map(part).collect()
 }
 
 /// The map that does on a tensor before the affine of `ln` what `conv` does after it.

@@ -2,18 +2,31 @@
 //!
 //! The loops are generic over [`Simd`] and always inlined into a function that enables the level's features
 //! (see `level`), where these operations become single instructions. A closure is a function of its own that
-//! does not enable them, so none of the loops may hold an operation in one: it would become a call. A vector is as wide as keeps eight
-//! accumulators of registers busy with four output channels: two registers, or a plain array.
+//! does not enable them, so none of the loops may hold an operation in one: it would become a call.
+//!
+//! A vector is two registers, so that a weight once broadcast is used twice: on the CPUs this was measured on
+//! (Zen 4) a broadcast costs as much as a multiply-add.
+//!
+//! What a dense map reads is kept in words of 32 bits: one channel in f32, or two neighbouring ones in bf16
+//! (the first in the low half). Layout, offsets and loads are the same for both.
 
 /// All widths divide it, and the rows of maps are padded to it.
 pub(super) const PIXELS_MAX: usize = 32;
+/// A register of the widest level: how far [`Simd::shifted`] may look.
+pub(super) const REACH: usize = 16;
 
 /// One level's vectors.
 pub(super) trait Simd: Copy {
     /// Pixels in a vector.
     const PIXELS: usize;
-    /// A vector of [`Simd::PIXELS`] f32.
+    /// Channels in a word: 1 in f32, 2 in bf16.
+    const CHANNELS: usize;
+    /// Outputs of a dense map that are made together: their accumulators fill the registers.
+    const OUTPUTS_MAX: usize;
+    /// A vector of [`Simd::PIXELS`] f32 or words.
     type V: Copy;
+    /// A vector and its neighbours left and right.
+    type Around<'a>: Copy;
 
     /// # Safety
     /// The CPU has the level's features.
@@ -24,25 +37,42 @@ pub(super) trait Simd: Copy {
     fn load(self, from: &[f32]) -> Self::V;
     /// Into the first [`Simd::PIXELS`] values of a slice.
     fn store(self, to: &mut [f32], v: Self::V);
+    /// The vector at `from[REACH..]`; [`REACH`] values on each side of it exist.
+    fn around(self, from: &[f32]) -> Self::Around<'_>;
+    /// The vector `D` pixels further on, -3 to 3.
+    fn shifted<const D: i32>(self, around: Self::Around<'_>) -> Self::V;
     /// a + b.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// a - b.
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     /// a · b.
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
-    /// a / b.
-    fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// The smaller one; `b` where either is NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// The larger one; `b` where either is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// a · b + c, rounded once where the CPU can and twice elsewhere.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// c + Σ a · b over the channels of a word.
+    fn dot(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Words of two channels in bf16, where words hold two.
+    fn pack(self, low: Self::V, high: Self::V) -> Self::V;
+    /// 1 / a, to 2e-7 of its value, for 2^-100 < a < 2^127.
+    fn recip(self, a: Self::V) -> Self::V;
     /// The square root.
     fn sqrt(self, a: Self::V) -> Self::V;
-    /// The f32 whose bits are `(bits + 127) << 23`: 2^n where the low bits hold the whole number n.
-    fn exponent(self, a: Self::V) -> Self::V;
+    /// `p` · 2^n, where the low bits of `n` as f32 hold the whole number n and the result is a normal number.
+    fn scale_by_power(self, p: Self::V, n: Self::V) -> Self::V;
+    /// `table[index - base]`, a few values from the start of `table`: see [`Simd::TABLE`].
+    fn lookup(self, table: &[f32], index: &[u32], base: u32) -> Self::V;
+    /// Pixels 0, 2, 4 ... to `even` and 1, 3, 5 ... to `odd`.
+    fn store_unzipped(self, even: &mut [f32], odd: &mut [f32], v: Self::V);
+    /// Pixels of `a` and `b` by turns.
+    fn store_zipped(self, to: &mut [f32], a: Self::V, b: Self::V);
 }
+
+/// Values that [`Simd::lookup`] may read of its table, on the level that reads most.
+pub(super) const TABLE: usize = 16;
 
 /// Whatever the compiler makes of arrays for the target's baseline.
 #[derive(Clone, Copy)]
@@ -57,7 +87,10 @@ impl Plain {
 
 impl Simd for Plain {
     const PIXELS: usize = 8;
+    const CHANNELS: usize = 1;
+    const OUTPUTS_MAX: usize = 4;
     type V = [f32; 8];
+    type Around<'a> = &'a [f32];
 
     #[inline(always)]
     unsafe fn new() -> Self {
@@ -76,6 +109,14 @@ impl Simd for Plain {
         *to.first_chunk_mut().expect("a whole vector") = v;
     }
     #[inline(always)]
+    fn around(self, from: &[f32]) -> &[f32] {
+        &from[..2 * REACH + 8]
+    }
+    #[inline(always)]
+    fn shifted<const D: i32>(self, around: &[f32]) -> Self::V {
+        self.load(&around[REACH.wrapping_add_signed(D as isize)..])
+    }
+    #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
         Self::zip(a, b, |a, b| a + b)
     }
@@ -86,10 +127,6 @@ impl Simd for Plain {
     #[inline(always)]
     fn mul(self, a: Self::V, b: Self::V) -> Self::V {
         Self::zip(a, b, |a, b| a * b)
-    }
-    #[inline(always)]
-    fn div(self, a: Self::V, b: Self::V) -> Self::V {
-        Self::zip(a, b, |a, b| a / b)
     }
     #[inline(always)]
     fn min(self, a: Self::V, b: Self::V) -> Self::V {
@@ -105,45 +142,65 @@ impl Simd for Plain {
         std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
     #[inline(always)]
+    fn dot(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        self.mul_add(a, b, c)
+    }
+    #[inline(always)]
+    fn pack(self, _low: Self::V, _high: Self::V) -> Self::V {
+        unreachable!("words hold one channel")
+    }
+    #[inline(always)]
+    fn recip(self, a: Self::V) -> Self::V {
+        a.map(|a| 1.0 / a)
+    }
+    #[inline(always)]
     fn sqrt(self, a: Self::V) -> Self::V {
         a.map(f32::sqrt)
     }
     #[inline(always)]
-    fn exponent(self, a: Self::V) -> Self::V {
-        a.map(|a| f32::from_bits(a.to_bits().wrapping_add(127) << 23))
+    fn scale_by_power(self, p: Self::V, n: Self::V) -> Self::V {
+        Self::zip(p, n, |p, n| f32::from_bits(p.to_bits().wrapping_add(n.to_bits() << 23)))
+    }
+    #[inline(always)]
+    fn lookup(self, table: &[f32], index: &[u32], base: u32) -> Self::V {
+        std::array::from_fn(|i| table[(index[i] - base) as usize])
+    }
+    #[inline(always)]
+    fn store_unzipped(self, even: &mut [f32], odd: &mut [f32], v: Self::V) {
+        *even.first_chunk_mut().expect("half a vector") = [v[0], v[2], v[4], v[6]];
+        *odd.first_chunk_mut().expect("half a vector") = [v[1], v[3], v[5], v[7]];
+    }
+    #[inline(always)]
+    fn store_zipped(self, to: &mut [f32], a: Self::V, b: Self::V) {
+        let zipped: [f32; 16] = std::array::from_fn(|i| if i % 2 == 0 { a[i / 2] } else { b[i / 2] });
+        *to.first_chunk_mut().expect("two vectors") = zipped;
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
+pub(super) use x86::{Avx2, Avx512, Avx512Bf16};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::Simd;
+    use super::{REACH, Simd};
 
-    /// A level whose vector is a pair of registers of `$lanes` floats.
+    /// A level whose vector is a pair of registers of `$lanes` floats. What differs between levels beyond the
+    /// names of instructions is in `{ }`.
     macro_rules! pair {
-        ($(#[$doc:meta])* $token:ident, $register:ty, $lanes:literal,
-         $set1:ident $loadu:ident $storeu:ident $add:ident $sub:ident $mul:ident $div:ident $min:ident $max:ident
-         $fmadd:ident $sqrt:ident; $to_bits:ident $from_bits:ident $set1_epi32:ident $add_epi32:ident
-         $slli_epi32:ident) => {
+        ($(#[$doc:meta])* $token:ident, $register:ty, $lanes:literal;
+         $set1:ident $loadu:ident $storeu:ident $fmadd:ident $sqrt:ident
+         $to_bits:ident $from_bits:ident $add_epi32:ident $slli_epi32:ident;
+         $([$name:ident $instruction:ident])*; { $($rest:tt)* }) => {
             $(#[$doc])*
             #[derive(Clone, Copy)]
             pub(in super::super) struct $token(());
 
-            pair! { impl $token, $register, $lanes, $set1 $loadu $storeu;
-                    [add $add] [sub $sub] [mul $mul] [div $div] [min $min] [max $max];
-                    $fmadd $sqrt $to_bits $from_bits $set1_epi32 $add_epi32 $slli_epi32 }
-        };
-        (impl $token:ident, $register:ty, $lanes:literal, $set1:ident $loadu:ident $storeu:ident;
-         $([$name:ident $instruction:ident])*;
-         $fmadd:ident $sqrt:ident $to_bits:ident $from_bits:ident $set1_epi32:ident $add_epi32:ident
-         $slli_epi32:ident) => {
             impl Simd for $token {
                 const PIXELS: usize = 2 * $lanes;
                 type V = [$register; 2];
+                $($rest)*
 
                 #[inline(always)]
                 unsafe fn new() -> Self {
@@ -185,13 +242,12 @@ mod x86 {
                     unsafe { [$sqrt(a[0]), $sqrt(a[1])] }
                 }
                 #[inline(always)]
-                fn exponent(self, a: Self::V) -> Self::V {
+                fn scale_by_power(self, p: Self::V, n: Self::V) -> Self::V {
                     // SAFETY: `self` exists, so the CPU has the instructions.
                     unsafe {
-                        let bias = $set1_epi32(127);
                         [
-                            $from_bits($slli_epi32::<23>($add_epi32($to_bits(a[0]), bias))),
-                            $from_bits($slli_epi32::<23>($add_epi32($to_bits(a[1]), bias))),
+                            $from_bits($add_epi32($to_bits(p[0]), $slli_epi32::<23>($to_bits(n[0])))),
+                            $from_bits($add_epi32($to_bits(p[1]), $slli_epi32::<23>($to_bits(n[1])))),
                         ]
                     }
                 }
@@ -199,19 +255,280 @@ mod x86 {
         };
     }
 
-    pair! {
-        /// AVX2 and FMA.
-        Avx2, __m256, 8,
-        _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_add_ps _mm256_sub_ps _mm256_mul_ps _mm256_div_ps
-        _mm256_min_ps _mm256_max_ps _mm256_fmadd_ps _mm256_sqrt_ps;
-        _mm256_castps_si256 _mm256_castsi256_ps _mm256_set1_epi32 _mm256_add_epi32 _mm256_slli_epi32
+    /// Words of one channel.
+    macro_rules! f32_words {
+        () => {
+            const CHANNELS: usize = 1;
+            #[inline(always)]
+            fn dot(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+                self.mul_add(a, b, c)
+            }
+            #[inline(always)]
+            fn pack(self, _low: Self::V, _high: Self::V) -> Self::V {
+                unreachable!("words hold one channel")
+            }
+        };
     }
 
     pair! {
+        /// AVX2 and FMA.
+        Avx2, __m256, 8;
+        _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_fmadd_ps _mm256_sqrt_ps
+        _mm256_castps_si256 _mm256_castsi256_ps _mm256_add_epi32 _mm256_slli_epi32;
+        [add _mm256_add_ps] [sub _mm256_sub_ps] [mul _mm256_mul_ps] [min _mm256_min_ps] [max _mm256_max_ps]; {
+            const OUTPUTS_MAX: usize = 6;
+            // Half of the loads that straddle registers stay inside a cache line, and shuffles across lanes
+            // would take two instructions.
+            type Around<'a> = &'a [f32];
+            f32_words! {}
+
+            #[inline(always)]
+            fn around(self, from: &[f32]) -> &[f32] {
+                &from[..2 * REACH + 16]
+            }
+            #[inline(always)]
+            fn shifted<const D: i32>(self, around: &[f32]) -> Self::V {
+                self.load(&around[REACH.wrapping_add_signed(D as isize)..])
+            }
+            #[inline(always)]
+            fn recip(self, a: Self::V) -> Self::V {
+                // SAFETY: `self` exists, so the CPU has the instructions.
+                unsafe { [newton8(a[0]), newton8(a[1])] }
+            }
+            #[inline(always)]
+            fn lookup(self, table: &[f32], index: &[u32], base: u32) -> Self::V {
+                let table: &[f32; 8] = table.first_chunk().expect("a table");
+                let index: &[u32; 16] = index.first_chunk().expect("a whole vector");
+                // SAFETY: `self` exists, so the CPU has the instructions, and the arrays are what is read.
+                unsafe {
+                    let table = _mm256_loadu_ps(table.as_ptr());
+                    let base = _mm256_set1_epi32(base as i32);
+                    let low = _mm256_loadu_si256(index.as_ptr().cast());
+                    let high = _mm256_loadu_si256(index.as_ptr().add(8).cast());
+                    [
+                        _mm256_permutevar8x32_ps(table, _mm256_sub_epi32(low, base)),
+                        _mm256_permutevar8x32_ps(table, _mm256_sub_epi32(high, base)),
+                    ]
+                }
+            }
+            #[inline(always)]
+            fn store_unzipped(self, even: &mut [f32], odd: &mut [f32], v: Self::V) {
+                let even: &mut [f32; 8] = even.first_chunk_mut().expect("half a vector");
+                let odd: &mut [f32; 8] = odd.first_chunk_mut().expect("half a vector");
+                // SAFETY: `self` exists, so the CPU has the instructions, and the arrays have a register each.
+                unsafe {
+                    let low = _mm256_permute2f128_ps::<0x20>(v[0], v[1]);
+                    let high = _mm256_permute2f128_ps::<0x31>(v[0], v[1]);
+                    let e = _mm256_shuffle_ps::<0b10_00_10_00>(low, high);
+                    let o = _mm256_shuffle_ps::<0b11_01_11_01>(low, high);
+                    _mm256_storeu_ps(even.as_mut_ptr(), e);
+                    _mm256_storeu_ps(odd.as_mut_ptr(), o);
+                }
+            }
+            #[inline(always)]
+            fn store_zipped(self, to: &mut [f32], a: Self::V, b: Self::V) {
+                let to: &mut [f32; 32] = to.first_chunk_mut().expect("two vectors");
+                for i in 0..2 {
+                    // SAFETY: `self` exists, so the CPU has the instructions, and the array has four registers.
+                    unsafe {
+                        let low = _mm256_unpacklo_ps(a[i], b[i]);
+                        let high = _mm256_unpackhi_ps(a[i], b[i]);
+                        let to = to.as_mut_ptr().add(16 * i);
+                        _mm256_storeu_ps(to, _mm256_permute2f128_ps::<0x20>(low, high));
+                        _mm256_storeu_ps(to.add(8), _mm256_permute2f128_ps::<0x31>(low, high));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What both kinds of words share on AVX-512.
+    macro_rules! avx512 {
+        ($(#[$doc:meta])* $token:ident { $($rest:tt)* }) => {
+            pair! {
+                $(#[$doc])*
+                $token, __m512, 16;
+                _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_fmadd_ps _mm512_sqrt_ps
+                _mm512_castps_si512 _mm512_castsi512_ps _mm512_add_epi32 _mm512_slli_epi32;
+                [add _mm512_add_ps] [sub _mm512_sub_ps] [mul _mm512_mul_ps] [min _mm512_min_ps]
+                [max _mm512_max_ps]; {
+                    // A load that straddles cache lines takes two cycles on Zen 4; this takes a port that
+                    // multiply-adds leave free.
+                    type Around<'a> = [__m512; 4];
+                    $($rest)*
+
+                    #[inline(always)]
+                    fn around(self, from: &[f32]) -> [__m512; 4] {
+                        let from: &[f32; 64] = from.first_chunk().expect("a vector and its neighbours");
+                        // SAFETY: `self` exists, so the CPU has the instruction, and the array has four registers.
+                        unsafe {
+                            [
+                                _mm512_loadu_ps(from.as_ptr()),
+                                _mm512_loadu_ps(from.as_ptr().add(16)),
+                                _mm512_loadu_ps(from.as_ptr().add(32)),
+                                _mm512_loadu_ps(from.as_ptr().add(48)),
+                            ]
+                        }
+                    }
+                    #[inline(always)]
+                    fn shifted<const D: i32>(self, around: [__m512; 4]) -> Self::V {
+                        let [a, b, c, d] = around;
+                        // SAFETY: `self` exists, so the CPU has the instructions.
+                        unsafe {
+                            match D {
+                                -3 => [align::<13>(b, a), align::<13>(c, b)],
+                                -2 => [align::<14>(b, a), align::<14>(c, b)],
+                                -1 => [align::<15>(b, a), align::<15>(c, b)],
+                                0 => [b, c],
+                                1 => [align::<1>(c, b), align::<1>(d, c)],
+                                2 => [align::<2>(c, b), align::<2>(d, c)],
+                                3 => [align::<3>(c, b), align::<3>(d, c)],
+                                _ => unreachable!("shifts are -3 to 3"),
+                            }
+                        }
+                    }
+                    #[inline(always)]
+                    fn lookup(self, table: &[f32], index: &[u32], base: u32) -> Self::V {
+                        let table: &[f32; 16] = table.first_chunk().expect("a table");
+                        let index: &[u32; 32] = index.first_chunk().expect("a whole vector");
+                        // SAFETY: `self` exists, so the CPU has the instructions, and the arrays are what is read.
+                        unsafe {
+                            let table = _mm512_loadu_ps(table.as_ptr());
+                            let base = _mm512_set1_epi32(base as i32);
+                            let low = _mm512_loadu_si512(index.as_ptr().cast());
+                            let high = _mm512_loadu_si512(index.as_ptr().add(16).cast());
+                            [
+                                _mm512_permutexvar_ps(_mm512_sub_epi32(low, base), table),
+                                _mm512_permutexvar_ps(_mm512_sub_epi32(high, base), table),
+                            ]
+                        }
+                    }
+                    #[inline(always)]
+                    fn store_unzipped(self, even: &mut [f32], odd: &mut [f32], v: Self::V) {
+                        let even: &mut [f32; 16] = even.first_chunk_mut().expect("half a vector");
+                        let odd: &mut [f32; 16] = odd.first_chunk_mut().expect("half a vector");
+                        // SAFETY: `self` exists, so the CPU has the instructions, and the arrays have a register each.
+                        unsafe {
+                            let [a, b] = v;
+                            let e = _mm512_permutex2var_ps(a, sequence(0, 2), b);
+                            let o = _mm512_permutex2var_ps(a, sequence(1, 2), b);
+                            _mm512_storeu_ps(even.as_mut_ptr(), e);
+                            _mm512_storeu_ps(odd.as_mut_ptr(), o);
+                        }
+                    }
+                    #[inline(always)]
+                    fn store_zipped(self, to: &mut [f32], a: Self::V, b: Self::V) {
+                        let to: &mut [f32; 64] = to.first_chunk_mut().expect("two vectors");
+                        for i in 0..2 {
+                            // SAFETY: `self` exists, so the CPU has the instructions, and the array has four registers.
+                            unsafe {
+                                let (low, high) = (zipped(0), zipped(8));
+                                let to = to.as_mut_ptr().add(32 * i);
+                                _mm512_storeu_ps(to, _mm512_permutex2var_ps(a[i], low, b[i]));
+                                _mm512_storeu_ps(to.add(16), _mm512_permutex2var_ps(a[i], high, b[i]));
+                            }
+                        }
+                    }
+                }
+            }
+        };
+    }
+
+    avx512! {
         /// AVX-512 F, BW, DQ and VL.
-        Avx512, __m512, 16,
-        _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_sub_ps _mm512_mul_ps _mm512_div_ps
-        _mm512_min_ps _mm512_max_ps _mm512_fmadd_ps _mm512_sqrt_ps;
-        _mm512_castps_si512 _mm512_castsi512_ps _mm512_set1_epi32 _mm512_add_epi32 _mm512_slli_epi32
+        Avx512 {
+            const OUTPUTS_MAX: usize = 13;
+            f32_words! {}
+
+            #[inline(always)]
+            fn recip(self, a: Self::V) -> Self::V {
+                // SAFETY: `self` exists, so the CPU has the instructions.
+                unsafe { [newton(a[0]), newton(a[1])] }
+            }
+        }
+    }
+
+    avx512! {
+        /// AVX-512 as above and BF16.
+        Avx512Bf16 {
+            const CHANNELS: usize = 2;
+            const OUTPUTS_MAX: usize = 12;
+
+            #[inline(always)]
+            fn dot(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+                // SAFETY: `self` exists, so the CPU has the instruction.
+                unsafe {
+                    [_mm512_dpbf16_ps(c[0], bf16(a[0]), bf16(b[0])), _mm512_dpbf16_ps(c[1], bf16(a[1]), bf16(b[1]))]
+                }
+            }
+            #[inline(always)]
+            fn pack(self, low: Self::V, high: Self::V) -> Self::V {
+                // SAFETY: `self` exists, so the CPU has the instructions.
+                unsafe { [pack(low[0], high[0]), pack(low[1], high[1])] }
+            }
+            #[inline(always)]
+            fn recip(self, a: Self::V) -> Self::V {
+                // SAFETY: `self` exists, so the CPU has the instructions.
+                unsafe { [newton(a[0]), newton(a[1])] }
+            }
+        }
+    }
+
+    /// Elements from `I` on of `low` followed by `high`.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn align<const I: i32>(high: __m512, low: __m512) -> __m512 {
+        _mm512_castsi512_ps(_mm512_alignr_epi32::<I>(_mm512_castps_si512(high), _mm512_castps_si512(low)))
+    }
+
+    /// `first`, `first` + `step` ...
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn sequence(first: i32, step: i32) -> __m512i {
+        let counting = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        _mm512_add_epi32(_mm512_mullo_epi32(counting, _mm512_set1_epi32(step)), _mm512_set1_epi32(first))
+    }
+
+    /// Elements of two registers by turns, from `first` on.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn zipped(first: i32) -> __m512i {
+        let turns = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        _mm512_add_epi32(turns, _mm512_set1_epi32(first))
+    }
+
+    /// The instruction is good for 12 bits, a step of Newton's for 23.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn newton8(a: __m256) -> __m256 {
+        let y = _mm256_rcp_ps(a);
+        _mm256_fmadd_ps(_mm256_fnmadd_ps(a, y, _mm256_set1_ps(1.0)), y, y)
+    }
+
+    /// The instruction is good for 14 bits, a step of Newton's for 24.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn newton(a: __m512) -> __m512 {
+        let y = _mm512_rcp14_ps(a);
+        _mm512_fmadd_ps(_mm512_fnmadd_ps(a, y, _mm512_set1_ps(1.0)), y, y)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn bf16(v: __m512) -> __m512bh {
+        // SAFETY: both are 512 bits without a niche.
+        unsafe { std::mem::transmute(v) }
+    }
+
+    /// Pairs of bf16, rounded to nearest even.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn pack(low: __m512, high: __m512) -> __m512 {
+        // The first 16 elements are of `low`, the last of `high`; a word takes one of each.
+        let both = _mm512_cvtne2ps_pbh(high, low);
+        let counting = sequence(0x0010_0000, 0x0001_0001);
+        // SAFETY: both are 512 bits without a niche.
+        let both: __m512i = unsafe { std::mem::transmute(both) };
+        _mm512_castsi512_ps(_mm512_permutexvar_epi16(counting, both))
     }
 }

@@ -8,17 +8,19 @@ use crate::testing::{format, geometry};
 struct Nearest {
     scale: usize,
     channels: usize,
+    size: (usize, usize),
 }
 
 impl Forward for Nearest {
-    fn scratch_len(&self, height: usize, width: usize) -> usize {
-        3 * height * width
+    fn scratch_len(&self) -> usize {
+        3 * self.size.0 * self.size.1
     }
 
-    fn forward(&self, x: &[f32], y: &mut [f32], height: usize, width: usize, scratch: &mut [f32]) {
+    fn forward(&mut self, x: &[f32], y: &mut [f32], scratch: &mut [f32]) {
+        let (width, height) = self.size;
         let (s, wide) = (self.scale, width * self.scale);
         assert_eq!((x.len(), y.len()), (self.channels * height * width, s * s * x.len()));
-        assert!(scratch.len() >= self.scratch_len(height, width));
+        assert!(scratch.len() >= self.scratch_len());
         scratch.fill(f32::NAN);
         for (row, out) in y.chunks_exact_mut(wide).enumerate() {
             (0..wide).for_each(|i| out[i] = x[row / s * width + i / s]);
@@ -31,7 +33,8 @@ fn pool() -> Pool {
 }
 
 fn net(scale: usize, in_channels: usize) -> HostNetwork {
-    HostNetwork::Net { forward: Box::new(Nearest { scale, channels: in_channels }), scale, in_channels }
+    let open = move |size| -> Box<dyn Forward> { Box::new(Nearest { scale, channels: in_channels, size }) };
+    HostNetwork::Net { shape: Shape { scale, in_channels }, open: Box::new(open) }
 }
 
 /// Every way through the engine: the plain resample, luma and R'G'B' in one pass and in two.

@@ -1,0 +1,248 @@
+//! Dense maps: the inner loop of all of them, and those that are a stage of their own.
+//!
+//! `rows` are the rows of the input round the output row, [words, stride] each; `out` is a row. All groups of
+//! outputs of a vector of pixels follow each other, for its pixels are in the nearest cache then, and the
+//! weights in the next.
+
+use super::layout::{MARGIN, Span};
+use super::math;
+use super::pack::{Dense, Group};
+use super::simd::{PIXELS_MAX, REACH, Simd};
+
+/// What the words of an input are.
+pub(super) trait Operand {
+    /// c + Σ a · b.
+    fn dot<S: Simd>(s: S, a: S::V, b: S::V, c: S::V) -> S::V;
+}
+
+/// The level's own words.
+pub(super) struct Words;
+/// f32 on every level.
+pub(super) struct Exact;
+
+impl Operand for Words {
+    #[inline(always)]
+    fn dot<S: Simd>(s: S, a: S::V, b: S::V, c: S::V) -> S::V {
+        s.dot(a, b, c)
+    }
+}
+
+impl Operand for Exact {
+    #[inline(always)]
+    fn dot<S: Simd>(s: S, a: S::V, b: S::V, c: S::V) -> S::V {
+        s.mul_add(a, b, c)
+    }
+}
+
+/// Runs `$body` with `$n` the number of outputs of `$group`, known when compiling.
+macro_rules! with_outputs {
+    ($level:ty, $group:expr, $n:ident => $body:expr) => {
+        super::dense::with_outputs!(@ $level, $group, $n => $body, 1 2 3 4 5 6 7 8 9 10 11 12 13)
+    };
+    (@ $level:ty, $group:expr, $n:ident => $body:expr, $($count:literal)*) => {
+        match $group.bias.len() {
+            $($count if $count <= <$level>::OUTPUTS_MAX => {
+                const $n: usize = $count;
+                $body
+            })*
+            more => unreachable!("{more} outputs in a group"),
+        }
+    };
+}
+pub(super) use with_outputs;
+
+/// The outputs of a group at the pixels from column `x` on.
+#[inline(always)]
+pub(super) fn outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
+    s: S,
+    rows: &[&[f32]; SIDE],
+    x: usize,
+    stride: usize,
+    group: Group<'_>,
+) -> [S::V; N] {
+    let mut acc = biases(s, group);
+    add_outputs::<S, O, N, SIDE>(s, &mut acc, rows, x, stride, group);
+    acc
+}
+
+/// Where the sums of a group begin.
+#[inline(always)]
+pub(super) fn biases<S: Simd, const N: usize>(s: S, group: Group<'_>) -> [S::V; N] {
+    let mut acc = [s.splat(0.0); N];
+    for (acc, bias) in acc.iter_mut().zip(group.bias) {
+        *acc = s.splat(*bias);
+    }
+    acc
+}
+
+/// Adds a group without its biases.
+#[inline(always)]
+pub(super) fn add_outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
+    s: S,
+    acc: &mut [S::V; N],
+    rows: &[&[f32]; SIDE],
+    x: usize,
+    stride: usize,
+    group: Group<'_>,
+) {
+    let (weights, _) = group.weight.as_chunks::<N>();
+    for (word, weights) in weights.chunks_exact(SIDE * SIDE).enumerate() {
+        for (row, weights) in rows.iter().zip(weights.chunks_exact(SIDE)) {
+            let from = &row[word * stride + x..];
+            match SIDE {
+                1 => add::<S, O, N>(s, acc, s.load(&from[REACH..]), &weights[0]),
+                3 => {
+                    let around = s.around(from);
+                    add::<S, O, N>(s, acc, s.shifted::<-1>(around), &weights[0]);
+                    add::<S, O, N>(s, acc, s.shifted::<0>(around), &weights[1]);
+                    add::<S, O, N>(s, acc, s.shifted::<1>(around), &weights[2]);
+                }
+                5 => {
+                    let around = s.around(from);
+                    add::<S, O, N>(s, acc, s.shifted::<-2>(around), &weights[0]);
+                    add::<S, O, N>(s, acc, s.shifted::<-1>(around), &weights[1]);
+                    add::<S, O, N>(s, acc, s.shifted::<0>(around), &weights[2]);
+                    add::<S, O, N>(s, acc, s.shifted::<1>(around), &weights[3]);
+                    add::<S, O, N>(s, acc, s.shifted::<2>(around), &weights[4]);
+                }
+                _ => unreachable!("convs are 1x1, 3x3 or 5x5"),
+            }
+        }
+    }
+}
+
+/// One tap of every output.
+#[inline(always)]
+pub(super) fn add<S: Simd, O: Operand, const N: usize>(
+    s: S,
+    acc: &mut [S::V; N],
+    x: S::V,
+    weights: &[f32; N],
+) {
+    for (acc, weight) in acc.iter_mut().zip(weights) {
+        *acc = O::dot(s, s.splat(*weight), x, *acc);
+    }
+}
+
+/// Channels from `first` on as words, into a row of [words, stride] at column `x`.
+#[inline(always)]
+pub(super) fn store_words<S: Simd, const N: usize>(
+    s: S,
+    row: &mut [f32],
+    acc: &[S::V; N],
+    first: usize,
+    x: usize,
+    stride: usize,
+) {
+    for (i, channels) in acc.chunks_exact(S::CHANNELS).enumerate() {
+        let word = if S::CHANNELS == 2 { s.pack(channels[0], channels[1]) } else { channels[0] };
+        s.store(&mut row[(first / S::CHANNELS + i) * stride + x..], word);
+    }
+}
+
+/// Channels from `first` on in f32, into a row of [channels, stride] at column `x`.
+#[inline(always)]
+pub(super) fn store_channels<S: Simd, const N: usize>(
+    s: S,
+    row: &mut [f32],
+    acc: &[S::V; N],
+    first: usize,
+    x: usize,
+    stride: usize,
+) {
+    for (o, acc) in acc.iter().enumerate() {
+        s.store(&mut row[(first + o) * stride + x..], *acc);
+    }
+}
+
+/// `out` in f32 = conv(`rows`), both in f32 on every level.
+#[inline(always)]
+pub(super) fn convolve_exact<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
+    for x in (0..span.width).step_by(S::PIXELS) {
+        for group in conv.groups() {
+            with_outputs!(S, group, N => {
+                let acc = outputs::<S, Exact, N, 3>(s, rows, x, span.stride, group);
+                store_channels(s, out, &acc, group.first, MARGIN + x, span.stride);
+            });
+        }
+    }
+    span.clear_tail(out);
+}
+
+/// `out` in words = conv(`rows`), in f32 on every level.
+#[inline(always)]
+pub(super) fn convolve_words<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
+    for x in (0..span.width).step_by(S::PIXELS) {
+        for group in conv.groups() {
+            with_outputs!(S, group, N => {
+                let acc = outputs::<S, Exact, N, 3>(s, rows, x, span.stride, group);
+                store_words(s, out, &acc, group.first, MARGIN + x, span.stride);
+            });
+        }
+    }
+    span.clear_tail(out);
+}
+
+/// `out` in words = GELU(conv(`rows`)).
+#[inline(always)]
+pub(super) fn convolve_gelu<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
+    for x in (0..span.width).step_by(S::PIXELS) {
+        for group in conv.groups() {
+            with_outputs!(S, group, N => {
+                let mut acc = outputs::<S, Words, N, 3>(s, rows, x, span.stride, group);
+                for acc in &mut acc {
+                    *acc = math::gelu(s, *acc);
+                }
+                store_words(s, out, &acc, group.first, MARGIN + x, span.stride);
+            });
+        }
+    }
+    span.clear_tail(out);
+}
+
+/// `out` in f32 = conv(`rows`), and `sums`: [outputs], the sum of each channel over the row.
+#[inline(always)]
+pub(super) fn convolve_sum<S: Simd>(
+    s: S,
+    out: &mut [f32],
+    rows: &[&[f32]; 3],
+    conv: &Dense,
+    span: Span,
+    sums: &mut [f32],
+) {
+    for x in (0..span.width).step_by(S::PIXELS) {
+        for group in conv.groups() {
+            with_outputs!(S, group, N => {
+                let acc = outputs::<S, Words, N, 3>(s, rows, x, span.stride, group);
+                store_channels(s, out, &acc, group.first, MARGIN + x, span.stride);
+            });
+        }
+    }
+    span.clear_tail(out);
+    for (channel, sum) in out.chunks_exact(span.stride).zip(sums) {
+        let mut acc = s.splat(0.0);
+        for x in (0..span.width).step_by(S::PIXELS) {
+            acc = s.add(acc, s.load(&channel[MARGIN + x..]));
+        }
+        let mut lanes = [0.0; PIXELS_MAX];
+        s.store(&mut lanes, acc);
+        *sum = lanes.iter().sum();
+    }
+}
+
+/// `out` in words = `row` in f32.
+#[inline(always)]
+pub(super) fn pack_row<S: Simd>(s: S, out: &mut [f32], row: &[f32], span: Span) {
+    let channels = row.len() / span.stride;
+    for first in (0..channels).step_by(S::CHANNELS) {
+        for x in (0..span.width).step_by(S::PIXELS) {
+            let at = first * span.stride + MARGIN + x;
+            let word = match S::CHANNELS {
+                2 => s.pack(s.load(&row[at..]), s.load(&row[at + span.stride..])),
+                _ => s.load(&row[at..]),
+            };
+            s.store(&mut out[first / S::CHANNELS * span.stride + MARGIN + x..], word);
+        }
+    }
+    span.clear_tail(out);
+}

@@ -1,0 +1,254 @@
+//! Bands of rows as tasks, and the order in which threads do them.
+//!
+//! A stage says which rows of which tensors each of its bands reads and writes. From that follows all else:
+//!
+//! - the order: tasks form waves, every one a few waves behind what it reads, so that a band goes through all
+//!   stages while it is in the cache and threads find something to do that waits for nothing,
+//! - how many rows of a tensor are alive at a time, which is the size of its ring,
+//! - what each task must wait for: whoever wrote what it reads, and whoever read or wrote what it overwrites.
+//!
+//! A thread takes the next task of the order and waits for what comes before it there; so the first unfinished
+//! task can always run. That two tasks that touch the same row of memory, one of them writing, never run at the
+//! same time is what the `unsafe` of `net` rests on.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// Rows of a tensor, by its index. A tensor that is overwritten in place has rows H.. for its new content.
+pub(super) type Rows = (usize, Range<usize>);
+
+/// A loop over bands of rows.
+pub(super) struct Stage<'a> {
+    /// For reports.
+    pub(super) name: &'static str,
+    /// How often it runs.
+    pub(super) bands: usize,
+    /// What a band reads.
+    pub(super) reads: Box<dyn Fn(usize) -> Vec<Rows> + 'a>,
+    /// What a band writes.
+    pub(super) writes: Box<dyn Fn(usize) -> Vec<Rows> + 'a>,
+}
+
+/// How a tensor is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Keep {
+    /// As many rows as are alive, out of so many.
+    Alive(usize),
+    /// This many rows, some of which may be there before.
+    Whole(usize),
+}
+
+struct Task {
+    stage: usize,
+    band: usize,
+    /// In `Graph::waits`.
+    waits: Range<usize>,
+}
+
+/// Tasks in the order in which they are taken.
+pub(super) struct Graph {
+    names: Vec<&'static str>,
+    tasks: Vec<Task>,
+    waits: Vec<u32>,
+    /// Rows that each tensor keeps.
+    pub(super) rings: Vec<usize>,
+    /// For each task the last run that finished it.
+    done: Vec<AtomicU32>,
+    run: u32,
+    /// For each stage, since the last [`Graph::take_times`].
+    nanoseconds: Vec<AtomicU64>,
+}
+
+impl Graph {
+    /// Stages come in the order of their data; tensors are referred to by index.
+    pub(super) fn new(stages: &[Stage<'_>], tensors: &[Keep], threads: usize) -> Graph {
+        let order = order(stages, tensors, threads);
+        let rings = rings(&order, tensors, threads);
+        let mut graph = Graph {
+            names: stages.iter().map(|stage| stage.name).collect(),
+            tasks: Vec::with_capacity(order.len()),
+            waits: Vec::new(),
+            done: order.iter().map(|_| AtomicU32::new(0)).collect(),
+            rings,
+            run: 0,
+            nanoseconds: stages.iter().map(|_| AtomicU64::new(0)).collect(),
+        };
+        let mut places: Vec<Vec<Place>> = tensors
+            .iter()
+            .zip(&graph.rings)
+            .map(|(keep, &rows)| (0..rows).map(|row| Place::new(keep, row)).collect())
+            .collect();
+        for (index, planned) in order.into_iter().enumerate() {
+            let index = index as u32;
+            let mut waits = Vec::new();
+            for (tensor, row) in each(&planned.reads) {
+                let rows = graph.rings[tensor];
+                let place = &mut places[tensor][row % rows];
+                assert_eq!(place.holds, Some(row), "{}: tensor {tensor}", stages[planned.stage].name);
+                waits.extend(place.writer);
+                place.readers.push(index);
+            }
+            for (tensor, row) in each(&planned.writes) {
+                let rows = graph.rings[tensor];
+                let place = &mut places[tensor][row % rows];
+                waits.extend(place.writer);
+                waits.append(&mut place.readers);
+                (place.holds, place.writer) = (Some(row), Some(index));
+            }
+            waits.sort_unstable();
+            waits.dedup();
+            let start = graph.waits.len();
+            graph.waits.extend(waits.into_iter().filter(|&before| before != index));
+            let waits = start..graph.waits.len();
+            graph.tasks.push(Task { stage: planned.stage, band: planned.band, waits });
+        }
+        graph
+    }
+
+    /// Calls `work` with stage, band and a worker's own scratch for every task, on as many threads of the current
+    /// rayon pool as there are `workers`.
+    pub(super) fn run<W: Send>(&mut self, workers: &mut [W], work: impl Fn(usize, usize, &mut W) + Sync) {
+        self.run = self.run.checked_add(1).unwrap_or_else(|| {
+            self.done.iter_mut().for_each(|done| *done.get_mut() = 0);
+            1
+        });
+        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (graph, work) = (&*self, &work);
+        let worker = |scratch: &mut W| {
+            let on_panic = SetOnDrop(&failed);
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(task) = graph.tasks.get(index) else { break };
+                if !graph.wait(task, &failed) {
+                    return;
+                }
+                let start = Instant::now();
+                work(task.stage, task.band, scratch);
+                let nanoseconds = start.elapsed().as_nanos() as u64;
+                graph.nanoseconds[task.stage].fetch_add(nanoseconds, Ordering::Relaxed);
+                graph.done[index].store(graph.run, Ordering::Release);
+            }
+            std::mem::forget(on_panic);
+        };
+        match workers {
+            [one] => worker(one),
+            several => rayon::scope(|scope| {
+                let worker = &worker;
+                several.iter_mut().for_each(|scratch| scope.spawn(move |_| worker(scratch)));
+            }),
+        }
+    }
+
+    /// Names and seconds of the stages since the last call, summed over threads.
+    pub(super) fn take_times(&mut self) -> impl Iterator<Item = (&'static str, f64)> {
+        let seconds = self.nanoseconds.iter_mut().map(|sum| std::mem::take(sum.get_mut()) as f64 * 1e-9);
+        self.names.iter().copied().zip(seconds)
+    }
+
+    /// False where another thread has panicked.
+    fn wait(&self, task: &Task, failed: &AtomicBool) -> bool {
+        for &before in &self.waits[task.waits.clone()] {
+            let mut tries = 0;
+            while self.done[before as usize].load(Ordering::Acquire) != self.run {
+                if failed.load(Ordering::Relaxed) {
+                    return false;
+                }
+                tries += 1;
+                if tries < 100 { std::hint::spin_loop() } else { std::thread::yield_now() }
+            }
+        }
+        true
+    }
+}
+
+/// Tells the other threads of a panic.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Planned {
+    stage: usize,
+    band: usize,
+    wave: usize,
+    reads: Vec<Rows>,
+    writes: Vec<Rows>,
+}
+
+/// A row of memory while the graph is made.
+struct Place {
+    holds: Option<usize>,
+    writer: Option<u32>,
+    readers: Vec<u32>,
+}
+
+impl Place {
+    fn new(keep: &Keep, row: usize) -> Place {
+        let holds = matches!(keep, Keep::Whole(_)).then_some(row);
+        Place { holds, writer: None, readers: Vec::new() }
+    }
+}
+
+fn each(rows: &[Rows]) -> impl Iterator<Item = (usize, usize)> {
+    rows.iter().flat_map(|(tensor, rows)| rows.clone().map(|row| (*tensor, row)))
+}
+
+/// Waves between a task and what it reads, so that `threads` threads are on the way in between.
+fn slack(stages: usize, threads: usize) -> usize {
+    threads.div_ceil(stages)
+}
+
+fn order(stages: &[Stage<'_>], tensors: &[Keep], threads: usize) -> Vec<Planned> {
+    let slack = slack(stages.len(), threads);
+    let mut written: Vec<Vec<usize>> = tensors.iter().map(|_| Vec::new()).collect();
+    let mut order = Vec::new();
+    for (stage, of) in stages.iter().enumerate() {
+        for band in 0..of.bands {
+            let (reads, writes) = ((of.reads)(band), (of.writes)(band));
+            let after = each(&reads).filter_map(|(tensor, row)| written[tensor].get(row)).max();
+            let wave = after.map_or(0, |wave| wave + slack).max(if stage == 0 { band } else { 0 });
+            for (tensor, row) in each(&writes) {
+                let waves = &mut written[tensor];
+                waves.resize(waves.len().max(row + 1), 0);
+                waves[row] = wave;
+            }
+            order.push(Planned { stage, band, wave, reads, writes });
+        }
+    }
+    // The latest stages first: what they read is what the cache has had longest.
+    order.sort_by_key(|task| (task.wave, std::cmp::Reverse(task.stage)));
+    order
+}
+
+/// How many rows of each tensor are kept: from the first that is still to be read to the last that is written,
+/// at any time, and what is written while others are still at it.
+fn rings(order: &[Planned], tensors: &[Keep], threads: usize) -> Vec<usize> {
+    let mut last_read: Vec<Vec<usize>> = tensors.iter().map(|_| Vec::new()).collect();
+    for (index, task) in order.iter().enumerate() {
+        for (tensor, row) in each(&task.reads) {
+            let reads = &mut last_read[tensor];
+            reads.resize(reads.len().max(row + 1), 0);
+            reads[row] = index + 2 * threads;
+        }
+    }
+    let mut rings: Vec<usize> = tensors.iter().map(|_| 1).collect();
+    let mut first_alive = vec![0; tensors.len()];
+    for (index, task) in order.iter().enumerate() {
+        for (tensor, row) in each(&task.writes) {
+            let first = &mut first_alive[tensor];
+            while last_read[tensor].get(*first).is_some_and(|last| *last < index) {
+                *first += 1;
+            }
+            rings[tensor] = rings[tensor].max((row + 1).saturating_sub(*first));
+        }
+    }
+    let kept = |(keep, ring): (&Keep, usize)| match *keep {
+        Keep::Alive(all) => ring.min(all),
+        Keep::Whole(all) => all,
+    };
+    tensors.iter().zip(rings).map(kept).collect()
+}

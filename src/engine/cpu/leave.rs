@@ -1,0 +1,117 @@
+//! The last conv with the long skip, and the pixel shuffle: a row of the trunk to `scale` rows of the picture.
+
+use super::dense::{Exact, Words, add_outputs, outputs, with_outputs};
+use super::layout::Span;
+use super::pack::{Dense, Group};
+use super::simd::{PIXELS_MAX, Simd};
+use super::tail::{MIDDLE, PLACES};
+
+/// From the trunk itself: see [`leave`].
+#[inline(always)]
+pub(super) fn leave_merged<S: Simd>(
+    s: S,
+    out: &mut [f32],
+    main: (&[&[f32]; 5], &[Dense; PLACES]),
+    skip: (&[&[f32]; 5], &[Dense; PLACES]),
+    span: Span,
+    scale: usize,
+) {
+    leave(s, out, main, skip, span, scale);
+}
+
+/// From what `conv_2` made of the trunk: see [`leave`].
+#[inline(always)]
+pub(super) fn leave_second_step<S: Simd>(
+    s: S,
+    out: &mut [f32],
+    main: (&[&[f32]; 3], &[Dense; PLACES]),
+    skip: (&[&[f32]; 5], &[Dense; PLACES]),
+    span: Span,
+    scale: usize,
+) {
+    leave(s, out, main, skip, span, scale);
+}
+
+/// One colour component: `out`: [scale, scale·W], dense. `main`: rows of words round this one, `SIDE` of them, and
+/// the maps by the place of a column; `skip`: the same of the picture, in f32.
+#[inline(always)]
+fn leave<S: Simd, const SIDE: usize>(
+    s: S,
+    out: &mut [f32],
+    main: (&[&[f32]; SIDE], &[Dense; PLACES]),
+    skip: (&[&[f32]; 5], &[Dense; PLACES]),
+    span: Span,
+    scale: usize,
+) {
+    let last = span.width - 1;
+    for x in (0..span.width).step_by(S::PIXELS) {
+        for (main_group, skip_group) in main.1[MIDDLE].groups().zip(skip.1[MIDDLE].groups()) {
+            with_outputs!(S, main_group, N => {
+                let acc = phases::<S, N, SIDE>(s, main.0, skip.0, x, span, main_group, skip_group);
+                let whole = x + S::PIXELS <= span.width;
+                match acc.as_slice() {
+                    [a, b, c, d] if whole && scale == 2 => {
+                        let (upper, lower) = out.split_at_mut(2 * span.width);
+                        s.store_zipped(&mut upper[2 * x..], *a, *b);
+                        s.store_zipped(&mut lower[2 * x..], *c, *d);
+                    }
+                    _ => {
+                        let pixels = S::PIXELS.min(span.width - x);
+                        scatter(s, out, &acc, main_group.first, (0, pixels), x, span.width, scale);
+                    }
+                }
+            });
+        }
+    }
+    for (place, pixel) in [(0, 0), (2, last)] {
+        let x = pixel - pixel % S::PIXELS;
+        for (main_group, skip_group) in main.1[place].groups().zip(skip.1[place].groups()) {
+            with_outputs!(S, main_group, N => {
+                let acc = phases::<S, N, SIDE>(s, main.0, skip.0, x, span, main_group, skip_group);
+                let lanes = (pixel - x, pixel - x + 1);
+                scatter(s, out, &acc, main_group.first, lanes, x, span.width, scale);
+            });
+        }
+    }
+}
+
+#[inline(always)]
+fn phases<S: Simd, const N: usize, const SIDE: usize>(
+    s: S,
+    main: &[&[f32]; SIDE],
+    skip: &[&[f32]; 5],
+    x: usize,
+    span: Span,
+    main_group: Group<'_>,
+    skip_group: Group<'_>,
+) -> [S::V; N] {
+    let mut acc = outputs::<S, Words, N, SIDE>(s, main, x, span.stride, main_group);
+    add_outputs::<S, Exact, N, 5>(s, &mut acc, skip, x, span.stride, skip_group);
+    acc
+}
+
+/// Lanes `from`..`to` of phases from `first` on to where they belong.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "a hot loop stands alone with plain arguments")]
+fn scatter<S: Simd, const N: usize>(
+    s: S,
+    out: &mut [f32],
+    acc: &[S::V; N],
+    first: usize,
+    (from, to): (usize, usize),
+    x: usize,
+    width: usize,
+    scale: usize,
+) {
+    let mut lanes = [0.0; PIXELS_MAX];
+    for (phase, acc) in (first..).zip(acc) {
+        if phase == scale * scale {
+            // What fills up the last word.
+            return;
+        }
+        s.store(&mut lanes, *acc);
+        for lane in from..to {
+            out[phase / scale * scale * width + (x + lane) * scale + phase % scale] = lanes[lane];
+        }
+    }
+}
