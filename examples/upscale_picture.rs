@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use hasn::engine::cpu::Precision;
 use hasn::engine::{EngineKind, EngineSpec, Network, NetworkId};
 use hasn::media::{PictureReader, StillWriter};
 use hasn::model::catalogue;
@@ -29,7 +30,8 @@ fn main() -> Result<()> {
     let to_fill = writer.picture()?;
 
     let networks = vec![Network::Hasn(Arc::new(model))];
-    let spec = EngineSpec { kind: EngineKind::Cpu, threads: 2, networks, lr, sr: to_fill.geometry };
+    let spec =
+        EngineSpec { kind: EngineKind::Cpu(Precision::F32), threads: 2, networks, lr, sr: to_fill.geometry };
     let mut engine = spec.open()?;
     engine.submit(picture, to_fill, NetworkId(0))?;
     let (_, filled) = engine.collect()?.expect("a picture was submitted");

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::{json, print, thread_count};
+use crate::engine::cpu::Precision;
 use crate::engine::{EngineKind, EngineSpec, Network, NetworkId};
 use crate::error::{Error, Result};
 use crate::media::{PictureReader, StillWriter, format_by_name};
@@ -154,7 +155,8 @@ fn to_rgb(picture: Picture) -> Result<Picture> {
     let sr = Geometry { format, color: lr.color.as_rgb(), ..lr };
     let networks = vec![Network::Resample];
     let mut engine =
-        EngineSpec { kind: EngineKind::Cpu, threads: thread_count(None), networks, lr, sr }.open()?;
+        EngineSpec { kind: EngineKind::Cpu(Precision::F32), threads: thread_count(None), networks, lr, sr }
+            .open()?;
     engine.submit(picture, Picture::new(sr), NetworkId(0))?;
     let (_, rgb) = engine.collect()?.expect("a picture was submitted");
     Ok(rgb)

@@ -1,5 +1,6 @@
 //! One file a command: arguments as typed become a job that can run. The only place that prints.
 
+mod bench;
 mod compare;
 mod info;
 mod model;
@@ -10,9 +11,9 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
-use tracing::Level;
 
 use crate::engine::EngineKind;
+use crate::engine::cpu::{Level, Precision};
 use crate::error::{Error, Result};
 use crate::media;
 
@@ -35,6 +36,8 @@ enum Command {
     Compare(compare::Args),
     /// List the built-in models, or show one.
     Model(model::Args),
+    /// Measure how fast the network alone is, and what of the processor it uses.
+    Bench(bench::Args),
     /// What this program can use on this machine, and why not the rest.
     Info,
 }
@@ -45,7 +48,8 @@ const EXIT_INTERRUPTED: u8 = 130;
 /// Parses the arguments and runs the command. Usage errors end the process with code 2.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    let level = [Level::WARN, Level::INFO, Level::DEBUG][usize::from(cli.verbose.min(2))];
+    let level =
+        [tracing::Level::WARN, tracing::Level::INFO, tracing::Level::DEBUG][usize::from(cli.verbose.min(2))];
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)
@@ -58,6 +62,7 @@ pub fn run() -> ExitCode {
         Command::Upscale(args) => upscale::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Model(args) => model::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Info => info::run(),
     };
     result.unwrap_or_else(|error| {
@@ -95,18 +100,60 @@ enum EngineName {
     Reference,
 }
 
+/// Precisions as a user names them.
+#[derive(Clone, Copy, clap::ValueEnum, PartialEq, Eq, Debug)]
+enum PrecisionName {
+    Auto,
+    F32,
+    Bf16,
+}
+
+impl PrecisionName {
+    fn asked(self) -> Option<Precision> {
+        match self {
+            PrecisionName::Auto => None,
+            PrecisionName::F32 => Some(Precision::F32),
+            PrecisionName::Bf16 => Some(Precision::Bf16),
+        }
+    }
+}
+
+fn engine_name(engine: EngineKind) -> &'static str {
+    match engine {
+        EngineKind::Cpu(_) => "cpu",
+        EngineKind::Reference => "reference",
+    }
+}
+
+fn precision_name(engine: EngineKind) -> &'static str {
+    match engine {
+        EngineKind::Cpu(precision) => precision.name(),
+        EngineKind::Reference => Precision::F32.name(),
+    }
+}
+
+/// `WxH`.
+fn parse_size(text: &str) -> std::result::Result<(usize, usize), String> {
+    let sides = text.split_once(['x', 'X']).and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    sides.filter(|&(w, h)| w > 0 && h > 0).ok_or_else(|| "write it like 3840x2160".to_owned())
+}
+
 /// Why the CUDA engine is not there.
 const NO_CUDA: &str = "this version has no CUDA engine yet";
 
 impl EngineName {
     /// A named engine that is not there is an error, never a slow run.
-    fn choose(self) -> Result<EngineKind> {
+    fn choose(self, precision: PrecisionName, bits: u8) -> Result<EngineKind> {
+        let cpu = || Ok(EngineKind::Cpu(Level::detect()?.precision(precision.asked(), bits)?));
         match self {
             EngineName::Auto => {
                 tracing::info!("engine cpu: {NO_CUDA}");
-                Ok(EngineKind::Cpu)
+                cpu()
             }
-            EngineName::Cpu => Ok(EngineKind::Cpu),
+            EngineName::Cpu => cpu(),
+            EngineName::Reference if precision == PrecisionName::Bf16 => {
+                Err(Error::new("--precision bf16", "the reference is exact", "use --engine cpu"))
+            }
             EngineName::Reference => Ok(EngineKind::Reference),
             EngineName::Cuda => Err(Error::new("--engine cuda", NO_CUDA, "use --engine cpu")),
         }

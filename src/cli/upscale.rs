@@ -10,8 +10,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing::info;
 
 use super::progress::{self, Show};
-use super::{EXIT_INTERRUPTED, EngineName, json, thread_count};
-use crate::engine::{EngineKind, EngineSpec, Network, NetworkId};
+use super::{
+    EXIT_INTERRUPTED, EngineName, PrecisionName, engine_name, json, parse_size, precision_name, thread_count,
+};
+use crate::engine::{EngineSpec, Network, NetworkId};
 use crate::error::{Error, Result};
 use crate::media::{Decoder, Encoder, EncoderSpec, Input, Muxer, Output, Target, Trim, VideoInfo};
 use crate::model::catalogue;
@@ -30,6 +32,9 @@ pub(super) struct Args {
     /// What runs the network.
     #[arg(long, value_enum, default_value = "auto")]
     engine: EngineName,
+    /// What the CPU engine multiplies: bf16 where the CPU can and pictures have at most 10 bits, or as told.
+    #[arg(long, value_enum, default_value = "auto")]
+    precision: PrecisionName,
     /// Threads of the engine, and of decoder and encoder each [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -72,6 +77,7 @@ struct Choice {
     output: String,
     model: String,
     engine: &'static str,
+    precision: &'static str,
     encoder: String,
     pixel_format: &'static str,
     width: usize,
@@ -149,7 +155,6 @@ fn pictures_expected(args: &Args, video: &VideoInfo) -> u64 {
 /// Opens every part, the output last: until then nothing is written.
 fn open(args: &Args) -> Result<(Job, Choice)> {
     let threads = thread_count(args.threads.map(usize::from));
-    let engine = args.engine.choose()?;
     let (network, model, model_scale) = match args.model.as_deref().unwrap_or(catalogue::DEFAULT_CPU) {
         "none" => (Network::Resample, "none".to_owned(), 2),
         name => {
@@ -172,6 +177,8 @@ fn open(args: &Args) -> Result<(Job, Choice)> {
     };
     let target = Target::choose(&spec, &output, &lr, size)?;
     let sr = target.geometry;
+    let bits = if sr.format.float { 32 } else { sr.format.depth() };
+    let engine = args.engine.choose(args.precision, bits)?;
     let engine_spec = EngineSpec { kind: engine, threads, networks: vec![network], lr, sr };
     engine_spec.check()?;
     let encoder = Encoder::open(target, &output, &input, &lr)?;
@@ -179,10 +186,8 @@ fn open(args: &Args) -> Result<(Job, Choice)> {
         input: args.input.clone(),
         output: args.output.clone(),
         model,
-        engine: match engine {
-            EngineKind::Cpu => "cpu",
-            EngineKind::Reference => "reference",
-        },
+        engine: engine_name(engine),
+        precision: precision_name(engine),
         encoder: encoder.name().to_owned(),
         pixel_format: sr.format.name,
         width: sr.width,
@@ -277,11 +282,6 @@ fn tell_summary(choice: &Choice, report: &Report) {
         pictures.encoded,
         peak_memory_bytes / 1_000_000
     );
-}
-
-fn parse_size(text: &str) -> std::result::Result<(usize, usize), String> {
-    let sides = text.split_once(['x', 'X']).and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
-    sides.filter(|&(w, h)| w > 0 && h > 0).ok_or_else(|| "write it like 3840x2160".to_owned())
 }
 
 fn parse_scale(text: &str) -> std::result::Result<f64, String> {

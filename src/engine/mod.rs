@@ -51,7 +51,7 @@ pub enum EngineKind {
     /// The paper layer by layer in ndarray: slow, the oracle.
     Reference,
     /// SIMD on all cores.
-    Cpu,
+    Cpu(cpu::Precision),
 }
 
 /// All that an engine needs to be opened, on whatever thread that happens.
@@ -86,6 +86,7 @@ impl EngineSpec {
     /// Opens the engine on the thread that is going to drive it.
     pub fn open(&self) -> Result<Box<dyn Engine>> {
         let level = cpu::Level::detect()?;
+        tracing::info!(level = level.name(), kind = ?self.kind, "CPU engine");
         let (kind, threads) = (self.kind, self.threads);
         let host = |network: &Network| match network {
             Network::Resample => HostNetwork::Resample,
@@ -97,8 +98,8 @@ impl EngineSpec {
                         EngineKind::Reference => {
                             Box::new(ReferencePass { reference: Reference::new(model.clone()), size })
                         }
-                        EngineKind::Cpu => {
-                            Box::new(cpu::Net::new(&model, level, cpu::Precision::F32, size, threads))
+                        EngineKind::Cpu(precision) => {
+                            Box::new(cpu::Net::new(&model, level, precision, size, threads))
                         }
                     }
                 };

