@@ -33,9 +33,11 @@ lint: deps
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
-# The network alone, one thread: the engine against the published network layer by layer.
+# The network alone, one thread, in both precisions.
 bench: deps
-	cargo run --release --example bench_cpu
+	cargo build --release
+	$(HASN) bench --threads 1 --precision f32
+	$(HASN) bench --threads 1
 
 # FFmpeg with its headers, and libclang to read them. Nothing is installed where all is there.
 deps:

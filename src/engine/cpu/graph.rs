@@ -197,9 +197,10 @@ fn each(rows: &[Rows]) -> impl Iterator<Item = (usize, usize)> {
     rows.iter().flat_map(|(tensor, rows)| rows.clone().map(|row| (*tensor, row)))
 }
 
-/// Waves between a task and what it reads, so that `threads` threads are on the way in between.
+/// Waves between a task and what it reads, so that `threads` threads are on the way in between, and none waits
+/// where another is a little late.
 fn slack(stages: usize, threads: usize) -> usize {
-    threads.div_ceil(stages)
+    if threads == 1 { 1 } else { 1 + threads.div_ceil(stages) }
 }
 
 fn order(stages: &[Stage<'_>], tensors: &[Keep], threads: usize) -> Vec<Planned> {

@@ -21,9 +21,13 @@ impl Span {
         Span { width, stride: 2 * MARGIN + width.next_multiple_of(PIXELS_MAX) }
     }
 
-    /// Vectors leave something beyond the last pixel; it becomes zero again. `row`: [channels, stride].
+    /// Vectors leave something beyond the last pixel, where they do not fit; it becomes zero again. `row`:
+    /// [channels, stride].
     #[inline(always)]
     pub(super) fn clear_tail(self, row: &mut [f32]) {
+        if self.width.is_multiple_of(PIXELS_MAX) {
+            return;
+        }
         for channel in row.chunks_exact_mut(self.stride) {
             channel[MARGIN + self.width..].fill(0.0);
         }
@@ -33,8 +37,8 @@ impl Span {
     pub(super) fn clear_margins(self, row: &mut [f32]) {
         for channel in row.chunks_exact_mut(self.stride) {
             channel[..MARGIN].fill(0.0);
+            channel[MARGIN + self.width..].fill(0.0);
         }
-        self.clear_tail(row);
     }
 }
 
