@@ -24,9 +24,12 @@ pub(crate) enum HostNetwork {
         /// How much larger a pass makes a plane, and what it sees.
         shape: Shape,
         /// Makes one pass for pictures of (width, height).
-        open: Box<dyn Fn((usize, usize)) -> Box<dyn Forward>>,
+        open: Box<OpenPass>,
     },
 }
+
+/// Makes one pass for pictures of (width, height).
+type OpenPass = dyn Fn((usize, usize)) -> Box<dyn Forward>;
 
 /// A network of the engine, ready to run.
 struct Ready {

@@ -9,6 +9,7 @@ pub(super) const SIGMOID_SCALE: f32 = -std::f32::consts::LOG2_E;
 /// 2^x to 3e-7 of its value (1e-4 where words are bf16), for x clamped to ±126; NaN stays NaN. A whole power of
 /// two, and a polynomial of least error on ±1/2.
 #[inline(always)]
+#[allow(clippy::approx_constant, reason = "a coefficient of the polynomial of least error")]
 pub(super) fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
     // Adding it rounds to a whole number, which the low bits of the sum then hold.
     const ROUND: f32 = 12_582_912.0;

@@ -306,8 +306,8 @@ impl Shape {
 
     fn keeps(&self, first: usize) -> [Keep; TENSORS] {
         let mut keeps = [Keep::Alive(0); TENSORS];
-        for tensor in first..TENSORS {
-            keeps[tensor] = Keep::Alive(match tensor {
+        for (tensor, keep) in keeps.iter_mut().enumerate().skip(first) {
+            *keep = Keep::Alive(match tensor {
                 C2 => self.grid.height2,
                 POOLED | GRID => self.grid.height3,
                 _ => self.height,
@@ -650,7 +650,7 @@ impl BlockRun<'_> {
     ///
     /// # Safety
     /// As of [`Shared::row_mut`].
-    unsafe fn band_mut(&self, tensor: usize, rows: std::ops::Range<usize>) -> [&mut [f32]; ROWS] {
+    unsafe fn band_mut<'b>(&self, tensor: usize, rows: std::ops::Range<usize>) -> [&'b mut [f32]; ROWS] {
         std::array::from_fn(|i| match rows.start + i {
             // SAFETY: the caller's.
             y if y < rows.end => unsafe { self.tensors[tensor].row_mut(y) },
