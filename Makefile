@@ -8,7 +8,7 @@ PACKAGES := gcc libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev libavfor
 # apt-get is root's.
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: demo test lint bench deps
+.PHONY: demo test lint bench bench-peers deps
 
 # The clip, twice as large by HASN and by bicubic, and a detail of both side by side.
 demo: deps
@@ -38,6 +38,13 @@ bench: deps
 	cargo build --release
 	$(HASN) bench --threads 1 --precision f32
 	$(HASN) bench --threads 1
+
+# The network alone beside ONNX Runtime and OpenVINO on an idle machine; needs Python with venv and pip.
+bench-peers: deps
+	cargo build --release
+	python3 -m venv target/peers
+	target/peers/bin/pip install -q -r examples/peers/requirements.txt
+	target/peers/bin/python examples/peers/network.py
 
 # FFmpeg with its headers, and libclang to read them. Nothing is installed where all is there.
 deps:

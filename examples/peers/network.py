@@ -1,0 +1,353 @@
+"""The network alone: hasn's CPU engine beside ONNX Runtime, OpenVINO and PyTorch, one picture at a time.
+
+    network.py [--models FILE...] [--sizes WxH...] [--threads N...] [--rounds N] [--json FILE] ...
+
+Needs target/release/hasn, ffmpeg and requirements.txt (PyTorch's rows: requirements-torch.txt). Every engine runs
+the same weights at the same fixed size, hasn as `hasn bench`, each peer in a warm child process (peer.py) and in
+the form that it runs fastest (graph.py). In each round every contender has its turn, a warm-up and a few runs;
+figures are medians over rounds of the medians of turns. Precisions are f32, bf16 where the CPU multiplies it, and
+f32 held to AVX2 on both sides.
+
+Before the clock starts, all of them enlarge one frame of the clip and must agree: f32 within 2e-4 of ONNX
+Runtime's output of the graph as exported (and half a code, where the output is 16-bit gray), bf16 is only told.
+Exit code 1 where they do not. A ratio below its bar is marked, and is no error.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+HERE = Path(__file__).parent
+CLIP = HERE.parent / "bbb-360p.mp4"
+CPU_FLAGS = Path("/proc/cpuinfo").read_text().split()
+AGREE_F32 = 2e-4
+HALF_CODE_16 = 0.5 / 65535
+# Waiting threads of the peer that has just run spin for up to 60 ms.
+REST_S = 0.1
+BUSY_S_MAX = 60
+# A turn is repeated when others used more of the machine than this, beyond what the kernel's clock can tell.
+OTHERS_SHARE_MAX = 0.1
+CLOCK_S = 0.03
+TURN_TRIES = 5
+# A median further above the shortest turn than this tells more of the machine than of the engine.
+STEADY = 1.15
+
+AVX2_HASN = {"HASN_CPU_LEVEL": "avx2"}
+AVX2_TORCH = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+# PyTorch gives large tensors back to the system after every operator: with this glibc keeps them (light model,
+# 79 ms without, 57 with).
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_TOP_PAD_": "100000000"}
+
+# How many times as fast as the fastest peer hasn is meant to be.
+BARS = {
+    "hasn-lite-x2": {"f32": 1.6, "bf16": 1.6, "avx2": 1.2},
+    "hasn-x2": {"f32": 1.35, "bf16": 1.25, "avx2": 1.2},
+}
+
+
+@dataclass
+class Contender:
+    """An engine at one precision. The bar is against those that `counts`."""
+
+    name: str
+    precision: str
+    peer: str | None = None
+    env: dict = field(default_factory=dict)
+    counts: bool = True
+
+    @property
+    def is_f32(self):
+        return self.precision != "bf16"
+
+
+class Hasn:
+    """A fresh `hasn bench` for every turn."""
+
+    def __init__(self, contender, case, options):
+        self.options, self.case = options, case
+        self.env = os.environ | contender.env
+        self.precision = "bf16" if contender.precision == "bf16" else "f32"
+        self.about = {}
+
+    def run(self, runs):
+        command = [self.options.hasn, "bench", "--engine", "cpu", "--model", self.case.model, "--json"]
+        command += ["--size", f"{self.case.width}x{self.case.height}", "--threads", self.case.threads]
+        command += ["--precision", self.precision, "--runs", runs]
+        out = subprocess.run(list(map(str, command)), env=self.env, check=True, capture_output=True, text=True)
+        self.about = json.loads(out.stdout)
+        return self.about["picture_ms_median"]
+
+    def upscale(self, picture, folder):
+        source, target = folder / "in.png", folder / "out.png"
+        Image.fromarray(picture).save(source)
+        command = [self.options.hasn, "upscale", "-y", "--progress", "none", "--engine", "cpu"]
+        command += ["--model", self.case.model, "--threads", self.case.threads, "--precision", self.precision]
+        command += ["--pix-fmt", "gray16be", source, target]
+        subprocess.run(list(map(str, command)), env=self.env, check=True, stderr=subprocess.PIPE)
+        return np.asarray(Image.open(target)) / np.float32(65535)
+
+    def cpu_s(self):
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    def close(self):
+        pass
+
+
+class Peer:
+    """A child process that holds the peer warm."""
+
+    def __init__(self, contender, case, options, form=None):
+        command = [sys.executable, HERE / "peer.py", contender.peer, case.model]
+        command += [case.width, case.height, case.threads, form or options.form]
+        self.child = subprocess.Popen(
+            list(map(str, command)),
+            env=os.environ | contender.env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if options.verbose else subprocess.DEVNULL,
+            text=True,
+        )
+        self.about = self.answer()
+
+    def ask(self, question):
+        self.child.stdin.write(question + "\n")
+        self.child.stdin.flush()
+        return self.answer()
+
+    def answer(self):
+        line = self.child.stdout.readline()
+        if not line:
+            sys.exit(f"{' '.join(self.child.args)} ended with {self.child.wait()}; --verbose shows its messages")
+        return json.loads(line)
+
+    def run(self, runs):
+        return statistics.median(self.ask(f"run {runs}")["ms"])
+
+    def upscale(self, picture, folder):
+        source, target = folder / "in.npy", folder / "out.npy"
+        np.save(source, picture[None, None].astype(np.float32) / 255)
+        self.ask(f"upscale {source} {target}")
+        return np.load(target)[0, 0].clip(0, 1)
+
+    def cpu_s(self):
+        user, system = Path(f"/proc/{self.child.pid}/stat").read_text().rsplit(") ")[1].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    def close(self):
+        self.child.stdin.close()
+        self.child.wait()
+
+
+@dataclass(frozen=True)
+class Case:
+    model: Path
+    width: int
+    height: int
+    threads: int
+
+    def __str__(self):
+        return f"{self.model.stem} {self.width}x{self.height}, {self.threads} thread{'s' * (self.threads > 1)}"
+
+
+def contenders(options):
+    f32 = [
+        Contender("hasn", "f32"),
+        Contender("ONNX Runtime", "f32", "onnxruntime"),
+        Contender("OpenVINO", "f32", "openvino-f32"),
+    ]
+    bf16 = [Contender("hasn", "bf16"), Contender("OpenVINO", "bf16", "openvino-bf16")]
+    torch = AVX2_TORCH | KEEP_MEMORY
+    avx2 = [Contender("hasn", "avx2", env=AVX2_HASN), Contender("PyTorch", "avx2", "torch", torch)]
+    if options.torch_compile:
+        avx2.append(Contender("PyTorch compiled", "avx2", "torch-compiled", torch, counts=False))
+    if "avx512_bf16" not in CPU_FLAGS and "bf16" in options.precisions:
+        print("bf16 is skipped: this CPU does not multiply it")
+        bf16 = []
+    if importlib.util.find_spec("torch") is None and "avx2" in options.precisions:
+        print("PyTorch is skipped: not installed, see requirements-torch.txt")
+        avx2 = avx2[:1]
+    return [one for one in f32 + bf16 + avx2 if one.precision in options.precisions]
+
+
+def clip_picture(case):
+    """A frame of the clip as full-range gray, [H, W] u8."""
+    scale = f"scale={case.width}:{case.height}:flags=area:out_range=full,format=gray"
+    command = ["ffmpeg", "-v", "error", "-ss", "2", "-i", CLIP, "-frames:v", "1", "-vf", scale, "-f", "rawvideo", "-"]
+    raw = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    return np.frombuffer(raw, np.uint8).reshape(case.height, case.width)
+
+
+def check_agreement(case, runners, options):
+    """Tells how far each is from the graph as exported; false where an f32 engine is too far."""
+    picture = clip_picture(case)
+    reference_spec = Contender("", "f32", "onnxruntime")
+    agreed = True
+    with tempfile.TemporaryDirectory() as folder:
+        exported = Peer(reference_spec, case, options, "exported")
+        reference = exported.upscale(picture, Path(folder))
+        exported.close()
+        for contender, runner in runners:
+            difference = np.abs(runner.upscale(picture, Path(folder)) - reference).astype(np.float64)
+            worst, psnr_db = difference.max(), -10 * np.log10((difference**2).mean() + 1e-30)
+            verdict = ""
+            # NaN is further than anything.
+            if contender.is_f32 and not worst <= AGREE_F32 + (HALF_CODE_16 if contender.peer is None else 0):
+                verdict, agreed = f"  DISAGREES: more than {AGREE_F32}", False
+            form = runner.about.get("form", "")
+            print(f"  {contender.name:16} {contender.precision:4}  {form:17}  max {worst:.1e}, {psnr_db:.1f} dB{verdict}")
+    return agreed
+
+
+def turn(runner, runs):
+    """The ms of a turn in which nothing else worked on the machine, if one of a few is such."""
+    for _ in range(TURN_TRIES):
+        rest()
+        start_s, others_s = time.monotonic(), machine_cpu_s() - runner.cpu_s()
+        turn_ms = runner.run(runs)
+        others_s = machine_cpu_s() - runner.cpu_s() - others_s
+        if others_s < OTHERS_SHARE_MAX * (time.monotonic() - start_s) + CLOCK_S:
+            break
+    return turn_ms
+
+
+def rest():
+    """Until nobody works: the last contender's threads, or something else on the machine."""
+    give_up = time.monotonic() + BUSY_S_MAX
+    while True:
+        before_s = machine_cpu_s()
+        time.sleep(REST_S)
+        if machine_cpu_s() - before_s < OTHERS_SHARE_MAX * REST_S + CLOCK_S:
+            return
+        if time.monotonic() > give_up:
+            sys.exit(f"the machine has been busy for {BUSY_S_MAX} s with something else: nothing can be measured")
+
+
+def machine_cpu_s():
+    """What was used of the machine's CPUs since it started, by its processes and by its host's other guests."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(case, everyone, options):
+    """The medians of the turns by contender, after all were held to one another."""
+    print(f"{case}: each off the graph as exported")
+    make = lambda one: (Hasn if one.peer is None else Peer)(one, case, options)
+    runners = [(one, make(one)) for one in everyone]
+    try:
+        if not check_agreement(case, runners, options):
+            sys.exit(f"{case}: the engines do not compute the same")
+        turns_ms = [[] for _ in runners]
+        # The first round is not counted.
+        for counted in [False] + [True] * options.rounds:
+            for (_, runner), ms in zip(runners, turns_ms):
+                turn_ms = turn(runner, options.runs)
+                if counted:
+                    ms.append(turn_ms)
+        return [
+            {
+                "name": one.name,
+                "precision": one.precision,
+                "counts": one.counts,
+                "ms": statistics.median(ms),
+                "turns_ms": ms,
+                **({"bench": runner.about} if one.peer is None else runner.about),
+            }
+            for (one, runner), ms in zip(runners, turns_ms)
+        ]
+    finally:
+        for _, runner in runners:
+            runner.close()
+
+
+def table(results):
+    """One line for each case and precision, then how hasn gains by a second thread."""
+    names = ["hasn", "ONNX Runtime", "OpenVINO", "PyTorch", "PyTorch compiled"]
+    names = [name for name in names if any(one["name"] == name for r in results for one in r["contenders"])]
+    head = ["model", "size", "threads", "precision", *names, "ratio", "bar"]
+    lines = []
+    for r in results:
+        for precision in dict.fromkeys(one["precision"] for one in r["contenders"]):
+            found = {one["name"]: one for one in r["contenders"] if one["precision"] == precision}
+            peers_ms = [one["ms"] for name, one in found.items() if name != "hasn" and one["counts"]]
+            ratio = min(peers_ms) / found["hasn"]["ms"] if peers_ms else None
+            bar = BARS.get(r["model"], {}).get(precision) if ratio else None
+            lines.append(
+                [r["model"], r["size"], str(r["threads"]), precision]
+                + [f"{found[name]['ms']:.1f}" if name in found else "" for name in names]
+                + [f"{ratio:.2f}" if ratio else "", f"{bar} {'below' if ratio < bar else 'held'}" if bar else ""]
+            )
+    widths = [max(map(len, column)) for column in zip(head, *lines)]
+    print("\nms a picture")
+    for line in [head, ["-" * width for width in widths], *lines]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+    for r in results:
+        for one in r["contenders"]:
+            if one["ms"] > STEADY * min(one["turns_ms"]):
+                turns = " ".join(f"{ms:.1f}" for ms in sorted(one["turns_ms"]))
+                name = f"{r['model']} {r['size']} {r['threads']} {one['name']} {one['precision']}"
+                print(f"unsteady, measure again on an idle machine: {name}: {turns} ms")
+    for r in results:
+        one = next((o for o in results if (o["model"], o["size"], o["threads"]) == (r["model"], r["size"], 1)), None)
+        if r["threads"] == 1 or one is None:
+            continue
+        gains = [
+            f"{a['ms'] / b['ms']:.2f} {b['precision']}"
+            for a, b in zip(one["contenders"], r["contenders"])
+            if b["name"] == "hasn"
+        ]
+        print(f"hasn on {r['threads']} threads, {r['model']} {r['size']}, times one thread: {', '.join(gains)}")
+
+
+def parse_size(text):
+    width, height = map(int, text.split("x"))
+    return width, height
+
+
+def arguments():
+    root = HERE.parent.parent
+    models = [root / "models" / f"{name}.safetensors" for name in BARS]
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--models", nargs="+", type=Path, default=models, metavar="FILE", help="luma models")
+    parser.add_argument("--sizes", nargs="+", type=parse_size, default=[(320, 180)], metavar="WxH")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="N")
+    parser.add_argument("--precisions", nargs="+", choices=["f32", "bf16", "avx2"], default=["f32", "bf16", "avx2"])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--runs", type=int, default=5, help="runs in a turn, after a warm-up")
+    parser.add_argument("--form", default="fastest", help="the peers' graph: fastest, or a name of graph.FORMS")
+    parser.add_argument("--torch-compile", action="store_true", help="also PyTorch compiled, which needs a C++ compiler")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every turn there")
+    parser.add_argument("--hasn", type=Path, default=root / "target/release/hasn")
+    parser.add_argument("--verbose", action="store_true", help="show what the peers say")
+    return parser.parse_args()
+
+
+def main():
+    options = arguments()
+    everyone = contenders(options)
+    results = []
+    for model in options.models:
+        for width, height in options.sizes:
+            for threads in options.threads:
+                case = Case(model, width, height, threads)
+                result = {"model": model.stem, "size": f"{width}x{height}", "threads": threads}
+                results.append(result | {"contenders": measure(case, everyone, options)})
+                if options.json:
+                    options.json.write_text(json.dumps(results, indent=1) + "\n")
+    table(results)
+
+
+if __name__ == "__main__":
+    main()
