@@ -39,12 +39,18 @@ bench: deps
 	$(HASN) bench --threads 1 --precision f32
 	$(HASN) bench --threads 1
 
-# The network alone beside ONNX Runtime and OpenVINO on an idle machine; needs Python with venv and pip.
+# Beside ONNX Runtime, OpenVINO and vs-mlrt. VapourSynth has wheels from Python 3.12 on; with an older one its part
+# is skipped. TORCH=1 adds PyTorch, 5 GB.
 bench-peers: deps
 	cargo build --release
-	python3 -m venv target/peers
-	target/peers/bin/pip install -q -r examples/peers/requirements.txt
-	target/peers/bin/python examples/peers/network.py
+	$(PYTHON) -m venv target/peers
+	target/peers/bin/pip install -q -r examples/peers/requirements$(if $(TORCH),-torch).txt
+	target/peers/bin/python examples/peers/network.py --json target/peers/network.json
+	target/peers/bin/python examples/peers/pipeline.py --json target/peers/pipeline.json
+
+# The first that runs: a version manager may list ones that do not.
+PYTHON = $(shell for python in python3.12 python3.13 $(HOME)/.pyenv/versions/3.12.*/bin/python3 python3; do \
+	$$python -c "" 2>/dev/null && echo $$python && break; done)
 
 # FFmpeg with its headers, and libclang to read them. Nothing is installed where all is there.
 deps:

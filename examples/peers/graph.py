@@ -5,12 +5,18 @@
 Peers differ in which form suits them, so each is given the one that it runs fastest (see peer.py). One thread of
 an AMD EPYC (Zen 4), 320x180, ms a picture (2026-11-24; ONNX Runtime 1.32, OpenVINO 2026.4.1):
 
-@TABLE@
+                    light model                       paper size
+                    ORT    OpenVINO  OpenVINO bf16    ORT   OpenVINO  OpenVINO bf16
+    exported        41.0   39.2      25.8             755   806       422
+    layernorm       38.3   38.0      25.2             742   784       394
+    reduce          38.6   33.5      21.4             761   760       385
+    centred         37.5   33.1      20.2             765   760       391
+    moments         37.7   34.1      20.6             748   755       378
 
-Tried as well, and no faster for anyone, or slower: 1x1 maps as Gemm over channels-last pixels (paper size: ORT
-1107, OpenVINO 921 and 478), f1 f2 f3 as one convolution and a Split (light: 55, 55, 34), the
-MeanVarianceNormalization operator (light: 56, 44, 27), Gelu spelled out with Erf, Resize as two MatMuls, the
-attention's 17 channels padded to 20 or 32. Reading the output into a bound buffer saves 1 % and is done.
+On two threads the order is the same. Tried as well, and slower or no faster for anyone: 1x1 maps as Gemm over
+channels-last pixels (paper size: 1107, 921, 478), f1 f2 f3 as one convolution and a Split (light: 55, 55, 34),
+the MeanVarianceNormalization operator (light: 56, 44, 27), Gelu spelled out with Erf, Resize as two MatMuls, the
+attention's 17 channels padded to 20 or 32.
 """
 
 from dataclasses import dataclass

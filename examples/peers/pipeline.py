@@ -1,0 +1,156 @@
+"""File to file: `hasn upscale` beside VapourSynth with vs-mlrt, the usual way to run such a network on a film.
+
+    pipeline.py [--rounds N] [--clip FILE] [--model FILE] [--json FILE] [--also]
+
+The demo clip, 640x360 to 1280x720 by the light model, x264 veryfast at CRF 18, sound copied, with all cores:
+hasn with `--precision auto`, against BestSource, OpenVINO (vs-mlrt) for luma, bicubic for chroma (pipeline.vpy),
+and y4m by vspipe into ffmpeg. Whole commands are timed, start to end; runs alternate, the first of each is not
+counted, and medians are told. Both outputs must hold every picture, and show the same.
+
+Needs target/release/hasn, ffmpeg, and requirements.txt under Python 3.12 or newer. `--also` adds the peer in f32
+and with the graph as exporters write it.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import onnx
+
+from graph import FORMS, onnx_graph, read_weights
+from network import CPU_FLAGS, ended_children_cpu_s, undisturbed
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+BIN = Path(sys.executable).parent
+CORES = len(os.sched_getaffinity(0))
+ENCODE = {"preset": "veryfast", "crf": "18"}
+BAR_PICTURES_S = 18
+BAR_RATIO = 1.6
+# PSNR-Y between the two outputs: both are encoded, and bf16 alone is 53 dB off in OpenVINO.
+SAME_DB = 40
+
+# Pictures a second of two cores (2026-11-24), by the settings that matter, graph "moments", bf16 unless said:
+# streams x VapourSynth's threads: 1x1 15.3, 1x2 14 to 16, 1x4 16.2, 2x2 16 to 17, 2x3 18, 2x4 17.4. The graph as
+# exported 13.1. f32, 2x3: 11.1, as exported 9.2. Holding OpenVINO to one thread a stream, or letting its threads
+# move between cores: no faster. x264 on 1 or 2 threads instead of its own choice: no faster.
+STREAMS = CORES
+VS_THREADS = CORES + 1
+
+
+def hasn(options):
+    def command(target):
+        encoder = [f"--encoder-opt={key}={value}" for key, value in ENCODE.items()]
+        arguments = [options.hasn, "upscale", "-y", "--progress", "none", "--engine", "cpu", "--precision", "auto"]
+        arguments += ["--model", options.model, "--encoder", "libx264", *encoder, options.clip, target]
+        subprocess.run(arguments, check=True)
+
+    return command
+
+
+def vs_mlrt(options, work, graph, precision):
+    width, height = map(int, probe(options.clip, "width,height").split(","))
+    model = work / f"{graph}.onnx"
+    onnx.save(onnx_graph(read_weights(options.model), width, height, FORMS[graph]), model)
+    given = {"clip": options.clip.resolve(), "graph": model, "precision": precision}
+    given |= {"streams": STREAMS, "threads": VS_THREADS, "work": work}
+
+    def command(target):
+        vspipe = [BIN / "vspipe", "-c", "y4m", HERE / "pipeline.vpy", "-"]
+        vspipe += [word for key, value in given.items() for word in ("-a", f"{key}={value}")]
+        encoder = [word for key, value in ENCODE.items() for word in (f"-{key}", value)]
+        ffmpeg = ["ffmpeg", "-v", "error", "-y", "-i", "-", "-i", options.clip, "-map", "0:v", "-map", "1:a?"]
+        ffmpeg += ["-c:a", "copy", "-c:v", "libx264", *encoder, target]
+        with open(work / "vspipe.log", "w") as log:
+            pictures = subprocess.Popen(vspipe, stdout=subprocess.PIPE, stderr=log, env=vs_environment(work))
+            encoded = subprocess.run(ffmpeg, stdin=pictures.stdout)
+            pictures.stdout.close()
+        if pictures.wait() or encoded.returncode:
+            sys.exit(f"vspipe or ffmpeg failed: {(work / 'vspipe.log').read_text()}")
+
+    return command
+
+
+def vs_environment(work):
+    """vspipe looks up which Python it belongs to in a file that this keeps out of the home folder."""
+    return os.environ | {"XDG_CONFIG_HOME": str(work / "config"), "PATH": f"{BIN}:{os.environ['PATH']}"}
+
+
+def seconds(run, target):
+    start_s = time.monotonic()
+    run(target)
+    return time.monotonic() - start_s
+
+
+def probe(path, entries):
+    command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-count_packets", "-of", "csv=p=0"]
+    return subprocess.check_output([*command, "-show_entries", f"stream={entries}", path], text=True).strip()
+
+
+def check(options, outputs, pictures):
+    """Every output holds every picture, and they show what hasn's shows."""
+    ours = next(iter(outputs.values()))
+    for name, path in outputs.items():
+        if (count := int(probe(path, "nb_read_packets"))) != pictures:
+            sys.exit(f"{name}: {count} pictures instead of {pictures}")
+        if path == ours:
+            continue
+        report = subprocess.check_output([options.hasn, "compare", "--json", ours, path], text=True)
+        psnr_db = json.loads(report)["psnr_y_of_mean_mse_db"] or float("inf")
+        print(f"{name} against hasn: PSNR-Y {psnr_db:.1f} dB")
+        if not psnr_db >= SAME_DB:
+            sys.exit(f"{name}: shows something else than hasn")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clip", type=Path, default=ROOT / "examples/bbb-360p.mp4", help="8-bit 4:2:0, sited left")
+    parser.add_argument("--model", type=Path, default=ROOT / "models/hasn-lite-x2.safetensors", help="a luma model")
+    parser.add_argument("--also", action="store_true", help="also the peer in f32, and as exported")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every run there")
+    parser.add_argument("--hasn", type=Path, default=ROOT / "target/release/hasn")
+    return parser.parse_args()
+
+
+def main():
+    options = arguments()
+    if not (BIN / "vspipe").exists():
+        print("pipeline.py is skipped: VapourSynth is not installed, its wheels need Python 3.12 or newer")
+        return
+    precision = "bf16" if "avx512_bf16" in CPU_FLAGS else "f32"
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        subprocess.run([BIN / "vapoursynth", "config"], check=True, env=vs_environment(work), stdout=subprocess.DEVNULL)
+        contenders = {"hasn": hasn(options), f"vs-mlrt {precision}": vs_mlrt(options, work, "moments", precision)}
+        if options.also:
+            contenders["vs-mlrt f32"] = vs_mlrt(options, work, "moments", "f32")
+            contenders[f"vs-mlrt {precision}, as exported"] = vs_mlrt(options, work, "exported", precision)
+        outputs = {name: work / f"{index}.mp4" for index, name in enumerate(contenders)}
+        runs_s = {name: [] for name in contenders}
+        for counted in [False] + [True] * options.rounds:
+            for name, run in contenders.items():
+                run_s = undisturbed(lambda: seconds(run, outputs[name]), ended_children_cpu_s)
+                if counted:
+                    runs_s[name].append(run_s)
+        pictures = int(probe(options.clip, "nb_read_packets"))
+        check(options, outputs, pictures)
+    rates = {name: pictures / statistics.median(seconds) for name, seconds in runs_s.items()}
+    for name, rate in rates.items():
+        turns = " ".join(f"{pictures / run_s:.1f}" for run_s in sorted(runs_s[name], reverse=True))
+        print(f"{name:26} {rate:5.1f} pictures/s  ({turns})")
+    ours = rates["hasn"]
+    ratio = ours / max(rate for name, rate in rates.items() if name != "hasn")
+    held = "held" if ours >= BAR_PICTURES_S and ratio >= BAR_RATIO else "below"
+    print(f"hasn is {ratio:.2f} times as fast; bar {BAR_PICTURES_S} pictures/s and {BAR_RATIO} times: {held}")
+    if options.json:
+        options.json.write_text(json.dumps({"pictures": pictures, "seconds": runs_s, "ratio": ratio}, indent=1) + "\n")
+
+
+main()
