@@ -155,49 +155,22 @@ pub(super) fn store_channels<S: Simd, const N: usize>(
     }
 }
 
-/// `out` in f32 = conv(`rows`), both in f32 on every level.
+/// `out` in words = conv(`rows`).
 #[inline(always)]
-pub(super) fn convolve_exact<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
-    for x in (0..span.width).step_by(S::PIXELS) {
-        for group in conv.groups() {
-            with_outputs!(S, group, N => {
-                let acc = outputs::<S, Exact, N, 3>(s, rows, x, span.stride, group);
-                store_channels(s, out, &acc, group.first, MARGIN + x, span.stride);
-            });
-        }
-    }
-    span.clear_tail(out);
-}
-
-/// `out` in words = conv(`rows`), in f32 on every level.
-#[inline(always)]
-pub(super) fn convolve_words<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
-    for x in (0..span.width).step_by(S::PIXELS) {
-        for group in conv.groups() {
-            with_outputs!(S, group, N => {
-                let acc = outputs::<S, Exact, N, 3>(s, rows, x, span.stride, group);
-                store_words(s, out, &acc, group.first, MARGIN + x, span.stride);
-            });
-        }
-    }
-    span.clear_tail(out);
+pub(super) fn convolve<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
+    to_words::<S, false>(s, out, rows, conv, span);
 }
 
 /// `out` in words = GELU(conv(`rows`)).
 #[inline(always)]
 pub(super) fn convolve_gelu<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
-    for x in (0..span.width).step_by(S::PIXELS) {
-        for group in conv.groups() {
-            with_outputs!(S, group, N => {
-                let mut acc = outputs::<S, Words, N, 3>(s, rows, x, span.stride, group);
-                for acc in &mut acc {
-                    *acc = math::gelu(s, *acc);
-                }
-                store_words(s, out, &acc, group.first, MARGIN + x, span.stride);
-            });
-        }
-    }
-    span.clear_tail(out);
+    to_words::<S, true>(s, out, rows, conv, span);
+}
+
+/// `out` in f32 = conv(`rows`), both in f32 on every level.
+#[inline(always)]
+pub(super) fn convolve_exact<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
+    to_channels::<S, Exact>(s, out, rows, conv, span);
 }
 
 /// `out` in f32 = conv(`rows`), and `sums`: [outputs], the sum of each channel over the row.
@@ -210,15 +183,7 @@ pub(super) fn convolve_sum<S: Simd>(
     span: Span,
     sums: &mut [f32],
 ) {
-    for x in (0..span.width).step_by(S::PIXELS) {
-        for group in conv.groups() {
-            with_outputs!(S, group, N => {
-                let acc = outputs::<S, Words, N, 3>(s, rows, x, span.stride, group);
-                store_channels(s, out, &acc, group.first, MARGIN + x, span.stride);
-            });
-        }
-    }
-    span.clear_tail(out);
+    to_channels::<S, Words>(s, out, rows, conv, span);
     for (channel, sum) in out.chunks_exact(span.stride).zip(sums) {
         let mut acc = s.splat(0.0);
         for x in (0..span.width).step_by(S::PIXELS) {
@@ -230,18 +195,50 @@ pub(super) fn convolve_sum<S: Simd>(
     }
 }
 
-/// `out` in words = `row` in f32.
 #[inline(always)]
-pub(super) fn pack_row<S: Simd>(s: S, out: &mut [f32], row: &[f32], span: Span) {
-    let channels = row.len() / span.stride;
-    for first in (0..channels).step_by(S::CHANNELS) {
+fn to_words<S: Simd, const GELU: bool>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
+    for x in (0..span.width).step_by(S::PIXELS) {
+        for group in conv.groups() {
+            with_outputs!(S, group, N => {
+                let mut acc = outputs::<S, Words, N, 3>(s, rows, x, span.stride, group);
+                if GELU {
+                    for acc in &mut acc {
+                        *acc = math::gelu(s, *acc);
+                    }
+                }
+                store_words(s, out, &acc, group.first, MARGIN + x, span.stride);
+            });
+        }
+    }
+    span.clear_tail(out);
+}
+
+#[inline(always)]
+fn to_channels<S: Simd, O: Operand>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
+    for x in (0..span.width).step_by(S::PIXELS) {
+        for group in conv.groups() {
+            with_outputs!(S, group, N => {
+                let acc = outputs::<S, O, N, 3>(s, rows, x, span.stride, group);
+                store_channels(s, out, &acc, group.first, MARGIN + x, span.stride);
+            });
+        }
+    }
+    span.clear_tail(out);
+}
+
+/// `out` in words = `scale` · `row`, which is in f32: `scale` has a number for each channel.
+#[inline(always)]
+pub(super) fn scale_row<S: Simd>(s: S, out: &mut [f32], row: &[f32], scale: &[f32], span: Span) {
+    for (word, scale) in scale.chunks(S::CHANNELS).enumerate() {
         for x in (0..span.width).step_by(S::PIXELS) {
-            let at = first * span.stride + MARGIN + x;
-            let word = match S::CHANNELS {
-                2 => s.pack(s.load(&row[at..]), s.load(&row[at + span.stride..])),
-                _ => s.load(&row[at..]),
+            let from = &row[word * S::CHANNELS * span.stride + MARGIN + x..];
+            let low = s.mul(s.splat(scale[0]), s.load(from));
+            let value = match (S::CHANNELS, scale.get(1)) {
+                (1, _) => low,
+                (_, Some(scale)) => s.pack(low, s.mul(s.splat(*scale), s.load(&from[span.stride..]))),
+                (_, None) => s.pack(low, s.splat(0.0)),
             };
-            s.store(&mut out[first / S::CHANNELS * span.stride + MARGIN + x..], word);
+            s.store(&mut out[word * span.stride + MARGIN + x..], value);
         }
     }
     span.clear_tail(out);

@@ -15,6 +15,9 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
+/// Looks at another task before the core is given away: a few microseconds.
+const SPINS: usize = 100;
+
 /// Rows of a tensor, by its index. A tensor that is overwritten in place has rows H.. for its new content.
 pub(super) type Rows = (usize, Range<usize>);
 
@@ -146,6 +149,31 @@ impl Graph {
         self.names.iter().copied().zip(seconds)
     }
 
+    /// Into another order that keeps to the waits.
+    #[cfg(test)]
+    pub(super) fn shuffle(&mut self, seed: u64) {
+        let mut random = seed;
+        let mut next_below = |n: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) as usize % n
+        };
+        let mut place = vec![None; self.tasks.len()];
+        let mut order = Vec::new();
+        while order.len() < self.tasks.len() {
+            let is_ready = |index: &usize| {
+                let mut waits = self.waits[self.tasks[*index].waits.clone()].iter();
+                place[*index].is_none() && waits.all(|&before| place[before as usize].is_some())
+            };
+            let ready: Vec<usize> = (0..self.tasks.len()).filter(is_ready).collect();
+            let chosen = ready[next_below(ready.len())];
+            place[chosen] = Some(order.len() as u32);
+            order.push(chosen);
+        }
+        self.waits.iter_mut().for_each(|before| *before = place[*before as usize].expect("all have a place"));
+        let mut tasks: Vec<Option<Task>> = std::mem::take(&mut self.tasks).into_iter().map(Some).collect();
+        self.tasks = order.into_iter().map(|index| tasks[index].take().expect("once")).collect();
+    }
+
     /// False where another thread has panicked.
     fn wait(&self, task: &Task, failed: &AtomicBool) -> bool {
         for &before in &self.waits[task.waits.clone()] {
@@ -155,7 +183,8 @@ impl Graph {
                     return false;
                 }
                 tries += 1;
-                if tries < 100 { std::hint::spin_loop() } else { std::thread::yield_now() }
+                // A late thread is some microseconds late, or off its core: then whoever runs there is to get on.
+                if tries < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
             }
         }
         true
@@ -252,4 +281,103 @@ fn rings(order: &[Planned], tensors: &[Keep], threads: usize) -> Vec<usize> {
         Keep::Whole(all) => all,
     };
     tensors.iter().zip(rings).map(kept).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stage<'a>(
+        bands: usize,
+        reads: impl Fn(usize) -> Vec<Rows> + 'a,
+        writes: impl Fn(usize) -> Vec<Rows> + 'a,
+    ) -> Stage<'a> {
+        Stage { name: "test", bands, reads: Box::new(reads), writes: Box::new(writes) }
+    }
+
+    /// Tensor 1 of tensor 0, which is there before, and tensor 0 of tensor 1, each of three rows.
+    fn in_place(rows: usize, threads: usize) -> Graph {
+        let round = move |y: usize| y.saturating_sub(1)..(y + 2).min(rows);
+        let stages = [
+            stage(rows, move |y| vec![(0, round(y))], |y| vec![(1, y..y + 1)]),
+            stage(rows, move |y| vec![(1, round(y))], move |y| vec![(0, rows + y..rows + y + 1)]),
+        ];
+        Graph::new(&stages, &[Keep::Whole(rows), Keep::Alive(rows)], threads)
+    }
+
+    /// For each task, all that are done before it begins.
+    fn before(graph: &Graph) -> Vec<Vec<bool>> {
+        let mut before: Vec<Vec<bool>> = Vec::new();
+        for task in &graph.tasks {
+            let mut all = vec![false; graph.tasks.len()];
+            for &wait in &graph.waits[task.waits.clone()] {
+                all[wait as usize] = true;
+                all.iter_mut().zip(&before[wait as usize]).for_each(|(all, before)| *all |= before);
+            }
+            before.push(all);
+        }
+        before
+    }
+
+    #[test]
+    fn tasks_that_touch_a_row_of_memory_wait_for_each_other_where_one_writes() {
+        for (rows, threads) in [(1, 1), (9, 2), (40, 1), (40, 3), (200, 8)] {
+            let graph = in_place(rows, threads);
+            let places = |task: &Task| -> [Vec<(usize, usize)>; 2] {
+                let near = task.band.saturating_sub(1)..(task.band + 2).min(rows);
+                let (from, to) = (task.stage, 1 - task.stage);
+                [
+                    near.map(|y| (from, y % graph.rings[from])).collect(),
+                    vec![(to, task.band % graph.rings[to])],
+                ]
+            };
+            let before = before(&graph);
+            for (i, first) in graph.tasks.iter().enumerate() {
+                for (j, second) in graph.tasks.iter().enumerate().skip(i + 1) {
+                    let ([reads, writes], [reads2, writes2]) = (places(first), places(second));
+                    let clash =
+                        |a: &[(usize, usize)], b: &[(usize, usize)]| a.iter().any(|place| b.contains(place));
+                    if clash(&writes, &writes2) || clash(&writes, &reads2) || clash(&reads, &writes2) {
+                        assert!(
+                            before[j][i],
+                            "{rows} rows, {threads} threads: task {j} does not wait for {i}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_ring_holds_what_is_alive_and_no_more() {
+        let (low, high) = (in_place(40, 1).rings[1], in_place(4000, 1).rings[1]);
+        assert_eq!(low, high, "a ring does not grow with the picture");
+        assert!((3..20).contains(&low), "{low}");
+        assert!(in_place(4000, 16).rings[1] > low, "more threads are on the way with more rows");
+    }
+
+    #[test]
+    fn every_task_runs_once_in_every_run() {
+        let mut graph = in_place(50, 3);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        for _ in 0..3 {
+            let counts: Vec<AtomicU32> = (0..100).map(|_| AtomicU32::new(0)).collect();
+            pool.install(|| {
+                graph.run(&mut [(); 3], |stage, band, ()| {
+                    counts[50 * stage + band].fetch_add(1, Ordering::Relaxed);
+                });
+            });
+            assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_task_ends_the_run_on_every_thread() {
+        let mut graph = in_place(50, 3);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let run = std::panic::AssertUnwindSafe(|| {
+            pool.install(|| graph.run(&mut [(); 3], |_, band, ()| assert_ne!(band, 25, "on purpose")));
+        });
+        assert!(std::panic::catch_unwind(run).is_err());
+    }
 }

@@ -6,9 +6,10 @@ use super::pack::{Dense, Group};
 use super::simd::{PIXELS_MAX, Simd};
 use super::tail::{MIDDLE, PLACES};
 
-/// From the trunk itself: see [`leave`].
+/// One colour component: `out`: [scale, scale·W], dense. `main`: five rows of words round this one, and the maps by
+/// the place of a column, 5x5 or 3x3; `skip`: the same of the picture, in f32, 5x5.
 #[inline(always)]
-pub(super) fn leave_merged<S: Simd>(
+pub(super) fn leave<S: Simd>(
     s: S,
     out: &mut [f32],
     main: (&[&[f32]; 5], &[Dense; PLACES]),
@@ -16,26 +17,15 @@ pub(super) fn leave_merged<S: Simd>(
     span: Span,
     scale: usize,
 ) {
-    leave(s, out, main, skip, span, scale);
+    let (rows, maps) = main;
+    match maps[MIDDLE].side {
+        5 => sided(s, out, (rows, maps), skip, span, scale),
+        _ => sided(s, out, (&[rows[1], rows[2], rows[3]], maps), skip, span, scale),
+    }
 }
 
-/// From what `conv_2` made of the trunk: see [`leave`].
 #[inline(always)]
-pub(super) fn leave_second_step<S: Simd>(
-    s: S,
-    out: &mut [f32],
-    main: (&[&[f32]; 3], &[Dense; PLACES]),
-    skip: (&[&[f32]; 5], &[Dense; PLACES]),
-    span: Span,
-    scale: usize,
-) {
-    leave(s, out, main, skip, span, scale);
-}
-
-/// One colour component: `out`: [scale, scale·W], dense. `main`: rows of words round this one, `SIDE` of them, and
-/// the maps by the place of a column; `skip`: the same of the picture, in f32.
-#[inline(always)]
-fn leave<S: Simd, const SIDE: usize>(
+fn sided<S: Simd, const SIDE: usize>(
     s: S,
     out: &mut [f32],
     main: (&[&[f32]; SIDE], &[Dense; PLACES]),
@@ -63,7 +53,7 @@ fn leave<S: Simd, const SIDE: usize>(
             });
         }
     }
-    for (place, pixel) in [(0, 0), (2, last)] {
+    for (place, pixel) in [(0, 0), (PLACES - 1, last)] {
         let x = pixel - pixel % S::PIXELS;
         for (main_group, skip_group) in main.1[place].groups().zip(skip.1[place].groups()) {
             with_outputs!(S, main_group, N => {

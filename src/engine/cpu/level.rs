@@ -211,17 +211,13 @@ kernels! {
     gate::gate(
         out: &mut [f32], n: &[f32], maps: &Gate, coarse: (&[f32], Span, &Between), scratch: &mut [f32], span: Span
     );
+    dense::convolve(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
     dense::convolve_exact(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
-    dense::convolve_words(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
     dense::convolve_gelu(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
     dense::convolve_sum(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span, sums: &mut [f32]);
-    dense::pack_row(out: &mut [f32], row: &[f32], span: Span);
-    leave::leave_merged(
+    dense::scale_row(out: &mut [f32], row: &[f32], scale: &[f32], span: Span);
+    leave::leave(
         out: &mut [f32], main: (&[&[f32]; 5], &[Dense; PLACES]), skip: (&[&[f32]; 5], &[Dense; PLACES]),
-        span: Span, scale: usize
-    );
-    leave::leave_second_step(
-        out: &mut [f32], main: (&[&[f32]; 3], &[Dense; PLACES]), skip: (&[&[f32]; 5], &[Dense; PLACES]),
         span: Span, scale: usize
     );
     peak::peak(sink: &mut [f32], rounds: usize);

@@ -9,7 +9,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `net` | the stages, what they read and write |
+//! | `net` | a picture through the stages |
+//! | `tensors` | what the stages read and write |
 //! | `graph` | from that, their order, their memory and what waits for what |
 //! | `pack`, `tail` | weights as the loops read them, with the exact rewrites |
 //! | `layout` | tensors in scratch |
@@ -38,6 +39,7 @@ mod peak;
 mod pool;
 mod simd;
 mod tail;
+mod tensors;
 
 pub use level::{Level, Precision};
 pub use net::{Net, StageTime};

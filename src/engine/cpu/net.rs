@@ -16,14 +16,17 @@
 //! it for this picture. It is where a block must end before the next begins. Sums are made row by row and added in
 //! the order of rows, so that the result does not depend on the number of threads.
 
+use std::ops::Range;
+
 use super::depthwise::{ROWS, ROWS_READ, norm_tile_len};
-use super::esa::{Between, Grid, half_of};
+use super::esa::Grid;
 use super::gate;
-use super::graph::{Graph, Keep, Rows, Stage};
-use super::layout::{MARGIN, Ring, Shared, Span};
+use super::graph::Graph;
+use super::layout::{MARGIN, Ring, Shared};
 use super::level::{Kernels, Level, Precision};
 use super::pack::{Block, Dense, Depthwise, Packed};
-use super::tail::{ByPlace, PLACES};
+use super::tail::{MIDDLE, PLACES, Tail};
+use super::tensors::*;
 use crate::engine::forward::{Forward, SIDE_MIN};
 use crate::model::{Conv, Model, Sizes};
 
@@ -67,7 +70,7 @@ impl Net {
         let kernels = level.kernels(precision);
         let sizes = model.sizes;
         let weights = Packed::new(model, kernels.packing);
-        let shape = Shape::new(&sizes, kernels, height, width);
+        let shape = Shape::new(&sizes, kernels.packing, height, width);
         let zeros = vec![0.0; shape.row_len.iter().copied().max().expect("tensors") + MARGIN];
         let worker_len = norm_tile_len(sizes.dim)
             .max(shape.grid.stride2)
@@ -154,19 +157,16 @@ impl Forward for Net {
             scale = channel_attention(weights, sums, height, span.width);
         }
 
-        let (first_step, mains) = weights.tail.scaled(&scale);
         let tensors = shape.tensors(leave, kept, rings);
         let row_len = sizes.scale * sizes.scale * span.width;
         let planes = y.chunks_exact_mut(height * row_len);
         let planes: Vec<_> = planes.map(|plane| Shared::new(plane, Ring { rows: height, row_len })).collect();
+        let run = LeaveRun { common, tensors: &tensors, tail: &weights.tail, scale: &scale, planes: &planes };
+        let leave_stage = if weights.tail.first_step.is_some() { 2 } else { 1 };
         leave.run(workers, |stage, band, _| match stage {
-            0 => common.words(band, &tensors, first_step.as_ref()),
-            _ => {
-                for ((plane, main), output) in planes.iter().zip(&mains).zip(&weights.tail.outputs) {
-                    let side = if first_step.is_some() { 3 } else { 5 };
-                    common.leave(band, &tensors, *plane, side, (main, &output.skip), sizes.scale);
-                }
-            }
+            0 => run.words(band),
+            _ if stage < leave_stage => run.step(band),
+            _ => run.leave(band, sizes.scale),
         });
     }
 }
@@ -196,228 +196,6 @@ fn apply<'a>(conv: &'a Conv, x: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
 fn aligned(floats: &mut [f32]) -> &mut [f32] {
     let start = floats.as_ptr().align_offset(MARGIN * size_of::<f32>());
     &mut floats[start..]
-}
-
-// The tensors, by index. The first two are kept whole.
-const X: usize = 0;
-const Z: usize = 1;
-const N: usize = 2;
-const C1: usize = 3;
-const C2: usize = 4;
-const POOLED: usize = 5;
-const GRID: usize = 6;
-const G: usize = 7;
-const U: usize = 8;
-const T: usize = 9;
-/// What the last conv reads: the trunk in words, or what `conv_2` makes of it.
-const W: usize = 10;
-const TENSORS: usize = 11;
-const WHOLE: usize = 2;
-
-/// What the size of the picture decides.
-#[derive(Debug)]
-struct Shape {
-    height: usize,
-    span: Span,
-    grid: Grid,
-    /// Floats of a row of each tensor.
-    row_len: [usize; TENSORS],
-    /// Where rows and columns lie on ESA's grid.
-    rows: Between,
-    columns: Between,
-}
-
-impl Shape {
-    fn new(sizes: &Sizes, kernels: &Kernels, height: usize, width: usize) -> Shape {
-        let (span, grid) = (Span::new(width), Grid::new(height, width));
-        let packing = kernels.packing;
-        let words = |channels: usize| packing.words(channels) * span.stride;
-        let channels = |channels: usize| packing.outputs(channels) * span.stride;
-        let esa = packing.outputs(sizes.esa_channels);
-        let mut row_len = [0; TENSORS];
-        row_len[X] = sizes.in_channels * span.stride;
-        row_len[Z] = channels(sizes.dim);
-        row_len[N] = words(sizes.dim);
-        row_len[C1] = packing.words(sizes.esa_channels) * 2 * half_of(width);
-        row_len[C2] = esa * grid.stride2;
-        row_len[POOLED] = esa * grid.span3.stride;
-        row_len[GRID] = esa * grid.span3.stride;
-        row_len[G] = channels(sizes.dim);
-        row_len[U] = words(sizes.dim);
-        row_len[T] = words(sizes.cab_channels);
-        row_len[W] = words(sizes.dim);
-        Shape {
-            height,
-            span,
-            grid,
-            row_len,
-            rows: Between::axis(grid.height3, height),
-            columns: Between::axis(grid.span3.width, width),
-        }
-    }
-
-    /// Floats of the tensors that are kept whole.
-    fn kept_len(&self) -> usize {
-        self.row_len[..WHOLE].iter().sum::<usize>() * self.height
-    }
-
-    /// Of the tensors that are not.
-    fn rings(&self, graph: &Graph) -> Vec<Ring> {
-        let lens = graph.rings.iter().zip(&self.row_len).skip(WHOLE);
-        lens.map(|(&rows, &row_len)| Ring { rows, row_len }).collect()
-    }
-
-    /// The tensors in memory, rings with zeros round their rows.
-    fn tensors(&self, graph: &Graph, kept: &mut [f32], rings: &mut [f32]) -> [Shared; TENSORS] {
-        let (x, z) = kept.split_at_mut(self.height * self.row_len[X]);
-        let whole = |memory, tensor: usize| {
-            Shared::new(memory, Ring { rows: self.height, row_len: self.row_len[tensor] })
-        };
-        let mut tensors = [whole(x, X); TENSORS];
-        tensors[Z] = whole(z, Z);
-        let mut rest = rings;
-        for (tensor, ring) in (WHOLE..).zip(self.rings(graph)) {
-            let memory = rest.split_off_mut(..ring.len()).expect("scratch of scratch_len");
-            match tensor {
-                // Nothing reads beyond their pixels.
-                C1 | C2 => {}
-                POOLED | GRID => self.grid.span3.clear_margins(memory),
-                _ => self.span.clear_margins(memory),
-            }
-            tensors[tensor] = Shared::new(memory, ring);
-        }
-        tensors
-    }
-
-    /// Rows of a band.
-    fn band(&self, band: usize) -> std::ops::Range<usize> {
-        ROWS * band..(ROWS * band + ROWS).min(self.height)
-    }
-
-    fn bands(&self) -> usize {
-        self.height.div_ceil(ROWS)
-    }
-
-    /// Rows of a band and `reach` more on each side, as far as there are any.
-    fn round(&self, band: usize, reach: usize) -> std::ops::Range<usize> {
-        let rows = self.band(band);
-        rows.start.saturating_sub(reach)..(rows.end + reach).min(self.height)
-    }
-
-    fn keeps(&self, first: usize) -> [Keep; TENSORS] {
-        let mut keeps = [Keep::Alive(0); TENSORS];
-        for (tensor, keep) in keeps.iter_mut().enumerate().skip(first) {
-            *keep = Keep::Alive(match tensor {
-                C2 => self.grid.height2,
-                POOLED | GRID => self.grid.height3,
-                _ => self.height,
-            });
-        }
-        keeps[..WHOLE].fill(Keep::Whole(self.height));
-        keeps
-    }
-}
-
-fn stage<'a>(
-    name: &'static str,
-    bands: usize,
-    reads: impl Fn(usize) -> Vec<Rows> + 'a,
-    writes: impl Fn(usize) -> Vec<Rows> + 'a,
-) -> Stage<'a> {
-    Stage { name, bands, reads: Box::new(reads), writes: Box::new(writes) }
-}
-
-fn enter_graph(shape: &Shape, threads: usize) -> Graph {
-    // What the picture holds before is of no use to anyone.
-    let height = shape.height;
-    let later = move |rows: std::ops::Range<usize>| rows.start + height..rows.end + height;
-    let stages = [
-        stage("copy", shape.bands(), |_| vec![], |band| vec![(X, later(shape.band(band)))]),
-        stage(
-            "enter",
-            shape.bands(),
-            |band| vec![(X, later(shape.round(band, 1)))],
-            |band| vec![(Z, later(shape.band(band)))],
-        ),
-    ];
-    Graph::new(&stages, &shape.keeps(TENSORS), threads)
-}
-
-fn block_graph(shape: &Shape, threads: usize) -> Graph {
-    let grid = shape.grid;
-    let height = shape.height;
-    let grid_rows = move |band: usize| {
-        let rows = shape.band(band);
-        let (first, last) =
-            (shape.rows.pair(rows.start, grid.height3), shape.rows.pair(rows.end - 1, grid.height3));
-        first[0]..last[1] + 1
-    };
-    let rows2 = move |band: usize| 2 * band..(2 * band + 2).min(grid.height2);
-    let stages = [
-        stage(
-            "norm",
-            shape.bands(),
-            |band| vec![(Z, shape.round(band, 3))],
-            |band| vec![(N, shape.band(band)), (C1, shape.band(band))],
-        ),
-        stage(
-            "conv2",
-            grid.height2.div_ceil(2),
-            move |band| vec![(C1, 2 * rows2(band).start..2 * rows2(band).end + 1)],
-            move |band| vec![(C2, rows2(band))],
-        ),
-        stage("pool", grid.height3, |y| vec![(C2, 3 * y..3 * y + 7)], |y| vec![(POOLED, y..y + 1)]),
-        stage(
-            "conv3",
-            grid.height3,
-            move |y| vec![(POOLED, y.saturating_sub(1)..(y + 2).min(grid.height3))],
-            |y| vec![(GRID, y..y + 1)],
-        ),
-        stage(
-            "gate",
-            shape.bands(),
-            move |band| vec![(N, shape.band(band)), (GRID, grid_rows(band))],
-            |band| vec![(G, shape.band(band))],
-        ),
-        stage(
-            "add",
-            shape.bands(),
-            |band| vec![(G, shape.round(band, 3)), (Z, shape.band(band))],
-            |band| vec![(U, shape.band(band))],
-        ),
-        stage(
-            "cab0",
-            shape.bands(),
-            |band| vec![(U, shape.round(band, 1))],
-            |band| vec![(T, shape.band(band))],
-        ),
-        stage(
-            "cab2",
-            shape.bands(),
-            |band| vec![(T, shape.round(band, 1))],
-            move |band| vec![(Z, shape.band(band).start + height..shape.band(band).end + height)],
-        ),
-    ];
-    Graph::new(&stages, &shape.keeps(N), threads)
-}
-
-fn leave_graph(shape: &Shape, threads: usize, two_steps: bool) -> Graph {
-    let (first, second) = if two_steps { (1, 1) } else { (0, 2) };
-    let stages = [
-        stage(
-            "words",
-            shape.bands(),
-            move |band| vec![(Z, shape.round(band, first))],
-            |band| vec![(W, shape.band(band))],
-        ),
-        stage(
-            "leave",
-            shape.bands(),
-            move |band| vec![(W, shape.round(band, second)), (X, shape.round(band, 2))],
-            |_| vec![],
-        ),
-    ];
-    Graph::new(&stages, &shape.keeps(W), threads)
 }
 
 /// What the stages of all graphs share.
@@ -451,7 +229,7 @@ impl<'a> Common<'a> {
     fn enter(&self, stage: usize, band: usize, tensors: &[Shared; TENSORS], conv_1: &Dense, x: &[f32]) {
         let Shape { height, span, .. } = *self.shape;
         for y in self.shape.band(band) {
-            // SAFETY: these are the rows that `enter_graph` declares.
+            // SAFETY: `enter_graph` declares these rows.
             unsafe {
                 if stage == 0 {
                     let row = tensors[X].row_mut(y);
@@ -465,57 +243,6 @@ impl<'a> Common<'a> {
                     let row = tensors[Z].row_mut(y);
                     (self.kernels.convolve_exact)(row, &self.rows(tensors[X], y, 1, height), conv_1, span);
                     span.clear_margins(row);
-                }
-            }
-        }
-    }
-
-    /// What the last conv reads.
-    fn words(&self, band: usize, tensors: &[Shared; TENSORS], first_step: Option<&Dense>) {
-        let Shape { height, span, .. } = *self.shape;
-        for y in self.shape.band(band) {
-            // SAFETY: these are the rows that `leave_graph` declares.
-            unsafe {
-                let row = tensors[W].row_mut(y);
-                match first_step {
-                    Some(conv) => {
-                        (self.kernels.convolve_words)(row, &self.rows(tensors[Z], y, 1, height), conv, span)
-                    }
-                    None => (self.kernels.pack_row)(row, tensors[Z].row(y), span),
-                }
-            }
-        }
-    }
-
-    fn leave(
-        &self,
-        band: usize,
-        tensors: &[Shared; TENSORS],
-        plane: Shared,
-        side: usize,
-        (main, skip): (&ByPlace, &ByPlace),
-        scale: usize,
-    ) {
-        let Shape { height, span, .. } = *self.shape;
-        for y in self.shape.band(band) {
-            let place = if y == 0 {
-                0
-            } else if y + 1 == height {
-                PLACES - 1
-            } else {
-                1
-            };
-            // SAFETY: these are the rows that `leave_graph` declares, and no other task has this row of the plane.
-            unsafe {
-                let out = plane.row_mut(y);
-                let x = self.rows(tensors[X], y, 2, height);
-                let skip = (&x, &skip[place]);
-                if side == 5 {
-                    let rows = self.rows(tensors[W], y, 2, height);
-                    (self.kernels.leave_merged)(out, (&rows, &main[place]), skip, span, scale);
-                } else {
-                    let rows = self.rows(tensors[W], y, 1, height);
-                    (self.kernels.leave_second_step)(out, (&rows, &main[place]), skip, span, scale);
                 }
             }
         }
@@ -548,12 +275,10 @@ impl BlockRun<'_> {
         }
     }
 
-    // SAFETY of all below: a stage touches the rows that `block_graph` declares for it and no others.
-
     fn norm(&self, band: usize, tile: &mut [f32]) {
         let Common { kernels, shape, .. } = self.common;
         let rows = shape.band(band);
-        // SAFETY: as above.
+        // SAFETY: `block_graph` declares these rows.
         unsafe {
             let z: [_; ROWS_READ] = self.common.rows(self.tensors[Z], rows.start, 3, shape.height);
             let mut n = self.band_mut(N, rows.clone());
@@ -566,7 +291,7 @@ impl BlockRun<'_> {
     fn conv2(&self, band: usize) {
         let Common { kernels, shape, .. } = self.common;
         for y in 2 * band..(2 * band + 2).min(shape.grid.height2) {
-            // SAFETY: as above.
+            // SAFETY: `block_graph` declares these rows.
             unsafe {
                 let c1 = self.common.rows(self.tensors[C1], 2 * y, 0, shape.height);
                 (kernels.conv2)(self.tensors[C2].row_mut(y), &c1, &self.weights.conv2, shape.grid.stride2);
@@ -577,7 +302,7 @@ impl BlockRun<'_> {
     fn pool(&self, y: usize, highest: &mut [f32]) {
         let Common { kernels, shape, .. } = self.common;
         let Grid { height2, stride2, span3, .. } = shape.grid;
-        // SAFETY: as above.
+        // SAFETY: `block_graph` declares these rows.
         unsafe {
             let c2 = self.common.rows(self.tensors[C2], 3 * y, 0, height2);
             (kernels.pool)(self.tensors[POOLED].row_mut(y), &c2, stride2, highest, span3);
@@ -587,7 +312,7 @@ impl BlockRun<'_> {
     fn conv3(&self, y: usize) {
         let Common { kernels, shape, .. } = self.common;
         let Grid { height3, span3, .. } = shape.grid;
-        // SAFETY: as above.
+        // SAFETY: `block_graph` declares these rows.
         unsafe {
             let pooled = self.common.rows(self.tensors[POOLED], y, 1, height3);
             (kernels.convolve_exact)(self.tensors[GRID].row_mut(y), &pooled, &self.weights.conv3, span3);
@@ -599,7 +324,7 @@ impl BlockRun<'_> {
         let Grid { height3, span3, .. } = shape.grid;
         let (coarse, scratch) = scratch.split_at_mut(shape.row_len[GRID]);
         for y in shape.band(band) {
-            // SAFETY: as above.
+            // SAFETY: `block_graph` declares these rows.
             unsafe {
                 let grid = shape.rows.pair(y, height3).map(|row| self.tensors[GRID].row(row));
                 (kernels.between_rows)(coarse, grid, shape.rows.fraction[y], span3);
@@ -613,7 +338,7 @@ impl BlockRun<'_> {
     fn add(&self, band: usize) {
         let Common { kernels, shape, .. } = self.common;
         let rows = shape.band(band);
-        // SAFETY: as above.
+        // SAFETY: `block_graph` declares these rows.
         unsafe {
             let g: [_; ROWS_READ] = self.common.rows(self.tensors[G], rows.start, 3, shape.height);
             let z: [_; ROWS] = self.common.rows(self.tensors[Z], rows.start, 0, shape.height);
@@ -626,7 +351,7 @@ impl BlockRun<'_> {
     fn cab0(&self, band: usize) {
         let Common { kernels, shape, .. } = self.common;
         for y in shape.band(band) {
-            // SAFETY: as above.
+            // SAFETY: `block_graph` declares these rows.
             unsafe {
                 let u = self.common.rows(self.tensors[U], y, 1, shape.height);
                 (kernels.convolve_gelu)(self.tensors[T].row_mut(y), &u, &self.weights.cab_0, shape.span);
@@ -637,7 +362,7 @@ impl BlockRun<'_> {
     fn cab2(&self, band: usize) {
         let Common { kernels, shape, .. } = self.common;
         for y in shape.band(band) {
-            // SAFETY: as above; the sums of a row belong to its task.
+            // SAFETY: `block_graph` declares these rows, and the sums of a row belong to its task.
             unsafe {
                 let t = self.common.rows(self.tensors[T], y, 1, shape.height);
                 let (z, sums) = (self.tensors[Z].row_mut(y), self.sums_of_rows.row_mut(y));
@@ -650,11 +375,119 @@ impl BlockRun<'_> {
     ///
     /// # Safety
     /// As of [`Shared::row_mut`].
-    unsafe fn band_mut<'b>(&self, tensor: usize, rows: std::ops::Range<usize>) -> [&'b mut [f32]; ROWS] {
+    unsafe fn band_mut<'b>(&self, tensor: usize, rows: Range<usize>) -> [&'b mut [f32]; ROWS] {
         std::array::from_fn(|i| match rows.start + i {
             // SAFETY: the caller's.
             y if y < rows.end => unsafe { self.tensors[tensor].row_mut(y) },
             _ => Default::default(),
         })
+    }
+}
+
+/// The end of one picture.
+struct LeaveRun<'a> {
+    common: Common<'a>,
+    tensors: &'a [Shared; TENSORS],
+    tail: &'a Tail,
+    /// The channel attention of the last block.
+    scale: &'a [f32],
+    /// Of the larger picture; a row of them is made of one row of the trunk.
+    planes: &'a [Shared],
+}
+
+impl LeaveRun<'_> {
+    fn words(&self, band: usize) {
+        let Common { kernels, shape, .. } = self.common;
+        for y in shape.band(band) {
+            // SAFETY: `leave_graph` declares these rows.
+            unsafe {
+                let (w, z) = (self.tensors[W].row_mut(y), self.tensors[Z].row(y));
+                (kernels.scale_row)(w, z, self.scale, shape.span);
+            }
+        }
+    }
+
+    fn step(&self, band: usize) {
+        let Common { kernels, shape, .. } = self.common;
+        let conv_2 = self.tail.first_step.as_ref().expect("two steps have a first");
+        for y in shape.band(band) {
+            // SAFETY: `leave_graph` declares these rows.
+            unsafe {
+                let w = self.common.rows(self.tensors[W], y, 1, shape.height);
+                (kernels.convolve)(self.tensors[V].row_mut(y), &w, conv_2, shape.span);
+            }
+        }
+    }
+
+    fn leave(&self, band: usize, scale: usize) {
+        let Common { kernels, shape, .. } = self.common;
+        let Shape { height, span, .. } = *shape;
+        let last = if self.tail.first_step.is_some() { V } else { W };
+        for y in shape.band(band) {
+            let place = match y {
+                0 => 0,
+                _ if y + 1 == height => PLACES - 1,
+                _ => MIDDLE,
+            };
+            for (plane, maps) in self.planes.iter().zip(&self.tail.outputs) {
+                // SAFETY: `leave_graph` declares these rows, and a row of the plane belongs to its task.
+                unsafe {
+                    let rows = self.common.rows(self.tensors[last], y, 2, height);
+                    let x = self.common.rows(self.tensors[X], y, 2, height);
+                    let (main, skip) = ((&rows, &maps.main[place]), (&x, &maps.skip[place]));
+                    (kernels.leave)(plane.row_mut(y), main, skip, span, scale);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::catalogue;
+
+    /// Bits of the larger picture, with the tasks in the order that they have.
+    fn bits(net: &mut Net) -> Vec<u32> {
+        let (height, width) = (net.shape.height, net.shape.span.width);
+        let x: Vec<f32> = (0..height * width).map(|i| (i * 7919 % 256) as f32 / 255.0).collect();
+        let mut y = vec![f32::NAN; net.sizes.upsampler_channels() * x.len()];
+        let mut scratch = vec![f32::NAN; net.scratch_len()];
+        net.forward(&x, &mut y, &mut scratch);
+        y.into_iter().map(f32::to_bits).collect()
+    }
+
+    /// What a stage touches without saying so is not there yet, or no longer, in some legal order.
+    #[test]
+    fn every_legal_order_of_the_tasks_gives_the_same_bits() {
+        let merged = catalogue::open("hasn-lite-x2").unwrap();
+        let mut two_steps = merged.clone();
+        two_steps.upsampler = Conv {
+            outputs: 16,
+            weight: two_steps.upsampler.weight.repeat(4),
+            bias: two_steps.upsampler.bias.repeat(4),
+            ..two_steps.upsampler
+        };
+        two_steps.sizes.scale = 4;
+        let level = *Level::available().last().unwrap();
+        for model in [merged, two_steps] {
+            for &precision in level.precisions() {
+                // High enough for every ring to go round, and no whole number of bands.
+                let mut net = Net::new(&model, level, precision, (37, 203), 2);
+                assert!(net.block.rings[N] < 203 && net.leave.rings[W] < 203, "no ring goes round");
+                net.workers.truncate(1);
+                let expected = bits(&mut net);
+                for seed in 0..20 {
+                    for graph in [&mut net.enter, &mut net.block, &mut net.leave] {
+                        graph.shuffle(seed);
+                    }
+                    assert!(
+                        bits(&mut net) == expected,
+                        "{precision:?}, x{}, order {seed}",
+                        model.sizes.scale
+                    );
+                }
+            }
+        }
     }
 }

@@ -41,7 +41,8 @@ impl Packing {
 pub(super) struct Dense {
     /// Of the input.
     pub(super) words: usize,
-    taps: usize,
+    /// Of its taps, in width and height.
+    pub(super) side: usize,
     /// How many outputs each has.
     groups: Vec<usize>,
     /// [groups] of [words, side, side, outputs], each a word.
@@ -86,7 +87,7 @@ impl Dense {
             first += outputs;
         }
         let bias = (0..first).map(|output| conv.bias.get(output).copied().unwrap_or(0.0)).collect();
-        Dense { words, taps, groups, weight, bias }
+        Dense { words, side: conv.side, groups, weight, bias }
     }
 
     /// In the order of outputs.
@@ -95,7 +96,7 @@ impl Dense {
         let (mut first, mut rest) = (0, &*self.weight);
         self.groups.iter().map(move |&outputs| {
             let weight;
-            (weight, rest) = rest.split_at(outputs * self.words * self.taps);
+            (weight, rest) = rest.split_at(outputs * self.words * self.side * self.side);
             let group = Group { first, weight, bias: &self.bias[first..first + outputs] };
             first += outputs;
             group
@@ -107,15 +108,6 @@ impl Dense {
 fn pair(low: f32, high: f32) -> f32 {
     let bits = |x: f32| u32::from(bf16::from_f32(x).to_bits());
     f32::from_bits(bits(low) | bits(high) << 16)
-}
-
-impl Conv {
-    /// As if each input channel were multiplied by its scale first.
-    pub(super) fn scaled(&self, scale: &[f32]) -> Conv {
-        let taps = self.side * self.side;
-        let weight = self.weight.iter().enumerate().map(|(i, w)| w * scale[i / taps % self.inputs]);
-        Conv { weight: weight.collect(), bias: self.bias.clone(), ..*self }
-    }
 }
 
 /// A depthwise 7x7.

@@ -92,6 +92,7 @@ impl Simd for Plain {
     type V = [f32; 8];
     type Around<'a> = &'a [f32];
 
+    // SAFETY: every CPU has the baseline.
     #[inline(always)]
     unsafe fn new() -> Self {
         Plain(())
@@ -202,6 +203,7 @@ mod x86 {
                 type V = [$register; 2];
                 $($rest)*
 
+                // SAFETY: the caller says that the CPU has the level's features.
                 #[inline(always)]
                 unsafe fn new() -> Self {
                     $token(())

@@ -19,20 +19,19 @@ pub(super) type ByPlace = [[Dense; PLACES]; PLACES];
 /// The maps to one colour component.
 #[derive(Debug)]
 pub(super) struct Output {
-    /// Of the trunk or, in two steps, of what `conv_2` makes of it; before the channel attention's scale.
-    main: [[Conv; PLACES]; PLACES],
-    /// Of the picture.
+    /// Of the trunk or, in two steps, of what `conv_2` makes of it.
+    pub(super) main: ByPlace,
+    /// Of the picture; its biases are in `main`'s.
     pub(super) skip: ByPlace,
 }
 
-/// All of it.
+/// All of it. It reads the trunk after the channel attention's scale.
 #[derive(Debug)]
 pub(super) struct Tail {
-    /// `conv_2`, where the two steps are less work.
-    pub(super) first_step: Option<Conv>,
+    /// `conv_2`, where two steps are less work.
+    pub(super) first_step: Option<Dense>,
     /// For each colour component.
     pub(super) outputs: Vec<Output>,
-    packing: Packing,
 }
 
 impl Tail {
@@ -40,48 +39,26 @@ impl Tail {
         let components = model.sizes.in_channels;
         // Multiply-adds of a pixel: 25 · C · out, or 9 · C · C + 9 · C · out.
         let merged = 16 * model.upsampler.outputs < 9 * model.sizes.dim;
-        let output = |upsampler: Conv| {
-            let main = by_place(|rows, columns| {
-                let skip_bias = merge(&upsampler, &model.conv_1, rows, columns).bias;
+        let output = |upsampler: Conv| Output {
+            main: by_place(|rows, columns| {
                 let mut main = match merged {
                     true => merge(&upsampler, &model.conv_2, rows, columns),
                     // The bias of `conv_2` goes in with the first step.
                     false => Conv { bias: vec![0.0; upsampler.outputs], ..upsampler.clone() },
                 };
-                let biases = main.bias.iter_mut().zip(&skip_bias).zip(&upsampler.bias);
+                let skip = merge(&upsampler, &model.conv_1, rows, columns);
+                let biases = main.bias.iter_mut().zip(&skip.bias).zip(&upsampler.bias);
                 biases.for_each(|((bias, skip), own)| *bias += skip + own);
-                main
-            });
-            let skip = by_place(|rows, columns| {
-                let mut skip = merge(&upsampler, &model.conv_1, rows, columns);
-                skip.bias.fill(0.0);
-                Dense::new(&skip, packing.exact())
-            });
-            Output { main, skip }
+                Dense::new(&main, packing)
+            }),
+            skip: by_place(|rows, columns| {
+                Dense::new(&merge(&upsampler, &model.conv_1, rows, columns), packing.exact())
+            }),
         };
         Tail {
-            first_step: (!merged).then(|| model.conv_2.clone()),
+            first_step: (!merged).then(|| Dense::new(&model.conv_2, packing)),
             outputs: split(&model.upsampler, components).map(output).collect(),
-            packing,
         }
-    }
-
-    /// The maps of the trunk for this picture: whatever reads the trunk multiplies by its scale.
-    pub(super) fn scaled(&self, scale: &[f32]) -> (Option<Dense>, Vec<ByPlace>) {
-        let dense = |conv: &Conv| Dense::new(conv, self.packing);
-        // It reads the trunk, which is f32 on every level.
-        let exact = self.packing.exact();
-        let first_step = self.first_step.as_ref().map(|conv| Dense::new(&conv.scaled(scale), exact));
-        let main = |output: &Output| {
-            output.main.each_ref().map(|row| {
-                row.each_ref().map(|conv| match &first_step {
-                    Some(_) => dense(conv),
-                    None => dense(&conv.scaled(scale)),
-                })
-            })
-        };
-        let mains = self.outputs.iter().map(main).collect();
-        (first_step, mains)
     }
 }
 

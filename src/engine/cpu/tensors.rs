@@ -1,0 +1,246 @@
+//! The tensors of a picture, and what each stage reads and writes of them.
+//!
+//! In: the sizes of a network and of a picture. Out: how long rows are and where they lie, and the graphs that
+//! `net` runs. What stands here of a stage must be what its function in `net` does: tests run the stages in other
+//! legal orders and want the same bits.
+
+use std::ops::Range;
+
+use super::depthwise::ROWS;
+use super::esa::{Between, Grid, half_of};
+use super::graph::{Graph, Keep, Rows, Stage};
+use super::layout::{Ring, Shared, Span};
+use super::pack::Packing;
+use crate::model::Sizes;
+
+// The tensors, by index. The first two are kept whole.
+pub(super) const X: usize = 0;
+pub(super) const Z: usize = 1;
+pub(super) const N: usize = 2;
+pub(super) const C1: usize = 3;
+pub(super) const C2: usize = 4;
+pub(super) const POOLED: usize = 5;
+pub(super) const GRID: usize = 6;
+pub(super) const G: usize = 7;
+pub(super) const U: usize = 8;
+pub(super) const T: usize = 9;
+/// The trunk in words, times the channel attention's scale.
+pub(super) const W: usize = 10;
+/// What `conv_2` makes of it, where that is a step of its own.
+pub(super) const V: usize = 11;
+pub(super) const TENSORS: usize = 12;
+const WHOLE: usize = 2;
+
+/// What the size of the picture decides.
+#[derive(Debug)]
+pub(super) struct Shape {
+    pub(super) height: usize,
+    pub(super) span: Span,
+    pub(super) grid: Grid,
+    /// Floats of a row of each tensor.
+    pub(super) row_len: [usize; TENSORS],
+    /// Where rows lie on ESA's grid.
+    pub(super) rows: Between,
+    /// Where columns lie on ESA's grid.
+    pub(super) columns: Between,
+}
+
+impl Shape {
+    pub(super) fn new(sizes: &Sizes, packing: Packing, height: usize, width: usize) -> Shape {
+        let (span, grid) = (Span::new(width), Grid::new(height, width));
+        let words = |channels: usize| packing.words(channels) * span.stride;
+        let channels = |channels: usize| packing.outputs(channels) * span.stride;
+        let esa = packing.outputs(sizes.esa_channels);
+        let mut row_len = [0; TENSORS];
+        row_len[X] = sizes.in_channels * span.stride;
+        row_len[Z] = channels(sizes.dim);
+        row_len[N] = words(sizes.dim);
+        row_len[C1] = packing.words(sizes.esa_channels) * 2 * half_of(width);
+        row_len[C2] = esa * grid.stride2;
+        row_len[POOLED] = esa * grid.span3.stride;
+        row_len[GRID] = esa * grid.span3.stride;
+        row_len[G] = channels(sizes.dim);
+        row_len[U] = words(sizes.dim);
+        row_len[T] = words(sizes.cab_channels);
+        row_len[W] = words(sizes.dim);
+        row_len[V] = words(sizes.dim);
+        Shape {
+            height,
+            span,
+            grid,
+            row_len,
+            rows: Between::axis(grid.height3, height),
+            columns: Between::axis(grid.span3.width, width),
+        }
+    }
+
+    /// Floats of the tensors that are kept whole.
+    pub(super) fn kept_len(&self) -> usize {
+        self.row_len[..WHOLE].iter().sum::<usize>() * self.height
+    }
+
+    /// Of the tensors that are not.
+    pub(super) fn rings(&self, graph: &Graph) -> Vec<Ring> {
+        let lens = graph.rings.iter().zip(&self.row_len).skip(WHOLE);
+        lens.map(|(&rows, &row_len)| Ring { rows, row_len }).collect()
+    }
+
+    /// The tensors in memory, rings with zeros round their rows.
+    pub(super) fn tensors(&self, graph: &Graph, kept: &mut [f32], rings: &mut [f32]) -> [Shared; TENSORS] {
+        let (x, z) = kept.split_at_mut(self.height * self.row_len[X]);
+        let whole = |memory, tensor: usize| {
+            Shared::new(memory, Ring { rows: self.height, row_len: self.row_len[tensor] })
+        };
+        let mut tensors = [whole(x, X); TENSORS];
+        tensors[Z] = whole(z, Z);
+        let mut rest = rings;
+        for (tensor, ring) in (WHOLE..).zip(self.rings(graph)) {
+            let memory = rest.split_off_mut(..ring.len()).expect("scratch of scratch_len");
+            match tensor {
+                // Nothing reads beyond their pixels.
+                C1 | C2 => {}
+                POOLED | GRID => self.grid.span3.clear_margins(memory),
+                _ => self.span.clear_margins(memory),
+            }
+            tensors[tensor] = Shared::new(memory, ring);
+        }
+        tensors
+    }
+
+    /// Rows of a band.
+    pub(super) fn band(&self, band: usize) -> Range<usize> {
+        ROWS * band..(ROWS * band + ROWS).min(self.height)
+    }
+
+    fn bands(&self) -> usize {
+        self.height.div_ceil(ROWS)
+    }
+
+    /// Rows of a band and `reach` more on each side, as far as there are any.
+    fn round(&self, band: usize, reach: usize) -> Range<usize> {
+        let rows = self.band(band);
+        rows.start.saturating_sub(reach)..(rows.end + reach).min(self.height)
+    }
+
+    fn keeps(&self, first: usize) -> [Keep; TENSORS] {
+        let mut keeps = [Keep::Alive(0); TENSORS];
+        for (tensor, keep) in keeps.iter_mut().enumerate().skip(first) {
+            *keep = Keep::Alive(match tensor {
+                C2 => self.grid.height2,
+                POOLED | GRID => self.grid.height3,
+                _ => self.height,
+            });
+        }
+        keeps[..WHOLE].fill(Keep::Whole(self.height));
+        keeps
+    }
+}
+
+fn stage<'a>(
+    name: &'static str,
+    bands: usize,
+    reads: impl Fn(usize) -> Vec<Rows> + 'a,
+    writes: impl Fn(usize) -> Vec<Rows> + 'a,
+) -> Stage<'a> {
+    Stage { name, bands, reads: Box::new(reads), writes: Box::new(writes) }
+}
+
+/// The picture with its margins, and the trunk.
+pub(super) fn enter_graph(shape: &Shape, threads: usize) -> Graph {
+    // What the picture holds before is of no use to anyone.
+    let height = shape.height;
+    let later = move |rows: Range<usize>| rows.start + height..rows.end + height;
+    let stages = [
+        stage("copy", shape.bands(), |_| vec![], |band| vec![(X, later(shape.band(band)))]),
+        stage(
+            "enter",
+            shape.bands(),
+            |band| vec![(X, later(shape.round(band, 1)))],
+            |band| vec![(Z, later(shape.band(band)))],
+        ),
+    ];
+    Graph::new(&stages, &shape.keeps(TENSORS), threads)
+}
+
+/// One block, in place in the trunk.
+pub(super) fn block_graph(shape: &Shape, threads: usize) -> Graph {
+    let grid = shape.grid;
+    let height = shape.height;
+    let grid_rows = move |band: usize| {
+        let rows = shape.band(band);
+        let (first, last) =
+            (shape.rows.pair(rows.start, grid.height3), shape.rows.pair(rows.end - 1, grid.height3));
+        first[0]..last[1] + 1
+    };
+    let rows2 = move |band: usize| 2 * band..(2 * band + 2).min(grid.height2);
+    let stages = [
+        stage(
+            "norm",
+            shape.bands(),
+            |band| vec![(Z, shape.round(band, 3))],
+            |band| vec![(N, shape.band(band)), (C1, shape.band(band))],
+        ),
+        stage(
+            "conv2",
+            grid.height2.div_ceil(2),
+            move |band| vec![(C1, 2 * rows2(band).start..2 * rows2(band).end + 1)],
+            move |band| vec![(C2, rows2(band))],
+        ),
+        stage("pool", grid.height3, |y| vec![(C2, 3 * y..3 * y + 7)], |y| vec![(POOLED, y..y + 1)]),
+        stage(
+            "conv3",
+            grid.height3,
+            move |y| vec![(POOLED, y.saturating_sub(1)..(y + 2).min(grid.height3))],
+            |y| vec![(GRID, y..y + 1)],
+        ),
+        stage(
+            "gate",
+            shape.bands(),
+            move |band| vec![(N, shape.band(band)), (GRID, grid_rows(band))],
+            |band| vec![(G, shape.band(band))],
+        ),
+        stage(
+            "add",
+            shape.bands(),
+            |band| vec![(G, shape.round(band, 3)), (Z, shape.band(band))],
+            |band| vec![(U, shape.band(band))],
+        ),
+        stage(
+            "cab0",
+            shape.bands(),
+            |band| vec![(U, shape.round(band, 1))],
+            |band| vec![(T, shape.band(band))],
+        ),
+        stage(
+            "cab2",
+            shape.bands(),
+            |band| vec![(T, shape.round(band, 1))],
+            move |band| vec![(Z, shape.band(band).start + height..shape.band(band).end + height)],
+        ),
+    ];
+    Graph::new(&stages, &shape.keeps(N), threads)
+}
+
+/// The trunk in words, `conv_2` where it is a step of its own, and the last conv.
+pub(super) fn leave_graph(shape: &Shape, threads: usize, two_steps: bool) -> Graph {
+    let last = if two_steps { V } else { W };
+    let mut stages = vec![
+        stage("words", shape.bands(), |band| vec![(Z, shape.band(band))], |band| vec![(W, shape.band(band))]),
+        stage(
+            "leave",
+            shape.bands(),
+            move |band| vec![(last, shape.round(band, 2)), (X, shape.round(band, 2))],
+            |_| vec![],
+        ),
+    ];
+    if two_steps {
+        let step = stage(
+            "step",
+            shape.bands(),
+            |band| vec![(W, shape.round(band, 1))],
+            |band| vec![(V, shape.band(band))],
+        );
+        stages.insert(1, step);
+    }
+    Graph::new(&stages, &shape.keeps(W), threads)
+}
