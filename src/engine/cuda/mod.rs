@@ -1,0 +1,3 @@
+//! The CUDA engine: pictures in and out through a ring of pinned memory, copies beside the kernels.
+
+mod device;
