@@ -134,6 +134,11 @@ DEVICE void multiply_add(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
 
+// How a sample of a picture is kept, and its bytes the other way round.
+enum Word { WORD_U8, WORD_U16, WORD_F32 };
+DEVICE u32 swap16(u32 v) { return (v >> 8 & 0xff) | (v & 0xff) << 8; }
+DEVICE u32 swap32(u32 v) { return swap16(v >> 16) | swap16(v & 0xffff) << 16; }
+
 // The sizes a kernel is built for, each a multiple of 8 (M of 16): C, the trunk; M, the three maps; E, the spatial
 // attention; R, between the 3x3 convs. `ROWS`: rows of a tile where a block reads its neighbours' pixels.
 struct Lite {

@@ -1,2 +1,13 @@
-// All kernels, as one module.
+// All kernels, as one module, in the order of a picture's way.
+#include "ingest.cu"
 #include "matrix.cu"
+#include "resample.cu"
+
+#include "enter.cu"
+#include "depthwise.cu"
+#include "esa.cu"
+#include "gate.cu"
+#include "cab.cu"
+#include "leave.cu"
+
+#include "egress.cu"

@@ -1,0 +1,166 @@
+// The end of a block. `cab`: two 3x3 convs with GELU between them, and sums of the result over the picture. `reduce`
+// and `attention`: of these sums, what the channel attention multiplies each channel by.
+//
+// u: [H, W, C] f16 -> z: [H, W, C] f16 (z must not be u), sums: [blocks, C] f32 -> scale: [C] f32
+// Grid: `cab`: (W / 16, H / ROWS), a block 16 x ROWS pixels; `reduce`: a block 256 rows of sums, a thread a channel;
+// `attention`: one block.
+// Shared memory: `cab`: the tile with 2 pixels round it and R channels with 1 round it, 60 KB at C = 56.
+// Bound: tensor cores, 36 · C · R FLOP a pixel for 4 · C bytes; 1.27 times as much in the margin of the first conv.
+// Twin: engine::cpu::dense, stages cab0 and cab2; engine::cpu::net, channel attention
+#include "dense.cuh"
+
+struct Cab {
+    const half *u;
+    half *z;
+    const uint2 *conv0, *conv2;
+    const float *conv0_bias, *conv2_bias;
+    float *sums;
+    int width, height;
+};
+
+struct Reduce {
+    const float *sums; // [rows, channels]
+    float *out;        // [rows / 256, channels]
+    int rows, channels;
+};
+
+struct Attention {
+    const float *sums; // [rows, channels]
+    float *scale;      // [channels]
+    const float *weights1, *bias1; // [hidden, channels]
+    const float *weights3, *bias3; // [channels, hidden]
+    int rows, channels, hidden;
+    float per_pixel; // 1 / (H·W)
+};
+
+// x · Φ(x), erfc by Abramowitz and Stegun 7.1.26.
+DEVICE float gelu(float x) {
+    const float size = fabsf(x);
+    const float t = reciprocal(1.0f + 0.3275911f * 0.70710678f * size);
+    const float p = t * (0.25482959f + t * (-0.28449674f + t * (1.4214137f + t * (-1.453152f + t * 1.0614054f))));
+    const float erfc = p * exp2(-0.5f * 1.44269504f * x * x);
+    return fmaxf(x, 0.0f) - 0.5f * size * erfc;
+}
+
+constexpr int CAB_COLUMNS = 16;
+
+template <class S> DEVICE void cab(const Cab &args) {
+    constexpr int C = S::C, R = S::R, ROWS = S::ROWS;
+    constexpr int WIDTH = CAB_COLUMNS + 4, INNER_WIDTH = CAB_COLUMNS + 2, INNER = INNER_WIDTH * (ROWS + 2);
+    // Sixteens of pixels that a warp takes together.
+    constexpr int INNER_TILES = ((INNER + 15) / 16 + WARPS - 1) / WARPS, TILES = ROWS / WARPS;
+    half *tile = (half *)shared_memory();
+    half *inner = tile + WIDTH * (ROWS + 4) * STRIDE<C>;
+    const int x0 = blockIdx.x * CAB_COLUMNS, y0 = blockIdx.y * ROWS, warp = threadIdx.x / 32;
+    fetch<C>(tile, args.u, x0 - 2, y0 - 2, WIDTH, ROWS + 4, args.width, args.height);
+    copy_async_wait();
+    BARRIER();
+    {
+        float sums[INNER_TILES][R / 8][4];
+        start(sums, args.conv0_bias);
+        const int own = warp * INNER_TILES * 16;
+        const half *rows[INNER_TILES];
+        for (int i = 0; i < INNER_TILES; ++i) {
+            const int pixel = min(own + i * 16 + lane_pixel(), INNER - 1);
+            rows[i] = tile + (pixel / INNER_WIDTH * WIDTH + pixel % INNER_WIDTH) * STRIDE<C> + lane_offset();
+        }
+        convolve<3, C>(sums, rows, WIDTH, args.conv0);
+        for_each(sums, [&](int i, int n, int k) {
+            const int pixel = own + i * 16 + lane_row() + k / 2 * 8;
+            const int x = x0 - 1 + pixel % INNER_WIDTH, y = y0 - 1 + pixel / INNER_WIDTH;
+            // The next conv sees zeros outside, not what this one would have there.
+            const bool inside = x >= 0 && x < args.width && y >= 0 && y < args.height;
+            sums[i][n][k] = inside ? gelu(sums[i][n][k]) : 0.0f;
+        });
+        for (int i = 0; i < INNER_TILES; ++i) {
+            put(inner + (own + i * 16) * STRIDE<R>, sums[i]);
+        }
+    }
+    BARRIER();
+    float sums[TILES][C / 8][4];
+    start(sums, args.conv2_bias);
+    const half *rows[TILES];
+    for (int i = 0; i < TILES; ++i) {
+        rows[i] = inner + ((warp * TILES + i) * INNER_WIDTH + lane_pixel()) * STRIDE<R> + lane_offset();
+    }
+    convolve<3, R>(sums, rows, INNER_WIDTH, args.conv2);
+    BARRIER();
+    for (int i = 0; i < TILES; ++i) {
+        put(tile + (warp * TILES + i) * CAB_COLUMNS * STRIDE<C>, sums[i]);
+    }
+    // Every warp's sums of its pixels that are inside: [WARPS, C].
+    float *of_warps = (float *)inner;
+#pragma unroll
+    for (int n = 0; n < C / 8; ++n) {
+#pragma unroll
+        for (int odd = 0; odd < 2; ++odd) {
+            float sum = 0.0f;
+#pragma unroll
+            for (int i = 0; i < TILES; ++i) {
+                const bool inside = y0 + warp * TILES + i < args.height;
+                sum += inside && x0 + lane_row() < args.width ? sums[i][n][odd] : 0.0f;
+                sum += inside && x0 + lane_row() + 8 < args.width ? sums[i][n][2 + odd] : 0.0f;
+            }
+            sum += shuffle_xor(sum, 4);
+            sum += shuffle_xor(sum, 8);
+            sum += shuffle_xor(sum, 16);
+            if (lane_row() == 0) {
+                of_warps[warp * C + n * 8 + lane_column() + odd] = sum;
+            }
+        }
+    }
+    BARRIER();
+    give<C>(args.z, tile, x0, y0, CAB_COLUMNS, ROWS, args.width, args.height);
+    if (threadIdx.x < C) {
+        float sum = 0.0f;
+        for (int i = 0; i < WARPS; ++i) {
+            sum += of_warps[i * C + threadIdx.x];
+        }
+        store(args.sums + ((u64)blockIdx.y * gridDim.x + blockIdx.x) * C + threadIdx.x, sum);
+    }
+}
+
+// Added in one order, so that a picture always gives the same bits.
+DEVICE void reduce_rows(const Reduce &args) {
+    const int channel = threadIdx.x, first = blockIdx.x * 256;
+    if (channel >= args.channels) {
+        return;
+    }
+    float sum = 0.0f;
+    for (int row = first; row < min(first + 256, args.rows); ++row) {
+        sum += load(args.sums + (u64)row * args.channels + channel);
+    }
+    store(args.out + (u64)blockIdx.x * args.channels + channel, sum);
+}
+
+DEVICE void attention_scale(const Attention &args) {
+    float *mean = (float *)shared_memory(), *hidden = mean + args.channels;
+    const int i = threadIdx.x;
+    if (i < args.channels) {
+        float sum = 0.0f;
+        for (int row = 0; row < args.rows; ++row) {
+            sum += load(args.sums + (u64)row * args.channels + i);
+        }
+        mean[i] = sum * args.per_pixel;
+    }
+    BARRIER();
+    if (i < args.hidden) {
+        float sum = load(args.bias1 + i);
+        for (int c = 0; c < args.channels; ++c) {
+            sum += load(args.weights1 + i * args.channels + c) * mean[c];
+        }
+        hidden[i] = fmaxf(sum, 0.0f);
+    }
+    BARRIER();
+    if (i < args.channels) {
+        float sum = load(args.bias3 + i);
+        for (int h = 0; h < args.hidden; ++h) {
+            sum += load(args.weights3 + i * args.hidden + h) * hidden[h];
+        }
+        store(args.scale + i, reciprocal(1.0f + exp2(-1.44269504f * sum)));
+    }
+}
+
+NETWORK_KERNEL(cab, Cab)
+KERNEL(reduce, Reduce, THREADS, reduce_rows(args))
+KERNEL(attention, Attention, THREADS, attention_scale(args))

@@ -1,0 +1,54 @@
+// The way out: a plane of numbers to a component of a picture, rounded and clamped to the whole code range.
+//
+// from: [H, W] f32 -> to: [H, W] code values in whatever bytes the format puts them. Without `from` all samples are
+// `value`. Dither is ordered, the same in every picture.
+// Grid: (W / 256, H); a thread a sample.
+// Shared memory: none.
+// Bound: memory, 4 FLOP for 5 bytes.
+// Twin: engine::cpu::egress::{write_component, fill_component}
+#include "common.cuh"
+
+struct Egress {
+    const float *from;
+    u8 *to; // The component's first sample.
+    u32 width, height;
+    u32 linesize, step; // In bytes, from row to row and from sample to sample.
+    u32 word, big_endian;
+    u32 shift, mask;
+    float zero, unit;
+    float value;
+    u32 dither;
+};
+
+// The Bayer matrix of 16 x 16, -0.5 to 0.5: bits of x ^ y and of y, interleaved, the lowest first.
+DEVICE float bayer(u32 x, u32 y) {
+    u32 rank = 0;
+    for (int bit = 0; bit < 4; ++bit) {
+        rank = rank << 2 | ((x ^ y) >> bit & 1) << 1 | (y >> bit & 1);
+    }
+    return ((float)rank + 0.5f) / 256.0f - 0.5f;
+}
+
+DEVICE void egress_sample(const Egress &args) {
+    const u32 x = blockIdx.x * THREADS + threadIdx.x, y = blockIdx.y;
+    if (x >= args.width) {
+        return;
+    }
+    const float value = args.from ? load(args.from + (u64)y * args.width + x) : args.value;
+    u8 *to = args.to + (u64)y * args.linesize + (u64)x * args.step;
+    if (args.word == WORD_F32) {
+        const u32 bits = __float_as_uint(value);
+        store((u32 *)to, args.big_endian ? swap32(bits) : bits);
+        return;
+    }
+    const float offset = args.dither ? bayer(x % 16, y % 16) : 0.0f;
+    const float clamped = fminf(fmaxf(value * args.unit + args.zero + offset, 0.0f), (float)args.mask);
+    const u32 code = (u32)rintf(clamped) << args.shift;
+    if (args.word == WORD_U8) {
+        store(to, (u8)code);
+    } else {
+        store((u16 *)to, (u16)(args.big_endian ? swap16(code) : code));
+    }
+}
+
+KERNEL(egress, Egress, THREADS, egress_sample(args))
