@@ -73,7 +73,9 @@ template <class S> DEVICE void cab(const Cab &args) {
             sums[i][n][k] = inside ? gelu(sums[i][n][k]) : 0.0f;
         });
         for (int i = 0; i < INNER_TILES; ++i) {
-            put(inner + (own + i * 16) * STRIDE<R>, sums[i]);
+            if (own + i * 16 < INNER) {
+                put(inner + (own + i * 16) * STRIDE<R>, sums[i]);
+            }
         }
     }
     BARRIER();

@@ -14,6 +14,7 @@ struct FirstStep {
     const half *trunk;
     const float *scale;
     const uint2 *weights;
+    const float *bias;
     half *out;
     int width, height;
 };
@@ -55,7 +56,8 @@ template <class S> DEVICE void first_step(const FirstStep &args) {
     BARRIER();
     scale_tile<S>(tile, args.scale);
     BARRIER();
-    float sums[TILES][C / 8][4] = {};
+    float sums[TILES][C / 8][4];
+    start(sums, args.bias);
     const half *rows[TILES];
     for (int i = 0; i < TILES; ++i) {
         rows[i] = tile + ((warp * TILES + i + 1) * LEAVE_WIDTH + 1 + lane_pixel()) * STRIDE<C> + lane_offset();

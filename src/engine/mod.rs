@@ -10,6 +10,7 @@ mod host;
 mod plan;
 pub mod reference;
 pub mod resample;
+mod rewrite;
 
 use std::sync::Arc;
 

@@ -2,10 +2,6 @@
 
 use super::simd::Simd;
 
-/// Weights whose result goes into [`sigmoid_of_scaled`] are multiplied by this beforehand: 1 / (1 + 2^t) is the
-/// sigmoid of -t ln 2.
-pub(super) const SIGMOID_SCALE: f32 = -std::f32::consts::LOG2_E;
-
 /// 2^x to 3e-7 of its value (1e-4 where words are bf16), for x clamped to ±126; NaN stays NaN. A whole power of
 /// two, and a polynomial of least error on ±1/2.
 #[inline(always)]
@@ -27,7 +23,7 @@ pub(super) fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
     s.scale_by_power(p, rounded)
 }
 
-/// 1 / (1 + e^-x) of an x that comes multiplied by [`SIGMOID_SCALE`], to 3e-7 (3e-5 where words are bf16).
+/// 1 / (1 + e^-x) of an x that comes multiplied by [`SIGMOID_SCALE`](crate::engine::rewrite::SIGMOID_SCALE), to 3e-7 (3e-5 where words are bf16).
 #[inline(always)]
 pub(super) fn sigmoid_of_scaled<S: Simd>(s: S, t: S::V) -> S::V {
     s.recip(s.add(s.splat(1.0), exp2(s, t)))

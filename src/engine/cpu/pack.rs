@@ -1,12 +1,10 @@
-//! Weights as the loops read them, with the exact rewrites made once: LayerNorm's affine goes into the maps that
-//! read it, ESA's `conv1` and `conv_f` after `f3` become maps of the normalised tensor itself, and the network's
-//! last two convs become one (see `tail`).
+//! The rewritten weights as the loops read them.
 
 use half::bf16;
 
-use super::math::SIGMOID_SCALE;
 use super::tail::Tail;
-use crate::model::{BlockWeights, Conv, LayerNorm, Model};
+use crate::engine::rewrite;
+use crate::model::{BlockWeights, Conv, Model};
 
 /// How a level wants its dense maps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -167,30 +165,27 @@ pub(super) struct Block {
 
 impl Block {
     fn new(weights: &BlockWeights, packing: Packing) -> Block {
-        let f3 = after_norm(&weights.f3, &weights.ln);
-        let conv1 = compose(&weights.esa.conv1, &f3);
-        let mut conv4 = weights.esa.conv4.clone();
-        conv4.weight.iter_mut().chain(&mut conv4.bias).for_each(|w| *w *= SIGMOID_SCALE);
+        let block = rewrite::Block::new(weights);
         let dense = |conv: &Conv| Dense::new(conv, packing);
         let gate = Gate {
-            f1: dense(&after_norm(&weights.f1, &weights.ln)),
-            f2: dense(&after_norm(&weights.f2, &weights.ln)),
-            f3: dense(&f3),
-            conv_f: dense(&compose(&weights.esa.conv_f, &conv1)),
-            conv4: dense(&conv4),
-            g: dense(&weights.g),
+            f1: dense(&block.f1),
+            f2: dense(&block.f2),
+            f3: dense(&block.f3),
+            conv_f: dense(&block.conv_f),
+            conv4: dense(&block.conv4),
+            g: dense(&block.g),
         };
         Block {
-            dwconv: Depthwise::new(&weights.dwconv),
-            conv1: dense(&conv1),
-            conv2: dense(&weights.esa.conv2),
-            conv3: Dense::new(&weights.esa.conv3, packing.exact()),
+            dwconv: Depthwise::new(&block.dwconv),
+            conv1: dense(&block.conv1),
+            conv2: dense(&block.conv2),
+            conv3: Dense::new(&block.conv3, packing.exact()),
             gate,
-            dwconv2: Depthwise::new(&weights.dwconv2),
-            cab_0: dense(&weights.cab.conv_0),
-            cab_2: dense(&weights.cab.conv_2),
-            attention_1: weights.cab.attention_1.clone(),
-            attention_3: weights.cab.attention_3.clone(),
+            dwconv2: Depthwise::new(&block.dwconv2),
+            cab_0: dense(&block.cab_0),
+            cab_2: dense(&block.cab_2),
+            attention_1: block.attention_1,
+            attention_3: block.attention_3,
         }
     }
 }
@@ -210,39 +205,5 @@ impl Packed {
             blocks: model.blocks.iter().map(|block| Block::new(block, packing)).collect(),
             tail: Tail::new(model, packing),
         }
-    }
-}
-
-/// The map that does on a tensor before the affine of `ln` what `conv` does after it.
-fn after_norm(conv: &Conv, ln: &LayerNorm) -> Conv {
-    assert_eq!(conv.side, 1);
-    let affine = Conv {
-        outputs: conv.inputs,
-        inputs: conv.inputs,
-        side: 1,
-        weight: (0..conv.inputs * conv.inputs)
-            .map(|i| if i / conv.inputs == i % conv.inputs { ln.weight[i % conv.inputs] } else { 0.0 })
-            .collect(),
-        bias: ln.bias.clone(),
-    };
-    compose(conv, &affine)
-}
-
-/// `outer` after `inner`, both 1x1, summed in f64 and rounded once.
-fn compose(outer: &Conv, inner: &Conv) -> Conv {
-    assert!(outer.side == 1 && inner.side == 1 && outer.inputs == inner.outputs);
-    let row = |o: usize| &outer.weight[o * outer.inputs..][..outer.inputs];
-    let dot = |o: usize, column: &dyn Fn(usize) -> f32| -> f64 {
-        row(o).iter().enumerate().map(|(m, w)| f64::from(*w) * f64::from(column(m))).sum()
-    };
-    let weight =
-        |i: usize| dot(i / inner.inputs, &|m| inner.weight[m * inner.inputs + i % inner.inputs]) as f32;
-    let bias = |o: usize| (f64::from(outer.bias[o]) + dot(o, &|m| inner.bias[m])) as f32;
-    Conv {
-        outputs: outer.outputs,
-        inputs: inner.inputs,
-        side: 1,
-        weight: (0..outer.outputs * inner.inputs).map(weight).collect(),
-        bias: (0..outer.outputs).map(bias).collect(),
     }
 }
