@@ -74,11 +74,16 @@ impl HostEngine {
     ) -> Result<HostEngine> {
         let networks =
             networks.into_iter().map(|network| Ready::new(network, &lr, &sr)).collect::<Result<Vec<_>>>()?;
-        let bits = |format: &Format| if format.float { 32 } else { format.depth() };
-        let rounding = if bits(&sr.format) < bits(&lr.format) { Rounding::Dither } else { Rounding::Nearest };
+        let rounding = if dithers(&lr, &sr) { Rounding::Dither } else { Rounding::Nearest };
         let work = Work::new(&lr, &sr, &networks);
         Ok(HostEngine { pool, lr, sr, rounding, networks, work, finished: None })
     }
+}
+
+/// Whether the depth falls on the way.
+pub(super) fn dithers(lr: &Geometry, sr: &Geometry) -> bool {
+    let bits = |format: &Format| if format.float { 32 } else { format.depth() };
+    bits(&sr.format) < bits(&lr.format)
 }
 
 impl Engine for HostEngine {
@@ -150,14 +155,13 @@ impl Work {
         let (mut between, mut scratch) = ([0; 2], 0);
         for Ready { steps, passes: forwards } in networks {
             for step in steps {
-                let (lr_used, sr_used) = planes_used(step);
+                let (lr_used, sr_used) = step.planes_used();
                 (lr_planes, sr_planes) = (lr_planes.max(lr_used), sr_planes.max(sr_used));
                 if let Step::Network(passes) = step {
-                    for (pass, &(width, height)) in passes.sizes.iter().enumerate() {
+                    for pass in 0..passes.sizes.len() {
                         scratch = scratch.max(forwards[pass].scratch_len());
                         if !passes.ends_in_sr(pass) {
-                            let len = passes.channels * width * height * passes.scale * passes.scale;
-                            between[pass % 2] = between[pass % 2].max(len);
+                            between[pass % 2] = between[pass % 2].max(passes.out_len(pass));
                         }
                     }
                 }
@@ -221,33 +225,6 @@ impl Work {
             let planes = given.chunks_exact(width * height).zip(sr.chunks_exact_mut(self.sr_plane_len));
             planes.take(channels).for_each(|(from, to)| exact.run(from, to));
         }
-    }
-}
-
-impl Passes {
-    /// Whether a pass gives the SR planes themselves.
-    fn ends_in_sr(&self, pass: usize) -> bool {
-        pass + 1 == self.sizes.len() && self.exact.is_none()
-    }
-}
-
-/// How many planes of each bank a step asks for.
-fn planes_used(step: &Step) -> (usize, usize) {
-    let slot = |slot: Slot| match slot {
-        Slot::Lr(i) => (i + 1, 0),
-        Slot::Sr(i) => (0, i + 1),
-    };
-    match step {
-        Step::Read { to, .. } => slot(*to),
-        Step::Resample { from, to, .. } => {
-            let (from, to) = (slot(from.0), slot(to.0));
-            (from.0.max(to.0), from.1.max(to.1))
-        }
-        Step::Network(passes) => (passes.channels, passes.channels),
-        Step::MatrixLr(_) => (3, 0),
-        Step::MatrixSr(_) => (0, 3),
-        Step::Write { from, .. } => slot(from.0),
-        Step::Fill { .. } => (0, 0),
     }
 }
 

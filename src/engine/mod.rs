@@ -5,6 +5,7 @@
 //! pictures, colour and models; it does not know FFmpeg.
 
 pub mod cpu;
+mod cuda;
 pub mod forward;
 mod host;
 mod plan;

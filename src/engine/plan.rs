@@ -69,6 +69,41 @@ pub(crate) struct Passes {
     pub exact: Option<Resampler>,
 }
 
+impl Passes {
+    /// Whether a pass gives the SR planes themselves.
+    pub(super) fn ends_in_sr(&self, pass: usize) -> bool {
+        pass + 1 == self.sizes.len() && self.exact.is_none()
+    }
+
+    /// Numbers that a pass gives.
+    pub(super) fn out_len(&self, pass: usize) -> usize {
+        let (width, height) = self.sizes[pass];
+        self.channels * width * height * self.scale * self.scale
+    }
+}
+
+impl Step {
+    /// How many planes of each bank it asks for.
+    pub(super) fn planes_used(&self) -> (usize, usize) {
+        let slot = |slot: Slot| match slot {
+            Slot::Lr(i) => (i + 1, 0),
+            Slot::Sr(i) => (0, i + 1),
+        };
+        match self {
+            Step::Read { to, .. } => slot(*to),
+            Step::Resample { from, to, .. } => {
+                let (from, to) = (slot(from.0), slot(to.0));
+                (from.0.max(to.0), from.1.max(to.1))
+            }
+            Step::Network(passes) => (passes.channels, passes.channels),
+            Step::MatrixLr(_) => (3, 0),
+            Step::MatrixSr(_) => (0, 3),
+            Step::Write { from, .. } => slot(from.0),
+            Step::Fill { .. } => (0, 0),
+        }
+    }
+}
+
 /// The steps from `lr` to `sr` by a network, or by the resampler alone.
 pub(crate) fn plan(lr: &Geometry, sr: &Geometry, network: Option<Shape>) -> Result<Vec<Step>> {
     if !sr.format.writable() {

@@ -72,8 +72,8 @@ impl Grid {
 /// Makes planes on one grid out of planes on another.
 #[derive(Clone, Debug)]
 pub struct Resampler {
-    x: Taps,
-    y: Taps,
+    pub(super) x: Taps,
+    pub(super) y: Taps,
 }
 
 impl Resampler {
@@ -110,17 +110,17 @@ impl Resampler {
 
 /// The filter of one direction: for every output sample, where its inputs start and what they weigh.
 #[derive(Clone, Debug)]
-struct Taps {
-    in_len: usize,
-    out_len: usize,
+pub(super) struct Taps {
+    pub(super) in_len: usize,
+    pub(super) out_len: usize,
     /// Output samples lie on the input samples.
-    identity: bool,
+    pub(super) identity: bool,
     /// Inputs of an output sample.
-    count: usize,
+    pub(super) count: usize,
     /// `[out_len]`: the first of them.
-    starts: Vec<usize>,
+    pub(super) starts: Vec<usize>,
     /// `[out_len, count]`: they add up to 1.
-    weights: Vec<f32>,
+    pub(super) weights: Vec<f32>,
 }
 
 impl Taps {

@@ -1,3 +1,7 @@
 //! The CUDA engine: pictures in and out through a ring of pinned memory, copies beside the kernels.
 
 mod device;
+mod engine;
+mod kernels;
+mod net;
+mod weights;

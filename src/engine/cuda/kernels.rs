@@ -1,0 +1,645 @@
+//! One typed launcher a kernel: the twin of its arguments, its grid, its shared memory.
+//!
+//! In: parts of the device's memory and sizes. A launcher asserts that each part holds what its kernel touches there,
+//! so that no launch of this room reaches outside. It knows no model, no picture and no order of stages.
+
+use bytemuck::{NoUninit, Zeroable};
+
+use super::device::{Device, Launch};
+use crate::error::Result;
+
+/// Threads of a block, of every kernel.
+const THREADS: usize = 256;
+const WARPS: usize = THREADS / 32;
+
+/// A part of the device's memory. Whoever holds the buffer sees to it that it outlives the launches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Part {
+    pub(super) address: u64,
+    pub(super) len: usize,
+}
+
+impl Part {
+    /// `len` bytes from byte `offset` on.
+    pub(super) fn at(self, offset: usize, len: usize) -> Part {
+        assert!(offset + len <= self.len, "{len} bytes at {offset} of {}", self.len);
+        Part { address: self.address + offset as u64, len }
+    }
+
+    /// The address, where so many elements of so many bytes are.
+    fn holds(self, count: usize, bytes: usize) -> u64 {
+        assert!(count * bytes <= self.len, "{count} of {bytes} bytes in {}", self.len);
+        self.address
+    }
+}
+
+/// The sizes kernels are built for; see `common.cuh`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Size {
+    /// Index into the names of a kernel.
+    index: usize,
+    /// C of the trunk.
+    pub(super) c: usize,
+    /// M of the three maps.
+    pub(super) m: usize,
+    /// E of the spatial attention.
+    pub(super) e: usize,
+    /// R between the 3x3 convs.
+    pub(super) r: usize,
+    /// Rows of a tile.
+    rows: usize,
+}
+
+/// From the smallest to the largest.
+pub(super) const SIZES: [Size; 3] = [
+    Size { index: 0, c: 16, m: 32, e: 8, r: 8, rows: 16 },
+    Size { index: 1, c: 56, m: 160, e: 16, r: 24, rows: 16 },
+    Size { index: 2, c: 64, m: 256, e: 32, r: 64, rows: 8 },
+];
+
+/// The names of a kernel by [`Size::index`].
+macro_rules! by_size {
+    ($name:literal) => {
+        [concat!($name, "_lite"), concat!($name, "_paper"), concat!($name, "_wide")]
+    };
+}
+
+/// Bytes of an f16, of an f32.
+const F16: usize = 2;
+const F32: usize = 4;
+
+/// Elements from pixel to pixel in shared memory.
+const fn stride(channels: usize) -> usize {
+    if channels / 8 % 2 == 1 { channels } else { channels + 8 }
+}
+
+/// How the samples of a component lie in memory.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Samples {
+    pub(super) width: usize,
+    pub(super) height: usize,
+    /// Bytes from one row to the next.
+    pub(super) linesize: usize,
+    /// Bytes from one sample to the next.
+    pub(super) step: usize,
+    /// 1, 2, or 4 where they are floats.
+    pub(super) word_bytes: usize,
+    pub(super) big_endian: bool,
+    pub(super) shift: u8,
+    pub(super) depth: u8,
+    /// `value = (code - zero) / unit`.
+    pub(super) zero: f32,
+    pub(super) unit: f32,
+}
+
+impl Samples {
+    /// Bytes from the first sample to the end of the last one.
+    fn extent(&self) -> usize {
+        (self.height - 1) * self.linesize + (self.width - 1) * self.step + self.word_bytes
+    }
+
+    /// `Word` of `common.cuh`.
+    fn word(&self) -> u32 {
+        self.word_bytes as u32 / 2
+    }
+
+    fn mask(&self) -> u32 {
+        ((1u64 << self.depth) - 1) as u32
+    }
+}
+
+/// One direction of a resampler.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Axis {
+    pub(super) vertical: bool,
+    /// `[out]` u32.
+    pub(super) starts: Part,
+    /// `[out, count]` f32.
+    pub(super) weights: Part,
+    pub(super) count: usize,
+    pub(super) in_len: usize,
+    pub(super) out_len: usize,
+}
+
+/// Maps and weights of one block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BlockWeights {
+    pub(super) dw_taps: Part,
+    pub(super) dw_bias: Part,
+    pub(super) conv1: Map,
+    pub(super) conv2: Map,
+    pub(super) conv3: Map,
+    pub(super) conv_f: Map,
+    pub(super) f1: Map,
+    pub(super) f2: Map,
+    pub(super) f3: Map,
+    pub(super) conv4: Map,
+    pub(super) g: Map,
+    pub(super) dw2_taps: Part,
+    pub(super) dw2_bias: Part,
+    pub(super) cab_0: Map,
+    pub(super) cab_2: Map,
+    pub(super) attention_1: Map,
+    pub(super) attention_3: Map,
+    /// Q.
+    pub(super) hidden: usize,
+}
+
+/// A dense map.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Map {
+    pub(super) weight: Part,
+    pub(super) bias: Part,
+}
+
+/// Everything that lies in device memory while a picture goes through the network.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Maps {
+    pub(super) width: usize,
+    pub(super) height: usize,
+    /// [H, W, C].
+    pub(super) trunk: Part,
+    /// [H, W, C]: the normalised tensor, and in its place what the gate makes of it.
+    pub(super) n: Part,
+    /// [H, W, C].
+    pub(super) u: Part,
+    /// [H, W, E].
+    pub(super) c1: Part,
+    /// [H3, W3, E].
+    pub(super) pooled: Part,
+    /// [H3, W3, E].
+    pub(super) grid: Part,
+    /// [tiles, C] f32.
+    pub(super) sums: Part,
+    /// [tiles / 256, C] f32.
+    pub(super) few_sums: Part,
+    /// [C] f32: the channel attention of the last block.
+    pub(super) scale: Part,
+}
+
+/// How many tensors they are.
+pub(super) const MAPS: usize = 9;
+
+impl Maps {
+    pub(super) fn new(width: usize, height: usize, parts: [Part; MAPS]) -> Maps {
+        let [trunk, n, u, c1, pooled, grid, sums, few_sums, scale] = parts;
+        Maps { width, height, trunk, n, u, c1, pooled, grid, sums, few_sums, scale }
+    }
+
+    /// The bytes of each.
+    pub(super) fn lens(width: usize, height: usize, size: Size) -> [usize; MAPS] {
+        let Size { c, e, .. } = size;
+        let (pixels, tiles) = (width * height, tiles(width, height, size));
+        let pixels3 = grid_len(width) * grid_len(height);
+        let trunk = pixels * c * F16;
+        let grid = pixels3 * e * F16;
+        let few = tiles.div_ceil(THREADS);
+        [trunk, trunk, trunk, pixels * e * F16, grid, grid, tiles * c * F32, few * c * F32, c * F32]
+    }
+
+    /// (width, height) of ESA's grid.
+    fn grid_size(&self) -> (usize, usize) {
+        (grid_len(self.width), grid_len(self.height))
+    }
+}
+
+fn grid_len(len: usize) -> usize {
+    ((len - 1) / 2 - 7) / 3 + 1
+}
+
+/// Blocks of `cab`, each of which leaves a row of sums.
+fn tiles(width: usize, height: usize, size: Size) -> usize {
+    width.div_ceil(16) * height.div_ceil(size.rows)
+}
+
+/// To what every address that a kernel may read in large words is a multiple of.
+pub(super) fn aligned(offset: usize) -> usize {
+    offset.next_multiple_of(256)
+}
+
+/// The weights of what comes after the last block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TailWeights {
+    /// `conv_2` where it is a step of its own.
+    pub(super) first_step: Option<Map>,
+    /// `[outputs / 8]` of a conv to eight outputs.
+    pub(super) main: Part,
+    /// [places, side, side, C, outputs] f32.
+    pub(super) by_place: Part,
+    /// [places, in, 5, 5, outputs] f32.
+    pub(super) skip: Part,
+    /// [places, outputs] f32.
+    pub(super) bias: Part,
+    pub(super) side: usize,
+    pub(super) in_channels: usize,
+    /// A multiple of 8.
+    pub(super) outputs: usize,
+    pub(super) scale: usize,
+}
+
+/// Launches on one stream.
+pub(super) struct Launcher<'a, D: Device> {
+    pub(super) device: &'a D,
+    pub(super) stream: &'a D::Stream,
+}
+
+impl<D: Device> Launcher<'_, D> {
+    fn launch(
+        &self,
+        kernel: &'static str,
+        (x, y): (usize, usize),
+        shared: usize,
+        args: &impl NoUninit,
+    ) -> Result<()> {
+        let grid = [x as u32, y as u32, 1];
+        let args = bytemuck::bytes_of(args);
+        let launch = Launch { kernel, grid, threads: THREADS as u32, shared: shared as u32, args };
+        // SAFETY: every caller below fills the twin of the kernel's arguments with addresses of parts that it has
+        // asserted to be large enough, and the engine keeps their buffers until its streams are idle.
+        unsafe { self.device.launch(self.stream, launch) }
+    }
+
+    /// `from`: from a component's first sample on; `to`: [H, W] f32.
+    pub(super) fn ingest(&self, from: Part, to: Part, samples: &Samples) -> Result<()> {
+        let Samples { width, height, zero, unit, .. } = *samples;
+        let args = IngestArgs {
+            from: from.holds(samples.extent(), 1),
+            to: to.holds(width * height, F32),
+            width: width as u32,
+            height: height as u32,
+            linesize: samples.linesize as u32,
+            step: samples.step as u32,
+            word: samples.word(),
+            big_endian: samples.big_endian.into(),
+            shift: samples.shift.into(),
+            mask: samples.mask(),
+            zero,
+            unit,
+        };
+        self.launch("ingest", (width.div_ceil(THREADS), height), 0, &args)
+    }
+
+    /// `from`: [H, W] f32, or one number for all; `to`: from a component's first sample on.
+    pub(super) fn egress(
+        &self,
+        from: std::result::Result<Part, f32>,
+        to: Part,
+        samples: &Samples,
+        dither: bool,
+    ) -> Result<()> {
+        let Samples { width, height, zero, unit, .. } = *samples;
+        let args = EgressArgs {
+            from: from.map_or(0, |from| from.holds(width * height, F32)),
+            to: to.holds(samples.extent(), 1),
+            width: width as u32,
+            height: height as u32,
+            linesize: samples.linesize as u32,
+            step: samples.step as u32,
+            word: samples.word(),
+            big_endian: samples.big_endian.into(),
+            shift: samples.shift.into(),
+            mask: samples.mask(),
+            zero,
+            unit,
+            value: from.err().unwrap_or(0.0),
+            dither: dither.into(),
+        };
+        self.launch("egress", (width.div_ceil(THREADS), height), 0, &args)
+    }
+
+    /// Three planes, in place.
+    pub(super) fn matrix(&self, planes: Part, len: usize, matrix: &[[f32; 3]; 3]) -> Result<()> {
+        let rows = *matrix.as_flattened().first_chunk().expect("nine coefficients");
+        let args = MatrixArgs { planes: planes.holds(3 * len, F32), len: len as u64, rows, ..Zeroable::zeroed() };
+        self.launch("matrix", (len.div_ceil(THREADS), 1), 0, &args)
+    }
+
+    /// `from`: [H, W] f32; `to`: the same along the other direction. `other`: samples along it.
+    pub(super) fn resample(&self, from: Part, to: Part, axis: &Axis, other: usize) -> Result<()> {
+        let Axis { vertical, count, in_len, out_len, .. } = *axis;
+        let (in_width, width, height) =
+            if vertical { (other, other, out_len) } else { (in_len, out_len, other) };
+        let args = ResampleArgs {
+            from: from.holds(in_len * other, F32),
+            to: to.holds(out_len * other, F32),
+            starts: axis.starts.holds(out_len, F32),
+            weights: axis.weights.holds(out_len * count, F32),
+            count: count as u32,
+            vertical: vertical.into(),
+            in_width: in_width as u32,
+            width: width as u32,
+            height: height as u32,
+            ..Zeroable::zeroed()
+        };
+        self.launch("resample", (width.div_ceil(THREADS), height), 0, &args)
+    }
+
+    /// `x`: [in, H, W] f32 to the trunk. `conv`: [in, 3, 3, C] f32 and [C].
+    pub(super) fn enter(&self, size: Size, x: Part, maps: &Maps, conv: Map, in_channels: usize) -> Result<()> {
+        let Maps { width, height, .. } = *maps;
+        let args = EnterArgs {
+            x: x.holds(in_channels * width * height, F32),
+            trunk: maps.trunk.holds(width * height * size.c, F16),
+            weights: conv.weight.holds(in_channels * 9 * size.c, F32),
+            bias: conv.bias.holds(size.c, F32),
+            in_channels: in_channels as i32,
+            width: width as i32,
+            height: height as i32,
+            ..Zeroable::zeroed()
+        };
+        let grid = ((width * size.c / 8).div_ceil(THREADS), height);
+        self.launch(by_size!("enter")[size.index], grid, 0, &args)
+    }
+
+    /// The trunk, by `scale`, to `n` and `c1`. `dim`: C without its padding.
+    pub(super) fn norm(
+        &self,
+        size: Size,
+        maps: &Maps,
+        scale: Part,
+        block: &BlockWeights,
+        dim: usize,
+    ) -> Result<()> {
+        let (pixels, Size { c, e, .. }) = (maps.width * maps.height, size);
+        let args = NormArgs {
+            trunk: maps.trunk.holds(pixels * c, F16),
+            scale: scale.holds(c, F32),
+            taps: block.dw_taps.holds(49 * c, F32),
+            bias: block.dw_bias.holds(c, F32),
+            conv1: block.conv1.weights(c, e, 1),
+            conv1_bias: block.conv1.biases(e),
+            n: maps.n.holds(pixels * c, F16),
+            c1: maps.c1.holds(pixels * e, F16),
+            width: maps.width as i32,
+            height: maps.height as i32,
+            dim: dim as i32,
+            ..Zeroable::zeroed()
+        };
+        const PIXELS: usize = 16 * WARPS;
+        let shared = dw_tile(c).max(PIXELS * (c + 1) * F32 + PIXELS * stride(c) * F16);
+        self.launch(by_size!("norm")[size.index], dw_grid(maps), shared, &args)
+    }
+
+    /// `c1` to `pooled` to `grid`.
+    pub(super) fn esa(&self, size: Size, maps: &Maps, block: &BlockWeights) -> Result<()> {
+        let e = size.e;
+        let (width3, height3) = maps.grid_size();
+        let pooled = maps.pooled.holds(width3 * height3 * e, F16);
+        let squeeze = SqueezeArgs {
+            c1: maps.c1.holds(maps.width * maps.height * e, F16),
+            conv2: block.conv2.weights(e, e, 9),
+            bias: block.conv2.biases(e),
+            pooled,
+            width: maps.width as i32,
+            height: maps.height as i32,
+            width3: width3 as i32,
+            height3: height3 as i32,
+        };
+        let pool_rows = if e > 16 { 1 } else { 4 };
+        let conv_rows = 3 * (pool_rows - 1) + 7;
+        let shared = ((2 * conv_rows + 1) * 33 + conv_rows * 16) * stride(e) * F16;
+        let blocks = (width3.div_ceil(4), height3.div_ceil(pool_rows));
+        self.launch(by_size!("squeeze")[size.index], blocks, shared, &squeeze)?;
+        let grid = GridArgs {
+            pooled,
+            conv3: block.conv3.weights(e, e, 9),
+            bias: block.conv3.biases(e),
+            grid: maps.grid.holds(width3 * height3 * e, F16),
+            width: width3 as i32,
+            height: height3 as i32,
+        };
+        let shared = 18 * (WARPS + 2) * stride(e) * F16;
+        self.launch(by_size!("grid")[size.index], (width3.div_ceil(16), height3.div_ceil(WARPS)), shared, &grid)
+    }
+
+    /// `n` with `grid`, in place.
+    pub(super) fn gate(&self, size: Size, maps: &Maps, block: &BlockWeights) -> Result<()> {
+        const PIXELS: usize = 256;
+        let (pixels, Size { c, m, e, .. }) = (maps.width * maps.height, size);
+        let (width3, height3) = maps.grid_size();
+        let args = GateArgs {
+            n: maps.n.holds(pixels * c, F16),
+            grid: maps.grid.holds(width3 * height3 * e, F16),
+            conv_f: block.conv_f.weights(c, e, 1),
+            f1: block.f1.weights(c, m, 1),
+            f2: block.f2.weights(c, m, 1),
+            f3: block.f3.weights(c, m, 1),
+            conv4: block.conv4.weights(e, m, 1),
+            g: block.g.weights(m, c, 1),
+            conv_f_bias: block.conv_f.biases(e),
+            f1_bias: block.f1.biases(m),
+            f2_bias: block.f2.biases(m),
+            f3_bias: block.f3.biases(m),
+            conv4_bias: block.conv4.biases(m),
+            g_bias: block.g.biases(c),
+            width: maps.width as i32,
+            height: maps.height as i32,
+            width3: width3 as i32,
+            height3: height3 as i32,
+        };
+        let shared = PIXELS * stride(c) * F16;
+        self.launch(by_size!("gate")[size.index], (pixels.div_ceil(PIXELS), 1), shared, &args)
+    }
+
+    /// What the gate made, and the trunk by `scale`, to `u`.
+    pub(super) fn add(&self, size: Size, maps: &Maps, scale: Part, block: &BlockWeights) -> Result<()> {
+        let (pixels, c) = (maps.width * maps.height, size.c);
+        let args = AddArgs {
+            gated: maps.n.holds(pixels * c, F16),
+            trunk: maps.trunk.holds(pixels * c, F16),
+            scale: scale.holds(c, F32),
+            taps: block.dw2_taps.holds(49 * c, F32),
+            bias: block.dw2_bias.holds(c, F32),
+            u: maps.u.holds(pixels * c, F16),
+            width: maps.width as i32,
+            height: maps.height as i32,
+        };
+        self.launch(by_size!("add")[size.index], dw_grid(maps), dw_tile(c), &args)
+    }
+
+    /// `u` to the trunk, and the channel attention of it to `scale`.
+    pub(super) fn cab(&self, size: Size, maps: &Maps, block: &BlockWeights) -> Result<()> {
+        let (pixels, Size { c, r, rows, .. }) = (maps.width * maps.height, size);
+        let tiles = tiles(maps.width, maps.height, size);
+        let sums = maps.sums.holds(tiles * c, F32);
+        let args = CabArgs {
+            u: maps.u.holds(pixels * c, F16),
+            z: maps.trunk.holds(pixels * c, F16),
+            conv0: block.cab_0.weights(c, r, 9),
+            conv2: block.cab_2.weights(r, c, 9),
+            conv0_bias: block.cab_0.biases(r),
+            conv2_bias: block.cab_2.biases(c),
+            sums,
+            width: maps.width as i32,
+            height: maps.height as i32,
+        };
+        let inner = (18 * (rows + 2)).next_multiple_of(16) * stride(r) * F16;
+        let shared = tile(c, rows) + inner.max(WARPS * c * F32);
+        self.launch(by_size!("cab")[size.index], tile_grid(maps, rows), shared, &args)?;
+
+        let few = tiles.div_ceil(THREADS);
+        let few_sums = maps.few_sums.holds(few * c, F32);
+        let reduce = ReduceArgs { sums, out: few_sums, rows: tiles as i32, channels: c as i32 };
+        self.launch("reduce", (few, 1), 0, &reduce)?;
+        let hidden = block.hidden;
+        assert!(c <= THREADS && hidden <= THREADS, "a thread a channel");
+        let attention = AttentionArgs {
+            sums: few_sums,
+            scale: maps.scale.holds(c, F32),
+            weights1: block.attention_1.weight.holds(hidden * c, F32),
+            bias1: block.attention_1.bias.holds(hidden, F32),
+            weights3: block.attention_3.weight.holds(c * hidden, F32),
+            bias3: block.attention_3.bias.holds(c, F32),
+            rows: few as i32,
+            channels: c as i32,
+            hidden: hidden as i32,
+            per_pixel: 1.0 / pixels as f32,
+        };
+        self.launch("attention", (1, 1), (c + hidden) * F32, &attention)
+    }
+
+    /// The trunk by `scale`, with `x`: [in, H, W] f32, to `out`: [in, s·H, s·W] f32. `ones`: [C] f32.
+    pub(super) fn leave(
+        &self,
+        size: Size,
+        maps: &Maps,
+        tail: &TailWeights,
+        (x, out): (Part, Part),
+        (scale, ones): (Part, Part),
+    ) -> Result<()> {
+        let (pixels, Size { c, rows, .. }) = (maps.width * maps.height, size);
+        let (mut trunk, mut scale) = (maps.trunk.holds(pixels * c, F16), scale.holds(c, F32));
+        if let Some(map) = &tail.first_step {
+            let between = maps.u.holds(pixels * c, F16);
+            let args = FirstStepArgs {
+                trunk,
+                scale,
+                weights: map.weights(c, c, 9),
+                bias: map.biases(c),
+                out: between,
+                width: maps.width as i32,
+                height: maps.height as i32,
+            };
+            self.launch(by_size!("first_step")[size.index], tile_grid(maps, rows), tile(c, rows), &args)?;
+            (trunk, scale) = (between, ones.holds(c, F32));
+        }
+        let TailWeights { side, in_channels, outputs, scale: upscale, .. } = *tail;
+        let taps = side * side;
+        let args = LeaveArgs {
+            trunk,
+            scale,
+            x: x.holds(in_channels * pixels, F32),
+            out: out.holds(in_channels * pixels * upscale * upscale, F32),
+            weights: tail.main.holds(dense_len(c, outputs, taps), 1),
+            by_place: tail.by_place.holds(9 * taps * c * outputs, F32),
+            skip: tail.skip.holds(9 * in_channels * 25 * outputs, F32),
+            bias: tail.bias.holds(9 * outputs, F32),
+            side: side as i32,
+            in_channels: in_channels as i32,
+            outputs: outputs as i32,
+            phases: (upscale * upscale) as i32,
+            upscale: upscale as i32,
+            width: maps.width as i32,
+            height: maps.height as i32,
+            ..Zeroable::zeroed()
+        };
+        let shared = tile(c, rows) + in_channels * 20 * (rows + 4) * F32;
+        self.launch(by_size!("leave")[size.index], tile_grid(maps, rows), shared, &args)
+    }
+}
+
+impl Map {
+    /// Of a map from `inputs` to `outputs` channels by so many taps, in the order of lanes.
+    fn weights(&self, inputs: usize, outputs: usize, taps: usize) -> u64 {
+        self.weight.holds(dense_len(inputs, outputs, taps), 1)
+    }
+
+    fn biases(&self, outputs: usize) -> u64 {
+        self.bias.holds(outputs, F32)
+    }
+}
+
+/// Bytes of a dense map's weights: [taps, steps, outputs / 8, lane] of two words.
+pub(super) fn dense_len(inputs: usize, outputs: usize, taps: usize) -> usize {
+    taps * inputs.div_ceil(16) * (outputs / 8) * 32 * 8
+}
+
+/// Blocks of the depthwise convs, 16 x 8 pixels each.
+fn dw_grid(maps: &Maps) -> (usize, usize) {
+    (maps.width.div_ceil(16), maps.height.div_ceil(WARPS))
+}
+
+/// Bytes of their tile with 3 pixels round it.
+fn dw_tile(c: usize) -> usize {
+    22 * (WARPS + 6) * stride(c) * F16
+}
+
+/// Blocks of 16 x `rows` pixels.
+fn tile_grid(maps: &Maps, rows: usize) -> (usize, usize) {
+    (maps.width.div_ceil(16), maps.height.div_ceil(rows))
+}
+
+/// Bytes of such a tile with 2 pixels round it.
+fn tile(c: usize, rows: usize) -> usize {
+    20 * (rows + 4) * stride(c) * F16
+}
+
+/// The twins of the kernels' arguments: same order, same types, pointers as u64.
+macro_rules! args {
+    ($($name:ident { $($field:ident: $type:ty),* $(,)? })*) => {
+        $(
+            #[repr(C)]
+            #[derive(Clone, Copy, NoUninit, Zeroable)]
+            struct $name { $($field: $type),* }
+        )*
+
+        /// The bytes of every struct, by the kernel's name without its size.
+        #[cfg(test)]
+        pub(super) const ARGS_LEN: &[(&str, usize)] = &[$((stringify!($name), size_of::<$name>())),*];
+    };
+}
+
+args! {
+    IngestArgs {
+        from: u64, to: u64, width: u32, height: u32, linesize: u32, step: u32, word: u32, big_endian: u32,
+        shift: u32, mask: u32, zero: f32, unit: f32,
+    }
+    EgressArgs {
+        from: u64, to: u64, width: u32, height: u32, linesize: u32, step: u32, word: u32, big_endian: u32,
+        shift: u32, mask: u32, zero: f32, unit: f32, value: f32, dither: u32,
+    }
+    MatrixArgs { planes: u64, len: u64, rows: [f32; 9], pad: u32 }
+    ResampleArgs {
+        from: u64, to: u64, starts: u64, weights: u64, count: u32, vertical: u32, in_width: u32, width: u32,
+        height: u32, pad: u32,
+    }
+    EnterArgs { x: u64, trunk: u64, weights: u64, bias: u64, in_channels: i32, width: i32, height: i32, pad: u32 }
+    NormArgs {
+        trunk: u64, scale: u64, taps: u64, bias: u64, conv1: u64, conv1_bias: u64, n: u64, c1: u64, width: i32,
+        height: i32, dim: i32, pad: u32,
+    }
+    SqueezeArgs {
+        c1: u64, conv2: u64, bias: u64, pooled: u64, width: i32, height: i32, width3: i32, height3: i32,
+    }
+    GridArgs { pooled: u64, conv3: u64, bias: u64, grid: u64, width: i32, height: i32 }
+    GateArgs {
+        n: u64, grid: u64, conv_f: u64, f1: u64, f2: u64, f3: u64, conv4: u64, g: u64, conv_f_bias: u64,
+        f1_bias: u64, f2_bias: u64, f3_bias: u64, conv4_bias: u64, g_bias: u64, width: i32, height: i32,
+        width3: i32, height3: i32,
+    }
+    AddArgs { gated: u64, trunk: u64, scale: u64, taps: u64, bias: u64, u: u64, width: i32, height: i32 }
+    CabArgs {
+        u: u64, z: u64, conv0: u64, conv2: u64, conv0_bias: u64, conv2_bias: u64, sums: u64, width: i32,
+        height: i32,
+    }
+    ReduceArgs { sums: u64, out: u64, rows: i32, channels: i32 }
+    AttentionArgs {
+        sums: u64, scale: u64, weights1: u64, bias1: u64, weights3: u64, bias3: u64, rows: i32, channels: i32,
+        hidden: i32, per_pixel: f32,
+    }
+    FirstStepArgs { trunk: u64, scale: u64, weights: u64, bias: u64, out: u64, width: i32, height: i32 }
+    LeaveArgs {
+        trunk: u64, scale: u64, x: u64, out: u64, weights: u64, by_place: u64, skip: u64, bias: u64, side: i32,
+        in_channels: i32, outputs: i32, phases: i32, upscale: i32, width: i32, height: i32, pad: u32,
+    }
+}

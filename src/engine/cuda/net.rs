@@ -1,0 +1,30 @@
+//! A network on the device: the launches that make planes into larger planes.
+//!
+//! In: planes of f32 in device memory. Out: the same, larger. Maps lie in scratch that all networks share.
+
+use super::device::Device;
+use super::kernels::{Launcher, Maps, Part};
+use super::weights::Weights;
+use crate::error::Result;
+
+/// Five passes a block: norm, ESA's grid, gate, add, cab. The channel attention of a block is no pass: whoever reads
+/// the trunk next multiplies by it.
+pub(super) fn run<D: Device>(
+    launcher: &Launcher<'_, D>,
+    weights: &Weights,
+    maps: &Maps,
+    (x, out): (Part, Part),
+) -> Result<()> {
+    let size = weights.size;
+    launcher.enter(size, x, maps, weights.conv_1, weights.in_channels)?;
+    let mut scale = weights.ones;
+    for block in &weights.blocks {
+        launcher.norm(size, maps, scale, block, weights.dim)?;
+        launcher.esa(size, maps, block)?;
+        launcher.gate(size, maps, block)?;
+        launcher.add(size, maps, scale, block)?;
+        launcher.cab(size, maps, block)?;
+        scale = maps.scale;
+    }
+    launcher.leave(size, maps, &weights.tail, (x, out), (scale, weights.ones))
+}
