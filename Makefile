@@ -8,7 +8,7 @@ PACKAGES := gcc libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev libavfor
 # apt-get is root's.
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: demo test lint bench bench-peers deps
+.PHONY: demo test lint bench bench-peers kernels kernels-check deps python
 
 # The clip, twice as large by HASN and by bicubic, and a detail of both side by side.
 demo: deps
@@ -41,16 +41,32 @@ bench: deps
 
 # Beside ONNX Runtime, OpenVINO and vs-mlrt. VapourSynth has wheels from Python 3.12 on; with an older one its part
 # is skipped. TORCH=1 adds PyTorch, 5 GB.
-bench-peers: deps
+bench-peers: deps python
 	cargo build --release
 	$(PYTHON) -m venv target/peers
 	target/peers/bin/pip install -q -r examples/peers/requirements$(if $(TORCH),-torch).txt
 	target/peers/bin/python examples/peers/network.py --json target/peers/network.json
 	target/peers/bin/python examples/peers/pipeline.py --json target/peers/pipeline.json
 
-# The first that runs: a version manager may list ones that do not.
+# The CUDA kernels, compiled for every kind of GPU; a GPU is not needed. The outcome is a part of the tree.
+kernels: target/kernels
+	target/kernels/bin/python kernels/build.py
+
+# Whether that outcome is of these sources.
+kernels-check: target/kernels
+	target/kernels/bin/python kernels/build.py --check
+
+target/kernels: kernels/requirements.txt | python
+	$(PYTHON) -m venv $@
+	$@/bin/pip install -q -r $<
+	touch $@
+
+# The first that runs and makes environments: a version manager may list ones that do not.
 PYTHON = $(shell for python in python3.12 python3.13 $(HOME)/.pyenv/versions/3.12.*/bin/python3 python3; do \
-	$$python -c "" 2>/dev/null && echo $$python && break; done)
+	$$python -c "import ensurepip" 2>/dev/null && echo $$python && break; done)
+
+python:
+	@[ -n "$(PYTHON)" ] || { $(ROOT) apt-get update -q && $(ROOT) apt-get install -q -y python3-venv; }
 
 # FFmpeg with its headers, and libclang to read them. Nothing is installed where all is there.
 deps:
