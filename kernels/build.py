@@ -7,6 +7,7 @@ of a multiprocessor. Exits with 1 where a kernel would be slow: spilled register
 The archive, in little endian:
     magic "HASNCUB1", u32 CRC-32 of the sources (all *.cu and *.cuh, in order of their names), u32 number of entries
     an entry: name as 16 bytes padded with zeros, u32 length, u32 length as stored, what is stored (zlib)
+    entries: a cubin for each target, "sm_75" on; the PTX; "kernels", a line each: name, bytes of its argument
 """
 
 import argparse
@@ -47,8 +48,11 @@ def main():
     with ProcessPoolExecutor(2) as pool:
         built = list(pool.map(build, TARGETS))
     print(table([kernels for _, _, kernels in built]))
+    assert len(arguments(built[0][0])) == len(built[0][2]), "a kernel has one argument, a struct"
     entries = {f"sm_{target}": cubin for target, (_, cubin, _) in zip(TARGETS, built)}
-    entries[f"compute_{PTX_OF}"] = built[TARGETS.index(PTX_OF)][0]
+    ptx = built[TARGETS.index(PTX_OF)][0]
+    entries[f"compute_{PTX_OF}"] = ptx
+    entries["kernels"] = "".join(f"{name} {size}\n" for name, size in arguments(ptx)).encode()
     packed = pack(entries)
     print(f"{len(packed)} bytes, {time.monotonic() - start:.0f} s")
 
@@ -126,6 +130,11 @@ def resources(told, machine_code):
     for part in machine_code.split("\n.text.")[1:]:
         kernels[part.split(":")[0]]["hmma"] = part.count("HMMA")
     return kernels
+
+
+def arguments(ptx):
+    """Kernels and the bytes of their argument, in the order of the sources."""
+    return re.findall(r"\.entry (\w+)\(\s*\.param \.align \d+ \.b8 \w+\[(\d+)\]\s*\)", ptx.decode())
 
 
 def table(targets):

@@ -75,7 +75,12 @@ pub(crate) trait Device {
     ///
     /// # Safety
     /// Until an event recorded behind it is seen, `to` is neither read nor written, and neither is dropped.
-    unsafe fn copy_out(&self, stream: &Self::Stream, to: &mut Self::Pinned, from: &Self::Buffer) -> Result<()>;
+    unsafe fn copy_out(
+        &self,
+        stream: &Self::Stream,
+        to: &mut Self::Pinned,
+        from: &Self::Buffer,
+    ) -> Result<()>;
 
     /// # Safety
     /// `args` is what the kernel of that name takes, its addresses are of buffers large enough for what the kernel
@@ -92,11 +97,7 @@ pub(crate) trait Device {
     fn synchronize(&self, event: &Self::Event) -> Result<()>;
 
     /// What `work` launches on `stream`, to be done as often as one likes; nothing is done yet.
-    fn capture(
-        &self,
-        stream: &Self::Stream,
-        work: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<Self::Graph>;
+    fn capture(&self, stream: &Self::Stream, work: &mut dyn FnMut() -> Result<()>) -> Result<Self::Graph>;
 
     /// # Safety
     /// As of every launch that the graph holds.

@@ -313,7 +313,11 @@ impl Needs {
                 mb(total),
                 mb(needed - free)
             );
-            return Err(Error::new(device.name(), problem, "use --engine cpu, or a smaller model or picture"));
+            return Err(Error::new(
+                device.name(),
+                problem,
+                "use --engine cpu, or a smaller model or picture",
+            ));
         }
         if depth < DEPTH {
             tracing::info!(depth, "little device memory: a shorter ring");

@@ -310,7 +310,8 @@ impl<D: Device> Launcher<'_, D> {
     /// Three planes, in place.
     pub(super) fn matrix(&self, planes: Part, len: usize, matrix: &[[f32; 3]; 3]) -> Result<()> {
         let rows = *matrix.as_flattened().first_chunk().expect("nine coefficients");
-        let args = MatrixArgs { planes: planes.holds(3 * len, F32), len: len as u64, rows, ..Zeroable::zeroed() };
+        let args =
+            MatrixArgs { planes: planes.holds(3 * len, F32), len: len as u64, rows, ..Zeroable::zeroed() };
         self.launch("matrix", (len.div_ceil(THREADS), 1), 0, &args)
     }
 
@@ -335,7 +336,14 @@ impl<D: Device> Launcher<'_, D> {
     }
 
     /// `x`: [in, H, W] f32 to the trunk. `conv`: [in, 3, 3, C] f32 and [C].
-    pub(super) fn enter(&self, size: Size, x: Part, maps: &Maps, conv: Map, in_channels: usize) -> Result<()> {
+    pub(super) fn enter(
+        &self,
+        size: Size,
+        x: Part,
+        maps: &Maps,
+        conv: Map,
+        in_channels: usize,
+    ) -> Result<()> {
         let Maps { width, height, .. } = *maps;
         let args = EnterArgs {
             x: x.holds(in_channels * width * height, F32),
@@ -409,7 +417,12 @@ impl<D: Device> Launcher<'_, D> {
             height: height3 as i32,
         };
         let shared = 18 * (WARPS + 2) * stride(e) * F16;
-        self.launch(by_size!("grid")[size.index], (width3.div_ceil(16), height3.div_ceil(WARPS)), shared, &grid)
+        self.launch(
+            by_size!("grid")[size.index],
+            (width3.div_ceil(16), height3.div_ceil(WARPS)),
+            shared,
+            &grid,
+        )
     }
 
     /// `n` with `grid`, in place.

@@ -34,7 +34,10 @@ impl Blob {
 
     /// A dense map, its outputs cut into pieces of `piece` that are multiplied by themselves.
     fn dense(&mut self, conv: &Conv, inputs: usize, outputs: usize, piece: usize) -> Map {
-        Map { weight: self.push(&lanes(conv, inputs, outputs, piece)), bias: self.padded(&conv.bias, outputs) }
+        Map {
+            weight: self.push(&lanes(conv, inputs, outputs, piece)),
+            bias: self.padded(&conv.bias, outputs),
+        }
     }
 
     fn padded(&mut self, values: &[f32], len: usize) -> Part {

@@ -1,0 +1,388 @@
+//! NVIDIA's driver as a [`Device`], by cudarc, which finds it when the program runs.
+//!
+//! In: what the engine asks of a device. Out: the first GPU's memory, streams and graphs, and one line for whatever is
+//! missing on a machine. It knows the kernels by name only, and no picture.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::{CudaContext, CudaFunction, CudaGraph, CudaStream, sys};
+use cudarc::nvrtc::Ptx;
+
+use super::archive;
+use super::device::{Buffer, Device, Launch, MemoryInfo, Pinned};
+use crate::error::{Error, Result};
+
+/// CUDA 12.0, which drivers from 525 on speak: of an older one, cubins of CUDA 12 are not understood.
+const VERSION_MIN: i32 = 12_000;
+
+/// What is called of the driver, here or in cudarc, which panics where one is missing.
+const CALLED: [&str; 36] = [
+    "cuCtxGetCurrent",
+    "cuCtxSetCurrent",
+    "cuDeviceGet",
+    "cuDeviceGetAttribute",
+    "cuDeviceGetCount",
+    "cuDeviceGetName",
+    "cuDevicePrimaryCtxRelease_v2",
+    "cuDevicePrimaryCtxRetain",
+    "cuDriverGetVersion",
+    "cuEventCreate",
+    "cuEventDestroy_v2",
+    "cuEventRecord",
+    "cuEventSynchronize",
+    "cuFuncSetAttribute",
+    "cuGetErrorString",
+    "cuGraphDestroy",
+    "cuGraphExecDestroy",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphLaunch",
+    "cuInit",
+    "cuLaunchKernel",
+    "cuMemAlloc_v2",
+    "cuMemFreeHost",
+    "cuMemFree_v2",
+    "cuMemGetInfo_v2",
+    "cuMemHostAlloc",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyHtoDAsync_v2",
+    "cuModuleGetFunction",
+    "cuModuleLoadData",
+    "cuModuleUnload",
+    "cuStreamBeginCapture_v2",
+    "cuStreamCreate",
+    "cuStreamDestroy_v2",
+    "cuStreamEndCapture",
+    "cuStreamWaitEvent",
+];
+
+/// What is to be done where the driver or the GPU is at fault.
+const LOOK: &str = "look for NVRM in dmesg, update the driver, or use --engine cpu";
+
+/// The GPU that the engine would run on, or why there is none.
+pub(crate) fn probe() -> Result<String> {
+    find_gpu().map(|gpu| gpu.name)
+}
+
+struct Gpu {
+    name: String,
+    /// The kernels, compiled for it.
+    code: Vec<u8>,
+}
+
+fn find_gpu() -> Result<Gpu> {
+    start_driver()?;
+    let none = || Error::new("CUDA", "the driver finds no GPU", "look at nvidia-smi, or use --engine cpu");
+    let of_driver = |error: DriverError| match error.0 {
+        sys::CUresult::CUDA_ERROR_NO_DEVICE => none(),
+        _ => failure("CUDA", "starting the driver", error),
+    };
+    result::init().map_err(of_driver)?;
+    if result::device::get_count().map_err(of_driver)? == 0 {
+        return Err(none());
+    }
+    let device = result::device::get(0).map_err(of_driver)?;
+    let name = result::device::get_name(device).map_err(of_driver)?;
+    // SAFETY: the device is one that the driver named.
+    let attribute = |which| unsafe { result::device::get_attribute(device, which) }.map_err(of_driver);
+    let major = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    let minor = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    let name = format!("{name} (sm_{major}{minor})");
+    match archive::code((major.unsigned_abs(), minor.unsigned_abs())) {
+        Some(code) => Ok(Gpu { name, code }),
+        None => {
+            let problem = format!("there are no kernels for it, only for {} and newer", archive::targets());
+            Err(Error::new(name, problem, "use --engine cpu"))
+        }
+    }
+}
+
+/// Sees to it that the driver is there and is one that can be worked with.
+fn start_driver() -> Result<()> {
+    let unfit = |problem: String| {
+        Err(Error::new("CUDA", problem, "install NVIDIA's driver 525 or newer, or use --engine cpu"))
+    };
+    // SAFETY: a library of that name is NVIDIA's driver, whose initialisers ask for nothing.
+    if !unsafe { sys::is_culib_present() } {
+        return unfit("there is no NVIDIA driver".to_owned());
+    }
+    // SAFETY: as above; what is found is not called.
+    let has = |name: &&str| unsafe { sys::culib().get::<unsafe extern "C" fn()>(name.as_bytes()) }.is_ok();
+    let mut version = VERSION_MIN;
+    if has(&"cuDriverGetVersion") {
+        // SAFETY: it is there, and writes one number.
+        let asked = unsafe { sys::cuDriverGetVersion(&mut version) }.result();
+        asked.map_err(|error| failure("CUDA", "starting the driver", error))?;
+    }
+    if version < VERSION_MIN {
+        let (major, minor) = (version / 1000, version % 1000 / 10);
+        return unfit(format!("the driver is too old, it speaks CUDA {major}.{minor}"));
+    }
+    match CALLED.iter().find(|name| !has(name)) {
+        Some(missing) => unfit(format!("the driver lacks {missing}")),
+        None => Ok(()),
+    }
+}
+
+fn failure(subject: &str, what: &str, error: DriverError) -> Error {
+    let said = error.error_string().map_or("an error without a name".into(), |said| said.to_string_lossy());
+    Error::new(subject, format!("{what} failed: {said}"), LOOK)
+}
+
+/// The first GPU, as `CUDA_VISIBLE_DEVICES` has it.
+pub(crate) struct Driver {
+    kernels: HashMap<String, Kernel>,
+    shared_max: usize,
+    name: String,
+    context: Arc<CudaContext>,
+}
+
+struct Kernel {
+    function: CudaFunction,
+    /// Bytes of its argument.
+    args: usize,
+}
+
+impl Driver {
+    pub(crate) fn open() -> Result<Driver> {
+        let Gpu { name, code } = find_gpu()?;
+        let failed = |what: &'static str| {
+            let name = &name;
+            move |error| failure(name, what, error)
+        };
+        let context = CudaContext::new(0).map_err(failed("taking the GPU"))?;
+        // SAFETY: the engine orders its streams by events of its own.
+        unsafe { context.disable_event_tracking() };
+        let optin = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let shared_max = context.attribute(optin).map_err(failed("asking for its shared memory"))?;
+        let module = context.load_module(Ptx::from_binary(code)).map_err(failed("loading the kernels"))?;
+        // All of them now: the driver loads a kernel when it is asked for, which must not be within a capture.
+        let load = |kernel: archive::Kernel| {
+            let function = module.load_function(&kernel.name)?;
+            let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function.set_attribute(attribute, shared_max)?;
+            Ok((kernel.name, Kernel { function, args: kernel.args }))
+        };
+        let kernels = archive::kernels().into_iter().map(load).collect::<std::result::Result<_, _>>();
+        let kernels = kernels.map_err(failed("loading the kernels"))?;
+        Ok(Driver { kernels, shared_max: shared_max as usize, name, context })
+    }
+
+    /// Runs a call of the driver in the context, and tells what was tried where it fails.
+    fn call<T>(&self, what: &str, call: impl FnOnce() -> std::result::Result<T, DriverError>) -> Result<T> {
+        self.context.bind_to_thread().and_then(|()| call()).map_err(|error| failure(&self.name, what, error))
+    }
+}
+
+impl Device for Driver {
+    type Buffer = DriverBuffer;
+    type Pinned = DriverPinned;
+    type Stream = Arc<CudaStream>;
+    type Event = DriverEvent;
+    type Graph = CudaGraph;
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn memory(&self) -> Result<MemoryInfo> {
+        let (free, total) = self.call("asking for its memory", result::mem_get_info)?;
+        Ok(MemoryInfo { free, total })
+    }
+
+    fn shared_max(&self) -> usize {
+        self.shared_max
+    }
+
+    fn alloc(&self, len: usize) -> Result<DriverBuffer> {
+        let alloc = || {
+            // SAFETY: plain bytes of which none is read before it is written.
+            let allocated = unsafe { result::malloc_sync(len) };
+            match allocated {
+                Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Ok(None),
+                other => other.map(Some),
+            }
+        };
+        if let Some(address) = self.call("taking memory", alloc)? {
+            return Ok(DriverBuffer { address, len, context: self.context.clone() });
+        }
+        let (asked, free) = (len.div_ceil(1_000_000), self.memory()?.free / 1_000_000);
+        let problem = format!("{asked} MB of its memory were asked for where {free} MB are free");
+        Err(Error::new(&self.name, problem, "close what else uses it, or use --engine cpu"))
+    }
+
+    fn alloc_pinned(&self, len: usize) -> Result<DriverPinned> {
+        let bytes = self.call("taking page-locked memory", || {
+            // SAFETY: it is written before anyone reads it; without flags it is not write-combined, which would make
+            // reading it back slow.
+            unsafe {
+                let bytes = result::malloc_host(len.max(1), 0)?.cast::<u8>();
+                bytes.write_bytes(0, len);
+                Ok(bytes)
+            }
+        })?;
+        Ok(DriverPinned { bytes, len, context: self.context.clone() })
+    }
+
+    fn stream(&self) -> Result<Arc<CudaStream>> {
+        self.call("making a stream", || self.context.new_stream())
+    }
+
+    fn event(&self) -> Result<DriverEvent> {
+        let mut event = std::ptr::null_mut();
+        // Who waits sleeps: the core is FFmpeg's.
+        let flags = sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC as u32
+            | sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
+        // SAFETY: a new event is written to where it is asked for.
+        self.call("making an event", || unsafe { sys::cuEventCreate(&mut event, flags) }.result())?;
+        Ok(DriverEvent { event, context: self.context.clone() })
+    }
+
+    unsafe fn copy_in(&self, stream: &Arc<CudaStream>, to: &DriverBuffer, from: &DriverPinned) -> Result<()> {
+        assert!(from.len <= to.len, "{} bytes into {}", from.len, to.len);
+        // SAFETY: both are as long, and the caller leaves them in place until the copy is done.
+        self.call("copying to it", || unsafe {
+            result::memcpy_htod_async(to.address, from.bytes(), stream.cu_stream())
+        })
+    }
+
+    unsafe fn copy_out(
+        &self,
+        stream: &Arc<CudaStream>,
+        to: &mut DriverPinned,
+        from: &DriverBuffer,
+    ) -> Result<()> {
+        assert!(to.len <= from.len, "{} bytes of {}", to.len, from.len);
+        // SAFETY: both are as long, and the caller leaves them in place until the copy is done.
+        self.call("copying from it", || unsafe {
+            result::memcpy_dtoh_async(to.bytes_mut(), from.address, stream.cu_stream())
+        })
+    }
+
+    unsafe fn launch(&self, stream: &Arc<CudaStream>, launch: Launch<'_>) -> Result<()> {
+        let Launch { kernel, grid, threads, shared, args } = launch;
+        let Kernel { function, args: args_len } = &self.kernels[kernel];
+        assert_eq!(args.len(), *args_len, "bytes of the argument of {kernel}");
+        assert!(shared as usize <= self.shared_max, "{shared} bytes of shared memory for {kernel}");
+        self.call(&format!("starting {kernel}"), || {
+            let mut params = [args.as_ptr().cast_mut().cast::<c_void>()];
+            // SAFETY: the function is of a loaded module and copies its one argument, as long as `args`, before this
+            // returns; that the argument is right is the caller's promise.
+            unsafe {
+                let grid = grid.into();
+                result::launch_kernel(
+                    function.cu_function(),
+                    grid,
+                    (threads, 1, 1),
+                    shared,
+                    stream.cu_stream(),
+                    &mut params,
+                )
+            }
+        })
+    }
+
+    fn record(&self, stream: &Arc<CudaStream>, event: &DriverEvent) -> Result<()> {
+        // SAFETY: both are alive.
+        self.call("recording", || unsafe { result::event::record(event.event, stream.cu_stream()) })
+    }
+
+    fn wait(&self, stream: &Arc<CudaStream>, event: &DriverEvent) -> Result<()> {
+        let default = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: both are alive.
+        self.call("ordering", || unsafe {
+            result::stream::wait_event(stream.cu_stream(), event.event, default)
+        })
+    }
+
+    fn synchronize(&self, event: &DriverEvent) -> Result<()> {
+        // SAFETY: it is alive.
+        self.call("a picture's work", || unsafe { result::event::synchronize(event.event) })
+    }
+
+    fn capture(&self, stream: &Arc<CudaStream>, work: &mut dyn FnMut() -> Result<()>) -> Result<CudaGraph> {
+        let what = "capturing a picture's launches";
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.call(what, || stream.begin_capture(mode))?;
+        let worked = work();
+        // Ended in any case: a stream that stays in capture can be used for nothing else.
+        let graph = self.call(what, || stream.end_capture(sys::CUgraphInstantiate_flags(0)));
+        worked?;
+        Ok(graph?.expect("a capture that was begun gives a graph"))
+    }
+
+    unsafe fn replay(&self, stream: &Arc<CudaStream>, graph: &CudaGraph) -> Result<()> {
+        // SAFETY: both are alive; the launches are the caller's promise.
+        self.call("starting a picture's work", || unsafe {
+            result::graph::launch(graph.cu_graph_exec(), stream.cu_stream())
+        })
+    }
+}
+
+pub(crate) struct DriverBuffer {
+    address: u64,
+    len: usize,
+    context: Arc<CudaContext>,
+}
+
+impl Buffer for DriverBuffer {
+    fn address(&self) -> u64 {
+        self.address
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for DriverBuffer {
+    fn drop(&mut self) {
+        // SAFETY: it was allocated in this context, and nothing uses it any more.
+        let free = || unsafe { result::free_sync(self.address) };
+        self.context.record_err(self.context.bind_to_thread().and_then(|()| free()));
+    }
+}
+
+pub(crate) struct DriverPinned {
+    bytes: *mut u8,
+    len: usize,
+    context: Arc<CudaContext>,
+}
+
+// SAFETY: memory of the host that has one owner, of whichever thread.
+unsafe impl Send for DriverPinned {}
+
+impl Pinned for DriverPinned {
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: so many bytes are allocated and were written; copies to them are over, as copy_out asks.
+        unsafe { std::slice::from_raw_parts(self.bytes, self.len) }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: so many bytes are allocated and were written; copies of them are over, as copy_in asks.
+        unsafe { std::slice::from_raw_parts_mut(self.bytes, self.len) }
+    }
+}
+
+impl Drop for DriverPinned {
+    fn drop(&mut self) {
+        // SAFETY: it was allocated in this context, and nothing uses it any more.
+        let free = || unsafe { result::free_host(self.bytes.cast()) };
+        self.context.record_err(self.context.bind_to_thread().and_then(|()| free()));
+    }
+}
+
+pub(crate) struct DriverEvent {
+    event: sys::CUevent,
+    context: Arc<CudaContext>,
+}
+
+impl Drop for DriverEvent {
+    fn drop(&mut self) {
+        // SAFETY: it was made in this context; the driver keeps what still waits for it.
+        let destroy = || unsafe { result::event::destroy(self.event) };
+        self.context.record_err(self.context.bind_to_thread().and_then(|()| destroy()));
+    }
+}
