@@ -24,6 +24,10 @@
 //! [`engine::reference`] is the network as published, layer by layer: every faster engine is held to it, and
 //! it to PyTorch. `examples/upscale_picture.rs` is the library in 30 lines.
 
+// So that helpers of the integration tests serve in here too.
+#[cfg(test)]
+extern crate self as hasn;
+
 pub mod cli;
 pub mod color;
 pub mod engine;

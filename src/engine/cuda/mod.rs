@@ -1,11 +1,27 @@
 //! The CUDA engine: pictures in and out through a ring of pinned memory, copies beside the kernels.
+//!
+//! | file | what |
+//! |---|---|
+//! | `engine` | the ring, and a picture through a plan |
+//! | `net` | a network as launches |
+//! | `kernels` | a typed launcher for each of `kernels/*.cu` |
+//! | `weights` | weights as the kernels read them |
+//! | `device` | what is asked of a device |
+//! | `driver`, `archive` | NVIDIA's driver as a device, and the kernels compiled ahead |
+//! | `emulated` | the host as a device, for tests |
+//!
+//! It must not know FFmpeg, files, or what runs a kernel: only `driver` has met a GPU.
 
 mod archive;
 mod device;
 mod driver;
+#[cfg(test)]
+mod emulated;
 mod engine;
 mod kernels;
 mod net;
+#[cfg(test)]
+mod tests;
 mod weights;
 
 pub(crate) use driver::probe;

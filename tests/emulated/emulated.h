@@ -1,0 +1,152 @@
+// The operations of `common.cuh` on the host, for tests of the kernels without a GPU.
+//
+// A thread of a block is a fiber. It runs until it meets others: the 32 lanes of its warp, or the whole block. In what
+// order threads run in between is the launch's to choose, so that what they do not wait for shows. Device memory is
+// reached through `load`, `store` and `copy_async`, which see to it that an address is one.
+//
+// It must not know what a kernel computes.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <immintrin.h>
+
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
+
+template <class T> T min(T a, T b) { return b < a ? b : a; }
+template <class T> T max(T a, T b) { return a < b ? b : a; }
+inline float __uint_as_float(unsigned bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+inline unsigned __float_as_uint(float value) {
+    unsigned bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+
+namespace emulated {
+
+struct Index {
+    unsigned x, y, z;
+};
+
+// What all 32 lanes of a warp do together, and what a lane brings along.
+enum Meeting { SHUFFLE, LOAD_TWO, LOAD_FOUR, MULTIPLY_8, MULTIPLY_16 };
+struct Shuffle {
+    float value;
+    int mask;
+    float result;
+};
+struct Load {
+    const u16 *row;
+    u32 *result;
+};
+struct Multiply {
+    float *d;
+    u32 a[4], b[2];
+};
+
+Index thread_index();
+Index block_index();
+Index block_size();
+Index grid_size();
+u8 *shared();
+
+void meet(Meeting, void *operand);
+void barrier(int where);
+
+// Whether device memory may be touched there; if not, the launch has failed.
+enum Access { READ, WRITE };
+bool allowed(const void *address, size_t len, Access);
+void copy_late_or_now(void *to, const void *from, bool inside);
+void finish_copies();
+
+// Every kernel puts one in the list.
+struct Kernel {
+    Kernel(const char *name, size_t args_len, unsigned threads, void (*run)(const void *args));
+    const char *name;
+    size_t args_len;
+    unsigned threads;
+    void (*run)(const void *args);
+};
+
+} // namespace emulated
+
+#define threadIdx (emulated::thread_index())
+#define blockIdx (emulated::block_index())
+#define blockDim (emulated::block_size())
+#define gridDim (emulated::grid_size())
+
+#define DEVICE inline
+#define KERNEL(name, Args, threads, ...)                                                                               \
+    static const emulated::Kernel kernel_##name(#name, sizeof(Args), threads, [](const void *bytes) {                  \
+        const Args &args = *static_cast<const Args *>(bytes);                                                          \
+        __VA_ARGS__;                                                                                                   \
+    });
+#define BARRIER() emulated::barrier(__COUNTER__)
+
+inline u8 *shared_memory() { return emulated::shared(); }
+
+template <class T> T load(const T *from) {
+    T value{};
+    if (emulated::allowed(from, sizeof(T), emulated::READ)) {
+        memcpy(&value, from, sizeof(T));
+    }
+    return value;
+}
+template <class T> void store(T *to, T value) {
+    if (emulated::allowed(to, sizeof(T), emulated::WRITE)) {
+        memcpy(to, &value, sizeof(T));
+    }
+}
+inline void copy_async(void *to, const void *from, bool inside) { emulated::copy_late_or_now(to, from, inside); }
+inline void copy_async_wait() { emulated::finish_copies(); }
+
+inline float shuffle_xor(float value, int mask) {
+    emulated::Shuffle operand{value, mask, 0.0f};
+    emulated::meet(emulated::SHUFFLE, &operand);
+    return operand.result;
+}
+
+inline float2 unpack(u32 pair) { return {_cvtsh_ss((u16)pair), _cvtsh_ss((u16)(pair >> 16))}; }
+inline u32 pack(float low, float high) {
+    return _cvtss_sh(low, _MM_FROUND_TO_NEAREST_INT) | (u32)_cvtss_sh(high, _MM_FROUND_TO_NEAREST_INT) << 16;
+}
+
+inline float exp2(float x) { return exp2f(x); }
+inline float reciprocal(float x) { return 1.0f / x; }
+inline float reciprocal_root(float x) { return 1.0f / sqrtf(x); }
+
+inline void load_matrices(u32 (&r)[4], const half *row) {
+    emulated::Load operand{row, r};
+    emulated::meet(emulated::LOAD_FOUR, &operand);
+}
+inline void load_matrices(u32 (&r)[2], const half *row) {
+    emulated::Load operand{row, r};
+    emulated::meet(emulated::LOAD_TWO, &operand);
+}
+inline void multiply_add(float (&d)[4], u32 a0, u32 a1, u32 b) {
+    emulated::Multiply operand{d, {a0, a1}, {b}};
+    emulated::meet(emulated::MULTIPLY_8, &operand);
+}
+inline void multiply_add(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    emulated::Multiply operand{d, {a[0], a[1], a[2], a[3]}, {b0, b1}};
+    emulated::meet(emulated::MULTIPLY_16, &operand);
+}
