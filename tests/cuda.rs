@@ -113,13 +113,15 @@ fn a_gpu_that_fails_is_told_in_one_line() {
 #[test]
 fn a_run_gives_back_what_it_takes_of_the_driver() {
     let machine = Machine::new(&[]);
-    assert_eq!(machine.info(""), "yes: Stand-in (sm_86); the engine that auto takes");
-    for model in ["none", "hasn-lite-x2"] {
-        let ran = machine.hasn("", &format!("{UPSCALE} {model} -y"));
-        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-        // No kernel does anything: every sample is what the memory held at first.
-        let hashes = machine.folder.picture_hashes("out.mkv", "yuv420p");
-        assert_eq!(hashes.len(), 5);
-        assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    for (gpu, name) in [("", "sm_86"), ("turing", "sm_75"), ("to-come", "sm_130")] {
+        assert_eq!(machine.info(gpu), format!("yes: Stand-in ({name}); the engine that auto takes"));
+        for model in ["none", "hasn-lite-x2", "hasn-x2"] {
+            let ran = machine.hasn(gpu, &format!("{UPSCALE} {model} -y"));
+            assert_eq!(ran.code, Some(0), "{name} {model}\n{}", ran.stderr);
+            // No kernel does anything: every sample is what the memory held at first.
+            let hashes = machine.folder.picture_hashes("out.mkv", "yuv420p");
+            assert_eq!(hashes.len(), 5);
+            assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{name} {model}: {hashes:?}");
+        }
     }
 }
