@@ -60,6 +60,12 @@ fn a_machine_without_cuda_says_what_is_missing() {
         (&machine, "none-visible", "CUDA: the driver finds no GPU; look at nvidia-smi"),
         (&machine, "old", "CUDA: the driver is too old, it speaks CUDA 11.4; install NVIDIA's driver 525"),
         (&lacking, "old", "CUDA: the driver is too old, it speaks CUDA 11.4; install NVIDIA's driver 525"),
+        (
+            &machine,
+            "stub",
+            "CUDA: starting the driver failed: an error of the stand-in; look for NVRM in dmesg",
+        ),
+        (&lacking, "stub", "CUDA: the driver lacks cuCtxGetCurrent; install NVIDIA's driver 525"),
         (&lacking, "", "CUDA: the driver lacks cuCtxGetCurrent; install NVIDIA's driver 525"),
         (&machine, "pascal", "Stand-in (sm_61): there are no kernels for it, only for sm_75"),
     ] {

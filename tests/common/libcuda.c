@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, STUB_LIBRARY = 34, NO_DEVICE = 100, LAUNCH_FAILED = 719 };
 
 typedef unsigned long long u64;
 
@@ -14,7 +14,9 @@ static int is(const char *what) {
     return said && !strcmp(said, what);
 }
 
-int cuDriverGetVersion(int *version) { return *version = is("old") ? 11040 : 12000, OK; }
+int cuDriverGetVersion(int *version) {
+    return is("stub") ? STUB_LIBRARY : (*version = is("old") ? 11040 : 12000, OK);
+}
 int cuInit(unsigned flags) { return is("no-device") ? NO_DEVICE : OK; }
 
 // `LACKING` leaves out all that a driver of today has besides.
@@ -57,7 +59,7 @@ static int destroy(void *pointer, const char *kind) {
 }
 
 int cuGetErrorString(int error, const char **said) {
-    return *said = error == LAUNCH_FAILED ? "unspecified launch failure" : "out of order", OK;
+    return *said = error == LAUNCH_FAILED ? "unspecified launch failure" : "an error of the stand-in", OK;
 }
 
 static int shared_max(void) { return is("turing") ? 65536 : 101376; }
