@@ -78,14 +78,19 @@ impl Default for Options {
 /// The kernels as a library.
 #[derive(Debug)]
 pub(super) struct Library {
-    allocated: unsafe extern "C" fn(*const u8, usize),
-    freed: unsafe extern "C" fn(*const u8),
+    allocated: AllocatedFn,
+    freed: FreedFn,
     launch: LaunchFn,
-    kernel: unsafe extern "C" fn(usize, *mut *const c_char, *mut usize) -> bool,
+    kernel: KernelFn,
     _library: libloading::Library,
 }
 
+// The functions of `emulated.cpp`. SAFETY: pointers are to what their types say, as long as the call lasts.
+type AllocatedFn = unsafe extern "C" fn(*const u8, usize);
+type FreedFn = unsafe extern "C" fn(*const u8);
 type LaunchFn = unsafe extern "C" fn(*const Request, *mut Traffic, *mut c_char, usize) -> bool;
+// SAFETY: as above; what is written are a C string of the library and a number.
+type KernelFn = unsafe extern "C" fn(usize, *mut *const c_char, *mut usize) -> bool;
 
 #[repr(C)]
 struct Request {
