@@ -1,16 +1,25 @@
-// The end of a block. `cab`: two 3x3 convs with GELU between them, and sums of the result over the picture. `reduce`
-// and `attention`: of these sums, what the channel attention multiplies each channel by.
+// The end of a block. `cab`: the second depthwise 7x7 with the skip round it, two 3x3 convs with GELU between them, and
+// sums of the result over the picture. `reduce` and `attention`: of these sums, what the channel attention multiplies each
+// channel by.
 //
-// u: [H, W, C] f16 -> z: [H, W, C] f16 (z must not be u), sums: [blocks, C] f32 -> scale: [C] f32
+// gated, trunk: [H, W, C] f16, scale: [C] f32 -> u = scale · trunk + bias + dw(gated), which stays in shared memory, and
+// z: [H, W, C] f16, sums: [blocks, C] f32 -> the next scale: [C] f32
 // Grid: `cab`: (W / 16, H / ROWS), a block 16 x ROWS pixels; `reduce`: a block 256 rows of sums, a thread a channel;
 // `attention`: one block.
-// Shared memory: `cab`: the tile with 2 pixels round it and R channels with 1 round it, 60 KB at C = 56.
-// Bound: tensor cores, 36 · C · R FLOP a pixel for 4 · C bytes; 1.27 times as much in the margin of the first conv.
-// Twin: engine::cpu::dense, stages cab0 and cab2; engine::cpu::net, channel attention
+// Shared memory: `cab`: u with 2 pixels round the tile; eight channels of gated at a time, with 5 round it, and later in
+// their place R channels with 1 round it. 61 KB at C = 56.
+// Bound: tensor cores, 36 · C · R FLOP a pixel (1.3 times as much with the first conv's margin), and about as long f32,
+// 98 · C FLOP a pixel (1.6 times as much with u's), beside 6 · C bytes.
+// Twin: engine::cpu::depthwise::add_skip; engine::cpu::dense, stages cab0 and cab2; engine::cpu::net, channel attention
+#include "depthwise.cuh"
 #include "dense.cuh"
 
 struct Cab {
-    const half *u;
+    const half *gated;
+    const half *trunk;
+    const float *scale;
+    const float *taps;    // [7, 7, C]
+    const float *dw_bias; // [C]
     half *z;
     const uint2 *conv0, *conv2;
     const float *conv0_bias, *conv2_bias;
@@ -42,19 +51,54 @@ DEVICE float gelu(float x) {
     return fmaxf(x, 0.0f) - 0.5f * size * erfc;
 }
 
-constexpr int CAB_COLUMNS = 16;
+constexpr int CAB_COLUMNS = 16, CAB_WIDTH = CAB_COLUMNS + 4;
+
+// u of the tile and 2 pixels round it, zeros outside the picture. `gated`: room for eight channels of its window.
+template <class S> DEVICE void add_skip(half *u, half *gated, const Cab &args, int x0, int y0) {
+    constexpr int C = S::C, HEIGHT = S::ROWS + 4, WINDOW = CAB_WIDTH + 6, EIGHT = 8;
+    // Strips of a row, of which all threads with four pairs of channels have one.
+    constexpr int STRIPS = THREADS / 4 / HEIGHT, STRIP = (CAB_WIDTH + STRIPS - 1) / STRIPS;
+    fetch<C>(u, args.trunk, x0 - 2, y0 - 2, CAB_WIDTH, HEIGHT, args.width, args.height);
+    const int strip = threadIdx.x / 4, y = strip / STRIPS, x = strip % STRIPS * STRIP;
+#pragma unroll 1
+    for (int first = 0; first < C; first += EIGHT) {
+        for (int i = threadIdx.x; i < WINDOW * (HEIGHT + 6); i += THREADS) {
+            const int from_x = x0 - 5 + i % WINDOW, from_y = y0 - 5 + i / WINDOW;
+            const bool inside = from_x >= 0 && from_x < args.width && from_y >= 0 && from_y < args.height;
+            const u64 pixel = inside ? (u64)from_y * args.width + from_x : 0;
+            copy_async(gated + i * EIGHT, args.gated + pixel * C + first, inside);
+        }
+        copy_async_wait();
+        BARRIER();
+        if (y < HEIGHT) {
+            const int pair = threadIdx.x % 4 * 2, channel = first + pair;
+            const float2 scale = load((const float2 *)(args.scale + channel));
+            const float2 bias = load((const float2 *)(args.dw_bias + channel));
+            float2 sums[STRIP] = {};
+            slide<C, WINDOW, EIGHT>(sums, gated + (y * WINDOW + x) * EIGHT + pair, args.taps + channel);
+#pragma unroll
+            for (int i = 0; i < STRIP; ++i) {
+                const int to_x = x0 - 2 + x + i, to_y = y0 - 2 + y;
+                if (x + i < CAB_WIDTH && to_x >= 0 && to_x < args.width && to_y >= 0 && to_y < args.height) {
+                    u32 *at = (u32 *)(u + (y * CAB_WIDTH + x + i) * STRIDE<C> + channel);
+                    const float2 skip = unpack(*at);
+                    *at = pack(sums[i].x + bias.x + scale.x * skip.x, sums[i].y + bias.y + scale.y * skip.y);
+                }
+            }
+        }
+        BARRIER();
+    }
+}
 
 template <class S> DEVICE void cab(const Cab &args) {
-    constexpr int C = S::C, R = S::R, ROWS = S::ROWS;
-    constexpr int WIDTH = CAB_COLUMNS + 4, INNER_WIDTH = CAB_COLUMNS + 2, INNER = INNER_WIDTH * (ROWS + 2);
+    constexpr int C = S::C, R = S::R, ROWS = S::ROWS, WIDTH = CAB_WIDTH;
+    constexpr int INNER_WIDTH = CAB_COLUMNS + 2, INNER = INNER_WIDTH * (ROWS + 2);
     // Sixteens of pixels that a warp takes together.
     constexpr int INNER_TILES = ((INNER + 15) / 16 + WARPS - 1) / WARPS, TILES = ROWS / WARPS;
     half *tile = (half *)shared_memory();
     half *inner = tile + WIDTH * (ROWS + 4) * STRIDE<C>;
     const int x0 = blockIdx.x * CAB_COLUMNS, y0 = blockIdx.y * ROWS, warp = threadIdx.x / 32;
-    fetch<C>(tile, args.u, x0 - 2, y0 - 2, WIDTH, ROWS + 4, args.width, args.height);
-    copy_async_wait();
-    BARRIER();
+    add_skip<S>(tile, inner, args, x0, y0);
     {
         float sums[INNER_TILES][R / 8][4];
         start(sums, args.conv0_bias);

@@ -4,7 +4,7 @@
 #include "resample.cu"
 
 #include "enter.cu"
-#include "depthwise.cu"
+#include "norm.cu"
 #include "esa.cu"
 #include "gate.cu"
 #include "cab.cu"

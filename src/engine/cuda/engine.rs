@@ -424,7 +424,7 @@ impl Work {
         for (pass, &(width, height)) in passes.sizes.iter().enumerate() {
             let out = if passes.ends_in_sr(pass) { self.sr } else { self.between[pass % 2] };
             let maps = Maps::new(width, height, self.maps);
-            net::run(launcher, weights, &maps, (x, out))?;
+            net::run(launcher, weights, maps, (x, out))?;
             x = out;
         }
         if let Some(axes) = exact {

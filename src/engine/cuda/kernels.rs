@@ -161,8 +161,8 @@ pub(super) struct Maps {
     pub(super) trunk: Part,
     /// [H, W, C]: the normalised tensor, and in its place what the gate makes of it.
     pub(super) n: Part,
-    /// [H, W, C].
-    pub(super) u: Part,
+    /// [H, W, C]: what is made of the trunk.
+    pub(super) next: Part,
     /// [H, W, E].
     pub(super) c1: Part,
     /// [H3, W3, E].
@@ -182,8 +182,13 @@ pub(super) const MAPS: usize = 9;
 
 impl Maps {
     pub(super) fn new(width: usize, height: usize, parts: [Part; MAPS]) -> Maps {
-        let [trunk, n, u, c1, pooled, grid, sums, few_sums, scale] = parts;
-        Maps { width, height, trunk, n, u, c1, pooled, grid, sums, few_sums, scale }
+        let [trunk, n, next, c1, pooled, grid, sums, few_sums, scale] = parts;
+        Maps { width, height, trunk, n, next, c1, pooled, grid, sums, few_sums, scale }
+    }
+
+    /// After a block: what was made is the trunk.
+    pub(super) fn turned(self) -> Maps {
+        Maps { trunk: self.next, next: self.trunk, ..self }
     }
 
     /// The bytes of each.
@@ -454,30 +459,18 @@ impl<D: Device> Launcher<'_, D> {
         self.launch(by_size!("gate")[size.index], (pixels.div_ceil(PIXELS), 1), shared, &args)
     }
 
-    /// What the gate made, and the trunk by `scale`, to `u`.
-    pub(super) fn add(&self, size: Size, maps: &Maps, scale: Part, block: &BlockWeights) -> Result<()> {
-        let (pixels, c) = (maps.width * maps.height, size.c);
-        let args = AddArgs {
-            gated: maps.n.holds(pixels * c, F16),
-            trunk: maps.trunk.holds(pixels * c, F16),
-            scale: scale.holds(c, F32),
-            taps: block.dw2_taps.holds(49 * c, F32),
-            bias: block.dw2_bias.holds(c, F32),
-            u: maps.u.holds(pixels * c, F16),
-            width: maps.width as i32,
-            height: maps.height as i32,
-        };
-        self.launch(by_size!("add")[size.index], dw_grid(maps), dw_tile(c), &args)
-    }
-
-    /// `u` to the trunk, and the channel attention of it to `scale`.
-    pub(super) fn cab(&self, size: Size, maps: &Maps, block: &BlockWeights) -> Result<()> {
+    /// What the gate made, and the trunk by `scale`, to the next trunk; the channel attention of that to `maps.scale`.
+    pub(super) fn cab(&self, size: Size, maps: &Maps, scale: Part, block: &BlockWeights) -> Result<()> {
         let (pixels, Size { c, r, rows, .. }) = (maps.width * maps.height, size);
         let tiles = tiles(maps.width, maps.height, size);
         let sums = maps.sums.holds(tiles * c, F32);
         let args = CabArgs {
-            u: maps.u.holds(pixels * c, F16),
-            z: maps.trunk.holds(pixels * c, F16),
+            gated: maps.n.holds(pixels * c, F16),
+            trunk: maps.trunk.holds(pixels * c, F16),
+            scale: scale.holds(c, F32),
+            taps: block.dw2_taps.holds(49 * c, F32),
+            dw_bias: block.dw2_bias.holds(c, F32),
+            z: maps.next.holds(pixels * c, F16),
             conv0: block.cab_0.weights(c, r, 9),
             conv2: block.cab_2.weights(r, c, 9),
             conv0_bias: block.cab_0.biases(r),
@@ -487,7 +480,9 @@ impl<D: Device> Launcher<'_, D> {
             height: maps.height as i32,
         };
         let inner = (18 * (rows + 2)).next_multiple_of(16) * stride(r) * F16;
-        let shared = tile(c, rows) + inner.max(WARPS * c * F32);
+        // Eight channels, and a pixel that the last strip reads beyond them.
+        let gated = (26 * (rows + 10) + 1) * 8 * F16;
+        let shared = tile(c, rows) + inner.max(WARPS * c * F32).max(gated);
         self.launch(by_size!("cab")[size.index], tile_grid(maps, rows), shared, &args)?;
 
         let few = tiles.div_ceil(THREADS);
@@ -523,7 +518,7 @@ impl<D: Device> Launcher<'_, D> {
         let (pixels, Size { c, rows, .. }) = (maps.width * maps.height, size);
         let (mut trunk, mut scale) = (maps.trunk.holds(pixels * c, F16), scale.holds(c, F32));
         if let Some(map) = &tail.first_step {
-            let between = maps.u.holds(pixels * c, F16);
+            let between = maps.next.holds(pixels * c, F16);
             let args = FirstStepArgs {
                 trunk,
                 scale,
@@ -640,9 +635,8 @@ args! {
         f1_bias: u64, f2_bias: u64, f3_bias: u64, conv4_bias: u64, g_bias: u64, width: i32, height: i32,
         width3: i32, height3: i32,
     }
-    AddArgs { gated: u64, trunk: u64, scale: u64, taps: u64, bias: u64, u: u64, width: i32, height: i32 }
     CabArgs {
-        u: u64, z: u64, conv0: u64, conv2: u64, conv0_bias: u64, conv2_bias: u64, sums: u64, width: i32,
+        gated: u64, trunk: u64, scale: u64, taps: u64, dw_bias: u64, z: u64, conv0: u64, conv2: u64, conv0_bias: u64, conv2_bias: u64, sums: u64, width: i32,
         height: i32,
     }
     ReduceArgs { sums: u64, out: u64, rows: i32, channels: i32 }

@@ -7,24 +7,25 @@ use super::kernels::{Launcher, Maps, Part};
 use super::weights::Weights;
 use crate::error::Result;
 
-/// Five passes a block: norm, ESA's grid, gate, add, cab. The channel attention of a block is no pass: whoever reads
+/// Four passes a block: norm, ESA's grid, gate, cab. The channel attention of a block is no pass: whoever reads
 /// the trunk next multiplies by it.
 pub(super) fn run<D: Device>(
     launcher: &Launcher<'_, D>,
     weights: &Weights,
-    maps: &Maps,
+    maps: Maps,
     (x, out): (Part, Part),
 ) -> Result<()> {
     let size = weights.size;
-    launcher.enter(size, x, maps, weights.conv_1, weights.in_channels)?;
+    let mut maps = maps;
+    launcher.enter(size, x, &maps, weights.conv_1, weights.in_channels)?;
     let mut scale = weights.ones;
     for block in &weights.blocks {
-        launcher.norm(size, maps, scale, block, weights.dim)?;
-        launcher.esa(size, maps, block)?;
-        launcher.gate(size, maps, block)?;
-        launcher.add(size, maps, scale, block)?;
-        launcher.cab(size, maps, block)?;
+        launcher.norm(size, &maps, scale, block, weights.dim)?;
+        launcher.esa(size, &maps, block)?;
+        launcher.gate(size, &maps, block)?;
+        launcher.cab(size, &maps, scale, block)?;
         scale = maps.scale;
+        maps = maps.turned();
     }
-    launcher.leave(size, maps, &weights.tail, (x, out), (scale, weights.ones))
+    launcher.leave(size, &maps, &weights.tail, (x, out), (scale, weights.ones))
 }

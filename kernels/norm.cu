@@ -1,13 +1,12 @@
-// The depthwise 7x7 convs. `norm`: the first, with the layer norm that follows it and ESA's conv1 of that. `add`: the
-// second, with the skip round it.
+// The start of a block: the depthwise 7x7, the layer norm that follows it, and ESA's conv1 of that.
 //
-// trunk, n, gated, u: [H, W, C] f16; c1: [H, W, E] f16; scale: the channel attention of the block before, [C] f32.
-//   norm: n = LN(bias + scale · dw(trunk)) without LN's affine, c1 = conv1(n)
-//   add:  u = scale · trunk + bias + dw(gated)
-// Grid: (W / 16, H / 8); a block 16 x 8 pixels; a thread two channels of a strip of pixels, which slide under the taps.
-// Shared memory: the tile with 3 pixels round it; `norm`: later the conv's result in f32 and n. 44 KB at C = 56.
-// Bound: f32, 98 · C FLOP a pixel, for 4.2 · C bytes read and written.
-// Twin: engine::cpu::depthwise::{norm, add_skip}
+// trunk: [H, W, C] f16, scale: the channel attention of the block before, [C] f32 -> n: [H, W, C] f16 = LN(bias + scale ·
+// dw(trunk)) without LN's affine, c1: [H, W, E] f16 = conv1(n).
+// Grid: (W / 16, H / 8); a block 16 x 8 pixels; a thread two channels of a strip of pixels, then half a pixel.
+// Shared memory: the tile with 3 pixels round it, later the conv's result in f32 and n. 44 KB at C = 56.
+// Bound: f32, 98 · C FLOP a pixel, beside 4.2 · C bytes read and written.
+// Twin: engine::cpu::depthwise::norm
+#include "depthwise.cuh"
 #include "dense.cuh"
 
 constexpr int DW_COLUMNS = 16, DW_ROWS = 8, DW_PIXELS = DW_COLUMNS * DW_ROWS;
@@ -30,44 +29,9 @@ struct Norm {
     int dim; // C without what it is padded by.
 };
 
-struct Add {
-    const half *gated;
-    const half *trunk;
-    const float *scale;
-    const float *taps; // [7, 7, C]
-    const float *bias; // [C]
-    half *u;
-    int width, height;
-};
-
 // Pixels of a strip: as long as all threads have one.
 template <class S> constexpr int STRIP = S::C >= 56 ? 16 : S::C / 4;
 template <class S> constexpr int STRIPS = DW_PIXELS / STRIP<S>;
-
-// Two channels of a strip from (x, y) of the tile on: sums[i] += dw(tile) there.
-template <class S>
-DEVICE void window(float2 (&sums)[STRIP<S>], const half *tile, const float *taps, int x, int y, int channel) {
-#pragma unroll 1
-    for (int dy = 0; dy < 7; ++dy) {
-        float2 row[7];
-#pragma unroll
-        for (int dx = 0; dx < 7; ++dx) {
-            row[dx] = load((const float2 *)(taps + (dy * 7 + dx) * S::C + channel));
-        }
-        const half *pixels = tile + ((y + dy) * DW_WIDTH + x) * STRIDE<S::C> + channel;
-#pragma unroll
-        for (int i = 0; i < STRIP<S> + 6; ++i) {
-            const float2 v = unpack(*(const u32 *)(pixels + i * STRIDE<S::C>));
-#pragma unroll
-            for (int dx = 0; dx < 7; ++dx) {
-                if (i >= dx && i - dx < STRIP<S>) {
-                    sums[i - dx].x += row[dx].x * v.x;
-                    sums[i - dx].y += row[dx].y * v.y;
-                }
-            }
-        }
-    }
-}
 
 template <class S> DEVICE void norm(const Norm &args) {
     constexpr int C = S::C, PAIRS = C / 2;
@@ -86,7 +50,7 @@ template <class S> DEVICE void norm(const Norm &args) {
     const int x = strip * STRIP<S> % DW_COLUMNS, y = strip * STRIP<S> / DW_COLUMNS;
     float2 sums[STRIP<S>] = {};
     if (strip < STRIPS<S>) {
-        window<S>(sums, tile, args.taps, x, y, channel);
+        slide<C, DW_WIDTH, STRIDE<C>>(sums, tile + (y * DW_WIDTH + x) * STRIDE<C> + channel, args.taps + channel);
     }
     BARRIER();
     if (strip < STRIPS<S>) {
@@ -138,30 +102,4 @@ template <class S> DEVICE void norm(const Norm &args) {
     }
 }
 
-template <class S> DEVICE void add(const Add &args) {
-    constexpr int PAIRS = S::C / 2;
-    half *tile = (half *)shared_memory();
-    const int x0 = blockIdx.x * DW_COLUMNS, y0 = blockIdx.y * DW_ROWS;
-    fetch<S::C>(tile, args.gated, x0 - DW_MARGIN, y0 - DW_MARGIN, DW_WIDTH, DW_HEIGHT, args.width, args.height);
-    copy_async_wait();
-    BARRIER();
-    const int channel = threadIdx.x % PAIRS * 2, strip = threadIdx.x / PAIRS;
-    const int x = strip * STRIP<S> % DW_COLUMNS, y = strip * STRIP<S> / DW_COLUMNS;
-    if (strip >= STRIPS<S> || y0 + y >= args.height) {
-        return;
-    }
-    const float2 scale = load((const float2 *)(args.scale + channel)), bias = load((const float2 *)(args.bias + channel));
-    float2 sums[STRIP<S>] = {};
-    window<S>(sums, tile, args.taps, x, y, channel);
-#pragma unroll
-    for (int i = 0; i < STRIP<S>; ++i) {
-        if (x0 + x + i < args.width) {
-            const u64 at = ((u64)(y0 + y) * args.width + x0 + x + i) * S::C + channel;
-            const float2 skip = unpack(load((const u32 *)(args.trunk + at)));
-            store((u32 *)(args.u + at), pack(sums[i].x + bias.x + scale.x * skip.x, sums[i].y + bias.y + scale.y * skip.y));
-        }
-    }
-}
-
 NETWORK_KERNEL(norm, Norm)
-NETWORK_KERNEL(add, Add)

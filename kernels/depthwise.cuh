@@ -1,0 +1,28 @@
+// A depthwise 7x7 in f32, on ordinary cores: two channels of a strip of pixels a thread, which slide under the taps.
+#pragma once
+#include "common.cuh"
+
+// sums[i] += dw there, for pixels i of a strip. `pixels`: the upper left pixel of the strip's window, its two channels, in
+// a tile of rows of WIDTH pixels that are PIXEL elements apart; taps: [7, 7, C] of these two channels.
+template <int C, int WIDTH, int PIXEL, int STRIP>
+DEVICE void slide(float2 (&sums)[STRIP], const half *pixels, const float *taps) {
+#pragma unroll 1
+    for (int dy = 0; dy < 7; ++dy) {
+        float2 row[7];
+#pragma unroll
+        for (int dx = 0; dx < 7; ++dx) {
+            row[dx] = load((const float2 *)(taps + (dy * 7 + dx) * C));
+        }
+#pragma unroll
+        for (int i = 0; i < STRIP + 6; ++i) {
+            const float2 v = unpack(*(const u32 *)(pixels + (dy * WIDTH + i) * PIXEL));
+#pragma unroll
+            for (int dx = 0; dx < 7; ++dx) {
+                if (i >= dx && i - dx < STRIP) {
+                    sums[i - dx].x += row[dx].x * v.x;
+                    sums[i - dx].y += row[dx].y * v.y;
+                }
+            }
+        }
+    }
+}
