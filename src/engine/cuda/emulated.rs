@@ -4,21 +4,25 @@
 //! until the host waits for an event, and then what no event orders happens in an order by chance, so that a missing
 //! wait shows. A virtual clock tells when each copy and launch would have happened beside the others.
 //!
-//! `HASN_EMULATED_ASAN=1` builds with AddressSanitizer, which finds what reaches past shared memory; the test is then
-//! run with `LD_PRELOAD=$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0`.
+//! `HASN_EMULATED_ASAN=1` builds the kernels with AddressSanitizer, which finds what reaches past shared memory, with
+//! the line of the source:
+//!
+//!     HASN_EMULATED_ASAN=1 LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
+//!         $(cargo test --no-run --lib 2>&1 | sed -n 's/.*(\(.*\))/\1/p') cuda
+
+mod library;
+mod tests;
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
-use std::ffi::{CStr, CString, c_char, c_void};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Weak};
 
 use super::device::{Buffer, Device, Launch, MemoryInfo, Pinned};
 use crate::error::{Error, Result};
+pub(super) use library::{KernelInfo, Library, Traffic};
+use library::{OwnedLaunch, Registry};
 
 /// In which order the threads of a block run between their meetings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -47,6 +51,8 @@ pub(super) struct Options {
     pub(super) copies: CopyMode,
     /// Bytes there are.
     pub(super) memory: usize,
+    /// Bytes of shared memory that a block can have.
+    pub(super) shared_max: usize,
     /// A wait of a stream for an event that does not happen, counted from 0.
     pub(super) forget_wait: Option<usize>,
     /// A launch that fails, counted from 0.
@@ -66,6 +72,7 @@ impl Default for Options {
             lanes: LaneOrder::default(),
             copies: CopyMode::default(),
             memory: 4 << 30,
+            shared_max: 227 << 10,
             forget_wait: None,
             fail_launch: None,
             launch_ns: None,
@@ -75,141 +82,12 @@ impl Default for Options {
     }
 }
 
-/// The kernels as a library.
-#[derive(Debug)]
-pub(super) struct Library {
-    allocated: unsafe extern "C" fn(*const u8, usize),
-    freed: unsafe extern "C" fn(*const u8),
-    launch: LaunchFn,
-    kernel: unsafe extern "C" fn(usize, *mut *const c_char, *mut usize) -> bool,
-    _library: libloading::Library,
-}
-
-type LaunchFn = unsafe extern "C" fn(*const Request, *mut Traffic, *mut c_char, usize) -> bool;
-
-#[repr(C)]
-struct Request {
-    kernel: *const c_char,
-    grid: [u32; 3],
-    threads: u32,
-    shared: u32,
-    args: *const c_void,
-    args_len: usize,
-    lanes: u32,
-    late_copies: u32,
-    seed: u64,
-}
-
-/// What a launch touched of device memory: sectors of 32 bytes, each counted once, and bytes as often as they were.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Traffic {
-    pub(super) sectors_read: u64,
-    pub(super) sectors_written: u64,
-    pub(super) bytes_read: u64,
-    pub(super) bytes_written: u64,
-}
-
-/// A kernel of the library.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct KernelInfo {
-    pub(super) name: String,
-    pub(super) args_len: usize,
-}
-
-impl Library {
-    /// Built once a process.
-    pub(super) fn of_the_tree() -> Arc<Library> {
-        static LIBRARY: OnceLock<Arc<Library>> = OnceLock::new();
-        LIBRARY.get_or_init(|| Library::build(&tree().join("kernels"))).clone()
-    }
-
-    /// The kernels with a fault: in `file`, the occurrence of `from` counted from 0 is replaced.
-    pub(super) fn with_fault(file: &str, from: &str, occurrence: usize, to: &str) -> Arc<Library> {
-        let folder = tempfile::tempdir().unwrap();
-        for (path, text) in sources(&tree().join("kernels")) {
-            let name = path.file_name().unwrap();
-            let text = if name != file { text } else { replaced(&text, from, occurrence, to) };
-            std::fs::write(folder.path().join(name), text).unwrap();
-        }
-        Library::build(folder.path())
-    }
-
-    fn build(kernels: &Path) -> Arc<Library> {
-        let host = tree().join("tests/emulated");
-        let mut flags = "-std=c++20 -O2 -mavx2 -mfma -mf16c -fPIC -shared -fvisibility=hidden -Wall -Werror \
-            -Wno-unknown-pragmas -DHASN_EMULATED"
-            .to_owned();
-        if std::env::var_os("HASN_EMULATED_ASAN").is_some() {
-            flags += " -fsanitize=address -g";
-        }
-        let mut hasher = DefaultHasher::new();
-        (&flags, sources(kernels).into_values().collect::<Vec<_>>(), sources(&host)).hash(&mut hasher);
-        let folder = tree().join("target/emulated");
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join(format!("{:016x}.so", hasher.finish()));
-        if !path.exists() {
-            // Other processes may be at it: the name is given to a whole file.
-            let unfinished = tempfile::NamedTempFile::new_in(&folder).unwrap().into_temp_path();
-            let mut command = Command::new("g++");
-            command.args(flags.split_whitespace()).arg("-I").arg(kernels).arg("-I").arg(&host);
-            command.arg(host.join("emulated.cpp")).args(["-x", "c++"]).arg(kernels.join("hasn.cu"));
-            let output = command.arg("-o").arg(&*unfinished).output();
-            let output = output.unwrap_or_else(|e| panic!("g++, which builds the kernels for the host: {e}"));
-            assert!(output.status.success(), "g++: {}", String::from_utf8_lossy(&output.stderr));
-            unfinished.persist(&path).unwrap();
-        }
-        // SAFETY: the library is what was just built of the sources beside this file: its initialisers only fill a
-        // list, and its functions have these types.
-        unsafe {
-            let library = libloading::Library::new(&path).unwrap();
-            Arc::new(Library {
-                allocated: *library.get(b"hasn_allocated\0").unwrap(),
-                freed: *library.get(b"hasn_freed\0").unwrap(),
-                launch: *library.get(b"hasn_launch\0").unwrap(),
-                kernel: *library.get(b"hasn_kernel\0").unwrap(),
-                _library: library,
-            })
-        }
-    }
-
-    fn kernels(&self) -> Vec<KernelInfo> {
-        let kernel = |index| {
-            let (mut name, mut args_len) = (std::ptr::null(), 0);
-            // SAFETY: both are written before they are read; names are C strings that live as long as the library.
-            unsafe {
-                (self.kernel)(index, &raw mut name, &raw mut args_len).then(|| KernelInfo {
-                    name: CStr::from_ptr(name).to_str().expect("an identifier").to_owned(),
-                    args_len,
-                })
-            }
-        };
-        (0..).map_while(kernel).collect()
-    }
-}
-
-fn tree() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// By their paths.
-fn sources(folder: &Path) -> BTreeMap<PathBuf, String> {
-    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let is_source = |path: &PathBuf| {
-        path.extension().is_some_and(|extension| ["cu", "cuh", "h", "cpp"].iter().any(|e| extension == *e))
-    };
-    paths.filter(is_source).map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
-}
-
-fn replaced(text: &str, from: &str, occurrence: usize, to: &str) -> String {
-    let (at, _) = text.match_indices(from).nth(occurrence).unwrap_or_else(|| panic!("no {from:?} to replace"));
-    format!("{}{to}{}", &text[..at], &text[at + from.len()..])
-}
-
 /// Something that happened, on the virtual clock.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Span {
     pub(super) kind: SpanKind,
+    /// Counted from 0, as they were made.
+    pub(super) stream: usize,
     pub(super) start_ns: u64,
     pub(super) end_ns: u64,
     pub(super) traffic: Traffic,
@@ -223,6 +101,9 @@ pub(super) enum SpanKind {
     Kernel(&'static str),
 }
 
+/// Blocks along y and z are fewer (CUDA C++ Programming Guide, Technical Specifications per Compute Capability).
+const GRID_YZ_MAX: u32 = 65_535;
+
 /// [`Device`] on the host.
 pub(super) struct Emulated {
     options: Options,
@@ -230,6 +111,7 @@ pub(super) struct Emulated {
 }
 
 struct State {
+    registry: Registry,
     streams: Vec<Stream>,
     /// The ticket of each event's last record.
     events: Vec<Option<usize>>,
@@ -256,84 +138,111 @@ struct Stream {
 }
 
 enum Work {
-    Copy { kind: SpanKind, to: *mut u8, from: *const u8, len: usize, given_ns: u64 },
+    Copy(Copy),
     Launch(OwnedLaunch, u64),
     Record(usize),
     Wait(usize),
 }
 
-#[derive(Clone)]
-pub(super) struct OwnedLaunch {
-    kernel: &'static str,
-    grid: [u32; 3],
-    threads: u32,
-    shared: u32,
-    args: Vec<u8>,
+struct Copy {
+    kind: SpanKind,
+    to: *mut u8,
+    from: *const u8,
+    len: usize,
+    given_ns: u64,
+    /// Both memories, which must be there when it happens.
+    alive: [Weak<()>; 2],
 }
 
 /// Bytes that are all ones at first, which is NaN in f16 and in f32.
-pub(super) struct HostMemory {
+struct Memory {
     start: *mut u8,
-    layout: Layout,
-    /// Of a buffer of the device.
-    registered: Option<(Arc<Library>, Rc<RefCell<State>>)>,
+    len: usize,
+    alive: Arc<()>,
 }
 
-// SAFETY: pinned memory is plain memory that one owner at a time reads and writes.
-unsafe impl Send for PinnedMemory {}
+/// Bytes between allocations, so that what reaches out of one does not reach into another.
+const GAP: usize = 1 << 20;
 
-/// Page-locked, if it were real.
-pub(super) struct PinnedMemory(HostMemory);
+impl Memory {
+    fn new(len: usize) -> Memory {
+        assert!(len > 0, "no device gives nothing");
+        // SAFETY: the layout is not empty.
+        let gap = unsafe { alloc(Memory::layout(len)) };
+        assert!(!gap.is_null(), "no {len} bytes");
+        // SAFETY: the layout is of a gap, `len` bytes and another gap.
+        let start = unsafe {
+            let start = gap.add(GAP);
+            start.write_bytes(0xff, len);
+            start
+        };
+        Memory { start, len, alive: Arc::new(()) }
+    }
 
-impl HostMemory {
-    fn new(len: usize) -> HostMemory {
-        let layout = Layout::from_size_align(len.max(1), 256).unwrap();
-        // SAFETY: the layout is not empty; `len` bytes are written of as many.
-        let start = unsafe { alloc(layout) };
-        assert!(!start.is_null());
-        // SAFETY: as above.
-        unsafe { start.write_bytes(0xff, layout.size()) };
-        HostMemory { start, layout, registered: None }
+    fn layout(len: usize) -> Layout {
+        Layout::from_size_align(len + 2 * GAP, 256).expect("less than there are addresses")
+    }
+
+    fn copy_to(&self, to: &Memory, len: usize, kind: SpanKind, given_ns: u64) -> Work {
+        assert!(len <= self.len && len <= to.len, "{len} bytes of {} to {}", self.len, to.len);
+        let alive = [&self.alive, &to.alive].map(Arc::downgrade);
+        Work::Copy(Copy { kind, to: to.start, from: self.start, len, given_ns, alive })
     }
 }
 
-impl Drop for HostMemory {
+impl Drop for Memory {
     fn drop(&mut self) {
-        if let Some((library, state)) = &self.registered {
-            state.borrow_mut().used -= self.layout.size();
-            // SAFETY: a plain function of the library.
-            unsafe { (library.freed)(self.start) };
-        }
-        // SAFETY: it was allocated with this layout.
-        unsafe { dealloc(self.start, self.layout) };
+        // SAFETY: it was allocated with this layout, a gap before the start.
+        unsafe { dealloc(self.start.sub(GAP), Memory::layout(self.len)) };
     }
 }
 
-impl Buffer for HostMemory {
+/// Memory of the device.
+pub(super) struct DeviceMemory {
+    memory: Memory,
+    state: Rc<RefCell<State>>,
+}
+
+impl Drop for DeviceMemory {
+    fn drop(&mut self) {
+        let mut state = self.state.borrow_mut();
+        state.used -= self.memory.len;
+        state.registry.freed(self.memory.start);
+    }
+}
+
+impl Buffer for DeviceMemory {
     fn address(&self) -> u64 {
-        self.start as u64
+        self.memory.start as u64
     }
 
     fn len(&self) -> usize {
-        self.layout.size()
+        self.memory.len
     }
 }
+
+/// Page-locked, if it were real.
+pub(super) struct PinnedMemory(Memory);
+
+// SAFETY: it is plain memory that one owner at a time reads and writes.
+unsafe impl Send for PinnedMemory {}
 
 impl Pinned for PinnedMemory {
     fn bytes(&self) -> &[u8] {
         // SAFETY: the memory is initialised and is the owner's.
-        unsafe { std::slice::from_raw_parts(self.0.start, self.0.layout.size()) }
+        unsafe { std::slice::from_raw_parts(self.0.start, self.0.len) }
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts_mut(self.0.start, self.0.layout.size()) }
+        unsafe { std::slice::from_raw_parts_mut(self.0.start, self.0.len) }
     }
 }
 
 impl Emulated {
     pub(super) fn new(options: Options) -> Emulated {
         let state = State {
+            registry: Registry::new(options.library.clone()),
             streams: Vec::new(),
             events: Vec::new(),
             tickets: Vec::new(),
@@ -368,7 +277,7 @@ impl Emulated {
 
     /// Does the first piece of work of a stream.
     fn step(&self, state: &mut State, stream: usize) {
-        let Options { lanes, copies, launch_ns, copy_bytes_per_us, library, .. } = &self.options;
+        let Options { lanes, copies, launch_ns, copy_bytes_per_us, .. } = &self.options;
         let work = state.streams[stream].work.pop_front().expect("the stream has work");
         match work {
             Work::Record(ticket) => state.tickets[ticket] = Some(state.streams[stream].time_ns),
@@ -377,8 +286,12 @@ impl Emulated {
                 let time_ns = &mut state.streams[stream].time_ns;
                 *time_ns = seen_ns.max(*time_ns);
             }
-            Work::Copy { kind, to, from, len, given_ns } => {
-                // SAFETY: who gave the copy has promised that both live until it is seen to be done.
+            Work::Copy(Copy { kind, to, from, len, given_ns, alive }) => {
+                assert!(
+                    alive.iter().all(|memory| memory.upgrade().is_some()),
+                    "{kind:?} of {len} bytes: the memory was dropped before it was seen to be done"
+                );
+                // SAFETY: both are there, with as many bytes; nobody else uses them until the copy is seen to be done.
                 unsafe { to.copy_from(from, len) };
                 let engine = usize::from(kind == SpanKind::CopyOut);
                 let cost_ns = 1000 * len as u64 / copy_bytes_per_us;
@@ -397,9 +310,11 @@ impl Emulated {
                 let mut traffic = Traffic::default();
                 let cost_ns = launch_ns.unwrap_or_else(|| {
                     let seed = state.random;
-                    match launch.run(library, *lanes, *copies, seed) {
+                    match state.registry.run(&launch, *lanes, *copies, seed) {
                         Ok(touched) => traffic = touched,
-                        Err(problem) => state.error = Some(Error::new(self.name(), problem, "mend the kernel")),
+                        Err(problem) => {
+                            state.error = Some(Error::new(self.name(), problem, "mend the kernel"))
+                        }
                     }
                     // A launch, and 2 TB/s.
                     2000 + (traffic.sectors_read + traffic.sectors_written) * 32 / 2000
@@ -407,36 +322,6 @@ impl Emulated {
                 state.happen(stream, 2, SpanKind::Kernel(launch.kernel), given_ns, cost_ns, traffic);
             }
         }
-    }
-}
-
-impl OwnedLaunch {
-    fn run(
-        &self,
-        library: &Library,
-        lanes: LaneOrder,
-        copies: CopyMode,
-        seed: u64,
-    ) -> std::result::Result<Traffic, String> {
-        let kernel = CString::new(self.kernel).expect("an identifier");
-        let request = Request {
-            kernel: kernel.as_ptr(),
-            grid: self.grid,
-            threads: self.threads,
-            shared: self.shared,
-            args: self.args.as_ptr().cast(),
-            args_len: self.args.len(),
-            lanes: lanes as u32,
-            late_copies: (copies == CopyMode::Late).into(),
-            seed,
-        };
-        let (mut traffic, mut error) = (Traffic::default(), [0u8; 400]);
-        // SAFETY: all pointers are to locals of the types that the library has.
-        let done = unsafe {
-            (library.launch)(&raw const request, &raw mut traffic, error.as_mut_ptr().cast(), error.len())
-        };
-        let text = || CStr::from_bytes_until_nul(&error).expect("a C string").to_string_lossy().into_owned();
-        if done { Ok(traffic) } else { Err(text()) }
     }
 }
 
@@ -454,7 +339,7 @@ impl State {
         let end_ns = start_ns + cost_ns;
         self.streams[stream].time_ns = end_ns;
         self.free_ns[engine] = end_ns;
-        self.trace.push(Span { kind, start_ns, end_ns, traffic });
+        self.trace.push(Span { kind, stream, start_ns, end_ns, traffic });
     }
 
     /// Streams whose first piece of work waits for nothing.
@@ -489,7 +374,7 @@ impl Watch {
 }
 
 impl Device for Emulated {
-    type Buffer = HostMemory;
+    type Buffer = DeviceMemory;
     type Pinned = PinnedMemory;
     type Stream = usize;
     type Event = usize;
@@ -505,26 +390,25 @@ impl Device for Emulated {
     }
 
     fn shared_max(&self) -> usize {
-        227 << 10
+        self.options.shared_max
     }
 
-    fn alloc(&self, len: usize) -> Result<HostMemory> {
+    fn alloc(&self, len: usize) -> Result<DeviceMemory> {
         assert!(self.state.borrow().captured.is_none(), "nothing is allocated in a capture");
         if len > self.memory()?.free {
             let problem = format!("{len} bytes of its memory are not to be had");
             return Err(Error::new(self.name(), problem, "use --engine cpu"));
         }
-        let mut memory = HostMemory::new(len);
-        let library = self.options.library.clone();
-        self.state.borrow_mut().used += memory.layout.size();
-        // SAFETY: a plain function of the library.
-        unsafe { (library.allocated)(memory.start, memory.layout.size()) };
-        memory.registered = Some((library, self.state.clone()));
-        Ok(memory)
+        let memory = Memory::new(len);
+        let mut state = self.state.borrow_mut();
+        state.used += len;
+        state.registry.allocated(memory.start, len);
+        Ok(DeviceMemory { memory, state: self.state.clone() })
     }
 
     fn alloc_pinned(&self, len: usize) -> Result<PinnedMemory> {
-        let mut pinned = PinnedMemory(HostMemory::new(len));
+        assert!(self.state.borrow().captured.is_none(), "nothing is allocated in a capture");
+        let mut pinned = PinnedMemory(Memory::new(len));
         pinned.bytes_mut().fill(0);
         Ok(pinned)
     }
@@ -541,26 +425,29 @@ impl Device for Emulated {
         Ok(state.events.len() - 1)
     }
 
-    unsafe fn copy_in(&self, stream: &usize, to: &HostMemory, from: &PinnedMemory) -> Result<()> {
-        let len = from.0.layout.size();
-        assert!(len <= to.layout.size());
+    unsafe fn copy_in(&self, stream: &usize, to: &DeviceMemory, from: &PinnedMemory) -> Result<()> {
         let given_ns = self.state.borrow().now_ns;
-        let kind = SpanKind::CopyIn;
-        self.give(*stream, Work::Copy { kind, to: to.start, from: from.0.start, len, given_ns })
+        self.give(*stream, from.0.copy_to(&to.memory, from.0.len, SpanKind::CopyIn, given_ns))
     }
 
-    unsafe fn copy_out(&self, stream: &usize, to: &mut PinnedMemory, from: &HostMemory) -> Result<()> {
+    unsafe fn copy_out(&self, stream: &usize, to: &mut PinnedMemory, from: &DeviceMemory) -> Result<()> {
         // What is there until the copy has happened is not to be taken for it.
         to.bytes_mut().fill(0xff);
-        let len = to.0.layout.size();
-        assert!(len <= from.layout.size());
         let given_ns = self.state.borrow().now_ns;
-        let kind = SpanKind::CopyOut;
-        self.give(*stream, Work::Copy { kind, to: to.0.start, from: from.start, len, given_ns })
+        self.give(*stream, from.memory.copy_to(&to.0, to.0.len, SpanKind::CopyOut, given_ns))
     }
 
     unsafe fn launch(&self, stream: &usize, launch: Launch<'_>) -> Result<()> {
         let Launch { kernel, grid, threads, shared, args } = launch;
+        if shared as usize > self.options.shared_max
+            || grid.contains(&0)
+            || grid[1].max(grid[2]) > GRID_YZ_MAX
+        {
+            let problem = format!(
+                "{kernel} with a grid of {grid:?} and {shared} bytes of shared memory is not possible"
+            );
+            return Err(Error::new(self.name(), problem, "mend the launch"));
+        }
         let launch = OwnedLaunch { kernel, grid, threads, shared, args: args.to_vec() };
         let mut state = self.state.borrow_mut();
         if let Some((capturing, launches)) = &mut state.captured {

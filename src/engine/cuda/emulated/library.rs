@@ -1,0 +1,228 @@
+//! Kernels built as C++ for the host, loaded, and run.
+//!
+//! In: a source of kernels, or those of the tree with one place replaced. Out: launches that touch memory which was
+//! told of, or the reason why one did not. g++ builds each state of the sources once, into `target/emulated`.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+
+use super::{CopyMode, LaneOrder};
+
+/// The kernels as a library.
+#[derive(Debug)]
+pub(in super::super) struct Library {
+    open: unsafe extern "C" fn() -> *mut c_void,
+    close: unsafe extern "C" fn(*mut c_void),
+    allocated: unsafe extern "C" fn(*mut c_void, *const u8, usize),
+    freed: unsafe extern "C" fn(*mut c_void, *const u8),
+    launch: LaunchFn,
+    kernel: KernelFn,
+    _library: libloading::Library,
+}
+
+type LaunchFn = unsafe extern "C" fn(*mut c_void, *const Request, *mut Traffic, *mut c_char, usize) -> bool;
+type KernelFn = unsafe extern "C" fn(usize, *mut *const c_char, *mut usize, *mut u32) -> bool;
+
+#[repr(C)]
+struct Request {
+    kernel: *const c_char,
+    grid: [u32; 3],
+    threads: u32,
+    shared: u32,
+    args: *const c_void,
+    args_len: usize,
+    lanes: u32,
+    late_copies: u32,
+    seed: u64,
+}
+
+/// What a launch touched of device memory: sectors of 32 bytes, each counted once, and bytes as often as they were.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(in super::super) struct Traffic {
+    pub(in super::super) sectors_read: u64,
+    pub(in super::super) sectors_written: u64,
+    pub(in super::super) bytes_read: u64,
+    pub(in super::super) bytes_written: u64,
+}
+
+/// A kernel of the library.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in super::super) struct KernelInfo {
+    pub(in super::super) name: String,
+    pub(in super::super) args_len: usize,
+    pub(in super::super) threads: u32,
+}
+
+/// A launch that may be done later, and more than once.
+#[derive(Clone, Debug)]
+pub(in super::super) struct OwnedLaunch {
+    pub(super) kernel: &'static str,
+    pub(super) grid: [u32; 3],
+    pub(super) threads: u32,
+    pub(super) shared: u32,
+    pub(super) args: Vec<u8>,
+}
+
+impl Library {
+    /// Built once a process.
+    pub(in super::super) fn of_the_tree() -> Arc<Library> {
+        static LIBRARY: OnceLock<Arc<Library>> = OnceLock::new();
+        LIBRARY.get_or_init(|| Library::build(&tree("kernels"), &tree("kernels/hasn.cu"))).clone()
+    }
+
+    /// The kernels with a fault: in `file`, the occurrence of `from` counted from 0 is replaced.
+    pub(in super::super) fn with_fault(file: &str, from: &str, occurrence: usize, to: &str) -> Arc<Library> {
+        let mut texts = sources(&tree("kernels"));
+        let text = texts.get_mut(&tree("kernels").join(file)).unwrap_or_else(|| panic!("there is no {file}"));
+        *text = replaced(text, from, occurrence, to);
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in texts {
+            std::fs::write(folder.path().join(path.file_name().unwrap()), text).unwrap();
+        }
+        Library::build(folder.path(), &folder.path().join("hasn.cu"))
+    }
+
+    /// Of `unit`, which includes what it needs from `kernels`.
+    pub(super) fn build(kernels: &Path, unit: &Path) -> Arc<Library> {
+        let host = tree("tests/emulated");
+        let mut flags = "-std=c++20 -O2 -mavx2 -mfma -mf16c -fPIC -shared -fvisibility=hidden -Wall -Werror \
+            -Wno-unknown-pragmas -DHASN_EMULATED"
+            .to_owned();
+        if std::env::var_os("HASN_EMULATED_ASAN").is_some() {
+            flags += " -fsanitize=address -g";
+        }
+        let mut hasher = DefaultHasher::new();
+        let texts: Vec<String> = sources(kernels).into_values().chain(sources(&host).into_values()).collect();
+        (&flags, unit.file_name(), texts).hash(&mut hasher);
+        let folder = tree("target/emulated");
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join(format!("{:016x}.so", hasher.finish()));
+        if !path.exists() {
+            // Other processes may be at it: the name is given to a whole file.
+            let unfinished = tempfile::NamedTempFile::new_in(&folder).unwrap().into_temp_path();
+            let mut command = Command::new("g++");
+            command.args(flags.split_whitespace()).arg("-I").arg(kernels).arg("-I").arg(&host);
+            command.arg(host.join("emulated.cpp")).args(["-x", "c++"]).arg(unit);
+            let output = command.arg("-o").arg(&*unfinished).output();
+            let output = output.unwrap_or_else(|e| panic!("g++, which builds the kernels for the host: {e}"));
+            assert!(output.status.success(), "g++: {}", String::from_utf8_lossy(&output.stderr));
+            unfinished.persist(&path).unwrap();
+        }
+        // SAFETY: the library is what was just built of the sources beside this file: its initialisers only fill a
+        // list, and its functions have these types.
+        unsafe {
+            let library =
+                libloading::Library::new(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            Arc::new(Library {
+                open: *library.get(b"hasn_open\0").unwrap(),
+                close: *library.get(b"hasn_close\0").unwrap(),
+                allocated: *library.get(b"hasn_allocated\0").unwrap(),
+                freed: *library.get(b"hasn_freed\0").unwrap(),
+                launch: *library.get(b"hasn_launch\0").unwrap(),
+                kernel: *library.get(b"hasn_kernel\0").unwrap(),
+                _library: library,
+            })
+        }
+    }
+
+    pub(super) fn kernels(&self) -> Vec<KernelInfo> {
+        let kernel = |index| {
+            let (mut name, mut args_len, mut threads) = (std::ptr::null(), 0, 0);
+            // SAFETY: all are written before they are read; names are C strings that live as long as the library.
+            unsafe {
+                (self.kernel)(index, &raw mut name, &raw mut args_len, &raw mut threads).then(|| {
+                    let name = CStr::from_ptr(name).to_str().expect("an identifier").to_owned();
+                    KernelInfo { name, args_len, threads }
+                })
+            }
+        };
+        (0..).map_while(kernel).collect()
+    }
+}
+
+/// What the library keeps of a device: where its memory is.
+pub(super) struct Registry {
+    library: Arc<Library>,
+    device: *mut c_void,
+}
+
+impl Registry {
+    pub(super) fn new(library: Arc<Library>) -> Registry {
+        // SAFETY: a plain function of the library.
+        let device = unsafe { (library.open)() };
+        Registry { library, device }
+    }
+
+    pub(super) fn allocated(&mut self, start: *const u8, len: usize) {
+        // SAFETY: the device is open until the registry is dropped; the library keeps the numbers.
+        unsafe { (self.library.allocated)(self.device, start, len) };
+    }
+
+    pub(super) fn freed(&mut self, start: *const u8) {
+        // SAFETY: as above.
+        unsafe { (self.library.freed)(self.device, start) };
+    }
+
+    /// Runs a launch: what it touched, or what it did wrong.
+    pub(super) fn run(
+        &mut self,
+        launch: &OwnedLaunch,
+        lanes: LaneOrder,
+        copies: CopyMode,
+        seed: u64,
+    ) -> std::result::Result<Traffic, String> {
+        let kernel = CString::new(launch.kernel).expect("an identifier");
+        let request = Request {
+            kernel: kernel.as_ptr(),
+            grid: launch.grid,
+            threads: launch.threads,
+            shared: launch.shared,
+            args: launch.args.as_ptr().cast(),
+            args_len: launch.args.len(),
+            lanes: lanes as u32,
+            late_copies: (copies == CopyMode::Late).into(),
+            seed,
+        };
+        let (mut traffic, mut error) = (Traffic::default(), [0u8; 400]);
+        let told = error.as_mut_ptr().cast();
+        // SAFETY: all pointers are to locals of the types that the library has, and the kernel touches no memory of the
+        // device but what is in the registry.
+        let done = unsafe {
+            (self.library.launch)(self.device, &raw const request, &raw mut traffic, told, error.len())
+        };
+        let text = || CStr::from_bytes_until_nul(&error).expect("a C string").to_string_lossy().into_owned();
+        if done { Ok(traffic) } else { Err(text()) }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // SAFETY: it was opened once and is closed once.
+        unsafe { (self.library.close)(self.device) };
+    }
+}
+
+/// A path of the source tree.
+pub(super) fn tree(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// By their paths.
+fn sources(folder: &Path) -> BTreeMap<PathBuf, String> {
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let is_source = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| ["cu", "cuh", "h", "cpp"].iter().any(|e| extension == *e))
+    };
+    paths.filter(is_source).map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+fn replaced(text: &str, from: &str, occurrence: usize, to: &str) -> String {
+    let (at, _) =
+        text.match_indices(from).nth(occurrence).unwrap_or_else(|| panic!("no {from:?} to replace"));
+    format!("{}{to}{}", &text[..at], &text[at + from.len()..])
+}
