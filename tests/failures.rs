@@ -11,17 +11,6 @@ use common::program::{Folder, Ran, say_skipped, wait_for};
 const TEST_PICTURES: &str = "-f lavfi -i testsrc2=s=64x48:r=25";
 const SINE: &str = "-f lavfi -i sine=r=48000";
 
-/// `subject: problem; remedy` after the program's name, in one line, and the code of a failure.
-fn assert_told(ran: &Ran, said: &str, line: &str) {
-    assert_eq!(ran.code, Some(1), "{line}\n{}", ran.stderr);
-    let told: Vec<_> = ran.stderr.lines().filter(|line| line.starts_with("hasn: ")).collect();
-    assert_eq!(told.len(), 1, "{line}\n{}", ran.stderr);
-    let problem = told[0].strip_prefix("hasn: ").unwrap();
-    assert!(problem.contains(": ") && problem.contains("; "), "{line}\n{problem}");
-    assert!(problem.contains(said), "{line}\n{problem}\nsays nothing of '{said}'");
-    assert!(!ran.stderr.contains("panicked"), "{line}\n{}", ran.stderr);
-}
-
 /// A folder with a good clip and what is wrong with others.
 fn folder_of_bad_files() -> Folder {
     let folder = Folder::new();
@@ -92,7 +81,6 @@ fn every_failure_is_one_line_and_leaves_no_file() {
         ("good.mkv out.mkv --model no_such", "neither a built-in model nor a file"),
         ("good.mkv out.mkv --model lies.safetensors", "lies.safetensors"),
         ("good.mkv out.mkv --model good.mkv", "good.mkv"),
-        ("good.mkv out.mkv --engine cuda", "--engine cuda"),
         ("good.mkv out.mkv --report nowhere/report.json", "nowhere: is no folder"),
     ] {
         let line = format!("upscale {line} --model none");
@@ -100,7 +88,7 @@ fn every_failure_is_one_line_and_leaves_no_file() {
         let line =
             if line.matches("--model").count() > 1 { line.trim_end_matches(" --model none") } else { &line };
         let ran = folder.hasn(line);
-        assert_told(&ran, said, line);
+        ran.assert_told(said, line);
         assert_eq!(folder.names(), before, "{line} leaves something behind");
     }
     assert_eq!(folder.read("there.mkv"), b"somebody's work");
@@ -136,7 +124,7 @@ fn a_cut_pipe_is_noticed() {
     let output = folder.hasn_command("upscale - out.mkv --model none").stdin(pipe).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
     let empty = folder.hasn("upscale - out.mkv --model none");
-    assert_told(&empty, "pipe y4m into it", "an empty pipe");
+    empty.assert_told("pipe y4m into it", "an empty pipe");
     assert!(!folder.names().iter().any(|name| name.starts_with("out")));
 }
 
@@ -170,7 +158,7 @@ fn a_full_disk_is_told_and_leaves_no_file() {
     for name in ["out.mkv", "out.mp4", "out.ts"] {
         let line = format!("upscale in.mkv disk/{name} --model none --scale 4 --encoder-opt crf=1");
         let ran = folder.hasn(&line);
-        assert_told(&ran, "No space left on device; free some space there", &line);
+        ran.assert_told("No space left on device; free some space there", &line);
         assert_eq!(std::fs::read_dir(folder.path("disk")).unwrap().count(), 0, "{line}");
     }
     drop(disk);
@@ -213,7 +201,7 @@ fn a_killed_run_leaves_nothing_under_the_final_name() {
     assert_eq!(folder.names(), ["long.mkv", "out.partial.mkv"]);
     // The next run says what it found there, and -y goes over it.
     let ran = folder.hasn("upscale long.mkv out.mkv --model none --to 0.2");
-    assert_told(&ran, "out.partial.mkv: is there already; it is left of an earlier run", "after a kill");
+    ran.assert_told("out.partial.mkv: is there already; it is left of an earlier run", "after a kill");
     folder.upscale("long.mkv out.mkv --model none --to 0.2 -y");
     assert_eq!(folder.names(), ["long.mkv", "out.mkv"]);
 }
@@ -277,8 +265,8 @@ fn a_late_error_does_not_throw_the_work_away() {
     let whole = folder.read("long.mkv");
     folder.write("cut.mkv", &whole[..whole.len() * 3 / 4]);
     let ran = folder.hasn("upscale cut.mkv out.mkv --model none");
-    assert_told(&ran, "get a whole copy", "a late cut");
-    assert_told(&ran, "out.partial.mkv keeps the first ", "a late cut");
+    ran.assert_told("get a whole copy", "a late cut");
+    ran.assert_told("out.partial.mkv keeps the first ", "a late cut");
     assert_eq!(folder.names(), ["cut.mkv", "long.mkv", "out.partial.mkv"]);
     let (kept, source) = (folder.probe("out.partial.mkv"), folder.probe("long.mkv"));
     assert!(kept.video_pts().len() > 240 && source.video_pts().starts_with(&kept.video_pts()));
@@ -298,7 +286,7 @@ fn a_reader_that_goes_away_ends_the_run() {
     let mut stderr = String::new();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     let ran = Ran { code: status.code(), stdout: Vec::new(), stderr };
-    assert_told(&ran, "the reader has gone", "a reader that went away");
+    ran.assert_told("the reader has gone", "a reader that went away");
 }
 
 #[test]

@@ -7,11 +7,12 @@ use std::path::Path;
 use common::program::project_file;
 
 /// A word of the code, and the only places where it may stand: files, or folders ending in `/`.
-const ROOMS: [(&str, &[&str]); 16] = [
+const ROOMS: [(&str, &[&str]); 17] = [
     ("ffmpeg_next", &["src/media/"]),
     ("crossbeam_channel", &["src/pipeline/"]),
     ("cudarc", &["src/engine/cuda/"]),
     ("nvml_wrapper", &["src/engine/cuda/"]),
+    ("flate2", &["src/engine/cuda/archive.rs"]),
     ("std::arch", &["src/engine/cpu/", "src/engine/resample.rs"]),
     ("rayon", &["src/engine/cpu/", "src/engine/resample.rs"]),
     ("safetensors", &["src/model/"]),

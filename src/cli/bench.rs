@@ -17,7 +17,7 @@ use crate::model::{Model, catalogue};
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// What runs the network.
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_enum, default_value = "cpu")]
     engine: EngineName,
     /// A built-in model or a safetensors file.
     #[arg(long, value_name = "NAME|FILE", default_value = catalogue::DEFAULT_CPU)]
@@ -89,6 +89,10 @@ fn measure(args: &Args, model: Arc<Model>) -> Result<Figures> {
         (0..model.sizes.in_channels * height * width).map(|i| (i * 7919 % 256) as f32 / 255.0).collect();
     let mut y = vec![0.0; model.sizes.upsampler_channels() * height * width];
     let (median_ms, peak_flops, stages) = match engine {
+        EngineKind::Cuda => {
+            let problem = "measures networks on the CPU";
+            return Err(Error::new("hasn bench", problem, "use --engine cpu, or time hasn upscale"));
+        }
         EngineKind::Reference => {
             let mut pass = ReferencePass { reference: Reference::new(model.clone()), size: args.size };
             let median_ms = median_ms(args.runs, || pool.install(|| pass.forward(&x, &mut y, &mut [])));

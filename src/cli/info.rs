@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::{NO_CUDA, print, thread_count};
+use super::{print, thread_count};
 use crate::engine::cpu::Level;
+use crate::engine::cuda;
 use crate::error::Result;
 use crate::media;
 use crate::model::catalogue;
@@ -11,11 +12,16 @@ use crate::model::catalogue;
 pub(super) fn run() -> Result<ExitCode> {
     let ffmpeg = media::info();
     let level = Level::detect()?.name();
+    let auto = "; the engine that auto takes";
+    let (cuda, cuda_auto, cpu_auto) = match cuda::probe() {
+        Ok(gpu) => (format!("yes: {gpu}"), auto, ""),
+        Err(why) => (format!("no: {why}"), "", auto),
+    };
     let models: Vec<_> = catalogue::ALL.iter().map(|built_in| built_in.name).collect();
     print(&format!(
         "hasn       {version}\n\
-         cuda       no: {NO_CUDA}\n\
-         cpu        yes: {level}, {threads} threads; the engine that auto takes\n\
+         cuda       {cuda}{cuda_auto}\n\
+         cpu        yes: {level}, {threads} threads{cpu_auto}\n\
          reference  yes: slow, the network as published, for checks\n\
          models     {models}\n\
          FFmpeg     {ffmpeg_version}, {license}\n\

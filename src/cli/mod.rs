@@ -12,8 +12,8 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::engine::EngineKind;
 use crate::engine::cpu::{Level, Precision};
+use crate::engine::{EngineKind, cuda};
 use crate::error::{Error, Result};
 use crate::media;
 
@@ -122,6 +122,7 @@ fn engine_name(engine: EngineKind) -> &'static str {
     match engine {
         EngineKind::Cpu(_) => "cpu",
         EngineKind::Reference => "reference",
+        EngineKind::Cuda => "cuda",
     }
 }
 
@@ -129,6 +130,7 @@ fn precision_name(engine: EngineKind) -> &'static str {
     match engine {
         EngineKind::Cpu(precision) => precision.name(),
         EngineKind::Reference => Precision::F32.name(),
+        EngineKind::Cuda => "f16",
     }
 }
 
@@ -138,24 +140,33 @@ fn parse_size(text: &str) -> std::result::Result<(usize, usize), String> {
     sides.filter(|&(w, h)| w > 0 && h > 0).ok_or_else(|| "write it like 3840x2160".to_owned())
 }
 
-/// Why the CUDA engine is not there.
-const NO_CUDA: &str = "this version has no CUDA engine yet";
-
 impl EngineName {
-    /// A named engine that is not there is an error, never a slow run.
+    /// A named engine that is not there is an error, never a slow run; a named precision asks for the CPU.
     fn choose(self, precision: PrecisionName, bits: u8) -> Result<EngineKind> {
         let cpu = || Ok(EngineKind::Cpu(Level::detect()?.precision(precision.asked(), bits)?));
         match self {
-            EngineName::Auto => {
-                tracing::info!("engine cpu: {NO_CUDA}");
-                cpu()
-            }
+            EngineName::Auto if precision != PrecisionName::Auto => cpu(),
+            EngineName::Auto => match cuda::probe() {
+                Ok(gpu) => {
+                    tracing::info!("engine cuda: {gpu}");
+                    Ok(EngineKind::Cuda)
+                }
+                Err(why) => {
+                    tracing::info!("engine cpu: {why}");
+                    cpu()
+                }
+            },
             EngineName::Cpu => cpu(),
             EngineName::Reference if precision == PrecisionName::Bf16 => {
                 Err(Error::new("--precision bf16", "the reference is exact", "use --engine cpu"))
             }
             EngineName::Reference => Ok(EngineKind::Reference),
-            EngineName::Cuda => Err(Error::new("--engine cuda", NO_CUDA, "use --engine cpu")),
+            EngineName::Cuda if precision != PrecisionName::Auto => Err(Error::new(
+                "--precision",
+                "the CUDA engine multiplies f16",
+                "leave it out, or use --engine cpu",
+            )),
+            EngineName::Cuda => cuda::probe().map(|_| EngineKind::Cuda),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! pictures, colour and models; it does not know FFmpeg.
 
 pub mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 pub mod forward;
 mod host;
 mod plan;
@@ -54,6 +54,8 @@ pub enum EngineKind {
     Reference,
     /// SIMD on all cores.
     Cpu(cpu::Precision),
+    /// The first NVIDIA GPU: f16 on tensor cores, summed in f32.
+    Cuda,
 }
 
 /// All that an engine needs to be opened, on whatever thread that happens.
@@ -87,28 +89,36 @@ impl EngineSpec {
 
     /// Opens the engine on the thread that is going to drive it.
     pub fn open(&self) -> Result<Box<dyn Engine>> {
-        let level = cpu::Level::detect()?;
-        tracing::info!(level = level.name(), kind = ?self.kind, "CPU engine");
-        let (kind, threads) = (self.kind, self.threads);
+        let threads = self.threads;
+        match self.kind {
+            EngineKind::Cuda => cuda::open(self),
+            EngineKind::Reference => self.open_host(|model, size| {
+                Box::new(ReferencePass { reference: Reference::new(model.clone()), size })
+            }),
+            EngineKind::Cpu(precision) => {
+                let level = cpu::Level::detect()?;
+                tracing::info!(level = level.name(), precision = precision.name(), "CPU engine");
+                self.open_host(move |model, size| {
+                    Box::new(cpu::Net::new(model, level, precision, size, threads))
+                })
+            }
+        }
+    }
+
+    /// An engine of this machine's cores, whose networks are opened by `pass`.
+    fn open_host(
+        &self,
+        pass: impl Fn(&Arc<Model>, (usize, usize)) -> Box<dyn forward::Forward> + Copy + 'static,
+    ) -> Result<Box<dyn Engine>> {
         let host = |network: &Network| match network {
             Network::Resample => HostNetwork::Resample,
             Network::Hasn(model) => {
-                let model = model.clone();
                 let shape = Shape { scale: model.sizes.scale, in_channels: model.sizes.in_channels };
-                let open = move |size| -> Box<dyn forward::Forward> {
-                    match kind {
-                        EngineKind::Reference => {
-                            Box::new(ReferencePass { reference: Reference::new(model.clone()), size })
-                        }
-                        EngineKind::Cpu(precision) => {
-                            Box::new(cpu::Net::new(&model, level, precision, size, threads))
-                        }
-                    }
-                };
-                HostNetwork::Net { shape, open: Box::new(open) }
+                let model = model.clone();
+                HostNetwork::Net { shape, open: Box::new(move |size| pass(&model, size)) }
             }
         };
         let networks = self.networks.iter().map(host).collect();
-        Ok(Box::new(HostEngine::open(cpu::Pool::new(threads)?, self.lr, self.sr, networks)?))
+        Ok(Box::new(HostEngine::open(cpu::Pool::new(self.threads)?, self.lr, self.sr, networks)?))
     }
 }

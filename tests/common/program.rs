@@ -21,7 +21,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    fn of(output: Output) -> Ran {
+    pub fn of(output: Output) -> Ran {
         let stderr = String::from_utf8(output.stderr).expect("messages are UTF-8");
         Ran { code: output.status.code(), stdout: output.stdout, stderr }
     }
@@ -29,6 +29,18 @@ impl Ran {
     /// Standard output as text.
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.stdout).expect("text is UTF-8")
+    }
+
+    /// The code of a failure, and one line `subject: problem; remedy` after the program's name, of which `said` is a
+    /// part. `line` is what was run.
+    pub fn assert_told(&self, said: &str, line: &str) {
+        assert_eq!(self.code, Some(1), "{line}\n{}", self.stderr);
+        let told: Vec<_> = self.stderr.lines().filter(|line| line.starts_with("hasn: ")).collect();
+        assert_eq!(told.len(), 1, "{line}\n{}", self.stderr);
+        let problem = told[0].strip_prefix("hasn: ").unwrap();
+        assert!(problem.contains(": ") && problem.contains("; "), "{line}\n{problem}");
+        assert!(problem.contains(said), "{line}\n{problem}\nsays nothing of '{said}'");
+        assert!(!self.stderr.contains("panicked"), "{line}\n{}", self.stderr);
     }
 }
 

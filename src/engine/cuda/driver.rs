@@ -265,7 +265,11 @@ impl Device for Driver {
         let Launch { kernel, grid, threads, shared, args } = launch;
         let Kernel { function, args: args_len } = &self.kernels[kernel];
         assert_eq!(args.len(), *args_len, "bytes of the argument of {kernel}");
-        assert!(shared as usize <= self.shared_max, "{shared} bytes of shared memory for {kernel}");
+        if shared as usize > self.shared_max {
+            let problem =
+                format!("{kernel} needs {shared} bytes of shared memory and can have {}", self.shared_max);
+            return Err(Error::new(&self.name, problem, "use --engine cpu, or a smaller model"));
+        }
         self.call(&format!("starting {kernel}"), || {
             let mut params = [args.as_ptr().cast_mut().cast::<c_void>()];
             // SAFETY: the function is of a loaded module and copies its one argument, as long as `args`, before this
