@@ -7,8 +7,10 @@
 //! `HASN_EMULATED_ASAN=1` builds the kernels with AddressSanitizer, which finds what reaches past shared memory, with
 //! the line of the source:
 //!
-//!     HASN_EMULATED_ASAN=1 LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
-//!         $(cargo test --no-run --lib 2>&1 | sed -n 's/.*(\(.*\))/\1/p') cuda
+//! ```sh
+//! HASN_EMULATED_ASAN=1 LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
+//!     $(cargo test --no-run --lib 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p') cuda
+//! ```
 
 mod library;
 mod tests;
