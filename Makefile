@@ -2,13 +2,13 @@
 
 CLIP := examples/bbb-360p.mp4
 HASN := target/release/hasn
-PACKAGES := gcc libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev libavformat-dev libavutil-dev \
+PACKAGES := gcc g++ libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev libavformat-dev libavutil-dev \
 	libavfilter-dev libavdevice-dev libswscale-dev libswresample-dev
 
 # apt-get is root's.
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: demo test lint bench bench-peers kernels kernels-check deps python
+.PHONY: demo test test-cuda lint bench bench-peers kernels kernels-check deps python
 
 # The clip, twice as large by HASN and by bicubic, and a detail of both side by side.
 demo: deps
@@ -27,6 +27,13 @@ demo: deps
 
 test: deps
 	cargo test
+
+# The CUDA engine on the emulated device, a part of `test`; then once more watched by AddressSanitizer, which sees what
+# reaches past shared memory.
+test-cuda: deps
+	cargo test --lib cuda::
+	HASN_EMULATED_ASAN=1 ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
+		$$(cargo test --lib --no-run --message-format=json 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p') cuda::tests
 
 lint: deps
 	cargo fmt --check
@@ -71,6 +78,6 @@ python:
 # FFmpeg with its headers, and libclang to read them. Nothing is installed where all is there.
 deps:
 	@pkg-config --exists libavcodec libavformat libavutil libavfilter libavdevice libswscale libswresample 2>/dev/null \
-		&& command -v ffmpeg >/dev/null && command -v gcc >/dev/null \
+		&& command -v ffmpeg >/dev/null && command -v gcc >/dev/null && command -v g++ >/dev/null \
 		&& ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1 \
 	|| { $(ROOT) apt-get update -q && $(ROOT) apt-get install -q -y --no-install-recommends $(PACKAGES); }

@@ -56,7 +56,7 @@ def main():
     packed = pack(entries)
     print(f"{len(packed)} bytes, {time.monotonic() - start:.0f} s")
 
-    problems = [line for target, (_, _, kernels) in zip(TARGETS, built) for line in slow(target, kernels)]
+    problems = [line for target, (_, _, kernels) in zip(TARGETS, built) for line in unfit(target, kernels)]
     if len(packed) > SIZE_MAX:
         problems.append(f"{ARCHIVE.name}: {len(packed)} bytes are more than {SIZE_MAX}; build fewer sizes")
     if check and (not ARCHIVE.exists() or unpack(ARCHIVE.read_bytes()) != unpack(packed)):
@@ -147,10 +147,13 @@ def table(targets):
     return "\n".join(lines)
 
 
-def slow(target, kernels):
+def unfit(target, kernels):
     for name, takes in kernels.items():
         if takes["spills"] and target > SPILLS_UP_TO:
             yield f"{name}: spills {takes['spills']} bytes on sm_{target}; let a thread hold less"
+        # The driver's side lets every kernel have all of the shared memory as dynamic one.
+        if takes["shared"]:
+            yield f"{name}: has {takes['shared']} bytes of static shared memory; take them of shared_memory()"
     for name in (f"{kernel}_{size}" for kernel in ON_TENSOR_CORES for size in SIZES):
         if not kernels[name]["hmma"]:
             yield f"{name}: has no HMMA on sm_{target}; multiply on tensor cores"

@@ -60,6 +60,12 @@ fn a_machine_without_cuda_says_what_is_missing() {
         (&machine, "none-visible", "CUDA: the driver finds no GPU; look at nvidia-smi"),
         (&machine, "old", "CUDA: the driver is too old, it speaks CUDA 11.4; install NVIDIA's driver 525"),
         (&lacking, "old", "CUDA: the driver is too old, it speaks CUDA 11.4; install NVIDIA's driver 525"),
+        (
+            &machine,
+            "stub",
+            "CUDA: starting the driver failed: an error of the stand-in; look for NVRM in dmesg",
+        ),
+        (&lacking, "stub", "CUDA: the driver lacks cuCtxGetCurrent; install NVIDIA's driver 525"),
         (&lacking, "", "CUDA: the driver lacks cuCtxGetCurrent; install NVIDIA's driver 525"),
         (&machine, "pascal", "Stand-in (sm_61): there are no kernels for it, only for sm_75"),
     ] {
@@ -113,13 +119,15 @@ fn a_gpu_that_fails_is_told_in_one_line() {
 #[test]
 fn a_run_gives_back_what_it_takes_of_the_driver() {
     let machine = Machine::new(&[]);
-    assert_eq!(machine.info(""), "yes: Stand-in (sm_86); the engine that auto takes");
-    for model in ["none", "hasn-lite-x2"] {
-        let ran = machine.hasn("", &format!("{UPSCALE} {model} -y"));
-        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-        // No kernel does anything: every sample is what the memory held at first.
-        let hashes = machine.folder.picture_hashes("out.mkv", "yuv420p");
-        assert_eq!(hashes.len(), 5);
-        assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    for (gpu, name) in [("", "sm_86"), ("turing", "sm_75"), ("to-come", "sm_130")] {
+        assert_eq!(machine.info(gpu), format!("yes: Stand-in ({name}); the engine that auto takes"));
+        for model in ["none", "hasn-lite-x2", "hasn-x2"] {
+            let ran = machine.hasn(gpu, &format!("{UPSCALE} {model} -y"));
+            assert_eq!(ran.code, Some(0), "{name} {model}\n{}", ran.stderr);
+            // No kernel does anything: every sample is what the memory held at first.
+            let hashes = machine.folder.picture_hashes("out.mkv", "yuv420p");
+            assert_eq!(hashes.len(), 5);
+            assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{name} {model}: {hashes:?}");
+        }
     }
 }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, STUB_LIBRARY = 34, NO_DEVICE = 100, LAUNCH_FAILED = 719 };
 
 typedef unsigned long long u64;
 
@@ -14,7 +14,9 @@ static int is(const char *what) {
     return said && !strcmp(said, what);
 }
 
-int cuDriverGetVersion(int *version) { return *version = is("old") ? 11040 : 12000, OK; }
+int cuDriverGetVersion(int *version) {
+    return is("stub") ? STUB_LIBRARY : (*version = is("old") ? 11040 : 12000, OK);
+}
 int cuInit(unsigned flags) { return is("no-device") ? NO_DEVICE : OK; }
 
 // `LACKING` leaves out all that a driver of today has besides.
@@ -57,17 +59,18 @@ static int destroy(void *pointer, const char *kind) {
 }
 
 int cuGetErrorString(int error, const char **said) {
-    return *said = error == LAUNCH_FAILED ? "unspecified launch failure" : "out of order", OK;
+    return *said = error == LAUNCH_FAILED ? "unspecified launch failure" : "an error of the stand-in", OK;
 }
 
+static int shared_max(void) { return is("turing") ? 65536 : 101376; }
 int cuDeviceGetCount(int *count) { return *count = is("none-visible") ? 0 : 1, OK; }
 int cuDeviceGet(int *device, int ordinal) { return *device = ordinal, OK; }
 int cuDeviceGetName(char *name, int len, int device) { return snprintf(name, len, "Stand-in"), OK; }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     switch (attribute) {
-    case 75: return *value = is("pascal") ? 6 : 8, OK;
-    case 76: return *value = is("pascal") ? 1 : 6, OK;
-    case 97: return *value = 101376, OK;
+    case 75: return *value = is("pascal") ? 6 : is("turing") ? 7 : is("to-come") ? 13 : 8, OK;
+    case 76: return *value = is("pascal") ? 1 : is("turing") ? 5 : is("to-come") ? 0 : 6, OK;
+    case 97: return *value = shared_max(), OK;
     default: return *value = 0, OK;
     }
 }
@@ -81,8 +84,8 @@ int cuCtxGetCurrent(void **context) { return *context = current, OK; }
 int cuCtxSetCurrent(void *context) { return check(context, "context"), current = context, OK; }
 
 int cuModuleLoadData(void **module, const void *image) {
-    if (memcmp(image, "\x7f" "ELF", 4))
-        fail("no cubin");
+    if (is("to-come") ? !strstr(image, ".target sm_120\n") : memcmp(image, "\x7f" "ELF", 4))
+        fail("code of another kind");
     return make(module, "module", 1);
 }
 int cuModuleUnload(void *module) { return destroy(module, "module"); }
@@ -91,7 +94,7 @@ int cuModuleGetFunction(void **function, void *module, const char *name) {
     return check(module, "module"), *function = &one, OK;
 }
 int cuFuncSetAttribute(void *function, int attribute, int value) {
-    return check(function, "function"), attribute == 8 && value == 101376 ? OK : INVALID_VALUE;
+    return check(function, "function"), attribute == 8 && value == shared_max() ? OK : INVALID_VALUE;
 }
 
 int cuMemGetInfo_v2(size_t *free, size_t *total) {
@@ -131,7 +134,7 @@ int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned 
                    unsigned threads_z, unsigned shared, void *stream, void **params, void **extra) {
     check(function, "function");
     check(stream, "stream");
-    const int fits = x && y && z && threads_x * threads_y * threads_z == 256 && shared <= 101376 && params[0] && !extra;
+    const int fits = x && y && z && threads_x * threads_y * threads_z == 256 && shared <= shared_max() && params[0] && !extra;
     return !fits ? INVALID_VALUE : is("launch-fails") ? LAUNCH_FAILED : OK;
 }
 

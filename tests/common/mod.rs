@@ -1,6 +1,6 @@
 //! Golden files and models with weights by chance; in [`program`] the program as a user runs it.
 
-#![allow(unused_imports, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
 mod networks;
 pub mod program;

@@ -111,18 +111,18 @@ fn start_driver() -> Result<()> {
     // SAFETY: as above; what is found is not called.
     let has = |name: &&str| unsafe { sys::culib().get::<unsafe extern "C" fn()>(name.as_bytes()) }.is_ok();
     let mut version = VERSION_MIN;
-    if has(&"cuDriverGetVersion") {
+    let asked = match has(&"cuDriverGetVersion") {
         // SAFETY: it is there, and writes one number.
-        let asked = unsafe { sys::cuDriverGetVersion(&mut version) }.result();
-        asked.map_err(|error| failure("CUDA", "starting the driver", error))?;
-    }
+        true => unsafe { sys::cuDriverGetVersion(&mut version) }.result(),
+        false => Ok(()),
+    };
     if version < VERSION_MIN {
         let (major, minor) = (version / 1000, version % 1000 / 10);
         return unfit(format!("the driver is too old, it speaks CUDA {major}.{minor}"));
     }
     match CALLED.iter().find(|name| !has(name)) {
         Some(missing) => unfit(format!("the driver lacks {missing}")),
-        None => Ok(()),
+        None => asked.map_err(|error| failure("CUDA", "starting the driver", error)),
     }
 }
 
@@ -265,7 +265,7 @@ impl Device for Driver {
         let Launch { kernel, grid, threads, shared, args } = launch;
         let Kernel { function, args: args_len } = &self.kernels[kernel];
         assert_eq!(args.len(), *args_len, "bytes of the argument of {kernel}");
-        if shared as usize > self.shared_max {
+        if shared as usize > self.shared_max() {
             let problem =
                 format!("{kernel} needs {shared} bytes of shared memory and can have {}", self.shared_max);
             return Err(Error::new(&self.name, problem, "use --engine cpu, or a smaller model"));

@@ -5,12 +5,8 @@
 //! wait shows. A virtual clock tells when each copy and launch would have happened beside the others.
 //!
 //! `HASN_EMULATED_ASAN=1` builds the kernels with AddressSanitizer, which finds what reaches past shared memory, with
-//! the line of the source:
-//!
-//! ```sh
-//! HASN_EMULATED_ASAN=1 LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
-//!     $(cargo test --no-run --lib 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p') cuda
-//! ```
+//! the line of the source; the test then needs `LD_PRELOAD=$(gcc -print-file-name=libasan.so)` and
+//! `ASAN_OPTIONS=detect_leaks=0`, as `make test-cuda` has it.
 
 mod library;
 mod tests;
@@ -53,7 +49,8 @@ pub(super) struct Options {
     pub(super) copies: CopyMode,
     /// Bytes there are.
     pub(super) memory: usize,
-    /// Bytes of shared memory that a block can have.
+    /// Bytes of shared memory that a block can have. At first as on Turing, which has the least of what there are
+    /// kernels for.
     pub(super) shared_max: usize,
     /// A wait of a stream for an event that does not happen, counted from 0.
     pub(super) forget_wait: Option<usize>,
@@ -74,7 +71,7 @@ impl Default for Options {
             lanes: LaneOrder::default(),
             copies: CopyMode::default(),
             memory: 4 << 30,
-            shared_max: 227 << 10,
+            shared_max: 64 << 10,
             forget_wait: None,
             fail_launch: None,
             launch_ns: None,

@@ -15,15 +15,23 @@ use super::{CopyMode, LaneOrder};
 /// The kernels as a library.
 #[derive(Debug)]
 pub(in super::super) struct Library {
-    open: unsafe extern "C" fn() -> *mut c_void,
-    close: unsafe extern "C" fn(*mut c_void),
-    allocated: unsafe extern "C" fn(*mut c_void, *const u8, usize),
-    freed: unsafe extern "C" fn(*mut c_void, *const u8),
+    open: OpenFn,
+    close: CloseFn,
+    allocated: AllocatedFn,
+    freed: FreedFn,
     launch: LaunchFn,
     kernel: KernelFn,
     _library: libloading::Library,
 }
 
+// The functions of `emulated.cpp`. SAFETY: a device is one that was opened and not closed; other pointers are to what
+// their types say, as long as the call lasts.
+type OpenFn = unsafe extern "C" fn() -> *mut c_void;
+type CloseFn = unsafe extern "C" fn(*mut c_void);
+// SAFETY: as above; of memory that is told of, the address is kept, and touched in launches only.
+type AllocatedFn = unsafe extern "C" fn(*mut c_void, *const u8, usize);
+type FreedFn = unsafe extern "C" fn(*mut c_void, *const u8);
+// SAFETY: as above; what is written are numbers, a C string of the library, and one as long as is said.
 type LaunchFn = unsafe extern "C" fn(*mut c_void, *const Request, *mut Traffic, *mut c_char, usize) -> bool;
 type KernelFn = unsafe extern "C" fn(usize, *mut *const c_char, *mut usize, *mut u32) -> bool;
 

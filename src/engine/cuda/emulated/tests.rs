@@ -295,14 +295,15 @@ enum Fault {
 const BLOCKS: usize = 2;
 
 /// What `reverse` makes of numbers from 1 on, and what is right.
-fn reverse(options: Options, fault: Fault) -> Result<(Bench, Vec<[f32; 4]>, Vec<[f32; 4]>)> {
+fn reverse(options: Options, fault: Fault) -> Result<[Vec<[f32; 4]>; 2]> {
     let bench = Bench::new(options);
     let numbers: Vec<[f32; 4]> = (1..=BLOCKS * THREADS).map(|i| [i as f32; 4]).collect();
     let (from, to) = (bench.put(&numbers), bench.room::<[f32; 4]>(numbers.len()));
     let args = [from.address(), to.address(), fault as u64 | 64 << 32];
     bench.launch("reverse", BLOCKS, THREADS * 16, &args)?;
     let traffic = bench.traffic();
-    let kept = |(i, number): (usize, &[f32; 4])| if i % THREADS % 3 == 0 { [0.0; 4] } else { *number };
+    let kept =
+        |(i, number): (usize, &[f32; 4])| if (i % THREADS).is_multiple_of(3) { [0.0; 4] } else { *number };
     let kept: Vec<[f32; 4]> = numbers.iter().enumerate().map(kept).collect();
     if fault == Fault::None {
         let copies = kept.iter().filter(|number| number[0] != 0.0).count() as u64;
@@ -317,14 +318,13 @@ fn reverse(options: Options, fault: Fault) -> Result<(Bench, Vec<[f32; 4]>, Vec<
         assert_eq!(traffic, expected);
     }
     let expected = kept.chunks(THREADS).flat_map(|block| block.iter().rev().copied()).collect();
-    let actual = bench.get(&to);
-    Ok((bench, actual, expected))
+    Ok([bench.get(&to), expected])
 }
 
 #[test]
 fn what_threads_hand_each_other_arrives_in_every_order() {
     for options in orders() {
-        let (_, actual, expected) = reverse(options, Fault::None).unwrap();
+        let [actual, expected] = reverse(options, Fault::None).unwrap();
         assert_eq!(actual, expected);
     }
 }
@@ -335,12 +335,12 @@ fn what_is_not_waited_for_shows_in_some_order() {
     let wrong = |(actual, expected): (&[f32; 4], &[f32; 4])| actual != expected;
     for (fault, orders_that_show) in [(Fault::NoWait, 3), (Fault::NoBarrier, 6)] {
         let shows = |options: &Options| {
-            let (_, actual, expected) = reverse(options.clone(), fault).unwrap();
+            let [actual, expected] = reverse(options.clone(), fault).unwrap();
             actual.iter().zip(&expected).any(wrong)
         };
         assert_eq!(orders().filter(shows).count(), orders_that_show, "{fault:?}");
     }
-    let (_, actual, expected) = reverse(orders().next().unwrap(), Fault::NoStore).unwrap();
+    let [actual, expected] = reverse(orders().next().unwrap(), Fault::NoStore).unwrap();
     let odd: Vec<usize> = (0..actual.len()).filter(|&i| actual[i] != expected[i]).collect();
     assert_eq!(odd, [THREADS + 37]);
     assert!(actual[odd[0]][0].is_nan(), "what nobody wrote is not a number");
