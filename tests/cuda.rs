@@ -114,6 +114,9 @@ fn a_gpu_that_fails_is_told_in_one_line() {
     ] {
         machine.assert_told(wrong, model, said);
     }
+    let auto = machine.hasn("little-memory", "-v upscale in.mkv auto.mkv --engine auto --model none");
+    assert_eq!(auto.code, Some(0), "{}", auto.stderr);
+    assert_eq!(auto.stderr.matches("engine cpu: Stand-in (sm_86): ").count(), 1, "{}", auto.stderr);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use common::program::project_file;
 
 /// A word of the code, and the only places where it may stand: files, or folders ending in `/`.
-const ROOMS: [(&str, &[&str]); 17] = [
+const ROOMS: [(&str, &[&str]); 19] = [
     ("ffmpeg_next", &["src/media/"]),
     ("crossbeam_channel", &["src/pipeline/"]),
     ("cudarc", &["src/engine/cuda/"]),
@@ -19,7 +19,9 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("half::", &["src/model/", "src/engine/"]),
     ("serde", &["src/model/", "src/pipeline/report.rs", "src/cli/"]),
     ("serde_json", &["src/model/", "src/cli/"]),
-    ("ndarray", &["src/engine/reference.rs", "src/model/"]),
+    ("ndarray", &["src/engine/reference.rs", "src/engine/cuda/tests.rs", "src/model/"]),
+    ("bytemuck", &["src/engine/cuda/"]),
+    ("libloading", &["src/engine/cuda/emulated.rs"]),
     ("clap", &["src/main.rs", "src/cli/"]),
     ("indicatif", &["src/main.rs", "src/cli/"]),
     ("tracing_subscriber", &["src/main.rs", "src/cli/"]),

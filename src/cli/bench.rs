@@ -81,7 +81,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
 
 fn measure(args: &Args, model: Arc<Model>) -> Result<Figures> {
     let level = Level::detect()?;
-    let engine = args.engine.choose(args.precision, 8)?;
+    let engine = args.engine.choose(args.precision, 8, |_| Ok(()))?;
     let threads = thread_count(args.threads.map(usize::from));
     let (width, height) = args.size;
     let pool = Pool::new(threads)?;

@@ -141,12 +141,18 @@ fn parse_size(text: &str) -> std::result::Result<(usize, usize), String> {
 }
 
 impl EngineName {
-    /// A named engine that is not there is an error, never a slow run; a named precision asks for the CPU.
-    fn choose(self, precision: PrecisionName, bits: u8) -> Result<EngineKind> {
+    /// A named engine that is not there is an error, never a slow run; a named precision asks for the CPU. `check`:
+    /// whether a kind can do what is wanted of it.
+    fn choose(
+        self,
+        precision: PrecisionName,
+        bits: u8,
+        check: impl FnOnce(EngineKind) -> Result<()>,
+    ) -> Result<EngineKind> {
         let cpu = || Ok(EngineKind::Cpu(Level::detect()?.precision(precision.asked(), bits)?));
         match self {
             EngineName::Auto if precision != PrecisionName::Auto => cpu(),
-            EngineName::Auto => match cuda::probe() {
+            EngineName::Auto => match cuda::probe().and_then(|gpu| check(EngineKind::Cuda).map(|()| gpu)) {
                 Ok(gpu) => {
                     tracing::info!("engine cuda: {gpu}");
                     Ok(EngineKind::Cuda)

@@ -84,7 +84,8 @@ impl EngineSpec {
                 }
             };
             plan(&self.lr, &self.sr, shape).map(drop)
-        })
+        })?;
+        if self.kind == EngineKind::Cuda { cuda::check(self) } else { Ok(()) }
     }
 
     /// Opens the engine on the thread that is going to drive it.

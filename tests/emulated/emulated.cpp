@@ -367,7 +367,8 @@ void Launch::tell_apart() {
         for (size_t lane = first; lane < first + LANES; ++lane) {
             const bool stuck = all[lane].state == IN_WARP || all[first].state == IN_WARP;
             if (stuck && !alike(all[lane], all[first])) {
-                return fail(all[lane], doing(all[lane]) + ", and thread " + std::to_string(first) + " " + doing(all[first]));
+                const std::string other = ", and thread " + std::to_string(first) + " " + doing(all[first]);
+                return fail(all[lane], doing(all[lane]) + other);
             }
         }
     }
@@ -379,7 +380,8 @@ void Launch::tell_apart() {
 void Launch::fail(const Thread &thread, const std::string &what) {
     if (error.empty()) {
         char place[160];
-        snprintf(place, sizeof place, "%s, block (%u, %u, %u), thread %u: ", kernel.name, index.x, index.y, index.z, thread.thread.x);
+        snprintf(place, sizeof place, "%s, block (%u, %u, %u), thread %u: ", kernel.name, index.x, index.y, index.z,
+                 thread.thread.x);
         error = place + what;
     }
 }
@@ -509,10 +511,11 @@ EXPORT bool hasn_kernel(size_t index, const char **name, size_t *args_len, u32 *
 // False where it failed; why is in `error`.
 EXPORT bool hasn_launch(Device *device, const Request *request, Traffic *traffic, char *error, size_t error_len) {
     const auto &all = kernels();
-    const auto kernel = std::find_if(all.begin(), all.end(), [&](const Kernel *k) { return !strcmp(k->name, request->kernel); });
+    const auto named = [&](const Kernel *kernel) { return !strcmp(kernel->name, request->kernel); };
+    const auto kernel = std::find_if(all.begin(), all.end(), named);
     if (kernel == all.end() || (*kernel)->args_len != request->args_len || (*kernel)->threads != request->threads) {
-        snprintf(error, error_len, "%s: there is no such kernel with %zu bytes of arguments and %u threads", request->kernel,
-                 request->args_len, request->threads);
+        snprintf(error, error_len, "%s: there is no such kernel with %zu bytes of arguments and %u threads",
+                 request->kernel, request->args_len, request->threads);
         return false;
     }
     Launch launch(*device, *request, **kernel);

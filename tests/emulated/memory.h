@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <map>
+#include <new>
 #include <sys/mman.h>
 #include <vector>
 
@@ -54,6 +55,9 @@ struct Stacks {
         release();
         count = threads;
         start = (u8 *)mmap(nullptr, count * LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (start == MAP_FAILED) {
+            throw std::bad_alloc();
+        }
         for (size_t i = 0; i < count; ++i) {
             mprotect(start + i * LEN, PAGE, PROT_NONE);
         }

@@ -56,13 +56,15 @@ struct RingSlot<D: Device> {
 }
 
 impl<D: Device> CudaEngine<D> {
+    /// Whether the device has the memory for it; nothing is taken.
+    pub(crate) fn check(device: &D, spec: &EngineSpec) -> Result<()> {
+        Needs::new(spec)?.depth(device).map(drop)
+    }
+
     /// An engine for the networks of `spec`; nothing is taken of the device where it does not suffice.
     pub(crate) fn open(device: D, spec: &EngineSpec) -> Result<CudaEngine<D>> {
         let (lr, sr) = (Frame::new(spec.lr), Frame::new(spec.sr));
-        // The weights' places depend on their address only: once to know how many bytes they are, once for good.
-        let mut counted = Blob::default();
-        let networks = ready(spec, &mut counted)?;
-        let needs = Needs::new(&lr, &sr, &networks, counted.bytes.len());
+        let needs = Needs::new(spec)?;
         let depth = needs.depth(&device)?;
 
         let mut memory = Vec::new();
@@ -270,11 +272,15 @@ struct Needs {
 }
 
 impl Needs {
-    fn new(lr: &Frame, sr: &Frame, networks: &[Ready], weights: usize) -> Needs {
-        let mut needs = Needs { weights, slot: lr.len + sr.len, ..Needs::default() };
+    fn new(spec: &EngineSpec) -> Result<Needs> {
+        let (lr, sr) = (Frame::new(spec.lr), Frame::new(spec.sr));
+        // The weights are made for no address: how many bytes they are does not depend on it.
+        let mut blob = Blob::default();
+        let networks = ready(spec, &mut blob)?;
+        let mut needs = Needs { weights: blob.bytes.len(), slot: lr.len + sr.len, ..Needs::default() };
         let (lr_plane, sr_plane) = (lr.plane_len(), sr.plane_len());
         let grow = |len: &mut usize, to: usize| *len = (*len).max(to);
-        for Ready { steps, weights } in networks {
+        for Ready { steps, weights } in &networks {
             for ReadyStep { step, axes } in steps {
                 let (lr_used, sr_used) = step.planes_used();
                 grow(&mut needs.lr, lr_used * lr_plane);
@@ -294,7 +300,7 @@ impl Needs {
                 }
             }
         }
-        needs
+        Ok(needs)
     }
 
     /// How many slots there is room for.

@@ -32,6 +32,11 @@ use device::Device;
 use driver::Driver;
 use engine::CudaEngine;
 
+/// Whether the machine's first GPU has the memory for it.
+pub(super) fn check(spec: &EngineSpec) -> Result<()> {
+    CudaEngine::check(&Driver::open()?, spec)
+}
+
 /// The engine on the machine's first GPU.
 pub(super) fn open(spec: &EngineSpec) -> Result<Box<dyn Engine>> {
     let driver = Driver::open()?;

@@ -5,9 +5,11 @@ use std::sync::OnceLock;
 use bytemuck::{NoUninit, Pod};
 use half::f16;
 
-use super::library::tree;
+use super::super::device::{Buffer, Device, Launch, Pinned};
+use super::streams::{DeviceMemory, PinnedMemory};
 use super::*;
 use crate::engine::cpu;
+use crate::error::Result;
 
 const THREADS: usize = 256;
 
@@ -294,31 +296,46 @@ enum Fault {
 
 const BLOCKS: usize = 2;
 
-/// What `reverse` makes of numbers from 1 on, and what is right.
-fn reverse(options: Options, fault: Fault) -> Result<[Vec<[f32; 4]>; 2]> {
+/// A bench, and what `reverse` reads and fills there.
+fn numbers(options: Options) -> (Bench, [DeviceMemory; 2]) {
     let bench = Bench::new(options);
     let numbers: Vec<[f32; 4]> = (1..=BLOCKS * THREADS).map(|i| [i as f32; 4]).collect();
-    let (from, to) = (bench.put(&numbers), bench.room::<[f32; 4]>(numbers.len()));
+    let buffers = [bench.put(&numbers), bench.room::<[f32; 4]>(numbers.len())];
+    (bench, buffers)
+}
+
+/// Whether `reverse` copies it.
+fn is_copied(i: usize) -> bool {
+    !(i % THREADS).is_multiple_of(3)
+}
+
+/// What `reverse` makes of numbers from 1 on, and what is right.
+fn reverse(options: Options, fault: Fault) -> Result<[Vec<[f32; 4]>; 2]> {
+    let (bench, [from, to]) = numbers(options);
     let args = [from.address(), to.address(), fault as u64 | 64 << 32];
     bench.launch("reverse", BLOCKS, THREADS * 16, &args)?;
-    let traffic = bench.traffic();
-    let kept =
-        |(i, number): (usize, &[f32; 4])| if (i % THREADS).is_multiple_of(3) { [0.0; 4] } else { *number };
-    let kept: Vec<[f32; 4]> = numbers.iter().enumerate().map(kept).collect();
-    if fault == Fault::None {
-        let copies = kept.iter().filter(|number| number[0] != 0.0).count() as u64;
-        let halves = kept.chunks(2).filter(|pair| pair.iter().any(|number| number[0] != 0.0)).count() as u64;
-        let written = (BLOCKS * THREADS) as u64;
+    let kept = |i: usize| if is_copied(i) { [(i + 1) as f32; 4] } else { [0.0; 4] };
+    let expected = (0..BLOCKS * THREADS).map(|i| kept(i / THREADS * THREADS + THREADS - 1 - i % THREADS));
+    Ok([bench.get(&to), expected.collect()])
+}
+
+#[test]
+fn a_sector_is_counted_once_a_launch_and_a_byte_whenever_it_is_touched() {
+    let (bench, [from, to]) = numbers(orders().next().unwrap());
+    for blocks in [BLOCKS, 1] {
+        bench.launch("reverse", blocks, THREADS * 16, &[from.address(), to.address(), 0]).unwrap();
+        let count = blocks * THREADS;
+        let copied = (0..count).filter(|&i| is_copied(i)).count() as u64;
+        let sectors =
+            (0..count / 2).filter(|pair| is_copied(2 * pair) || is_copied(2 * pair + 1)).count() as u64;
         let expected = Traffic {
-            sectors_read: halves,
-            sectors_written: written / 2,
-            bytes_read: 16 * copies,
-            bytes_written: 16 * written,
+            sectors_read: sectors,
+            sectors_written: count as u64 / 2,
+            bytes_read: 16 * copied,
+            bytes_written: 16 * count as u64,
         };
-        assert_eq!(traffic, expected);
+        assert_eq!(bench.traffic(), expected);
     }
-    let expected = kept.chunks(THREADS).flat_map(|block| block.iter().rev().copied()).collect();
-    Ok([bench.get(&to), expected])
 }
 
 #[test]
@@ -339,6 +356,13 @@ fn what_is_not_waited_for_shows_in_some_order() {
             actual.iter().zip(&expected).any(wrong)
         };
         assert_eq!(orders().filter(shows).count(), orders_that_show, "{fault:?}");
+    }
+    for late in orders().filter(|options| options.copies == CopyMode::Late) {
+        let [actual, _] = reverse(late, Fault::NoWait).unwrap();
+        assert!(
+            actual.as_flattened().iter().all(|value| value.is_nan()),
+            "shared memory is no number at first"
+        );
     }
     let [actual, expected] = reverse(orders().next().unwrap(), Fault::NoStore).unwrap();
     let odd: Vec<usize> = (0..actual.len()).filter(|&i| actual[i] != expected[i]).collect();
