@@ -2,20 +2,21 @@
 //
 // What comes in through the functions at the end: allocations, and launches with the order of lanes and the time at
 // which asynchronous copies land. What goes out: an error with the place, or how many sectors of 32 bytes were touched.
+// A device belongs to one host thread at a time; several may run beside each other.
 #include "common.cuh"
 
 #include <algorithm>
 #include <cstdio>
-#include <map>
 #include <memory>
-#include <mutex>
 #include <numeric>
 #include <random>
 #include <string>
-#include <sys/mman.h>
 #include <vector>
 
+#include "memory.h"
+
 #if __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -45,10 +46,12 @@ hasn_switch:
 )");
 
 namespace emulated {
+
+__thread Here *here;
+
 namespace {
 
-constexpr int LANES = 32;
-constexpr size_t STACK = 256 << 10, SECTOR = 32;
+constexpr size_t LANES = 32;
 
 enum State { READY, IN_WARP, AT_BARRIER, ENDED };
 
@@ -58,22 +61,24 @@ struct Copy {
     bool inside;
 };
 
-struct Thread {
-    Index index;
+struct Barrier {
+    int where;
+    const char *file;
+    int line;
+};
+
+struct Thread : Here {
+    u8 *stack; // The end of it.
     void *stack_pointer;
+    void *fake_stack;
     State state;
     Meeting meeting;
     void *operand;
-    int where;
+    Barrier barrier;
     std::vector<Copy> copies;
-    void *fake_stack;
 };
 
-struct Allocation {
-    const u8 *start;
-    size_t len;
-    std::vector<bool> touched[2];
-};
+} // namespace
 
 struct Request {
     const char *kernel;
@@ -88,77 +93,58 @@ struct Request {
     u64 seed;
 };
 
-struct Stats {
+struct Traffic {
     u64 sectors_read, sectors_written, bytes_read, bytes_written;
 };
 
-struct Launch {
-    const Request *request;
-    const Kernel *kernel;
-    Index block;
-    std::unique_ptr<u8[]> shared;
-    std::vector<Thread> threads;
-    Thread *current;
-    void *scheduler;
-    void *scheduler_fake_stack;
-    std::vector<Allocation> allocations;
-    Allocation *last;
-    u64 bytes[2];
-    std::string error;
-    std::mt19937_64 random;
-};
-
-// Of one host thread, kept from launch to launch.
-struct Stacks {
-    u8 *start = nullptr;
-    size_t count = 0;
-    ~Stacks() {
-        if (start) {
-            munmap(start, count * STACK);
-        }
-    }
-    u8 *top(size_t thread) { return start + (thread + 1) * STACK; }
-    void reserve(size_t threads) {
-        if (threads > count) {
-            this->~Stacks();
-            count = threads;
-            start = (u8 *)mmap(nullptr, count * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        }
-    }
-};
-
-thread_local Launch *launch;
-thread_local Stacks stacks;
-
-std::mutex memory_lock;
-std::map<const u8 *, size_t> memory;
+namespace {
 
 std::vector<const Kernel *> &kernels() {
     static std::vector<const Kernel *> list;
     return list;
 }
 
-// The first error is the one to tell.
-void fail(const std::string &what) {
-    if (launch->error.empty()) {
-        const Index b = launch->block;
-        char place[160];
-        snprintf(place, sizeof place, "%s, block (%u, %u, %u)", launch->kernel->name, b.x, b.y, b.z);
-        launch->error = place;
-        if (launch->current) {
-            launch->error += ", thread " + std::to_string(launch->current->index.x);
-        }
-        launch->error += ": " + what;
-    }
-}
+struct Launch : Block {
+    Device &device;
+    const Request &request;
+    const Kernel &kernel;
+    std::vector<Thread> all;
+    std::vector<int> warps, lanes;
+    std::mt19937_64 random;
+    void *scheduler = nullptr;
+    void *scheduler_fake_stack = nullptr;
+    Allocation *last = nullptr;
+    std::vector<Allocation *> used;
+    u64 bytes[2] = {};
+    std::string error;
+
+    Launch(Device &device, const Request &request, const Kernel &kernel);
+    void run();
+    Traffic traffic();
+    void fail(const Thread &, const std::string &what);
+    bool allowed(const Thread &, const void *address, size_t len, Access);
+    bool in_shared(const void *address, size_t len) const;
+
+  private:
+    void run_block();
+    void run_warp(Thread *lanes);
+    void resume(Thread &);
+    void shuffle(std::vector<int> &order);
+    void hold(Thread *lanes);
+    void load_matrices_of(Thread *lanes, size_t matrices);
+    void tell_apart();
+};
+
+Thread &self() { return *static_cast<Thread *>(here); }
+Launch &launch() { return *static_cast<Launch *>(here->block); }
 
 void to_scheduler() {
-    Thread &thread = *launch->current;
+    Thread &thread = self();
+    Launch &own = launch();
 #if __SANITIZE_ADDRESS__
-    void **fake = thread.state == ENDED ? nullptr : &thread.fake_stack;
-    __sanitizer_start_switch_fiber(fake, nullptr, 0);
+    __sanitizer_start_switch_fiber(thread.state == ENDED ? nullptr : &thread.fake_stack, nullptr, 0);
 #endif
-    hasn_switch(&thread.stack_pointer, launch->scheduler);
+    hasn_switch(&thread.stack_pointer, own.scheduler);
 #if __SANITIZE_ADDRESS__
     __sanitizer_finish_switch_fiber(thread.fake_stack, nullptr, nullptr);
 #endif
@@ -168,251 +154,327 @@ void fiber() {
 #if __SANITIZE_ADDRESS__
     __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
 #endif
-    launch->kernel->run(launch->request->args);
-    launch->current->state = ENDED;
+    launch().kernel.run(launch().request.args);
+    self().state = ENDED;
     to_scheduler();
 }
 
-void prepare(Thread &thread, u8 *top) {
+void prepare(Thread &thread) {
     // As hasn_switch leaves a stack: six registers and where to go on, which sees the stack as after a call.
-    void **stack = (void **)top - 1;
+    void **stack = (void **)thread.stack - 1;
     *stack = nullptr;
     *--stack = (void *)fiber;
     stack -= 6;
     memset(stack, 0, 6 * sizeof(void *));
     thread.stack_pointer = stack;
+    thread.fake_stack = nullptr;
     thread.state = READY;
     thread.copies.clear();
-    thread.fake_stack = nullptr;
 }
 
-void run(Thread &thread, u8 *stack_top) {
-    launch->current = &thread;
-#if __SANITIZE_ADDRESS__
-    __sanitizer_start_switch_fiber(&launch->scheduler_fake_stack, stack_top - STACK, STACK);
-#endif
-    hasn_switch(&launch->scheduler, thread.stack_pointer);
-#if __SANITIZE_ADDRESS__
-    __sanitizer_finish_switch_fiber(launch->scheduler_fake_stack, nullptr, nullptr);
-#else
-    (void)stack_top;
-#endif
-    launch->current = nullptr;
-}
-
-bool in_shared(const void *address, size_t len) {
-    const u8 *start = launch->shared.get(), *at = (const u8 *)address;
-    return at >= start && at + len <= start + launch->request->shared && (uintptr_t)at % 16 == 0;
-}
-
-void load_matrices_of(Thread *lanes, int matrices) {
-    static const u16 nothing[8] = {};
-    const u16 *rows[LANES];
-    for (int lane = 0; lane < matrices * 8; ++lane) {
-        rows[lane] = ((Load *)lanes[lane].operand)->row;
-        if (!in_shared(rows[lane], 16)) {
-            launch->current = &lanes[lane];
-            fail("a row of a matrix is not 16 aligned bytes of shared memory");
-            launch->current = nullptr;
-            rows[lane] = nothing;
-        }
+// What a thread that cannot go on does.
+std::string doing(const Thread &thread) {
+    static const char *const MEETINGS[] = {"shuffles", "loads two matrices", "loads four matrices",
+                                           "multiplies by 8 rows", "multiplies by 16 rows"};
+    if (thread.state == ENDED) {
+        return "has ended";
     }
-    for (int lane = 0; lane < LANES; ++lane) {
-        for (int matrix = 0; matrix < matrices; ++matrix) {
-            memcpy(((Load *)lanes[lane].operand)->result + matrix, rows[matrix * 8 + lane / 4] + lane % 4 * 2, 4);
-        }
+    if (thread.state == IN_WARP) {
+        return MEETINGS[thread.meeting];
     }
+    const char *file = strrchr(thread.barrier.file, '/');
+    return "waits at the barrier of " + std::string(file ? file + 1 : thread.barrier.file) + ":" +
+           std::to_string(thread.barrier.line);
 }
 
-// a: [16, depth], b: [depth, 8], d: [16, 8].
-void multiply(Thread *lanes, int depth) {
-    float a[16][16], b[16][8], d[16][8];
-    for (int lane = 0; lane < LANES; ++lane) {
+bool alike(const Thread &a, const Thread &b) {
+    return a.state == b.state && (a.state != IN_WARP || a.meeting == b.meeting) &&
+           (a.state != AT_BARRIER || a.barrier.where == b.barrier.where);
+}
+
+// a: [16, DEPTH], b: [DEPTH, 8], d: [16, 8].
+template <size_t DEPTH> void multiply(Thread *lanes) {
+    typedef float Row __attribute__((vector_size(32)));
+    float a[16][DEPTH];
+    Row b[DEPTH], d[16];
+    for (size_t lane = 0; lane < LANES; ++lane) {
         const Multiply &m = *(Multiply *)lanes[lane].operand;
-        const int row = lane / 4, column = lane % 4 * 2;
-        for (int part = 0; part < depth / 4; ++part) {
+        const size_t row = lane / 4, column = lane % 4 * 2;
+        for (size_t part = 0; part < DEPTH / 4; ++part) {
             const float2 v = unpack(m.a[part]);
-            a[row + part % 2 * 8][column + part / 2 * 8] = v.x;
-            a[row + part % 2 * 8][column + part / 2 * 8 + 1] = v.y;
+            memcpy(&a[row + part % 2 * 8][column + part / 2 * 8], &v, sizeof v);
         }
-        for (int part = 0; part < depth / 8; ++part) {
+        for (size_t part = 0; part < DEPTH / 8; ++part) {
             const float2 v = unpack(m.b[part]);
             b[column + part * 8][row] = v.x;
             b[column + part * 8 + 1][row] = v.y;
         }
-        for (int k = 0; k < 4; ++k) {
-            d[row + k / 2 * 8][column + k % 2] = m.d[k];
+        memcpy((float *)&d[row] + column, m.d, 8);
+        memcpy((float *)&d[row + 8] + column, m.d + 2, 8);
+    }
+    for (size_t i = 0; i < 16; ++i) {
+        for (size_t k = 0; k < DEPTH; ++k) {
+            d[i] += a[i][k] * b[k];
         }
     }
-    for (int i = 0; i < 16; ++i) {
-        for (int k = 0; k < depth; ++k) {
-            for (int j = 0; j < 8; ++j) {
-                d[i][j] += a[i][k] * b[k][j];
+    for (size_t lane = 0; lane < LANES; ++lane) {
+        float *own = ((Multiply *)lanes[lane].operand)->d;
+        memcpy(own, (float *)&d[lane / 4] + lane % 4 * 2, 8);
+        memcpy(own + 2, (float *)&d[lane / 4 + 8] + lane % 4 * 2, 8);
+    }
+}
+
+Launch::Launch(Device &device, const Request &request, const Kernel &kernel)
+    : device(device), request(request), kernel(kernel), all(request.threads), warps(request.threads / LANES), lanes(LANES),
+      random(request.seed) {
+    grid = {request.grid[0], request.grid[1], request.grid[2]};
+    threads = {request.threads, 1, 1};
+    device.stacks.reserve(request.threads);
+    for (u32 i = 0; i < request.threads; ++i) {
+        all[i].thread = {i, 0, 0};
+        all[i].block = this;
+        all[i].stack = device.stacks.end(i);
+    }
+    for (std::vector<int> *order : {&warps, &lanes}) {
+        std::iota(order->begin(), order->end(), 0);
+        if (request.lanes == 1) {
+            std::reverse(order->begin(), order->end());
+        }
+    }
+}
+
+void Launch::run() {
+    for (u32 z = 0; z < grid.z; ++z) {
+        for (u32 y = 0; y < grid.y; ++y) {
+            for (u32 x = 0; x < grid.x && error.empty(); ++x) {
+                index = {x, y, z};
+                run_block();
             }
         }
     }
-    for (int lane = 0; lane < LANES; ++lane) {
-        const Multiply &m = *(Multiply *)lanes[lane].operand;
-        for (int k = 0; k < 4; ++k) {
-            m.d[k] = d[lane / 4 + k / 2 * 8][lane % 4 * 2 + k % 2];
+#if __SANITIZE_ADDRESS__
+    // Of threads that have not ended, red zones are left behind.
+    if (!error.empty()) {
+        for (const Thread &thread : all) {
+            __asan_unpoison_memory_region(thread.stack - Stacks::ROOM, Stacks::ROOM);
         }
     }
+#endif
 }
 
-void hold(Thread *lanes) {
-    switch (lanes[0].meeting) {
-    case SHUFFLE:
-        for (int lane = 0; lane < LANES; ++lane) {
-            Shuffle &own = *(Shuffle *)lanes[lane].operand;
-            own.result = ((Shuffle *)lanes[lane ^ own.mask].operand)->value;
-        }
-        break;
-    case LOAD_TWO: load_matrices_of(lanes, 2); break;
-    case LOAD_FOUR: load_matrices_of(lanes, 4); break;
-    case MULTIPLY_8: multiply(lanes, 8); break;
-    case MULTIPLY_16: multiply(lanes, 16); break;
-    }
-    for (int lane = 0; lane < LANES; ++lane) {
-        lanes[lane].state = READY;
-    }
-}
-
-std::vector<int> order(int count) {
-    std::vector<int> order(count);
-    std::iota(order.begin(), order.end(), 0);
-    if (launch->request->lanes == 1) {
-        std::reverse(order.begin(), order.end());
-    } else if (launch->request->lanes == 2) {
-        std::shuffle(order.begin(), order.end(), launch->random);
-    }
-    return order;
-}
-
-// Runs a warp until its lanes wait for the rest of the block or have ended.
-void run_warp(int first) {
-    Thread *lanes = &launch->threads[first];
-    const std::vector<int> turns = order(LANES);
+void Launch::run_block() {
+    // Exactly as long as it was asked for, so that AddressSanitizer sees its end; all ones are NaN in f16 and in f32.
+    const std::unique_ptr<u8[]> memory(new u8[request.shared]);
+    shared = memory.get();
+    memset(shared, 0xff, request.shared);
+    std::for_each(all.begin(), all.end(), prepare);
     for (;;) {
-        for (int lane : turns) {
-            if (lanes[lane].state == READY) {
-                run(lanes[lane], stacks.top(first + lane));
-            }
+        shuffle(warps);
+        for (int warp : warps) {
+            run_warp(&all[warp * LANES]);
         }
-        const bool met = std::all_of(lanes, lanes + LANES, [&](const Thread &lane) {
-            return lane.state == IN_WARP && lane.meeting == lanes[0].meeting;
-        });
-        if (!met) {
+        if (!error.empty()) {
             return;
         }
-        hold(lanes);
-    }
-}
-
-void run_block() {
-    std::vector<Thread> &threads = launch->threads;
-    const u32 shared = launch->request->shared;
-    launch->shared.reset(new u8[shared]);
-    // NaN in f16 and in f32.
-    memset(launch->shared.get(), 0xff, shared);
-    for (size_t i = 0; i < threads.size(); ++i) {
-        prepare(threads[i], stacks.top(i));
-    }
-    while (launch->error.empty()) {
-        for (int warp : order(threads.size() / LANES)) {
-            run_warp(warp * LANES);
+        const bool same = std::all_of(all.begin(), all.end(), [&](const Thread &thread) { return alike(thread, all[0]); });
+        if (!same || all[0].state == IN_WARP) {
+            return tell_apart();
         }
-        const auto all = [&](State state) {
-            return std::all_of(threads.begin(), threads.end(), [&](const Thread &thread) {
-                return thread.state == state && (state == ENDED || thread.where == threads[0].where);
-            });
-        };
-        if (all(ENDED)) {
+        if (all[0].state == ENDED) {
             return;
         }
-        if (!all(AT_BARRIER)) {
-            const auto odd = std::find_if(threads.begin(), threads.end(), [&](const Thread &thread) {
-                return thread.state != threads[0].state || thread.where != threads[0].where;
-            });
-            launch->current = odd == threads.end() ? &threads[0] : &*odd;
-            fail("the threads of the block, or the lanes of a warp, wait for each other in different places");
-            return;
-        }
-        for (Thread &thread : threads) {
+        for (Thread &thread : all) {
             thread.state = READY;
         }
     }
 }
 
+// Until its lanes wait for the rest of the block, have ended, or wait for each other for good.
+void Launch::run_warp(Thread *warp) {
+    shuffle(lanes);
+    for (;;) {
+        for (int lane : lanes) {
+            if (warp[lane].state == READY) {
+                resume(warp[lane]);
+            }
+        }
+        const bool met = std::all_of(warp, warp + LANES, [&](const Thread &lane) {
+            return lane.state == IN_WARP && lane.meeting == warp[0].meeting;
+        });
+        if (!met) {
+            return;
+        }
+        hold(warp);
+    }
+}
+
+void Launch::resume(Thread &thread) {
+    here = &thread;
+#if __SANITIZE_ADDRESS__
+    __sanitizer_start_switch_fiber(&scheduler_fake_stack, thread.stack - Stacks::ROOM, Stacks::ROOM);
+#endif
+    hasn_switch(&scheduler, thread.stack_pointer);
+#if __SANITIZE_ADDRESS__
+    __sanitizer_finish_switch_fiber(scheduler_fake_stack, nullptr, nullptr);
+#endif
+    here = nullptr;
+}
+
+void Launch::shuffle(std::vector<int> &order) {
+    if (request.lanes == 2) {
+        std::shuffle(order.begin(), order.end(), random);
+    }
+}
+
+void Launch::hold(Thread *warp) {
+    switch (warp[0].meeting) {
+    case SHUFFLE:
+        for (size_t lane = 0; lane < LANES; ++lane) {
+            emulated::Shuffle &own = *(Shuffle *)warp[lane].operand;
+            own.result = ((Shuffle *)warp[lane ^ own.mask % LANES].operand)->value;
+        }
+        break;
+    case LOAD_TWO: load_matrices_of(warp, 2); break;
+    case LOAD_FOUR: load_matrices_of(warp, 4); break;
+    case MULTIPLY_8: multiply<8>(warp); break;
+    case MULTIPLY_16: multiply<16>(warp); break;
+    }
+    for (size_t lane = 0; lane < LANES; ++lane) {
+        warp[lane].state = READY;
+    }
+}
+
+void Launch::load_matrices_of(Thread *warp, size_t matrices) {
+    static const u16 nothing[8] = {};
+    const u16 *rows[LANES];
+    for (size_t lane = 0; lane < matrices * 8; ++lane) {
+        rows[lane] = ((Load *)warp[lane].operand)->row;
+        if (!in_shared(rows[lane], 16)) {
+            fail(warp[lane], "a row of a matrix is not 16 aligned bytes of shared memory");
+            rows[lane] = nothing;
+        }
+    }
+    for (size_t lane = 0; lane < LANES; ++lane) {
+        for (size_t matrix = 0; matrix < matrices; ++matrix) {
+            memcpy(((Load *)warp[lane].operand)->result + matrix, rows[matrix * 8 + lane / 4] + lane % 4 * 2, 4);
+        }
+    }
+}
+
+// Names two threads that wait for each other in different places, of a warp if there is one that is stuck.
+void Launch::tell_apart() {
+    for (size_t first = 0; first < all.size(); first += LANES) {
+        for (size_t lane = first; lane < first + LANES; ++lane) {
+            const bool stuck = all[lane].state == IN_WARP || all[first].state == IN_WARP;
+            if (stuck && !alike(all[lane], all[first])) {
+                const std::string other = ", and thread " + std::to_string(first) + " " + doing(all[first]);
+                return fail(all[lane], doing(all[lane]) + other);
+            }
+        }
+    }
+    const auto odd = std::find_if(all.begin(), all.end(), [&](const Thread &thread) { return !alike(thread, all[0]); });
+    fail(*odd, doing(*odd) + ", and thread 0 " + doing(all[0]));
+}
+
+// The first error is the one to tell.
+void Launch::fail(const Thread &thread, const std::string &what) {
+    if (error.empty()) {
+        char place[160];
+        snprintf(place, sizeof place, "%s, block (%u, %u, %u), thread %u: ", kernel.name, index.x, index.y, index.z,
+                 thread.thread.x);
+        error = place + what;
+    }
+}
+
+bool Launch::in_shared(const void *address, size_t len) const {
+    const u8 *at = (const u8 *)address;
+    return at >= shared && at + len <= shared + request.shared && (uintptr_t)at % 16 == 0;
+}
+
+bool Launch::allowed(const Thread &thread, const void *address, size_t len, Access access) {
+    const u8 *at = (const u8 *)address;
+    if (!last || at < last->start || at >= last->start + last->len) {
+        const auto next = device.memory.upper_bound(at);
+        last = next == device.memory.begin() ? nullptr : &std::prev(next)->second;
+    }
+    const char *verb = access == READ ? "read" : "written";
+    char what[200];
+    if (!last) {
+        snprintf(what, sizeof what, "%zu bytes at %p are %s, which is in no buffer", len, address, verb);
+        return fail(thread, what), false;
+    }
+    if (at + len > last->start + last->len) {
+        const size_t past = at + len - last->start - last->len;
+        snprintf(what, sizeof what, "%zu bytes at %p are %s, %zu bytes past the end of a buffer of %zu bytes", len, address,
+                 verb, past, last->len);
+        return fail(thread, what), false;
+    }
+    if ((uintptr_t)at % len != 0) {
+        snprintf(what, sizeof what, "%zu bytes at %p are %s, which is not aligned", len, address, verb);
+        return fail(thread, what), false;
+    }
+    if (!last->used) {
+        last->used = true;
+        used.push_back(last);
+    }
+    bytes[access] += len;
+    last->touched[access].touch((at - last->start) / SECTOR);
+    return true;
+}
+
+Traffic Launch::traffic() {
+    u64 sectors[2] = {};
+    for (Allocation *allocation : used) {
+        for (int access : {READ, WRITE}) {
+            sectors[access] += allocation->touched[access].take();
+        }
+        allocation->used = false;
+    }
+    return {sectors[READ], sectors[WRITE], bytes[READ], bytes[WRITE]};
+}
+
+void land(const Copy &copy) {
+    if (copy.inside) {
+        memcpy(copy.to, copy.from, 16);
+    } else {
+        memset(copy.to, 0, 16);
+    }
+}
+
 } // namespace
 
-Index thread_index() { return launch->current->index; }
-Index block_index() { return launch->block; }
-Index block_size() { return {launch->request->threads, 1, 1}; }
-Index grid_size() { return {launch->request->grid[0], launch->request->grid[1], launch->request->grid[2]}; }
-u8 *shared() { return launch->shared.get(); }
-
 void meet(Meeting meeting, void *operand) {
-    Thread &thread = *launch->current;
+    Thread &thread = self();
     thread.meeting = meeting;
     thread.operand = operand;
     thread.state = IN_WARP;
     to_scheduler();
 }
 
-void barrier(int where) {
-    launch->current->where = where;
-    launch->current->state = AT_BARRIER;
+void barrier(int where, const char *file, int line) {
+    self().barrier = {where, file, line};
+    self().state = AT_BARRIER;
     to_scheduler();
 }
 
-bool allowed(const void *address, size_t len, Access access) {
-    const u8 *at = (const u8 *)address;
-    Allocation *home = launch->last;
-    if (!home || at < home->start || at >= home->start + home->len) {
-        auto &all = launch->allocations;
-        auto next = std::upper_bound(all.begin(), all.end(), at, [](const u8 *at, const Allocation &a) { return at < a.start; });
-        home = next == all.begin() ? nullptr : &*--next;
-    }
-    char what[200];
-    if (!home) {
-        snprintf(what, sizeof what, "%zu bytes at %p are in no buffer", len, address);
-        return fail(what), false;
-    }
-    if (at + len > home->start + home->len) {
-        const size_t past = at + len - home->start - home->len;
-        snprintf(what, sizeof what, "%zu bytes end %zu bytes past the end of a buffer of %zu bytes", len, past, home->len);
-        return fail(what), false;
-    }
-    if ((uintptr_t)at % len != 0) {
-        snprintf(what, sizeof what, "%zu bytes at %p are not aligned", len, address);
-        return fail(what), false;
-    }
-    launch->last = home;
-    launch->bytes[access] += len;
-    home->touched[access][(at - home->start) / SECTOR] = true;
-    return true;
-}
+bool allowed(const void *address, size_t len, Access access) { return launch().allowed(self(), address, len, access); }
 
-void copy_late_or_now(void *to, const void *from, bool inside) {
-    if (!in_shared(to, 16)) {
-        fail("a copy does not go to 16 aligned bytes of shared memory");
-        return;
+void copy(void *to, const void *from, bool inside) {
+    if (!launch().in_shared(to, 16)) {
+        return launch().fail(self(), "a copy does not go to 16 aligned bytes of shared memory");
     }
-    launch->current->copies.push_back({to, from, inside});
-    if (!launch->request->late_copies) {
-        finish_copies();
+    const Copy copy = {to, from, inside && allowed(from, 16, READ)};
+    if (launch().request.late_copies) {
+        self().copies.push_back(copy);
+    } else {
+        land(copy);
     }
 }
 
 void finish_copies() {
-    for (const Copy &copy : launch->current->copies) {
-        if (!copy.inside) {
-            memset(copy.to, 0, 16);
-        } else if (allowed(copy.from, 16, READ)) {
-            memcpy(copy.to, copy.from, 16);
-        }
-    }
-    launch->current->copies.clear();
+    std::vector<Copy> &copies = self().copies;
+    std::for_each(copies.begin(), copies.end(), land);
+    copies.clear();
 }
 
 Kernel::Kernel(const char *name, size_t args_len, unsigned threads, void (*run)(const void *))
@@ -425,66 +487,40 @@ Kernel::Kernel(const char *name, size_t args_len, unsigned threads, void (*run)(
 #define EXPORT extern "C" __attribute__((visibility("default")))
 using namespace emulated;
 
-EXPORT void hasn_allocated(const u8 *start, size_t len) {
-    const std::lock_guard lock(memory_lock);
-    memory[start] = len;
+EXPORT Device *hasn_open() { return new Device; }
+
+EXPORT void hasn_close(Device *device) { delete device; }
+
+EXPORT void hasn_allocated(Device *device, const u8 *start, size_t len) {
+    const Sectors none{std::vector<u64>((len + 64 * SECTOR - 1) / (64 * SECTOR))};
+    device->memory[start] = {start, len, {none, none}};
 }
 
-EXPORT void hasn_freed(const u8 *start) {
-    const std::lock_guard lock(memory_lock);
-    memory.erase(start);
-}
+EXPORT void hasn_freed(Device *device, const u8 *start) { device->memory.erase(start); }
 
 // False behind the last one.
-EXPORT bool hasn_kernel(size_t index, const char **name, size_t *args_len) {
+EXPORT bool hasn_kernel(size_t index, const char **name, size_t *args_len, u32 *threads) {
     if (index >= kernels().size()) {
         return false;
     }
-    *name = kernels()[index]->name;
-    *args_len = kernels()[index]->args_len;
+    const Kernel &kernel = *kernels()[index];
+    *name = kernel.name, *args_len = kernel.args_len, *threads = kernel.threads;
     return true;
 }
 
 // False where it failed; why is in `error`.
-EXPORT bool hasn_launch(const Request *request, Stats *stats, char *error, size_t error_len) {
+EXPORT bool hasn_launch(Device *device, const Request *request, Traffic *traffic, char *error, size_t error_len) {
     const auto &all = kernels();
-    const auto kernel = std::find_if(all.begin(), all.end(), [&](const Kernel *k) { return !strcmp(k->name, request->kernel); });
+    const auto named = [&](const Kernel *kernel) { return !strcmp(kernel->name, request->kernel); };
+    const auto kernel = std::find_if(all.begin(), all.end(), named);
     if (kernel == all.end() || (*kernel)->args_len != request->args_len || (*kernel)->threads != request->threads) {
-        snprintf(error, error_len, "%s: there is no such kernel with %zu bytes of arguments and %u threads", request->kernel,
-                 request->args_len, request->threads);
+        snprintf(error, error_len, "%s: there is no such kernel with %zu bytes of arguments and %u threads",
+                 request->kernel, request->args_len, request->threads);
         return false;
     }
-    Launch own{};
-    own.request = request;
-    own.kernel = *kernel;
-    own.random.seed(request->seed);
-    own.threads.resize(request->threads);
-    for (u32 i = 0; i < request->threads; ++i) {
-        own.threads[i].index = {i, 0, 0};
-    }
-    {
-        const std::lock_guard lock(memory_lock);
-        for (const auto &[start, len] : memory) {
-            const std::vector<bool> none((len + SECTOR - 1) / SECTOR);
-            own.allocations.push_back({start, len, {none, none}});
-        }
-    }
-    stacks.reserve(request->threads);
-    launch = &own;
-    const u32 *grid = request->grid;
-    for (u32 i = 0; i < grid[0] * grid[1] * grid[2] && own.error.empty(); ++i) {
-        own.block = {i % grid[0], i / grid[0] % grid[1], i / grid[0] / grid[1]};
-        run_block();
-    }
-    launch = nullptr;
-    u64 sectors[2] = {};
-    for (const Allocation &allocation : own.allocations) {
-        for (int access = 0; access < 2; ++access) {
-            const auto &touched = allocation.touched[access];
-            sectors[access] += std::count(touched.begin(), touched.end(), true);
-        }
-    }
-    *stats = {sectors[READ], sectors[WRITE], own.bytes[READ], own.bytes[WRITE]};
-    snprintf(error, error_len, "%s", own.error.c_str());
-    return own.error.empty();
+    Launch launch(*device, *request, **kernel);
+    launch.run();
+    *traffic = launch.traffic();
+    snprintf(error, error_len, "%s", launch.error.c_str());
+    return launch.error.empty();
 }

@@ -25,8 +25,10 @@ struct alignas(8) float2 {
 struct alignas(16) float4 {
     float x, y, z, w;
 };
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 template <class T> T min(T a, T b) { return b < a ? b : a; }
 template <class T> T max(T a, T b) { return a < b ? b : a; }
@@ -47,6 +49,19 @@ struct Index {
     unsigned x, y, z;
 };
 
+// What a thread may ask for: of its block, and of itself.
+struct Block {
+    Index index, threads, grid;
+    u8 *shared;
+};
+struct Here {
+    Index thread;
+    Block *block;
+};
+// A kernel asks for its indices more often than for anything else: one load, and 8 bytes a library of the room that
+// a process has for such variables.
+extern __thread Here *here __attribute__((tls_model("initial-exec")));
+
 // What all 32 lanes of a warp do together, and what a lane brings along.
 enum Meeting { SHUFFLE, LOAD_TWO, LOAD_FOUR, MULTIPLY_8, MULTIPLY_16 };
 struct Shuffle {
@@ -62,20 +77,15 @@ struct Multiply {
     float *d;
     u32 a[4], b[2];
 };
-
-Index thread_index();
-Index block_index();
-Index block_size();
-Index grid_size();
-u8 *shared();
-
 void meet(Meeting, void *operand);
-void barrier(int where);
+
+// `where` tells the barriers of a kernel apart, file and line tell them to people.
+void barrier(int where, const char *file, int line);
 
 // Whether device memory may be touched there; if not, the launch has failed.
 enum Access { READ, WRITE };
 bool allowed(const void *address, size_t len, Access);
-void copy_late_or_now(void *to, const void *from, bool inside);
+void copy(void *to, const void *from, bool inside);
 void finish_copies();
 
 // Every kernel puts one in the list.
@@ -89,10 +99,10 @@ struct Kernel {
 
 } // namespace emulated
 
-#define threadIdx (emulated::thread_index())
-#define blockIdx (emulated::block_index())
-#define blockDim (emulated::block_size())
-#define gridDim (emulated::grid_size())
+#define threadIdx (emulated::here->thread)
+#define blockIdx (emulated::here->block->index)
+#define blockDim (emulated::here->block->threads)
+#define gridDim (emulated::here->block->grid)
 
 #define DEVICE inline
 #define KERNEL(name, Args, threads, ...)                                                                               \
@@ -100,9 +110,9 @@ struct Kernel {
         const Args &args = *static_cast<const Args *>(bytes);                                                          \
         __VA_ARGS__;                                                                                                   \
     });
-#define BARRIER() emulated::barrier(__COUNTER__)
+#define BARRIER() emulated::barrier(__COUNTER__, __FILE__, __LINE__)
 
-inline u8 *shared_memory() { return emulated::shared(); }
+inline u8 *shared_memory() { return emulated::here->block->shared; }
 
 template <class T> T load(const T *from) {
     T value{};
@@ -116,7 +126,7 @@ template <class T> void store(T *to, T value) {
         memcpy(to, &value, sizeof(T));
     }
 }
-inline void copy_async(void *to, const void *from, bool inside) { emulated::copy_late_or_now(to, from, inside); }
+inline void copy_async(void *to, const void *from, bool inside) { emulated::copy(to, from, inside); }
 inline void copy_async_wait() { emulated::finish_copies(); }
 
 inline float shuffle_xor(float value, int mask) {
