@@ -93,8 +93,13 @@ struct Request {
     u64 seed;
 };
 
+// Of device memory, sectors that the launch touched, and summed over blocks those that each block touched of what is not
+// common to all; then what was computed.
 struct Traffic {
-    u64 sectors_read, sectors_written, bytes_read, bytes_written;
+    u64 read, written, read_by_blocks, written_by_blocks;
+    u64 multiply_adds, special_functions, conversions;
+    // Of rows of matrices from shared memory: how often eight were read, and how often a bank had to be read again.
+    u64 matrices, conflicts;
 };
 
 namespace {
@@ -115,12 +120,13 @@ struct Launch : Block {
     void *scheduler_fake_stack = nullptr;
     Allocation *last = nullptr;
     std::vector<Allocation *> used;
-    u64 bytes[2] = {};
+    Traffic traffic = {};
+    u32 first_block;
     std::string error;
 
     Launch(Device &device, const Request &request, const Kernel &kernel);
     void run();
-    Traffic traffic();
+    void count();
     void fail(const Thread &, const std::string &what);
     bool allowed(const Thread &, const void *address, size_t len, Access);
     bool in_shared(const void *address, size_t len) const;
@@ -230,6 +236,8 @@ Launch::Launch(Device &device, const Request &request, const Kernel &kernel)
     grid = {request.grid[0], request.grid[1], request.grid[2]};
     threads = {request.threads, 1, 1};
     device.stacks.reserve(request.threads);
+    first_block = device.blocks + 1;
+    special_functions = conversions = 0;
     for (u32 i = 0; i < request.threads; ++i) {
         all[i].thread = {i, 0, 0};
         all[i].block = this;
@@ -248,6 +256,7 @@ void Launch::run() {
         for (u32 y = 0; y < grid.y; ++y) {
             for (u32 x = 0; x < grid.x && error.empty(); ++x) {
                 index = {x, y, z};
+                ++device.blocks;
                 run_block();
             }
         }
@@ -336,8 +345,14 @@ void Launch::hold(Thread *warp) {
         break;
     case LOAD_TWO: load_matrices_of(warp, 2); break;
     case LOAD_FOUR: load_matrices_of(warp, 4); break;
-    case MULTIPLY_8: multiply<8>(warp); break;
-    case MULTIPLY_16: multiply<16>(warp); break;
+    case MULTIPLY_8:
+        multiply<8>(warp);
+        traffic.multiply_adds += 16 * 8 * 8;
+        break;
+    case MULTIPLY_16:
+        multiply<16>(warp);
+        traffic.multiply_adds += 16 * 16 * 8;
+        break;
     }
     for (size_t lane = 0; lane < LANES; ++lane) {
         warp[lane].state = READY;
@@ -353,6 +368,18 @@ void Launch::load_matrices_of(Thread *warp, size_t matrices) {
             fail(warp[lane], "a row of a matrix is not 16 aligned bytes of shared memory");
             rows[lane] = nothing;
         }
+    }
+    // Eight rows are read at once where they lie in different sixteens of a line of 128 bytes.
+    for (size_t first = 0; first < matrices * 8; first += 8) {
+        u64 rows_of_bank[8] = {};
+        for (size_t lane = first; lane < first + 8; ++lane) {
+            // One that several lanes name is read once.
+            if (std::find(rows + first, rows + lane, rows[lane]) == rows + lane) {
+                ++rows_of_bank[(uintptr_t)rows[lane] / 16 % 8];
+            }
+        }
+        ++traffic.matrices;
+        traffic.conflicts += *std::max_element(rows_of_bank, rows_of_bank + 8) - 1;
     }
     for (size_t lane = 0; lane < LANES; ++lane) {
         for (size_t matrix = 0; matrix < matrices; ++matrix) {
@@ -417,20 +444,24 @@ bool Launch::allowed(const Thread &thread, const void *address, size_t len, Acce
         last->used = true;
         used.push_back(last);
     }
-    bytes[access] += len;
-    last->touched[access].touch((at - last->start) / SECTOR);
+    last->touched[access].touch((at - last->start) / SECTOR, first_block, device.blocks);
     return true;
 }
 
-Traffic Launch::traffic() {
-    u64 sectors[2] = {};
+void Launch::count() {
+    u64 *of_launch[] = {&traffic.read, &traffic.written};
+    u64 *of_blocks[] = {&traffic.read_by_blocks, &traffic.written_by_blocks};
     for (Allocation *allocation : used) {
         for (int access : {READ, WRITE}) {
-            sectors[access] += allocation->touched[access].take();
+            Sectors &touched = allocation->touched[access];
+            *of_launch[access] += touched.of_launch;
+            *of_blocks[access] += allocation->common ? 0 : touched.of_blocks;
+            touched.of_launch = touched.of_blocks = 0;
         }
         allocation->used = false;
     }
-    return {sectors[READ], sectors[WRITE], bytes[READ], bytes[WRITE]};
+    traffic.special_functions = special_functions;
+    traffic.conversions = conversions;
 }
 
 void land(const Copy &copy) {
@@ -491,9 +522,9 @@ EXPORT Device *hasn_open() { return new Device; }
 
 EXPORT void hasn_close(Device *device) { delete device; }
 
-EXPORT void hasn_allocated(Device *device, const u8 *start, size_t len) {
-    const Sectors none{std::vector<u64>((len + 64 * SECTOR - 1) / (64 * SECTOR))};
-    device->memory[start] = {start, len, {none, none}};
+EXPORT void hasn_allocated(Device *device, const u8 *start, size_t len, bool common) {
+    const Sectors none{std::vector<u32>((len + SECTOR - 1) / SECTOR)};
+    device->memory[start] = {start, len, {none, none}, common};
 }
 
 EXPORT void hasn_freed(Device *device, const u8 *start) { device->memory.erase(start); }
@@ -520,7 +551,8 @@ EXPORT bool hasn_launch(Device *device, const Request *request, Traffic *traffic
     }
     Launch launch(*device, *request, **kernel);
     launch.run();
-    *traffic = launch.traffic();
+    launch.count();
+    *traffic = launch.traffic;
     snprintf(error, error_len, "%s", launch.error.c_str());
     return launch.error.empty();
 }

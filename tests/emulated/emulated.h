@@ -53,6 +53,8 @@ struct Index {
 struct Block {
     Index index, threads, grid;
     u8 *shared;
+    // What the launch has asked for so far.
+    u64 special_functions, conversions;
 };
 struct Here {
     Index thread;
@@ -135,14 +137,25 @@ inline float shuffle_xor(float value, int mask) {
     return operand.result;
 }
 
-inline float2 unpack(u32 pair) { return {_cvtsh_ss((u16)pair), _cvtsh_ss((u16)(pair >> 16))}; }
+inline float2 unpack(u32 pair) {
+    // The scheduler multiplies, too.
+    if (emulated::here) {
+        emulated::here->block->conversions += 2;
+    }
+    return {_cvtsh_ss((u16)pair), _cvtsh_ss((u16)(pair >> 16))};
+}
 inline u32 pack(float low, float high) {
+    emulated::here->block->conversions += 2;
     return _cvtss_sh(low, _MM_FROUND_TO_NEAREST_INT) | (u32)_cvtss_sh(high, _MM_FROUND_TO_NEAREST_INT) << 16;
 }
 
-inline float exp2(float x) { return exp2f(x); }
-inline float reciprocal(float x) { return 1.0f / x; }
-inline float reciprocal_root(float x) { return 1.0f / sqrtf(x); }
+inline float special(float value) {
+    ++emulated::here->block->special_functions;
+    return value;
+}
+inline float exp2(float x) { return special(exp2f(x)); }
+inline float reciprocal(float x) { return special(1.0f / x); }
+inline float reciprocal_root(float x) { return special(1.0f / sqrtf(x)); }
 
 inline void load_matrices(u32 (&r)[4], const half *row) {
     emulated::Load operand{row, r};

@@ -1,7 +1,6 @@
 // What a device keeps from launch to launch: its allocations, and the stacks of a block's threads.
 #pragma once
 
-#include <bit>
 #include <map>
 #include <new>
 #include <sys/mman.h>
@@ -12,18 +11,15 @@ namespace emulated {
 // Bytes of what device memory is read and written by.
 constexpr size_t SECTOR = 32;
 
-// A bit a sector.
+// Which sectors were touched, and by which block last.
 struct Sectors {
-    std::vector<u64> words;
-    void touch(size_t sector) { words[sector / 64] |= 1ull << sector % 64; }
-    // How many were touched since the last time.
-    u64 take() {
-        u64 count = 0;
-        for (u64 &word : words) {
-            count += std::popcount(word);
-            word = 0;
-        }
-        return count;
+    std::vector<u32> last;
+    u64 of_launch = 0, of_blocks = 0;
+    // Blocks are counted from 1, and on from launch to launch.
+    void touch(size_t sector, u32 first_block, u32 block) {
+        of_launch += last[sector] < first_block;
+        of_blocks += last[sector] != block;
+        last[sector] = block;
     }
 };
 
@@ -31,6 +27,8 @@ struct Allocation {
     const u8 *start;
     size_t len;
     Sectors touched[2];
+    // Every block reads the same of it.
+    bool common;
     bool used = false;
 };
 
@@ -69,6 +67,8 @@ struct Stacks {
 
 struct Device {
     std::map<const u8 *, Allocation> memory;
+    // That have run.
+    u32 blocks = 0;
     Stacks stacks;
 };
 

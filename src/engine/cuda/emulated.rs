@@ -49,6 +49,8 @@ pub(super) struct Options {
     /// Bytes of shared memory that a block can have. At first as on Turing, which has the least of what there are
     /// kernels for.
     pub(super) shared_max: usize,
+    /// The allocation, counted from 0, of which every block reads the same, which stays in its first cache.
+    pub(super) common: Option<usize>,
     /// A wait of a stream for an event that does not happen, counted from 0.
     pub(super) forget_wait: Option<usize>,
     /// A launch that fails, counted from 0.
@@ -69,6 +71,7 @@ impl Default for Options {
             copies: CopyMode::default(),
             memory: 4 << 30,
             shared_max: 64 << 10,
+            common: None,
             forget_wait: None,
             fail_launch: None,
             launch_ns: None,
@@ -95,7 +98,7 @@ pub(super) struct Library {
 type OpenFn = unsafe extern "C" fn() -> *mut c_void;
 type CloseFn = unsafe extern "C" fn(*mut c_void);
 // SAFETY: as above; of memory that is told of, the address is kept, and touched in launches only.
-type AllocatedFn = unsafe extern "C" fn(*mut c_void, *const u8, usize);
+type AllocatedFn = unsafe extern "C" fn(*mut c_void, *const u8, usize, bool);
 type FreedFn = unsafe extern "C" fn(*mut c_void, *const u8);
 // SAFETY: as above; what is written are numbers, a C string of the library, and one as long as is said.
 type LaunchFn = unsafe extern "C" fn(*mut c_void, *const Request, *mut Traffic, *mut c_char, usize) -> bool;
@@ -114,14 +117,39 @@ struct Request {
     seed: u64,
 }
 
-/// What a launch touched of device memory: sectors of 32 bytes, each counted once, and bytes as often as they were.
+/// What a launch did. Sectors are 32 bytes of device memory.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Traffic {
-    pub(super) sectors_read: u64,
-    pub(super) sectors_written: u64,
-    pub(super) bytes_read: u64,
-    pub(super) bytes_written: u64,
+    /// Each sector once.
+    pub(super) read: u64,
+    pub(super) written: u64,
+    /// Each once a block, of memory that is not [`Options::common`].
+    pub(super) read_by_blocks: u64,
+    pub(super) written_by_blocks: u64,
+    /// Of tensor cores.
+    pub(super) multiply_adds: u64,
+    /// 2^x, 1 / x, x^-1/2.
+    pub(super) special_functions: u64,
+    /// Between f16 and f32.
+    pub(super) conversions: u64,
+    /// Of f16 from shared memory, and how often one had to be read again because rows of it share a bank.
+    pub(super) matrices: u64,
+    pub(super) conflicts: u64,
+}
+
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, other: Traffic) {
+        self.read += other.read;
+        self.written += other.written;
+        self.read_by_blocks += other.read_by_blocks;
+        self.written_by_blocks += other.written_by_blocks;
+        self.multiply_adds += other.multiply_adds;
+        self.special_functions += other.special_functions;
+        self.conversions += other.conversions;
+        self.matrices += other.matrices;
+        self.conflicts += other.conflicts;
+    }
 }
 
 /// A kernel of the library.
@@ -232,9 +260,9 @@ impl Registry {
         Registry { library, device }
     }
 
-    fn allocated(&mut self, start: *const u8, len: usize) {
+    fn allocated(&mut self, start: *const u8, len: usize, common: bool) {
         // SAFETY: the device is open until the registry is dropped; the library keeps the numbers.
-        unsafe { (self.library.allocated)(self.device, start, len) };
+        unsafe { (self.library.allocated)(self.device, start, len, common) };
     }
 
     fn freed(&mut self, start: *const u8) {

@@ -13,6 +13,8 @@
 //! It must not know FFmpeg, files, or what runs a kernel: only `driver` has met a GPU.
 
 mod archive;
+#[cfg(test)]
+mod budget;
 mod device;
 mod driver;
 #[cfg(test)]

@@ -56,6 +56,7 @@ struct State {
     trace: Vec<Span>,
     captured: Option<(usize, Vec<OwnedLaunch>)>,
     waits: usize,
+    allocations: usize,
     launches: usize,
     used: usize,
     random: u64,
@@ -183,6 +184,7 @@ impl Emulated {
             trace: Vec::new(),
             captured: None,
             waits: 0,
+            allocations: 0,
             launches: 0,
             used: 0,
             random: options.seed,
@@ -249,7 +251,7 @@ impl Emulated {
                         }
                     }
                     // A launch, and 2 TB/s.
-                    2000 + (traffic.sectors_read + traffic.sectors_written) * 32 / 2000
+                    2000 + (traffic.read + traffic.written) * 32 / 2000
                 });
                 state.happen(stream, 2, SpanKind::Kernel(launch.kernel), given_ns, cost_ns, traffic);
             }
@@ -334,7 +336,9 @@ impl Device for Emulated {
         let memory = Memory::new(len);
         let mut state = self.state.borrow_mut();
         state.used += len;
-        state.registry.allocated(memory.start, len);
+        let common = self.options.common == Some(state.allocations);
+        state.allocations += 1;
+        state.registry.allocated(memory.start, len, common);
         Ok(DeviceMemory { memory, state: self.state.clone() })
     }
 

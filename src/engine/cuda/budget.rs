@@ -1,0 +1,140 @@
+//! What a picture asks of a GPU, counted on the emulated device and scaled to 1080p: a budget that the kernels keep.
+//!
+//! The least time of a kernel is that of what it needs most of: bytes, matrices, f32, special functions. Blocks are
+//! alike, so one is run and counted as often as the network has them.
+
+use std::collections::BTreeMap;
+
+use super::emulated::{Emulated, Options, SpanKind, Traffic};
+use super::engine::CudaEngine;
+use crate::engine::{Engine, EngineKind, EngineSpec, Network, NetworkId};
+use crate::model::catalogue;
+use crate::picture::Picture;
+use crate::testing::geometry;
+
+/// What is counted: a sixteenth of 1080p, its tiles as full.
+const WIDTH: usize = 480;
+const HEIGHT: usize = 270;
+const SCALE: f64 = (1920 * 1080) as f64 / (WIDTH * HEIGHT) as f64;
+
+/// Of an H100 in practice: bytes, multiplications and additions of matrices by `mma`, of f32, and special functions, a
+/// second.
+const BYTES: f64 = 3.0e12;
+const MATRIX: f64 = 400e12;
+const F32: f64 = 60e12;
+const SPECIAL: f64 = 3.7e12;
+
+const GB_MAX: f64 = 12.0;
+const MS_MAX: f64 = 7.0;
+/// Sectors that blocks read and write, to those there are.
+const AGAIN_MAX: f64 = 1.5;
+
+/// Kernels of a block.
+const OF_A_BLOCK: [&str; 7] = ["norm", "squeeze", "grid", "gate", "cab", "reduce", "attention"];
+
+/// f32 operations for a pixel of LR by kernel, a multiply-add as two; what is done in a margin too is counted as often.
+fn f32_operations(kernel: &str) -> f64 {
+    let (c, m, e, r) = (56.0, 160.0, 16.0, 24.0);
+    // u has 2 pixels round a tile of 16 x 16, the first of the 3x3 convs 1.
+    let (margin_2, margin_1) = (400.0 / 256.0, 324.0 / 256.0);
+    match kernel {
+        "enter" => 18.0 * c,
+        "norm" => (98.0 + 10.0) * c,
+        // A seventh by a seventh of the conv's results, each an eighteenth of the pixels.
+        "squeeze" => 49.0 * e / 36.0,
+        "gate" => 22.0 * e + 9.0 * m,
+        "cab" => (98.0 + 4.0) * c * margin_2 + 24.0 * r * margin_1 + 2.0 * c,
+        "leave" => c * margin_2 + 4.0 * 50.0,
+        // Of each sample of luma and chroma: a few.
+        "ingest" => 1.5 * 3.0,
+        "egress" => 6.0 * 8.0,
+        "resample" => 2.0 * 12.0 * (1.0 + 2.0),
+        _ => 0.0,
+    }
+}
+
+struct Row {
+    gb: f64,
+    by_blocks_gb: f64,
+    /// In milliseconds: bytes, matrices, f32, special functions.
+    times: [f64; 4],
+    conflicts: f64,
+    matrices: f64,
+}
+
+impl Row {
+    fn new(kernel: &str, times: f64, traffic: &Traffic) -> Row {
+        let Traffic { read, written, read_by_blocks, written_by_blocks, .. } = *traffic;
+        let gb = |sectors: u64| times * sectors as f64 * 32.0 / 1e9;
+        let pixels = (1920 * 1080) as f64 * times / SCALE;
+        // A conversion takes the place of a multiply-add.
+        let f32_operations = pixels * f32_operations(kernel) + times * 2.0 * traffic.conversions as f64;
+        let ms = |count: f64, a_second: f64| 1e3 * count / a_second;
+        Row {
+            gb: gb(read + written),
+            by_blocks_gb: gb(read_by_blocks + written_by_blocks),
+            times: [
+                ms(gb(read + written) * 1e9, BYTES),
+                ms(times * 2.0 * traffic.multiply_adds as f64, MATRIX),
+                ms(f32_operations, F32),
+                ms(times * traffic.special_functions as f64, SPECIAL),
+            ],
+            conflicts: traffic.conflicts as f64,
+            matrices: traffic.matrices as f64,
+        }
+    }
+
+    fn ms(&self) -> f64 {
+        self.times.iter().copied().fold(0.0, f64::max)
+    }
+}
+
+/// By kernel, what a picture of 1080p asks for; the large network, 4:2:0 of 8 bits.
+fn count() -> BTreeMap<String, Row> {
+    let mut model = catalogue::open("hasn-x2").unwrap();
+    let blocks = model.blocks.len() as f64;
+    model.blocks.truncate(1);
+    model.sizes.blocks = 1;
+    let (lr, sr) = (geometry(WIDTH, HEIGHT, "yuv420p"), geometry(2 * WIDTH, 2 * HEIGHT, "yuv420p"));
+    let networks = vec![Network::Hasn(model.into())];
+    let spec = EngineSpec { kind: EngineKind::Cuda, threads: 1, networks, lr, sr };
+    // The weights are the engine's first allocation.
+    let device = Emulated::new(Options { common: Some(0), ..Options::default() });
+    let watch = device.watch();
+    let mut engine = CudaEngine::open(device, &spec).unwrap();
+    engine.submit(Picture::new(lr), Picture::new(sr), NetworkId(0)).unwrap();
+    engine.collect().unwrap().unwrap();
+    let mut counted: BTreeMap<String, Traffic> = BTreeMap::new();
+    for span in watch.trace() {
+        let SpanKind::Kernel(kernel) = span.kind else { continue };
+        *counted.entry(kernel.trim_end_matches("_paper").to_owned()).or_default() += span.traffic;
+    }
+    let row = |(kernel, traffic): (String, Traffic)| {
+        let times = SCALE * if OF_A_BLOCK.contains(&&*kernel) { blocks } else { 1.0 };
+        let row = Row::new(&kernel, times, &traffic);
+        (kernel, row)
+    };
+    counted.into_iter().map(row).collect()
+}
+
+#[test]
+fn a_picture_keeps_to_the_budget() {
+    let rows = count();
+    println!("1080p to 4K by hasn-x2, whole pictures from and to device memory, counted; milliseconds on an H100 at best");
+    println!("kernel          GB  by blocks   bytes  matrix     f32 special     ms  matrices read again");
+    for (kernel, row) in &rows {
+        let [bytes, matrix, f32, special] = row.times;
+        println!(
+            "{kernel:<11} {:6.2} {:10.2} {bytes:7.2} {matrix:7.2} {f32:7.2} {special:7.2} {:6.2} {:18.0} %",
+            row.gb,
+            row.by_blocks_gb,
+            row.ms(),
+            100.0 * row.conflicts / row.matrices.max(1.0)
+        );
+    }
+    let sum = |value: &dyn Fn(&Row) -> f64| rows.values().map(value).sum::<f64>();
+    let (gb, by_blocks, ms) = (sum(&|row| row.gb), sum(&|row| row.by_blocks_gb), sum(&Row::ms));
+    println!("read and written again by neighbouring blocks: {:.2} times", by_blocks / gb);
+    println!("total: {gb:.1} GB, {ms:.1} ms");
+    assert!(gb <= GB_MAX && ms <= MS_MAX && by_blocks <= AGAIN_MAX * gb);
+}
