@@ -7,7 +7,8 @@ of a multiprocessor. Exits with 1 where a kernel would be slow: spilled register
 The archive, in little endian:
     magic "HASNCUB1", u32 CRC-32 of the sources (all *.cu and *.cuh, in order of their names), u32 number of entries
     an entry: name as 16 bytes padded with zeros, u32 length, u32 length as stored, what is stored (zlib)
-    entries: a cubin for each target, "sm_75" on; the PTX; "kernels", a line each: name, bytes of its argument
+    entries: a cubin for each target, "sm_75" on; the PTX; "registers" and "kernels", a line each: name, registers a
+    thread on sm_90 or bytes of its argument
 """
 
 import argparse
@@ -52,6 +53,9 @@ def main():
     entries = {f"sm_{target}": cubin for target, (_, cubin, _) in zip(TARGETS, built)}
     ptx = built[TARGETS.index(PTX_OF)][0]
     entries[f"compute_{PTX_OF}"] = ptx
+    # Of Hopper, for the count of what runs beside each other.
+    registers = built[TARGETS.index(90)][2]
+    entries["registers"] = "".join(f"{name} {takes['registers']}\n" for name, takes in registers.items()).encode()
     entries["kernels"] = "".join(f"{name} {size}\n" for name, size in arguments(ptx)).encode()
     packed = pack(entries)
     print(f"{len(packed)} bytes, {time.monotonic() - start:.0f} s")

@@ -178,8 +178,7 @@ fn open(args: &Args) -> Result<(Job, Choice)> {
     let target = Target::choose(&spec, &output, &lr, size)?;
     let sr = target.geometry;
     let bits = if sr.format.float { 32 } else { sr.format.depth() };
-    let engine_spec =
-        |kind| EngineSpec { kind, threads, networks: vec![network.clone()], lr, sr };
+    let engine_spec = |kind| EngineSpec { kind, threads, networks: vec![network.clone()], lr, sr };
     let engine = args.engine.choose(args.precision, bits, |kind| engine_spec(kind).check())?;
     let engine_spec = engine_spec(engine);
     engine_spec.check()?;

@@ -100,6 +100,8 @@ struct Traffic {
     u64 multiply_adds, special_functions, conversions;
     // Of rows of matrices from shared memory: how often eight were read, and how often a bank had to be read again.
     u64 matrices, conflicts;
+    // Bytes that a block has.
+    u64 shared;
 };
 
 namespace {
@@ -462,6 +464,7 @@ void Launch::count() {
     }
     traffic.special_functions = special_functions;
     traffic.conversions = conversions;
+    traffic.shared = request.shared;
 }
 
 void land(const Copy &copy) {

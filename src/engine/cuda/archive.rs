@@ -34,13 +34,24 @@ pub(super) fn targets() -> String {
 }
 
 pub(super) fn kernels() -> Vec<Kernel> {
-    let lines = entries().find(|entry| entry.name == "kernels").expect("build.py puts it there").inflate();
-    let kernel = |line: &str| {
-        let (name, args) = line.split_once(' ')?;
-        Some(Kernel { name: name.to_owned(), args: args.parse().ok()? })
+    numbers("kernels").into_iter().map(|(name, args)| Kernel { name, args }).collect()
+}
+
+/// By kernel, registers a thread on sm_90.
+#[cfg(test)]
+pub(super) fn registers() -> std::collections::BTreeMap<String, usize> {
+    numbers("registers").into_iter().collect()
+}
+
+/// The lines of an entry: a name and a number each.
+fn numbers(entry: &str) -> Vec<(String, usize)> {
+    let lines = entries().find(|found| found.name == entry).expect("build.py puts it there").inflate();
+    let number = |line: &str| {
+        let (name, number) = line.split_once(' ')?;
+        Some((name.to_owned(), number.parse().ok()?))
     };
     let lines = str::from_utf8(&lines).expect("build.py writes text").lines();
-    lines.map(|line| kernel(line).expect("build.py writes a name and a number")).collect()
+    lines.map(|line| number(line).expect("build.py writes a name and a number")).collect()
 }
 
 /// Machine code runs on its kind and on later ones of the same major; PTX on its kind and all later ones.

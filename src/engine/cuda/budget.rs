@@ -53,7 +53,18 @@ fn f32_operations(kernel: &str) -> f64 {
     }
 }
 
+/// Warps that a multiprocessor of an H100 holds of a kernel, of 64: 65 536 registers, 227 KB of shared memory of which a
+/// block takes one more than it asks for, eight warps a block.
+fn warps(kernel: &str, shared: u64, registers: &BTreeMap<String, usize>) -> u64 {
+    let named = |name: &&str| registers.get(*name);
+    let registers = [kernel, &format!("{kernel}_paper")].iter().find_map(named).expect(kernel);
+    let by_registers = 65_536 / (256 * registers.next_multiple_of(8)) as u64;
+    let by_shared = (227 << 10) / (shared + 1024);
+    8 * by_registers.min(by_shared).min(8)
+}
+
 struct Row {
+    warps: u64,
     gb: f64,
     by_blocks_gb: f64,
     /// In milliseconds: bytes, matrices, f32, special functions.
@@ -63,7 +74,7 @@ struct Row {
 }
 
 impl Row {
-    fn new(kernel: &str, times: f64, traffic: &Traffic) -> Row {
+    fn new(kernel: &str, times: f64, traffic: &Traffic, registers: &BTreeMap<String, usize>) -> Row {
         let Traffic { read, written, read_by_blocks, written_by_blocks, .. } = *traffic;
         let gb = |sectors: u64| times * sectors as f64 * 32.0 / 1e9;
         let pixels = (1920 * 1080) as f64 * times / SCALE;
@@ -71,6 +82,7 @@ impl Row {
         let f32_operations = pixels * f32_operations(kernel) + times * 2.0 * traffic.conversions as f64;
         let ms = |count: f64, a_second: f64| 1e3 * count / a_second;
         Row {
+            warps: warps(kernel, traffic.shared, registers),
             gb: gb(read + written),
             by_blocks_gb: gb(read_by_blocks + written_by_blocks),
             times: [
@@ -109,9 +121,10 @@ fn count() -> BTreeMap<String, Row> {
         let SpanKind::Kernel(kernel) = span.kind else { continue };
         *counted.entry(kernel.trim_end_matches("_paper").to_owned()).or_default() += span.traffic;
     }
+    let registers = super::archive::registers();
     let row = |(kernel, traffic): (String, Traffic)| {
         let times = SCALE * if OF_A_BLOCK.contains(&&*kernel) { blocks } else { 1.0 };
-        let row = Row::new(&kernel, times, &traffic);
+        let row = Row::new(&kernel, times, &traffic, &registers);
         (kernel, row)
     };
     counted.into_iter().map(row).collect()
@@ -120,15 +133,20 @@ fn count() -> BTreeMap<String, Row> {
 #[test]
 fn a_picture_keeps_to_the_budget() {
     let rows = count();
-    println!("1080p to 4K by hasn-x2, whole pictures from and to device memory, counted; milliseconds on an H100 at best");
-    println!("kernel          GB  by blocks   bytes  matrix     f32 special     ms  matrices read again");
+    println!(
+        "1080p to 4K by hasn-x2, whole pictures from and to device memory, counted; milliseconds on an H100 at best"
+    );
+    println!(
+        "kernel          GB  by blocks   bytes  matrix     f32 special     ms  warps  matrices read again"
+    );
     for (kernel, row) in &rows {
         let [bytes, matrix, f32, special] = row.times;
         println!(
-            "{kernel:<11} {:6.2} {:10.2} {bytes:7.2} {matrix:7.2} {f32:7.2} {special:7.2} {:6.2} {:18.0} %",
+            "{kernel:<11} {:6.2} {:10.2} {bytes:7.2} {matrix:7.2} {f32:7.2} {special:7.2} {:6.2} {:6} {:18.0} %",
             row.gb,
             row.by_blocks_gb,
             row.ms(),
+            row.warps,
             100.0 * row.conflicts / row.matrices.max(1.0)
         );
     }

@@ -136,6 +136,8 @@ pub(super) struct Traffic {
     /// Of f16 from shared memory, and how often one had to be read again because rows of it share a bank.
     pub(super) matrices: u64,
     pub(super) conflicts: u64,
+    /// Bytes of shared memory of a block.
+    pub(super) shared: u64,
 }
 
 impl std::ops::AddAssign for Traffic {
@@ -149,6 +151,7 @@ impl std::ops::AddAssign for Traffic {
         self.conversions += other.conversions;
         self.matrices += other.matrices;
         self.conflicts += other.conflicts;
+        self.shared = self.shared.max(other.shared);
     }
 }
 
