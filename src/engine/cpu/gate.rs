@@ -40,21 +40,25 @@ pub(super) fn gate<S: Simd>(
                 store_words(s, attention, &acc, group.first, MARGIN, STRIDE);
             });
         }
-        // The four maps are cut into the same groups.
+        // The four maps are cut into the same groups, of half the registers: one map's outputs wait for the next's.
         let groups = maps.f1.groups().zip(maps.f2.groups()).zip(maps.f3.groups()).zip(maps.conv4.groups());
         for (((f1, f2), f3), conv4) in groups {
+            let first = f1.first;
             with_outputs!(S, f1, N => {
-                let mut t = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f1);
-                let f2 = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f2);
-                for (t, f2) in t.iter_mut().zip(f2) {
-                    *t = s.mul(relu6(s, *t), f2);
+                let mut t = outputs::<S, Words, N, 1>(s, &[&*attention], 0, STRIDE, conv4);
+                for t in &mut t {
+                    *t = math::sigmoid_of_scaled(s, *t);
                 }
                 let f3 = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f3);
-                let conv4 = outputs::<S, Words, N, 1>(s, &[&*attention], 0, STRIDE, conv4);
-                for ((t, f3), conv4) in t.iter_mut().zip(f3).zip(conv4) {
-                    *t = s.mul_add(f3, math::sigmoid_of_scaled(s, conv4), *t);
+                for (t, f3) in t.iter_mut().zip(f3) {
+                    *t = s.mul(*t, f3);
                 }
-                store_words(s, gated, &t, f1.first, MARGIN, STRIDE);
+                let f1 = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f1);
+                let f2 = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f2);
+                for ((t, f1), f2) in t.iter_mut().zip(f1).zip(f2) {
+                    *t = s.mul_add(relu6(s, f1), f2, *t);
+                }
+                store_words(s, gated, &t, first, MARGIN, STRIDE);
             });
         }
         for group in maps.g.groups() {

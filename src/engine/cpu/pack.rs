@@ -23,6 +23,11 @@ impl Packing {
         Packing { channels: 1, ..self }
     }
 
+    /// For maps whose outputs wait in registers for those of another.
+    fn waiting(self) -> Packing {
+        Packing { outputs_max: self.outputs_max / 2, ..self }
+    }
+
     /// Words that hold so many channels.
     pub(super) fn words(self, channels: usize) -> usize {
         channels.div_ceil(self.channels)
@@ -167,12 +172,13 @@ impl Block {
     fn new(weights: &BlockWeights, packing: Packing) -> Block {
         let block = rewrite::Block::new(weights);
         let dense = |conv: &Conv| Dense::new(conv, packing);
+        let waiting = |conv: &Conv| Dense::new(conv, packing.waiting());
         let gate = Gate {
-            f1: dense(&block.f1),
-            f2: dense(&block.f2),
-            f3: dense(&block.f3),
+            f1: waiting(&block.f1),
+            f2: waiting(&block.f2),
+            f3: waiting(&block.f3),
             conv_f: dense(&block.conv_f),
-            conv4: dense(&block.conv4),
+            conv4: waiting(&block.conv4),
             g: dense(&block.g),
         };
         Block {
