@@ -68,8 +68,9 @@ pub(super) fn outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
 /// Where the sums of a group begin.
 #[inline(always)]
 pub(super) fn biases<S: Simd, const N: usize>(s: S, group: Group<'_>) -> [S::V; N] {
+    let bias: &[f32; N] = group.bias.first_chunk().expect("one for each output");
     let mut acc = [s.splat(0.0); N];
-    for (acc, bias) in acc.iter_mut().zip(group.bias) {
+    for (acc, bias) in acc.iter_mut().zip(bias) {
         *acc = s.splat(*bias);
     }
     acc

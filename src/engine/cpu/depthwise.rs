@@ -2,7 +2,8 @@
 //! with the skip round it.
 //!
 //! Four rows of output at a time: ten rows are read for them, so that a vector of pixels is loaded 2.5 times an
-//! output instead of seven, and multiply-adds are the bound.
+//! output instead of seven, and multiply-adds are the bound. In bf16 a word holds a pixel of an even row and of the
+//! next, six of which are read: 28 products of pairs make an output instead of 49.
 
 use super::dense::{Words, outputs, with_outputs};
 use super::layout::{MARGIN, Span};
@@ -11,8 +12,10 @@ use super::simd::{PIXELS_MAX, Simd};
 
 /// Rows of output that a call makes, or fewer at the end of the picture.
 pub(super) const ROWS: usize = 4;
-/// Rows of input that it reads.
+/// Rows of input that it reads in f32.
 pub(super) const ROWS_READ: usize = ROWS + 6;
+/// Pairs of rows that it reads in bf16: from the fourth row above the outputs to the fourth below.
+pub(super) const PAIRS_READ: usize = ROWS / 2 + 4;
 
 /// The value that PyTorch's LayerNorm adds to the variance by default.
 const LAYER_NORM_EPS: f32 = 1e-5;
@@ -23,27 +26,29 @@ pub(super) fn norm_tile_len(channels: usize) -> usize {
 }
 
 /// `n` in words = LN(dwconv(`rows`)) without LN's affine; `c1`: [words of E, parity, half] = conv1(`n`), even and
-/// odd columns apart. `n` and `c1` have up to [`ROWS`] rows, `rows` begins three rows above them.
+/// odd columns apart. `n` and `c1` have up to [`ROWS`] rows; for `rows` see [`window`].
 #[inline(always)]
 pub(super) fn norm<S: Simd>(
     s: S,
     (n, c1): (&mut [&mut [f32]], &mut [&mut [f32]]),
-    rows: &[&[f32]; ROWS_READ],
+    rows: &[&[f32]],
     (conv, conv1): (&Depthwise, &Dense),
     tile: &mut [f32],
     span: Span,
 ) {
     let channels = conv.taps.len();
     for x in (0..span.width).step_by(S::PIXELS) {
+        let mut sums = [s.splat(0.0); ROWS];
         for channel in 0..channels {
             let acc = window(s, rows, channel * span.stride + x, &conv.taps[channel], conv.bias[channel]);
-            for (row, acc) in acc.into_iter().enumerate() {
-                s.store(&mut tile[(row * channels + channel) * PIXELS_MAX..], acc);
+            for row in 0..ROWS {
+                s.store(&mut tile[(row * channels + channel) * PIXELS_MAX..], acc[row]);
+                sums[row] = s.add(sums[row], acc[row]);
             }
         }
-        let tiles = tile.chunks_exact_mut(channels * PIXELS_MAX);
-        for ((n, c1), tile) in n.iter_mut().zip(c1.iter_mut()).zip(tiles) {
-            normalise(s, n, tile, x, span);
+        let tiles = tile.chunks_exact(channels * PIXELS_MAX).zip(sums);
+        for ((n, c1), (tile, sum)) in n.iter_mut().zip(c1.iter_mut()).zip(tiles) {
+            normalise(s, n, (tile, sum), x, span);
             squeeze(s, c1, n, conv1, x, span);
         }
     }
@@ -51,12 +56,12 @@ pub(super) fn norm<S: Simd>(
 }
 
 /// `out` in words = `scale` · `skip` + dwconv(`rows`), where `scale` is the channel attention of the block before.
-/// `out` and `skip` have up to [`ROWS`] rows, `rows` begins three rows above them.
+/// `out` and `skip` have up to [`ROWS`] rows; for `rows` see [`window`].
 #[inline(always)]
 pub(super) fn add_skip<S: Simd>(
     s: S,
     out: &mut [&mut [f32]],
-    rows: &[&[f32]; ROWS_READ],
+    rows: &[&[f32]],
     conv: &Depthwise,
     skip: &[&[f32]],
     scale: &[f32],
@@ -82,7 +87,7 @@ pub(super) fn add_skip<S: Simd>(
 #[inline(always)]
 fn skipped<S: Simd>(
     s: S,
-    rows: &[&[f32]; ROWS_READ],
+    rows: &[&[f32]],
     conv: &Depthwise,
     skip: &[&[f32]],
     scale: &[f32],
@@ -97,30 +102,46 @@ fn skipped<S: Simd>(
     acc
 }
 
-/// One vector of each of four rows, its pixels from `at` + [`MARGIN`] on.
+/// One vector of each of four rows, its pixels from `at` + [`MARGIN`] on. `rows`: [`ROWS_READ`] from the third above
+/// them on, or [`PAIRS_READ`] from the fourth above on.
+///
+/// It is a loop, of as many rounds as the compiler cannot know: in straight code it puts all products of one output
+/// behind each other, where each waits for the last, and norm takes 1.5 times as long.
 #[inline(always)]
-fn window<S: Simd>(s: S, rows: &[&[f32]; ROWS_READ], at: usize, taps: &[f32; 49], bias: f32) -> [S::V; ROWS] {
+fn window<S: Simd>(s: S, rows: &[&[f32]], at: usize, taps: &[[f32; 7]; 8], bias: f32) -> [S::V; ROWS] {
     let mut acc = [s.splat(bias); ROWS];
-    let (taps, _) = taps.as_chunks::<7>();
-    spread::<S, 0, 1>(s, &mut acc, &rows[0][at..], &taps[0..1]);
-    spread::<S, 0, 2>(s, &mut acc, &rows[1][at..], &taps[0..2]);
-    spread::<S, 0, 3>(s, &mut acc, &rows[2][at..], &taps[0..3]);
-    for y in 3..7 {
-        spread::<S, 0, 4>(s, &mut acc, &rows[y][at..], &taps[y - 3..=y]);
+    for (y, row) in rows.iter().enumerate() {
+        let row = &row[at..];
+        match (S::CHANNELS, y) {
+            // Output `o` sees row `y` by its taps y - o.
+            (1, 0) => spread::<S, 0, 1>(s, &mut acc, row, [&taps[0]; ROWS]),
+            (1, 1) => spread::<S, 0, 2>(s, &mut acc, row, [&taps[1], &taps[0], &taps[0], &taps[0]]),
+            (1, 2) => spread::<S, 0, 3>(s, &mut acc, row, [&taps[2], &taps[1], &taps[0], &taps[0]]),
+            (1, 3..7) => {
+                spread::<S, 0, 4>(s, &mut acc, row, [&taps[y], &taps[y - 1], &taps[y - 2], &taps[y - 3]]);
+            }
+            (1, 7) => spread::<S, 1, 4>(s, &mut acc, row, [&taps[6], &taps[6], &taps[5], &taps[4]]),
+            (1, 8) => spread::<S, 2, 4>(s, &mut acc, row, [&taps[6], &taps[6], &taps[6], &taps[5]]),
+            (1, _) => spread::<S, 3, 4>(s, &mut acc, row, [&taps[6]; ROWS]),
+            // Outputs begin with pairs 0, 1, 1 and 2; those of odd rows have taps of their own.
+            (_, 0) => spread::<S, 0, 1>(s, &mut acc, row, [&taps[0]; ROWS]),
+            (_, 1) => spread::<S, 0, 3>(s, &mut acc, row, [&taps[1], &taps[4], &taps[0], &taps[0]]),
+            (_, 2) => spread::<S, 0, 4>(s, &mut acc, row, [&taps[2], &taps[5], &taps[1], &taps[4]]),
+            (_, 3) => spread::<S, 0, 4>(s, &mut acc, row, [&taps[3], &taps[6], &taps[2], &taps[5]]),
+            (_, 4) => spread::<S, 1, 4>(s, &mut acc, row, [&taps[7], &taps[7], &taps[3], &taps[6]]),
+            (_, _) => spread::<S, 3, 4>(s, &mut acc, row, [&taps[7]; ROWS]),
+        }
     }
-    spread::<S, 1, 4>(s, &mut acc, &rows[7][at..], &taps[4..7]);
-    spread::<S, 2, 4>(s, &mut acc, &rows[8][at..], &taps[5..7]);
-    spread::<S, 3, 4>(s, &mut acc, &rows[9][at..], &taps[6..7]);
     acc
 }
 
-/// Adds one row of input to the rows `FROM`..`TO` of output, the first of which sees it by the last of `taps`.
+/// Adds one row of input to the rows `FROM`..`TO` of output. `taps`: those by which each row of output sees it.
 #[inline(always)]
 fn spread<S: Simd, const FROM: usize, const TO: usize>(
     s: S,
     acc: &mut [S::V; ROWS],
     row: &[f32],
-    taps: &[[f32; 7]],
+    taps: [&[f32; 7]; ROWS],
 ) {
     let around = s.around(row);
     column::<S, FROM, TO>(s, acc, s.shifted::<-3>(around), taps, 0);
@@ -137,23 +158,29 @@ fn column<S: Simd, const FROM: usize, const TO: usize>(
     s: S,
     acc: &mut [S::V; ROWS],
     x: S::V,
-    taps: &[[f32; 7]],
+    taps: [&[f32; 7]; ROWS],
     dx: usize,
 ) {
     for o in FROM..TO {
-        acc[o] = s.mul_add(s.splat(taps[TO - 1 - o][dx]), x, acc[o]);
+        acc[o] = s.dot(s.splat(taps[o][dx]), x, acc[o]);
     }
 }
 
-/// Over the channels of each pixel, with the biased variance: `tile`: [C, PIXELS_MAX] to words of `out` at `x`.
+/// `out` = the rows of a pair in words of both, [channels, stride].
 #[inline(always)]
-fn normalise<S: Simd>(s: S, out: &mut [f32], tile: &[f32], x: usize, span: Span) {
+pub(super) fn pair_rows<S: Simd>(s: S, out: &mut [f32], low: &[f32], high: &[f32]) {
+    // Rows are a whole number of the widest vectors long: margins make one.
+    for x in (0..out.len()).step_by(S::PIXELS) {
+        s.store(&mut out[x..], s.pack(s.load(&low[x..]), s.load(&high[x..])));
+    }
+}
+
+/// Over the channels of each pixel, with the biased variance: `tile`: [C, PIXELS_MAX], and its `sum` over channels,
+/// to words of `out` at `x`.
+#[inline(always)]
+fn normalise<S: Simd>(s: S, out: &mut [f32], (tile, sum): (&[f32], S::V), x: usize, span: Span) {
     let channels = tile.len() / PIXELS_MAX;
     let per_channel = s.splat(1.0 / channels as f32);
-    let mut sum = s.splat(0.0);
-    for channel in tile.chunks_exact(PIXELS_MAX) {
-        sum = s.add(sum, s.load(channel));
-    }
     let mean = s.mul(sum, per_channel);
     let mut squares = s.splat(0.0);
     for channel in tile.chunks_exact(PIXELS_MAX) {

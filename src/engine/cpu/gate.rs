@@ -1,4 +1,4 @@
-//! The middle of a block, all 1x1: gate, spatial attention and `g`, a row of the normalised tensor at a time.
+//! The middle of a block, all 1x1: gate, spatial attention and `g`, of as many rows as a word of the result holds.
 //!
 //! A vector of pixels passes through all of it before the next, so that the M wide tensors are a few kilobytes
 //! lent by the caller and never a map.
@@ -13,58 +13,92 @@ use super::simd::{PIXELS_MAX, Simd};
 /// Where a channel of the scratch lies for the loops of dense maps, which look for it behind a margin.
 const STRIDE: usize = PIXELS_MAX;
 
-/// Floats of scratch: the E wide and the M wide tensor of one vector, in words.
-pub(super) fn scratch_len(gate: &Gate) -> usize {
-    2 * MARGIN + (gate.conv4.words + gate.g.words) * STRIDE
+/// Floats of scratch: the E wide tensor of one vector, and the M wide one of each of `rows`, in words.
+pub(super) fn scratch_len(gate: &Gate, rows: usize) -> usize {
+    2 * MARGIN + (gate.conv4.words + rows * gate.g.words) * STRIDE
 }
 
-/// `out`: [C, stride] in f32; `n`: [words of C, stride]. `coarse`: ESA's grid between the two rows round this one.
+/// `out`: [C, stride] in f32, or in words of a pair of rows, the second of which may not exist. `n`: its rows, [words
+/// of C, stride]. `coarse`: for each of them, ESA's grid between the two rows round it.
 #[inline(always)]
 pub(super) fn gate<S: Simd>(
     s: S,
     out: &mut [f32],
-    n: &[f32],
+    n: &[&[f32]],
     maps: &Gate,
     (coarse, span3, columns): (&[f32], Span, &Between),
     scratch: &mut [f32],
     span: Span,
 ) {
     let (attention, gated) = scratch.split_at_mut(MARGIN + maps.conv4.words * STRIDE);
+    let gated_len = maps.g.words * STRIDE;
     for x in (0..span.width).step_by(S::PIXELS) {
-        for group in maps.conv_f.groups() {
-            with_outputs!(S, group, N => {
-                let mut acc = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, group);
-                for (acc, grid) in acc.iter_mut().zip(coarse.chunks_exact(span3.stride).skip(group.first)) {
-                    *acc = s.add(*acc, between_columns(s, grid, columns, x));
-                }
-                store_words(s, attention, &acc, group.first, MARGIN, STRIDE);
-            });
-        }
-        // The four maps are cut into the same groups.
-        let groups = maps.f1.groups().zip(maps.f2.groups()).zip(maps.f3.groups()).zip(maps.conv4.groups());
-        for (((f1, f2), f3), conv4) in groups {
-            with_outputs!(S, f1, N => {
-                let mut t = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f1);
-                let f2 = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f2);
-                for (t, f2) in t.iter_mut().zip(f2) {
-                    *t = s.mul(relu6(s, *t), f2);
-                }
-                let f3 = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f3);
-                let conv4 = outputs::<S, Words, N, 1>(s, &[&*attention], 0, STRIDE, conv4);
-                for ((t, f3), conv4) in t.iter_mut().zip(f3).zip(conv4) {
-                    *t = s.mul_add(f3, math::sigmoid_of_scaled(s, conv4), *t);
-                }
-                store_words(s, gated, &t, f1.first, MARGIN, STRIDE);
-            });
+        for (row, coarse) in coarse.chunks_exact(coarse.len() / n.len()).enumerate() {
+            let gated = &mut gated[row * gated_len..];
+            gate_vector(s, gated, n[row], maps, (coarse, span3, columns), attention, x, span);
         }
         for group in maps.g.groups() {
             with_outputs!(S, group, N => {
-                let acc = outputs::<S, Words, N, 1>(s, &[&*gated], 0, STRIDE, group);
+                let mut acc = outputs::<S, Words, N, 1>(s, &[&*gated], 0, STRIDE, group);
+                if S::CHANNELS == 2 {
+                    let mut high = [s.splat(0.0); N];
+                    if n.len() == 2 {
+                        high = outputs::<S, Words, N, 1>(s, &[&gated[gated_len..]], 0, STRIDE, group);
+                    }
+                    for (low, high) in acc.iter_mut().zip(high) {
+                        *low = s.pack(*low, high);
+                    }
+                }
                 store_channels(s, out, &acc, group.first, MARGIN + x, span.stride);
             });
         }
     }
     span.clear_tail(out);
+}
+
+/// What `g` reads of one vector.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "a hot loop stands alone with plain arguments")]
+fn gate_vector<S: Simd>(
+    s: S,
+    gated: &mut [f32],
+    n: &[f32],
+    maps: &Gate,
+    (coarse, span3, columns): (&[f32], Span, &Between),
+    attention: &mut [f32],
+    x: usize,
+    span: Span,
+) {
+    for group in maps.conv_f.groups() {
+        with_outputs!(S, group, N => {
+            let mut acc = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, group);
+            for (acc, grid) in acc.iter_mut().zip(coarse.chunks_exact(span3.stride).skip(group.first)) {
+                *acc = s.add(*acc, between_columns(s, grid, columns, x));
+            }
+            store_words(s, attention, &acc, group.first, MARGIN, STRIDE);
+        });
+    }
+    // The four maps are cut into the same groups, of half the registers: one map's outputs wait for the next's.
+    let groups = maps.f1.groups().zip(maps.f2.groups()).zip(maps.f3.groups()).zip(maps.conv4.groups());
+    for (((f1, f2), f3), conv4) in groups {
+        let first = f1.first;
+        with_outputs!(S, f1, N => {
+            let mut t = outputs::<S, Words, N, 1>(s, &[&*attention], 0, STRIDE, conv4);
+            for t in &mut t {
+                *t = math::sigmoid_of_scaled(s, *t);
+            }
+            let f3 = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f3);
+            for (t, f3) in t.iter_mut().zip(f3) {
+                *t = s.mul(*t, f3);
+            }
+            let f1 = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f1);
+            let f2 = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f2);
+            for ((t, f1), f2) in t.iter_mut().zip(f1).zip(f2) {
+                *t = s.mul_add(relu6(s, f1), f2, *t);
+            }
+            store_words(s, gated, &t, first, MARGIN, STRIDE);
+        });
+    }
 }
 
 /// NaN stays NaN.

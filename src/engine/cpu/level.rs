@@ -17,7 +17,7 @@ const VARIABLE: &str = "HASN_CPU_LEVEL";
 /// The deepest pictures that are made in bf16 unasked.
 const BF16_BITS_MAX: u8 = 10;
 
-/// What the dense maps multiply. Sums, the trunk, the depthwise convs and the long skip are f32 in both.
+/// What the convs multiply. Sums, the trunk and the long skip are f32 in both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Precision {
     /// As the reference to 1e-4.
@@ -198,18 +198,19 @@ macro_rules! kernels {
 
 kernels! {
     depthwise::norm(
-        out: (&mut [&mut [f32]], &mut [&mut [f32]]), rows: &[&[f32]; depthwise::ROWS_READ],
+        out: (&mut [&mut [f32]], &mut [&mut [f32]]), rows: &[&[f32]],
         maps: (&Depthwise, &Dense), tile: &mut [f32], span: Span
     );
     depthwise::add_skip(
-        out: &mut [&mut [f32]], rows: &[&[f32]; depthwise::ROWS_READ], conv: &Depthwise, skip: &[&[f32]],
+        out: &mut [&mut [f32]], rows: &[&[f32]], conv: &Depthwise, skip: &[&[f32]],
         scale: &[f32], span: Span
     );
+    depthwise::pair_rows(out: &mut [f32], low: &[f32], high: &[f32]);
     esa::conv2(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, stride2: usize);
     esa::pool(out: &mut [f32], rows: &[&[f32]; 7], stride2: usize, highest: &mut [f32], span3: Span);
     esa::between_rows(out: &mut [f32], rows: [&[f32]; 2], fraction: f32, span3: Span);
     gate::gate(
-        out: &mut [f32], n: &[f32], maps: &Gate, coarse: (&[f32], Span, &Between), scratch: &mut [f32], span: Span
+        out: &mut [f32], n: &[&[f32]], maps: &Gate, coarse: (&[f32], Span, &Between), scratch: &mut [f32], span: Span
     );
     dense::convolve(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
     dense::convolve_exact(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);

@@ -1,7 +1,8 @@
 //! The stages of a picture through the network, what they read and write, and their order.
 //!
-//! The trunk `z` is the one tensor that is kept whole, in f32 and in place; all others are rings of the few rows
-//! that are alive while a wave of tasks (see `graph`) goes down the picture:
+//! The trunk `z` is the one tensor that is kept whole, in f32 and in place (and once more in pairs of rows, where the
+//! depthwise convs read bf16); all others are rings of the few rows that are alive while a wave of tasks (see
+//! `graph`) goes down the picture:
 //!
 //! | stage | makes | of |
 //! |---|---|---|
@@ -18,7 +19,7 @@
 
 use std::ops::Range;
 
-use super::depthwise::{ROWS, ROWS_READ, norm_tile_len};
+use super::depthwise::{PAIRS_READ, ROWS, ROWS_READ, norm_tile_len};
 use super::esa::Grid;
 use super::gate;
 use super::graph::Graph;
@@ -72,9 +73,10 @@ impl Net {
         let weights = Packed::new(model, kernels.packing);
         let shape = Shape::new(&sizes, kernels.packing, height, width);
         let zeros = vec![0.0; shape.row_len.iter().copied().max().expect("tensors") + MARGIN];
+        let rows = shape.rows_of_word;
         let worker_len = norm_tile_len(sizes.dim)
             .max(shape.grid.stride2)
-            .max(shape.row_len[GRID] + gate::scratch_len(&weights.blocks[0].gate));
+            .max(rows * shape.row_len[GRID] + gate::scratch_len(&weights.blocks[0].gate, rows));
         Net {
             enter: enter_graph(&shape, threads),
             block: block_graph(&shape, threads),
@@ -150,7 +152,7 @@ impl Forward for Net {
         let tensors = shape.tensors(block, kept, rings);
         for weights in &weights.blocks {
             let sums_of_rows = Shared::new(sums, Ring { rows: height, row_len: sizes.dim });
-            let dwconv = weights.dwconv.scaled(&scale);
+            let dwconv = Depthwise::scaled(&weights.dwconv, &scale, kernels.packing);
             let run =
                 BlockRun { common, tensors: &tensors, weights, dwconv: &dwconv, scale: &scale, sums_of_rows };
             block.run(workers, |stage, band, scratch| run.stage(stage, band, aligned(scratch)));
@@ -173,7 +175,7 @@ impl Forward for Net {
 
 /// From the sums of rows to the scale of each channel.
 fn channel_attention(block: &Block, sums: &[f32], height: usize, width: usize) -> Vec<f32> {
-    let channels = block.dwconv.taps.len();
+    let channels = block.dwconv.outputs;
     let mut all = vec![0.0_f64; channels];
     for row in sums.chunks_exact(channels).take(height) {
         for (all, row) in all.iter_mut().zip(row) {
@@ -225,12 +227,43 @@ impl<'a> Common<'a> {
         })
     }
 
+    /// What a depthwise conv reads for a band.
+    ///
+    /// # Safety
+    /// As of [`Shared::row`], for the band and three rows on each side of it.
+    unsafe fn window(&self, tensor: Shared, band: usize) -> Window<'a> {
+        let height = self.shape.height_in_words();
+        // SAFETY: the caller's.
+        unsafe {
+            match self.shape.rows_of_word {
+                1 => Window::Rows(self.rows(tensor, ROWS * band, 3, height)),
+                _ => Window::Pairs(self.rows(tensor, ROWS / 2 * band, 2, height)),
+            }
+        }
+    }
+
+    /// A band of the trunk in pairs of rows, where they are kept.
+    ///
+    /// # Safety
+    /// As of [`Shared::row`] for the trunk and of [`Shared::row_mut`] for the pairs.
+    unsafe fn pair_rows(&self, tensors: &[Shared; TENSORS], band: usize) {
+        if self.shape.rows_of_word == 2 {
+            for y in self.shape.in_words(self.shape.band(band)) {
+                // SAFETY: the caller's.
+                unsafe {
+                    let [low, high] = self.rows(tensors[Z], 2 * y, 0, self.shape.height);
+                    (self.kernels.pair_rows)(tensors[P].row_mut(y), low, high);
+                }
+            }
+        }
+    }
+
     /// Takes the picture in and makes the trunk of it.
     fn enter(&self, stage: usize, band: usize, tensors: &[Shared; TENSORS], conv_1: &Dense, x: &[f32]) {
         let Shape { height, span, .. } = *self.shape;
-        for y in self.shape.band(band) {
-            // SAFETY: `enter_graph` declares these rows.
-            unsafe {
+        // SAFETY: `enter_graph` declares these rows.
+        unsafe {
+            for y in self.shape.band(band) {
                 if stage == 0 {
                     let row = tensors[X].row_mut(y);
                     let planes = x.chunks_exact(height * span.width);
@@ -245,6 +278,26 @@ impl<'a> Common<'a> {
                     span.clear_margins(row);
                 }
             }
+            if stage == 1 {
+                self.pair_rows(tensors, band);
+            }
+        }
+    }
+}
+
+/// The rows that a depthwise conv reads, in f32 or in pairs in bf16.
+enum Window<'a> {
+    Rows([&'a [f32]; ROWS_READ]),
+    Pairs([&'a [f32]; PAIRS_READ]),
+}
+
+impl<'a> std::ops::Deref for Window<'a> {
+    type Target = [&'a [f32]];
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Window::Rows(rows) => rows,
+            Window::Pairs(pairs) => pairs,
         }
     }
 }
@@ -280,7 +333,7 @@ impl BlockRun<'_> {
         let rows = shape.band(band);
         // SAFETY: `block_graph` declares these rows.
         unsafe {
-            let z: [_; ROWS_READ] = self.common.rows(self.tensors[Z], rows.start, 3, shape.height);
+            let z = self.common.window(self.tensors[shape.trunk()], band);
             let mut n = self.band_mut(N, rows.clone());
             let mut c1 = self.band_mut(C1, rows.clone());
             let out = (&mut n[..rows.len()], &mut c1[..rows.len()]);
@@ -322,15 +375,21 @@ impl BlockRun<'_> {
     fn gate(&self, band: usize, scratch: &mut [f32]) {
         let Common { kernels, shape, .. } = self.common;
         let Grid { height3, span3, .. } = shape.grid;
-        let (coarse, scratch) = scratch.split_at_mut(shape.row_len[GRID]);
-        for y in shape.band(band) {
+        let rows = shape.rows_of_word;
+        let (coarse, scratch) = scratch.split_at_mut(rows * shape.row_len[GRID]);
+        for word in shape.in_words(shape.band(band)) {
+            let rows = rows * word..(rows * word + rows).min(shape.height);
+            let coarse = &mut coarse[..rows.len() * shape.row_len[GRID]];
             // SAFETY: `block_graph` declares these rows.
             unsafe {
-                let grid = shape.rows.pair(y, height3).map(|row| self.tensors[GRID].row(row));
-                (kernels.between_rows)(coarse, grid, shape.rows.fraction[y], span3);
-                let (g, n) = (self.tensors[G].row_mut(y), self.tensors[N].row(y));
+                for (y, coarse) in rows.clone().zip(coarse.chunks_exact_mut(shape.row_len[GRID])) {
+                    let grid = shape.rows.pair(y, height3).map(|row| self.tensors[GRID].row(row));
+                    (kernels.between_rows)(coarse, grid, shape.rows.fraction[y], span3);
+                }
+                let n: [_; 2] = self.common.rows(self.tensors[N], rows.start, 0, rows.end);
                 let coarse = (&*coarse, span3, &shape.columns);
-                (kernels.gate)(g, n, &self.weights.gate, coarse, scratch, shape.span);
+                let g = self.tensors[G].row_mut(word);
+                (kernels.gate)(g, &n[..rows.len()], &self.weights.gate, coarse, scratch, shape.span);
             }
         }
     }
@@ -340,7 +399,7 @@ impl BlockRun<'_> {
         let rows = shape.band(band);
         // SAFETY: `block_graph` declares these rows.
         unsafe {
-            let g: [_; ROWS_READ] = self.common.rows(self.tensors[G], rows.start, 3, shape.height);
+            let g = self.common.window(self.tensors[G], band);
             let z: [_; ROWS] = self.common.rows(self.tensors[Z], rows.start, 0, shape.height);
             let mut u = self.band_mut(U, rows.clone());
             let (u, z) = (&mut u[..rows.len()], &z[..rows.len()]);
@@ -369,6 +428,8 @@ impl BlockRun<'_> {
                 (kernels.convolve_sum)(z, &t, &self.weights.cab_2, shape.span, sums);
             }
         }
+        // SAFETY: as above.
+        unsafe { self.common.pair_rows(self.tensors, band) };
     }
 
     /// Up to [`ROWS`] rows to write.

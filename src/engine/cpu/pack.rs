@@ -9,7 +9,7 @@ use crate::model::{BlockWeights, Conv, Model};
 /// How a level wants its dense maps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Packing {
-    /// Channels of a word that is read: 1 in f32, 2 in bf16.
+    /// Channels of a word that is read, or rows where a depthwise conv reads it: 1 in f32, 2 in bf16.
     pub(super) channels: usize,
     /// Outputs that are made together, at most.
     pub(super) outputs_max: usize,
@@ -21,6 +21,11 @@ impl Packing {
     /// The same level's loops over f32.
     pub(super) fn exact(self) -> Packing {
         Packing { channels: 1, ..self }
+    }
+
+    /// For maps whose outputs wait in registers for those of another.
+    fn waiting(self) -> Packing {
+        Packing { outputs_max: self.outputs_max / 2, ..self }
     }
 
     /// Words that hold so many channels.
@@ -108,25 +113,32 @@ fn pair(low: f32, high: f32) -> f32 {
     f32::from_bits(bits(low) | bits(high) << 16)
 }
 
-/// A depthwise 7x7.
+/// A depthwise 7x7. A word of what it reads is a pixel in f32, or in bf16 the same of an even row and of the next.
 #[derive(Debug)]
 pub(super) struct Depthwise {
-    /// [C] of [7, 7].
-    pub(super) taps: Vec<[f32; 49]>,
+    /// [C] of rows of taps: the seven, or four pairs for outputs of even rows and four for those of odd rows.
+    pub(super) taps: Vec<[[f32; 7]; 8]>,
     /// [C].
     pub(super) bias: Vec<f32>,
 }
 
 impl Depthwise {
-    fn new(conv: &Conv) -> Depthwise {
-        assert!(conv.inputs == 1 && conv.side == 7);
-        Depthwise { taps: conv.weight.as_chunks().0.to_vec(), bias: conv.bias.clone() }
-    }
-
     /// As if each channel were multiplied by its scale first.
-    pub(super) fn scaled(&self, scale: &[f32]) -> Depthwise {
-        let taps = self.taps.iter().zip(scale).map(|(taps, scale)| taps.map(|tap| tap * scale));
-        Depthwise { taps: taps.collect(), bias: self.bias.clone() }
+    pub(super) fn scaled(conv: &Conv, scale: &[f32], packing: Packing) -> Depthwise {
+        assert!(conv.inputs == 1 && conv.side == 7);
+        let (channels, _) = conv.weight.as_chunks::<49>();
+        let taps = channels.iter().zip(scale).map(|(taps, scale)| {
+            let tap = |row: usize, dx: usize| if row < 7 { taps[7 * row + dx] * scale } else { 0.0 };
+            // An even row sees its first row of input as the second of a pair, an odd one its last as the first.
+            let word = |row: usize, dx: usize| match (packing.channels, row) {
+                (1, _) => tap(row, dx),
+                (_, 0) => pair(0.0, tap(0, dx)),
+                (_, ..4) => pair(tap(2 * row - 1, dx), tap(2 * row, dx)),
+                _ => pair(tap(2 * row - 8, dx), tap(2 * row - 7, dx)),
+            };
+            std::array::from_fn(|row| std::array::from_fn(|dx| word(row, dx)))
+        });
+        Depthwise { taps: taps.collect(), bias: conv.bias.clone() }
     }
 }
 
@@ -150,7 +162,7 @@ pub(super) struct Gate {
 /// One block.
 #[derive(Debug)]
 pub(super) struct Block {
-    pub(super) dwconv: Depthwise,
+    pub(super) dwconv: Conv,
     /// `conv1` after `f3`: C -> E.
     pub(super) conv1: Dense,
     pub(super) conv2: Dense,
@@ -167,21 +179,23 @@ impl Block {
     fn new(weights: &BlockWeights, packing: Packing) -> Block {
         let block = rewrite::Block::new(weights);
         let dense = |conv: &Conv| Dense::new(conv, packing);
+        let waiting = |conv: &Conv| Dense::new(conv, packing.waiting());
         let gate = Gate {
-            f1: dense(&block.f1),
-            f2: dense(&block.f2),
-            f3: dense(&block.f3),
+            f1: waiting(&block.f1),
+            f2: waiting(&block.f2),
+            f3: waiting(&block.f3),
             conv_f: dense(&block.conv_f),
-            conv4: dense(&block.conv4),
-            g: dense(&block.g),
+            conv4: waiting(&block.conv4),
+            // Its outputs wait for those of the row below, where a word holds both.
+            g: if packing.channels == 2 { waiting(&block.g) } else { dense(&block.g) },
         };
         Block {
-            dwconv: Depthwise::new(&block.dwconv),
+            dwconv2: Depthwise::scaled(&block.dwconv2, &vec![1.0; block.dwconv2.outputs], packing),
+            dwconv: block.dwconv,
             conv1: dense(&block.conv1),
             conv2: dense(&block.conv2),
             conv3: Dense::new(&block.conv3, packing.exact()),
             gate,
-            dwconv2: Depthwise::new(&block.dwconv2),
             cab_0: dense(&block.cab_0),
             cab_2: dense(&block.cab_2),
             attention_1: block.attention_1,

@@ -61,7 +61,9 @@ pub(super) trait Simd: Copy {
     fn recip(self, a: Self::V) -> Self::V;
     /// The square root.
     fn sqrt(self, a: Self::V) -> Self::V;
-    /// `p` · 2^n, where the low bits of `n` as f32 hold the whole number n and the result is a normal number.
+    /// The nearest whole number of `x`, as [`Simd::scale_by_power`] wants it, and what `x` is beyond it.
+    fn split(self, x: Self::V) -> (Self::V, Self::V);
+    /// `p` · 2^n, where n is the whole number of [`Simd::split`].
     fn scale_by_power(self, p: Self::V, n: Self::V) -> Self::V;
     /// `table[index - base]`, a few values from the start of `table`: see [`Simd::TABLE`].
     fn lookup(self, table: &[f32], index: &[u32], base: u32) -> Self::V;
@@ -69,6 +71,16 @@ pub(super) trait Simd: Copy {
     fn store_unzipped(self, even: &mut [f32], odd: &mut [f32], v: Self::V);
     /// Pixels of `a` and `b` by turns.
     fn store_zipped(self, to: &mut [f32], a: Self::V, b: Self::V);
+}
+
+/// [`Simd::split`] without an instruction for it. The low bits of the whole number as f32 are the number; it is
+/// within ±126, so that what is scaled by it stays a normal number.
+#[inline(always)]
+fn split_by_adding<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
+    const ROUND: f32 = 12_582_912.0;
+    let x = s.max(s.splat(-126.0), s.min(s.splat(126.0), x));
+    let rounded = s.add(x, s.splat(ROUND));
+    (rounded, s.sub(x, s.sub(rounded, s.splat(ROUND))))
 }
 
 /// Values that [`Simd::lookup`] may read of its table, on the level that reads most.
@@ -159,6 +171,10 @@ impl Simd for Plain {
         a.map(f32::sqrt)
     }
     #[inline(always)]
+    fn split(self, x: Self::V) -> (Self::V, Self::V) {
+        split_by_adding(self, x)
+    }
+    #[inline(always)]
     fn scale_by_power(self, p: Self::V, n: Self::V) -> Self::V {
         Self::zip(p, n, |p, n| f32::from_bits(p.to_bits().wrapping_add(n.to_bits() << 23)))
     }
@@ -185,14 +201,13 @@ pub(super) use x86::{Avx2, Avx512, Avx512Bf16};
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{REACH, Simd};
+    use super::{REACH, Simd, split_by_adding};
 
     /// A level whose vector is a pair of registers of `$lanes` floats. What differs between levels beyond the
     /// names of instructions is in `{ }`.
     macro_rules! pair {
         ($(#[$doc:meta])* $token:ident, $register:ty, $lanes:literal;
-         $set1:ident $loadu:ident $storeu:ident $fmadd:ident $sqrt:ident
-         $to_bits:ident $from_bits:ident $add_epi32:ident $slli_epi32:ident;
+         $set1:ident $loadu:ident $storeu:ident $fmadd:ident $sqrt:ident;
          $([$name:ident $instruction:ident])*; { $($rest:tt)* }) => {
             $(#[$doc])*
             #[derive(Clone, Copy)]
@@ -243,16 +258,6 @@ mod x86 {
                     // SAFETY: `self` exists, so the CPU has the instruction.
                     unsafe { [$sqrt(a[0]), $sqrt(a[1])] }
                 }
-                #[inline(always)]
-                fn scale_by_power(self, p: Self::V, n: Self::V) -> Self::V {
-                    // SAFETY: `self` exists, so the CPU has the instructions.
-                    unsafe {
-                        [
-                            $from_bits($add_epi32($to_bits(p[0]), $slli_epi32::<23>($to_bits(n[0])))),
-                            $from_bits($add_epi32($to_bits(p[1]), $slli_epi32::<23>($to_bits(n[1])))),
-                        ]
-                    }
-                }
             }
         };
     }
@@ -275,8 +280,7 @@ mod x86 {
     pair! {
         /// AVX2 and FMA.
         Avx2, __m256, 8;
-        _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_fmadd_ps _mm256_sqrt_ps
-        _mm256_castps_si256 _mm256_castsi256_ps _mm256_add_epi32 _mm256_slli_epi32;
+        _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_fmadd_ps _mm256_sqrt_ps;
         [add _mm256_add_ps] [sub _mm256_sub_ps] [mul _mm256_mul_ps] [min _mm256_min_ps] [max _mm256_max_ps]; {
             const OUTPUTS_MAX: usize = 6;
             // Half of the loads that straddle registers stay inside a cache line, and shuffles across lanes
@@ -296,6 +300,15 @@ mod x86 {
             fn recip(self, a: Self::V) -> Self::V {
                 // SAFETY: `self` exists, so the CPU has the instructions.
                 unsafe { [newton8(a[0]), newton8(a[1])] }
+            }
+            #[inline(always)]
+            fn split(self, x: Self::V) -> (Self::V, Self::V) {
+                split_by_adding(self, x)
+            }
+            #[inline(always)]
+            fn scale_by_power(self, p: Self::V, n: Self::V) -> Self::V {
+                // SAFETY: `self` exists, so the CPU has the instructions.
+                unsafe { [scale8(p[0], n[0]), scale8(p[1], n[1])] }
             }
             #[inline(always)]
             fn lookup(self, table: &[f32], index: &[u32], base: u32) -> Self::V {
@@ -350,8 +363,7 @@ mod x86 {
             pair! {
                 $(#[$doc])*
                 $token, __m512, 16;
-                _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_fmadd_ps _mm512_sqrt_ps
-                _mm512_castps_si512 _mm512_castsi512_ps _mm512_add_epi32 _mm512_slli_epi32;
+                _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_fmadd_ps _mm512_sqrt_ps;
                 [add _mm512_add_ps] [sub _mm512_sub_ps] [mul _mm512_mul_ps] [min _mm512_min_ps]
                 [max _mm512_max_ps]; {
                     // A load that straddles cache lines takes two cycles on Zen 4; this takes a port that
@@ -388,6 +400,11 @@ mod x86 {
                                 _ => unreachable!("shifts are -3 to 3"),
                             }
                         }
+                    }
+                    #[inline(always)]
+                    fn scale_by_power(self, p: Self::V, n: Self::V) -> Self::V {
+                        // SAFETY: `self` exists, so the CPU has the instruction.
+                        unsafe { [_mm512_scalef_ps(p[0], n[0]), _mm512_scalef_ps(p[1], n[1])] }
                     }
                     #[inline(always)]
                     fn lookup(self, table: &[f32], index: &[u32], base: u32) -> Self::V {
@@ -447,6 +464,14 @@ mod x86 {
                 // SAFETY: `self` exists, so the CPU has the instructions.
                 unsafe { [newton(a[0]), newton(a[1])] }
             }
+            #[inline(always)]
+            fn split(self, x: Self::V) -> (Self::V, Self::V) {
+                // Newton's step makes NaN of infinity; no instruction here minds the other end.
+                let x = self.min(self.splat(126.0), x);
+                // SAFETY: `self` exists, so the CPU has the instruction.
+                let n = unsafe { [nearest(x[0]), nearest(x[1])] };
+                (n, self.sub(x, n))
+            }
         }
     }
 
@@ -473,6 +498,12 @@ mod x86 {
                 // SAFETY: `self` exists, so the CPU has the instruction.
                 unsafe { [_mm512_rcp14_ps(a[0]), _mm512_rcp14_ps(a[1])] }
             }
+            #[inline(always)]
+            fn split(self, x: Self::V) -> (Self::V, Self::V) {
+                // SAFETY: `self` exists, so the CPU has the instruction.
+                let n = unsafe { [nearest(x[0]), nearest(x[1])] };
+                (n, self.sub(x, n))
+            }
         }
     }
 
@@ -497,6 +528,19 @@ mod x86 {
     fn zipped(first: i32) -> __m512i {
         let turns = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
         _mm512_add_epi32(turns, _mm512_set1_epi32(first))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn nearest(x: __m512) -> __m512 {
+        _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn scale8(p: __m256, n: __m256) -> __m256 {
+        let n = _mm256_slli_epi32::<23>(_mm256_castps_si256(n));
+        _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), n))
     }
 
     /// The instruction is good for 12 bits, a step of Newton's for 23.

@@ -13,29 +13,33 @@ use super::layout::{Ring, Shared, Span};
 use super::pack::Packing;
 use crate::model::Sizes;
 
-// The tensors, by index. The first two are kept whole.
+// The tensors, by index. The first three are kept whole.
 pub(super) const X: usize = 0;
 pub(super) const Z: usize = 1;
-pub(super) const N: usize = 2;
-pub(super) const C1: usize = 3;
-pub(super) const C2: usize = 4;
-pub(super) const POOLED: usize = 5;
-pub(super) const GRID: usize = 6;
-pub(super) const G: usize = 7;
-pub(super) const U: usize = 8;
-pub(super) const T: usize = 9;
+/// The trunk in pairs of rows, where depthwise convs read them.
+pub(super) const P: usize = 2;
+pub(super) const N: usize = 3;
+pub(super) const C1: usize = 4;
+pub(super) const C2: usize = 5;
+pub(super) const POOLED: usize = 6;
+pub(super) const GRID: usize = 7;
+pub(super) const G: usize = 8;
+pub(super) const U: usize = 9;
+pub(super) const T: usize = 10;
 /// The trunk in words, times the channel attention's scale.
-pub(super) const W: usize = 10;
+pub(super) const W: usize = 11;
 /// What `conv_2` makes of it, where that is a step of its own.
-pub(super) const V: usize = 11;
-pub(super) const TENSORS: usize = 12;
-const WHOLE: usize = 2;
+pub(super) const V: usize = 12;
+pub(super) const TENSORS: usize = 13;
+const WHOLE: usize = 3;
 
 /// What the size of the picture decides.
 #[derive(Debug)]
 pub(super) struct Shape {
     pub(super) height: usize,
     pub(super) span: Span,
+    /// Rows that a word holds which a depthwise conv reads.
+    pub(super) rows_of_word: usize,
     pub(super) grid: Grid,
     /// Floats of a row of each tensor.
     pub(super) row_len: [usize; TENSORS],
@@ -54,6 +58,7 @@ impl Shape {
         let mut row_len = [0; TENSORS];
         row_len[X] = sizes.in_channels * span.stride;
         row_len[Z] = channels(sizes.dim);
+        row_len[P] = if packing.channels == 2 { sizes.dim * span.stride } else { 0 };
         row_len[N] = words(sizes.dim);
         row_len[C1] = packing.words(sizes.esa_channels) * 2 * half_of(width);
         row_len[C2] = esa * grid.stride2;
@@ -67,6 +72,7 @@ impl Shape {
         Shape {
             height,
             span,
+            rows_of_word: packing.channels,
             grid,
             row_len,
             rows: Between::axis(grid.height3, height),
@@ -76,7 +82,7 @@ impl Shape {
 
     /// Floats of the tensors that are kept whole.
     pub(super) fn kept_len(&self) -> usize {
-        self.row_len[..WHOLE].iter().sum::<usize>() * self.height
+        (self.row_len[X] + self.row_len[Z]) * self.height + self.row_len[P] * self.height_in_words()
     }
 
     /// Of the tensors that are not.
@@ -87,12 +93,13 @@ impl Shape {
 
     /// The tensors in memory, rings with zeros round their rows.
     pub(super) fn tensors(&self, graph: &Graph, kept: &mut [f32], rings: &mut [f32]) -> [Shared; TENSORS] {
-        let (x, z) = kept.split_at_mut(self.height * self.row_len[X]);
-        let whole = |memory, tensor: usize| {
-            Shared::new(memory, Ring { rows: self.height, row_len: self.row_len[tensor] })
-        };
-        let mut tensors = [whole(x, X); TENSORS];
-        tensors[Z] = whole(z, Z);
+        let (x, rest) = kept.split_at_mut(self.height * self.row_len[X]);
+        let (z, p) = rest.split_at_mut(self.height * self.row_len[Z]);
+        let whole =
+            |memory, tensor: usize, rows| Shared::new(memory, Ring { rows, row_len: self.row_len[tensor] });
+        let mut tensors = [whole(x, X, self.height); TENSORS];
+        tensors[Z] = whole(z, Z, self.height);
+        tensors[P] = whole(p, P, self.height_in_words());
         let mut rest = rings;
         for (tensor, ring) in (WHOLE..).zip(self.rings(graph)) {
             let memory = rest.split_off_mut(..ring.len()).expect("scratch of scratch_len");
@@ -112,8 +119,28 @@ impl Shape {
         ROWS * band..(ROWS * band + ROWS).min(self.height)
     }
 
+    /// Rows of words that hold these rows, for a depthwise conv to read.
+    pub(super) fn in_words(&self, rows: Range<usize>) -> Range<usize> {
+        rows.start / self.rows_of_word..rows.end.div_ceil(self.rows_of_word)
+    }
+
+    pub(super) fn height_in_words(&self) -> usize {
+        self.height.div_ceil(self.rows_of_word)
+    }
+
+    /// What the first depthwise conv reads.
+    pub(super) fn trunk(&self) -> usize {
+        if self.rows_of_word == 1 { Z } else { P }
+    }
+
     fn bands(&self) -> usize {
         self.height.div_ceil(ROWS)
+    }
+
+    /// A band's rows of words in their new content.
+    fn new_in_words(&self, band: usize) -> Range<usize> {
+        let (words, height) = (self.in_words(self.band(band)), self.height_in_words());
+        words.start + height..words.end + height
     }
 
     /// Rows of a band and `reach` more on each side, as far as there are any.
@@ -128,10 +155,12 @@ impl Shape {
             *keep = Keep::Alive(match tensor {
                 C2 => self.grid.height2,
                 POOLED | GRID => self.grid.height3,
+                G => self.height_in_words(),
                 _ => self.height,
             });
         }
         keeps[..WHOLE].fill(Keep::Whole(self.height));
+        keeps[P] = Keep::Whole(self.height_in_words());
         keeps
     }
 }
@@ -156,7 +185,7 @@ pub(super) fn enter_graph(shape: &Shape, threads: usize) -> Graph {
             "enter",
             shape.bands(),
             |band| vec![(X, later(shape.round(band, 1)))],
-            |band| vec![(Z, later(shape.band(band)))],
+            |band| vec![(Z, later(shape.band(band))), (P, shape.new_in_words(band))],
         ),
     ];
     Graph::new(&stages, &shape.keeps(TENSORS), threads)
@@ -164,8 +193,8 @@ pub(super) fn enter_graph(shape: &Shape, threads: usize) -> Graph {
 
 /// One block, in place in the trunk.
 pub(super) fn block_graph(shape: &Shape, threads: usize) -> Graph {
-    let grid = shape.grid;
-    let height = shape.height;
+    let (grid, height) = (shape.grid, shape.height);
+    let later = move |rows: Range<usize>| rows.start + height..rows.end + height;
     let grid_rows = move |band: usize| {
         let rows = shape.band(band);
         let (first, last) =
@@ -177,7 +206,7 @@ pub(super) fn block_graph(shape: &Shape, threads: usize) -> Graph {
         stage(
             "norm",
             shape.bands(),
-            |band| vec![(Z, shape.round(band, 3))],
+            |band| vec![(shape.trunk(), shape.in_words(shape.round(band, 3)))],
             |band| vec![(N, shape.band(band)), (C1, shape.band(band))],
         ),
         stage(
@@ -197,12 +226,12 @@ pub(super) fn block_graph(shape: &Shape, threads: usize) -> Graph {
             "gate",
             shape.bands(),
             move |band| vec![(N, shape.band(band)), (GRID, grid_rows(band))],
-            |band| vec![(G, shape.band(band))],
+            |band| vec![(G, shape.in_words(shape.band(band)))],
         ),
         stage(
             "add",
             shape.bands(),
-            |band| vec![(G, shape.round(band, 3)), (Z, shape.band(band))],
+            |band| vec![(G, shape.in_words(shape.round(band, 3))), (Z, shape.band(band))],
             |band| vec![(U, shape.band(band))],
         ),
         stage(
@@ -215,7 +244,7 @@ pub(super) fn block_graph(shape: &Shape, threads: usize) -> Graph {
             "cab2",
             shape.bands(),
             |band| vec![(T, shape.round(band, 1))],
-            move |band| vec![(Z, shape.band(band).start + height..shape.band(band).end + height)],
+            move |band| vec![(Z, later(shape.band(band))), (P, shape.new_in_words(band))],
         ),
     ];
     Graph::new(&stages, &shape.keeps(N), threads)
