@@ -1,8 +1,7 @@
 //! Mux: encoded pictures and copied packets become a file, which gets its name only when it is whole.
 
-use std::ffi::CStr;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
@@ -10,147 +9,11 @@ use tracing::{debug, warn};
 
 use super::encode::Encoder;
 use super::input::Input;
-use super::{Coded, Trim, c_string, check};
+use super::output::{Output, open_output};
+use super::proof::{self, Facts, Proof};
+use super::streams::copy_side_data;
+use super::{Coded, Trim, check};
 use crate::error::{Error, Result};
-
-/// Where the output goes and in what container, before anything is written.
-pub struct Output {
-    name: String,
-    /// The name it gets at the end, and the one it has until then; `None` for standard output.
-    paths: Option<(PathBuf, PathBuf)>,
-    container: &'static ffi::AVOutputFormat,
-}
-
-impl Output {
-    /// A file, or `-` for y4m on standard output. What is there already is replaced only if `overwrite`.
-    pub fn new(name: &str, input: &str, overwrite: bool) -> Result<Output> {
-        if name == "-" {
-            let container = guess_container(Some(c"yuv4mpegpipe"), "").expect("FFmpeg always has y4m");
-            return Ok(Output { name: "standard output".into(), paths: None, container });
-        }
-        let path = PathBuf::from(name);
-        let container = guess_container(None, name).ok_or_else(|| {
-            Error::new(
-                name,
-                "its ending names no container that FFmpeg writes",
-                "use e.g. .mkv, .mp4, .mov, .png",
-            )
-        })?;
-        let partial = partial_path(&path);
-        for written in [&path, &partial] {
-            if same_file(Path::new(input), written) {
-                let problem = format!("{} is the input itself", written.display());
-                return Err(Error::new(name, problem, "give the output another name"));
-            }
-        }
-        if path.is_dir() {
-            return Err(Error::new(name, "is a folder", "name a file in it"));
-        }
-        for (existing, remedy) in [
-            (&path, "-y overwrites it, or give another name"),
-            (&partial, "it is left of an earlier run: move it away, or -y overwrites it"),
-        ] {
-            if existing.exists() && !overwrite {
-                return Err(Error::new(existing.to_string_lossy(), "is there already", remedy));
-            }
-        }
-        Ok(Output { name: name.to_owned(), paths: Some((path, partial)), container })
-    }
-
-    /// As the user wrote it.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The name the file has until it is whole.
-    pub fn partial(&self) -> Option<&Path> {
-        self.paths.as_ref().map(|(_, partial)| partial.as_path())
-    }
-
-    /// FFmpeg's name of the container.
-    pub fn container(&self) -> &'static str {
-        // SAFETY: names of containers are static C strings.
-        unsafe { CStr::from_ptr(self.container.name) }.to_str().expect("container names are ASCII")
-    }
-
-    fn is_y4m(&self) -> bool {
-        self.container() == "yuv4mpegpipe"
-    }
-
-    fn is_still(&self) -> bool {
-        self.container() == "image2"
-    }
-
-    /// Whether encoders are cut into segments: in every file of video that can be joined from them.
-    pub(super) fn is_cut(&self) -> bool {
-        self.paths.is_some()
-            && !matches!(self.container(), "image2" | "yuv4mpegpipe" | "gif" | "apng" | "webp")
-    }
-
-    pub(super) fn wants_global_header(&self) -> bool {
-        self.container.flags & ffi::AVFMT_GLOBALHEADER != 0
-    }
-
-    /// The MP4 family: a length there is from one decoding time to the next.
-    pub(super) fn has_lengths_by_coding(&self) -> bool {
-        matches!(self.container(), "mp4" | "mov" | "ipod" | "3gp" | "3g2" | "psp" | "ismv" | "f4v")
-    }
-
-    /// AVI, MXF and y4m count pictures instead of telling times.
-    fn has_times(&self) -> bool {
-        !matches!(self.container(), "avi" | "mxf" | "mxf_opatom" | "gxf" | "yuv4mpegpipe")
-    }
-
-    /// FFmpeg's answer whether the container holds a codec: 1 yes, 0 no, below 0 not known.
-    fn query(&self, id: codec::Id) -> i32 {
-        // SAFETY: the container is static.
-        unsafe { ffi::avformat_query_codec(self.container, id.into(), ffi::FF_COMPLIANCE_EXPERIMENTAL) }
-    }
-
-    pub(super) fn takes(&self, id: codec::Id) -> bool {
-        self.query(id) != 0
-    }
-
-    pub(super) fn default_encoder(&self) -> Result<ffmpeg::Codec> {
-        // The muxer of still pictures holds any codec.
-        let h264 = !self.is_still() && (self.query(codec::Id::H264) == 1 || self.container() == "mpegts");
-        if let Some(x264) = ffmpeg::encoder::find_by_name("libx264").filter(|_| h264) {
-            return Ok(x264);
-        }
-        let file_name = c_string(&self.name);
-        // SAFETY: the container is static and the string lives through the call.
-        let id = codec::Id::from(unsafe {
-            let video = ffi::AVMediaType::AVMEDIA_TYPE_VIDEO;
-            ffi::av_guess_codec(self.container, std::ptr::null(), file_name.as_ptr(), std::ptr::null(), video)
-        });
-        ffmpeg::encoder::find(id).filter(|codec| codec.is_video()).ok_or_else(|| {
-            let problem = format!("this FFmpeg cannot encode {} for it", id.name());
-            Error::new(&self.name, problem, "choose another file name or --encoder")
-        })
-    }
-}
-
-fn guess_container(short_name: Option<&CStr>, file_name: &str) -> Option<&'static ffi::AVOutputFormat> {
-    let file_name = c_string(file_name);
-    let short_name = short_name.map_or(std::ptr::null(), CStr::as_ptr);
-    // SAFETY: the strings live through the call; containers are static.
-    unsafe { ffi::av_guess_format(short_name, file_name.as_ptr(), std::ptr::null()).as_ref() }
-}
-
-/// `film.mkv` -> `film.partial.mkv`: the ending stays, so that players open it.
-fn partial_path(path: &Path) -> PathBuf {
-    let mut name = path.file_stem().unwrap_or_default().to_owned();
-    name.push(".partial");
-    if let Some(extension) = path.extension() {
-        name.push(".");
-        name.push(extension);
-    }
-    path.with_file_name(name)
-}
-
-fn same_file(a: &Path, b: &Path) -> bool {
-    matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
-}
 
 /// An output whose header is written.
 pub struct Muxer {
@@ -159,6 +22,8 @@ pub struct Muxer {
     /// Input stream -> output stream, for those that are written.
     streams: Vec<Option<usize>>,
     last_dts: Vec<Option<i64>>,
+    /// By output stream, for the proof at the end.
+    written: Vec<Facts>,
     trim: Trim,
     video: usize,
     /// What y4m asks of every picture's time.
@@ -187,6 +52,7 @@ impl Muxer {
             context,
             streams: Vec::new(),
             last_dts: Vec::new(),
+            written: Vec::new(),
             trim,
             video: input.video_index(),
             constant_rate: output.is_y4m().then_some(encoder.video().frame_rate),
@@ -222,7 +88,8 @@ impl Muxer {
                 "choose another container, e.g. .mkv, or another --encoder",
             )
         })?;
-        muxer.last_dts = vec![None; muxer.context.nb_streams() as usize];
+        muxer.written = muxer.context.streams().map(|stream| Facts::of(&stream)).collect();
+        muxer.last_dts = vec![None; muxer.written.len()];
         Ok(muxer)
     }
 
@@ -348,8 +215,10 @@ impl Muxer {
         let offset = self.trim.offset_us().rescale(Rational(1, 1_000_000), time_base);
         packet.set_pts(packet.pts().map(|pts| pts - offset));
         packet.set_dts(packet.dts().or(packet.pts().map(|pts| pts + offset)).map(|dts| dts - offset));
-        packet.rescale_ts(time_base, self.context.stream(index).expect("an added stream").time_base());
+        let written_base = self.context.stream(index).expect("an added stream").time_base();
+        packet.rescale_ts(time_base, written_base);
         self.keep_rising(&mut packet, index);
+        self.written[index].count(&packet, written_base);
         packet.set_stream(index);
         packet.set_position(-1);
         packet.write(&mut self.context).map(drop).map_err(|e| self.failed(e))
@@ -436,6 +305,17 @@ impl Muxer {
         Ok(())
     }
 
+    /// Reads the finished file again; `None` for a pipe, which cannot be.
+    pub fn prove(&self) -> Result<Option<Proof>> {
+        let Some(partial) = self.output.partial().filter(|_| self.output.is_readable()) else {
+            return Ok(None);
+        };
+        let video = self.streams[self.video].expect("the video is written");
+        proof::prove(partial, &self.output, &self.written, video)
+            .map(Some)
+            .map_err(|problem| Error::new(partial.to_string_lossy(), problem, "choose another container"))
+    }
+
     /// Gives a finished file its name.
     pub fn publish(self) -> Result<()> {
         assert!(self.finished, "only whole files get their name");
@@ -459,73 +339,5 @@ impl Drop for Muxer {
             // Nothing to be done if this fails: the error that led here is the one to tell.
             let _ = fs::remove_file(partial);
         }
-    }
-}
-
-/// What a container says of a whole stream: rotation, stereo, spherical projection, mastering display,
-/// loudness. How the source was coded (buffer sizes, Dolby Vision's layers) does not hold for what we code.
-///
-/// # Safety
-/// Both streams are alive.
-unsafe fn copy_side_data(from: *const ffi::AVStream, to: *mut ffi::AVStream) {
-    use ffi::AVPacketSideDataType::{AV_PKT_DATA_CPB_PROPERTIES, AV_PKT_DATA_DOVI_CONF};
-    // SAFETY: the caller's streams are alive, the list has as many entries of `size` bytes each, and the new
-    // entry is allocated with as many.
-    unsafe {
-        #[cfg(ffmpeg_6_1)]
-        let (list, count) = ((*(*from).codecpar).coded_side_data, (*(*from).codecpar).nb_coded_side_data);
-        #[cfg(not(ffmpeg_6_1))]
-        let (list, count) = ((*from).side_data, (*from).nb_side_data);
-        for i in 0..usize::try_from(count).unwrap_or(0) {
-            let entry = &*list.add(i);
-            if matches!(entry.type_, AV_PKT_DATA_CPB_PROPERTIES | AV_PKT_DATA_DOVI_CONF) {
-                continue;
-            }
-            #[cfg(ffmpeg_6_1)]
-            let copy = {
-                let (list, count) = (
-                    &raw mut (*(*to).codecpar).coded_side_data,
-                    &raw mut (*(*to).codecpar).nb_coded_side_data,
-                );
-                let new = ffi::av_packet_side_data_new(list, count, entry.type_, entry.size, 0);
-                if new.is_null() { std::ptr::null_mut() } else { (*new).data }
-            };
-            #[cfg(not(ffmpeg_6_1))]
-            let copy = ffi::av_stream_new_side_data(to, entry.type_, entry.size);
-            assert!(!copy.is_null(), "no memory for a stream's side data");
-            copy.copy_from_nonoverlapping(entry.data, entry.size);
-        }
-    }
-}
-
-fn open_output(output: &Output, path: &str) -> std::result::Result<format::context::Output, ffmpeg::Error> {
-    let url = c_string(path);
-    let mut context = std::ptr::null_mut();
-    // SAFETY: the container is static, the string lives through the calls that copy it, and `wrap` takes
-    // the context over.
-    unsafe {
-        let null = std::ptr::null();
-        check(ffi::avformat_alloc_output_context2(&mut context, output.container, null, url.as_ptr()))?;
-        let mut wrapped = format::context::Output::wrap(context);
-        let raw = &mut *wrapped.as_mut_ptr();
-        // y4m above 8 bits, FLAC in MP4 and other widely read extensions.
-        raw.strict_std_compliance = ffi::FF_COMPLIANCE_EXPERIMENTAL;
-        // No numbers by chance (Matroska's UIDs): the same input gives the same file.
-        raw.flags |= ffi::AVFMT_FLAG_BITEXACT;
-        if output.container.flags & ffi::AVFMT_NOFILE == 0 {
-            check(ffi::avio_open(&mut raw.pb, url.as_ptr(), ffi::AVIO_FLAG_WRITE))?;
-        }
-        Ok(wrapped)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_partial_file_keeps_the_ending_that_players_know() {
-        assert_eq!(partial_path(Path::new("a/film.4k.mkv")), Path::new("a/film.4k.partial.mkv"));
-        assert_eq!(partial_path(Path::new("film")), Path::new("film.partial"));
     }
 }
