@@ -6,6 +6,7 @@ use std::path::Path;
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
 
+use super::streams::{is_cover, select};
 use super::{Coded, check};
 use crate::error::{Error, Result};
 
@@ -31,6 +32,8 @@ const PAST_END_US: i64 = 2_000_000;
 pub struct Input {
     context: format::context::Input,
     name: String,
+    /// Streams to be written, in this order.
+    wanted: Vec<usize>,
     video: usize,
     /// Packets that were read while the first picture was looked for.
     backlog: VecDeque<Coded>,
@@ -52,14 +55,13 @@ impl Input {
             _ => format::input(source),
         };
         let context = context.map_err(fail)?;
-        let video = context
-            .streams()
-            .best(media::Type::Video)
-            .ok_or_else(|| Error::new(name, "has no video stream", "name a file with pictures in it"))?
-            .index();
+        let wanted: Vec<usize> = context.streams().map(|stream| stream.index()).collect();
+        let video = best_video(&context, &wanted)
+            .ok_or_else(|| Error::new(name, "has no video stream", "name a file with pictures in it"))?;
         Ok(Input {
             context,
             name: name.to_owned(),
+            wanted,
             video,
             backlog: VecDeque::new(),
             video_packets: 0,
@@ -67,6 +69,25 @@ impl Input {
             last_end_us: 0,
             part_end_us: None,
         })
+    }
+
+    /// Takes only the streams that these options name, as FFmpeg's `-map` does; all without any.
+    pub fn choose(&mut self, maps: &[String]) -> Result<()> {
+        self.wanted = select(&self.context, maps)?;
+        self.video = best_video(&self.context, &self.wanted).ok_or_else(|| {
+            Error::new(&self.name, "none of the streams of --map is video", "add --map 0:v")
+        })?;
+        let wanted = &self.wanted;
+        for mut stream in self.context.streams_mut().filter(|stream| !wanted.contains(&stream.index())) {
+            // SAFETY: the stream is alive, and nothing was read yet.
+            unsafe { (*stream.as_mut_ptr()).discard = ffi::AVDiscard::AVDISCARD_ALL };
+        }
+        Ok(())
+    }
+
+    /// Streams to be written, in this order.
+    pub(super) fn wanted(&self) -> &[usize] {
+        &self.wanted
     }
 
     /// For error messages.
@@ -238,6 +259,17 @@ impl Input {
     fn stream(&self, index: usize) -> ffmpeg::Stream<'_> {
         self.context.stream(index).expect("the container's own stream numbers")
     }
+}
+
+/// FFmpeg's choice where it is wanted, else the first; a cover is no film.
+fn best_video(context: &format::context::Input, wanted: &[usize]) -> Option<usize> {
+    let is_film = |stream: &ffmpeg::Stream| {
+        stream.parameters().medium() == media::Type::Video
+            && !is_cover(stream)
+            && wanted.contains(&stream.index())
+    };
+    let best = context.streams().best(media::Type::Video).filter(is_film);
+    best.or_else(|| context.streams().find(is_film)).map(|stream| stream.index())
 }
 
 fn open_remedy(source: &str, error: ffmpeg::Error) -> &'static str {

@@ -3,6 +3,7 @@
 //! In: names of files and options. Out: [`Picture`](crate::picture::Picture)s and packets. It knows
 //! nothing of networks and engines, and starts no threads of its own: the pipeline drives it.
 
+mod convert;
 mod decode;
 mod encode;
 mod format;
@@ -23,6 +24,7 @@ use ffmpeg_next::ffi;
 
 use crate::picture::TimeBase;
 
+pub use convert::Converters;
 pub use decode::{Decoder, PictureReader, Trim};
 pub use encode::Encoder;
 pub use format::format_by_name;
@@ -33,6 +35,7 @@ pub use output::Output;
 pub use proof::{Found, Proof};
 pub use spill::CopyQueue;
 pub use still::StillWriter;
+pub use streams::{Plan, Sound};
 pub use target::{EncoderSpec, Target};
 
 /// Pictures from one cut to the next. Encoders are closed and opened again at cuts, which depend on the

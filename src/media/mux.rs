@@ -5,13 +5,15 @@ use std::path::PathBuf;
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::encode::Encoder;
 use super::input::Input;
 use super::output::{Output, open_output};
 use super::proof::{self, Facts, Proof};
-use super::streams::copy_side_data;
+use super::streams::{
+    Plan, Way, attach_cover, copy_chapters, copy_programs, copy_side_data, cover_packet, metadata,
+};
 use super::{Coded, Trim, check};
 use crate::error::{Error, Result};
 
@@ -33,13 +35,22 @@ pub struct Muxer {
     /// Where the last written picture ends, and where the input began.
     end_us: i64,
     start_us: i64,
+    /// Pictures beside the film, and where they go.
+    covers: Vec<(usize, ffmpeg::Packet)>,
     left_out: Vec<String>,
+    converted: Vec<String>,
     finished: bool,
 }
 
 impl Muxer {
     /// Writes the header: the encoder's stream in its place among the copied ones.
-    pub fn create(output: Output, input: &Input, encoder: &Encoder, trim: Trim) -> Result<Muxer> {
+    pub fn create(
+        output: Output,
+        input: &Input,
+        encoder: &Encoder,
+        trim: Trim,
+        plan: &Plan,
+    ) -> Result<Muxer> {
         let path = output.partial().map_or("pipe:1".into(), |path| path.to_string_lossy().into_owned());
         let context = open_output(&output, &path).map_err(|e| {
             Error::new(
@@ -60,20 +71,31 @@ impl Muxer {
             pictures: 0,
             end_us: trim.from_us.max(input.start_us()),
             start_us: input.start_us(),
-            left_out: Vec::new(),
+            covers: Vec::new(),
+            left_out: plan.left_out.clone(),
+            converted: plan.converted.clone(),
             finished: false,
             output,
         };
-        for stream in input.context().streams() {
-            let index = if stream.index() == muxer.video {
-                Some(muxer.add_encoded(&stream, encoder)?)
-            } else {
-                muxer.add_copied(&stream)?
+        muxer.streams = vec![None; input.context().nb_streams() as usize];
+        for &(index, way) in &plan.lanes {
+            let stream = input.context().stream(index).expect("planned by the input");
+            let added = match way {
+                Way::Upscale => muxer.add_encoded(&stream, encoder),
+                Way::Copy => muxer.add_copied(&stream),
+                Way::Convert => muxer.add_converted(&stream, plan.converters.context(index)),
+                Way::Cover => muxer.add_cover(&stream),
             };
-            muxer.streams.push(index);
+            let added = added
+                .map_err(|e| Error::new(&muxer.output.name, e.to_string(), "choose another container"))?;
+            // Covers are written with the header, once.
+            muxer.streams[index] = (way != Way::Cover).then_some(added);
         }
         if !muxer.output.is_still() && !muxer.output.is_y4m() {
-            muxer.copy_chapters(input)?;
+            copy_chapters(&mut muxer.context, input, &muxer.output, trim)?;
+        }
+        if muxer.output.container() == "mpegts" {
+            copy_programs(&mut muxer.context, input, &muxer.streams);
         }
         let mut options = ffmpeg::Dictionary::new();
         if muxer.output.is_still() {
@@ -90,90 +112,75 @@ impl Muxer {
         })?;
         muxer.written = muxer.context.streams().map(|stream| Facts::of(&stream)).collect();
         muxer.last_dts = vec![None; muxer.written.len()];
+        for (index, mut cover) in std::mem::take(&mut muxer.covers) {
+            cover.set_stream(index);
+            cover.set_pts(Some(0));
+            cover.set_dts(Some(0));
+            cover.write(&mut muxer.context).map_err(|e| muxer.failed(e))?;
+        }
         Ok(muxer)
     }
 
-    fn add_encoded(&mut self, stream: &ffmpeg::Stream, encoder: &Encoder) -> Result<usize> {
-        let failed =
-            |e: ffmpeg::Error| Error::new(&self.output.name, e.to_string(), "choose another container");
+    fn add_encoded(
+        &mut self,
+        stream: &ffmpeg::Stream,
+        encoder: &Encoder,
+    ) -> std::result::Result<usize, ffmpeg::Error> {
         let rate = encoder.video().frame_rate;
         let time_base = if self.output.has_times() { stream.time_base() } else { rate.invert() };
-        let mut added = self.context.add_stream_with(encoder.context()).map_err(failed)?;
+        let mut added = self.context.add_stream_with(encoder.context())?;
+        take_over(&mut added, stream, true);
         added.set_time_base(time_base);
         added.set_avg_frame_rate(rate);
-        added.set_metadata(stream.metadata().to_owned());
-        // SAFETY: both streams are alive.
-        unsafe {
-            let raw = added.as_mut_ptr();
-            (*raw).disposition = (*stream.as_ptr()).disposition;
-            (*raw).sample_aspect_ratio = encoder.sample_aspect().into();
-            copy_side_data(stream.as_ptr(), raw);
-        }
+        // SAFETY: the stream is alive.
+        unsafe { (*added.as_mut_ptr()).sample_aspect_ratio = encoder.sample_aspect().into() };
         Ok(added.index())
     }
 
-    /// Adds a stream to be copied, or notes that the container cannot hold it.
-    fn add_copied(&mut self, stream: &ffmpeg::Stream) -> Result<Option<usize>> {
-        let parameters = stream.parameters();
-        let (medium, id) = (parameters.medium(), parameters.id());
-        let holds = match self.output.query(id) {
-            _ if self.output.is_still() || self.output.is_y4m() => false,
-            1 => true,
-            0 => false,
-            // A container without a list of codecs holds at least the kinds it has a usual codec for.
-            _ => match medium {
-                media::Type::Audio => self.output.container.audio_codec != ffi::AVCodecID::AV_CODEC_ID_NONE,
-                media::Type::Video => !matches!(self.output.container(), "gif" | "apng" | "webp"),
-                _ => false,
-            },
-        };
-        let attachment = medium == media::Type::Attachment && self.output.container().starts_with("matroska");
-        if !holds && !attachment {
-            let kind = format!("{medium:?}").to_lowercase();
-            let left_out = format!("stream {} ({kind}, {})", stream.index(), id.name());
-            warn!("{}: {} cannot hold {left_out}; it is left out", self.output.name, self.output.container());
-            self.left_out.push(left_out);
-            return Ok(None);
-        }
-        let failed =
-            |e: ffmpeg::Error| Error::new(&self.output.name, e.to_string(), "choose another container");
-        let mut added = self.context.add_stream(ffmpeg::encoder::find(codec::Id::None)).map_err(failed)?;
-        added.set_parameters(parameters);
-        added.set_time_base(stream.time_base());
-        added.set_metadata(stream.metadata().to_owned());
-        // SAFETY: both streams are alive. The tag is another container's word for the codec.
-        unsafe {
-            let raw = added.as_mut_ptr();
-            (*(*raw).codecpar).codec_tag = 0;
-            (*raw).disposition = (*stream.as_ptr()).disposition;
-            copy_side_data(stream.as_ptr(), raw);
-        }
-        Ok(Some(added.index()))
+    fn add_copied(&mut self, stream: &ffmpeg::Stream) -> std::result::Result<usize, ffmpeg::Error> {
+        let mut added = self.context.add_stream(ffmpeg::encoder::find(codec::Id::None))?;
+        added.set_parameters(stream.parameters());
+        // SAFETY: the stream is alive. The tag is another container's word for the codec.
+        unsafe { (*(*added.as_mut_ptr()).codecpar).codec_tag = 0 };
+        take_over(&mut added, stream, false);
+        Ok(added.index())
     }
 
-    fn copy_chapters(&mut self, input: &Input) -> Result<()> {
-        self.context.set_metadata(input.context().metadata().to_owned());
-        let offset_us = self.trim.offset_us();
-        // Numbered anew: FFmpeg's wrapper would join chapters of one number.
-        for (id, chapter) in (0..).zip(input.context().chapters()) {
-            let time_base = chapter.time_base();
-            let us = |time: i64| time.rescale(time_base, Rational(1, 1_000_000));
-            let (start, end) =
-                (us(chapter.start()).max(self.trim.from_us), us(chapter.end()).min(self.trim.to_us));
-            if start > end {
-                continue;
-            }
-            let (start, end) = (start - offset_us, end - offset_us);
-            let title = chapter.metadata().get("title").unwrap_or_default().to_owned();
-            let mut added = self
-                .context
-                .add_chapter(id, Rational(1, 1_000_000), start, end, title)
-                .map_err(|e| Error::new(&self.output.name, format!("takes no chapters: {e}"), "use .mkv"))?;
-            for (key, value) in chapter.metadata().iter() {
-                added.set_metadata(key, value);
+    fn add_converted(
+        &mut self,
+        stream: &ffmpeg::Stream,
+        context: &codec::Context,
+    ) -> std::result::Result<usize, ffmpeg::Error> {
+        let mut added = self.context.add_stream_with(context)?;
+        take_over(&mut added, stream, true);
+        // SAFETY: the context is alive.
+        added.set_time_base(unsafe { Rational::from((*context.as_ptr()).time_base) });
+        Ok(added.index())
+    }
+
+    fn add_cover(&mut self, stream: &ffmpeg::Stream) -> std::result::Result<usize, ffmpeg::Error> {
+        let cover = cover_packet(stream);
+        let id = stream.parameters().id();
+        let index = self.add_copied(stream)?;
+        if self.output.container() != "matroska" {
+            self.covers.push((index, cover));
+            return Ok(index);
+        }
+        let mut added = self.context.stream_mut(index).expect("just added");
+        attach_cover(&mut added, id, cover.data().unwrap_or_default());
+        let (name, mime) = match id {
+            codec::Id::PNG => ("cover.png", "image/png"),
+            codec::Id::BMP => ("cover.bmp", "image/bmp"),
+            _ => ("cover.jpg", "image/jpeg"),
+        };
+        let mut tags = metadata(stream, false);
+        for (key, value) in [("filename", name), ("mimetype", mime)] {
+            if tags.get(key).is_none() {
+                tags.set(key, value);
             }
         }
-        Ok(())
+        added.set_metadata(tags);
+        Ok(index)
     }
 
     /// Ends the copied streams where the pictures end: what follows belongs to whoever goes on from there.
@@ -194,6 +201,11 @@ impl Muxer {
     /// Streams that the container cannot hold, for the report.
     pub fn left_out(&self) -> &[String] {
         &self.left_out
+    }
+
+    /// Streams whose codec it cannot hold, and what they became.
+    pub fn converted(&self) -> &[String] {
+        &self.converted
     }
 
     /// Writes a packet, unless its stream is left out or it lies outside of the wanted part.
@@ -218,7 +230,10 @@ impl Muxer {
         let written_base = self.context.stream(index).expect("an added stream").time_base();
         packet.rescale_ts(time_base, written_base);
         self.keep_rising(&mut packet, index);
-        self.written[index].count(&packet, written_base);
+        // A packet without payload tells the muxer something and is not in the file.
+        if packet.size() > 0 {
+            self.written[index].count(&packet, written_base);
+        }
         packet.set_stream(index);
         packet.set_position(-1);
         packet.write(&mut self.context).map(drop).map_err(|e| self.failed(e))
@@ -330,6 +345,19 @@ impl Muxer {
     pub fn keep_partial(&self) -> Option<PathBuf> {
         assert!(self.finished, "an interrupted file is ended as well");
         self.output.paths.clone().map(|(_, partial)| partial)
+    }
+}
+
+/// What is said of a stream, whoever coded it.
+fn take_over(added: &mut format::stream::StreamMut, stream: &ffmpeg::Stream, is_coded_anew: bool) {
+    added.set_time_base(stream.time_base());
+    added.set_metadata(metadata(stream, is_coded_anew));
+    // SAFETY: both streams are alive.
+    unsafe {
+        let raw = added.as_mut_ptr();
+        (*raw).disposition = (*stream.as_ptr()).disposition;
+        (*raw).id = (*stream.as_ptr()).id;
+        copy_side_data(stream.as_ptr(), raw);
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ffmpeg_next::ffi;
-use ffmpeg_next::{self as ffmpeg, codec, format};
+use ffmpeg_next::{self as ffmpeg, codec, format, media};
 
 use super::{c_string, check};
 use crate::error::{Error, Result};
@@ -107,6 +107,47 @@ impl Output {
     pub(super) fn query(&self, id: codec::Id) -> i32 {
         // SAFETY: the container is static.
         unsafe { ffi::avformat_query_codec(self.container, id.into(), ffi::FF_COMPLIANCE_EXPERIMENTAL) }
+    }
+
+    /// Whether streams of this kind and codec can be copied into it so that FFmpeg finds them again.
+    pub(super) fn holds(&self, medium: media::Type, id: codec::Id) -> bool {
+        use codec::Id::*;
+        if self.is_still() || self.is_y4m() {
+            return false;
+        }
+        if medium == media::Type::Attachment {
+            return self.container() == "matroska";
+        }
+        if self.container() == "mpegts" {
+            // The muxer takes anything, and marks what it does not know as private data.
+            return match medium {
+                media::Type::Video => {
+                    matches!(id, MPEG1VIDEO | MPEG2VIDEO | MPEG4 | H264 | HEVC | CAVS | DIRAC)
+                }
+                media::Type::Audio => {
+                    matches!(id, MP2 | MP3 | AAC | AAC_LATM | AC3 | EAC3 | DTS | TRUEHD | OPUS | S302M)
+                }
+                media::Type::Subtitle => matches!(id, DVB_SUBTITLE | DVB_TELETEXT),
+                media::Type::Data => matches!(id, SMPTE_KLV | TIMED_ID3),
+                _ => false,
+            };
+        }
+        match self.query(id) {
+            0 => false,
+            1.. => true,
+            // A container without a list of codecs holds at least the kinds it has a usual codec for.
+            _ => match medium {
+                media::Type::Audio => self.container.audio_codec != ffi::AVCodecID::AV_CODEC_ID_NONE,
+                media::Type::Video => !matches!(self.container(), "gif" | "apng" | "webp"),
+                _ => false,
+            },
+        }
+    }
+
+    /// Whether it has a place for a picture beside the film. FFmpeg writes none into QuickTime's files.
+    pub(super) fn holds_cover(&self, id: codec::Id) -> bool {
+        let is_known = matches!(id, codec::Id::MJPEG | codec::Id::PNG | codec::Id::BMP);
+        is_known && matches!(self.container(), "mp4" | "ipod" | "matroska")
     }
 
     pub(super) fn takes(&self, id: codec::Id) -> bool {

@@ -24,7 +24,7 @@ use crossbeam_channel::{bounded, unbounded};
 
 use crate::engine::{EngineSpec, NetworkId};
 use crate::error::{Error, Result};
-use crate::media::{Decoder, Encoder, Input, Muxer, PicturePool, SEGMENT_PICTURES};
+use crate::media::{Converters, Decoder, Encoder, Input, Muxer, PicturePool, SEGMENT_PICTURES};
 
 pub use clock::{Progress, STAGES, Stage};
 pub use report::{FoundReport, Pictures, ProofReport, Report, StageReport};
@@ -50,6 +50,8 @@ pub struct Job {
     pub network: NetworkId,
     /// Open for pictures of the engine's output.
     pub encoder: Encoder,
+    /// Of streams that are not copied as they are.
+    pub converters: Converters,
     /// Its header written.
     pub muxer: Muxer,
 }
@@ -57,7 +59,7 @@ pub struct Job {
 /// Runs the job to its end, or to the picture at which `interrupt` was seen. The muxer's file is whole but
 /// has its partial name still.
 pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Muxer, Report)> {
-    let Job { input, decoder, engine, network, encoder, mut muxer } = job;
+    let Job { input, decoder, engine, network, encoder, converters, mut muxer } = job;
     let started = Instant::now();
     let source = input.name().to_owned();
     let failure = Failure::default();
@@ -74,7 +76,7 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Mux
         let clock = |stage: Stage| progress.clock(stage);
         let (failure, stop) = (&failure, &stop);
         let demux = spawn(Stage::Demux).spawn_scoped(scope, move || {
-            failure.note(stages::demux(input, to_decode, to_copy, stop, clock(Stage::Demux)));
+            failure.note(stages::demux((input, converters), to_decode, to_copy, stop, clock(Stage::Demux)));
         });
         let decode = spawn(Stage::Decode).spawn_scoped(scope, move || {
             let clock = clock(Stage::Decode);

@@ -24,6 +24,8 @@ pub struct Report {
     pub segments: u64,
     /// Streams that the container could not hold.
     pub left_out: Vec<String>,
+    /// Streams whose codec it could not hold, and what they became.
+    pub converted: Vec<String>,
     /// What the finished file was found to hold; `None` for pipes and interrupted runs.
     pub proof: Option<ProofReport>,
     /// In the order of the flow.
@@ -146,6 +148,7 @@ impl Report {
             pictures_per_second: (pictures.encoded as f64 / elapsed.as_secs_f64() * 1e3).round() / 1e3,
             segments: encoder.segments(),
             left_out: muxer.left_out().to_vec(),
+            converted: muxer.converted().to_vec(),
             proof: None,
             stages: stages.into(),
             limited_by: progress.limit().name(),

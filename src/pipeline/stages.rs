@@ -8,12 +8,12 @@ use super::Stop;
 use super::clock::Clock;
 use crate::engine::{Engine, EngineSpec, NetworkId};
 use crate::error::Result;
-use crate::media::{Coded, CopyQueue, Decoder, Encoder, Input, Muxer, PicturePool};
+use crate::media::{Coded, Converters, CopyQueue, Decoder, Encoder, Input, Muxer, PicturePool};
 use crate::picture::Picture;
 
-/// Packets of the video go to the decoder, all others straight to the muxer.
+/// Packets of the video go to the decoder, all others to the muxer, some by way of a converter.
 pub(super) fn demux(
-    mut input: Input,
+    (mut input, mut converters): (Input, Converters),
     to_decode: Sender<Coded>,
     to_mux: Sender<Coded>,
     stop: &Stop,
@@ -30,12 +30,14 @@ pub(super) fn demux(
         let sent = if input.is_video(&packet) {
             clock.output(|| to_decode.send(packet).is_ok())
         } else {
-            to_mux.send(packet).is_ok()
+            converters.convert(packet)?.into_iter().all(|packet| to_mux.send(packet).is_ok())
         };
         if !sent {
             break;
         }
     }
+    // Where nobody takes them any more, the consumer has told why.
+    let _ = converters.finish()?.into_iter().try_for_each(|packet| to_mux.send(packet));
     Ok(())
 }
 
