@@ -16,6 +16,7 @@ mod spill;
 mod still;
 mod streams;
 mod target;
+mod timeline;
 
 use std::ffi::{CStr, CString};
 

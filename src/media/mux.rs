@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 
 use ffmpeg_next::ffi;
+use ffmpeg_next::packet::Ref;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
 use tracing::debug;
 
@@ -26,6 +27,8 @@ pub struct Muxer {
     last_dts: Vec<Option<i64>>,
     /// By output stream, for the proof at the end.
     written: Vec<Facts>,
+    /// By output stream.
+    unsaid_delay_us: Vec<i64>,
     trim: Trim,
     video: usize,
     /// What y4m asks of every picture's time.
@@ -64,6 +67,7 @@ impl Muxer {
             streams: Vec::new(),
             last_dts: Vec::new(),
             written: Vec::new(),
+            unsaid_delay_us: Vec::new(),
             trim,
             video: input.video_index(),
             constant_rate: output.is_y4m().then_some(encoder.video().frame_rate),
@@ -112,6 +116,8 @@ impl Muxer {
         })?;
         muxer.written = muxer.context.streams().map(|stream| Facts::of(&stream)).collect();
         muxer.last_dts = vec![None; muxer.written.len()];
+        muxer.unsaid_delay_us =
+            muxer.context.streams().map(|stream| unsaid_delay_us(&stream, &muxer.output)).collect();
         for (index, mut cover) in std::mem::take(&mut muxer.covers) {
             cover.set_stream(index);
             cover.set_pts(Some(0));
@@ -219,12 +225,14 @@ impl Muxer {
             self.check_picture(pts, time_base)?;
             self.end_us =
                 self.end_us.max((pts + packet.duration()).rescale(time_base, Rational(1, 1_000_000)));
-        } else if (packet.size() == 0 && packet.side_data().next().is_none())
+        } else if self.is_hidden(&packet, time_base)
+            || (packet.size() == 0 && packet.side_data().next().is_none())
             || time.is_some_and(|t| !self.trim.holds(t.rescale(time_base, Rational(1, 1_000_000))))
         {
             return Ok(());
         }
-        let offset = self.trim.offset_us().rescale(Rational(1, 1_000_000), time_base);
+        let ahead_us = self.trim.offset_us() - self.unsaid_delay_us[index];
+        let offset = ahead_us.rescale(Rational(1, 1_000_000), time_base);
         packet.set_pts(packet.pts().map(|pts| pts - offset));
         packet.set_dts(packet.dts().or(packet.pts().map(|pts| pts + offset)).map(|dts| dts - offset));
         let written_base = self.context.stream(index).expect("an added stream").time_base();
@@ -232,11 +240,21 @@ impl Muxer {
         self.keep_rising(&mut packet, index);
         // A packet without payload tells the muxer something and is not in the file.
         if packet.size() > 0 {
-            self.written[index].count(&packet, written_base);
+            self.written[index].count(&packet, written_base, self.unsaid_delay_us[index]);
         }
         packet.set_stream(index);
         packet.set_position(-1);
         packet.write(&mut self.context).map(drop).map_err(|e| self.failed(e))
+    }
+
+    /// Whether an edit list hides this packet and the output has none to hide it again. What sound needs to begin (AAC's
+    /// first packet) lies just before the beginning, and stays.
+    fn is_hidden(&self, packet: &ffmpeg::Packet, time_base: Rational) -> bool {
+        const RUN_UP_US: i64 = 50_000;
+        // SAFETY: the packet is alive.
+        let is_marked = unsafe { (*packet.as_ptr()).flags & ffi::AV_PKT_FLAG_DISCARD != 0 };
+        let us = packet.pts().map_or(0, |pts| pts.rescale(time_base, Rational(1, 1_000_000)));
+        is_marked && !self.output.has_lengths_by_coding() && !(-RUN_UP_US..0).contains(&us)
     }
 
     /// What some containers ask of pictures.
@@ -346,6 +364,18 @@ impl Muxer {
         assert!(self.finished, "an interrupted file is ended as well");
         self.output.paths.clone().map(|(_, partial)| partial)
     }
+}
+
+/// Matroska's times are later by the codec's delay, which readers take off again. FFmpeg before 6.1 writes the delay of
+/// Opus down and does not add it, so that its sound would come 6.5 ms too early.
+fn unsaid_delay_us(stream: &ffmpeg::Stream, output: &Output) -> i64 {
+    let is_matroska = matches!(output.container(), "matroska" | "webm");
+    if cfg!(ffmpeg_6_1) || !is_matroska || stream.parameters().id() != codec::Id::OPUS {
+        return 0;
+    }
+    // SAFETY: the stream is alive. Opus counts at 48 kHz, whatever it was made from (RFC 7845).
+    let samples = unsafe { (*(*stream.as_ptr()).codecpar).initial_padding };
+    i64::from(samples).rescale(Rational(1, 48_000), Rational(1, 1_000_000))
 }
 
 /// What is said of a stream, whoever coded it.

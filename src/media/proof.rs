@@ -72,10 +72,11 @@ impl Facts {
         }
     }
 
-    pub(super) fn count(&mut self, packet: &ffmpeg::Packet, time_base: Rational) {
+    /// `late_us` is what its reader takes off.
+    pub(super) fn count(&mut self, packet: &ffmpeg::Packet, time_base: Rational, late_us: i64) {
         self.packets += 1;
         if let Some(pts) = packet.pts() {
-            let us = |ticks: i64| ticks.rescale(time_base, Rational(1, 1_000_000));
+            let us = |ticks: i64| ticks.rescale(time_base, Rational(1, 1_000_000)) - late_us;
             self.first = self.first.min(us(pts));
             self.last = self.last.max(us(pts));
             self.end = self.end.max(us(pts.saturating_add(packet.duration())));
@@ -175,8 +176,8 @@ impl Keeps {
     }
 }
 
-/// More than the rounding of any container and the delay of Opus, less than a packet of sound.
-const TOLERANCE_US: i64 = 10_000;
+/// More than the rounding of any container, less than a packet of sound.
+const TOLERANCE_US: i64 = 5_000;
 
 /// Reads the file, and says what is not as it was meant.
 pub(super) fn prove(path: &Path, output: &Output, written: &[Facts], video: usize) -> Result<Proof, String> {
@@ -195,7 +196,7 @@ pub(super) fn prove(path: &Path, output: &Output, written: &[Facts], video: usiz
                     let next = context.stream(found.len()).ok_or("has a packet of no stream")?;
                     found.push(Facts::of(&next));
                 }
-                found[index].count(&packet, time_base);
+                found[index].count(&packet, time_base, 0);
             }
             Err(ffmpeg::Error::Eof) => break,
             Err(error) => return Err(format!("cannot be read again: {error}")),

@@ -26,6 +26,8 @@ pub struct Report {
     pub left_out: Vec<String>,
     /// Streams whose codec it could not hold, and what they became.
     pub converted: Vec<String>,
+    /// How often the input's clock jumped and was made to go on.
+    pub clock_jumps: u64,
     /// What the finished file was found to hold; `None` for pipes and interrupted runs.
     pub proof: Option<ProofReport>,
     /// In the order of the flow.
@@ -149,6 +151,7 @@ impl Report {
             segments: encoder.segments(),
             left_out: muxer.left_out().to_vec(),
             converted: muxer.converted().to_vec(),
+            clock_jumps: 0,
             proof: None,
             stages: stages.into(),
             limited_by: progress.limit().name(),
