@@ -252,4 +252,7 @@ fn a_film_held_upright_stays_upright() {
     let rotation = |name: &str| folder.probe(name).video().side_data_list.clone();
     assert_eq!(rotation("in.mp4").len(), 1);
     assert_eq!(rotation("out.mp4"), rotation("in.mp4"));
+    let ran = folder.upscale("in.mp4 out.mkv --model none");
+    assert!(ran.stderr.contains("cannot hold how stream 0"), "{}", ran.stderr);
+    folder.hasn("upscale in.mp4 strict.mkv --model none --strict").assert_told("is turned", "--strict");
 }

@@ -144,6 +144,11 @@ impl Output {
         }
     }
 
+    /// Whether FFmpeg 5.1 to 6 write down there how the pictures are to be turned.
+    pub(super) fn holds_rotation(&self) -> bool {
+        self.has_lengths_by_coding()
+    }
+
     /// Whether it has a place for a picture beside the film. FFmpeg writes none into QuickTime's files.
     pub(super) fn holds_cover(&self, id: codec::Id) -> bool {
         let is_known = matches!(id, codec::Id::MJPEG | codec::Id::PNG | codec::Id::BMP);

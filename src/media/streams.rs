@@ -4,7 +4,7 @@ use std::ffi::CString;
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::convert::{Converter, Converters};
 use super::input::Input;
@@ -56,6 +56,9 @@ impl Plan {
             let stream = input.context().stream(index).expect("a stream of the input");
             if index == input.video_index() {
                 plan.lanes.push((index, Way::Upscale));
+                if is_turned(&stream) && !output.holds_rotation() {
+                    plan.leave_out(format!("how {} is turned", in_words(&stream)), output);
+                }
             } else {
                 plan.add(&stream, input, output, sound)?;
             }
@@ -89,13 +92,14 @@ impl Plan {
                 self.lanes.push((index, Way::Convert));
             }
             None if holds => self.lanes.push((index, if is_cover { Way::Cover } else { Way::Copy })),
-            None => {
-                let told = in_words(stream);
-                warn!("{}: {} cannot hold {told}; it is left out", output.name, output.container());
-                self.left_out.push(told);
-            }
+            None => self.leave_out(in_words(stream), output),
         }
         Ok(())
+    }
+
+    fn leave_out(&mut self, told: String, output: &Output) {
+        warn!("{}: {} cannot hold {told}; it is left out", output.name, output.container());
+        self.left_out.push(told);
     }
 
     /// Makes an error of what is left out.
@@ -125,6 +129,12 @@ fn in_words(stream: &ffmpeg::Stream) -> String {
 pub(super) fn is_cover(stream: &ffmpeg::Stream) -> bool {
     // SAFETY: the stream is alive.
     unsafe { (*stream.as_ptr()).disposition & ffi::AV_DISPOSITION_ATTACHED_PIC != 0 }
+}
+
+/// Telephones film upright and say so.
+fn is_turned(stream: &ffmpeg::Stream) -> bool {
+    use ffmpeg::packet::side_data::Type;
+    stream.side_data().any(|data| data.kind() == Type::DisplayMatrix)
 }
 
 /// Timecode tracks and chapter tracks of the MP4 family: their contents are metadata and chapters by now, of which the
@@ -326,7 +336,6 @@ pub(super) fn copy_programs(context: &mut format::context::Output, input: &Input
             }
         }
     }
-    info!("programs of the input are kept");
 }
 
 /// What a container says of a whole stream: rotation, stereo, spherical projection, mastering display,
