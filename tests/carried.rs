@@ -226,3 +226,26 @@ fn programs_of_a_transport_stream_stay() {
     assert_eq!(ids("out.ts"), ids("in.ts"));
     assert_eq!(table(&folder.probe("out.ts")), table(&folder.probe("in.ts")));
 }
+
+#[test]
+fn sound_finds_a_codec_in_every_container() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{SMALL} {SINE} -t 1 -c:v libx264 -c:a libopus in.mkv"));
+    for (out, codec) in [
+        ("out.mov", "aac"),
+        ("out.mp4", "opus"),
+        ("out.ts", "opus"),
+        ("out.nut", "opus"),
+        ("out.avi", "mp3"),
+        ("out.flv", "mp3"),
+        ("out.wmv", "wmav2"),
+        ("out.mpg", "mp2"),
+    ] {
+        // NUT has no times below 0, which packets of reordered pictures have.
+        let encoder = if out == "out.nut" { "--encoder ffv1" } else { "" };
+        folder.upscale(&format!("in.mkv {out} --model none --strict {encoder}"));
+        let probe = folder.probe(out);
+        let sound = probe.streams.iter().find(|stream| stream.codec_type == "audio").expect("sound");
+        assert_eq!(sound.codec_name, codec, "{out}");
+    }
+}

@@ -134,10 +134,17 @@ impl Output {
         }
         match self.query(id) {
             0 => false,
-            1.. => true,
-            // A container without a list of codecs holds at least the kinds it has a usual codec for.
+            // The muxer says so of both, and takes these into MP4 only.
+            1.. => self.container() != "mov" || !matches!(id, FLAC | OPUS | TRUEHD),
+            // Containers without a list of codecs: their usual one is sure, and what is known.
             _ => match medium {
-                media::Type::Audio => self.container.audio_codec != ffi::AVCodecID::AV_CODEC_ID_NONE,
+                media::Type::Audio if id == codec::Id::from(self.container.audio_codec) => true,
+                media::Type::Audio => match self.container() {
+                    "ogg" | "ogv" | "oga" => matches!(id, VORBIS | OPUS | FLAC | SPEEX),
+                    "mpeg" | "vob" | "svcd" | "dvd" | "vcd" => matches!(id, MP2 | MP3 | AC3 | DTS),
+                    "mxf" => id == PCM_S24LE,
+                    _ => false,
+                },
                 media::Type::Video => !matches!(self.container(), "gif" | "apng" | "webp"),
                 _ => false,
             },

@@ -172,7 +172,10 @@ impl Keeps {
             "mpegts" => (true, 0),
             _ => (false, 0),
         };
-        Keeps { times: output.has_times() && !output.is_still(), languages, dispositions }
+        // Others count pictures, or read some of their own times back otherwise.
+        let times = output.has_lengths_by_coding()
+            || matches!(output.container(), "matroska" | "webm" | "mpegts" | "flv" | "nut");
+        Keeps { times, languages, dispositions }
     }
 }
 
@@ -248,14 +251,14 @@ fn compare<'a>(
     if seen.packets != wanted.packets {
         return Err(format!("holds {} pictures instead of {}", seen.packets, wanted.packets));
     }
-    if !keeps.times || wanted.first > wanted.last {
+    if !keeps.times || wanted.first > wanted.last || seen.first > seen.last {
         return Ok(seen);
     }
     // A container without times below 0 moves all streams alike.
     let shift = seen.first.saturating_sub(wanted.first);
     for (index, (wanted, seen)) in written.iter().zip(&matched).enumerate() {
         let timed = index == video || wanted.medium == media::Type::Audio;
-        if !timed || wanted.first > wanted.last {
+        if !timed || wanted.first > wanted.last || seen.first > seen.last {
             continue;
         }
         for (what, wanted, seen) in [("begins", wanted.first, seen.first), ("ends", wanted.last, seen.last)] {
