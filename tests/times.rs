@@ -109,7 +109,10 @@ fn what_an_edit_list_hides_is_not_heard() {
         folder.upscale(&format!("in.mp4 {out} --model none"));
         let probe = folder.probe(out);
         assert_eq!(folder.pictures(out).len(), shown, "{out}");
-        let (pictures, sound) = (seconds(&probe, 0), seconds(&probe, 1));
+        // MP4 hides it by an edit list again.
+        let mut heard = folder.probe(out);
+        heard.packets.retain(|packet| packet.stream_index != 1 || !packet.flags.contains('D'));
+        let (pictures, sound) = (seconds(&probe, 0), seconds(&heard, 1));
         assert!(sound[0] > -0.06, "{out}: sound begins {} s before the pictures", -sound[0]);
         let apart = sound.last().unwrap() - pictures.last().unwrap();
         assert!(apart.abs() < 0.1, "{out}: sound ends {apart} s after the pictures");
