@@ -3,7 +3,6 @@
 //! In: names of files and options. Out: [`Picture`](crate::picture::Picture)s and packets. It knows
 //! nothing of networks and engines, and starts no threads of its own: the pipeline drives it.
 
-mod convert;
 mod decode;
 mod encode;
 mod format;
@@ -17,6 +16,7 @@ mod still;
 mod streams;
 mod target;
 mod timeline;
+mod transcode;
 
 use std::ffi::{CStr, CString};
 
@@ -25,7 +25,6 @@ use ffmpeg_next::ffi;
 
 use crate::picture::TimeBase;
 
-pub use convert::Converters;
 pub use decode::{Decoder, PictureReader, Trim};
 pub use encode::Encoder;
 pub use format::format_by_name;
@@ -38,6 +37,7 @@ pub use spill::CopyQueue;
 pub use still::StillWriter;
 pub use streams::{Plan, Sound};
 pub use target::{EncoderSpec, Target};
+pub use transcode::Converters;
 
 /// Pictures from one cut to the next. Encoders are closed and opened again at cuts, which depend on the
 /// input alone: a run that goes on after a crash then writes the same packets as an undisturbed one.

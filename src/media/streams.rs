@@ -6,10 +6,10 @@ use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
 use tracing::warn;
 
-use super::convert::{Converter, Converters};
 use super::input::Input;
 use super::output::Output;
 use super::proof::kind_name;
+use super::transcode::{Converter, Converters};
 use super::{Trim, check};
 use crate::error::{Error, Result};
 

@@ -1,4 +1,4 @@
-//! Convert: sound and text in a codec that the output's container cannot hold become one that it can.
+//! Transcode: sound and text in a codec that the output's container cannot hold become one that it can.
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Audio as Frame;
