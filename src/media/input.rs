@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
+use tracing::warn;
 
 use super::spill::CopyQueue;
 use super::streams::{is_cover, select};
@@ -36,6 +37,9 @@ pub struct Input {
     /// Streams to be written, in this order.
     wanted: Vec<usize>,
     video: usize,
+    /// Broadcasts may add streams later, when the output's are settled.
+    streams_at_open: usize,
+    told_late: bool,
     /// Where the format's clock may jump.
     timeline: Option<Timeline>,
     picture_us: i64,
@@ -64,11 +68,14 @@ impl Input {
             .ok_or_else(|| Error::new(name, "has no video stream", "name a file with pictures in it"))?;
         // SAFETY: an opened context has a demuxer.
         let jumps = unsafe { (*(*context.as_ptr()).iformat).flags } & ffi::AVFMT_TS_DISCONT != 0;
+        let streams_at_open = wanted.len();
         let mut input = Input {
             context,
             name: name.to_owned(),
             wanted,
             video,
+            streams_at_open,
+            told_late: false,
             timeline: jumps.then(Timeline::new),
             picture_us: 0,
             backlog: CopyQueue::default(),
@@ -206,6 +213,11 @@ impl Input {
                 if let Some(timeline) = &mut self.timeline {
                     let medium = self.context.stream(stream).expect("a stream").parameters().medium();
                     timeline.mend(&mut packet, time_base, medium, self.picture_us);
+                }
+                if stream >= self.streams_at_open && !self.told_late {
+                    self.told_late = true;
+                    let at = self.last_end_us as f64 / 1e6;
+                    warn!("{}: stream {stream} appears at {at:.3} s only, and is left out", self.name);
                 }
                 self.video_packets += u64::from(stream == self.video);
                 self.last_byte = packet.position() as i64 + packet.size() as i64;

@@ -73,6 +73,15 @@ impl Plan {
         if (is_sound && *sound == Sound::None) || is_made_anew(stream, output) {
             return Ok(());
         }
+        // Found by its packets at the end of a broadcast, and not yet heard.
+        // SAFETY: stream and parameters are alive.
+        if is_sound && unsafe { (*parameters.as_ptr()).sample_rate } == 0 {
+            self.leave_out(
+                format!("{}, of which nothing is known at the beginning", in_words(stream)),
+                output,
+            );
+            return Ok(());
+        }
         let is_cover = is_cover(stream);
         let holds = if is_cover { output.holds_cover(id) } else { output.holds(medium, id) };
         let encoder = match sound {
