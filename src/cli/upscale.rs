@@ -15,7 +15,9 @@ use super::{
 };
 use crate::engine::{EngineSpec, Network, NetworkId};
 use crate::error::{Error, Result};
-use crate::media::{Decoder, Encoder, EncoderSpec, Input, Muxer, Output, Target, Trim, VideoInfo};
+use crate::media::{
+    Decoder, Encoder, EncoderSpec, Input, Muxer, Output, Plan, Sound, Target, Trim, VideoInfo,
+};
 use crate::model::catalogue;
 use crate::picture::Geometry;
 use crate::pipeline::{self, Job, Progress, Report};
@@ -53,6 +55,15 @@ pub(super) struct Args {
     /// FFmpeg's name of a pixel format [default: the input's, or the closest the encoder takes]
     #[arg(long, value_name = "FORMAT")]
     pix_fmt: Option<String>,
+    /// Which streams, as FFmpeg's -map names them: 0:v, 0:a:1, -0:s, 0:m:language:fra? [default: all]
+    #[arg(long, value_name = "SPEC", allow_hyphen_values = true)]
+    map: Vec<String>,
+    /// What becomes of sound: copy, none, or an encoder of FFmpeg's.
+    #[arg(long, value_name = "copy|none|CODEC", default_value = "copy", value_parser = parse_sound)]
+    audio: Sound,
+    /// Fail where the container cannot hold a stream, rather than leave it out.
+    #[arg(long)]
+    strict: bool,
     /// Leave out what is before this time (seconds or [HH:]MM:SS).
     #[arg(long, value_name = "T", value_parser = parse_time)]
     from: Option<f64>,
@@ -165,6 +176,11 @@ fn open(args: &Args) -> Result<(Job, Choice)> {
     };
     let output = Output::new(&args.output, &args.input, args.overwrite)?;
     let mut input = Input::open(&args.input)?;
+    input.choose(&args.map)?;
+    let plan = Plan::new(&input, &output, &args.audio)?;
+    if args.strict {
+        plan.check_complete(&output)?;
+    }
     let trim = Trim::new(&input, args.from, args.to);
     let decoder = Decoder::open(&mut input, trim, threads)?;
     let lr = decoder.geometry();
@@ -195,8 +211,9 @@ fn open(args: &Args) -> Result<(Job, Choice)> {
         height: sr.height,
     };
     info!("{}x{} {} -> {}x{} {}", lr.width, lr.height, lr.format.name, sr.width, sr.height, sr.format.name);
-    let muxer = Muxer::create(output, &input, &encoder, trim)?;
-    Ok((Job { input, decoder, engine: engine_spec, network: NetworkId(0), encoder, muxer }, choice))
+    let muxer = Muxer::create(output, &input, &encoder, trim, &plan)?;
+    let (engine, network, converters) = (engine_spec, NetworkId(0), plan.into_converters());
+    Ok((Job { input, decoder, engine, network, encoder, converters, muxer }, choice))
 }
 
 /// An exact size is taken as it is; a scaled one is rounded to whole chroma samples.
@@ -288,6 +305,15 @@ fn tell_summary(choice: &Choice, report: &Report) {
 fn parse_scale(text: &str) -> std::result::Result<f64, String> {
     let scale = text.parse().ok().filter(|scale: &f64| *scale > 0.0 && scale.is_finite());
     scale.ok_or_else(|| "write it like 2 or 1.5".to_owned())
+}
+
+fn parse_sound(text: &str) -> std::result::Result<Sound, String> {
+    Ok(match text {
+        "copy" => Sound::Copy,
+        "none" => Sound::None,
+        "" => return Err("write copy, none, or the name of an encoder".to_owned()),
+        encoder => Sound::Encode(encoder.to_owned()),
+    })
 }
 
 fn parse_key_value(text: &str) -> std::result::Result<(String, String), String> {

@@ -137,7 +137,7 @@ impl Decoder {
             match input.read()? {
                 Some(packet) if input.is_video(&packet) => self.send(packet)?,
                 Some(packet) => {
-                    input.put_back(packet);
+                    input.put_back(packet)?;
                     continue;
                 }
                 None => self.finish()?,
@@ -282,7 +282,12 @@ impl Decoder {
     fn time(&mut self, frame: &Frame) -> (i64, i64) {
         let next = self.last_pts.map_or(0, |last| last.saturating_add(self.usual_duration));
         let told = frame.timestamp();
-        let pts = told.filter(|&pts| self.last_pts.is_none_or(|last| pts > last)).unwrap_or(next);
+        // A doubled time goes a tick further, so that the pictures after it keep theirs.
+        let pts = match (told, self.last_pts) {
+            (Some(told), Some(last)) if told <= last && last - told < self.usual_duration => last + 1,
+            (Some(told), Some(last)) if told <= last => next,
+            (told, _) => told.unwrap_or(next),
+        };
         if told != Some(pts) {
             self.repaired += 1;
             // One line tells, the report counts.

@@ -11,7 +11,7 @@ use tracing::debug;
 use super::format::Tags;
 use super::frame::FrameBuffer;
 use super::input::VideoInfo;
-use super::mux::Output;
+use super::output::Output;
 use super::target::{Target, open_context};
 use super::{Coded, SEGMENT_PICTURES, check, is_again};
 use crate::error::{Error, Result};

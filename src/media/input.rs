@@ -1,11 +1,14 @@
 //! Demux: a file, a pipe or an address becomes packets, of the video to decode and of the rest to copy.
 
-use std::collections::VecDeque;
 use std::path::Path;
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
+use tracing::warn;
 
+use super::spill::CopyQueue;
+use super::streams::{is_cover, select};
+use super::timeline::Timeline;
 use super::{Coded, check};
 use crate::error::{Error, Result};
 
@@ -31,9 +34,17 @@ const PAST_END_US: i64 = 2_000_000;
 pub struct Input {
     context: format::context::Input,
     name: String,
+    /// Streams to be written, in this order.
+    wanted: Vec<usize>,
     video: usize,
+    /// Broadcasts may add streams later, when the output's are settled.
+    streams_at_open: usize,
+    told_late: bool,
+    /// Where the format's clock may jump.
+    timeline: Option<Timeline>,
+    picture_us: i64,
     /// Packets that were read while the first picture was looked for.
-    backlog: VecDeque<Coded>,
+    backlog: CopyQueue,
     /// What was read so far: the proof that the file is whole.
     video_packets: u64,
     last_byte: i64,
@@ -52,21 +63,48 @@ impl Input {
             _ => format::input(source),
         };
         let context = context.map_err(fail)?;
-        let video = context
-            .streams()
-            .best(media::Type::Video)
-            .ok_or_else(|| Error::new(name, "has no video stream", "name a file with pictures in it"))?
-            .index();
-        Ok(Input {
+        let wanted: Vec<usize> = context.streams().map(|stream| stream.index()).collect();
+        let video = best_video(&context, &wanted)
+            .ok_or_else(|| Error::new(name, "has no video stream", "name a file with pictures in it"))?;
+        // SAFETY: an opened context has a demuxer.
+        let jumps = unsafe { (*(*context.as_ptr()).iformat).flags } & ffi::AVFMT_TS_DISCONT != 0;
+        let streams_at_open = wanted.len();
+        let mut input = Input {
             context,
             name: name.to_owned(),
+            wanted,
             video,
-            backlog: VecDeque::new(),
+            streams_at_open,
+            told_late: false,
+            timeline: jumps.then(Timeline::new),
+            picture_us: 0,
+            backlog: CopyQueue::default(),
             video_packets: 0,
             last_byte: 0,
             last_end_us: 0,
             part_end_us: None,
-        })
+        };
+        input.picture_us = (1e6 / f64::from(input.video().frame_rate)) as i64;
+        Ok(input)
+    }
+
+    /// Takes only the streams that these options name, as FFmpeg's `-map` does; all without any.
+    pub fn choose(&mut self, maps: &[String]) -> Result<()> {
+        self.wanted = select(&self.context, maps)?;
+        self.video = best_video(&self.context, &self.wanted).ok_or_else(|| {
+            Error::new(&self.name, "none of the streams of --map is video", "add --map 0:v")
+        })?;
+        let wanted = &self.wanted;
+        for mut stream in self.context.streams_mut().filter(|stream| !wanted.contains(&stream.index())) {
+            // SAFETY: the stream is alive, and nothing was read yet.
+            unsafe { (*stream.as_mut_ptr()).discard = ffi::AVDiscard::AVDISCARD_ALL };
+        }
+        Ok(())
+    }
+
+    /// Streams to be written, in this order.
+    pub(super) fn wanted(&self) -> &[usize] {
+        &self.wanted
     }
 
     /// For error messages.
@@ -124,7 +162,10 @@ impl Input {
 
     /// Goes to the last keyframe at or before `us`, or as near to it as the container can.
     pub(super) fn seek(&mut self, us: i64) -> Result<()> {
-        self.backlog.clear();
+        self.backlog = CopyQueue::default();
+        if let Some(timeline) = &mut self.timeline {
+            timeline.forget();
+        }
         self.context
             .seek(us, ..us)
             .or_else(|_| self.context.seek(us, ..))
@@ -136,19 +177,24 @@ impl Input {
         self.part_end_us = Some(end_us.saturating_add(PAST_END_US));
     }
 
+    /// How often its clock jumped and was mended.
+    pub fn clock_jumps(&self) -> u64 {
+        self.timeline.as_ref().map_or(0, Timeline::jumps)
+    }
+
     /// Whether packets of this stream are to be decoded.
     pub fn is_video(&self, packet: &Coded) -> bool {
         packet.stream == self.video
     }
 
     /// Keeps a packet that was read too early, to be given by [`Input::next_packet`] first.
-    pub(super) fn put_back(&mut self, packet: Coded) {
-        self.backlog.push_back(packet);
+    pub(super) fn put_back(&mut self, packet: Coded) -> Result<()> {
+        self.backlog.push(packet)
     }
 
     /// The next packet of any stream; `None` at the end of a file that is whole.
     pub fn next_packet(&mut self) -> Result<Option<Coded>> {
-        match self.backlog.pop_front() {
+        match self.backlog.pop_before(None)? {
             Some(packet) => Ok(Some(packet)),
             None => self.read(),
         }
@@ -164,6 +210,15 @@ impl Input {
             }
             Ok(()) => {
                 let (stream, time_base) = (packet.stream(), self.stream(packet.stream()).time_base());
+                if let Some(timeline) = &mut self.timeline {
+                    let medium = self.context.stream(stream).expect("a stream").parameters().medium();
+                    timeline.mend(&mut packet, time_base, medium, self.picture_us);
+                }
+                if stream >= self.streams_at_open && !self.told_late {
+                    self.told_late = true;
+                    let at = self.last_end_us as f64 / 1e6;
+                    warn!("{}: stream {stream} appears at {at:.3} s only, and is left out", self.name);
+                }
                 self.video_packets += u64::from(stream == self.video);
                 self.last_byte = packet.position() as i64 + packet.size() as i64;
                 let us = |ticks: i64| ticks.rescale(time_base, Rational(1, 1_000_000));
@@ -238,6 +293,17 @@ impl Input {
     fn stream(&self, index: usize) -> ffmpeg::Stream<'_> {
         self.context.stream(index).expect("the container's own stream numbers")
     }
+}
+
+/// FFmpeg's choice where it is wanted, else the first; a cover is no film.
+fn best_video(context: &format::context::Input, wanted: &[usize]) -> Option<usize> {
+    let is_film = |stream: &ffmpeg::Stream| {
+        stream.parameters().medium() == media::Type::Video
+            && !is_cover(stream)
+            && wanted.contains(&stream.index())
+    };
+    let best = context.streams().best(media::Type::Video).filter(is_film);
+    best.or_else(|| context.streams().find(is_film)).map(|stream| stream.index())
 }
 
 fn open_remedy(source: &str, error: ffmpeg::Error) -> &'static str {

@@ -9,9 +9,14 @@ mod format;
 mod frame;
 mod input;
 mod mux;
+mod output;
+mod proof;
 mod spill;
 mod still;
+mod streams;
 mod target;
+mod timeline;
+mod transcode;
 
 use std::ffi::{CStr, CString};
 
@@ -25,10 +30,14 @@ pub use encode::Encoder;
 pub use format::format_by_name;
 pub use frame::PicturePool;
 pub use input::{Input, VideoInfo};
-pub use mux::{Muxer, Output};
+pub use mux::Muxer;
+pub use output::Output;
+pub use proof::{Found, Proof};
 pub use spill::CopyQueue;
 pub use still::StillWriter;
+pub use streams::{Plan, Sound};
 pub use target::{EncoderSpec, Target};
+pub use transcode::Converters;
 
 /// Pictures from one cut to the next. Encoders are closed and opened again at cuts, which depend on the
 /// input alone: a run that goes on after a crash then writes the same packets as an undisturbed one.

@@ -1,156 +1,22 @@
 //! Mux: encoded pictures and copied packets become a file, which gets its name only when it is whole.
 
-use std::ffi::CStr;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ffmpeg_next::ffi;
+use ffmpeg_next::packet::Ref;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::encode::Encoder;
 use super::input::Input;
-use super::{Coded, Trim, c_string, check};
+use super::output::{Output, open_output};
+use super::proof::{self, Facts, Proof};
+use super::streams::{
+    Plan, Way, attach_cover, copy_chapters, copy_programs, copy_side_data, cover_packet, metadata,
+};
+use super::{Coded, Trim, check};
 use crate::error::{Error, Result};
-
-/// Where the output goes and in what container, before anything is written.
-pub struct Output {
-    name: String,
-    /// The name it gets at the end, and the one it has until then; `None` for standard output.
-    paths: Option<(PathBuf, PathBuf)>,
-    container: &'static ffi::AVOutputFormat,
-}
-
-impl Output {
-    /// A file, or `-` for y4m on standard output. What is there already is replaced only if `overwrite`.
-    pub fn new(name: &str, input: &str, overwrite: bool) -> Result<Output> {
-        if name == "-" {
-            let container = guess_container(Some(c"yuv4mpegpipe"), "").expect("FFmpeg always has y4m");
-            return Ok(Output { name: "standard output".into(), paths: None, container });
-        }
-        let path = PathBuf::from(name);
-        let container = guess_container(None, name).ok_or_else(|| {
-            Error::new(
-                name,
-                "its ending names no container that FFmpeg writes",
-                "use e.g. .mkv, .mp4, .mov, .png",
-            )
-        })?;
-        let partial = partial_path(&path);
-        for written in [&path, &partial] {
-            if same_file(Path::new(input), written) {
-                let problem = format!("{} is the input itself", written.display());
-                return Err(Error::new(name, problem, "give the output another name"));
-            }
-        }
-        if path.is_dir() {
-            return Err(Error::new(name, "is a folder", "name a file in it"));
-        }
-        for (existing, remedy) in [
-            (&path, "-y overwrites it, or give another name"),
-            (&partial, "it is left of an earlier run: move it away, or -y overwrites it"),
-        ] {
-            if existing.exists() && !overwrite {
-                return Err(Error::new(existing.to_string_lossy(), "is there already", remedy));
-            }
-        }
-        Ok(Output { name: name.to_owned(), paths: Some((path, partial)), container })
-    }
-
-    /// As the user wrote it.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The name the file has until it is whole.
-    pub fn partial(&self) -> Option<&Path> {
-        self.paths.as_ref().map(|(_, partial)| partial.as_path())
-    }
-
-    /// FFmpeg's name of the container.
-    pub fn container(&self) -> &'static str {
-        // SAFETY: names of containers are static C strings.
-        unsafe { CStr::from_ptr(self.container.name) }.to_str().expect("container names are ASCII")
-    }
-
-    fn is_y4m(&self) -> bool {
-        self.container() == "yuv4mpegpipe"
-    }
-
-    fn is_still(&self) -> bool {
-        self.container() == "image2"
-    }
-
-    /// Whether encoders are cut into segments: in every file of video that can be joined from them.
-    pub(super) fn is_cut(&self) -> bool {
-        self.paths.is_some()
-            && !matches!(self.container(), "image2" | "yuv4mpegpipe" | "gif" | "apng" | "webp")
-    }
-
-    pub(super) fn wants_global_header(&self) -> bool {
-        self.container.flags & ffi::AVFMT_GLOBALHEADER != 0
-    }
-
-    /// The MP4 family: a length there is from one decoding time to the next.
-    pub(super) fn has_lengths_by_coding(&self) -> bool {
-        matches!(self.container(), "mp4" | "mov" | "ipod" | "3gp" | "3g2" | "psp" | "ismv" | "f4v")
-    }
-
-    /// AVI, MXF and y4m count pictures instead of telling times.
-    fn has_times(&self) -> bool {
-        !matches!(self.container(), "avi" | "mxf" | "mxf_opatom" | "gxf" | "yuv4mpegpipe")
-    }
-
-    /// FFmpeg's answer whether the container holds a codec: 1 yes, 0 no, below 0 not known.
-    fn query(&self, id: codec::Id) -> i32 {
-        // SAFETY: the container is static.
-        unsafe { ffi::avformat_query_codec(self.container, id.into(), ffi::FF_COMPLIANCE_EXPERIMENTAL) }
-    }
-
-    pub(super) fn takes(&self, id: codec::Id) -> bool {
-        self.query(id) != 0
-    }
-
-    pub(super) fn default_encoder(&self) -> Result<ffmpeg::Codec> {
-        // The muxer of still pictures holds any codec.
-        let h264 = !self.is_still() && (self.query(codec::Id::H264) == 1 || self.container() == "mpegts");
-        if let Some(x264) = ffmpeg::encoder::find_by_name("libx264").filter(|_| h264) {
-            return Ok(x264);
-        }
-        let file_name = c_string(&self.name);
-        // SAFETY: the container is static and the string lives through the call.
-        let id = codec::Id::from(unsafe {
-            let video = ffi::AVMediaType::AVMEDIA_TYPE_VIDEO;
-            ffi::av_guess_codec(self.container, std::ptr::null(), file_name.as_ptr(), std::ptr::null(), video)
-        });
-        ffmpeg::encoder::find(id).filter(|codec| codec.is_video()).ok_or_else(|| {
-            let problem = format!("this FFmpeg cannot encode {} for it", id.name());
-            Error::new(&self.name, problem, "choose another file name or --encoder")
-        })
-    }
-}
-
-fn guess_container(short_name: Option<&CStr>, file_name: &str) -> Option<&'static ffi::AVOutputFormat> {
-    let file_name = c_string(file_name);
-    let short_name = short_name.map_or(std::ptr::null(), CStr::as_ptr);
-    // SAFETY: the strings live through the call; containers are static.
-    unsafe { ffi::av_guess_format(short_name, file_name.as_ptr(), std::ptr::null()).as_ref() }
-}
-
-/// `film.mkv` -> `film.partial.mkv`: the ending stays, so that players open it.
-fn partial_path(path: &Path) -> PathBuf {
-    let mut name = path.file_stem().unwrap_or_default().to_owned();
-    name.push(".partial");
-    if let Some(extension) = path.extension() {
-        name.push(".");
-        name.push(extension);
-    }
-    path.with_file_name(name)
-}
-
-fn same_file(a: &Path, b: &Path) -> bool {
-    matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
-}
 
 /// An output whose header is written.
 pub struct Muxer {
@@ -159,6 +25,10 @@ pub struct Muxer {
     /// Input stream -> output stream, for those that are written.
     streams: Vec<Option<usize>>,
     last_dts: Vec<Option<i64>>,
+    /// By output stream, for the proof at the end.
+    written: Vec<Facts>,
+    /// By output stream.
+    unsaid_delay_us: Vec<i64>,
     trim: Trim,
     video: usize,
     /// What y4m asks of every picture's time.
@@ -168,13 +38,22 @@ pub struct Muxer {
     /// Where the last written picture ends, and where the input began.
     end_us: i64,
     start_us: i64,
+    /// Pictures beside the film, and where they go.
+    covers: Vec<(usize, ffmpeg::Packet)>,
     left_out: Vec<String>,
+    converted: Vec<String>,
     finished: bool,
 }
 
 impl Muxer {
     /// Writes the header: the encoder's stream in its place among the copied ones.
-    pub fn create(output: Output, input: &Input, encoder: &Encoder, trim: Trim) -> Result<Muxer> {
+    pub fn create(
+        output: Output,
+        input: &Input,
+        encoder: &Encoder,
+        trim: Trim,
+        plan: &Plan,
+    ) -> Result<Muxer> {
         let path = output.partial().map_or("pipe:1".into(), |path| path.to_string_lossy().into_owned());
         let context = open_output(&output, &path).map_err(|e| {
             Error::new(
@@ -187,6 +66,8 @@ impl Muxer {
             context,
             streams: Vec::new(),
             last_dts: Vec::new(),
+            written: Vec::new(),
+            unsaid_delay_us: Vec::new(),
             trim,
             video: input.video_index(),
             constant_rate: output.is_y4m().then_some(encoder.video().frame_rate),
@@ -194,20 +75,31 @@ impl Muxer {
             pictures: 0,
             end_us: trim.from_us.max(input.start_us()),
             start_us: input.start_us(),
-            left_out: Vec::new(),
+            covers: Vec::new(),
+            left_out: plan.left_out.clone(),
+            converted: plan.converted.clone(),
             finished: false,
             output,
         };
-        for stream in input.context().streams() {
-            let index = if stream.index() == muxer.video {
-                Some(muxer.add_encoded(&stream, encoder)?)
-            } else {
-                muxer.add_copied(&stream)?
+        muxer.streams = vec![None; input.context().nb_streams() as usize];
+        for &(index, way) in &plan.lanes {
+            let stream = input.context().stream(index).expect("planned by the input");
+            let added = match way {
+                Way::Upscale => muxer.add_encoded(&stream, encoder),
+                Way::Copy => muxer.add_copied(&stream),
+                Way::Convert => muxer.add_converted(&stream, plan.converters.context(index)),
+                Way::Cover => muxer.add_cover(&stream),
             };
-            muxer.streams.push(index);
+            let added = added
+                .map_err(|e| Error::new(&muxer.output.name, e.to_string(), "choose another container"))?;
+            // Covers are written with the header, once.
+            muxer.streams[index] = (way != Way::Cover).then_some(added);
         }
         if !muxer.output.is_still() && !muxer.output.is_y4m() {
-            muxer.copy_chapters(input)?;
+            copy_chapters(&mut muxer.context, input, &muxer.output, trim)?;
+        }
+        if muxer.output.container() == "mpegts" {
+            copy_programs(&mut muxer.context, input, &muxer.streams);
         }
         let mut options = ffmpeg::Dictionary::new();
         if muxer.output.is_still() {
@@ -222,91 +114,79 @@ impl Muxer {
                 "choose another container, e.g. .mkv, or another --encoder",
             )
         })?;
-        muxer.last_dts = vec![None; muxer.context.nb_streams() as usize];
+        muxer.written = muxer.context.streams().map(|stream| Facts::of(&stream)).collect();
+        muxer.last_dts = vec![None; muxer.written.len()];
+        muxer.unsaid_delay_us =
+            muxer.context.streams().map(|stream| unsaid_delay_us(&stream, &muxer.output)).collect();
+        for (index, mut cover) in std::mem::take(&mut muxer.covers) {
+            cover.set_stream(index);
+            cover.set_pts(Some(0));
+            cover.set_dts(Some(0));
+            cover.write(&mut muxer.context).map_err(|e| muxer.failed(e))?;
+        }
         Ok(muxer)
     }
 
-    fn add_encoded(&mut self, stream: &ffmpeg::Stream, encoder: &Encoder) -> Result<usize> {
-        let failed =
-            |e: ffmpeg::Error| Error::new(&self.output.name, e.to_string(), "choose another container");
+    fn add_encoded(
+        &mut self,
+        stream: &ffmpeg::Stream,
+        encoder: &Encoder,
+    ) -> std::result::Result<usize, ffmpeg::Error> {
         let rate = encoder.video().frame_rate;
         let time_base = if self.output.has_times() { stream.time_base() } else { rate.invert() };
-        let mut added = self.context.add_stream_with(encoder.context()).map_err(failed)?;
+        let mut added = self.context.add_stream_with(encoder.context())?;
+        take_over(&mut added, stream, true);
         added.set_time_base(time_base);
         added.set_avg_frame_rate(rate);
-        added.set_metadata(stream.metadata().to_owned());
-        // SAFETY: both streams are alive.
-        unsafe {
-            let raw = added.as_mut_ptr();
-            (*raw).disposition = (*stream.as_ptr()).disposition;
-            (*raw).sample_aspect_ratio = encoder.sample_aspect().into();
-            copy_side_data(stream.as_ptr(), raw);
-        }
+        // SAFETY: the stream is alive.
+        unsafe { (*added.as_mut_ptr()).sample_aspect_ratio = encoder.sample_aspect().into() };
         Ok(added.index())
     }
 
-    /// Adds a stream to be copied, or notes that the container cannot hold it.
-    fn add_copied(&mut self, stream: &ffmpeg::Stream) -> Result<Option<usize>> {
-        let parameters = stream.parameters();
-        let (medium, id) = (parameters.medium(), parameters.id());
-        let holds = match self.output.query(id) {
-            _ if self.output.is_still() || self.output.is_y4m() => false,
-            1 => true,
-            0 => false,
-            // A container without a list of codecs holds at least the kinds it has a usual codec for.
-            _ => match medium {
-                media::Type::Audio => self.output.container.audio_codec != ffi::AVCodecID::AV_CODEC_ID_NONE,
-                media::Type::Video => !matches!(self.output.container(), "gif" | "apng" | "webp"),
-                _ => false,
-            },
-        };
-        let attachment = medium == media::Type::Attachment && self.output.container().starts_with("matroska");
-        if !holds && !attachment {
-            let kind = format!("{medium:?}").to_lowercase();
-            let left_out = format!("stream {} ({kind}, {})", stream.index(), id.name());
-            warn!("{}: {} cannot hold {left_out}; it is left out", self.output.name, self.output.container());
-            self.left_out.push(left_out);
-            return Ok(None);
-        }
-        let failed =
-            |e: ffmpeg::Error| Error::new(&self.output.name, e.to_string(), "choose another container");
-        let mut added = self.context.add_stream(ffmpeg::encoder::find(codec::Id::None)).map_err(failed)?;
-        added.set_parameters(parameters);
-        added.set_time_base(stream.time_base());
-        added.set_metadata(stream.metadata().to_owned());
-        // SAFETY: both streams are alive. The tag is another container's word for the codec.
-        unsafe {
-            let raw = added.as_mut_ptr();
-            (*(*raw).codecpar).codec_tag = 0;
-            (*raw).disposition = (*stream.as_ptr()).disposition;
-            copy_side_data(stream.as_ptr(), raw);
-        }
-        Ok(Some(added.index()))
+    fn add_copied(&mut self, stream: &ffmpeg::Stream) -> std::result::Result<usize, ffmpeg::Error> {
+        let mut added = self.context.add_stream(ffmpeg::encoder::find(codec::Id::None))?;
+        added.set_parameters(stream.parameters());
+        // SAFETY: the stream is alive. The tag is another container's word for the codec.
+        unsafe { (*(*added.as_mut_ptr()).codecpar).codec_tag = 0 };
+        take_over(&mut added, stream, false);
+        Ok(added.index())
     }
 
-    fn copy_chapters(&mut self, input: &Input) -> Result<()> {
-        self.context.set_metadata(input.context().metadata().to_owned());
-        let offset_us = self.trim.offset_us();
-        // Numbered anew: FFmpeg's wrapper would join chapters of one number.
-        for (id, chapter) in (0..).zip(input.context().chapters()) {
-            let time_base = chapter.time_base();
-            let us = |time: i64| time.rescale(time_base, Rational(1, 1_000_000));
-            let (start, end) =
-                (us(chapter.start()).max(self.trim.from_us), us(chapter.end()).min(self.trim.to_us));
-            if start > end {
-                continue;
-            }
-            let (start, end) = (start - offset_us, end - offset_us);
-            let title = chapter.metadata().get("title").unwrap_or_default().to_owned();
-            let mut added = self
-                .context
-                .add_chapter(id, Rational(1, 1_000_000), start, end, title)
-                .map_err(|e| Error::new(&self.output.name, format!("takes no chapters: {e}"), "use .mkv"))?;
-            for (key, value) in chapter.metadata().iter() {
-                added.set_metadata(key, value);
+    fn add_converted(
+        &mut self,
+        stream: &ffmpeg::Stream,
+        context: &codec::Context,
+    ) -> std::result::Result<usize, ffmpeg::Error> {
+        let mut added = self.context.add_stream_with(context)?;
+        take_over(&mut added, stream, true);
+        // SAFETY: the context is alive.
+        added.set_time_base(unsafe { Rational::from((*context.as_ptr()).time_base) });
+        Ok(added.index())
+    }
+
+    fn add_cover(&mut self, stream: &ffmpeg::Stream) -> std::result::Result<usize, ffmpeg::Error> {
+        let cover = cover_packet(stream);
+        let id = stream.parameters().id();
+        let index = self.add_copied(stream)?;
+        if self.output.container() != "matroska" {
+            self.covers.push((index, cover));
+            return Ok(index);
+        }
+        let mut added = self.context.stream_mut(index).expect("just added");
+        attach_cover(&mut added, id, cover.data().unwrap_or_default());
+        let (name, mime) = match id {
+            codec::Id::PNG => ("cover.png", "image/png"),
+            codec::Id::BMP => ("cover.bmp", "image/bmp"),
+            _ => ("cover.jpg", "image/jpeg"),
+        };
+        let mut tags = metadata(stream, false);
+        for (key, value) in [("filename", name), ("mimetype", mime)] {
+            if tags.get(key).is_none() {
+                tags.set(key, value);
             }
         }
-        Ok(())
+        added.set_metadata(tags);
+        Ok(index)
     }
 
     /// Ends the copied streams where the pictures end: what follows belongs to whoever goes on from there.
@@ -329,6 +209,11 @@ impl Muxer {
         &self.left_out
     }
 
+    /// Streams whose codec it cannot hold, and what they became.
+    pub fn converted(&self) -> &[String] {
+        &self.converted
+    }
+
     /// Writes a packet, unless its stream is left out or it lies outside of the wanted part.
     pub fn write(&mut self, coded: Coded) -> Result<()> {
         let Coded { mut packet, stream, time_base } = coded;
@@ -340,19 +225,36 @@ impl Muxer {
             self.check_picture(pts, time_base)?;
             self.end_us =
                 self.end_us.max((pts + packet.duration()).rescale(time_base, Rational(1, 1_000_000)));
-        } else if (packet.size() == 0 && packet.side_data().next().is_none())
+        } else if self.is_hidden(&packet, time_base)
+            || (packet.size() == 0 && packet.side_data().next().is_none())
             || time.is_some_and(|t| !self.trim.holds(t.rescale(time_base, Rational(1, 1_000_000))))
         {
             return Ok(());
         }
-        let offset = self.trim.offset_us().rescale(Rational(1, 1_000_000), time_base);
+        let ahead_us = self.trim.offset_us() - self.unsaid_delay_us[index];
+        let offset = ahead_us.rescale(Rational(1, 1_000_000), time_base);
         packet.set_pts(packet.pts().map(|pts| pts - offset));
         packet.set_dts(packet.dts().or(packet.pts().map(|pts| pts + offset)).map(|dts| dts - offset));
-        packet.rescale_ts(time_base, self.context.stream(index).expect("an added stream").time_base());
+        let written_base = self.context.stream(index).expect("an added stream").time_base();
+        packet.rescale_ts(time_base, written_base);
         self.keep_rising(&mut packet, index);
+        // A packet without payload tells the muxer something and is not in the file.
+        if packet.size() > 0 {
+            self.written[index].count(&packet, written_base, self.unsaid_delay_us[index]);
+        }
         packet.set_stream(index);
         packet.set_position(-1);
         packet.write(&mut self.context).map(drop).map_err(|e| self.failed(e))
+    }
+
+    /// Whether an edit list hides this packet and the output has none to hide it again. What sound needs to begin (AAC's
+    /// first packet) lies just before the beginning, and stays.
+    fn is_hidden(&self, packet: &ffmpeg::Packet, time_base: Rational) -> bool {
+        const RUN_UP_US: i64 = 50_000;
+        // SAFETY: the packet is alive.
+        let is_marked = unsafe { (*packet.as_ptr()).flags & ffi::AV_PKT_FLAG_DISCARD != 0 };
+        let us = packet.pts().map_or(0, |pts| pts.rescale(time_base, Rational(1, 1_000_000)));
+        is_marked && !self.output.has_lengths_by_coding() && !(-RUN_UP_US..0).contains(&us)
     }
 
     /// What some containers ask of pictures.
@@ -436,6 +338,17 @@ impl Muxer {
         Ok(())
     }
 
+    /// Reads the finished file again; `None` for a pipe, which cannot be.
+    pub fn prove(&self) -> Result<Option<Proof>> {
+        let Some(partial) = self.output.partial().filter(|_| self.output.is_readable()) else {
+            return Ok(None);
+        };
+        let video = self.streams[self.video].expect("the video is written");
+        proof::prove(partial, &self.output, &self.written, video)
+            .map(Some)
+            .map_err(|problem| Error::new(partial.to_string_lossy(), problem, "choose another container"))
+    }
+
     /// Gives a finished file its name.
     pub fn publish(self) -> Result<()> {
         assert!(self.finished, "only whole files get their name");
@@ -453,79 +366,36 @@ impl Muxer {
     }
 }
 
+/// Matroska's times are later by the codec's delay, which readers take off again. FFmpeg before 6.1 writes the delay of
+/// Opus down and does not add it, so that its sound would come 6.5 ms too early.
+fn unsaid_delay_us(stream: &ffmpeg::Stream, output: &Output) -> i64 {
+    let is_matroska = matches!(output.container(), "matroska" | "webm");
+    if cfg!(ffmpeg_6_1) || !is_matroska || stream.parameters().id() != codec::Id::OPUS {
+        return 0;
+    }
+    // SAFETY: the stream is alive. Opus counts at 48 kHz, whatever it was made from (RFC 7845).
+    let samples = unsafe { (*(*stream.as_ptr()).codecpar).initial_padding };
+    i64::from(samples).rescale(Rational(1, 48_000), Rational(1, 1_000_000))
+}
+
+/// What is said of a stream, whoever coded it.
+fn take_over(added: &mut format::stream::StreamMut, stream: &ffmpeg::Stream, is_coded_anew: bool) {
+    added.set_time_base(stream.time_base());
+    added.set_metadata(metadata(stream, is_coded_anew));
+    // SAFETY: both streams are alive.
+    unsafe {
+        let raw = added.as_mut_ptr();
+        (*raw).disposition = (*stream.as_ptr()).disposition;
+        (*raw).id = (*stream.as_ptr()).id;
+        copy_side_data(stream.as_ptr(), raw);
+    }
+}
+
 impl Drop for Muxer {
     fn drop(&mut self) {
         if let (false, Some(partial)) = (self.finished, self.output.partial()) {
             // Nothing to be done if this fails: the error that led here is the one to tell.
             let _ = fs::remove_file(partial);
         }
-    }
-}
-
-/// What a container says of a whole stream: rotation, stereo, spherical projection, mastering display,
-/// loudness. How the source was coded (buffer sizes, Dolby Vision's layers) does not hold for what we code.
-///
-/// # Safety
-/// Both streams are alive.
-unsafe fn copy_side_data(from: *const ffi::AVStream, to: *mut ffi::AVStream) {
-    use ffi::AVPacketSideDataType::{AV_PKT_DATA_CPB_PROPERTIES, AV_PKT_DATA_DOVI_CONF};
-    // SAFETY: the caller's streams are alive, the list has as many entries of `size` bytes each, and the new
-    // entry is allocated with as many.
-    unsafe {
-        #[cfg(ffmpeg_6_1)]
-        let (list, count) = ((*(*from).codecpar).coded_side_data, (*(*from).codecpar).nb_coded_side_data);
-        #[cfg(not(ffmpeg_6_1))]
-        let (list, count) = ((*from).side_data, (*from).nb_side_data);
-        for i in 0..usize::try_from(count).unwrap_or(0) {
-            let entry = &*list.add(i);
-            if matches!(entry.type_, AV_PKT_DATA_CPB_PROPERTIES | AV_PKT_DATA_DOVI_CONF) {
-                continue;
-            }
-            #[cfg(ffmpeg_6_1)]
-            let copy = {
-                let (list, count) = (
-                    &raw mut (*(*to).codecpar).coded_side_data,
-                    &raw mut (*(*to).codecpar).nb_coded_side_data,
-                );
-                let new = ffi::av_packet_side_data_new(list, count, entry.type_, entry.size, 0);
-                if new.is_null() { std::ptr::null_mut() } else { (*new).data }
-            };
-            #[cfg(not(ffmpeg_6_1))]
-            let copy = ffi::av_stream_new_side_data(to, entry.type_, entry.size);
-            assert!(!copy.is_null(), "no memory for a stream's side data");
-            copy.copy_from_nonoverlapping(entry.data, entry.size);
-        }
-    }
-}
-
-fn open_output(output: &Output, path: &str) -> std::result::Result<format::context::Output, ffmpeg::Error> {
-    let url = c_string(path);
-    let mut context = std::ptr::null_mut();
-    // SAFETY: the container is static, the string lives through the calls that copy it, and `wrap` takes
-    // the context over.
-    unsafe {
-        let null = std::ptr::null();
-        check(ffi::avformat_alloc_output_context2(&mut context, output.container, null, url.as_ptr()))?;
-        let mut wrapped = format::context::Output::wrap(context);
-        let raw = &mut *wrapped.as_mut_ptr();
-        // y4m above 8 bits, FLAC in MP4 and other widely read extensions.
-        raw.strict_std_compliance = ffi::FF_COMPLIANCE_EXPERIMENTAL;
-        // No numbers by chance (Matroska's UIDs): the same input gives the same file.
-        raw.flags |= ffi::AVFMT_FLAG_BITEXACT;
-        if output.container.flags & ffi::AVFMT_NOFILE == 0 {
-            check(ffi::avio_open(&mut raw.pb, url.as_ptr(), ffi::AVIO_FLAG_WRITE))?;
-        }
-        Ok(wrapped)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_partial_file_keeps_the_ending_that_players_know() {
-        assert_eq!(partial_path(Path::new("a/film.4k.mkv")), Path::new("a/film.4k.partial.mkv"));
-        assert_eq!(partial_path(Path::new("film")), Path::new("film.partial"));
     }
 }

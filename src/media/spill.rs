@@ -16,9 +16,11 @@ use crate::error::{Error, Result};
 /// Some hours of compressed sound; a restoration machine has it to spare.
 const MEMORY_BYTES_MAX: usize = 256 << 20;
 
-/// First in, first out.
+/// First in, first out, in a queue a stream: one whose packets are for later (a sign at the end of the film) does not
+/// hold up the others.
 pub struct CopyQueue {
-    packets: VecDeque<Held>,
+    /// By stream.
+    packets: Vec<VecDeque<Held>>,
     in_memory: usize,
     limit: usize,
     file: Option<File>,
@@ -36,6 +38,13 @@ enum Held {
     },
 }
 
+impl Held {
+    fn shell(&self) -> &Coded {
+        let (Held::Memory(packet) | Held::File { shell: packet, .. }) = self;
+        packet
+    }
+}
+
 impl Default for CopyQueue {
     fn default() -> CopyQueue {
         CopyQueue::with_limit(MEMORY_BYTES_MAX)
@@ -44,25 +53,36 @@ impl Default for CopyQueue {
 
 impl CopyQueue {
     fn with_limit(limit: usize) -> CopyQueue {
-        CopyQueue { packets: VecDeque::new(), in_memory: 0, limit, file: None, file_end: 0, in_file: 0 }
+        CopyQueue { packets: Vec::new(), in_memory: 0, limit, file: None, file_end: 0, in_file: 0 }
     }
 
     /// Takes a packet in.
     pub fn push(&mut self, packet: Coded) -> Result<()> {
-        if self.in_memory + packet.size() <= self.limit {
-            self.in_memory += packet.size();
-            self.packets.push_back(Held::Memory(packet));
-            return Ok(());
+        let stream = packet.stream;
+        if self.packets.len() <= stream {
+            self.packets.resize_with(stream + 1, VecDeque::new);
         }
-        let held = self.spill(packet).map_err(|e| {
-            Error::new(
-                std::env::temp_dir().to_string_lossy(),
-                format!("cannot hold waiting sound: {e}"),
-                "free some space there, or set TMPDIR",
-            )
-        })?;
-        self.packets.push_back(held);
+        let held = if self.in_memory + packet.size() <= self.limit {
+            self.in_memory += packet.size();
+            Held::Memory(packet)
+        } else {
+            self.spill(packet).map_err(|e| {
+                Error::new(
+                    std::env::temp_dir().to_string_lossy(),
+                    format!("cannot hold waiting sound: {e}"),
+                    "free some space there, or set TMPDIR",
+                )
+            })?
+        };
+        self.packets[stream].push_back(held);
         Ok(())
+    }
+
+    /// The queue whose oldest packet is the first of all to be written.
+    fn first(&self) -> Option<(usize, &Coded)> {
+        let oldest =
+            self.packets.iter().enumerate().filter_map(|(i, queue)| Some((i, queue.front()?.shell())));
+        oldest.reduce(|first, other| if other.1.precedes(first.1) { other } else { first })
     }
 
     fn spill(&mut self, packet: Coded) -> io::Result<Held> {
@@ -81,11 +101,9 @@ impl CopyQueue {
 
     /// The oldest packet if it is to be written before `next`, or in any case without one.
     pub fn pop_before(&mut self, next: Option<&Coded>) -> Result<Option<Coded>> {
-        let due = self.packets.front().is_some_and(|held| {
-            let (Held::Memory(oldest) | Held::File { shell: oldest, .. }) = held;
-            next.is_none_or(|next| oldest.precedes(next))
-        });
-        match self.packets.pop_front_if(|_| due) {
+        let due = self.first().filter(|(_, oldest)| next.is_none_or(|next| oldest.precedes(next)));
+        let queue = due.map(|(queue, _)| queue);
+        match queue.and_then(|queue| self.packets[queue].pop_front()) {
             None => Ok(None),
             Some(Held::Memory(packet)) => {
                 self.in_memory -= packet.size();
@@ -122,6 +140,25 @@ fn with_payload(packet: &ffmpeg::Packet, data: &[u8]) -> ffmpeg::Packet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_that_is_far_ahead_holds_nothing_up() {
+        let mut queue = CopyQueue::with_limit(10);
+        queue.push(packet(100, b"late")).unwrap();
+        for dts in [1, 2, 3] {
+            let mut early = packet(dts, b"early");
+            early.stream = 5;
+            queue.push(early).unwrap();
+        }
+        let mut popped = |until: i64| {
+            let limit = packet(until, &[]);
+            let next = std::iter::from_fn(|| queue.pop_before(Some(&limit)).unwrap());
+            next.map(|coded| coded.packet.dts().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(popped(3), [1, 2]);
+        assert_eq!(popped(100), [3]);
+        assert_eq!(popped(101), [100]);
+    }
 
     fn packet(dts: i64, data: &[u8]) -> Coded {
         let mut packet = ffmpeg::Packet::copy(data);

@@ -8,7 +8,7 @@ use super::PicturePool;
 use super::encode::dress;
 use super::frame::FrameBuffer;
 use super::input::VideoInfo;
-use super::mux::Output;
+use super::output::Output;
 use super::target::{EncoderSpec, Target, open_context};
 use crate::error::{Error, Result};
 use crate::picture::{Geometry, Memory, Picture};

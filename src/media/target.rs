@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::format::{Tags, closest, describe, pixel_format};
 use super::input::VideoInfo;
-use super::mux::Output;
+use super::output::Output;
 use super::{c_string, check};
 use crate::color::{ChromaLocation, ColorSpec, Matrix, Range};
 use crate::error::{Error, Result};

@@ -20,14 +20,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use crossbeam_channel::{bounded, unbounded};
+use crossbeam_channel::bounded;
 
 use crate::engine::{EngineSpec, NetworkId};
 use crate::error::{Error, Result};
-use crate::media::{Decoder, Encoder, Input, Muxer, PicturePool, SEGMENT_PICTURES};
+use crate::media::{
+    Coded, Converters, CopyQueue, Decoder, Encoder, Input, Muxer, PicturePool, SEGMENT_PICTURES,
+};
 
 pub use clock::{Progress, STAGES, Stage};
-pub use report::{Pictures, Report, StageReport};
+pub use report::{FoundReport, Pictures, ProofReport, Report, StageReport};
 
 /// Compressed pictures ahead of the decoder: enough to hide a slow read, little memory.
 const PACKETS_TO_DECODE: usize = 16;
@@ -50,6 +52,8 @@ pub struct Job {
     pub network: NetworkId,
     /// Open for pictures of the engine's output.
     pub encoder: Encoder,
+    /// Of streams that are not copied as they are.
+    pub converters: Converters,
     /// Its header written.
     pub muxer: Muxer,
 }
@@ -57,7 +61,7 @@ pub struct Job {
 /// Runs the job to its end, or to the picture at which `interrupt` was seen. The muxer's file is whole but
 /// has its partial name still.
 pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Muxer, Report)> {
-    let Job { input, decoder, engine, network, encoder, mut muxer } = job;
+    let Job { input, decoder, engine, network, encoder, converters, mut muxer } = job;
     let started = Instant::now();
     let source = input.name().to_owned();
     let failure = Failure::default();
@@ -66,15 +70,15 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Mux
     let (to_upscale, from_decode) = bounded(PICTURES_TO_UPSCALE);
     let (to_encode, from_upscale) = bounded(PICTURES_TO_ENCODE);
     let (to_mux, from_encode) = bounded(PACKETS_TO_MUX);
-    let (to_copy, copies) = unbounded();
+    let copies = Copies::default();
     let pool = PicturePool::new(encoder.geometry());
 
-    let (decoder, encoder) = thread::scope(|scope| {
+    let (clock_jumps, decoder, encoder) = thread::scope(|scope| {
         let spawn = |stage: Stage| thread::Builder::new().name(stage.name().into());
         let clock = |stage: Stage| progress.clock(stage);
-        let (failure, stop) = (&failure, &stop);
+        let (failure, stop, copies) = (&failure, &stop, &copies);
         let demux = spawn(Stage::Demux).spawn_scoped(scope, move || {
-            failure.note(stages::demux(input, to_decode, to_copy, stop, clock(Stage::Demux)));
+            failure.note(stages::demux((input, converters), to_decode, copies, stop, clock(Stage::Demux)))
         });
         let decode = spawn(Stage::Decode).spawn_scoped(scope, move || {
             let clock = clock(Stage::Decode);
@@ -88,10 +92,8 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Mux
             failure.note(stages::encode(encoder, from_upscale, to_mux, clock(Stage::Encode)))
         });
         failure.note(stages::mux(&mut muxer, from_encode, copies, stop, clock(Stage::Mux)));
-        for handle in [demux, upscale] {
-            join(handle);
-        }
-        (join(decode), join(encode))
+        join(upscale);
+        (join(demux), join(decode), join(encode))
     });
 
     if let Some(error) = failure.0.into_inner().expect("no stage panicked") {
@@ -106,7 +108,12 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Mux
         let problem = format!("pictures were lost on the way: {pictures:?}");
         return Err(Error::new(source, problem, "this is an error of hasn: please report it with the file"));
     }
-    let report = Report::new(pictures, &muxer, &encoder, progress, started.elapsed(), interrupted);
+    let mut report = Report::new(pictures, &muxer, &encoder, progress, started.elapsed(), interrupted);
+    report.clock_jumps = clock_jumps.unwrap_or(0);
+    if !interrupted {
+        let proof = muxer.prove().map_err(|error| error.keeping("the file is left there to be looked at"))?;
+        report.proof = proof.map(ProofReport::from);
+    }
     Ok((muxer, report))
 }
 
@@ -152,6 +159,20 @@ impl Stop<'_> {
 
     fn has_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
+    }
+}
+
+/// Packets that go by the pictures, counted in bytes from the moment they are read.
+#[derive(Default)]
+struct Copies(Mutex<CopyQueue>);
+
+impl Copies {
+    fn push(&self, packet: Coded) -> Result<()> {
+        self.0.lock().expect("no stage panicked").push(packet)
+    }
+
+    fn pop_before(&self, next: Option<&Coded>) -> Result<Option<Coded>> {
+        self.0.lock().expect("no stage panicked").pop_before(next)
     }
 }
 

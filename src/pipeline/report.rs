@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::clock::{Progress, STAGES};
-use crate::media::{Decoder, Encoder, Muxer};
+use crate::media::{Decoder, Encoder, Found, Muxer, Proof};
 
 /// A run in figures.
 #[derive(Debug, Serialize)]
@@ -24,6 +24,12 @@ pub struct Report {
     pub segments: u64,
     /// Streams that the container could not hold.
     pub left_out: Vec<String>,
+    /// Streams whose codec it could not hold, and what they became.
+    pub converted: Vec<String>,
+    /// How often the input's clock jumped and was made to go on.
+    pub clock_jumps: u64,
+    /// What the finished file was found to hold; `None` for pipes and interrupted runs.
+    pub proof: Option<ProofReport>,
     /// In the order of the flow.
     pub stages: Vec<StageReport>,
     /// The stage that worked longest.
@@ -47,6 +53,41 @@ pub struct Pictures {
     pub times_repaired: u64,
     /// Among the decoded: damaged in the source, and patched by the decoder.
     pub patched: u64,
+}
+
+/// [`Proof`], to be written down.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs, reason = "they are the proof's own")]
+pub struct ProofReport {
+    pub pictures: u64,
+    pub duration_s: f64,
+    pub first_pts_s: f64,
+    pub last_pts_s: f64,
+    pub streams: Vec<FoundReport>,
+    pub seconds: f64,
+}
+
+/// A stream of it.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs, reason = "they are the proof's own")]
+pub struct FoundReport {
+    pub kind: String,
+    pub codec: String,
+    pub language: Option<String>,
+    pub dispositions: Vec<&'static str>,
+    pub packets: u64,
+}
+
+impl From<Proof> for ProofReport {
+    fn from(proof: Proof) -> ProofReport {
+        let Proof { pictures, duration_s, first_pts_s, last_pts_s, streams, seconds } = proof;
+        let report = |found: Found| {
+            let Found { kind, codec, language, dispositions, packets } = found;
+            FoundReport { kind, codec, language, dispositions, packets }
+        };
+        let streams = streams.into_iter().map(report).collect();
+        ProofReport { pictures, duration_s, first_pts_s, last_pts_s, streams, seconds }
+    }
 }
 
 /// Of one stage.
@@ -109,6 +150,9 @@ impl Report {
             pictures_per_second: (pictures.encoded as f64 / elapsed.as_secs_f64() * 1e3).round() / 1e3,
             segments: encoder.segments(),
             left_out: muxer.left_out().to_vec(),
+            converted: muxer.converted().to_vec(),
+            clock_jumps: 0,
+            proof: None,
             stages: stages.into(),
             limited_by: progress.limit().name(),
             peak_memory_bytes: peak_memory_bytes(),

@@ -2,23 +2,24 @@
 //!
 //! A stage whose consumer is gone stops without an error of its own: the consumer has told one.
 
-use crossbeam_channel::{Receiver, Sender, never, select};
+use crossbeam_channel::{Receiver, Sender};
 
-use super::Stop;
 use super::clock::Clock;
+use super::{Copies, Stop};
 use crate::engine::{Engine, EngineSpec, NetworkId};
 use crate::error::Result;
-use crate::media::{Coded, CopyQueue, Decoder, Encoder, Input, Muxer, PicturePool};
+use crate::media::{Coded, Converters, Decoder, Encoder, Input, Muxer, PicturePool};
 use crate::picture::Picture;
 
-/// Packets of the video go to the decoder, all others straight to the muxer.
+/// Packets of the video go to the decoder, all others to the muxer, some by way of a converter.
+/// Gives how often the input's clock jumped.
 pub(super) fn demux(
-    mut input: Input,
+    (mut input, mut converters): (Input, Converters),
     to_decode: Sender<Coded>,
-    to_mux: Sender<Coded>,
+    copies: &Copies,
     stop: &Stop,
     mut clock: Clock,
-) -> Result<()> {
+) -> Result<u64> {
     while !stop.now() {
         let packet = match input.next_packet() {
             Ok(Some(packet)) => packet,
@@ -27,16 +28,14 @@ pub(super) fn demux(
             Err(_) if stop.now() => break,
             Err(error) => return Err(error),
         };
-        let sent = if input.is_video(&packet) {
-            clock.output(|| to_decode.send(packet).is_ok())
-        } else {
-            to_mux.send(packet).is_ok()
-        };
-        if !sent {
+        if !input.is_video(&packet) {
+            converters.convert(packet)?.into_iter().try_for_each(|packet| copies.push(packet))?;
+        } else if !clock.output(|| to_decode.send(packet).is_ok()) {
             break;
         }
     }
-    Ok(())
+    converters.finish()?.into_iter().try_for_each(|packet| copies.push(packet))?;
+    Ok(input.clock_jumps())
 }
 
 /// Gives the decoder back for its counts.
@@ -151,48 +150,25 @@ fn send_packets(encoder: &mut Encoder, packets: &Sender<Coded>, clock: &mut Cloc
     Ok(true)
 }
 
-/// Writes packets of all streams in the order of their dts.
+/// Writes packets of all streams in the order of their dts. Demux is done before the last picture is encoded: then all
+/// copies are there.
 pub(super) fn mux(
     muxer: &mut Muxer,
     encoded: Receiver<Coded>,
-    mut copies: Receiver<Coded>,
+    copies: &Copies,
     stop: &Stop,
     mut clock: Clock,
 ) -> Result<()> {
-    let mut waiting = CopyQueue::default();
-    loop {
-        enum Event {
-            Copy(Option<Coded>),
-            Encoded(Option<Coded>),
+    while let Ok(packet) = clock.input(|| encoded.recv()) {
+        while let Some(copy) = copies.pop_before(Some(&packet))? {
+            muxer.write(copy)?;
         }
-        let event = clock.input(|| {
-            select! {
-                recv(copies) -> packet => Event::Copy(packet.ok()),
-                recv(encoded) -> packet => Event::Encoded(packet.ok()),
-            }
-        });
-        match event {
-            Event::Copy(Some(packet)) => waiting.push(packet)?,
-            Event::Copy(None) => copies = never(),
-            Event::Encoded(Some(packet)) => {
-                for copy in copies.try_iter() {
-                    waiting.push(copy)?;
-                }
-                while let Some(copy) = waiting.pop_before(Some(&packet))? {
-                    muxer.write(copy)?;
-                }
-                muxer.write(packet)?;
-            }
-            Event::Encoded(None) => break,
-        }
+        muxer.write(packet)?;
     }
     if stop.has_stopped() {
         muxer.cut_here();
     }
-    for copy in copies.try_iter() {
-        waiting.push(copy)?;
-    }
-    while let Some(copy) = waiting.pop_before(None)? {
+    while let Some(copy) = copies.pop_before(None)? {
         muxer.write(copy)?;
     }
     Ok(())

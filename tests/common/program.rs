@@ -1,6 +1,8 @@
 //! The program run as a user runs it, in a folder of its own, beside the `ffmpeg` and `ffprobe` commands that make
 //! its clips and read its files back.
 
+#![allow(dead_code, reason = "each test uses its part")]
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -124,6 +126,15 @@ impl Folder {
         self.ffprobe(shown, name)
     }
 
+    /// Programs of a transport stream.
+    pub fn programs(&self, name: &str) -> Vec<serde_json::Value> {
+        #[derive(Deserialize)]
+        struct Programs {
+            programs: Vec<serde_json::Value>,
+        }
+        self.ffprobe::<Programs>("-show_programs", name).programs
+    }
+
     /// Every decoded picture of the file's video.
     pub fn pictures(&self, name: &str) -> Vec<PictureSeen> {
         #[derive(Deserialize)]
@@ -206,6 +217,8 @@ impl Probe {
 #[serde(default)]
 pub struct Stream {
     pub index: usize,
+    /// Of the container, e.g. a PID.
+    pub id: String,
     pub codec_type: String,
     pub codec_name: String,
     pub pix_fmt: String,
@@ -246,6 +259,9 @@ pub struct Packet {
     pub dts: Option<i64>,
     pub duration: Option<i64>,
     pub flags: String,
+    /// Bytes, as text.
+    #[serde(default)]
+    pub size: String,
     #[serde(default)]
     pub data_hash: String,
 }

@@ -1,0 +1,345 @@
+//! Transcode: sound and text in a codec that the output's container cannot hold become one that it can.
+
+use ffmpeg_next::ffi;
+use ffmpeg_next::frame::Audio as Frame;
+use ffmpeg_next::packet::Mut;
+use ffmpeg_next::{self as ffmpeg, ChannelLayout, Rational, Rescale, codec, filter, format};
+use tracing::warn;
+
+use super::{Coded, check, is_again};
+use crate::error::{Error, Result};
+
+/// All streams that are converted.
+#[derive(Default)]
+pub struct Converters(Vec<Converter>);
+
+/// Of one stream.
+pub(super) struct Converter {
+    stream: usize,
+    name: String,
+    kind: Kind,
+    /// Packets that could not be decoded.
+    damaged: u64,
+}
+
+enum Kind {
+    Sound(Box<Sound>),
+    Text(Text),
+}
+
+impl Converters {
+    pub(super) fn add(&mut self, converter: Converter) {
+        self.0.push(converter);
+    }
+
+    /// What describes the converted stream.
+    pub(super) fn context(&self, stream: usize) -> &codec::Context {
+        let found = self.0.iter().find(|converter| converter.stream == stream);
+        match &found.expect("planned to be converted").kind {
+            Kind::Sound(sound) => &sound.encoder,
+            Kind::Text(text) => &text.encoder,
+        }
+    }
+
+    /// What becomes of a packet: itself, unless its stream is converted.
+    pub fn convert(&mut self, packet: Coded) -> Result<Vec<Coded>> {
+        match self.0.iter_mut().find(|converter| converter.stream == packet.stream) {
+            Some(converter) => converter.take(Some(packet)),
+            None => Ok(vec![packet]),
+        }
+    }
+
+    /// What is still inside of decoders and encoders, after the last packet.
+    pub fn finish(&mut self) -> Result<Vec<Coded>> {
+        let mut rest = Vec::new();
+        for converter in &mut self.0 {
+            rest.extend(converter.take(None)?);
+        }
+        Ok(rest)
+    }
+}
+
+impl Converter {
+    /// To this encoder, whose kind is the stream's.
+    pub(super) fn open(
+        stream: &ffmpeg::Stream,
+        source: &str,
+        encoder: ffmpeg::Codec,
+        global_header: bool,
+    ) -> Result<Converter> {
+        let name = format!("{source}: stream {}", stream.index());
+        let opened = if encoder.is_audio() {
+            Sound::open(stream, encoder, global_header).map(|sound| Kind::Sound(Box::new(sound)))
+        } else {
+            Text::open(stream, encoder).map(Kind::Text)
+        };
+        let kind = opened.map_err(|e| {
+            let problem = format!("cannot be converted to {}: {e}", encoder.name());
+            Error::new(&name, problem, "take it out with --map, or choose another container")
+        })?;
+        Ok(Converter { stream: stream.index(), name, kind, damaged: 0 })
+    }
+
+    fn take(&mut self, packet: Option<Coded>) -> Result<Vec<Coded>> {
+        let mut out = Vec::new();
+        let result = match &mut self.kind {
+            Kind::Sound(sound) => sound.take(packet.map(|coded| coded.packet), &mut out),
+            Kind::Text(text) => packet.map_or(Ok(()), |coded| text.take(coded.packet, &mut out)),
+        };
+        match result {
+            Ok(()) => {}
+            // As FFmpeg does: what a decoder cannot read is a gap, and gaps of sound are filled.
+            Err(ffmpeg::Error::InvalidData) => {
+                self.damaged += 1;
+                if self.damaged == 1 {
+                    warn!("{}: a damaged packet is left out", self.name);
+                }
+            }
+            Err(error) => {
+                let problem = format!("cannot be converted further: {error}");
+                return Err(Error::new(&self.name, problem, "take it out with --map"));
+            }
+        }
+        let (stream, time_base) = (self.stream, self.time_base());
+        Ok(out.into_iter().map(|packet| Coded { packet, stream, time_base }).collect())
+    }
+
+    fn time_base(&self) -> Rational {
+        match &self.kind {
+            Kind::Sound(sound) => sound.time_base,
+            Kind::Text(_) => MICROSECONDS,
+        }
+    }
+}
+
+const MICROSECONDS: Rational = Rational(1, 1_000_000);
+
+type Outcome = std::result::Result<(), ffmpeg::Error>;
+
+struct Sound {
+    decoder: codec::decoder::Audio,
+    source_base: Rational,
+    /// Made for frames of one kind.
+    graph: Option<(FrameKind, filter::Graph)>,
+    encoder: codec::encoder::Audio,
+    time_base: Rational,
+}
+
+type FrameKind = (format::Sample, u32, u64);
+
+/// Enough for each channel in any codec that is in use.
+const BITS_A_SECOND_A_CHANNEL: usize = 96_000;
+
+impl Sound {
+    fn open(
+        stream: &ffmpeg::Stream,
+        encoder: ffmpeg::Codec,
+        global_header: bool,
+    ) -> std::result::Result<Sound, ffmpeg::Error> {
+        let mut context = codec::Context::from_parameters(stream.parameters())?.decoder();
+        context.set_packet_time_base(stream.time_base());
+        let decoder = context.audio()?;
+        let properties = encoder.audio()?;
+        let rate = nearest_rate(properties.rates().into_iter().flatten(), decoder.rate() as i32);
+        let channels = i32::from(decoder.channels());
+        let layout = properties
+            .channel_layouts()
+            .map_or_else(|| ChannelLayout::default(channels), |layouts| layouts.best(channels));
+        let sample = properties.formats().and_then(|mut formats| formats.next()).unwrap_or(decoder.format());
+        let time_base = Rational(1, rate);
+        let mut context = codec::Context::new_with_codec(encoder);
+        context.compliance(codec::Compliance::Experimental);
+        if global_header {
+            context.set_flags(codec::Flags::GLOBAL_HEADER);
+        }
+        let mut context = context.encoder().audio()?;
+        context.set_rate(rate);
+        context.set_channel_layout(layout);
+        context.set_format(sample);
+        context.set_time_base(time_base);
+        context.set_bit_rate(BITS_A_SECOND_A_CHANNEL * layout.channels().max(1) as usize);
+        let encoder = context.open_as(encoder)?;
+        Ok(Sound { decoder, source_base: stream.time_base(), graph: None, encoder, time_base })
+    }
+
+    fn take(&mut self, packet: Option<ffmpeg::Packet>, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
+        let is_end = packet.is_none();
+        match packet {
+            Some(packet) => self.decoder.send_packet(&packet)?,
+            None => self.decoder.send_eof().or_else(at_end)?,
+        }
+        loop {
+            let mut frame = Frame::empty();
+            match self.decoder.receive_frame(&mut frame) {
+                Ok(()) => self.filter(frame, out)?,
+                Err(error) if is_again(error) || error == ffmpeg::Error::Eof => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if is_end {
+            self.end_graph(out)?;
+            self.encoder.send_eof().or_else(at_end)?;
+            self.collect(out)?;
+        }
+        Ok(())
+    }
+
+    fn filter(&mut self, mut frame: Frame, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
+        let pts = frame.timestamp();
+        frame.set_pts(pts);
+        if frame.channel_layout().is_empty() {
+            frame.set_channel_layout(ChannelLayout::default(i32::from(self.decoder.channels())));
+        }
+        let kind = (frame.format(), frame.rate(), frame.channel_layout().bits());
+        if self.graph.as_ref().is_none_or(|(made_for, _)| *made_for != kind) {
+            self.end_graph(out)?;
+            self.graph = Some((kind, self.new_graph(kind)?));
+        }
+        let (_, graph) = self.graph.as_mut().expect("just made");
+        graph.get("in").expect("its source").source().add(&frame)?;
+        self.encode(out)
+    }
+
+    /// Gaps become silence and overlaps are cut, so that the sound stays where its times put it.
+    fn new_graph(
+        &self,
+        (sample, rate, layout): FrameKind,
+    ) -> std::result::Result<filter::Graph, ffmpeg::Error> {
+        let mut graph = filter::Graph::new();
+        let (base, encoder) = (self.source_base, &self.encoder);
+        let source = format!(
+            "time_base={}/{}:sample_rate={rate}:sample_fmt={}:channel_layout=0x{layout:x}",
+            base.numerator(),
+            base.denominator(),
+            sample.name()
+        );
+        let wanted = format!(
+            "aresample=async=1:min_hard_comp=0.02,aformat=sample_fmts={}:sample_rates={}:channel_layouts=0x{:x}",
+            encoder.format().name(),
+            encoder.rate(),
+            encoder.channel_layout().bits()
+        );
+        graph.add(&filter::find("abuffer").ok_or(ffmpeg::Error::FilterNotFound)?, "in", &source)?;
+        graph.add(&filter::find("abuffersink").ok_or(ffmpeg::Error::FilterNotFound)?, "out", "")?;
+        graph.output("in", 0)?.input("out", 0)?.parse(&wanted)?;
+        graph.validate()?;
+        if encoder.frame_size() > 0 {
+            graph.get("out").expect("its sink").sink().set_frame_size(encoder.frame_size());
+        }
+        Ok(graph)
+    }
+
+    fn end_graph(&mut self, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
+        let Some((_, graph)) = &mut self.graph else { return Ok(()) };
+        graph.get("in").expect("its source").source().flush()?;
+        self.encode(out)?;
+        self.graph = None;
+        Ok(())
+    }
+
+    fn encode(&mut self, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
+        let Some((_, graph)) = &mut self.graph else { return Ok(()) };
+        let mut sink = graph.get("out").expect("its sink");
+        let base = sink.sink().time_base();
+        let mut frame = Frame::empty();
+        while sink.sink().frame(&mut frame).is_ok() {
+            let pts = frame.pts().map(|pts| pts.rescale(base, self.time_base));
+            frame.set_pts(pts);
+            self.encoder.send_frame(&frame)?;
+            drain(&mut self.encoder, out)?;
+        }
+        Ok(())
+    }
+
+    fn collect(&mut self, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
+        drain(&mut self.encoder, out)
+    }
+}
+
+fn drain(encoder: &mut codec::encoder::Audio, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
+    loop {
+        let mut packet = ffmpeg::Packet::empty();
+        match encoder.receive_packet(&mut packet) {
+            Ok(()) => out.push(packet),
+            Err(error) if is_again(error) || error == ffmpeg::Error::Eof => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn at_end(error: ffmpeg::Error) -> Outcome {
+    if error == ffmpeg::Error::Eof { Ok(()) } else { Err(error) }
+}
+
+/// The same, else the next higher, else the highest.
+fn nearest_rate(offered: impl Iterator<Item = i32>, rate: i32) -> i32 {
+    let offered: Vec<i32> = offered.collect();
+    let higher = offered.iter().copied().filter(|&r| r >= rate).min();
+    higher.or(offered.into_iter().max()).unwrap_or(rate)
+}
+
+struct Text {
+    decoder: codec::decoder::Subtitle,
+    encoder: codec::Context,
+    source_base: Rational,
+}
+
+/// As FFmpeg's own command has it.
+const TEXT_BYTES_MAX: usize = 1 << 20;
+
+impl Text {
+    fn open(stream: &ffmpeg::Stream, encoder: ffmpeg::Codec) -> std::result::Result<Text, ffmpeg::Error> {
+        let mut context = codec::Context::from_parameters(stream.parameters())?.decoder();
+        context.set_packet_time_base(stream.time_base());
+        let decoder = context.subtitle()?;
+        let mut context = codec::Context::new_with_codec(encoder);
+        context.set_time_base(MICROSECONDS);
+        // SAFETY: both contexts are ours; the copy of the header has its size and a zero more, and the encoder's
+        // context, to which it goes, frees it.
+        unsafe {
+            let (from, to) = (&*decoder.as_ptr(), &mut *context.as_mut_ptr());
+            if !from.subtitle_header.is_null() {
+                let size = from.subtitle_header_size as usize;
+                let copy = ffi::av_mallocz(size + 1).cast::<u8>();
+                assert!(!copy.is_null(), "no memory for a header");
+                copy.copy_from_nonoverlapping(from.subtitle_header, size);
+                (to.subtitle_header, to.subtitle_header_size) = (copy, size as i32);
+            }
+            check(ffi::avcodec_open2(to, encoder.as_ptr(), std::ptr::null_mut()))?;
+        }
+        Ok(Text { decoder, encoder: context, source_base: stream.time_base() })
+    }
+
+    fn take(&mut self, mut packet: ffmpeg::Packet, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
+        let Some(pts) = packet.pts() else { return Err(ffmpeg::Error::InvalidData) };
+        let mut text = vec![0; TEXT_BYTES_MAX];
+        // SAFETY: a subtitle of zeros is empty; the decoder fills it, and it is freed here. The buffer is as long as
+        // it is said to be.
+        let (size, start_ms, length_ms) = unsafe {
+            let mut subtitle: ffi::AVSubtitle = std::mem::zeroed();
+            let mut is_there = 0;
+            let decoder = self.decoder.as_mut_ptr();
+            check(ffi::avcodec_decode_subtitle2(decoder, &mut subtitle, &mut is_there, packet.as_mut_ptr()))?;
+            if is_there == 0 || subtitle.num_rects == 0 {
+                ffi::avsubtitle_free(&mut subtitle);
+                return Ok(());
+            }
+            let start_ms = subtitle.start_display_time;
+            subtitle.end_display_time = subtitle.end_display_time.saturating_sub(start_ms);
+            subtitle.start_display_time = 0;
+            let encoder = self.encoder.as_mut_ptr();
+            let size = ffi::avcodec_encode_subtitle(encoder, text.as_mut_ptr(), text.len() as i32, &subtitle);
+            let length_ms = subtitle.end_display_time;
+            ffi::avsubtitle_free(&mut subtitle);
+            (check(size)?, i64::from(start_ms), i64::from(length_ms))
+        };
+        let mut converted = ffmpeg::Packet::copy(&text[..size as usize]);
+        let pts_us = pts.rescale(self.source_base, MICROSECONDS) + start_ms * 1000;
+        converted.set_pts(Some(pts_us));
+        converted.set_dts(Some(pts_us));
+        converted.set_duration(length_ms * 1000);
+        converted.set_flags(ffmpeg::packet::Flags::KEY);
+        out.push(converted);
+        Ok(())
+    }
+}
