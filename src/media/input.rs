@@ -6,6 +6,8 @@ use std::path::Path;
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
 
+use super::complaints;
+use super::damage::{Damage, DamagedPlace};
 use super::{Coded, check};
 use crate::error::{Error, Result};
 
@@ -38,8 +40,13 @@ pub struct Input {
     video_packets: u64,
     last_byte: i64,
     last_end_us: i64,
+    video_end_us: i64,
     /// Reading stops here; `Some` also says that how much was read proves nothing.
     part_end_us: Option<i64>,
+    damage: Damage,
+    errors_in_a_row: u32,
+    /// The end was reached, and what was missing there is noted.
+    ended: bool,
 }
 
 impl Input {
@@ -65,7 +72,11 @@ impl Input {
             video_packets: 0,
             last_byte: 0,
             last_end_us: 0,
+            video_end_us: 0,
             part_end_us: None,
+            damage: Damage::new(name),
+            errors_in_a_row: 0,
+            ended: false,
         })
     }
 
@@ -115,6 +126,11 @@ impl Input {
         self.stream(self.video).parameters()
     }
 
+    /// The stream to upscale.
+    pub(super) fn video_stream(&self) -> ffmpeg::Stream<'_> {
+        self.stream(self.video)
+    }
+
     /// The container's first time, in microseconds.
     pub(super) fn start_us(&self) -> i64 {
         // SAFETY: the context is alive.
@@ -141,9 +157,16 @@ impl Input {
         packet.stream == self.video
     }
 
-    /// Keeps a packet that was read too early, to be given by [`Input::next_packet`] first.
-    pub(super) fn put_back(&mut self, packet: Coded) {
-        self.backlog.push_back(packet);
+    /// Keeps packets that were read too early, to be given by [`Input::next_packet`] first.
+    pub(super) fn put_back(&mut self, packets: Vec<Coded>) {
+        for packet in packets.into_iter().rev() {
+            self.backlog.push_front(packet);
+        }
+    }
+
+    /// What was found damaged, here and in the decoder.
+    pub fn damage(&self) -> Damage {
+        self.damage.clone()
     }
 
     /// The next packet of any stream; `None` at the end of a file that is whole.
@@ -154,46 +177,70 @@ impl Input {
         }
     }
 
-    /// The next packet from the container itself.
+    /// The next packet from the container itself. What cannot be read is noted and passed over.
     pub(super) fn read(&mut self) -> Result<Option<Coded>> {
-        let mut packet = ffmpeg::Packet::empty();
-        match packet.read(&mut self.context) {
-            // A transport stream marks every lost cell so: that is the decoder's to judge.
-            Ok(()) if packet.is_corrupt() && self.context.format().name() != "mpegts" => {
-                Err(self.damaged("a packet is cut short"))
-            }
-            Ok(()) => {
-                let (stream, time_base) = (packet.stream(), self.stream(packet.stream()).time_base());
-                self.video_packets += u64::from(stream == self.video);
-                self.last_byte = packet.position() as i64 + packet.size() as i64;
-                let us = |ticks: i64| ticks.rescale(time_base, Rational(1, 1_000_000));
-                if let Some(time) = packet.pts().or(packet.dts()) {
-                    self.last_end_us = self.last_end_us.max(us(time.saturating_add(packet.duration())));
+        /// Some demuxers go on after an error, others repeat it for ever.
+        const ERRORS_IN_A_ROW_MAX: u32 = 16;
+        loop {
+            let mut packet = ffmpeg::Packet::empty();
+            complaints::of_demuxer();
+            let read = packet.read(&mut self.context);
+            let complaint = complaints::of_demuxer();
+            match read {
+                Ok(()) => {
+                    if let Some(complaint) = complaint {
+                        self.damaged(&complaint);
+                    }
+                    self.errors_in_a_row = 0;
+                    // A transport stream marks every lost cell so: that is the decoder's to judge.
+                    if packet.is_corrupt() && self.context.format().name() != "mpegts" {
+                        self.damaged("a packet is cut short");
+                    }
+                    let (stream, time_base) = (packet.stream(), self.stream(packet.stream()).time_base());
+                    self.video_packets += u64::from(stream == self.video);
+                    self.last_byte = packet.position() as i64 + packet.size() as i64;
+                    let us = |ticks: i64| ticks.rescale(time_base, Rational(1, 1_000_000));
+                    if let Some(time) = packet.pts().or(packet.dts()) {
+                        let end_us = us(time.saturating_add(packet.duration()));
+                        self.last_end_us = self.last_end_us.max(end_us);
+                        if stream == self.video {
+                            self.video_end_us = self.video_end_us.max(end_us);
+                        }
+                    }
+                    let past_end =
+                        |end_us| stream == self.video && packet.dts().is_some_and(|dts| us(dts) >= end_us);
+                    let wanted = !self.part_end_us.is_some_and(past_end);
+                    return Ok(wanted.then_some(Coded { packet, stream, time_base }));
                 }
-                let past_end =
-                    |end_us| stream == self.video && packet.dts().is_some_and(|dts| us(dts) >= end_us);
-                Ok(if self.part_end_us.is_some_and(past_end) {
-                    None
-                } else {
-                    Some(Coded { packet, stream, time_base })
-                })
+                Err(ffmpeg::Error::Eof) => {
+                    if !std::mem::replace(&mut self.ended, true)
+                        && let Some(problem) = self.what_is_missing()
+                    {
+                        self.damaged(&problem);
+                    }
+                    return Ok(None);
+                }
+                Err(error) => {
+                    self.errors_in_a_row += 1;
+                    if self.errors_in_a_row == 1 {
+                        self.damaged(&format!("cannot be read further: {error}"));
+                    }
+                    if self.errors_in_a_row > ERRORS_IN_A_ROW_MAX {
+                        return Ok(None);
+                    }
+                }
             }
-            Err(ffmpeg::Error::Eof) => self.check_whole().map(|()| None),
-            Err(error) => Err(self.damaged(&format!("cannot be read further: {error}"))),
         }
     }
 
-    fn damaged(&self, problem: &str) -> Error {
-        Error::new(
-            format!("{} (after {:.3} s)", self.name, self.last_end_us as f64 / 1e6),
-            problem,
-            "get a whole copy, or take the whole part with --to",
-        )
+    fn damaged(&self, problem: &str) {
+        let seconds = Some(self.last_end_us as f64 / 1e6);
+        self.damage.note(DamagedPlace { problem: problem.to_owned(), picture: None, pts: None, seconds });
     }
 
     /// Several demuxers end quietly where a file is cut off: hold what was read against what the container
     /// announced. A second is more than any muxer's rounding and less than anybody wants to lose.
-    fn check_whole(&self) -> Result<()> {
+    fn what_is_missing(&self) -> Option<String> {
         const TOLERANCE_US: i64 = 1_000_000;
         // SAFETY: the context is alive, and pb is null for demuxers that open files themselves. Seeking by 0 from
         // where it is (SEEK_CUR) only tells that.
@@ -203,7 +250,7 @@ impl Input {
         // packet's position.
         const FRAME_HEADERS_BYTES: i64 = 2 * "FRAME\n".len() as i64;
         if self.context.format().name() == "yuv4mpegpipe" && position - self.last_byte > FRAME_HEADERS_BYTES {
-            return Err(self.damaged("its last picture is cut short"));
+            return Some("its last picture is cut short".into());
         }
         // SAFETY: the context is alive.
         let context = unsafe { &*self.context.as_ptr() };
@@ -214,30 +261,46 @@ impl Input {
         // A count alone proves nothing where edit lists leave pictures out.
         if counted_short && !self.context.format().name().contains("mp4") {
             let found = self.video_packets;
-            return Err(self.damaged(&format!("ends after {found} of {announced} pictures")));
+            return Some(format!("ends after {found} of {announced} pictures"));
         }
         if !from_header || self.video_packets == 0 {
-            return Ok(());
+            return None;
         }
         let us = |seconds: f64| (seconds * 1e6) as i64;
+        let picture_us = us(1.0 / f64::from(self.video().frame_rate));
+        // Matroska's muxers write down where each stream ends.
+        let told_us = self.stream(self.video).metadata().get("DURATION").and_then(parse_duration_us);
+        let is_matroska = self.context.format().name().contains("matroska");
+        if let Some(told_us) = told_us.filter(|_| is_matroska && self.part_end_us.is_none())
+            && told_us - self.video_end_us > 3 * picture_us / 2
+        {
+            let (read, whole) = (self.video_end_us as f64 / 1e6, told_us as f64 / 1e6);
+            return Some(format!("its pictures end after {read:.3} of {whole:.3} s"));
+        }
         // Headers count from 0, however late the first picture is.
         let read_us = self.last_end_us.saturating_sub(self.start_us().min(0));
         let wanted_us = match self.part_end_us {
             Some(end_us) => context.duration.min(end_us.saturating_sub(self.start_us()) - PAST_END_US),
             None => context.duration,
         };
-        let picture_us = us(1.0 / f64::from(self.video().frame_rate));
         let tolerance_us = if counted_short { 3 * picture_us / 2 } else { TOLERANCE_US };
         if wanted_us.saturating_sub(read_us) > tolerance_us {
             let (read, whole) = (read_us as f64 / 1e6, context.duration as f64 / 1e6);
-            return Err(self.damaged(&format!("ends after {read:.3} of {whole:.3} s")));
+            return Some(format!("ends after {read:.3} of {whole:.3} s"));
         }
-        Ok(())
+        None
     }
 
     fn stream(&self, index: usize) -> ffmpeg::Stream<'_> {
         self.context.stream(index).expect("the container's own stream numbers")
     }
+}
+
+/// `HH:MM:SS.nnnnnnnnn`.
+fn parse_duration_us(text: &str) -> Option<i64> {
+    let seconds =
+        text.split(':').try_fold(0.0, |sum, field| Some(sum * 60.0 + field.trim().parse::<f64>().ok()?));
+    seconds.map(|seconds| (seconds * 1e6) as i64)
 }
 
 fn open_remedy(source: &str, error: ffmpeg::Error) -> &'static str {

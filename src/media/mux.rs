@@ -10,6 +10,7 @@ use tracing::{debug, warn};
 
 use super::encode::Encoder;
 use super::input::Input;
+use super::side::copy_entries;
 use super::{Coded, Trim, c_string, check};
 use crate::error::{Error, Result};
 
@@ -230,7 +231,7 @@ impl Muxer {
         let failed =
             |e: ffmpeg::Error| Error::new(&self.output.name, e.to_string(), "choose another container");
         let rate = encoder.video().frame_rate;
-        let time_base = if self.output.has_times() { stream.time_base() } else { rate.invert() };
+        let time_base = if self.output.has_times() { encoder.video().time_base } else { rate.invert() };
         let mut added = self.context.add_stream_with(encoder.context()).map_err(failed)?;
         added.set_time_base(time_base);
         added.set_avg_frame_rate(rate);
@@ -240,8 +241,8 @@ impl Muxer {
             let raw = added.as_mut_ptr();
             (*raw).disposition = (*stream.as_ptr()).disposition;
             (*raw).sample_aspect_ratio = encoder.sample_aspect().into();
-            copy_side_data(stream.as_ptr(), raw);
         }
+        encoder.side().write(stream, &mut added);
         Ok(added.index())
     }
 
@@ -279,8 +280,8 @@ impl Muxer {
             let raw = added.as_mut_ptr();
             (*(*raw).codecpar).codec_tag = 0;
             (*raw).disposition = (*stream.as_ptr()).disposition;
-            copy_side_data(stream.as_ptr(), raw);
         }
+        copy_entries(stream, &mut added);
         Ok(Some(added.index()))
     }
 
@@ -458,42 +459,6 @@ impl Drop for Muxer {
         if let (false, Some(partial)) = (self.finished, self.output.partial()) {
             // Nothing to be done if this fails: the error that led here is the one to tell.
             let _ = fs::remove_file(partial);
-        }
-    }
-}
-
-/// What a container says of a whole stream: rotation, stereo, spherical projection, mastering display,
-/// loudness. How the source was coded (buffer sizes, Dolby Vision's layers) does not hold for what we code.
-///
-/// # Safety
-/// Both streams are alive.
-unsafe fn copy_side_data(from: *const ffi::AVStream, to: *mut ffi::AVStream) {
-    use ffi::AVPacketSideDataType::{AV_PKT_DATA_CPB_PROPERTIES, AV_PKT_DATA_DOVI_CONF};
-    // SAFETY: the caller's streams are alive, the list has as many entries of `size` bytes each, and the new
-    // entry is allocated with as many.
-    unsafe {
-        #[cfg(ffmpeg_6_1)]
-        let (list, count) = ((*(*from).codecpar).coded_side_data, (*(*from).codecpar).nb_coded_side_data);
-        #[cfg(not(ffmpeg_6_1))]
-        let (list, count) = ((*from).side_data, (*from).nb_side_data);
-        for i in 0..usize::try_from(count).unwrap_or(0) {
-            let entry = &*list.add(i);
-            if matches!(entry.type_, AV_PKT_DATA_CPB_PROPERTIES | AV_PKT_DATA_DOVI_CONF) {
-                continue;
-            }
-            #[cfg(ffmpeg_6_1)]
-            let copy = {
-                let (list, count) = (
-                    &raw mut (*(*to).codecpar).coded_side_data,
-                    &raw mut (*(*to).codecpar).nb_coded_side_data,
-                );
-                let new = ffi::av_packet_side_data_new(list, count, entry.type_, entry.size, 0);
-                if new.is_null() { std::ptr::null_mut() } else { (*new).data }
-            };
-            #[cfg(not(ffmpeg_6_1))]
-            let copy = ffi::av_stream_new_side_data(to, entry.type_, entry.size);
-            assert!(!copy.is_null(), "no memory for a stream's side data");
-            copy.copy_from_nonoverlapping(entry.data, entry.size);
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::media::{Decoder, Encoder, Input, Muxer, PicturePool, SEGMENT_PICTURES};
 
 pub use clock::{Progress, STAGES, Stage};
-pub use report::{Pictures, Report, StageReport};
+pub use report::{Pictures, Place, Report, StageReport};
 
 /// Compressed pictures ahead of the decoder: enough to hide a slow read, little memory.
 const PACKETS_TO_DECODE: usize = 16;
@@ -106,7 +106,8 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Mux
         let problem = format!("pictures were lost on the way: {pictures:?}");
         return Err(Error::new(source, problem, "this is an error of hasn: please report it with the file"));
     }
-    let report = Report::new(pictures, &muxer, &encoder, progress, started.elapsed(), interrupted);
+    let report =
+        Report::new(pictures, decoder.damage(), &muxer, &encoder, progress, started.elapsed(), interrupted);
     Ok((muxer, report))
 }
 

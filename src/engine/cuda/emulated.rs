@@ -202,7 +202,8 @@ fn sources(folder: &Path) -> BTreeMap<PathBuf, String> {
 }
 
 fn replaced(text: &str, from: &str, occurrence: usize, to: &str) -> String {
-    let (at, _) = text.match_indices(from).nth(occurrence).unwrap_or_else(|| panic!("no {from:?} to replace"));
+    let (at, _) =
+        text.match_indices(from).nth(occurrence).unwrap_or_else(|| panic!("no {from:?} to replace"));
     format!("{}{to}{}", &text[..at], &text[at + from.len()..])
 }
 
@@ -399,7 +400,9 @@ impl Emulated {
                     let seed = state.random;
                     match launch.run(library, *lanes, *copies, seed) {
                         Ok(touched) => traffic = touched,
-                        Err(problem) => state.error = Some(Error::new(self.name(), problem, "mend the kernel")),
+                        Err(problem) => {
+                            state.error = Some(Error::new(self.name(), problem, "mend the kernel"))
+                        }
                     }
                     // A launch, and 2 TB/s.
                     2000 + (traffic.sectors_read + traffic.sectors_written) * 32 / 2000

@@ -344,8 +344,7 @@ fn other_sizes_and_rgb_models_come_out_as_on_the_cpu() {
     let mut random = Random(5);
     let shape = Shape { channels: [3, 12, 20, 5, 6, 2], scale: 2, blocks: 1 };
     let rgb: Arc<Model> = random_model(&shape, &mut random).into();
-    let networks =
-        vec![Network::Resample, Network::Hasn(open("hasn-lite-x2")), Network::Hasn(rgb)];
+    let networks = vec![Network::Resample, Network::Hasn(open("hasn-lite-x2")), Network::Hasn(rgb)];
     for (seed, (width, height)) in [(38, 34), (47, 31), (76, 68)].into_iter().enumerate() {
         let (lr, sr) = (geometry(19, 17, "yuv420p"), geometry(width, height, "yuv420p"));
         // Weights by chance make numbers that are several times as large as a picture's.
