@@ -161,3 +161,18 @@ fn damage_is_counted_and_told_with_its_place() {
     assert!(ran.stderr.contains("going on"), "{}", ran.stderr);
     assert_eq!(folder.names().iter().filter(|name| name.contains("partial")).count(), 0);
 }
+
+#[test]
+fn a_recording_that_begins_between_keyframes_is_whole() {
+    let folder = Folder::new();
+    for (codec, name) in [("libx264 -g 12", "h264.ts"), ("mpeg2video -g 12", "mpeg2.ts")] {
+        folder.ffmpeg(&format!("{CLIP} -map 0:v -c:v {codec} whole.ts"));
+        let whole = folder.read("whole.ts");
+        let half = whole.len() / 2 / 188 * 188;
+        folder.write(name, [&whole[..3 * 188], &whole[half..]].concat());
+        let ran = upscale(&folder, &format!("{name} out.mkv"));
+        assert_eq!(ran.code, Some(0), "{name}: {}", ran.stderr);
+        let pictures = folder.pictures("out.mkv").len();
+        assert!((8..PICTURES).contains(&pictures), "{name}: {pictures}");
+    }
+}

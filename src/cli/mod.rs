@@ -31,7 +31,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Make a video or a picture larger.
-    Upscale(upscale::Args),
+    Upscale(Box<upscale::Args>),
     /// Measure a video or picture against a reference: PSNR-Y and SSIM.
     Compare(compare::Args),
     /// List the built-in models, or show one.
@@ -59,7 +59,7 @@ pub fn run() -> ExitCode {
         .init();
     media::init(cli.verbose);
     let result = match cli.command {
-        Command::Upscale(args) => upscale::run(args),
+        Command::Upscale(args) => upscale::run(*args),
         Command::Compare(args) => compare::run(args),
         Command::Model(args) => model::run(args),
         Command::Bench(args) => bench::run(args),

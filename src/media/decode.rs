@@ -1,11 +1,10 @@
 //! Decode: packets become pictures, each with the time its source gave it.
 
-use std::collections::BTreeMap;
-
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video as Frame;
+use ffmpeg_next::packet::Ref;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::complaints;
 use super::convert::Converter;
@@ -15,6 +14,7 @@ use super::format::{color_of, describe, pixel_of};
 use super::frame::borrow;
 use super::input::{Input, VideoInfo};
 use super::interlace::{self, Verdict};
+use super::times::Times;
 use super::{Coded, is_again};
 use crate::error::{Error, Result};
 use crate::picture::{Family, Geometry, Picture, PictureTime};
@@ -66,12 +66,8 @@ pub struct Decoder {
     opened: codec::decoder::Video,
     source: String,
     video: VideoInfo,
-    /// Length of a picture where neither its packet nor its successor tells.
-    usual_duration: i64,
     trim: Trim,
-    /// pts -> duration of packets that went in and did not come out yet: FFmpeg before 6 does not carry it on the
-    /// frame, and what never comes out is lost.
-    awaited: BTreeMap<i64, i64>,
+    times: Times,
     filters: Filters,
     converter: Option<Converter>,
     damage: Damage,
@@ -79,7 +75,6 @@ pub struct Decoder {
     last_geometry: Option<Geometry>,
     ended: bool,
     counts: Counts,
-    last_pts: Option<i64>,
 }
 
 /// Of frames, as they come out of the decoder.
@@ -90,12 +85,7 @@ struct Counts {
     outside: u64,
     /// Pictures that were given out.
     given: u64,
-    repaired: u64,
     patched: u64,
-    refused: u64,
-    /// In a row, each one picture's time after the one before; and how often that broke off.
-    even: u32,
-    gaps: u64,
     /// Errors of the decoder since the last frame.
     in_a_row: u32,
 }
@@ -117,9 +107,6 @@ const COMPLAINS_RIGHTLY: [codec::Id; 9] = [
 /// What a picture in the midst of a stream may have: 4K, or so many times what the stream began with.
 const PIXELS_MAX: i64 = 4096 * 2304;
 const GROWTH_MAX: i64 = 4;
-
-/// So many pictures at an even pace make a gap after them worth a word.
-const EVEN_PICTURES: u32 = 12;
 
 /// A decoder that gives nothing but errors for so long does not get any further.
 const ERRORS_IN_A_ROW_MAX: u32 = 1000;
@@ -154,13 +141,13 @@ impl Decoder {
         }
         let verdict = if filter.is_auto() { interlace::look(input)? } else { Verdict::AsFlagged };
         let clock = Clock { time_base: video.time_base, frame_rate: video.frame_rate };
+        let times = Times::new(input.name(), &video, opened.id());
         let mut decoder = Decoder {
             opened,
             source: input.name().to_owned(),
             video,
-            usual_duration: 1.rescale(video.frame_rate.invert(), video.time_base).max(1),
             trim,
-            awaited: BTreeMap::new(),
+            times,
             filters: Filters::new(filter, verdict, input.name(), clock),
             converter: None,
             damage: input.damage(),
@@ -168,7 +155,6 @@ impl Decoder {
             last_geometry: None,
             ended: false,
             counts: Counts::default(),
-            last_pts: None,
         };
         if trim.from_us == i64::MIN {
             decoder.first = Some(decoder.find_first(input)?);
@@ -184,8 +170,7 @@ impl Decoder {
                 let time_base = Rational::from(picture.time.time_base);
                 picture.time.pts.rescale(time_base, Rational(1, 1_000_000))
             };
-            let picture_us = decoder.usual_duration.rescale(video.time_base, Rational(1, 1_000_000));
-            let begins_late = |picture: &Picture| us(picture) - trim.from_us >= picture_us;
+            let begins_late = |picture: &Picture| us(picture) - trim.from_us >= decoder.times.usual_us();
             let in_time =
                 decoder.counts.outside > 0 || found.as_ref().is_ok_and(|picture| !begins_late(picture));
             if in_time || target_us == input.start_us() {
@@ -199,9 +184,9 @@ impl Decoder {
     /// As it was before the first packet.
     fn forget(&mut self) {
         self.opened.flush();
-        self.awaited.clear();
+        self.times.forget();
         self.filters.forget();
-        (self.ended, self.last_pts, self.last_geometry) = (false, None, None);
+        (self.ended, self.last_geometry) = (false, None);
         self.counts = Counts::default();
     }
 
@@ -277,7 +262,7 @@ impl Decoder {
 
     /// Pictures whose time was missing or went back and was made up.
     pub fn repaired(&self) -> u64 {
-        self.counts.repaired
+        self.times.repaired()
     }
 
     /// Pictures that the decoder says it had to patch.
@@ -287,7 +272,7 @@ impl Decoder {
 
     /// How often no picture came for a while where they had come evenly.
     pub fn gaps(&self) -> u64 {
-        self.counts.gaps
+        self.times.gaps()
     }
 
     /// What of the source was found damaged so far.
@@ -298,17 +283,12 @@ impl Decoder {
     /// Gives the decoder a packet; [`Decoder::receive`] is to be called until it has no more.
     pub fn send(&mut self, packet: Coded) -> Result<()> {
         let packet = packet.packet;
-        let shown =
-            !packet.flags().contains(codec::packet::Flags::from_bits_retain(ffi::AV_PKT_FLAG_DISCARD as i32));
-        if let Some(pts) = packet.pts().filter(|_| shown) {
-            self.awaited.insert(pts, packet.duration());
-        }
+        // SAFETY: the packet is alive.
+        let shown = unsafe { (*packet.as_ptr()).flags } & ffi::AV_PKT_FLAG_DISCARD == 0;
+        self.times.sent(&packet, shown);
         match self.opened.send_packet(&packet) {
             Ok(()) => Ok(()),
-            Err(error) => {
-                let lost = packet.pts().filter(|pts| self.awaited.remove(pts).is_some());
-                self.refused(error, lost)
-            }
+            Err(error) => self.refused(error, packet.pts()),
         }
     }
 
@@ -340,7 +320,8 @@ impl Decoder {
                 Err(ffmpeg::Error::Eof) if self.ended => return Ok(None),
                 Err(ffmpeg::Error::Eof) => {
                     self.ended = true;
-                    self.note_lost(i64::MAX);
+                    let lost = self.times.lost_before(i64::MAX);
+                    self.note_lost(&lost);
                     self.filters.finish()?;
                 }
                 Err(error) => self.refused(error, None)?,
@@ -353,50 +334,39 @@ impl Decoder {
         const ENOMEM: ffmpeg::Error = ffmpeg::Error::Other { errno: ffmpeg::error::ENOMEM };
         self.counts.in_a_row += 1;
         if error == ENOMEM || self.counts.in_a_row > ERRORS_IN_A_ROW_MAX {
-            let seconds = self.last_pts.map(|pts| pts as f64 * f64::from(self.video.time_base));
+            let seconds = self.times.last_pts().map(|pts| self.times.seconds(pts));
             let problem = format!("cannot be decoded further: {error}");
             let remedy = "get a whole copy, or stop before with --to";
             return Err(Error::new(&self.source, problem, remedy).at("decode", self.counts.inside, seconds));
         }
-        self.counts.refused += 1;
-        self.note(format!("a packet cannot be decoded: {error}"), pts.or(self.last_pts));
+        if self.times.refused(pts) {
+            self.note(format!("a packet cannot be decoded: {error}"), pts.or(self.times.last_pts()));
+        } else {
+            debug!("{}: a packet before the first keyframe cannot be decoded: {error}", self.source);
+        }
         Ok(())
     }
 
-    fn note(&self, problem: String, pts: Option<i64>) {
-        if pts.is_some_and(|pts| !self.trim.holds(pts.rescale(self.video.time_base, Rational(1, 1_000_000))))
-        {
-            return;
-        }
-        let seconds = pts.map(|pts| pts as f64 * f64::from(self.video.time_base));
-        self.damage.note(DamagedPlace { problem, picture: Some(self.counts.inside), pts, seconds });
-    }
-
-    /// Times before `pts` that went in and did not come out. Those before the first picture cannot be decoded from
-    /// where the file begins, and are no damage.
-    fn note_lost(&mut self, pts: i64) {
-        let later = self.awaited.split_off(&pts);
-        let lost = std::mem::replace(&mut self.awaited, later);
-        // Hidden pictures of VP8 have packets of their own; fields may have.
-        let one_a_packet = self.opened.id() != codec::Id::VP8;
-        let Some(last) = self.last_pts.filter(|_| one_a_packet) else { return };
-        for (&pts, _) in lost.range(last.saturating_add(1)..) {
-            // Its packet was refused, and that is counted.
-            if self.counts.refused > 0 {
-                self.counts.refused -= 1;
-                continue;
-            }
+    fn note_lost(&self, times: &[i64]) {
+        for &pts in times {
             self.note("a picture did not come out of the decoder".into(), Some(pts));
         }
     }
 
+    fn note(&self, problem: String, pts: Option<i64>) {
+        if pts.is_some_and(|pts| !self.trim.holds(self.times.us(pts))) {
+            return;
+        }
+        let seconds = pts.map(|pts| self.times.seconds(pts));
+        self.damage.note(DamagedPlace { problem, picture: Some(self.counts.inside), pts, seconds });
+    }
+
     /// A frame with its time goes to the filters, unless it lies outside of the wanted part.
-    fn take(&mut self, frame: Frame) -> Result<()> {
+    fn take(&mut self, mut frame: Frame) -> Result<()> {
         self.counts.in_a_row = 0;
-        let (pts, duration) = self.time(&frame);
-        self.tell_gap(pts);
-        self.last_pts = Some(pts);
-        if !self.trim.holds(pts.rescale(self.video.time_base, Rational(1, 1_000_000))) {
+        let (pts, duration, lost) = self.times.of(&frame);
+        self.note_lost(&lost);
+        if !self.trim.holds(self.times.us(pts)) {
             self.counts.outside += 1;
             return Ok(());
         }
@@ -407,6 +377,8 @@ impl Decoder {
             self.note(format!("a picture is damaged and was patched by the decoder{why}"), Some(pts));
         }
         self.counts.inside += 1;
+        // SAFETY: the frame is owned; a plain value is set. The container's word goes before the bitstream's.
+        unsafe { (*frame.as_mut_ptr()).sample_aspect_ratio = self.video.sample_aspect.into() };
         self.filters.push(Timed { frame, pts, duration })
     }
 
@@ -462,54 +434,6 @@ impl Decoder {
                 said(new)
             );
         }
-    }
-
-    /// A container that lost some of its pictures does not say so. A film may stand still as well: it is told, and
-    /// not taken for damage.
-    fn tell_gap(&mut self, pts: i64) {
-        let Some(last) = self.last_pts.filter(|_| self.video.is_constant) else { return };
-        let step = pts.saturating_sub(last);
-        if 2 * step < 3 * self.usual_duration {
-            self.counts.even += 1;
-            return;
-        }
-        if self.counts.even >= EVEN_PICTURES {
-            self.counts.gaps += 1;
-            if self.counts.gaps == 1 {
-                let seconds = |pts: i64| pts as f64 * f64::from(self.video.time_base);
-                let (from, to) = (seconds(last + self.usual_duration), seconds(pts));
-                warn!(
-                    "{}: there are no pictures from {from:.3} to {to:.3} s; the one before stays",
-                    self.source
-                );
-            }
-        }
-        self.counts.even = 0;
-    }
-
-    /// (pts, duration), made up from the picture before where the source has none or goes back.
-    fn time(&mut self, frame: &Frame) -> (i64, i64) {
-        let next = self.last_pts.map_or(0, |last| last.saturating_add(self.usual_duration));
-        let told = frame.timestamp();
-        let pts = told.filter(|&pts| self.last_pts.is_none_or(|last| pts > last)).unwrap_or(next);
-        if told != Some(pts) {
-            self.counts.repaired += 1;
-            // One line tells, the report counts.
-            if self.counts.repaired == 1 {
-                let (source, last) = (&self.source, self.last_pts);
-                warn!(
-                    "{source}: a picture has time {told:?}, which does not follow {last:?}; it is given {pts}"
-                );
-            }
-        }
-        let duration = self.awaited.remove(&pts).filter(|&duration| duration > 0);
-        // Where times are made up nothing is known of others, and the second field of a frame has one of its own.
-        if told == Some(pts) && !frame.is_interlaced() {
-            self.note_lost(pts);
-        } else {
-            self.awaited = self.awaited.split_off(&pts);
-        }
-        (pts, duration.unwrap_or(self.usual_duration))
     }
 }
 

@@ -18,6 +18,7 @@ mod side;
 mod spill;
 mod still;
 mod target;
+mod times;
 
 use std::ffi::{CStr, CString};
 
