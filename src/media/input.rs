@@ -40,7 +40,6 @@ pub struct Input {
     video_packets: u64,
     last_byte: i64,
     last_end_us: i64,
-    video_end_us: i64,
     /// Reading stops here; `Some` also says that how much was read proves nothing.
     part_end_us: Option<i64>,
     damage: Damage,
@@ -72,7 +71,6 @@ impl Input {
             video_packets: 0,
             last_byte: 0,
             last_end_us: 0,
-            video_end_us: 0,
             part_end_us: None,
             damage: Damage::new(name),
             errors_in_a_row: 0,
@@ -195,17 +193,17 @@ impl Input {
                     // A transport stream marks every lost cell so: that is the decoder's to judge.
                     if packet.is_corrupt() && self.context.format().name() != "mpegts" {
                         self.damaged("a packet is cut short");
+                        // Of a picture the decoder may show a part; other packets are good for nothing then.
+                        if packet.stream() != self.video {
+                            continue;
+                        }
                     }
                     let (stream, time_base) = (packet.stream(), self.stream(packet.stream()).time_base());
                     self.video_packets += u64::from(stream == self.video);
                     self.last_byte = packet.position() as i64 + packet.size() as i64;
                     let us = |ticks: i64| ticks.rescale(time_base, Rational(1, 1_000_000));
                     if let Some(time) = packet.pts().or(packet.dts()) {
-                        let end_us = us(time.saturating_add(packet.duration()));
-                        self.last_end_us = self.last_end_us.max(end_us);
-                        if stream == self.video {
-                            self.video_end_us = self.video_end_us.max(end_us);
-                        }
+                        self.last_end_us = self.last_end_us.max(us(time.saturating_add(packet.duration())));
                     }
                     let past_end =
                         |end_us| stream == self.video && packet.dts().is_some_and(|dts| us(dts) >= end_us);
@@ -214,7 +212,7 @@ impl Input {
                 }
                 Err(ffmpeg::Error::Eof) => {
                     if !std::mem::replace(&mut self.ended, true)
-                        && let Some(problem) = self.what_is_missing()
+                        && let Some(problem) = self.what_is_missing().or(complaint)
                     {
                         self.damaged(&problem);
                     }
@@ -268,15 +266,6 @@ impl Input {
         }
         let us = |seconds: f64| (seconds * 1e6) as i64;
         let picture_us = us(1.0 / f64::from(self.video().frame_rate));
-        // Matroska's muxers write down where each stream ends.
-        let told_us = self.stream(self.video).metadata().get("DURATION").and_then(parse_duration_us);
-        let is_matroska = self.context.format().name().contains("matroska");
-        if let Some(told_us) = told_us.filter(|_| is_matroska && self.part_end_us.is_none())
-            && told_us - self.video_end_us > 3 * picture_us / 2
-        {
-            let (read, whole) = (self.video_end_us as f64 / 1e6, told_us as f64 / 1e6);
-            return Some(format!("its pictures end after {read:.3} of {whole:.3} s"));
-        }
         // Headers count from 0, however late the first picture is.
         let read_us = self.last_end_us.saturating_sub(self.start_us().min(0));
         let wanted_us = match self.part_end_us {
@@ -294,13 +283,6 @@ impl Input {
     fn stream(&self, index: usize) -> ffmpeg::Stream<'_> {
         self.context.stream(index).expect("the container's own stream numbers")
     }
-}
-
-/// `HH:MM:SS.nnnnnnnnn`.
-fn parse_duration_us(text: &str) -> Option<i64> {
-    let seconds =
-        text.split(':').try_fold(0.0, |sum, field| Some(sum * 60.0 + field.trim().parse::<f64>().ok()?));
-    seconds.map(|seconds| (seconds * 1e6) as i64)
 }
 
 fn open_remedy(source: &str, error: ffmpeg::Error) -> &'static str {
