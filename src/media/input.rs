@@ -5,6 +5,7 @@ use std::path::Path;
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
+use tracing::warn;
 
 use super::complaints;
 use super::damage::{Damage, DamagedPlace};
@@ -46,6 +47,8 @@ pub struct Input {
     errors_in_a_row: u32,
     /// The end was reached, and what was missing there is noted.
     ended: bool,
+    /// A break of a transport stream was told.
+    is_broken: bool,
 }
 
 impl Input {
@@ -75,6 +78,7 @@ impl Input {
             damage: Damage::new(name),
             errors_in_a_row: 0,
             ended: false,
+            is_broken: false,
         })
     }
 
@@ -190,8 +194,9 @@ impl Input {
                         self.damaged(&complaint);
                     }
                     self.errors_in_a_row = 0;
-                    // A transport stream marks every lost cell so: that is the decoder's to judge.
-                    if packet.is_corrupt() && self.context.format().name() != "mpegts" {
+                    if packet.is_corrupt() && self.context.format().name() == "mpegts" {
+                        self.tell_break();
+                    } else if packet.is_corrupt() {
                         self.damaged("a packet is cut short");
                         // Of a picture the decoder may show a part; other packets are good for nothing then.
                         if packet.stream() != self.video {
@@ -228,6 +233,18 @@ impl Input {
                     }
                 }
             }
+        }
+    }
+
+    /// A transport stream numbers its cells, and marks a packet before which some are missing. They are so as well
+    /// where two recordings are joined: what is missing in a picture is the decoder's to judge.
+    fn tell_break(&mut self) {
+        if !std::mem::replace(&mut self.is_broken, true) {
+            let seconds = self.last_end_us as f64 / 1e6;
+            let name = &self.name;
+            warn!(
+                "{name}: the transport stream breaks off at {seconds:.3} s: cells are missing, or recordings are joined"
+            );
         }
     }
 
