@@ -16,7 +16,8 @@ use super::{
 use crate::engine::{EngineSpec, Network, NetworkId};
 use crate::error::{Error, Result};
 use crate::media::{
-    Decoder, Encoder, EncoderSpec, Input, Muxer, Output, Plan, Sound, Target, Trim, VideoInfo,
+    DecodeSpec, Decoder, Deinterlace, Encoder, EncoderSpec, FilterSpec, Input, Muxer, Output, Plan, Sound, Target,
+    Trim, VideoInfo,
 };
 use crate::model::catalogue;
 use crate::picture::Geometry;
@@ -70,6 +71,18 @@ pub(super) struct Args {
     /// Leave out what is at or after this time.
     #[arg(long, value_name = "T", value_parser = parse_time)]
     to: Option<f64>,
+    /// Make interlaced pictures whole: where they are found to be, always, or never.
+    #[arg(long, value_enum, default_value = "auto")]
+    deinterlace: DeinterlaceName,
+    /// FFmpeg filters before the network, e.g. fieldmatch,decimate or crop=704:576.
+    #[arg(long, value_name = "GRAPH")]
+    filter: Option<String>,
+    /// Make samples square: the width is the one that is shown.
+    #[arg(long, conflicts_with = "size")]
+    square: bool,
+    /// Take so many damaged pictures and packets of the source for no failure.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    tolerate: u64,
     /// Overwrite what is there already.
     #[arg(short = 'y')]
     overwrite: bool,
@@ -79,6 +92,24 @@ pub(super) struct Args {
     /// Write what the run did as JSON.
     #[arg(long, value_name = "FILE.json")]
     report: Option<PathBuf>,
+}
+
+/// What to do with interlaced pictures, as a user names it.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum DeinterlaceName {
+    Auto,
+    Bwdif,
+    Off,
+}
+
+impl From<DeinterlaceName> for Deinterlace {
+    fn from(name: DeinterlaceName) -> Deinterlace {
+        match name {
+            DeinterlaceName::Auto => Deinterlace::Auto,
+            DeinterlaceName::Bwdif => Deinterlace::Bwdif,
+            DeinterlaceName::Off => Deinterlace::Off,
+        }
+    }
 }
 
 /// What was made of the arguments, for the report.
@@ -124,6 +155,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     }
     let interrupt = catch_signals()?;
     let (job, choice) = open(&args)?;
+    let damage = job.input.damage();
     let progress = Arc::new(Progress::default());
     let expected = pictures_expected(&args, &job.input.video());
     let shown = progress::show(args.progress, progress.clone(), expected, args.output == "-");
@@ -137,9 +169,11 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         result => result?,
     };
 
-    let partial = if report.interrupted { muxer.keep_partial() } else { muxer.publish().map(|()| None)? };
+    let damaged = damage.error().filter(|_| damage.count() > args.tolerate);
+    let whole = !report.interrupted && damaged.is_none();
+    let partial = if whole { muxer.publish().map(|()| None)? } else { muxer.keep_partial() };
     if report.interrupted {
-        tell_how_to_go_on(&args, &report, partial);
+        tell_how_to_go_on(&args, &report, partial.as_deref());
     }
     // The film is there by now, whatever becomes of the report.
     if let Some(path) = &args.report {
@@ -148,6 +182,15 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     }
     if report.interrupted {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    }
+    if let Some(error) = damaged {
+        let pictures = report.pictures.encoded;
+        return Err(match partial {
+            Some(partial) => {
+                error.keeping(&format!("{} has the {pictures} pictures there are", partial.display()))
+            }
+            None => error,
+        });
     }
     if args.progress != Show::None {
         tell_summary(&choice, &report);
@@ -182,9 +225,11 @@ fn open(args: &Args) -> Result<(Job, Choice)> {
         plan.check_complete(&output)?;
     }
     let trim = Trim::new(&input, args.from, args.to);
-    let decoder = Decoder::open(&mut input, trim, threads)?;
+    let filter = FilterSpec { deinterlace: args.deinterlace.into(), graph: args.filter.clone() };
+    let decoder = Decoder::open(&mut input, DecodeSpec { trim, threads, filter })?;
     let lr = decoder.geometry();
-    let size = output_size(args, &lr, model_scale)?;
+    let shape = if args.square { decoder.sample_aspect() } else { 1.0 };
+    let size = output_size(args, &lr, model_scale, shape)?;
     let spec = EncoderSpec {
         name: args.encoder.clone(),
         options: args.encoder_opt.clone(),
@@ -198,7 +243,7 @@ fn open(args: &Args) -> Result<(Job, Choice)> {
     let engine = args.engine.choose(args.precision, bits, |kind| engine_spec(kind).check())?;
     let engine_spec = engine_spec(engine);
     engine_spec.check()?;
-    let encoder = Encoder::open(target, &output, &input, &lr)?;
+    let encoder = Encoder::open(target, &output, &input, &decoder)?;
     let choice = Choice {
         input: args.input.clone(),
         output: args.output.clone(),
@@ -216,15 +261,19 @@ fn open(args: &Args) -> Result<(Job, Choice)> {
     Ok((Job { input, decoder, engine, network, encoder, converters, muxer }, choice))
 }
 
-/// An exact size is taken as it is; a scaled one is rounded to whole chroma samples.
-fn output_size(args: &Args, lr: &Geometry, model_scale: usize) -> Result<(usize, usize)> {
+/// An exact size is taken as it is; a scaled one is rounded to whole chroma samples. `shape` is how much wider than
+/// high a sample is to be taken for.
+fn output_size(args: &Args, lr: &Geometry, model_scale: usize, shape: f64) -> Result<(usize, usize)> {
     let scale = args.scale.unwrap_or(model_scale as f64);
-    let scaled = |side: usize, log2_chroma: u8| {
+    let scaled = |side: f64, log2_chroma: u8| {
         let step = f64::from(1u32 << log2_chroma);
-        ((side as f64 * scale / step).round() * step).max(step) as usize
+        ((side * scale / step).round() * step).max(step) as usize
     };
     let (width, height) = args.size.unwrap_or_else(|| {
-        (scaled(lr.width, lr.format.log2_chroma_w), scaled(lr.height, lr.format.log2_chroma_h))
+        (
+            scaled(lr.width as f64 * shape, lr.format.log2_chroma_w),
+            scaled(lr.height as f64, lr.format.log2_chroma_h),
+        )
     });
     if width.max(height) > SIDE_MAX {
         let problem = format!("{width}x{height} is larger than {SIDE_MAX} on a side");
@@ -252,7 +301,7 @@ fn write_report(path: &Path, report: &FullReport) -> Result<()> {
     })
 }
 
-fn tell_how_to_go_on(args: &Args, report: &Report, partial: Option<PathBuf>) {
+fn tell_how_to_go_on(args: &Args, report: &Report, partial: Option<&Path>) {
     let (pictures, reached_s) = (report.pictures.encoded, report.reached_s);
     match partial {
         None => eprintln!("hasn: interrupted after {pictures} pictures"),

@@ -1,18 +1,23 @@
 //! Decode: packets become pictures, each with the time its source gave it.
 
-use std::collections::BTreeMap;
-
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video as Frame;
+use ffmpeg_next::packet::Ref;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+use super::complaints;
+use super::convert::Converter;
+use super::damage::{Damage, DamagedPlace};
+use super::filter::{Clock, Deinterlace, FilterSpec, Filters, Timed};
 use super::format::{color_of, describe, pixel_of};
 use super::frame::borrow;
-use super::input::Input;
-use super::{Coded, check, is_again};
+use super::input::{Input, VideoInfo};
+use super::interlace::{self, Verdict};
+use super::times::Times;
+use super::{Coded, is_again};
 use crate::error::{Error, Result};
-use crate::picture::{Family, Format, Geometry, Picture, PictureTime};
+use crate::picture::{Family, Geometry, Picture, PictureTime};
 
 /// The part of the source that is wanted, in microseconds of its own clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,62 +51,111 @@ impl Trim {
     }
 }
 
+/// How a source is decoded.
+pub struct DecodeSpec {
+    /// Which part of it.
+    pub trim: Trim,
+    /// Threads the decoder may use.
+    pub threads: usize,
+    /// What is done to its frames before they are pictures.
+    pub filter: FilterSpec,
+}
+
 /// The video decoder, with the first picture already out of it.
 pub struct Decoder {
     opened: codec::decoder::Video,
     source: String,
-    time_base: Rational,
-    /// Length of a picture where neither its packet nor its successor tells.
-    usual_duration: i64,
+    video: VideoInfo,
     trim: Trim,
-    /// pts -> duration of packets that went in: FFmpeg before 6 does not carry it on the frame.
-    durations: BTreeMap<i64, i64>,
+    times: Times,
+    filters: Filters,
     converter: Option<Converter>,
+    damage: Damage,
     first: Option<Picture>,
+    last_geometry: Option<Geometry>,
     ended: bool,
-    next_index: u64,
-    last_pts: Option<i64>,
-    /// Pictures outside of the wanted part.
-    outside: u64,
-    repaired: u64,
-    patched: u64,
+    counts: Counts,
 }
+
+/// Of frames, as they come out of the decoder.
+#[derive(Default)]
+struct Counts {
+    /// In the wanted part, and outside of it.
+    inside: u64,
+    outside: u64,
+    /// Pictures that were given out.
+    given: u64,
+    patched: u64,
+    /// Errors of the decoder since the last frame.
+    in_a_row: u32,
+}
+
+/// Each picture stands for itself, so that an error in the decoder's log is one in the file. With others it may be a
+/// reference that was cut away on purpose; their decoders flag what they patch.
+const COMPLAINS_RIGHTLY: [codec::Id; 9] = [
+    codec::Id::FFV1,
+    codec::Id::PRORES,
+    codec::Id::MJPEG,
+    codec::Id::DNXHD,
+    codec::Id::HUFFYUV,
+    codec::Id::FFVHUFF,
+    codec::Id::UTVIDEO,
+    codec::Id::PNG,
+    codec::Id::DVVIDEO,
+];
+
+/// What a picture in the midst of a stream may have: 4K, or so many times what the stream began with.
+const PIXELS_MAX: i64 = 4096 * 2304;
+const GROWTH_MAX: i64 = 4;
+
+/// A decoder that gives nothing but errors for so long does not get any further.
+const ERRORS_IN_A_ROW_MAX: u32 = 1000;
 
 impl Decoder {
     /// Opens the decoder of `input`'s video and decodes up to the first wanted picture, which fixes the
     /// geometry. Other packets met on the way are put back.
-    pub fn open(input: &mut Input, trim: Trim, threads: usize) -> Result<Decoder> {
+    pub fn open(input: &mut Input, spec: DecodeSpec) -> Result<Decoder> {
+        let DecodeSpec { trim, threads, filter } = spec;
         let parameters = input.video_parameters();
-        let info = input.video();
+        let video = input.video();
         let fail = |problem: String, remedy: &str| Error::new(input.name(), problem, remedy);
         let mut context = codec::Context::from_parameters(parameters)
             .map_err(|e| fail(format!("bad stream parameters: {e}"), "get a whole copy"))?;
         context.set_threading(codec::threading::Config::count(threads));
+        // SAFETY: the context is ours and not yet open; plain values are set.
+        unsafe {
+            let raw = &mut *context.as_mut_ptr();
+            // Else the left edge is cropped to whole vectors only, and the picture is too wide.
+            raw.flags |= ffi::AV_CODEC_FLAG_UNALIGNED as i32;
+            // A damaged header may ask for any size: no stream grows further in its midst.
+            raw.max_pixels = PIXELS_MAX.max(GROWTH_MAX * i64::from(raw.width) * i64::from(raw.height));
+        }
         let mut context = context.decoder();
-        context.set_packet_time_base(info.time_base);
+        context.set_packet_time_base(video.time_base);
         let codec_name = context.id().name();
         let opened = context.video().map_err(|e| {
             fail(format!("cannot decode {codec_name}: {e}"), "use an FFmpeg that has this decoder")
         })?;
-        let mut decoder = Decoder {
-            opened,
-            source: input.name().to_owned(),
-            time_base: info.time_base,
-            usual_duration: 1.rescale(info.frame_rate.invert(), info.time_base).max(1),
-            trim,
-            durations: BTreeMap::new(),
-            converter: None,
-            first: None,
-            ended: false,
-            next_index: 0,
-            last_pts: None,
-            outside: 0,
-            repaired: 0,
-            patched: 0,
-        };
         if !trim.is_whole() {
             input.expect_part(trim.to_us);
         }
+        let verdict = if filter.is_auto() { interlace::look(input)? } else { Verdict::AsFlagged };
+        let clock = Clock { time_base: video.time_base, frame_rate: video.frame_rate };
+        let times = Times::new(input.name(), &video, opened.id());
+        let mut decoder = Decoder {
+            opened,
+            source: input.name().to_owned(),
+            video,
+            trim,
+            times,
+            filters: Filters::new(filter, verdict, input.name(), clock),
+            converter: None,
+            damage: input.damage(),
+            first: None,
+            last_geometry: None,
+            ended: false,
+            counts: Counts::default(),
+        };
         if trim.from_us == i64::MIN {
             decoder.first = Some(decoder.find_first(input)?);
             return Ok(decoder);
@@ -112,10 +166,13 @@ impl Decoder {
             input.seek(target_us)?;
             decoder.forget();
             let found = decoder.find_first(input);
-            let us = |picture: &Picture| picture.time.pts.rescale(info.time_base, Rational(1, 1_000_000));
-            let picture_us = decoder.usual_duration.rescale(info.time_base, Rational(1, 1_000_000));
-            let begins_late = |picture: &Picture| us(picture) - trim.from_us >= picture_us;
-            let in_time = decoder.outside > 0 || found.as_ref().is_ok_and(|picture| !begins_late(picture));
+            let us = |picture: &Picture| {
+                let time_base = Rational::from(picture.time.time_base);
+                picture.time.pts.rescale(time_base, Rational(1, 1_000_000))
+            };
+            let begins_late = |picture: &Picture| us(picture) - trim.from_us >= decoder.times.usual_us();
+            let in_time =
+                decoder.counts.outside > 0 || found.as_ref().is_ok_and(|picture| !begins_late(picture));
             if in_time || target_us == input.start_us() {
                 decoder.first = Some(found?);
                 return Ok(decoder);
@@ -127,26 +184,23 @@ impl Decoder {
     /// As it was before the first packet.
     fn forget(&mut self) {
         self.opened.flush();
-        self.durations.clear();
-        (self.ended, self.last_pts) = (false, None);
-        (self.next_index, self.outside, self.repaired, self.patched) = (0, 0, 0, 0);
+        self.times.forget();
+        self.filters.forget();
+        (self.ended, self.last_geometry) = (false, None);
+        self.counts = Counts::default();
     }
 
     fn find_first(&mut self, input: &mut Input) -> Result<Picture> {
         loop {
-            match input.read()? {
-                Some(packet) if input.is_video(&packet) => self.send(packet)?,
-                Some(packet) => {
-                    input.put_back(packet)?;
-                    continue;
-                }
+            match input.next_video()? {
+                Some(packet) => self.send(packet)?,
                 None => self.finish()?,
             }
-            if let Some(picture) = self.receive_frame()? {
+            if let Some(picture) = self.receive_picture()? {
                 return Ok(picture);
             }
             if self.ended {
-                let (problem, remedy) = match self.outside {
+                let (problem, remedy) = match self.counts.outside {
                     0 => ("no picture could be decoded", "get a whole copy"),
                     _ => ("has no picture in that part", "choose other times with --from and --to"),
                 };
@@ -157,37 +211,85 @@ impl Decoder {
 
     /// What the pictures are, by the first one. Later ones may differ.
     pub fn geometry(&self) -> Geometry {
-        self.first.as_ref().expect("asked before the first picture is taken").geometry
+        self.first().geometry
+    }
+
+    /// The first picture, before it is taken.
+    pub(super) fn first(&self) -> &Picture {
+        self.first.as_ref().expect("asked before the first picture is taken")
+    }
+
+    /// What ticks and how often pictures come, after the filters.
+    pub(super) fn video(&self) -> VideoInfo {
+        let Clock { time_base, frame_rate } = self.filters.clock();
+        let growth = f64::from(frame_rate) / f64::from(self.video.frame_rate);
+        let pictures_expected = (self.video.pictures_expected as f64 * growth).round() as u64;
+        let first = self.first();
+        // A filter may change the shape of samples.
+        let aspect =
+            first.props.0.as_ref().and_then(|props| props.downcast_ref::<Frame>()).map(Frame::aspect_ratio);
+        let aspect = aspect.filter(|aspect| self.filters.is_open() && aspect.0 > 0 && aspect.1 > 0);
+        VideoInfo {
+            time_base,
+            frame_rate,
+            pictures_expected,
+            sample_aspect: aspect.unwrap_or(self.video.sample_aspect),
+            ..self.video
+        }
+    }
+
+    /// How much wider than high a sample is.
+    pub fn sample_aspect(&self) -> f64 {
+        self.video().sample_aspect.into()
     }
 
     /// Pictures decoded, those outside of the wanted part left out.
     pub fn decoded(&self) -> u64 {
-        self.next_index
+        self.counts.inside
+    }
+
+    /// How many pictures more, or less, the filters gave than they took.
+    pub fn made_and_dropped(&self) -> (u64, u64) {
+        self.filters.made_and_dropped()
     }
 
     /// Pictures whose time was missing or went back and was made up.
     pub fn repaired(&self) -> u64 {
-        self.repaired
+        self.times.repaired()
     }
 
     /// Pictures that the decoder says it had to patch.
     pub fn patched(&self) -> u64 {
-        self.patched
+        self.counts.patched
+    }
+
+    /// How often no picture came for a while where they had come evenly.
+    pub fn gaps(&self) -> u64 {
+        self.times.gaps()
+    }
+
+    /// What of the source was found damaged so far.
+    pub fn damage(&self) -> &Damage {
+        &self.damage
     }
 
     /// Gives the decoder a packet; [`Decoder::receive`] is to be called until it has no more.
     pub fn send(&mut self, packet: Coded) -> Result<()> {
-        if let Some(pts) = packet.packet.pts().filter(|_| packet.packet.duration() > 0) {
-            self.durations.insert(pts, packet.packet.duration());
+        let packet = packet.packet;
+        // SAFETY: the packet is alive.
+        let shown = unsafe { (*packet.as_ptr()).flags } & ffi::AV_PKT_FLAG_DISCARD == 0;
+        self.times.sent(&packet, shown);
+        match self.opened.send_packet(&packet) {
+            Ok(()) => Ok(()),
+            Err(error) => self.refused(error, packet.pts()),
         }
-        self.opened.send_packet(&packet.packet).map_err(|e| self.damaged(e))
     }
 
     /// Says that no packet follows.
     pub fn finish(&mut self) -> Result<()> {
         match self.opened.send_eof() {
             Err(ffmpeg::Error::Eof) | Ok(()) => Ok(()),
-            Err(error) => Err(self.damaged(error)),
+            Err(error) => self.refused(error, None),
         }
     }
 
@@ -196,53 +298,87 @@ impl Decoder {
         if let Some(picture) = self.first.take() {
             return Ok(Some(picture));
         }
-        self.receive_frame()
+        self.receive_picture()
     }
 
-    fn receive_frame(&mut self) -> Result<Option<Picture>> {
+    fn receive_picture(&mut self) -> Result<Option<Picture>> {
         loop {
+            if let Some(timed) = self.filters.next() {
+                return self.picture(timed).map(Some);
+            }
             let mut frame = Frame::empty();
             match self.opened.receive_frame(&mut frame) {
-                Ok(()) => {
-                    if let Some(picture) = self.picture(frame)? {
-                        return Ok(Some(picture));
-                    }
-                }
+                Ok(()) => self.take(frame)?,
                 Err(error) if is_again(error) => return Ok(None),
+                Err(ffmpeg::Error::Eof) if self.ended => return Ok(None),
                 Err(ffmpeg::Error::Eof) => {
                     self.ended = true;
-                    return Ok(None);
+                    let lost = self.times.lost_before(i64::MAX);
+                    self.note_lost(&lost);
+                    self.filters.finish()?;
                 }
-                Err(error) => return Err(self.damaged(error)),
+                Err(error) => self.refused(error, None)?,
             }
         }
     }
 
-    fn damaged(&self, error: ffmpeg::Error) -> Error {
-        let seconds = self.last_pts.map(|pts| pts as f64 * f64::from(self.time_base));
-        Error::new(
-            &self.source,
-            format!("cannot be decoded further: {error}"),
-            "get a whole copy, or stop before with --to",
-        )
-        .at("decode", self.next_index, seconds)
+    /// A packet that the decoder can do nothing with is damage, and no reason to end.
+    fn refused(&mut self, error: ffmpeg::Error, pts: Option<i64>) -> Result<()> {
+        const ENOMEM: ffmpeg::Error = ffmpeg::Error::Other { errno: ffmpeg::error::ENOMEM };
+        self.counts.in_a_row += 1;
+        if error == ENOMEM || self.counts.in_a_row > ERRORS_IN_A_ROW_MAX {
+            let seconds = self.times.last_pts().map(|pts| self.times.seconds(pts));
+            let problem = format!("cannot be decoded further: {error}");
+            let remedy = "get a whole copy, or stop before with --to";
+            return Err(Error::new(&self.source, problem, remedy).at("decode", self.counts.inside, seconds));
+        }
+        if self.times.refused(pts) {
+            self.note(format!("a packet cannot be decoded: {error}"), pts.or(self.times.last_pts()));
+        } else {
+            debug!("{}: a packet before the first keyframe cannot be decoded: {error}", self.source);
+        }
+        Ok(())
     }
 
-    /// The frame with its time, or `None` if it lies outside of the wanted part.
-    fn picture(&mut self, mut frame: Frame) -> Result<Option<Picture>> {
-        let (pts, duration) = self.time(&frame);
-        self.last_pts = Some(pts);
-        if !self.trim.holds(pts.rescale(self.time_base, Rational(1, 1_000_000))) {
-            self.outside += 1;
-            return Ok(None);
+    fn note_lost(&self, times: &[i64]) {
+        for &pts in times {
+            self.note("a picture did not come out of the decoder".into(), Some(pts));
         }
-        if frame.has_decode_errors() || frame.is_corrupt() {
-            self.patched += 1;
-            if self.patched == 1 {
-                warn!("{}: the picture at {pts} is damaged and was patched by the decoder", self.source);
-            }
+    }
+
+    fn note(&self, problem: String, pts: Option<i64>) {
+        if pts.is_some_and(|pts| !self.trim.holds(self.times.us(pts))) {
+            return;
         }
-        // SAFETY: the frame was just filled by the decoder.
+        let seconds = pts.map(|pts| self.times.seconds(pts));
+        self.damage.note(DamagedPlace { problem, picture: Some(self.counts.inside), pts, seconds });
+    }
+
+    /// A frame with its time goes to the filters, unless it lies outside of the wanted part.
+    fn take(&mut self, mut frame: Frame) -> Result<()> {
+        self.counts.in_a_row = 0;
+        let (pts, duration, lost) = self.times.of(&frame);
+        self.note_lost(&lost);
+        if !self.trim.holds(self.times.us(pts)) {
+            self.counts.outside += 1;
+            return Ok(());
+        }
+        let complaint = complaints::of_decoders().filter(|_| COMPLAINS_RIGHTLY.contains(&self.opened.id()));
+        if frame.has_decode_errors() || frame.is_corrupt() || complaint.is_some() {
+            self.counts.patched += 1;
+            let why = complaint.map_or(String::new(), |complaint| format!(": {complaint}"));
+            self.note(format!("a picture is damaged and was patched by the decoder{why}"), Some(pts));
+        }
+        self.counts.inside += 1;
+        // SAFETY: the frame is owned; a plain value is set. The container's word goes before the bitstream's.
+        unsafe { (*frame.as_mut_ptr()).sample_aspect_ratio = self.video.sample_aspect.into() };
+        self.filters.push(Timed { frame, pts, duration })
+    }
+
+    /// The frame as a picture.
+    fn picture(&mut self, timed: Timed) -> Result<Picture> {
+        let Timed { mut frame, pts, duration } = timed;
+        // SAFETY: the frame was filled by the decoder or a filter.
         let raw = unsafe { &*frame.as_ptr() };
         let (pixel, upside_down) = (pixel_of(raw), raw.linesize[0] < 0);
         let format = match describe(pixel) {
@@ -255,7 +391,7 @@ impl Decoder {
                 };
                 let converter = self.converter.insert(converter);
                 frame = converter.convert(&frame).map_err(|e| {
-                    let index = self.next_index;
+                    let index = self.counts.given;
                     Error::new(
                         &self.source,
                         format!("cannot be converted: {e}"),
@@ -269,39 +405,28 @@ impl Decoder {
         // SAFETY: as above.
         let raw = unsafe { &*frame.as_ptr() };
         let (color, guessed) = color_of(raw, &format);
-        if self.next_index == 0 && guessed && format.family == Family::Ycbcr {
+        if self.counts.given == 0 && guessed && format.family == Family::Ycbcr {
             info!("{}: no matrix is tagged; {} is taken for its size", self.source, color.matrix.name());
         }
         let geometry = Geometry { width: raw.width as usize, height: raw.height as usize, format, color };
-        let time = PictureTime { index: self.next_index, pts, duration, time_base: self.time_base.into() };
-        self.next_index += 1;
-        Ok(Some(borrow(frame, geometry, time)))
+        let time_base = self.filters.clock().time_base.into();
+        let time = PictureTime { index: self.counts.given, pts, duration, time_base };
+        self.tell_change(&geometry, &time);
+        self.counts.given += 1;
+        Ok(borrow(frame, geometry, time))
     }
 
-    /// (pts, duration), made up from the picture before where the source has none or goes back.
-    fn time(&mut self, frame: &Frame) -> (i64, i64) {
-        let next = self.last_pts.map_or(0, |last| last.saturating_add(self.usual_duration));
-        let told = frame.timestamp();
-        // A doubled time goes a tick further, so that the pictures after it keep theirs.
-        let pts = match (told, self.last_pts) {
-            (Some(told), Some(last)) if told <= last && last - told < self.usual_duration => last + 1,
-            (Some(told), Some(last)) if told <= last => next,
-            (told, _) => told.unwrap_or(next),
-        };
-        if told != Some(pts) {
-            self.repaired += 1;
-            // One line tells, the report counts.
-            if self.repaired == 1 {
-                let (source, last) = (&self.source, self.last_pts);
-                warn!(
-                    "{source}: a picture has time {told:?}, which does not follow {last:?}; it is given {pts}"
-                );
-            }
+    fn tell_change(&mut self, new: &Geometry, time: &PictureTime) {
+        if let Some(old) = self.last_geometry.replace(*new).filter(|old| old != new) {
+            let said = |of: &Geometry| format!("{}x{} {}", of.width, of.height, of.format.name);
+            let colours = if old.color == new.color { "" } else { ", with other colour tags" };
+            let (source, index, seconds) = (&self.source, time.index, time.seconds());
+            warn!(
+                "{source}: from picture {index} at {seconds:.3} s on {} is {}{colours}; the output stays as it began",
+                said(&old),
+                said(new)
+            );
         }
-        let duration = self.durations.remove(&pts).unwrap_or(self.usual_duration);
-        // Times that no picture came out with are of no further use.
-        self.durations = self.durations.split_off(&pts);
-        (pts, duration)
     }
 }
 
@@ -315,8 +440,9 @@ impl PictureReader {
     /// Opens the source and decodes its first picture.
     pub fn open(source: &str, threads: usize) -> Result<PictureReader> {
         let mut input = Input::open(source)?;
-        let whole = Trim::new(&input, None, None);
-        let decoder = Decoder::open(&mut input, whole, threads)?;
+        let trim = Trim::new(&input, None, None);
+        let filter = FilterSpec { deinterlace: Deinterlace::Off, graph: None };
+        let decoder = Decoder::open(&mut input, DecodeSpec { trim, threads, filter })?;
         Ok(PictureReader { input, decoder })
     }
 
@@ -332,7 +458,7 @@ impl PictureReader {
                 return Ok(Some(picture));
             }
             if self.decoder.ended {
-                return Ok(None);
+                return self.decoder.damage.error().map_or(Ok(None), Err);
             }
             match self.input.next_packet()? {
                 Some(packet) if self.input.is_video(&packet) => self.decoder.send(packet)?,
@@ -340,96 +466,5 @@ impl PictureReader {
                 None => self.decoder.finish()?,
             }
         }
-    }
-}
-
-/// Of swscale.h, where it is a macro or a member of an enumeration by FFmpeg's version.
-const SWS_ACCURATE_RND: i32 = 1 << 18;
-
-/// swscale, for frames whose samples no engine can read: palettes, bit streams, lines from bottom to top.
-struct Converter {
-    context: *mut ffi::SwsContext,
-    from: ffi::AVPixelFormat,
-    to: ffi::AVPixelFormat,
-    format: Format,
-    size: (i32, i32),
-}
-
-// SAFETY: a SwsContext is used by one thread at a time, whichever holds the decoder, and is bound to none.
-unsafe impl Send for Converter {}
-
-impl Converter {
-    fn new(from: ffi::AVPixelFormat, known: Option<Format>, source: &str) -> Result<Converter> {
-        use ffi::AVPixelFormat::*;
-        const READABLE: [ffi::AVPixelFormat; 9] = [
-            AV_PIX_FMT_GRAY8,
-            AV_PIX_FMT_RGB24,
-            AV_PIX_FMT_RGBA,
-            AV_PIX_FMT_YUV444P,
-            AV_PIX_FMT_GRAY16LE,
-            AV_PIX_FMT_GBRP16LE,
-            AV_PIX_FMT_YUV444P16LE,
-            AV_PIX_FMT_GBRPF32LE,
-            AV_PIX_FMT_NONE,
-        ];
-        let to = match known {
-            Some(_) => from,
-            // SAFETY: the list ends with NONE; the loss is not asked for.
-            None => unsafe {
-                ffi::avcodec_find_best_pix_fmt_of_list(READABLE.as_ptr(), from, 1, std::ptr::null_mut())
-            },
-        };
-        // SAFETY: a number that FFmpeg gave as a format; the name is static or null.
-        let name = unsafe { ffi::av_get_pix_fmt_name(from).as_ref().map(|n| std::ffi::CStr::from_ptr(n)) };
-        let name = name.map_or("an unknown format".into(), |name| name.to_string_lossy());
-        // SAFETY: asks about the format only.
-        if unsafe { ffi::sws_isSupportedInput(from) } == 0 {
-            let problem = format!("its pictures are {name}, which is not supported");
-            return Err(Error::new(source, problem, "convert it with ffmpeg first, e.g. to yuv420p"));
-        }
-        let format = describe(to).expect("the formats of the list are known");
-        info!("{source}: {name} is read as {}", format.name);
-        Ok(Converter { context: std::ptr::null_mut(), from, to, format, size: (0, 0) })
-    }
-
-    fn convert(&mut self, frame: &Frame) -> std::result::Result<Frame, ffmpeg::Error> {
-        let mut converted = Frame::empty();
-        // SAFETY: both frames are owned; the context is made anew for each size and freed by drop, and
-        // sws_scale_frame allocates the destination of the size and format given.
-        unsafe {
-            let (source, target) = (&*frame.as_ptr(), &mut *converted.as_mut_ptr());
-            let size = (source.width, source.height);
-            if size != self.size {
-                ffi::sws_freeContext(self.context);
-                let null = std::ptr::null_mut();
-                self.context = ffi::sws_getContext(
-                    size.0,
-                    size.1,
-                    self.from,
-                    size.0,
-                    size.1,
-                    self.to,
-                    SWS_ACCURATE_RND,
-                    null,
-                    null,
-                    null.cast(),
-                );
-                if self.context.is_null() {
-                    return Err(ffmpeg::Error::Other { errno: ffmpeg::error::EINVAL });
-                }
-                self.size = size;
-            }
-            (target.width, target.height, target.format) = (size.0, size.1, self.to as i32);
-            check(ffi::sws_scale_frame(self.context, target, source))?;
-            check(ffi::av_frame_copy_props(target, source))?;
-        }
-        Ok(converted)
-    }
-}
-
-impl Drop for Converter {
-    fn drop(&mut self) {
-        // SAFETY: made by sws_getContext or null, which is allowed.
-        unsafe { ffi::sws_freeContext(self.context) }
     }
 }

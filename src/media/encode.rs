@@ -6,12 +6,14 @@ use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video as Frame;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
 use std::collections::{BTreeMap, VecDeque};
-use tracing::debug;
+use tracing::{debug, warn};
 
+use super::decode::Decoder;
 use super::format::Tags;
 use super::frame::FrameBuffer;
-use super::input::VideoInfo;
+use super::input::{Input, VideoInfo};
 use super::output::Output;
+use super::side::{self, StreamSide};
 use super::target::{Target, open_context};
 use super::{Coded, SEGMENT_PICTURES, check, is_again};
 use crate::error::{Error, Result};
@@ -44,13 +46,25 @@ pub struct Encoder {
     received: u64,
     segments: u64,
     stream: usize,
+    side: StreamSide,
+    /// Names of what pictures carry and the encoder does not take, each said when it was met.
+    left_out: Vec<&'static str>,
 }
 
 impl Encoder {
-    /// Opens the encoder for pictures of `target`, to go where `stream` of the input was.
-    pub fn open(target: Target, output: &Output, input: &super::Input, source: &Geometry) -> Result<Encoder> {
-        let video = input.video();
-        let sample_aspect = scaled_aspect(video.sample_aspect, source, &target.geometry);
+    /// Opens the encoder for pictures of `target`, to go where the decoder's stream of the input was.
+    pub fn open(mut target: Target, output: &Output, input: &Input, decoder: &Decoder) -> Result<Encoder> {
+        let video = decoder.video();
+        let sample_aspect = scaled_aspect(video.sample_aspect, &decoder.geometry(), &target.geometry);
+        let side = StreamSide::of(&input.video_stream(), decoder.first());
+        let mut left_out = Vec::new();
+        match side.encoder_parameters(target.encoder_name()) {
+            Some((key, parameters)) => target.add_parameters(key, parameters),
+            None if side.has_light() && !side::holds_light(output.container()) => {
+                note_left_out(&mut left_out, "mastering display and content light", &target)
+            }
+            None => {}
+        }
         let global_header = output.wants_global_header();
         let attempt = |time_base| open_context(&target, &video, sample_aspect, global_header, time_base);
         // At a constant rate the bitstream says that rate; else it counts in the source's own time base,
@@ -84,6 +98,8 @@ impl Encoder {
             received: 0,
             segments: 1,
             stream: input.video_index(),
+            side,
+            left_out,
         };
         encoder.extradata = encoder.extradata().to_vec();
         Ok(encoder)
@@ -121,6 +137,15 @@ impl Encoder {
         self.sample_aspect
     }
 
+    pub(super) fn side(&self) -> &StreamSide {
+        &self.side
+    }
+
+    /// Names of what pictures carried and the encoder did not take.
+    pub fn left_out(&self) -> &[&'static str] {
+        &self.left_out
+    }
+
     /// Whether a segment ends before this picture: then [`Encoder::finish`], take all packets, and
     /// [`Encoder::reopen`].
     pub fn cuts_before(&self, time: &PictureTime) -> bool {
@@ -134,8 +159,11 @@ impl Encoder {
         let buffer = buffer.into_any().downcast::<FrameBuffer>().expect("a picture of the encoder's pool");
         let mut frame = buffer.frame;
         let pts = self.coded_pts(&time);
-        let props = props.0.and_then(|props| props.downcast::<Frame>().ok());
-        dress(&mut frame, &self.target.geometry, self.sample_aspect, pts, props.as_deref());
+        let props = side::frame_of(&props);
+        for name in props.into_iter().flat_map(|props| side::not_taken(props, self.target.codec())) {
+            note_left_out(&mut self.left_out, name, &self.target);
+        }
+        dress(&mut frame, &self.target.geometry, self.sample_aspect, pts, props);
         self.times.insert(pts, time);
         if self.sent == 1 {
             self.order_step = time.pts.saturating_sub(self.order[0]).max(1);
@@ -273,6 +301,14 @@ impl Encoder {
     }
 }
 
+/// Says once what does not come along.
+fn note_left_out(left_out: &mut Vec<&'static str>, name: &'static str, target: &Target) {
+    if !left_out.contains(&name) {
+        warn!("{name}: encoder {} does not take it; it is left out", target.encoder_name());
+        left_out.push(name);
+    }
+}
+
 /// Puts on a frame to be encoded what its code values mean and what travels along.
 pub(super) fn dress(
     frame: &mut Frame,
@@ -303,12 +339,14 @@ pub(super) fn dress(
     }
 }
 
-/// The shape of the whole picture stays: where the two directions grow differently, samples change shape.
+/// The shape of the whole picture stays: where the two directions grow differently, samples change shape. Sides are
+/// whole numbers of samples, so that less than two of them is no shape of its own.
 fn scaled_aspect(aspect: Rational, lr: &Geometry, sr: &Geometry) -> Rational {
     let num = i64::from(aspect.numerator()) * lr.width as i64 * sr.height as i64;
     let den = i64::from(aspect.denominator()) * lr.height as i64 * sr.width as i64;
     let (mut reduced_num, mut reduced_den) = (0, 0);
     // SAFETY: writes the two integers only.
     unsafe { ffi::av_reduce(&mut reduced_num, &mut reduced_den, num, den, i64::from(i32::MAX)) };
-    Rational(reduced_num, reduced_den)
+    let from_square = (num as f64 / den as f64 - 1.0).abs() * sr.width as f64;
+    if from_square < 2.0 { Rational(1, 1) } else { Rational(reduced_num, reduced_den) }
 }

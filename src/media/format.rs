@@ -112,6 +112,25 @@ fn distance(format: &Format, source: &Format) -> u32 {
         + 2 * u32::from(is_full_range_name(format.name))
 }
 
+/// What `format` cannot hold of `source`, in words; `None` where it holds all.
+pub(super) fn loss(format: &Format, source: &Format) -> Option<String> {
+    let mut lost = Vec::new();
+    if source.alpha && !format.alpha {
+        lost.push("alpha".to_owned());
+    }
+    if format.depth() < source.depth() && !source.float {
+        lost.push(format!("{} of {} bits", source.depth() - format.depth(), source.depth()));
+    }
+    if format.family == Family::Gray && source.family != Family::Gray {
+        lost.push("colour".to_owned());
+    } else if source.family != Family::Gray
+        && (format.log2_chroma_w > source.log2_chroma_w || format.log2_chroma_h > source.log2_chroma_h)
+    {
+        lost.push("chroma resolution".to_owned());
+    }
+    (!lost.is_empty()).then(|| lost.join(", "))
+}
+
 /// The colour tags of a decoded frame, and whether its matrix is guessed, for there is none.
 pub(super) fn color_of(frame: &ffi::AVFrame, format: &Format) -> (ColorSpec, bool) {
     let untagged = frame.color_range == ffi::AVColorRange::AVCOL_RANGE_UNSPECIFIED;

@@ -6,6 +6,8 @@ use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
 use tracing::warn;
 
+use super::complaints;
+use super::damage::{Damage, DamagedPlace};
 use super::spill::CopyQueue;
 use super::streams::{is_cover, select};
 use super::timeline::Timeline;
@@ -51,6 +53,12 @@ pub struct Input {
     last_end_us: i64,
     /// Reading stops here; `Some` also says that how much was read proves nothing.
     part_end_us: Option<i64>,
+    damage: Damage,
+    errors_in_a_row: u32,
+    /// The end was reached, and what was missing there is noted.
+    ended: bool,
+    /// A break of a transport stream was told.
+    is_broken: bool,
 }
 
 impl Input {
@@ -83,6 +91,10 @@ impl Input {
             last_byte: 0,
             last_end_us: 0,
             part_end_us: None,
+            damage: Damage::new(name),
+            errors_in_a_row: 0,
+            ended: false,
+            is_broken: false,
         };
         input.picture_us = (1e6 / f64::from(input.video().frame_rate)) as i64;
         Ok(input)
@@ -153,6 +165,11 @@ impl Input {
         self.stream(self.video).parameters()
     }
 
+    /// The stream to upscale.
+    pub(super) fn video_stream(&self) -> ffmpeg::Stream<'_> {
+        self.stream(self.video)
+    }
+
     /// The container's first time, in microseconds.
     pub(super) fn start_us(&self) -> i64 {
         // SAFETY: the context is alive.
@@ -192,6 +209,25 @@ impl Input {
         self.backlog.push(packet)
     }
 
+    /// What was found damaged, here and in the decoder.
+    pub fn damage(&self) -> Damage {
+        self.damage.clone()
+    }
+
+    /// The next packet of the video; those of other streams that come before it are kept.
+    pub(super) fn next_video(&mut self) -> Result<Option<Coded>> {
+        if let Some(packet) = self.backlog.pop_of(self.video)? {
+            return Ok(Some(packet));
+        }
+        while let Some(packet) = self.read()? {
+            if self.is_video(&packet) {
+                return Ok(Some(packet));
+            }
+            self.backlog.push(packet)?;
+        }
+        Ok(None)
+    }
+
     /// The next packet of any stream; `None` at the end of a file that is whole.
     pub fn next_packet(&mut self) -> Result<Option<Coded>> {
         match self.backlog.pop_before(None)? {
@@ -200,55 +236,92 @@ impl Input {
         }
     }
 
-    /// The next packet from the container itself.
+    /// The next packet from the container itself. What cannot be read is noted and passed over.
     pub(super) fn read(&mut self) -> Result<Option<Coded>> {
-        let mut packet = ffmpeg::Packet::empty();
-        match packet.read(&mut self.context) {
-            // A transport stream marks every lost cell so: that is the decoder's to judge.
-            Ok(()) if packet.is_corrupt() && self.context.format().name() != "mpegts" => {
-                Err(self.damaged("a packet is cut short"))
+        /// Some demuxers go on after an error, others repeat it for ever.
+        const ERRORS_IN_A_ROW_MAX: u32 = 16;
+        loop {
+            let mut packet = ffmpeg::Packet::empty();
+            complaints::of_demuxer();
+            let read = packet.read(&mut self.context);
+            let complaint = complaints::of_demuxer();
+            match read {
+                Ok(()) => {
+                    if let Some(complaint) = complaint {
+                        self.damaged(&complaint);
+                    }
+                    self.errors_in_a_row = 0;
+                    if packet.is_corrupt() && self.context.format().name() == "mpegts" {
+                        self.tell_break();
+                    } else if packet.is_corrupt() {
+                        self.damaged("a packet is cut short");
+                        // Of a picture the decoder may show a part; other packets are good for nothing then.
+                        if packet.stream() != self.video {
+                            continue;
+                        }
+                    }
+                    let (stream, time_base) = (packet.stream(), self.stream(packet.stream()).time_base());
+                    if let Some(timeline) = &mut self.timeline {
+                        let medium = self.context.stream(stream).expect("a stream").parameters().medium();
+                        timeline.mend(&mut packet, time_base, medium, self.picture_us);
+                    }
+                    if stream >= self.streams_at_open && !self.told_late {
+                        self.told_late = true;
+                        let at = self.last_end_us as f64 / 1e6;
+                        warn!("{}: stream {stream} appears at {at:.3} s only, and is left out", self.name);
+                    }
+                    self.video_packets += u64::from(stream == self.video);
+                    self.last_byte = packet.position() as i64 + packet.size() as i64;
+                    let us = |ticks: i64| ticks.rescale(time_base, Rational(1, 1_000_000));
+                    if let Some(time) = packet.pts().or(packet.dts()) {
+                        self.last_end_us = self.last_end_us.max(us(time.saturating_add(packet.duration())));
+                    }
+                    let past_end =
+                        |end_us| stream == self.video && packet.dts().is_some_and(|dts| us(dts) >= end_us);
+                    let wanted = !self.part_end_us.is_some_and(past_end);
+                    return Ok(wanted.then_some(Coded { packet, stream, time_base }));
+                }
+                Err(ffmpeg::Error::Eof) => {
+                    if !std::mem::replace(&mut self.ended, true)
+                        && let Some(problem) = self.what_is_missing().or(complaint)
+                    {
+                        self.damaged(&problem);
+                    }
+                    return Ok(None);
+                }
+                Err(error) => {
+                    self.errors_in_a_row += 1;
+                    if self.errors_in_a_row == 1 {
+                        self.damaged(&format!("cannot be read further: {error}"));
+                    }
+                    if self.errors_in_a_row > ERRORS_IN_A_ROW_MAX {
+                        return Ok(None);
+                    }
+                }
             }
-            Ok(()) => {
-                let (stream, time_base) = (packet.stream(), self.stream(packet.stream()).time_base());
-                if let Some(timeline) = &mut self.timeline {
-                    let medium = self.context.stream(stream).expect("a stream").parameters().medium();
-                    timeline.mend(&mut packet, time_base, medium, self.picture_us);
-                }
-                if stream >= self.streams_at_open && !self.told_late {
-                    self.told_late = true;
-                    let at = self.last_end_us as f64 / 1e6;
-                    warn!("{}: stream {stream} appears at {at:.3} s only, and is left out", self.name);
-                }
-                self.video_packets += u64::from(stream == self.video);
-                self.last_byte = packet.position() as i64 + packet.size() as i64;
-                let us = |ticks: i64| ticks.rescale(time_base, Rational(1, 1_000_000));
-                if let Some(time) = packet.pts().or(packet.dts()) {
-                    self.last_end_us = self.last_end_us.max(us(time.saturating_add(packet.duration())));
-                }
-                let past_end =
-                    |end_us| stream == self.video && packet.dts().is_some_and(|dts| us(dts) >= end_us);
-                Ok(if self.part_end_us.is_some_and(past_end) {
-                    None
-                } else {
-                    Some(Coded { packet, stream, time_base })
-                })
-            }
-            Err(ffmpeg::Error::Eof) => self.check_whole().map(|()| None),
-            Err(error) => Err(self.damaged(&format!("cannot be read further: {error}"))),
         }
     }
 
-    fn damaged(&self, problem: &str) -> Error {
-        Error::new(
-            format!("{} (after {:.3} s)", self.name, self.last_end_us as f64 / 1e6),
-            problem,
-            "get a whole copy, or take the whole part with --to",
-        )
+    /// A transport stream numbers its cells, and marks a packet before which some are missing. They are so as well
+    /// where two recordings are joined: what is missing in a picture is the decoder's to judge.
+    fn tell_break(&mut self) {
+        if !std::mem::replace(&mut self.is_broken, true) {
+            let seconds = self.last_end_us as f64 / 1e6;
+            let name = &self.name;
+            warn!(
+                "{name}: the transport stream breaks off at {seconds:.3} s: cells are missing, or recordings are joined"
+            );
+        }
+    }
+
+    fn damaged(&self, problem: &str) {
+        let seconds = Some(self.last_end_us as f64 / 1e6);
+        self.damage.note(DamagedPlace { problem: problem.to_owned(), picture: None, pts: None, seconds });
     }
 
     /// Several demuxers end quietly where a file is cut off: hold what was read against what the container
     /// announced. A second is more than any muxer's rounding and less than anybody wants to lose.
-    fn check_whole(&self) -> Result<()> {
+    fn what_is_missing(&self) -> Option<String> {
         const TOLERANCE_US: i64 = 1_000_000;
         // SAFETY: the context is alive, and pb is null for demuxers that open files themselves. Seeking by 0 from
         // where it is (SEEK_CUR) only tells that.
@@ -258,7 +331,7 @@ impl Input {
         // packet's position.
         const FRAME_HEADERS_BYTES: i64 = 2 * "FRAME\n".len() as i64;
         if self.context.format().name() == "yuv4mpegpipe" && position - self.last_byte > FRAME_HEADERS_BYTES {
-            return Err(self.damaged("its last picture is cut short"));
+            return Some("its last picture is cut short".into());
         }
         // SAFETY: the context is alive.
         let context = unsafe { &*self.context.as_ptr() };
@@ -269,25 +342,25 @@ impl Input {
         // A count alone proves nothing where edit lists leave pictures out.
         if counted_short && !self.context.format().name().contains("mp4") {
             let found = self.video_packets;
-            return Err(self.damaged(&format!("ends after {found} of {announced} pictures")));
+            return Some(format!("ends after {found} of {announced} pictures"));
         }
         if !from_header || self.video_packets == 0 {
-            return Ok(());
+            return None;
         }
         let us = |seconds: f64| (seconds * 1e6) as i64;
+        let picture_us = us(1.0 / f64::from(self.video().frame_rate));
         // Headers count from 0, however late the first picture is.
         let read_us = self.last_end_us.saturating_sub(self.start_us().min(0));
         let wanted_us = match self.part_end_us {
             Some(end_us) => context.duration.min(end_us.saturating_sub(self.start_us()) - PAST_END_US),
             None => context.duration,
         };
-        let picture_us = us(1.0 / f64::from(self.video().frame_rate));
         let tolerance_us = if counted_short { 3 * picture_us / 2 } else { TOLERANCE_US };
         if wanted_us.saturating_sub(read_us) > tolerance_us {
             let (read, whole) = (read_us as f64 / 1e6, context.duration as f64 / 1e6);
-            return Err(self.damaged(&format!("ends after {read:.3} of {whole:.3} s")));
+            return Some(format!("ends after {read:.3} of {whole:.3} s"));
         }
-        Ok(())
+        None
     }
 
     fn stream(&self, index: usize) -> ffmpeg::Stream<'_> {

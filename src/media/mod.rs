@@ -3,19 +3,26 @@
 //! In: names of files and options. Out: [`Picture`](crate::picture::Picture)s and packets. It knows
 //! nothing of networks and engines, and starts no threads of its own: the pipeline drives it.
 
+mod complaints;
+mod convert;
+mod damage;
 mod decode;
 mod encode;
+mod filter;
 mod format;
 mod frame;
 mod input;
+mod interlace;
 mod mux;
 mod output;
 mod proof;
+mod side;
 mod spill;
 mod still;
 mod streams;
 mod target;
 mod timeline;
+mod times;
 mod transcode;
 
 use std::ffi::{CStr, CString};
@@ -25,8 +32,10 @@ use ffmpeg_next::ffi;
 
 use crate::picture::TimeBase;
 
-pub use decode::{Decoder, PictureReader, Trim};
+pub use damage::{Damage, DamagedPlace};
+pub use decode::{DecodeSpec, Decoder, PictureReader, Trim};
 pub use encode::Encoder;
+pub use filter::{Deinterlace, FilterSpec};
 pub use format::format_by_name;
 pub use frame::PicturePool;
 pub use input::{Input, VideoInfo};
@@ -68,6 +77,7 @@ impl Coded {
 /// Prepares FFmpeg; its own log lines are shown from `verbosity` 1 (warnings) or 2 (all) on.
 pub fn init(verbosity: u8) {
     ffmpeg::init().expect("FFmpeg's registration never fails");
+    complaints::listen();
     ffmpeg::log::set_level(match verbosity {
         0 => ffmpeg::log::Level::Quiet,
         1 => ffmpeg::log::Level::Warning,

@@ -12,8 +12,9 @@ use super::encode::Encoder;
 use super::input::Input;
 use super::output::{Output, open_output};
 use super::proof::{self, Facts, Proof};
+use super::side::copy_entries;
 use super::streams::{
-    Plan, Way, attach_cover, copy_chapters, copy_programs, copy_side_data, cover_packet, metadata,
+    Plan, Way, attach_cover, copy_chapters, copy_programs, cover_packet, metadata,
 };
 use super::{Coded, Trim, check};
 use crate::error::{Error, Result};
@@ -133,13 +134,14 @@ impl Muxer {
         encoder: &Encoder,
     ) -> std::result::Result<usize, ffmpeg::Error> {
         let rate = encoder.video().frame_rate;
-        let time_base = if self.output.has_times() { stream.time_base() } else { rate.invert() };
+        let time_base = if self.output.has_times() { encoder.video().time_base } else { rate.invert() };
         let mut added = self.context.add_stream_with(encoder.context())?;
         take_over(&mut added, stream, true);
         added.set_time_base(time_base);
         added.set_avg_frame_rate(rate);
         // SAFETY: the stream is alive.
         unsafe { (*added.as_mut_ptr()).sample_aspect_ratio = encoder.sample_aspect().into() };
+        encoder.side().write(stream, &mut added);
         Ok(added.index())
     }
 
@@ -149,6 +151,7 @@ impl Muxer {
         // SAFETY: the stream is alive. The tag is another container's word for the codec.
         unsafe { (*(*added.as_mut_ptr()).codecpar).codec_tag = 0 };
         take_over(&mut added, stream, false);
+        copy_entries(stream, &mut added);
         Ok(added.index())
     }
 
@@ -159,6 +162,7 @@ impl Muxer {
     ) -> std::result::Result<usize, ffmpeg::Error> {
         let mut added = self.context.add_stream_with(context)?;
         take_over(&mut added, stream, true);
+        copy_entries(stream, &mut added);
         // SAFETY: the context is alive.
         added.set_time_base(unsafe { Rational::from((*context.as_ptr()).time_base) });
         Ok(added.index())
@@ -387,7 +391,6 @@ fn take_over(added: &mut format::stream::StreamMut, stream: &ffmpeg::Stream, is_
         let raw = added.as_mut_ptr();
         (*raw).disposition = (*stream.as_ptr()).disposition;
         (*raw).id = (*stream.as_ptr()).id;
-        copy_side_data(stream.as_ptr(), raw);
     }
 }
 

@@ -102,8 +102,12 @@ impl CopyQueue {
     /// The oldest packet if it is to be written before `next`, or in any case without one.
     pub fn pop_before(&mut self, next: Option<&Coded>) -> Result<Option<Coded>> {
         let due = self.first().filter(|(_, oldest)| next.is_none_or(|next| oldest.precedes(next)));
-        let queue = due.map(|(queue, _)| queue);
-        match queue.and_then(|queue| self.packets[queue].pop_front()) {
+        due.map(|(queue, _)| queue).map_or(Ok(None), |queue| self.pop_of(queue))
+    }
+
+    /// The oldest packet of a stream.
+    pub fn pop_of(&mut self, stream: usize) -> Result<Option<Coded>> {
+        match self.packets.get_mut(stream).and_then(VecDeque::pop_front) {
             None => Ok(None),
             Some(Held::Memory(packet)) => {
                 self.in_memory -= packet.size();

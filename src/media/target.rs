@@ -4,9 +4,9 @@ use std::ffi::CStr;
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, codec};
-use tracing::info;
+use tracing::{info, warn};
 
-use super::format::{Tags, closest, describe, pixel_format};
+use super::format::{Tags, closest, describe, loss, pixel_format};
 use super::input::VideoInfo;
 use super::output::Output;
 use super::{c_string, check};
@@ -77,6 +77,12 @@ impl Target {
             return Err(Error::new(output.name(), problem, "choose another --encoder or file name"));
         }
         let format = choose_format(spec, codec, &source.format)?;
+        if let Some(lost) = loss(&format, &source.format).filter(|_| spec.pixel_format.is_none()) {
+            let (name, from, to) = (codec.name(), source.format.name, format.name);
+            warn!(
+                "encoder {name} takes {to} at best, the pictures are {from}: {lost} left out; another --encoder may keep it"
+            );
+        }
         let color = output_color(codec.id(), source, &format, (width, height));
         let geometry = Geometry { width, height, format, color };
         let own = |key: &str| spec.options.iter().any(|(k, _)| k == key);
@@ -90,6 +96,18 @@ impl Target {
     /// FFmpeg's name of the encoder.
     pub fn encoder_name(&self) -> &str {
         self.codec.name()
+    }
+
+    pub(super) fn codec(&self) -> ffmpeg::Codec {
+        self.codec
+    }
+
+    /// Adds parameters of the encoder's own to those that are its option `key`; what is there wins.
+    pub(super) fn add_parameters(&mut self, key: &str, parameters: String) {
+        match self.options.iter_mut().find(|(k, _)| k == key) {
+            Some((_, there)) => *there = format!("{parameters}:{there}"),
+            None => self.options.push((key.to_owned(), parameters)),
+        }
     }
 }
 
@@ -144,6 +162,7 @@ fn output_color(id: codec::Id, source: &Geometry, format: &Format, size: (usize,
         Family::Gray if source.format.family == Family::Ycbcr && !id_keeps_range(id) => {
             color.range = Range::Full
         }
+        _ if is_always_limited(id) => color.range = Range::Limited,
         _ => {}
     }
     if format.name.starts_with("yuvj") {
@@ -156,6 +175,11 @@ fn output_color(id: codec::Id, source: &Geometry, format: &Format, size: (usize,
 fn id_keeps_range(id: codec::Id) -> bool {
     use codec::Id::*;
     !matches!(id, PNG | TIFF | BMP | PGM | PPM | PAM | WEBP | DPX | EXR | GIF)
+}
+
+/// Codecs without a word for full range, which decoders take for limited whatever the container says.
+fn is_always_limited(id: codec::Id) -> bool {
+    matches!(id, codec::Id::MPEG1VIDEO | codec::Id::MPEG2VIDEO | codec::Id::PRORES | codec::Id::DVVIDEO)
 }
 
 /// Opens the encoder for one segment.

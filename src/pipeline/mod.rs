@@ -29,7 +29,7 @@ use crate::media::{
 };
 
 pub use clock::{Progress, STAGES, Stage};
-pub use report::{FoundReport, Pictures, ProofReport, Report, StageReport};
+pub use report::{FoundReport, Pictures, Place, ProofReport, Report, StageReport};
 
 /// Compressed pictures ahead of the decoder: enough to hide a slow read, little memory.
 const PACKETS_TO_DECODE: usize = 16;
@@ -108,7 +108,8 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Mux
         let problem = format!("pictures were lost on the way: {pictures:?}");
         return Err(Error::new(source, problem, "this is an error of hasn: please report it with the file"));
     }
-    let mut report = Report::new(pictures, &muxer, &encoder, progress, started.elapsed(), interrupted);
+    let mut report =
+        Report::new(pictures, decoder.damage(), &muxer, &encoder, progress, started.elapsed(), interrupted);
     report.clock_jumps = clock_jumps.unwrap_or(0);
     if !interrupted {
         let proof = muxer.prove().map_err(|error| error.keeping("the file is left there to be looked at"))?;

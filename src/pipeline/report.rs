@@ -5,13 +5,17 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::clock::{Progress, STAGES};
-use crate::media::{Decoder, Encoder, Found, Muxer, Proof};
+use crate::media::{Damage, DamagedPlace, Decoder, Encoder, Found, Muxer, Proof};
 
 /// A run in figures.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Where the pictures went.
     pub pictures: Pictures,
+    /// Damaged pictures and packets of the source.
+    pub damaged: u64,
+    /// The first of them.
+    pub damaged_places: Vec<Place>,
     /// Ended before the end of the input by the user.
     pub interrupted: bool,
     /// Seconds of the input up to the end of the last picture.
@@ -22,7 +26,7 @@ pub struct Report {
     pub pictures_per_second: f64,
     /// How many times an encoder was opened.
     pub segments: u64,
-    /// Streams that the container could not hold.
+    /// Streams that the container could not hold, and side data of pictures that the encoder does not take.
     pub left_out: Vec<String>,
     /// Streams whose codec it could not hold, and what they became.
     pub converted: Vec<String>,
@@ -43,14 +47,16 @@ pub struct Report {
 pub struct Pictures {
     /// Came out of the decoder, in the wanted part.
     pub decoded: u64,
-    /// Made by us where the source had none.
+    /// Made where the source had none: by the filters, in a file run.
     pub made: u64,
     /// Went into the encoder and came out as a packet.
     pub encoded: u64,
-    /// Left out by us.
+    /// Left out: by the filters, in a file run.
     pub dropped: u64,
     /// Among the decoded: their time was missing or went back, and was made up.
     pub times_repaired: u64,
+    /// Times at which no picture came for a while where they had come evenly.
+    pub gaps: u64,
     /// Among the decoded: damaged in the source, and patched by the decoder.
     pub patched: u64,
 }
@@ -90,6 +96,26 @@ impl From<Proof> for ProofReport {
     }
 }
 
+/// Where the source is damaged.
+#[derive(Debug, Serialize)]
+pub struct Place {
+    /// What is wrong.
+    pub problem: String,
+    /// Index of the picture, or of the one that was decoded next.
+    pub picture: Option<u64>,
+    /// In the source's ticks.
+    pub pts: Option<i64>,
+    /// The same in seconds.
+    pub seconds: Option<f64>,
+}
+
+impl From<DamagedPlace> for Place {
+    fn from(place: DamagedPlace) -> Place {
+        let DamagedPlace { problem, picture, pts, seconds } = place;
+        Place { problem, picture, pts, seconds }
+    }
+}
+
 /// Of one stage.
 #[derive(Debug, Serialize)]
 pub struct StageReport {
@@ -105,8 +131,8 @@ pub struct StageReport {
 
 impl Pictures {
     pub(super) fn count(decoder: &Decoder, encoder: &Encoder) -> Pictures {
-        // No stage makes or drops pictures in a file run.
-        let (made, dropped) = (0, 0);
+        // Filters alone make or drop pictures in a file run.
+        let (made, dropped) = decoder.made_and_dropped();
         let (decoded, encoded) = (decoder.decoded(), encoder.sent());
         Pictures {
             decoded,
@@ -114,6 +140,7 @@ impl Pictures {
             encoded,
             dropped,
             times_repaired: decoder.repaired(),
+            gaps: decoder.gaps(),
             patched: decoder.patched(),
         }
     }
@@ -127,6 +154,7 @@ impl Pictures {
 impl Report {
     pub(super) fn new(
         pictures: Pictures,
+        damage: &Damage,
         muxer: &Muxer,
         encoder: &Encoder,
         progress: &Progress,
@@ -144,12 +172,19 @@ impl Report {
         });
         Report {
             pictures,
+            damaged: damage.count(),
+            damaged_places: damage.places().into_iter().map(Place::from).collect(),
             interrupted,
             reached_s: muxer.reached_s(),
             seconds: round(elapsed),
             pictures_per_second: (pictures.encoded as f64 / elapsed.as_secs_f64() * 1e3).round() / 1e3,
             segments: encoder.segments(),
-            left_out: muxer.left_out().to_vec(),
+            left_out: muxer
+                .left_out()
+                .iter()
+                .cloned()
+                .chain(encoder.left_out().iter().map(|&name| name.into()))
+                .collect(),
             converted: muxer.converted().to_vec(),
             clock_jumps: 0,
             proof: None,

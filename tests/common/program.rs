@@ -112,7 +112,8 @@ impl Folder {
         output.stdout
     }
 
-    fn ffprobe<T: DeserializeOwned>(&self, line: &str, name: &str) -> T {
+    /// What `ffprobe` says with these arguments.
+    pub fn ffprobe<T: DeserializeOwned>(&self, line: &str, name: &str) -> T {
         let mut command = self.command("ffprobe", &format!("-v error -of json {line} {name}"));
         let output = command.output().expect("the ffprobe command is installed");
         let said = String::from_utf8_lossy(&output.stderr);

@@ -1,0 +1,90 @@
+//! What of a source is damaged: noted where it is met, in demux and decode, and judged once at the end of the run.
+
+use std::sync::{Arc, Mutex};
+
+use tracing::warn;
+
+use crate::error::Error;
+
+/// Shared by all who read one source.
+#[derive(Clone)]
+pub struct Damage {
+    source: String,
+    found: Arc<Mutex<Found>>,
+}
+
+#[derive(Default)]
+struct Found {
+    count: u64,
+    places: Vec<DamagedPlace>,
+}
+
+/// A picture or a packet that is not what it was.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DamagedPlace {
+    /// What is wrong with it.
+    pub problem: String,
+    /// The picture it is, or the one that was decoded next.
+    pub picture: Option<u64>,
+    /// pts of that picture in the source's ticks, or of the packet.
+    pub pts: Option<i64>,
+    /// The same in seconds.
+    pub seconds: Option<f64>,
+}
+
+/// Of a hopeless file the first places tell as much as all of them.
+const PLACES_MAX: usize = 1000;
+
+impl Damage {
+    pub(super) fn new(source: &str) -> Damage {
+        Damage { source: source.to_owned(), found: Arc::default() }
+    }
+
+    /// Counts one more. The first is said at once, all are in the report.
+    pub(super) fn note(&self, place: DamagedPlace) {
+        let mut found = self.found.lock().expect("nobody panics with it");
+        found.count += 1;
+        if found.count == 1 {
+            warn!("{}: {place}; going on", self.source);
+        }
+        if found.places.len() < PLACES_MAX {
+            found.places.push(place);
+        }
+    }
+
+    /// How many pictures and packets.
+    pub fn count(&self) -> u64 {
+        self.found.lock().expect("nobody panics with it").count
+    }
+
+    /// Those met first.
+    pub fn places(&self) -> Vec<DamagedPlace> {
+        self.found.lock().expect("nobody panics with it").places.clone()
+    }
+
+    /// One line for all of it; `None` where there is none.
+    pub fn error(&self) -> Option<Error> {
+        let (count, places) = (self.count(), self.places());
+        let first = places.first()?;
+        let problem = match count {
+            1 => first.to_string(),
+            _ => format!("{count} damaged pictures or packets, the first: {first}"),
+        };
+        Some(Error::new(
+            &self.source,
+            problem,
+            format!("get a whole copy, or accept it with --tolerate {count}"),
+        ))
+    }
+}
+
+impl std::fmt::Display for DamagedPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.problem)?;
+        let picture = self.picture.map(|index| format!("picture {index}"));
+        let pts = self.pts.map(|pts| format!("pts {pts}"));
+        let seconds = self.seconds.map(|seconds| format!("{seconds:.3} s"));
+        let place: Vec<String> = [picture, pts, seconds].into_iter().flatten().collect();
+        if place.is_empty() { Ok(()) } else { write!(f, " ({})", place.join(", ")) }
+    }
+}

@@ -1,0 +1,178 @@
+//! Good files cut off and with bytes changed by chance: every run ends, and whatever is lost is told.
+//!
+//! `HASN_DAMAGE_FILES` is how many are tried and `HASN_DAMAGE_SEED` which; `make soak` tries a thousand.
+
+mod common;
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use common::Random;
+use common::program::{Folder, Ran};
+
+const CLIP: &str = "-f lavfi -i testsrc2=s=64x48:r=25,gblur=1 -f lavfi -i sine=r=48000 -t 1.6";
+const PICTURES: usize = 40;
+const FILES: usize = 60;
+/// Longer than any of these runs needs, on a machine that does much else.
+const HANGS_AFTER: Duration = Duration::from_secs(120);
+
+/// Clips of the containers and codecs that people have, and whether the container says how much it holds.
+const CLIPS: [(&str, &str, bool); 10] = [
+    ("h264.mp4", "-c:v libx264 -g 12 -c:a aac -movflags +faststart", true),
+    ("h264.mkv", "-c:v libx264 -g 12 -c:a aac", true),
+    ("h264.ts", "-c:v libx264 -g 12 -c:a mp2", false),
+    ("hevc.mkv", "-c:v libx265 -g 12 -x265-params log-level=error -c:a libopus", true),
+    ("mpeg2.ts", "-c:v mpeg2video -q:v 4 -c:a mp2", false),
+    ("mpeg4.avi", "-c:v mpeg4 -q:v 4 -c:a mp2", true),
+    ("prores.mov", "-c:v prores_ks -c:a pcm_s16le -movflags +faststart", true),
+    ("ffv1.mkv", "-c:v ffv1 -level 3 -slicecrc 1 -c:a flac", true),
+    ("vp9.webm", "-c:v libvpx-vp9 -cpu-used 8 -g 12 -c:a libopus", true),
+    ("mjpeg.mov", "-c:v mjpeg -q:v 3 -c:a pcm_s16le -movflags +faststart", true),
+];
+
+/// Runs the program with a limit on time.
+fn upscale(folder: &Folder, line: &str) -> Ran {
+    let mut command = folder.hasn_command(&format!("upscale {line} --model none --progress none -y"));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let stderr = child.stderr.take().unwrap();
+    let reader = std::thread::spawn(move || std::io::read_to_string(stderr));
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if started.elapsed() > HANGS_AFTER {
+            child.kill().unwrap();
+            panic!("{line} hangs");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let stderr = reader.join().unwrap().expect("messages are UTF-8");
+    Ran { code: status.code(), stdout: Vec::new(), stderr }
+}
+
+/// Sound is copied as it is, damaged or not.
+fn assert_pictures_decode(folder: &Folder, name: &str) {
+    folder.ffmpeg(&format!("-i {name} -map 0:v -f null -"));
+}
+
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// Cuts the file off, or changes some bytes, or some bits.
+fn damage(whole: &[u8], random: &mut Random) -> (String, Vec<u8>) {
+    let mut below = |n: usize| random.below(n);
+    let mut bytes = whole.to_vec();
+    match below(3) {
+        0 => {
+            let length = whole.len() / 20 + below(whole.len() * 19 / 20);
+            bytes.truncate(length);
+            (format!("cut off after {length} of {} bytes", whole.len()), bytes)
+        }
+        1 => {
+            let count = 1 + below(10);
+            let places: Vec<usize> = (0..count).map(|_| below(whole.len())).collect();
+            for &place in &places {
+                bytes[place] ^= 1 << below(8);
+            }
+            (format!("a bit flipped at {places:?}"), bytes)
+        }
+        _ => {
+            let (start, length) = (below(whole.len()), 1 + below(whole.len() / 50));
+            let end = (start + length).min(whole.len());
+            bytes[start..end].iter_mut().for_each(|byte| *byte = below(256) as u8);
+            (format!("bytes {start} to {end} by chance"), bytes)
+        }
+    }
+}
+
+#[test]
+fn no_damage_ends_in_a_panic_a_hang_or_a_silent_loss() {
+    let folder = Folder::new();
+    for (name, line, _) in CLIPS {
+        folder.ffmpeg(&format!("{CLIP} {line} {name}"));
+        let ran = upscale(&folder, &format!("{name} out.mkv"));
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{name} is whole");
+        assert_eq!(folder.pictures("out.mkv").len(), PICTURES, "{name}");
+    }
+    let seed = number("HASN_DAMAGE_SEED", 1);
+    let (mut told, mut unseen) = (0, 0);
+    for i in 0..number("HASN_DAMAGE_FILES", FILES) {
+        let (name, _, announces) = CLIPS[i % CLIPS.len()];
+        let mut random = Random((seed * 1_000_003 + i) as u64);
+        let (how, bytes) = damage(&folder.read(name), &mut random);
+        let bad = format!("bad-{name}");
+        folder.write(&bad, &bytes);
+        let what = format!("{name}, {how} (seed {seed}, file {i})");
+        for out in ["out.mkv", "out.partial.mkv"] {
+            let _ = std::fs::remove_file(folder.path(out));
+        }
+        let ran = upscale(&folder, &format!("{bad} out.mkv"));
+        match ran.code {
+            Some(0) => {
+                unseen += 1;
+                let pictures = folder.pictures("out.mkv").len();
+                // A transport stream does not say how long it is: one that is cut between two packets is whole.
+                let cut = how.starts_with("cut") && !announces;
+                assert!(
+                    pictures >= PICTURES || cut || !ran.stderr.is_empty(),
+                    "{what}: {pictures} pictures, and not a word"
+                );
+                assert_pictures_decode(&folder, "out.mkv");
+            }
+            _ => {
+                ran.assert_told("", &what);
+                told += 1;
+                assert!(!folder.path("out.mkv").exists(), "{what}");
+                if folder.path("out.partial.mkv").exists() {
+                    assert!(ran.stderr.contains("out.partial.mkv has the"), "{what}\n{}", ran.stderr);
+                    let tolerant = upscale(&folder, &format!("{bad} out.mkv --tolerate 100000"));
+                    assert_eq!(tolerant.code, Some(0), "{what}\n{}", tolerant.stderr);
+                    assert_pictures_decode(&folder, "out.mkv");
+                }
+            }
+        }
+    }
+    assert!(told > unseen / 4, "{told} files told as damaged, {unseen} not: damage is to be seen");
+}
+
+#[test]
+fn damage_is_counted_and_told_with_its_place() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{CLIP} -map 0:v -c:v libx264 -g 12 -bf 0 -movflags +faststart in.mp4"));
+    let mut bytes = folder.read("in.mp4");
+    let middle = bytes.len() * 3 / 4;
+    bytes[middle..middle + 100].fill(0x55);
+    folder.write("bad.mp4", &bytes);
+    let ran = folder.hasn("upscale bad.mp4 out.mkv --model none --report report.json");
+    ran.assert_told("out.partial.mkv has the", "a damaged middle");
+    let report: serde_json::Value = serde_json::from_slice(&folder.read("report.json")).unwrap();
+    let damaged = report["damaged"].as_u64().unwrap();
+    let places = report["damaged_places"].as_array().unwrap();
+    assert!(damaged > 0 && places.len() as u64 == damaged, "{report}");
+    assert!(places.iter().any(|place| place["picture"].is_u64() && place["pts"].is_i64()), "{report}");
+    assert!(ran.stderr.contains(&format!("--tolerate {damaged}")), "{}", ran.stderr);
+    assert_pictures_decode(&folder, "out.partial.mkv");
+
+    let less = folder.hasn(&format!("upscale bad.mp4 out.mkv -y --model none --tolerate {}", damaged - 1));
+    assert_eq!(less.code, Some(1), "{}", less.stderr);
+    let ran = folder.upscale(&format!("bad.mp4 out.mkv -y --model none --tolerate {damaged}"));
+    assert!(ran.stderr.contains("going on"), "{}", ran.stderr);
+    assert_eq!(folder.names().iter().filter(|name| name.contains("partial")).count(), 0);
+}
+
+#[test]
+fn a_recording_that_begins_between_keyframes_is_whole() {
+    let folder = Folder::new();
+    for (codec, name) in [("libx264 -g 12", "h264.ts"), ("mpeg2video -g 12", "mpeg2.ts")] {
+        folder.ffmpeg(&format!("{CLIP} -map 0:v -c:v {codec} whole.ts"));
+        let whole = folder.read("whole.ts");
+        let half = whole.len() / 2 / 188 * 188;
+        folder.write(name, [&whole[..3 * 188], &whole[half..]].concat());
+        let ran = upscale(&folder, &format!("{name} out.mkv"));
+        assert_eq!(ran.code, Some(0), "{name}: {}", ran.stderr);
+        let pictures = folder.pictures("out.mkv").len();
+        assert!((8..PICTURES).contains(&pictures), "{name}: {pictures}");
+    }
+}
