@@ -16,8 +16,8 @@ use super::{
 use crate::engine::{EngineSpec, Network, NetworkId};
 use crate::error::{Error, Result};
 use crate::media::{
-    DecodeSpec, Decoder, Deinterlace, Encoder, EncoderSpec, FilterSpec, Input, Muxer, Output, Plan, Sound, Target,
-    Trim, VideoInfo,
+    DecodeSpec, Decoder, Deinterlace, Encoder, EncoderSpec, FilterSpec, Input, Muxer, Output, Plan, Sound,
+    Target, Trim, VideoInfo,
 };
 use crate::model::catalogue;
 use crate::picture::Geometry;

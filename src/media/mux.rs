@@ -13,9 +13,7 @@ use super::input::Input;
 use super::output::{Output, open_output};
 use super::proof::{self, Facts, Proof};
 use super::side::copy_entries;
-use super::streams::{
-    Plan, Way, attach_cover, copy_chapters, copy_programs, cover_packet, metadata,
-};
+use super::streams::{Plan, Way, attach_cover, copy_chapters, copy_programs, cover_packet, metadata};
 use super::{Coded, Trim, check};
 use crate::error::{Error, Result};
 

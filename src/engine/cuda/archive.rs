@@ -105,8 +105,18 @@ fn number(bytes: &[u8]) -> (usize, &[u8]) {
 mod tests {
     use super::*;
 
-    const NAMES: [&str; 9] =
-        ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "compute_120", "kernels"];
+    const NAMES: [&str; 9] = [
+        "sm_75",
+        "sm_80",
+        "sm_86",
+        "sm_89",
+        "sm_90",
+        "sm_100",
+        "sm_120",
+        "compute_120",
+        "registers",
+        "kernels",
+    ];
 
     #[test]
     fn every_gpu_since_turing_finds_code_that_runs_on_it() {

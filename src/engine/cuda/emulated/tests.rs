@@ -333,6 +333,7 @@ fn a_sector_is_counted_once_a_launch_and_once_a_block() {
             // No two blocks have one in common.
             read_by_blocks: sectors,
             written_by_blocks: count as u64 / 2,
+            shared: 16 * THREADS as u64,
             ..Traffic::default()
         };
         assert_eq!(bench.traffic(), expected);
