@@ -105,7 +105,7 @@ fn number(bytes: &[u8]) -> (usize, &[u8]) {
 mod tests {
     use super::*;
 
-    const NAMES: [&str; 9] = [
+    const NAMES: [&str; 10] = [
         "sm_75",
         "sm_80",
         "sm_86",
