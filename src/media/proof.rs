@@ -185,7 +185,14 @@ const TOLERANCE_US: i64 = 5_000;
 /// Reads the file, and says what is not as it was meant.
 pub(super) fn prove(path: &Path, output: &Output, written: &[Facts], video: usize) -> Result<Proof, String> {
     let started = Instant::now();
-    let mut context = format::input(path).map_err(|e| format!("cannot be opened again: {e}"))?;
+    // A name of a still is what it says, not a pattern for many.
+    let options: ffmpeg::Dictionary = if output.is_still() {
+        [("pattern_type", "none")].into_iter().collect()
+    } else {
+        ffmpeg::Dictionary::new()
+    };
+    let mut context =
+        format::input_with_dictionary(path, options).map_err(|e| format!("cannot be opened again: {e}"))?;
     let mut found: Vec<Facts> = context.streams().map(|stream| Facts::of(&stream)).collect();
     let mut packet = ffmpeg::Packet::empty();
     loop {

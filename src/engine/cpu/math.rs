@@ -59,8 +59,8 @@ mod tests {
             $function(unsafe { Plain::new() });
             #[cfg(target_arch = "x86_64")]
             for level in crate::engine::cpu::Level::available() {
-                // SAFETY: the machine has the level.
                 match level.name() {
+                    // SAFETY: the machine has the level, here and below.
                     "avx2" => $function(unsafe { Avx2::new() }),
                     "avx512" => $function(unsafe { Avx512::new() }),
                     "avx512bf16" => $function(unsafe { Avx512Bf16::new() }),
