@@ -106,7 +106,7 @@ fn skipped<S: Simd>(
 /// them on, or [`PAIRS_READ`] from the fourth above on.
 ///
 /// It is a loop, of as many rounds as the compiler cannot know: in straight code it puts all products of one output
-/// behind each other, where each waits for the last, and norm takes 1.5 times as long.
+/// behind each other, where each waits for the last.
 #[inline(always)]
 fn window<S: Simd>(s: S, rows: &[&[f32]], at: usize, taps: &[[f32; 7]; 8], bias: f32) -> [S::V; ROWS] {
     let mut acc = [s.splat(bias); ROWS];
