@@ -6,6 +6,7 @@
 //!
 //! | stage | makes | of |
 //! |---|---|---|
+//! | pairs | in bf16, rows of z in pairs for dwconv | 2 rows of z |
 //! | norm | n = LN(dwconv(z)), c1 = conv1(n) | 7 rows of z |
 //! | conv2, pool, conv3 | ESA's grid | some 27 rows of c1 |
 //! | gate | g(gate(n)) | a row of n, two of the grid |
@@ -242,22 +243,6 @@ impl<'a> Common<'a> {
         }
     }
 
-    /// A band of the trunk in pairs of rows, where they are kept.
-    ///
-    /// # Safety
-    /// As of [`Shared::row`] for the trunk and of [`Shared::row_mut`] for the pairs.
-    unsafe fn pair_rows(&self, tensors: &[Shared; TENSORS], band: usize) {
-        if self.shape.rows_of_word == 2 {
-            for y in self.shape.in_words(self.shape.band(band)) {
-                // SAFETY: the caller's.
-                unsafe {
-                    let [low, high] = self.rows(tensors[Z], 2 * y, 0, self.shape.height);
-                    (self.kernels.pair_rows)(tensors[P].row_mut(y), low, high);
-                }
-            }
-        }
-    }
-
     /// Takes the picture in and makes the trunk of it.
     fn enter(&self, stage: usize, band: usize, tensors: &[Shared; TENSORS], conv_1: &Dense, x: &[f32]) {
         let Shape { height, span, .. } = *self.shape;
@@ -277,9 +262,6 @@ impl<'a> Common<'a> {
                     (self.kernels.convolve_exact)(row, &self.rows(tensors[X], y, 1, height), conv_1, span);
                     span.clear_margins(row);
                 }
-            }
-            if stage == 1 {
-                self.pair_rows(tensors, band);
             }
         }
     }
@@ -316,15 +298,29 @@ struct BlockRun<'a> {
 impl BlockRun<'_> {
     /// The stages in the order of `block_graph`.
     fn stage(&self, stage: usize, band: usize, scratch: &mut [f32]) {
-        match stage {
-            0 => self.norm(band, scratch),
-            1 => self.conv2(band),
-            2 => self.pool(band, scratch),
-            3 => self.conv3(band),
-            4 => self.gate(band, scratch),
-            5 => self.add(band),
-            6 => self.cab0(band),
+        // The first one is left out where the depthwise conv reads the trunk itself.
+        let left_out = usize::from(self.common.shape.trunk() == Z);
+        match stage + left_out {
+            0 => self.pairs(band),
+            1 => self.norm(band, scratch),
+            2 => self.conv2(band),
+            3 => self.pool(band, scratch),
+            4 => self.conv3(band),
+            5 => self.gate(band, scratch),
+            6 => self.add(band),
+            7 => self.cab0(band),
             _ => self.cab2(band),
+        }
+    }
+
+    fn pairs(&self, band: usize) {
+        let Common { kernels, shape, .. } = self.common;
+        for y in shape.in_words(shape.band(band)) {
+            // SAFETY: `block_graph` declares these rows.
+            unsafe {
+                let [low, high] = self.common.rows(self.tensors[Z], 2 * y, 0, shape.height);
+                (kernels.pair_rows)(self.tensors[P].row_mut(y), low, high);
+            }
         }
     }
 
@@ -428,8 +424,6 @@ impl BlockRun<'_> {
                 (kernels.convolve_sum)(z, &t, &self.weights.cab_2, shape.span, sums);
             }
         }
-        // SAFETY: as above.
-        unsafe { self.common.pair_rows(self.tensors, band) };
     }
 
     /// Up to [`ROWS`] rows to write.

@@ -13,7 +13,7 @@ use super::layout::{Ring, Shared, Span};
 use super::pack::Packing;
 use crate::model::Sizes;
 
-// The tensors, by index. The first three are kept whole.
+// The tensors, by index. The first two are kept whole.
 pub(super) const X: usize = 0;
 pub(super) const Z: usize = 1;
 /// The trunk in pairs of rows, where depthwise convs read them.
@@ -31,7 +31,7 @@ pub(super) const W: usize = 11;
 /// What `conv_2` makes of it, where that is a step of its own.
 pub(super) const V: usize = 12;
 pub(super) const TENSORS: usize = 13;
-const WHOLE: usize = 3;
+const WHOLE: usize = 2;
 
 /// What the size of the picture decides.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Shape {
 
     /// Floats of the tensors that are kept whole.
     pub(super) fn kept_len(&self) -> usize {
-        (self.row_len[X] + self.row_len[Z]) * self.height + self.row_len[P] * self.height_in_words()
+        (self.row_len[X] + self.row_len[Z]) * self.height
     }
 
     /// Of the tensors that are not.
@@ -93,13 +93,12 @@ impl Shape {
 
     /// The tensors in memory, rings with zeros round their rows.
     pub(super) fn tensors(&self, graph: &Graph, kept: &mut [f32], rings: &mut [f32]) -> [Shared; TENSORS] {
-        let (x, rest) = kept.split_at_mut(self.height * self.row_len[X]);
-        let (z, p) = rest.split_at_mut(self.height * self.row_len[Z]);
-        let whole =
-            |memory, tensor: usize, rows| Shared::new(memory, Ring { rows, row_len: self.row_len[tensor] });
-        let mut tensors = [whole(x, X, self.height); TENSORS];
-        tensors[Z] = whole(z, Z, self.height);
-        tensors[P] = whole(p, P, self.height_in_words());
+        let (x, z) = kept.split_at_mut(self.height * self.row_len[X]);
+        let whole = |memory, tensor: usize| {
+            Shared::new(memory, Ring { rows: self.height, row_len: self.row_len[tensor] })
+        };
+        let mut tensors = [whole(x, X); TENSORS];
+        tensors[Z] = whole(z, Z);
         let mut rest = rings;
         for (tensor, ring) in (WHOLE..).zip(self.rings(graph)) {
             let memory = rest.split_off_mut(..ring.len()).expect("scratch of scratch_len");
@@ -137,12 +136,6 @@ impl Shape {
         self.height.div_ceil(ROWS)
     }
 
-    /// A band's rows of words in their new content.
-    fn new_in_words(&self, band: usize) -> Range<usize> {
-        let (words, height) = (self.in_words(self.band(band)), self.height_in_words());
-        words.start + height..words.end + height
-    }
-
     /// Rows of a band and `reach` more on each side, as far as there are any.
     fn round(&self, band: usize, reach: usize) -> Range<usize> {
         let rows = self.band(band);
@@ -155,12 +148,11 @@ impl Shape {
             *keep = Keep::Alive(match tensor {
                 C2 => self.grid.height2,
                 POOLED | GRID => self.grid.height3,
-                G => self.height_in_words(),
+                P | G => self.height_in_words(),
                 _ => self.height,
             });
         }
         keeps[..WHOLE].fill(Keep::Whole(self.height));
-        keeps[P] = Keep::Whole(self.height_in_words());
         keeps
     }
 }
@@ -185,7 +177,7 @@ pub(super) fn enter_graph(shape: &Shape, threads: usize) -> Graph {
             "enter",
             shape.bands(),
             |band| vec![(X, later(shape.round(band, 1)))],
-            |band| vec![(Z, later(shape.band(band))), (P, shape.new_in_words(band))],
+            |band| vec![(Z, later(shape.band(band)))],
         ),
     ];
     Graph::new(&stages, &shape.keeps(TENSORS), threads)
@@ -202,7 +194,7 @@ pub(super) fn block_graph(shape: &Shape, threads: usize) -> Graph {
         first[0]..last[1] + 1
     };
     let rows2 = move |band: usize| 2 * band..(2 * band + 2).min(grid.height2);
-    let stages = [
+    let mut stages = vec![
         stage(
             "norm",
             shape.bands(),
@@ -244,10 +236,19 @@ pub(super) fn block_graph(shape: &Shape, threads: usize) -> Graph {
             "cab2",
             shape.bands(),
             |band| vec![(T, shape.round(band, 1))],
-            move |band| vec![(Z, later(shape.band(band))), (P, shape.new_in_words(band))],
+            move |band| vec![(Z, later(shape.band(band)))],
         ),
     ];
-    Graph::new(&stages, &shape.keeps(N), threads)
+    if shape.trunk() == P {
+        let pairs = stage(
+            "pairs",
+            shape.bands(),
+            |band| vec![(Z, shape.band(band))],
+            |band| vec![(P, shape.in_words(shape.band(band)))],
+        );
+        stages.insert(0, pairs);
+    }
+    Graph::new(&stages, &shape.keeps(P), threads)
 }
 
 /// The trunk in words, `conv_2` where it is a step of its own, and the last conv.
