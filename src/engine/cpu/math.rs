@@ -56,14 +56,26 @@ mod tests {
     macro_rules! on_every_level {
         ($function:ident) => {
             // SAFETY: the array level needs no features.
-            $function(unsafe { Plain::new() });
+            let plain = unsafe { Plain::new() };
+            $function(plain);
             #[cfg(target_arch = "x86_64")]
             for level in crate::engine::cpu::Level::available() {
                 match level.name() {
-                    // SAFETY: the machine has the level, here and below.
-                    "avx2" => $function(unsafe { Avx2::new() }),
-                    "avx512" => $function(unsafe { Avx512::new() }),
-                    "avx512bf16" => $function(unsafe { Avx512Bf16::new() }),
+                    "avx2" => {
+                        // SAFETY: the machine has the level.
+                        let token = unsafe { Avx2::new() };
+                        $function(token);
+                    }
+                    "avx512" => {
+                        // SAFETY: the machine has the level.
+                        let token = unsafe { Avx512::new() };
+                        $function(token);
+                    }
+                    "avx512bf16" => {
+                        // SAFETY: the machine has the level.
+                        let token = unsafe { Avx512Bf16::new() };
+                        $function(token);
+                    }
                     _ => {}
                 }
             }
