@@ -33,7 +33,7 @@ test: deps
 test-cuda: deps
 	cargo test --lib cuda::
 	HASN_EMULATED_ASAN=1 ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
-		$$(cargo test --lib --no-run --message-format=json 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p') cuda:: --skip faults
+		$$(cargo test --lib --no-run --message-format=json 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p') cuda:: --skip faults --skip budget
 
 # What a 1080p picture asks of a GPU, counted on the emulated device, and the least time that takes.
 cuda-budget: deps
