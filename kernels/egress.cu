@@ -5,6 +5,7 @@
 // Grid: (W / 256, H); a thread a sample.
 // Shared memory: none.
 // Bound: memory, 4 FLOP for 5 bytes.
+// Counted (make cuda-budget): 0.06 GB, 0.02 ms of an H100 at best, for 1080p to 4K by 52 x 6; no GPU has measured it.
 // Twin: engine::cpu::egress::{write_component, fill_component}
 #include "common.cuh"
 

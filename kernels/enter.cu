@@ -5,6 +5,7 @@
 // Grid: (W · C/8 / 256, H); a thread eight channels of a pixel.
 // Shared memory: none.
 // Bound: memory, 18 · C FLOP for 2 · C + 4 bytes.
+// Counted (make cuda-budget): 0.24 GB, 0.08 ms of an H100 at best, for 1080p to 4K by 52 x 6; no GPU has measured it.
 // Twin: engine::cpu::dense, stage enter
 #include "common.cuh"
 

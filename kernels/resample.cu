@@ -5,6 +5,7 @@
 // Grid: (W' / 256, H'); a thread a sample.
 // Shared memory: none.
 // Bound: memory where neighbours share their inputs in L1: 12 FLOP for 8 bytes.
+// Counted (make cuda-budget): 0.04 GB, 0.01 ms of an H100 at best, for 1080p to 4K by 52 x 6; no GPU has measured it.
 // Twin: engine::resample::Resampler
 #include "common.cuh"
 

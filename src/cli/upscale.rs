@@ -257,8 +257,8 @@ fn open(args: &Args) -> Result<(Job, Choice)> {
     };
     info!("{}x{} {} -> {}x{} {}", lr.width, lr.height, lr.format.name, sr.width, sr.height, sr.format.name);
     let muxer = Muxer::create(output, &input, &encoder, trim, &plan)?;
-    let (engine, network, converters) = (engine_spec, NetworkId(0), plan.into_converters());
-    Ok((Job { input, decoder, engine, network, encoder, converters, muxer }, choice))
+    let (engine, network, transcoders) = (engine_spec, NetworkId(0), plan.into_transcoders());
+    Ok((Job { input, decoder, engine, network, encoder, transcoders, muxer }, choice))
 }
 
 /// An exact size is taken as it is; a scaled one is rounded to whole chroma samples. `shape` is how much wider than

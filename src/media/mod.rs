@@ -46,7 +46,7 @@ pub use spill::CopyQueue;
 pub use still::StillWriter;
 pub use streams::{Plan, Sound};
 pub use target::{EncoderSpec, Target};
-pub use transcode::Converters;
+pub use transcode::Transcoders;
 
 /// Pictures from one cut to the next. Encoders are closed and opened again at cuts, which depend on the
 /// input alone: a run that goes on after a crash then writes the same packets as an undisturbed one.

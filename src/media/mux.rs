@@ -86,7 +86,7 @@ impl Muxer {
             let added = match way {
                 Way::Upscale => muxer.add_encoded(&stream, encoder),
                 Way::Copy => muxer.add_copied(&stream),
-                Way::Convert => muxer.add_converted(&stream, plan.converters.context(index)),
+                Way::Convert => muxer.add_converted(&stream, plan.transcoders.context(index)),
                 Way::Cover => muxer.add_cover(&stream),
             };
             let added = added

@@ -9,7 +9,7 @@ use tracing::warn;
 use super::input::Input;
 use super::output::Output;
 use super::proof::kind_name;
-use super::transcode::{Converter, Converters};
+use super::transcode::{Transcoder, Transcoders};
 use super::{Trim, check};
 use crate::error::{Error, Result};
 
@@ -38,7 +38,7 @@ pub(super) enum Way {
 /// What becomes of every stream of the input.
 pub struct Plan {
     pub(super) lanes: Vec<(usize, Way)>,
-    pub(super) converters: Converters,
+    pub(super) transcoders: Transcoders,
     pub(super) converted: Vec<String>,
     pub(super) left_out: Vec<String>,
 }
@@ -48,7 +48,7 @@ impl Plan {
     pub fn new(input: &Input, output: &Output, sound: &Sound) -> Result<Plan> {
         let mut plan = Plan {
             lanes: Vec::new(),
-            converters: Converters::default(),
+            transcoders: Transcoders::default(),
             converted: Vec::new(),
             left_out: Vec::new(),
         };
@@ -92,7 +92,7 @@ impl Plan {
         match encoder {
             Some(encoder) => {
                 let header = output.wants_global_header();
-                self.converters.add(Converter::open(stream, input.name(), encoder, header)?);
+                self.transcoders.add(Transcoder::open(stream, input.name(), encoder, header)?);
                 let told = format!("{} to {}", in_words(stream), encoder.id().name());
                 if *sound == Sound::Copy || !is_sound {
                     warn!("{}: {} cannot hold its codec: {told}", output.name, output.container());
@@ -123,8 +123,8 @@ impl Plan {
     }
 
     /// What the pipeline puts packets through.
-    pub fn into_converters(self) -> Converters {
-        self.converters
+    pub fn into_transcoders(self) -> Transcoders {
+        self.transcoders
     }
 }
 

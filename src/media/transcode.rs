@@ -11,10 +11,10 @@ use crate::error::{Error, Result};
 
 /// All streams that are converted.
 #[derive(Default)]
-pub struct Converters(Vec<Converter>);
+pub struct Transcoders(Vec<Transcoder>);
 
 /// Of one stream.
-pub(super) struct Converter {
+pub(super) struct Transcoder {
     stream: usize,
     name: String,
     kind: Kind,
@@ -27,14 +27,14 @@ enum Kind {
     Text(Text),
 }
 
-impl Converters {
-    pub(super) fn add(&mut self, converter: Converter) {
-        self.0.push(converter);
+impl Transcoders {
+    pub(super) fn add(&mut self, transcoder: Transcoder) {
+        self.0.push(transcoder);
     }
 
     /// What describes the converted stream.
     pub(super) fn context(&self, stream: usize) -> &codec::Context {
-        let found = self.0.iter().find(|converter| converter.stream == stream);
+        let found = self.0.iter().find(|transcoder| transcoder.stream == stream);
         match &found.expect("planned to be converted").kind {
             Kind::Sound(sound) => &sound.encoder,
             Kind::Text(text) => &text.encoder,
@@ -43,8 +43,8 @@ impl Converters {
 
     /// What becomes of a packet: itself, unless its stream is converted.
     pub fn convert(&mut self, packet: Coded) -> Result<Vec<Coded>> {
-        match self.0.iter_mut().find(|converter| converter.stream == packet.stream) {
-            Some(converter) => converter.take(Some(packet)),
+        match self.0.iter_mut().find(|transcoder| transcoder.stream == packet.stream) {
+            Some(transcoder) => transcoder.take(Some(packet)),
             None => Ok(vec![packet]),
         }
     }
@@ -52,21 +52,21 @@ impl Converters {
     /// What is still inside of decoders and encoders, after the last packet.
     pub fn finish(&mut self) -> Result<Vec<Coded>> {
         let mut rest = Vec::new();
-        for converter in &mut self.0 {
-            rest.extend(converter.take(None)?);
+        for transcoder in &mut self.0 {
+            rest.extend(transcoder.take(None)?);
         }
         Ok(rest)
     }
 }
 
-impl Converter {
+impl Transcoder {
     /// To this encoder, whose kind is the stream's.
     pub(super) fn open(
         stream: &ffmpeg::Stream,
         source: &str,
         encoder: ffmpeg::Codec,
         global_header: bool,
-    ) -> Result<Converter> {
+    ) -> Result<Transcoder> {
         let name = format!("{source}: stream {}", stream.index());
         let opened = if encoder.is_audio() {
             Sound::open(stream, encoder, global_header).map(|sound| Kind::Sound(Box::new(sound)))
@@ -77,7 +77,7 @@ impl Converter {
             let problem = format!("cannot be converted to {}: {e}", encoder.name());
             Error::new(&name, problem, "take it out with --map, or choose another container")
         })?;
-        Ok(Converter { stream: stream.index(), name, kind, damaged: 0 })
+        Ok(Transcoder { stream: stream.index(), name, kind, damaged: 0 })
     }
 
     fn take(&mut self, packet: Option<Coded>) -> Result<Vec<Coded>> {
@@ -282,6 +282,8 @@ struct Text {
     decoder: codec::decoder::Subtitle,
     encoder: codec::Context,
     source_base: Rational,
+    /// Of one subtitle, coded.
+    coded: Vec<u8>,
 }
 
 /// As FFmpeg's own command has it.
@@ -307,12 +309,12 @@ impl Text {
             }
             check(ffi::avcodec_open2(to, encoder.as_ptr(), std::ptr::null_mut()))?;
         }
-        Ok(Text { decoder, encoder: context, source_base: stream.time_base() })
+        let (source_base, coded) = (stream.time_base(), vec![0; TEXT_BYTES_MAX]);
+        Ok(Text { decoder, encoder: context, source_base, coded })
     }
 
     fn take(&mut self, mut packet: ffmpeg::Packet, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
         let Some(pts) = packet.pts() else { return Err(ffmpeg::Error::InvalidData) };
-        let mut text = vec![0; TEXT_BYTES_MAX];
         // SAFETY: a subtitle of zeros is empty; the decoder fills it, and it is freed here. The buffer is as long as
         // it is said to be.
         let (size, start_ms, length_ms) = unsafe {
@@ -328,12 +330,13 @@ impl Text {
             subtitle.end_display_time = subtitle.end_display_time.saturating_sub(start_ms);
             subtitle.start_display_time = 0;
             let encoder = self.encoder.as_mut_ptr();
-            let size = ffi::avcodec_encode_subtitle(encoder, text.as_mut_ptr(), text.len() as i32, &subtitle);
+            let (room, len) = (self.coded.as_mut_ptr(), self.coded.len() as i32);
+            let size = ffi::avcodec_encode_subtitle(encoder, room, len, &subtitle);
             let length_ms = subtitle.end_display_time;
             ffi::avsubtitle_free(&mut subtitle);
             (check(size)?, i64::from(start_ms), i64::from(length_ms))
         };
-        let mut converted = ffmpeg::Packet::copy(&text[..size as usize]);
+        let mut converted = ffmpeg::Packet::copy(&self.coded[..size as usize]);
         let pts_us = pts.rescale(self.source_base, MICROSECONDS) + start_ms * 1000;
         converted.set_pts(Some(pts_us));
         converted.set_dts(Some(pts_us));

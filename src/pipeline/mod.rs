@@ -25,7 +25,7 @@ use crossbeam_channel::bounded;
 use crate::engine::{EngineSpec, NetworkId};
 use crate::error::{Error, Result};
 use crate::media::{
-    Coded, Converters, CopyQueue, Decoder, Encoder, Input, Muxer, PicturePool, SEGMENT_PICTURES,
+    Coded, CopyQueue, Decoder, Encoder, Input, Muxer, PicturePool, SEGMENT_PICTURES, Transcoders,
 };
 
 pub use clock::{Progress, STAGES, Stage};
@@ -53,7 +53,7 @@ pub struct Job {
     /// Open for pictures of the engine's output.
     pub encoder: Encoder,
     /// Of streams that are not copied as they are.
-    pub converters: Converters,
+    pub transcoders: Transcoders,
     /// Its header written.
     pub muxer: Muxer,
 }
@@ -61,7 +61,7 @@ pub struct Job {
 /// Runs the job to its end, or to the picture at which `interrupt` was seen. The muxer's file is whole but
 /// has its partial name still.
 pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Muxer, Report)> {
-    let Job { input, decoder, engine, network, encoder, converters, mut muxer } = job;
+    let Job { input, decoder, engine, network, encoder, transcoders, mut muxer } = job;
     let started = Instant::now();
     let source = input.name().to_owned();
     let failure = Failure::default();
@@ -78,7 +78,7 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Mux
         let clock = |stage: Stage| progress.clock(stage);
         let (failure, stop, copies) = (&failure, &stop, &copies);
         let demux = spawn(Stage::Demux).spawn_scoped(scope, move || {
-            failure.note(stages::demux((input, converters), to_decode, copies, stop, clock(Stage::Demux)))
+            failure.note(stages::demux((input, transcoders), to_decode, copies, stop, clock(Stage::Demux)))
         });
         let decode = spawn(Stage::Decode).spawn_scoped(scope, move || {
             let clock = clock(Stage::Decode);

@@ -8,13 +8,13 @@ use super::clock::Clock;
 use super::{Copies, Stop};
 use crate::engine::{Engine, EngineSpec, NetworkId};
 use crate::error::Result;
-use crate::media::{Coded, Converters, Decoder, Encoder, Input, Muxer, PicturePool};
+use crate::media::{Coded, Decoder, Encoder, Input, Muxer, PicturePool, Transcoders};
 use crate::picture::Picture;
 
-/// Packets of the video go to the decoder, all others to the muxer, some by way of a converter.
+/// Packets of the video go to the decoder, all others to the muxer, some by way of a transcoder.
 /// Gives how often the input's clock jumped.
 pub(super) fn demux(
-    (mut input, mut converters): (Input, Converters),
+    (mut input, mut transcoders): (Input, Transcoders),
     to_decode: Sender<Coded>,
     copies: &Copies,
     stop: &Stop,
@@ -29,12 +29,12 @@ pub(super) fn demux(
             Err(error) => return Err(error),
         };
         if !input.is_video(&packet) {
-            converters.convert(packet)?.into_iter().try_for_each(|packet| copies.push(packet))?;
+            transcoders.convert(packet)?.into_iter().try_for_each(|packet| copies.push(packet))?;
         } else if !clock.output(|| to_decode.send(packet).is_ok()) {
             break;
         }
     }
-    converters.finish()?.into_iter().try_for_each(|packet| copies.push(packet))?;
+    transcoders.finish()?.into_iter().try_for_each(|packet| copies.push(packet))?;
     Ok(input.clock_jumps())
 }
 

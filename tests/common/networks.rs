@@ -1,7 +1,5 @@
 //! Golden files, and models with weights by chance.
 
-#![allow(dead_code, reason = "each test uses its part")]
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,6 @@
 //! The program run as a user runs it, in a folder of its own, beside the `ffmpeg` and `ffprobe` commands that make
 //! its clips and read its files back.
 
-#![allow(dead_code, reason = "each test uses its part")]
-
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

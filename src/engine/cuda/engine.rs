@@ -8,14 +8,16 @@
 //! What happens to a picture is the same [`plan`] as on the host. It knows neither the driver nor FFmpeg.
 
 use super::device::{Buffer, Device, MemoryInfo, Pinned};
-use super::kernels::{Axis, Launcher, MAPS, Maps, Part, Samples};
+use super::kernels::{Axis, Launcher};
+use super::layout::Layout;
+use super::maps::{MAPS, Maps, Part};
 use super::net;
 use super::weights::{Blob, Weights};
 use crate::engine::plan::{Passes, Shape, Slot, Step, plan};
 use crate::engine::resample::{Grid, Resampler, Taps};
 use crate::engine::{Engine, EngineSpec, Network, NetworkId};
 use crate::error::{Error, Result};
-use crate::picture::{Geometry, HostBuffer, Picture};
+use crate::picture::Picture;
 
 /// One is copied in, one is worked on, one is copied out.
 const DEPTH: usize = 3;
@@ -29,8 +31,8 @@ pub(crate) struct CudaEngine<D: Device> {
     /// Pictures submitted and collected.
     submitted: usize,
     collected: usize,
-    lr: Frame,
-    sr: Frame,
+    lr: Layout,
+    sr: Layout,
     streams: Streams<D>,
     _memory: Vec<D::Buffer>,
     device: D,
@@ -63,7 +65,7 @@ impl<D: Device> CudaEngine<D> {
 
     /// An engine for the networks of `spec`; nothing is taken of the device where it does not suffice.
     pub(crate) fn open(device: D, spec: &EngineSpec) -> Result<CudaEngine<D>> {
-        let (lr, sr) = (Frame::new(spec.lr), Frame::new(spec.sr));
+        let (lr, sr) = (Layout::new(spec.lr), Layout::new(spec.sr));
         let needs = Needs::new(spec)?;
         let depth = needs.depth(&device)?;
 
@@ -159,7 +161,7 @@ impl<D: Device> RingSlot<D> {
     fn new(
         device: &D,
         streams: &Streams<D>,
-        (lr, sr): (&Frame, &Frame),
+        (lr, sr): (&Layout, &Layout),
         networks: &[Ready],
         work: &Work,
     ) -> Result<RingSlot<D>> {
@@ -273,7 +275,7 @@ struct Needs {
 
 impl Needs {
     fn new(spec: &EngineSpec) -> Result<Needs> {
-        let (lr, sr) = (Frame::new(spec.lr), Frame::new(spec.sr));
+        let (lr, sr) = (Layout::new(spec.lr), Layout::new(spec.sr));
         // The weights are made for no address: how many bytes they are does not depend on it.
         let mut blob = Blob::default();
         let networks = ready(spec, &mut blob)?;
@@ -346,13 +348,13 @@ struct Work {
 }
 
 impl Work {
-    /// The launches of one picture. `from`, `to`: its frames in device memory.
+    /// The launches of one picture. `from`, `to`: where they lie in device memory.
     fn run<D: Device>(
         &self,
         launcher: &Launcher<'_, D>,
         network: &Ready,
-        from: (&Frame, Part),
-        to: (&Frame, Part),
+        from: (&Layout, Part),
+        to: (&Layout, Part),
     ) -> Result<()> {
         let (lr, sr) = (from.0, to.0);
         let slot = |slot: Slot, grid: &Grid| match slot {
@@ -418,7 +420,7 @@ impl Work {
         weights: &Weights,
         passes: &Passes,
         exact: Option<&[Option<Axis>; 2]>,
-        sr: &Frame,
+        sr: &Layout,
     ) -> Result<()> {
         let mut x = self.lr;
         for (pass, &(width, height)) in passes.sizes.iter().enumerate() {
@@ -435,90 +437,5 @@ impl Work {
             }
         }
         Ok(())
-    }
-}
-
-/// A picture in one piece of memory: its planes one after another, rows and planes at whole words.
-struct Frame {
-    geometry: Geometry,
-    planes: Vec<Plane>,
-    len: usize,
-}
-
-#[derive(Clone, Copy)]
-struct Plane {
-    offset: usize,
-    linesize: usize,
-    /// Bytes of a row that samples lie in.
-    row_len: usize,
-    rows: usize,
-}
-
-impl Frame {
-    fn new(geometry: Geometry) -> Frame {
-        let format = geometry.format;
-        let mut len = 0;
-        let planes = (0..format.planes).map(|plane| {
-            let inside = (0..format.component_count()).filter(|&i| format.components[i].plane == plane);
-            let (row_len, rows) = inside.fold((0, 0), |(row_len, rows), i| {
-                let (width, height) = geometry.component_size(i);
-                let component = format.components[i];
-                let last = usize::from(component.offset) + (width - 1) * usize::from(component.step);
-                (row_len.max(last + format.word_bytes(i)), rows.max(height))
-            });
-            let plane = Plane { offset: len, linesize: row_len.next_multiple_of(16), row_len, rows };
-            len += plane.linesize * rows;
-            plane
-        });
-        Frame { planes: planes.collect(), geometry, len }
-    }
-
-    /// Bytes of a plane of f32 that any component fits in.
-    fn plane_len(&self) -> usize {
-        self.geometry.width * self.geometry.height * size_of::<f32>()
-    }
-
-    /// A component in `memory`, from its first sample on.
-    fn component(&self, index: usize, memory: Part) -> (Part, Samples) {
-        let format = self.geometry.format;
-        let component = format.components[index];
-        let plane = self.planes[usize::from(component.plane)];
-        let (width, height) = self.geometry.component_size(index);
-        let quantization = self.geometry.quantization(index);
-        let samples = Samples {
-            width,
-            height,
-            linesize: plane.linesize,
-            step: component.step.into(),
-            word_bytes: format.word_bytes(index),
-            big_endian: format.big_endian,
-            shift: component.shift,
-            depth: component.depth,
-            zero: quantization.zero,
-            unit: quantization.unit,
-        };
-        let offset = usize::from(component.offset);
-        (memory.at(plane.offset + offset, plane.linesize * plane.rows - offset), samples)
-    }
-
-    fn gather(&self, from: &dyn HostBuffer, to: &mut [u8]) {
-        for (index, plane) in self.planes.iter().enumerate() {
-            let rows = from.plane(index).chunks(from.linesize(index));
-            let to = to[plane.offset..].chunks_mut(plane.linesize);
-            for (from, to) in rows.zip(to).take(plane.rows) {
-                to[..plane.row_len].copy_from_slice(&from[..plane.row_len]);
-            }
-        }
-    }
-
-    fn scatter(&self, from: &[u8], to: &mut dyn HostBuffer) {
-        for (index, plane) in self.planes.iter().enumerate() {
-            let linesize = to.linesize(index);
-            let rows = from[plane.offset..].chunks(plane.linesize);
-            let to = to.plane_mut(index).chunks_mut(linesize);
-            for (from, to) in rows.zip(to).take(plane.rows) {
-                to[..plane.row_len].copy_from_slice(&from[..plane.row_len]);
-            }
-        }
     }
 }

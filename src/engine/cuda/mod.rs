@@ -5,6 +5,8 @@
 //! | `engine` | the ring, and a picture through a plan |
 //! | `net` | a network as launches |
 //! | `kernels` | a typed launcher for each of `kernels/*.cu` |
+//! | `maps` | what lies in the device's memory, and how large it is |
+//! | `layout` | a picture in one piece of memory |
 //! | `weights` | weights as the kernels read them |
 //! | `device` | what is asked of a device |
 //! | `driver`, `archive` | NVIDIA's driver as a device, and the kernels compiled ahead |
@@ -21,6 +23,8 @@ mod driver;
 mod emulated;
 mod engine;
 mod kernels;
+mod layout;
+mod maps;
 mod net;
 #[cfg(test)]
 mod tests;

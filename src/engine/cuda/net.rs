@@ -3,7 +3,8 @@
 //! In: planes of f32 in device memory. Out: the same, larger. Maps lie in scratch that all networks share.
 
 use super::device::Device;
-use super::kernels::{Launcher, Maps, Part};
+use super::kernels::Launcher;
+use super::maps::{Maps, Part};
 use super::weights::Weights;
 use crate::error::Result;
 

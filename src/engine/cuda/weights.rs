@@ -5,7 +5,7 @@
 
 use half::f16;
 
-use super::kernels::{BlockWeights, Map, Part, SIZES, Size, TailWeights, aligned, dense_len};
+use super::maps::{BlockWeights, Map, Part, SIZES, Size, TailWeights, aligned, dense_len};
 use crate::engine::rewrite::{Block, ByPlace, MIDDLE, Tail};
 use crate::error::{Error, Result};
 use crate::model::{Conv, Model};

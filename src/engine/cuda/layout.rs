@@ -1,0 +1,93 @@
+//! A picture in one piece of memory, pinned or on the device: where its planes and samples lie.
+//!
+//! In: a geometry, and planes of the host to be gathered from or scattered to. Out: what the kernels that read and
+//! write samples are told.
+
+use super::kernels::Samples;
+use super::maps::Part;
+use crate::picture::{Geometry, HostBuffer};
+
+/// A picture in one piece of memory: its planes one after another, rows and planes at whole words.
+pub(super) struct Layout {
+    pub(super) geometry: Geometry,
+    planes: Vec<Plane>,
+    pub(super) len: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Plane {
+    offset: usize,
+    linesize: usize,
+    /// Bytes of a row that samples lie in.
+    row_len: usize,
+    rows: usize,
+}
+
+impl Layout {
+    pub(super) fn new(geometry: Geometry) -> Layout {
+        let format = geometry.format;
+        let mut len = 0;
+        let planes = (0..format.planes).map(|plane| {
+            let inside = (0..format.component_count()).filter(|&i| format.components[i].plane == plane);
+            let (row_len, rows) = inside.fold((0, 0), |(row_len, rows), i| {
+                let (width, height) = geometry.component_size(i);
+                let component = format.components[i];
+                let last = usize::from(component.offset) + (width - 1) * usize::from(component.step);
+                (row_len.max(last + format.word_bytes(i)), rows.max(height))
+            });
+            let plane = Plane { offset: len, linesize: row_len.next_multiple_of(16), row_len, rows };
+            len += plane.linesize * rows;
+            plane
+        });
+        Layout { planes: planes.collect(), geometry, len }
+    }
+
+    /// Bytes of a plane of f32 that any component fits in.
+    pub(super) fn plane_len(&self) -> usize {
+        self.geometry.width * self.geometry.height * size_of::<f32>()
+    }
+
+    /// A component in `memory`, from its first sample on.
+    pub(super) fn component(&self, index: usize, memory: Part) -> (Part, Samples) {
+        let format = self.geometry.format;
+        let component = format.components[index];
+        let plane = self.planes[usize::from(component.plane)];
+        let (width, height) = self.geometry.component_size(index);
+        let quantization = self.geometry.quantization(index);
+        let samples = Samples {
+            width,
+            height,
+            linesize: plane.linesize,
+            step: component.step.into(),
+            word_bytes: format.word_bytes(index),
+            big_endian: format.big_endian,
+            shift: component.shift,
+            depth: component.depth,
+            zero: quantization.zero,
+            unit: quantization.unit,
+        };
+        let offset = usize::from(component.offset);
+        (memory.at(plane.offset + offset, plane.linesize * plane.rows - offset), samples)
+    }
+
+    pub(super) fn gather(&self, from: &dyn HostBuffer, to: &mut [u8]) {
+        for (index, plane) in self.planes.iter().enumerate() {
+            let rows = from.plane(index).chunks(from.linesize(index));
+            let to = to[plane.offset..].chunks_mut(plane.linesize);
+            for (from, to) in rows.zip(to).take(plane.rows) {
+                to[..plane.row_len].copy_from_slice(&from[..plane.row_len]);
+            }
+        }
+    }
+
+    pub(super) fn scatter(&self, from: &[u8], to: &mut dyn HostBuffer) {
+        for (index, plane) in self.planes.iter().enumerate() {
+            let linesize = to.linesize(index);
+            let rows = from[plane.offset..].chunks(plane.linesize);
+            let to = to.plane_mut(index).chunks_mut(linesize);
+            for (from, to) in rows.zip(to).take(plane.rows) {
+                to[..plane.row_len].copy_from_slice(&from[..plane.row_len]);
+            }
+        }
+    }
+}
