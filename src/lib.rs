@@ -32,6 +32,7 @@ pub mod cli;
 pub mod color;
 pub mod engine;
 pub mod error;
+pub mod journal;
 pub mod media;
 pub mod model;
 pub mod picture;

@@ -4,9 +4,9 @@ mod common;
 
 use std::fs::OpenOptions;
 use std::io::Read;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use common::program::{Folder, Ran, say_skipped, wait_for};
+use common::program::{Folder, Ran, SmallDisk, say_skipped, signal, wait_for};
 
 const TEST_PICTURES: &str = "-f lavfi -i testsrc2=s=64x48:r=25";
 const SINE: &str = "-f lavfi -i sine=r=48000";
@@ -140,133 +140,57 @@ fn a_cut_pipe_is_noticed() {
     assert!(!folder.path("out.mkv").exists());
 }
 
-/// A file system that is full after 64 KiB, gone with the value.
-struct SmallDisk<'a>(&'a Folder);
-
-impl SmallDisk<'_> {
-    fn mount(folder: &Folder) -> Option<SmallDisk<'_>> {
-        std::fs::create_dir(folder.path("disk")).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(folder.path("disk"));
-        let mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-        mounted.then_some(SmallDisk(folder))
-    }
-}
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path("disk")).status();
-    }
-}
-
+/// What comes by a pipe cannot be read again, and so is not kept in a journal.
 #[test]
-fn a_full_disk_is_told_and_leaves_no_file() {
+fn a_full_disk_at_the_end_of_a_pipe_is_told_and_leaves_no_file() {
     let folder = Folder::new();
-    folder.ffmpeg(&format!("{TEST_PICTURES} -frames:v 60 -c:v libx264 in.mkv"));
-    let Some(disk) = SmallDisk::mount(&folder) else {
+    folder.ffmpeg(&format!("{TEST_PICTURES} -frames:v 60 in.y4m"));
+    let Some(disk) = SmallDisk::mount(&folder, "64k") else {
         say_skipped("a full disk, for this user may not mount a small one");
         return;
     };
     for name in ["out.mkv", "out.mp4", "out.ts"] {
-        let line = format!("upscale in.mkv disk/{name} --model none --scale 4 --encoder-opt crf=1");
-        let ran = folder.hasn(&line);
+        let line = format!("upscale - disk/{name} --model none --scale 4 --encoder-opt crf=1");
+        let pipe = std::fs::File::open(folder.path("in.y4m")).unwrap();
+        let ran = Ran::of(folder.hasn_command(&line).stdin(pipe).output().unwrap());
         ran.assert_told("No space left on device; free some space there", &line);
         assert_eq!(std::fs::read_dir(folder.path("disk")).unwrap().count(), 0, "{line}");
     }
     drop(disk);
 }
 
-/// A run that is slow enough to be caught in the middle: started, and some of its file written.
-fn start_long_run(folder: &Folder, out: &str) -> Child {
-    if !folder.path("long.mkv").exists() {
-        folder.ffmpeg(&format!(
-            "-f lavfi -i testsrc2=s=160x120:r=25 {SINE} -t 200 -c:v libx264 -preset ultrafast -c:a aac long.mkv"
-        ));
-    }
-    let line =
-        format!("upscale long.mkv {out} --progress none --encoder-opt preset=ultrafast --encoder-opt bf=2");
-    let mut child = folder.hasn_command(&line).stderr(Stdio::piped()).spawn().unwrap();
-    let partial = folder.path(&out.replace('.', ".partial."));
-    wait_for("the partial file to grow", || {
-        if let Some(status) = child.try_wait().unwrap() {
-            let mut stderr = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-            panic!("the run for {out} is over already: {status}\n{stderr}");
-        }
-        std::fs::metadata(&partial).ok().filter(|metadata| metadata.len() > 200_000)
-    });
-    child
-}
-
-fn signal(child: &Child, name: &str) {
-    // The shell's own kill: there is not always a program of that name.
-    let status = Command::new("sh").args(["-c", &format!("kill {name} {}", child.id())]).status().unwrap();
-    assert!(status.success());
-}
-
 #[test]
-fn a_killed_run_leaves_nothing_under_the_final_name() {
+fn an_interrupted_pipe_leaves_a_playable_part_and_says_how_to_go_on() {
     let folder = Folder::new();
-    let mut child = start_long_run(&folder, "out.mkv");
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert_eq!(folder.names(), ["long.mkv", "out.partial.mkv"]);
-    // The next run says what it found there, and -y goes over it.
-    let ran = folder.hasn("upscale long.mkv out.mkv --model none --to 0.2");
-    ran.assert_told("out.partial.mkv: is there already; it is left of an earlier run", "after a kill");
-    folder.upscale("long.mkv out.mkv --model none --to 0.2 -y");
-    assert_eq!(folder.names(), ["long.mkv", "out.mkv"]);
-}
-
-#[test]
-fn an_interrupted_run_leaves_a_playable_part_and_says_how_to_go_on() {
-    let folder = Folder::new();
-    for ending in ["mkv", "mp4"] {
-        for name in ["-INT", "-TERM"] {
-            let (out, partial) = (format!("out.{ending}"), format!("out.partial.{ending}"));
-            let child = start_long_run(&folder, &out);
-            signal(&child, name);
-            let output = child.wait_with_output().unwrap();
-            let stderr = String::from_utf8(output.stderr).unwrap();
-            assert_eq!(output.status.code(), Some(130), "{stderr}");
-            assert!(!folder.path(&out).exists());
-
-            folder.assert_decodes(&partial);
-            let (part, source) = (folder.probe(&partial), folder.probe("long.mkv"));
-            let pictures = part.video_pts().len();
-            assert!(pictures > 10 && pictures < 5000, "{pictures}");
-            let seconds = part.video_seconds();
-            for (new, old) in seconds.iter().zip(source.video_seconds()) {
-                assert!((new - old).abs() < 1e-3, "{new} s, in the source {old} s");
-            }
-            let told = format!("interrupted after {pictures} pictures");
-            assert!(stderr.contains(&told), "{stderr}\nis to say: {told}");
-            let reached = stderr
-                .split("--from ")
-                .nth(1)
-                .and_then(|rest| rest.split_whitespace().next())
-                .expect("--from T");
-            // Times of the command line count from where the file begins: its sound may begin before 0.
-            let begin: f64 = source.format.start_time.parse().unwrap();
-            let end = seconds[pictures - 1] + 0.04 - begin;
-            assert!(
-                (reached.parse::<f64>().unwrap() - end).abs() < 2e-3,
-                "{reached} s told, {end} s in the file"
-            );
-
-            // What is told to go on with is a command that does.
-            let command = stderr.trim().split("of its own: ").nth(1).expect("a command");
-            let some = reached.parse::<f64>().unwrap() + 0.4;
-            let mut shell = Command::new("sh");
-            let status =
-                shell.current_dir(folder.path("")).args(["-c", &format!("{command} --to {some}")]).status();
-            assert!(status.unwrap().success(), "{command}");
-            let rest = folder.picture_hashes(&format!("out.rest.{ending}"), "gray");
-            assert_eq!(rest.len(), 10, "{command}");
-            for left in [partial, format!("out.rest.{ending}")] {
-                std::fs::remove_file(folder.path(&left)).unwrap();
-            }
-        }
+    for (ending, name) in [("mkv", "-INT"), ("mp4", "-TERM")] {
+        let (out, partial) = (format!("out.{ending}"), format!("out.partial.{ending}"));
+        let mut source = Command::new("ffmpeg");
+        let pictures = "-v error -f lavfi -i testsrc2=s=160x120:r=25 -t 600 -pix_fmt yuv420p -f yuv4mpegpipe -";
+        source.args(pictures.split(' ')).stdin(Stdio::null()).stderr(Stdio::null());
+        let mut source = source.stdout(Stdio::piped()).spawn().unwrap();
+        let line = format!("upscale - {out} --progress none --encoder-opt preset=ultrafast --encoder-opt bf=2");
+        let mut hasn = folder.hasn_command(&line);
+        let child = hasn.stdin(source.stdout.take().unwrap()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_for("the partial file to grow", || {
+            std::fs::metadata(folder.path(&partial)).ok().filter(|metadata| metadata.len() > 200_000)
+        });
+        signal(&child, name);
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        source.kill().unwrap();
+        source.wait().unwrap();
+        assert_eq!(ran.code, Some(130), "{}", ran.stderr);
+        assert!(!folder.path(&out).exists());
+        folder.assert_decodes(&partial);
+        let part = folder.probe(&partial);
+        let pictures = part.video_pts().len();
+        assert!(pictures > 10 && pictures < 15_000, "{pictures}");
+        let told = format!("interrupted after {pictures} pictures");
+        assert!(ran.stderr.contains(&told), "{}\nis to say: {told}", ran.stderr);
+        let reached = ran.stderr.split("--from ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let end = part.video_seconds()[pictures - 1] + 0.04;
+        let reached: f64 = reached.expect("--from T").parse().unwrap();
+        assert!((reached - end).abs() < 2e-3, "{reached} s told, {end} s in the file");
+        std::fs::remove_file(folder.path(&partial)).unwrap();
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use common::program::project_file;
 
 /// A word of the code, and the only places where it may stand: files, or folders ending in `/`.
-const ROOMS: [(&str, &[&str]); 19] = [
+const ROOMS: [(&str, &[&str]); 21] = [
     ("ffmpeg_next", &["src/media/"]),
     ("crossbeam_channel", &["src/pipeline/"]),
     ("cudarc", &["src/engine/cuda/"]),
@@ -17,8 +17,13 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ("rayon", &["src/engine/cpu/", "src/engine/resample.rs"]),
     ("safetensors", &["src/model/"]),
     ("half::", &["src/model/", "src/engine/"]),
-    ("serde", &["src/model/", "src/pipeline/report.rs", "src/cli/"]),
-    ("serde_json", &["src/model/", "src/cli/"]),
+    (
+        "serde",
+        &["src/model/", "src/pipeline/report.rs", "src/media/segment.rs", "src/journal/", "src/cli/"],
+    ),
+    ("serde_json", &["src/model/", "src/media/segment.rs", "src/journal/", "src/cli/"]),
+    ("crc32fast", &["src/media/segment.rs", "src/journal/"]),
+    ("rustix", &["src/journal/"]),
     ("ndarray", &["src/engine/reference.rs", "src/engine/cuda/tests.rs", "src/model/"]),
     ("bytemuck", &["src/engine/cuda/"]),
     ("libloading", &["src/engine/cuda/emulated.rs"]),
@@ -34,7 +39,7 @@ const PRINTS: [&str; 5] = ["println!", "print!", "eprintln!", "eprint!", "dbg!"]
 const PRINTS_ROOMS: [&str; 2] = ["src/cli/", "src/engine/cuda/budget.rs"];
 
 /// A room, and the rooms it may use; itself always, `testing` in tests.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("error", &[]),
     ("color", &["error"]),
     ("picture", &["error", "color"]),
@@ -43,7 +48,8 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("engine", &["error", "picture", "color", "model"]),
     ("quality", &["error", "picture", "color", "engine"]),
     ("pipeline", &["error", "picture", "media", "engine"]),
-    ("cli", &["error", "picture", "color", "media", "model", "engine", "quality", "pipeline"]),
+    ("journal", &["error", "media", "pipeline"]),
+    ("cli", &["error", "picture", "color", "media", "model", "engine", "quality", "pipeline", "journal"]),
     ("testing", &["picture", "color"]),
 ];
 

@@ -5,6 +5,7 @@ mod compare;
 mod info;
 mod model;
 mod progress;
+mod resume;
 mod upscale;
 
 use std::io::{IsTerminal, Write};

@@ -11,92 +11,98 @@ use tracing::info;
 
 use super::progress::{self, Show};
 use super::{
-    EXIT_INTERRUPTED, EngineName, PrecisionName, engine_name, json, parse_size, precision_name, thread_count,
+    resume, EXIT_INTERRUPTED, EngineName, PrecisionName, engine_name, json, parse_size, precision_name, thread_count,
 };
 use crate::engine::{EngineSpec, Network, NetworkId};
 use crate::error::{Error, Result};
 use crate::media::{
-    DecodeSpec, Decoder, Deinterlace, Encoder, EncoderSpec, FilterSpec, Input, Muxer, Output, Plan, Sound,
+    Damage, DecodeSpec, Decoder, Deinterlace, Encoder, EncoderSpec, FilterSpec, Input, Muxer, Output, Plan, Sound,
     Target, Trim, VideoInfo,
 };
 use crate::model::catalogue;
 use crate::picture::Geometry;
-use crate::pipeline::{self, Job, Progress, Report};
+use crate::pipeline::{self, Job, Outcome, Progress, Report, Sink};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// A file or address that FFmpeg opens, or - for y4m on standard input.
-    input: String,
+    pub input: String,
     /// A file, whose ending names the container, or - for y4m on standard output.
-    output: String,
+    pub output: String,
     /// A built-in model, a safetensors file, or none for the resampler alone [default: hasn-lite-x2]
     #[arg(long, value_name = "NAME|FILE|none")]
-    model: Option<String>,
+    pub model: Option<String>,
     /// What runs the network.
     #[arg(long, value_enum, default_value = "auto")]
-    engine: EngineName,
+    pub engine: EngineName,
     /// What the CPU engine multiplies: bf16 where the CPU can and pictures have at most 10 bits, or as told.
     #[arg(long, value_enum, default_value = "auto")]
-    precision: PrecisionName,
+    pub precision: PrecisionName,
     /// Threads of the engine, and of decoder and encoder each [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
+    pub threads: Option<u16>,
     /// The exact size to make [default: the model's scale]
     #[arg(long, value_name = "WxH", value_parser = parse_size, conflicts_with = "scale")]
-    size: Option<(usize, usize)>,
+    pub size: Option<(usize, usize)>,
     /// How many times larger, fractions allowed.
     #[arg(long, value_name = "S", value_parser = parse_scale)]
-    scale: Option<f64>,
+    pub scale: Option<f64>,
     /// FFmpeg's name of an encoder [default: libx264 where the container holds it]
     #[arg(long, value_name = "NAME")]
-    encoder: Option<String>,
+    pub encoder: Option<String>,
     /// An option of the encoder, as often as needed.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_key_value)]
-    encoder_opt: Vec<(String, String)>,
+    pub encoder_opt: Vec<(String, String)>,
     /// FFmpeg's name of a pixel format [default: the input's, or the closest the encoder takes]
     #[arg(long, value_name = "FORMAT")]
-    pix_fmt: Option<String>,
+    pub pix_fmt: Option<String>,
     /// Which streams, as FFmpeg's -map names them: 0:v, 0:a:1, -0:s, 0:m:language:fra? [default: all]
     #[arg(long, value_name = "SPEC", allow_hyphen_values = true)]
-    map: Vec<String>,
+    pub map: Vec<String>,
     /// What becomes of sound: copy, none, or an encoder of FFmpeg's.
     #[arg(long, value_name = "copy|none|CODEC", default_value = "copy", value_parser = parse_sound)]
-    audio: Sound,
+    pub audio: Sound,
     /// Fail where the container cannot hold a stream, rather than leave it out.
     #[arg(long)]
-    strict: bool,
+    pub strict: bool,
     /// Leave out what is before this time (seconds or [HH:]MM:SS).
     #[arg(long, value_name = "T", value_parser = parse_time)]
-    from: Option<f64>,
+    pub from: Option<f64>,
     /// Leave out what is at or after this time.
     #[arg(long, value_name = "T", value_parser = parse_time)]
-    to: Option<f64>,
+    pub to: Option<f64>,
     /// Make interlaced pictures whole: where they are found to be, always, or never.
     #[arg(long, value_enum, default_value = "auto")]
-    deinterlace: DeinterlaceName,
+    pub deinterlace: DeinterlaceName,
     /// FFmpeg filters before the network, e.g. fieldmatch,decimate or crop=704:576.
     #[arg(long, value_name = "GRAPH")]
-    filter: Option<String>,
+    pub filter: Option<String>,
     /// Make samples square: the width is the one that is shown.
     #[arg(long, conflicts_with = "size")]
-    square: bool,
+    pub square: bool,
     /// Take so many damaged pictures and packets of the source for no failure.
     #[arg(long, value_name = "N", default_value_t = 0)]
-    tolerate: u64,
+    pub tolerate: u64,
     /// Overwrite what is there already.
     #[arg(short = 'y')]
-    overwrite: bool,
+    pub overwrite: bool,
+    /// Go on with the run that was cut off; without this or --restart a terminal is asked, and a script goes on.
+    #[arg(long, conflicts_with = "restart")]
+    pub resume: bool,
+    /// Begin anew, and forget what a run that was cut off has done.
+    #[arg(long)]
+    pub restart: bool,
     /// How to show progress.
     #[arg(long, value_enum, default_value = "auto")]
-    progress: Show,
+    pub progress: Show,
     /// Write what the run did as JSON.
     #[arg(long, value_name = "FILE.json")]
-    report: Option<PathBuf>,
+    pub report: Option<PathBuf>,
 }
 
 /// What to do with interlaced pictures, as a user names it.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum DeinterlaceName {
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum DeinterlaceName {
     Auto,
     Bwdif,
     Off,
@@ -113,17 +119,17 @@ impl From<DeinterlaceName> for Deinterlace {
 }
 
 /// What was made of the arguments, for the report.
-#[derive(Serialize)]
-struct Choice {
-    input: String,
-    output: String,
-    model: String,
-    engine: &'static str,
-    precision: &'static str,
-    encoder: String,
-    pixel_format: &'static str,
-    width: usize,
-    height: usize,
+#[derive(Clone, Serialize)]
+pub(super) struct Choice {
+    pub input: String,
+    pub output: String,
+    pub model: String,
+    pub engine: &'static str,
+    pub precision: &'static str,
+    pub encoder: String,
+    pub pixel_format: &'static str,
+    pub width: usize,
+    pub height: usize,
 }
 
 #[derive(Serialize)]
@@ -154,35 +160,52 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         ));
     }
     let interrupt = catch_signals()?;
-    let (job, choice) = open(&args)?;
-    let damage = job.input.damage();
-    let progress = Arc::new(Progress::default());
-    let expected = pictures_expected(&args, &job.input.video());
-    let shown = progress::show(args.progress, progress.clone(), expected, args.output == "-");
-    let result = pipeline::run(job, &progress, &interrupt);
-    drop(shown);
-    let (muxer, report) = match result {
+    let folder = resume::folder(&args)?;
+    let opened = open(&args, folder.as_deref())?;
+    match folder {
+        Some(folder) => resume::run(&args, opened, &folder, &interrupt),
+        None => run_direct(&args, opened, &interrupt),
+    }
+}
+
+/// Straight into the output.
+fn run_direct(args: &Args, opened: Opened, interrupt: &Arc<AtomicBool>) -> Result<ExitCode> {
+    let Opened { input, encoder, plan, output, trim, choice, .. } = &opened;
+    let muxer = Box::new(Muxer::create(output.clone(), input, encoder, *trim, plan)?);
+    let (choice, damage) = (choice.clone(), input.damage());
+    let sink = |plan: Plan| Sink::Direct { muxer, transcoders: plan.into_transcoders() };
+    let result = opened.run(args, sink, interrupt);
+    let Outcome { report, muxer, .. } = match result {
         // The reader of a pipe was interrupted as well: that is no failure of its own.
         Err(_) if interrupt.load(Ordering::Relaxed) && args.output == "-" => {
             return Ok(ExitCode::from(EXIT_INTERRUPTED));
         }
         result => result?,
     };
-
-    let damaged = damage.error().filter(|_| damage.count() > args.tolerate);
-    let whole = !report.interrupted && damaged.is_none();
-    let partial = if whole { muxer.publish().map(|()| None)? } else { muxer.keep_partial() };
+    let muxer = muxer.expect("the sink has one");
     if report.interrupted {
-        tell_how_to_go_on(&args, &report, partial.as_deref());
-    }
-    // The film is there by now, whatever becomes of the report.
-    if let Some(path) = &args.report {
-        let full = FullReport { hasn: env!("CARGO_PKG_VERSION"), choice: &choice, run: &report };
-        write_report(path, &full)?;
-    }
-    if report.interrupted {
+        tell_how_to_go_on(&report, muxer.keep_partial().as_deref());
+        write_report(args, &choice, &report)?;
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     }
+    publish(args, &choice, &report, muxer, &damage)
+}
+
+/// Gives a whole output its name, unless its input was too damaged.
+pub(super) fn publish(
+    args: &Args,
+    choice: &Choice,
+    report: &Report,
+    muxer: Muxer,
+    damage: &Damage,
+) -> Result<ExitCode> {
+    let damaged = damage.error().filter(|_| damage.count() > args.tolerate);
+    let partial = match &damaged {
+        None => muxer.publish().map(|()| None)?,
+        Some(_) => muxer.keep_partial(),
+    };
+    // The film is there by now, whatever becomes of the report.
+    write_report(args, choice, report)?;
     if let Some(error) = damaged {
         let pictures = report.pictures.encoded;
         return Err(match partial {
@@ -193,7 +216,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         });
     }
     if args.progress != Show::None {
-        tell_summary(&choice, &report);
+        tell_summary(choice, report);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -206,8 +229,37 @@ fn pictures_expected(args: &Args, video: &VideoInfo) -> u64 {
     (part_s * rate).round().max(0.0) as u64
 }
 
-/// Opens every part, the output last: until then nothing is written.
-fn open(args: &Args) -> Result<(Job, Choice)> {
+/// All parts of a run but where its packets go.
+pub(super) struct Opened {
+    pub input: Input,
+    pub decoder: Decoder,
+    pub engine: EngineSpec,
+    pub encoder: Encoder,
+    pub plan: Plan,
+    pub output: Output,
+    pub trim: Trim,
+    pub choice: Choice,
+}
+
+impl Opened {
+    /// Runs it under a progress display.
+    pub fn run(
+        self,
+        args: &Args,
+        sink: impl FnOnce(Plan) -> Sink,
+        interrupt: &AtomicBool,
+    ) -> Result<Outcome> {
+        let Opened { input, decoder, engine, encoder, plan, .. } = self;
+        let progress = Arc::new(Progress::default());
+        let expected = pictures_expected(args, &input.video());
+        let _shown = progress::show(args.progress, progress.clone(), expected, args.output == "-");
+        let job = Job { input, decoder, engine, network: NetworkId(0), encoder, sink: sink(plan) };
+        pipeline::run(job, &progress, interrupt)
+    }
+}
+
+/// Opens every part, and writes nothing. `journal`: a partial output beside it is its own.
+pub(super) fn open(args: &Args, journal: Option<&Path>) -> Result<Opened> {
     let threads = thread_count(args.threads.map(usize::from));
     let (network, model, model_scale) = match args.model.as_deref().unwrap_or(catalogue::DEFAULT_CPU) {
         "none" => (Network::Resample, "none".to_owned(), 2),
@@ -217,7 +269,10 @@ fn open(args: &Args) -> Result<(Job, Choice)> {
             (Network::Hasn(Arc::new(model)), name, scale)
         }
     };
-    let output = Output::new(&args.output, &args.input, args.overwrite)?;
+    let output = Output::new(&args.output, &args.input)?;
+    if !args.overwrite {
+        output.check_free(journal.is_some_and(Path::exists))?;
+    }
     let mut input = Input::open(&args.input)?;
     input.choose(&args.map)?;
     let plan = Plan::new(&input, &output, &args.audio)?;
@@ -239,26 +294,24 @@ fn open(args: &Args) -> Result<(Job, Choice)> {
     let target = Target::choose(&spec, &output, &lr, size)?;
     let sr = target.geometry;
     let bits = if sr.format.float { 32 } else { sr.format.depth() };
-    let engine_spec = |kind| EngineSpec { kind, threads, networks: vec![network.clone()], lr, sr };
-    let engine = args.engine.choose(args.precision, bits, |kind| engine_spec(kind).check())?;
-    let engine_spec = engine_spec(engine);
-    engine_spec.check()?;
+    let spec = |kind| EngineSpec { kind, threads, networks: vec![network.clone()], lr, sr };
+    let kind = args.engine.choose(args.precision, bits, |kind| spec(kind).check())?;
+    let engine = spec(kind);
+    engine.check()?;
     let encoder = Encoder::open(target, &output, &input, &decoder)?;
     let choice = Choice {
         input: args.input.clone(),
         output: args.output.clone(),
         model,
-        engine: engine_name(engine),
-        precision: precision_name(engine),
+        engine: engine_name(kind),
+        precision: precision_name(kind),
         encoder: encoder.name().to_owned(),
         pixel_format: sr.format.name,
         width: sr.width,
         height: sr.height,
     };
     info!("{}x{} {} -> {}x{} {}", lr.width, lr.height, lr.format.name, sr.width, sr.height, sr.format.name);
-    let muxer = Muxer::create(output, &input, &encoder, trim, &plan)?;
-    let (engine, network, transcoders) = (engine_spec, NetworkId(0), plan.into_transcoders());
-    Ok((Job { input, decoder, engine, network, encoder, transcoders, muxer }, choice))
+    Ok(Opened { input, decoder, engine, encoder, plan, output, trim, choice })
 }
 
 /// An exact size is taken as it is; a scaled one is rounded to whole chroma samples. `shape` is how much wider than
@@ -295,49 +348,25 @@ fn catch_signals() -> Result<Arc<AtomicBool>> {
     Ok(flag)
 }
 
-fn write_report(path: &Path, report: &FullReport) -> Result<()> {
-    std::fs::write(path, json(report) + "\n").map_err(|e| {
+/// Where the user wants one.
+pub(super) fn write_report(args: &Args, choice: &Choice, report: &Report) -> Result<()> {
+    let Some(path) = &args.report else { return Ok(()) };
+    let full = FullReport { hasn: env!("CARGO_PKG_VERSION"), choice, run: report };
+    std::fs::write(path, json(&full) + "\n").map_err(|e| {
         Error::new(path.to_string_lossy(), format!("cannot be written: {e}"), "check the folder")
     })
 }
 
-fn tell_how_to_go_on(args: &Args, report: &Report, partial: Option<&Path>) {
+fn tell_how_to_go_on(report: &Report, partial: Option<&Path>) {
     let (pictures, reached_s) = (report.pictures.encoded, report.reached_s);
     match partial {
         None => eprintln!("hasn: interrupted after {pictures} pictures"),
         Some(partial) => eprintln!(
-            "hasn: interrupted after {pictures} pictures, at {reached_s:.3} s; {} is playable up to there; \
-             the rest, into a file of its own: {}",
+            "hasn: interrupted after {pictures} pictures; {} is playable up to there; \
+             --from {reached_s:.6} makes the rest, into a file of its own",
             partial.display(),
-            command_for_the_rest(std::env::args(), &args.output, reached_s)
         ),
     }
-}
-
-/// The command as it was typed, from where it got to, into another file.
-fn command_for_the_rest(typed: impl Iterator<Item = String>, output: &str, reached_s: f64) -> String {
-    let (stem, extension) = output.rsplit_once('.').unwrap_or((output, ""));
-    let rest = format!("{stem}.rest.{extension}");
-    let mut words: Vec<String> = Vec::new();
-    let mut typed = typed;
-    while let Some(word) = typed.next() {
-        match word.as_str() {
-            "--from" => drop(typed.next()),
-            _ if word.starts_with("--from=") => {}
-            _ if word == output => words.push(rest.clone()),
-            _ => words.push(word),
-        }
-    }
-    words.extend(["--from".to_owned(), format!("{reached_s:.6}")]);
-    words.iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
-}
-
-fn shell_word(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 fn tell_summary(choice: &Choice, report: &Report) {
@@ -383,16 +412,6 @@ fn parse_time(text: &str) -> std::result::Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_rest_is_the_same_command_from_there_on() {
-        let typed = ["hasn", "upscale", "my film.mkv", "out.mkv", "--from", "1", "--model", "none"];
-        assert_eq!(
-            command_for_the_rest(typed.map(str::to_owned).into_iter(), "out.mkv", 1.042_708),
-            "hasn upscale 'my film.mkv' out.rest.mkv --model none --from 1.042708"
-        );
-        assert_eq!(shell_word("it's"), r"'it'\''s'");
-    }
 
     #[test]
     fn times_are_read_as_people_write_them() {

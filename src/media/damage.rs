@@ -10,6 +10,8 @@ use crate::error::Error;
 #[derive(Clone)]
 pub struct Damage {
     source: String,
+    /// Of a source that is read a second time, all is said already.
+    quiet: bool,
     found: Arc<Mutex<Found>>,
 }
 
@@ -36,15 +38,15 @@ pub struct DamagedPlace {
 const PLACES_MAX: usize = 1000;
 
 impl Damage {
-    pub(super) fn new(source: &str) -> Damage {
-        Damage { source: source.to_owned(), found: Arc::default() }
+    pub(super) fn new(source: &str, quiet: bool) -> Damage {
+        Damage { source: source.to_owned(), quiet, found: Arc::default() }
     }
 
     /// Counts one more. The first is said at once, all are in the report.
     pub(super) fn note(&self, place: DamagedPlace) {
         let mut found = self.found.lock().expect("nobody panics with it");
         found.count += 1;
-        if found.count == 1 {
+        if found.count == 1 && !self.quiet {
             warn!("{}: {place}; going on", self.source);
         }
         if found.places.len() < PLACES_MAX {

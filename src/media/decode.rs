@@ -36,7 +36,7 @@ impl Trim {
     }
 
     /// Whether anything is left out.
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         *self == Trim { from_us: i64::MIN, to_us: i64::MAX }
     }
 

@@ -5,7 +5,7 @@
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video as Frame;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use tracing::{debug, warn};
 
 use super::decode::Decoder;
@@ -13,11 +13,17 @@ use super::format::Tags;
 use super::frame::FrameBuffer;
 use super::input::{Input, VideoInfo};
 use super::output::Output;
+use super::segment::{Cut, CutState};
 use super::side::{self, StreamSide};
 use super::target::{Target, open_context};
 use super::{Coded, SEGMENT_PICTURES, check, is_again};
 use crate::error::{Error, Result};
 use crate::picture::{Geometry, Memory, Picture, PictureTime};
+
+/// The most that codecs in use reorder pictures by: 16 in H.264 and HEVC.
+const DELAY_MAX: u64 = 16;
+/// So many pictures' times before the packet that is awaited are kept.
+const ORDER_KEPT: u64 = DELAY_MAX + 1;
 
 /// An opened encoder and what is between its pictures and its packets.
 pub struct Encoder {
@@ -31,19 +37,18 @@ pub struct Encoder {
     context: ffmpeg::encoder::Encoder,
     extradata: Vec<u8>,
     /// Packets come in another order than pictures by at most so many.
-    delay: Option<usize>,
+    delay: Option<u64>,
     /// pts given to the encoder -> the picture's own time.
     times: BTreeMap<i64, PictureTime>,
-    first_pts: i64,
-    last_coded_pts: i64,
-    /// pts of pictures whose dts is not used up, in order; and how many went in and came out.
-    order: VecDeque<i64>,
-    order_step: i64,
-    /// Where the picture shown last ends.
-    end: i64,
+    /// What went in, as far as it matters after the next cut; and how many packets came out.
+    state: CutState,
+    received: u64,
+    /// Number of the segment that is being coded, and how many pictures were before it.
+    segment: u64,
+    segment_begin: u64,
     finishing: bool,
     sent: u64,
-    received: u64,
+    /// How many times an encoder was opened.
     segments: u64,
     stream: usize,
     side: StreamSide,
@@ -88,14 +93,12 @@ impl Encoder {
             context,
             delay: None,
             times: BTreeMap::new(),
-            first_pts: 0,
-            last_coded_pts: i64::MIN,
-            order: VecDeque::new(),
-            order_step: 1,
-            end: i64::MIN,
+            state: CutState { last_coded_pts: i64::MIN, order_step: 1, end: i64::MIN, ..CutState::default() },
+            received: 0,
+            segment: 0,
+            segment_begin: 0,
             finishing: false,
             sent: 0,
-            received: 0,
             segments: 1,
             stream: input.video_index(),
             side,
@@ -149,7 +152,31 @@ impl Encoder {
     /// Whether a segment ends before this picture: then [`Encoder::finish`], take all packets, and
     /// [`Encoder::reopen`].
     pub fn cuts_before(&self, time: &PictureTime) -> bool {
-        self.cuts && self.sent > 0 && time.index.is_multiple_of(SEGMENT_PICTURES)
+        self.cuts && self.has_begun() && time.index / SEGMENT_PICTURES != self.segment
+    }
+
+    fn has_begun(&self) -> bool {
+        self.state.pictures > self.segment_begin
+    }
+
+    /// The segment that ends here; `None` if it has no picture.
+    pub fn cut(&self) -> Option<Cut> {
+        let (segment, pictures) = (self.segment, self.state.pictures - self.segment_begin);
+        self.has_begun().then(|| Cut { segment, pictures, next: self.state.clone() })
+    }
+
+    /// Goes on after a cut as the encoder would that had coded all before it.
+    pub fn go_on_from(&mut self, state: CutState) {
+        assert!(self.times.is_empty(), "only at a cut");
+        self.received = state.pictures;
+        self.segment_begin = state.pictures;
+        self.state = state;
+    }
+
+    /// Passes a picture over, as one that lies in another segment.
+    pub fn skip(&mut self, time: &PictureTime) {
+        self.note(time);
+        self.received = self.state.pictures;
     }
 
     /// Gives the encoder a picture from its pool.
@@ -158,33 +185,41 @@ impl Encoder {
         let Memory::Host(buffer) = memory else { panic!("the encoder's pool is in host memory") };
         let buffer = buffer.into_any().downcast::<FrameBuffer>().expect("a picture of the encoder's pool");
         let mut frame = buffer.frame;
-        let pts = self.coded_pts(&time);
+        if !self.has_begun() {
+            self.segment = time.index / SEGMENT_PICTURES;
+        }
+        let pts = self.note(&time);
         let props = side::frame_of(&props);
         for name in props.into_iter().flat_map(|props| side::not_taken(props, self.target.codec())) {
             note_left_out(&mut self.left_out, name, &self.target);
         }
         dress(&mut frame, &self.target.geometry, self.sample_aspect, pts, props);
         self.times.insert(pts, time);
-        if self.sent == 1 {
-            self.order_step = time.pts.saturating_sub(self.order[0]).max(1);
-        }
-        self.order.push_back(time.pts);
-        self.end = self.end.max(time.pts.saturating_add(time.duration));
         self.sent += 1;
         self.context.send_frame(&frame).map_err(|e| self.failed(&time, e))
     }
 
-    /// The picture's time in what the encoder counts in: the nearest that is not taken.
-    fn coded_pts(&mut self, time: &PictureTime) -> i64 {
-        if self.sent == 0 {
-            self.first_pts = time.pts;
+    /// Takes a picture into account. Gives its time in what the encoder counts in: the nearest that is not taken.
+    fn note(&mut self, time: &PictureTime) -> i64 {
+        let state = &mut self.state;
+        match state.pictures {
+            0 => state.first_pts = time.pts,
+            1 => state.order_step = time.pts.saturating_sub(state.order[0]).max(1),
+            _ => {}
         }
+        state.order.push_back(time.pts);
+        while state.order_begin + ORDER_KEPT < self.received {
+            state.order.pop_front();
+            state.order_begin += 1;
+        }
+        state.end = state.end.max(time.pts.saturating_add(time.duration));
+        state.pictures += 1;
         if self.time_base == self.video.time_base {
             return time.pts;
         }
-        let nearest = time.pts.saturating_sub(self.first_pts).rescale(self.video.time_base, self.time_base);
-        self.last_coded_pts = nearest.max(self.last_coded_pts.saturating_add(1));
-        self.last_coded_pts
+        let nearest = time.pts.saturating_sub(state.first_pts).rescale(self.video.time_base, self.time_base);
+        state.last_coded_pts = nearest.max(state.last_coded_pts.saturating_add(1));
+        state.last_coded_pts
     }
 
     /// Says that no picture follows in this segment.
@@ -228,30 +263,27 @@ impl Encoder {
     fn next_dts(&mut self, packet: &ffmpeg::Packet) -> i64 {
         let delay = *self.delay.get_or_insert_with(|| {
             // SAFETY: the context is open.
-            let said = unsafe { (*self.context.as_ptr()).has_b_frames }.max(0) as usize;
+            let said = unsafe { (*self.context.as_ptr()).has_b_frames }.clamp(0, DELAY_MAX as i32) as u64;
             let first = packet.pts().zip(packet.dts()).map_or(0, |(pts, dts)| pts - dts);
-            let step = if self.time_base == self.video.time_base { self.order_step } else { 1 };
+            let step = if self.time_base == self.video.time_base { self.state.order_step } else { 1 };
             // Hardware encoders do not always say; their own first dts tells then.
-            if said > 0 { said } else { ((first + step - 1) / step).clamp(0, 16) as usize }
+            if said > 0 { said } else { ((first + step - 1) / step).clamp(0, DELAY_MAX as i64) as u64 }
         });
-        let k = self.received as usize;
+        let k = self.received;
         self.received += 1;
-        if k < delay {
-            self.order[0].saturating_sub(((delay - k) as i64).saturating_mul(self.order_step))
-        } else {
-            if k > delay {
-                self.order.pop_front();
-            }
-            self.order[0]
+        let CutState { order, order_begin, order_step, .. } = &self.state;
+        match k.checked_sub(delay) {
+            None => order[0].saturating_sub(((delay - k) as i64).saturating_mul(*order_step)),
+            Some(shown) => order[(shown - order_begin) as usize],
         }
     }
 
     /// MP4 knows lengths in the order of coding only: the packet coded last stands for the picture shown last.
     fn coded_duration(&self, time: &PictureTime, dts: i64) -> i64 {
-        let is_last = self.lengths_by_coding && self.finishing && self.received == self.sent;
-        let reordering = (self.delay.unwrap_or(0) as i64).saturating_mul(self.order_step);
+        let is_last = self.lengths_by_coding && self.finishing && self.received == self.state.pictures;
+        let reordering = (self.delay.unwrap_or(0) as i64).saturating_mul(self.state.order_step);
         let to_end = if is_last && reordering > 0 {
-            self.end.saturating_sub(reordering).saturating_sub(dts)
+            self.state.end.saturating_sub(reordering).saturating_sub(dts)
         } else {
             0
         };
@@ -259,10 +291,11 @@ impl Encoder {
     }
 
     fn check_complete(&self) -> Result<()> {
-        if self.received == self.sent {
+        let sent = self.state.pictures;
+        if self.received == sent {
             return Ok(());
         }
-        let problem = format!("gave {} packets for {} pictures", self.received, self.sent);
+        let problem = format!("gave {} packets for {sent} pictures", self.received);
         Err(Error::new(self.name(), problem, "choose another --encoder"))
     }
 
@@ -272,7 +305,8 @@ impl Encoder {
             open_context(&self.target, &self.video, self.sample_aspect, self.global_header, self.time_base)?;
         self.finishing = false;
         self.segments += 1;
-        debug!("segment {} begins at picture {}", self.segments, self.sent);
+        self.segment_begin = self.state.pictures;
+        debug!("a segment begins at picture {}", self.segment_begin);
         if self.extradata() == self.extradata {
             return Ok(());
         }

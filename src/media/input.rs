@@ -11,7 +11,7 @@ use super::damage::{Damage, DamagedPlace};
 use super::spill::CopyQueue;
 use super::streams::{is_cover, select};
 use super::timeline::Timeline;
-use super::{Coded, check};
+use super::{Coded, Trim, check};
 use crate::error::{Error, Result};
 
 /// What the container says of the stream to upscale.
@@ -91,7 +91,7 @@ impl Input {
             last_byte: 0,
             last_end_us: 0,
             part_end_us: None,
-            damage: Damage::new(name),
+            damage: Damage::new(name, false),
             errors_in_a_row: 0,
             ended: false,
             is_broken: false,
@@ -102,16 +102,35 @@ impl Input {
 
     /// Takes only the streams that these options name, as FFmpeg's `-map` does; all without any.
     pub fn choose(&mut self, maps: &[String]) -> Result<()> {
-        self.wanted = select(&self.context, maps)?;
-        self.video = best_video(&self.context, &self.wanted).ok_or_else(|| {
+        let wanted = select(&self.context, maps)?;
+        let video = best_video(&self.context, &wanted).ok_or_else(|| {
             Error::new(&self.name, "none of the streams of --map is video", "add --map 0:v")
         })?;
+        self.want(wanted, video);
+        Ok(())
+    }
+
+    fn want(&mut self, wanted: Vec<usize>, video: usize) {
+        (self.wanted, self.video) = (wanted, video);
         let wanted = &self.wanted;
         for mut stream in self.context.streams_mut().filter(|stream| !wanted.contains(&stream.index())) {
             // SAFETY: the stream is alive, and nothing was read yet.
             unsafe { (*stream.as_mut_ptr()).discard = ffi::AVDiscard::AVDISCARD_ALL };
         }
-        Ok(())
+    }
+
+    /// Opens the same file once more, to read what is copied of it: of what is wanted only `trim`.
+    pub fn open_again(&self, trim: Trim) -> Result<Input> {
+        let mut again = Input::open(&self.name)?;
+        again.want(self.wanted.clone(), self.video);
+        (again.damage, again.told_late, again.is_broken) = (Damage::new(&self.name, true), true, true);
+        if !trim.is_whole() {
+            again.expect_part(trim.to_us);
+        }
+        if trim.from_us != i64::MIN {
+            again.seek(trim.from_us.saturating_sub(PAST_END_US).max(again.start_us()))?;
+        }
+        Ok(again)
     }
 
     /// Streams to be written, in this order.
@@ -152,7 +171,7 @@ impl Input {
     }
 
     /// Index of the stream to upscale.
-    pub(super) fn video_index(&self) -> usize {
+    pub fn video_index(&self) -> usize {
         self.video
     }
 

@@ -16,6 +16,7 @@ mod interlace;
 mod mux;
 mod output;
 mod proof;
+mod segment;
 mod side;
 mod spill;
 mod still;
@@ -27,8 +28,7 @@ mod transcode;
 
 use std::ffi::{CStr, CString};
 
-use ffmpeg_next as ffmpeg;
-use ffmpeg_next::ffi;
+use ffmpeg_next::{self as ffmpeg, Rescale, ffi};
 
 use crate::picture::TimeBase;
 
@@ -42,6 +42,7 @@ pub use input::{Input, VideoInfo};
 pub use mux::Muxer;
 pub use output::Output;
 pub use proof::{Found, Proof};
+pub use segment::{Cut, CutState, Record, SegmentReader, SegmentWriter};
 pub use spill::CopyQueue;
 pub use still::StillWriter;
 pub use streams::{Plan, Sound};
@@ -64,6 +65,12 @@ impl Coded {
     /// Bytes of payload.
     pub fn size(&self) -> usize {
         self.packet.size()
+    }
+
+    /// When it is to be decoded, in microseconds; before everything where nobody knows.
+    pub fn dts_us(&self) -> i64 {
+        let dts = self.packet.dts().or(self.packet.pts());
+        dts.map_or(i64::MIN, |dts| dts.rescale(self.time_base, ffmpeg::Rational(1, 1_000_000)))
     }
 
     /// Whether this packet is to be written before `other`.

@@ -1,7 +1,7 @@
 //! Mux: encoded pictures and copied packets become a file, which gets its name only when it is whole.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::packet::Ref;
@@ -358,7 +358,11 @@ impl Muxer {
         fs::rename(partial, path).map_err(|e| {
             let remedy = format!("the whole result is in {}", partial.display());
             Error::new(&self.output.name, format!("cannot be named so: {e}"), remedy)
-        })
+        })?;
+        // The name is on the disk only after this; a file system that has no such thing is as good as it can be.
+        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+        Ok(())
     }
 
     /// The finished file under its partial name, for a run that did not come to its end.

@@ -11,6 +11,7 @@ use super::{c_string, check};
 use crate::error::{Error, Result};
 
 /// Where the output goes and in what container, before anything is written.
+#[derive(Clone)]
 pub struct Output {
     pub(super) name: String,
     /// The name it gets at the end, and the one it has until then; `None` for standard output.
@@ -19,8 +20,8 @@ pub struct Output {
 }
 
 impl Output {
-    /// A file, or `-` for y4m on standard output. What is there already is replaced only if `overwrite`.
-    pub fn new(name: &str, input: &str, overwrite: bool) -> Result<Output> {
+    /// A file, or `-` for y4m on standard output.
+    pub fn new(name: &str, input: &str) -> Result<Output> {
         if name == "-" {
             let container = guess_container(Some(c"yuv4mpegpipe"), "").expect("FFmpeg always has y4m");
             return Ok(Output { name: "standard output".into(), paths: None, container });
@@ -43,20 +44,31 @@ impl Output {
         if path.is_dir() {
             return Err(Error::new(name, "is a folder", "name a file in it"));
         }
+        Ok(Output { name: name.to_owned(), paths: Some((path, partial)), container })
+    }
+
+    /// Whether nothing is there that it would overwrite; a partial file may be `ours`, of an earlier attempt.
+    pub fn check_free(&self, ours: bool) -> Result<()> {
+        let Some((path, partial)) = &self.paths else { return Ok(()) };
         for (existing, remedy) in [
-            (&path, "-y overwrites it, or give another name"),
-            (&partial, "it is left of an earlier run: move it away, or -y overwrites it"),
+            (path, "-y overwrites it, or give another name"),
+            (partial, "it is left of an earlier run: move it away, or -y overwrites it"),
         ] {
-            if existing.exists() && !overwrite {
+            if existing.exists() && !(ours && existing == partial) {
                 return Err(Error::new(existing.to_string_lossy(), "is there already", remedy));
             }
         }
-        Ok(Output { name: name.to_owned(), paths: Some((path, partial)), container })
+        Ok(())
     }
 
     /// As the user wrote it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The name it gets at the end; `None` for standard output.
+    pub fn path(&self) -> Option<&Path> {
+        self.paths.as_ref().map(|(path, _)| path.as_path())
     }
 
     /// The name the file has until it is whole.
@@ -79,7 +91,7 @@ impl Output {
     }
 
     /// Whether encoders are cut into segments: in every file of video that can be joined from them.
-    pub(super) fn is_cut(&self) -> bool {
+    pub fn is_cut(&self) -> bool {
         self.paths.is_some()
             && !matches!(self.container(), "image2" | "yuv4mpegpipe" | "gif" | "apng" | "webp")
     }

@@ -23,7 +23,7 @@ impl StillWriter {
     /// Chooses the format for a picture like `source`, of this size, by the name's ending. An existing file
     /// is replaced.
     pub fn new(path: &str, source: &Geometry, size: (usize, usize)) -> Result<StillWriter> {
-        let output = Output::new(path, "", true)?;
+        let output = Output::new(path, "")?;
         let spec = EncoderSpec { threads: 1, ..EncoderSpec::default() };
         let target = Target::choose(&spec, &output, source, size)?;
         Ok(StillWriter { target, path: path.to_owned() })

@@ -54,6 +54,11 @@ impl Progress {
         self.pictures.load(Relaxed)
     }
 
+    /// Counts from so many on: those that an earlier run has encoded.
+    pub(super) fn begin_at(&self, pictures: u64) {
+        self.pictures.store(pictures, Relaxed);
+    }
+
     /// Of one stage: worked, waited for input, waited for room in its output.
     pub fn times(&self, stage: Stage) -> [Duration; 3] {
         let Times { worked_ns, waited_for_input_ns, waited_for_output_ns } = &self.times[stage as usize];

@@ -15,6 +15,7 @@ mod clock;
 mod report;
 mod stages;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -25,7 +26,8 @@ use crossbeam_channel::bounded;
 use crate::engine::{EngineSpec, NetworkId};
 use crate::error::{Error, Result};
 use crate::media::{
-    Coded, CopyQueue, Decoder, Encoder, Input, Muxer, PicturePool, SEGMENT_PICTURES, Transcoders,
+    Coded, CopyQueue, Cut, CutState, Decoder, Encoder, Input, Muxer, PicturePool, SEGMENT_PICTURES,
+    Transcoders,
 };
 
 pub use clock::{Progress, STAGES, Stage};
@@ -52,16 +54,63 @@ pub struct Job {
     pub network: NetworkId,
     /// Open for pictures of the engine's output.
     pub encoder: Encoder,
-    /// Of streams that are not copied as they are.
-    pub transcoders: Transcoders,
-    /// Its header written.
-    pub muxer: Muxer,
+    /// Where packets go.
+    pub sink: Sink,
 }
 
-/// Runs the job to its end, or to the picture at which `interrupt` was seen. The muxer's file is whole but
-/// has its partial name still.
-pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Muxer, Report)> {
-    let Job { input, decoder, engine, network, encoder, transcoders, mut muxer } = job;
+/// Where packets go.
+pub enum Sink {
+    /// Into the output as they come, among those that are copied: for pipes, still pictures and what else cannot be
+    /// joined from parts, and for what cannot be read twice.
+    Direct {
+        /// Its header written.
+        muxer: Box<Muxer>,
+        /// Of streams that are not copied as they are.
+        transcoders: Transcoders,
+    },
+    /// Into segments, to be joined when all are there.
+    Segments {
+        /// Who keeps them.
+        store: Box<dyn Store>,
+        /// Which ones are wanted.
+        todo: Todo,
+    },
+}
+
+/// Who keeps segments.
+pub trait Store: Send {
+    /// The next packet of the segment.
+    fn write(&mut self, packet: Coded) -> Result<()>;
+    /// The segment has all its packets.
+    fn close(&mut self, cut: Cut) -> Result<()>;
+}
+
+/// Which segments are to be made.
+#[derive(Default)]
+pub struct Todo {
+    /// These are there.
+    pub ready: BTreeSet<u64>,
+    /// So many pictures are in them.
+    pub pictures_ready: u64,
+    /// This one and those after it are not wanted.
+    pub until: Option<u64>,
+    /// First picture after one that is there -> how the encoder goes on.
+    pub starts: BTreeMap<u64, CutState>,
+}
+
+/// How a run ended.
+pub struct Outcome {
+    /// What it did, as far as is known before the output is whole.
+    pub report: Report,
+    /// To tell the muxer what it made.
+    pub encoder: Encoder,
+    /// Of [`Sink::Direct`]: the output, ended, under its partial name.
+    pub muxer: Option<Muxer>,
+}
+
+/// Runs the job to its end, or to the picture at which `interrupt` was seen.
+pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<Outcome> {
+    let Job { input, decoder, engine, network, encoder, sink } = job;
     let started = Instant::now();
     let source = input.name().to_owned();
     let failure = Failure::default();
@@ -72,50 +121,66 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Mux
     let (to_mux, from_encode) = bounded(PACKETS_TO_MUX);
     let copies = Copies::default();
     let pool = PicturePool::new(encoder.geometry());
+    let (mut muxer, transcoders, mut store, todo) = match sink {
+        Sink::Direct { muxer, transcoders } => (Some(*muxer), Some(transcoders), None, Todo::default()),
+        Sink::Segments { store, todo } => (None, None, Some(store), todo),
+    };
+    progress.begin_at(todo.pictures_ready);
 
     let (clock_jumps, decoder, encoder) = thread::scope(|scope| {
         let spawn = |stage: Stage| thread::Builder::new().name(stage.name().into());
         let clock = |stage: Stage| progress.clock(stage);
-        let (failure, stop, copies) = (&failure, &stop, &copies);
+        let (failure, stop, copies, todo) = (&failure, &stop, &copies, &todo);
         let demux = spawn(Stage::Demux).spawn_scoped(scope, move || {
-            failure.note(stages::demux((input, transcoders), to_decode, copies, stop, clock(Stage::Demux)))
+            let copies = transcoders.map(|transcoders| (copies, transcoders));
+            failure.note(stages::demux(input, to_decode, copies, stop, clock(Stage::Demux)))
         });
         let decode = spawn(Stage::Decode).spawn_scoped(scope, move || {
             let clock = clock(Stage::Decode);
-            failure.note(stages::decode(decoder, from_demux, to_upscale, stop, clock))
+            failure.note(stages::decode(decoder, from_demux, to_upscale, (todo, stop), clock))
         });
         let upscale = spawn(Stage::Upscale).spawn_scoped(scope, move || {
             let io = stages::UpscaleIo { input: from_decode, output: to_encode, pool };
             failure.note(stages::upscale(engine, network, io, clock(Stage::Upscale)));
         });
         let encode = spawn(Stage::Encode).spawn_scoped(scope, move || {
-            failure.note(stages::encode(encoder, from_upscale, to_mux, clock(Stage::Encode)))
+            failure.note(stages::encode(encoder, from_upscale, to_mux, todo, clock(Stage::Encode)))
         });
-        failure.note(stages::mux(&mut muxer, from_encode, copies, stop, clock(Stage::Mux)));
+        match (&mut muxer, &mut store) {
+            (Some(muxer), _) => {
+                failure.note(stages::mux(muxer, from_encode, copies, stop, clock(Stage::Mux)))
+            }
+            (None, Some(store)) => {
+                failure.note(stages::store(store.as_mut(), from_encode, clock(Stage::Mux)))
+            }
+            (None, None) => unreachable!("packets go somewhere"),
+        };
         join(upscale);
         (join(demux), join(decode), join(encode))
     });
 
     if let Some(error) = failure.0.into_inner().expect("no stage panicked") {
-        return Err(keep_what_is_done(muxer, error));
+        return Err(muxer.map_or(error.clone(), |muxer| keep_what_is_done(muxer, error)));
     }
     let (decoder, encoder) = (decoder.expect("decode did not fail"), encoder.expect("encode did not fail"));
-    muxer.finish()?;
-    let pictures = Pictures::count(&decoder, &encoder);
-    // An interrupted run leaves pictures behind in its queues.
     let interrupted = stop.has_stopped();
-    if !interrupted && !pictures.add_up() {
+    if let (Some(store), Some(cut), false) = (&mut store, encoder.cut(), interrupted) {
+        store.close(cut)?;
+    }
+    let pictures = Pictures::count(&decoder, todo.pictures_ready + encoder.sent());
+    // An interrupted run leaves pictures behind in its queues, one of a part does not decode the rest.
+    if !interrupted && todo.until.is_none() && !pictures.add_up() {
         let problem = format!("pictures were lost on the way: {pictures:?}");
         return Err(Error::new(source, problem, "this is an error of hasn: please report it with the file"));
     }
-    let mut report =
-        Report::new(pictures, decoder.damage(), &muxer, &encoder, progress, started.elapsed(), interrupted);
+    let mut report = Report::new(pictures, decoder.damage(), &encoder, progress, started.elapsed());
+    report.interrupted = interrupted;
     report.clock_jumps = clock_jumps.unwrap_or(0);
-    if !interrupted {
-        let proof = muxer.prove().map_err(|error| error.keeping("the file is left there to be looked at"))?;
-        report.proof = proof.map(ProofReport::from);
+    if let Some(muxer) = &mut muxer {
+        muxer.finish()?;
+        report.tell_output(muxer)?;
     }
-    Ok((muxer, report))
+    Ok(Outcome { report, encoder, muxer })
 }
 
 /// Days of work are not thrown away for an error at their end: what is worth it stays under the partial name.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::clock::{Progress, STAGES};
+use crate::error::Result;
 use crate::media::{Damage, DamagedPlace, Decoder, Encoder, Found, Muxer, Proof};
 
 /// A run in figures.
@@ -130,12 +131,11 @@ pub struct StageReport {
 }
 
 impl Pictures {
-    pub(super) fn count(decoder: &Decoder, encoder: &Encoder) -> Pictures {
+    pub(super) fn count(decoder: &Decoder, encoded: u64) -> Pictures {
         // Filters alone make or drop pictures in a file run.
         let (made, dropped) = decoder.made_and_dropped();
-        let (decoded, encoded) = (decoder.decoded(), encoder.sent());
         Pictures {
-            decoded,
+            decoded: decoder.decoded(),
             made,
             encoded,
             dropped,
@@ -155,11 +155,9 @@ impl Report {
     pub(super) fn new(
         pictures: Pictures,
         damage: &Damage,
-        muxer: &Muxer,
         encoder: &Encoder,
         progress: &Progress,
         elapsed: Duration,
-        interrupted: bool,
     ) -> Report {
         let stages = STAGES.map(|stage| {
             let [worked, input, output] = progress.times(stage);
@@ -174,24 +172,32 @@ impl Report {
             pictures,
             damaged: damage.count(),
             damaged_places: damage.places().into_iter().map(Place::from).collect(),
-            interrupted,
-            reached_s: muxer.reached_s(),
+            interrupted: false,
+            reached_s: 0.0,
             seconds: round(elapsed),
             pictures_per_second: (pictures.encoded as f64 / elapsed.as_secs_f64() * 1e3).round() / 1e3,
             segments: encoder.segments(),
-            left_out: muxer
-                .left_out()
-                .iter()
-                .cloned()
-                .chain(encoder.left_out().iter().map(|&name| name.into()))
-                .collect(),
-            converted: muxer.converted().to_vec(),
+            left_out: encoder.left_out().iter().map(|&name| name.into()).collect(),
+            converted: Vec::new(),
             clock_jumps: 0,
             proof: None,
             stages: stages.into(),
             limited_by: progress.limit().name(),
             peak_memory_bytes: peak_memory_bytes(),
         }
+    }
+
+    /// Adds what there is to say of an ended output, and the proof of one that is whole.
+    pub fn tell_output(&mut self, muxer: &Muxer) -> Result<()> {
+        self.reached_s = muxer.reached_s();
+        self.left_out.splice(0..0, muxer.left_out().iter().cloned());
+        self.converted = muxer.converted().to_vec();
+        self.peak_memory_bytes = peak_memory_bytes();
+        if !self.interrupted {
+            let proof = muxer.prove().map_err(|error| error.keeping("the file is left there to be looked at"))?;
+            self.proof = proof.map(ProofReport::from);
+        }
+        Ok(())
     }
 }
 

@@ -5,18 +5,18 @@
 use crossbeam_channel::{Receiver, Sender};
 
 use super::clock::Clock;
-use super::{Copies, Stop};
+use super::{Copies, Stop, Store, Todo};
 use crate::engine::{Engine, EngineSpec, NetworkId};
 use crate::error::Result;
-use crate::media::{Coded, Decoder, Encoder, Input, Muxer, PicturePool, Transcoders};
+use crate::media::{Coded, Cut, Decoder, Encoder, Input, Muxer, PicturePool, SEGMENT_PICTURES, Transcoders};
 use crate::picture::Picture;
 
-/// Packets of the video go to the decoder, all others to the muxer, some by way of a transcoder.
-/// Gives how often the input's clock jumped.
+/// Packets of the video go to the decoder, all others to the muxer, some by way of a transcoder; or nowhere, where they
+/// are read again when segments are joined. Gives how often the input's clock jumped.
 pub(super) fn demux(
-    (mut input, mut transcoders): (Input, Transcoders),
+    mut input: Input,
     to_decode: Sender<Coded>,
-    copies: &Copies,
+    mut copies: Option<(&Copies, Transcoders)>,
     stop: &Stop,
     mut clock: Clock,
 ) -> Result<u64> {
@@ -28,28 +28,37 @@ pub(super) fn demux(
             Err(_) if stop.now() => break,
             Err(error) => return Err(error),
         };
-        if !input.is_video(&packet) {
+        if input.is_video(&packet) {
+            if !clock.output(|| to_decode.send(packet).is_ok()) {
+                break;
+            }
+        } else if let Some((copies, transcoders)) = &mut copies {
             transcoders.convert(packet)?.into_iter().try_for_each(|packet| copies.push(packet))?;
-        } else if !clock.output(|| to_decode.send(packet).is_ok()) {
-            break;
         }
     }
-    transcoders.finish()?.into_iter().try_for_each(|packet| copies.push(packet))?;
+    if let Some((copies, transcoders)) = &mut copies {
+        transcoders.finish()?.into_iter().try_for_each(|packet| copies.push(packet))?;
+    }
     Ok(input.clock_jumps())
 }
 
-/// Gives the decoder back for its counts.
+/// Pictures of segments that are there already end here. Gives the decoder back for its counts.
 pub(super) fn decode(
     mut decoder: Decoder,
     packets: Receiver<Coded>,
     pictures: Sender<Picture>,
-    stop: &Stop,
+    (todo, stop): (&Todo, &Stop),
     mut clock: Clock,
 ) -> Result<Decoder> {
+    let send = |picture: Picture, clock: &mut Clock| {
+        let segment = picture.time.index / SEGMENT_PICTURES;
+        todo.ready.contains(&segment) || clock.output(|| pictures.send(picture).is_ok())
+    };
     loop {
         // At first for the picture that fixed the geometry.
         while let Some(picture) = decoder.receive()? {
-            if stop.now() || !clock.output(|| pictures.send(picture).is_ok()) {
+            let is_past = todo.until.is_some_and(|end| picture.time.index / SEGMENT_PICTURES >= end);
+            if is_past || stop.now() || !send(picture, &mut clock) {
                 return Ok(decoder);
             }
         }
@@ -60,7 +69,7 @@ pub(super) fn decode(
     }
     decoder.finish()?;
     while let Some(picture) = decoder.receive()? {
-        if !clock.output(|| pictures.send(picture).is_ok()) {
+        if !send(picture, &mut clock) {
             break;
         }
     }
@@ -114,36 +123,50 @@ fn send_collected(engine: &mut dyn Engine, output: &Sender<Picture>, clock: &mut
     Ok(clock.output(|| output.send(sr).is_ok()))
 }
 
-/// Gives the encoder back for its counts.
+/// What comes out of the encode stage.
+pub(super) enum Encoded {
+    Packet(Coded),
+    /// All packets of a segment were sent.
+    Cut(Cut),
+}
+
+/// Gives the encoder back for its counts. The cut at the end is not sent: whether the end is one is not known here.
 pub(super) fn encode(
     mut encoder: Encoder,
     pictures: Receiver<Picture>,
-    packets: Sender<Coded>,
+    encoded: Sender<Encoded>,
+    todo: &Todo,
     mut clock: Clock,
 ) -> Result<Encoder> {
     while let Ok(picture) = clock.input(|| pictures.recv()) {
         if encoder.cuts_before(&picture.time) {
             encoder.finish()?;
-            if !send_packets(&mut encoder, &packets, &mut clock)? {
+            let cut = encoder.cut().expect("a segment that is cut has begun");
+            if !send_packets(&mut encoder, &encoded, &mut clock)?
+                || !clock.output(|| encoded.send(Encoded::Cut(cut)).is_ok())
+            {
                 return Ok(encoder);
             }
             encoder.reopen()?;
         }
+        if let Some(state) = todo.starts.get(&picture.time.index) {
+            encoder.go_on_from(state.clone());
+        }
         encoder.send(picture)?;
         clock.count_picture();
-        if !send_packets(&mut encoder, &packets, &mut clock)? {
+        if !send_packets(&mut encoder, &encoded, &mut clock)? {
             return Ok(encoder);
         }
     }
     encoder.finish()?;
-    send_packets(&mut encoder, &packets, &mut clock)?;
+    send_packets(&mut encoder, &encoded, &mut clock)?;
     Ok(encoder)
 }
 
 /// Whether somebody takes them.
-fn send_packets(encoder: &mut Encoder, packets: &Sender<Coded>, clock: &mut Clock) -> Result<bool> {
+fn send_packets(encoder: &mut Encoder, encoded: &Sender<Encoded>, clock: &mut Clock) -> Result<bool> {
     while let Some(packet) = encoder.receive()? {
-        if !clock.output(|| packets.send(packet).is_ok()) {
+        if !clock.output(|| encoded.send(Encoded::Packet(packet)).is_ok()) {
             return Ok(false);
         }
     }
@@ -154,12 +177,13 @@ fn send_packets(encoder: &mut Encoder, packets: &Sender<Coded>, clock: &mut Cloc
 /// copies are there.
 pub(super) fn mux(
     muxer: &mut Muxer,
-    encoded: Receiver<Coded>,
+    encoded: Receiver<Encoded>,
     copies: &Copies,
     stop: &Stop,
     mut clock: Clock,
 ) -> Result<()> {
-    while let Ok(packet) = clock.input(|| encoded.recv()) {
+    while let Ok(item) = clock.input(|| encoded.recv()) {
+        let Encoded::Packet(packet) = item else { continue };
         while let Some(copy) = copies.pop_before(Some(&packet))? {
             muxer.write(copy)?;
         }
@@ -170,6 +194,17 @@ pub(super) fn mux(
     }
     while let Some(copy) = copies.pop_before(None)? {
         muxer.write(copy)?;
+    }
+    Ok(())
+}
+
+/// Keeps packets until their film is whole.
+pub(super) fn store(store: &mut dyn Store, encoded: Receiver<Encoded>, mut clock: Clock) -> Result<()> {
+    while let Ok(item) = clock.input(|| encoded.recv()) {
+        match item {
+            Encoded::Packet(packet) => store.write(packet)?,
+            Encoded::Cut(cut) => store.close(cut)?,
+        }
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -31,6 +31,11 @@ impl Ran {
         std::str::from_utf8(&self.stdout).expect("text is UTF-8")
     }
 
+    /// Success.
+    pub fn assert_done(&self) {
+        assert_eq!(self.code, Some(0), "{}", self.stderr);
+    }
+
     /// The code of a failure, and one line `subject: problem; remedy` after the program's name, of which `said` is a
     /// part. `line` is what was run.
     pub fn assert_told(&self, said: &str, line: &str) {
@@ -42,6 +47,32 @@ impl Ran {
         assert!(problem.contains(said), "{line}\n{problem}\nsays nothing of '{said}'");
         assert!(!self.stderr.contains("panicked"), "{line}\n{}", self.stderr);
     }
+}
+
+/// A small file system in the folder `disk`, gone with the value.
+pub struct SmallDisk<'a>(&'a Folder);
+
+impl SmallDisk<'_> {
+    /// `None` where this user may not mount one.
+    pub fn mount<'a>(folder: &'a Folder, size: &str) -> Option<SmallDisk<'a>> {
+        std::fs::create_dir(folder.path("disk")).expect("the folder is ours");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder.path("disk"));
+        let mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        mounted.then_some(SmallDisk(folder))
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path("disk")).status();
+    }
+}
+
+/// Sends a signal, `-INT` or `-STOP`. The shell's own kill: there is not always a program of that name.
+pub fn signal(child: &Child, name: &str) {
+    let status = Command::new("sh").args(["-c", &format!("kill {name} {}", child.id())]).status();
+    assert!(status.expect("a shell").success());
 }
 
 impl Folder {
@@ -203,6 +234,12 @@ impl Probe {
         let mut times: Vec<_> = packets.iter().map(|packet| packet.pts.expect("a pts")).collect();
         times.sort_unstable();
         times
+    }
+
+    /// When its pictures are decoded, in ticks and in the order of the file.
+    pub fn video_dts(&self) -> Vec<i64> {
+        let packets = self.packets_of(self.video().index);
+        packets.iter().map(|packet| packet.dts.expect("a dts")).collect()
     }
 
     /// [`Probe::video_pts`] in seconds.

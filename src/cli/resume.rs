@@ -1,0 +1,164 @@
+//! Runs of `hasn upscale` that are kept in a journal: how one is begun, gone on with, and joined to a film.
+
+use std::io::{BufRead, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::upscale::{Args, Opened, publish, write_report};
+use super::{EXIT_INTERRUPTED, thread_count};
+use crate::engine::cpu::Level;
+use crate::engine::{EngineKind, cuda};
+use crate::error::{Error, Result};
+use crate::journal::{Facts, Film, Journal, fingerprint, join};
+use crate::media::{self, Muxer, Output, Plan};
+use crate::model::catalogue;
+use crate::pipeline::{Outcome, Sink};
+
+/// Where the run's journal is to lie; `None` for what cannot be joined from segments, or not be read twice.
+pub(super) fn folder(args: &Args) -> Result<Option<PathBuf>> {
+    let output = Output::new(&args.output, &args.input)?;
+    let kept = output.path().filter(|_| output.is_cut() && Path::new(&args.input).is_file());
+    let folder = kept.map(Journal::folder_of);
+    match &folder {
+        None if args.resume => {
+            let problem = "only a film that goes from file to file can be gone on with";
+            Err(Error::new("--resume", problem, "leave it out"))
+        }
+        Some(folder) if !folder.exists() && args.resume => {
+            let problem = format!("there is no {}", folder.display());
+            Err(Error::new("--resume", problem, "leave it out to begin"))
+        }
+        _ => Ok(folder),
+    }
+}
+
+/// Makes what is missing of the film, then the film.
+pub(super) fn run(
+    args: &Args,
+    opened: Opened,
+    folder: &Path,
+    interrupt: &Arc<AtomicBool>,
+) -> Result<ExitCode> {
+    if folder.exists() && !is_gone_on_with(args, folder)? {
+        Journal::discard(folder)?;
+    }
+    let mut journal = Journal::open(folder, &facts(args, &opened)?)?;
+    if journal.pictures() > 0 {
+        let (folder, pictures, reached_s) = (folder.display(), journal.pictures(), journal.reached_s());
+        eprintln!("{folder}: going on after {pictures} pictures, at {reached_s:.3} s");
+    }
+    let result = make(args, opened, &mut journal, interrupt);
+    if let Ok(code) = result
+        && code == ExitCode::SUCCESS
+    {
+        return journal.remove().map(|()| code);
+    }
+    journal.look()?;
+    let pictures = journal.pictures();
+    if pictures == 0 {
+        return journal.remove().and(result);
+    }
+    let left = format!(
+        "{} keeps the first {pictures} pictures: the same command goes on from there",
+        folder.display()
+    );
+    match result {
+        Err(error) if interrupt.load(Ordering::Relaxed) => eprintln!("hasn: {}", error.keeping(&left)),
+        Err(error) => return Err(error.keeping(&left)),
+        Ok(_) => eprintln!("hasn: interrupted; {left}"),
+    }
+    Ok(ExitCode::from(EXIT_INTERRUPTED))
+}
+
+fn make(
+    args: &Args,
+    opened: Opened,
+    journal: &mut Journal,
+    interrupt: &Arc<AtomicBool>,
+) -> Result<ExitCode> {
+    let (output, trim, choice) = (opened.output.clone(), opened.trim, opened.choice.clone());
+    let damage = opened.input.damage();
+    let source = opened.input.open_again(trim)?;
+    // Whether the container takes all this is found out now rather than after days.
+    drop(Muxer::create(output.clone(), &opened.input, &opened.encoder, trim, &opened.plan)?);
+    let mut planned = None;
+    let sink = |plan: Plan| {
+        planned = Some(plan);
+        Sink::Segments { store: Box::new(journal.keeper(interrupt.clone())), todo: journal.todo() }
+    };
+    let Outcome { mut report, encoder, .. } = opened.run(args, sink, interrupt)?;
+    journal.look()?;
+    if report.interrupted {
+        report.reached_s = journal.reached_s();
+        write_report(args, &choice, &report)?;
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    }
+    let muxer = join(journal, interrupt, || {
+        let input = source.open_again(trim)?;
+        let plan = planned.take().map_or_else(|| Plan::new(&input, &output, &args.audio), Ok)?;
+        let muxer = Muxer::create(output.clone(), &input, &encoder, trim, &plan)?;
+        Ok(Film { input, transcoders: plan.into_transcoders(), muxer })
+    })?;
+    report.tell_output(&muxer)?;
+    let result = publish(args, &choice, &report, muxer, &damage);
+    if damage.count() > args.tolerate {
+        // All there is, is in the partial file.
+        journal.forget()?;
+    }
+    result
+}
+
+/// What packets depend on, by the names a user knows.
+fn facts(args: &Args, opened: &Opened) -> Result<Facts> {
+    let mut facts = Facts::of_input(&args.input)?;
+    let choice = &opened.choice;
+    let model = match catalogue::find(&choice.model) {
+        Some(built_in) => fingerprint(built_in.bytes),
+        None => std::fs::read(&choice.model).map_or(String::new(), |bytes| fingerprint(&bytes)),
+    };
+    let engine = match opened.engine.kind {
+        EngineKind::Cpu(precision) => format!("cpu {} {}", Level::detect()?.name(), precision.name()),
+        EngineKind::Reference => "reference".into(),
+        EngineKind::Cuda => format!("cuda {}", cuda::probe()?),
+    };
+    let options = |pairs: &[(String, String)]| {
+        pairs.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+    };
+    for (name, value) in [
+        ("hasn", env!("CARGO_PKG_VERSION").to_owned()),
+        ("FFmpeg", media::info().version),
+        ("the model", format!("{} {model}", choice.model)),
+        ("the engine", engine),
+        ("--size", format!("{}x{}", choice.width, choice.height)),
+        ("--encoder", choice.encoder.clone()),
+        ("--encoder-opt", options(&args.encoder_opt)),
+        ("--pix-fmt", choice.pixel_format.to_owned()),
+        ("--threads", thread_count(args.threads.map(usize::from)).to_string()),
+        ("--from", format!("{:?}", args.from)),
+        ("--to", format!("{:?}", args.to)),
+        ("--deinterlace", format!("{:?}", args.deinterlace)),
+        ("--filter", args.filter.clone().unwrap_or_default()),
+        ("the video stream", opened.input.video_index().to_string()),
+        ("the container", opened.output.container().to_owned()),
+    ] {
+        facts.add(name, value);
+    }
+    Ok(facts)
+}
+
+/// A journal that is there is gone on with, unless the user wants it otherwise.
+fn is_gone_on_with(args: &Args, folder: &Path) -> Result<bool> {
+    if args.restart || args.resume || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Ok(!args.restart);
+    }
+    eprint!("hasn: {} is of a run that was cut off. Go on with it? [Y/n] ", folder.display());
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    read.map_err(|e| Error::new("standard input", e.to_string(), "say --resume or --restart"))?;
+    match answer.trim() {
+        "" | "y" | "Y" | "yes" => Ok(true),
+        _ => Err(Error::new(folder.to_string_lossy(), "is left as it is", "--restart begins anew")),
+    }
+}

@@ -1,0 +1,122 @@
+//! Join: segments become the film, without being coded again, among what is copied of the input.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tracing::info;
+
+use super::disk::{Disk, in_words};
+use super::{Journal, failed, segment_path};
+use crate::error::{Error, Result};
+use crate::media::{CopyQueue, Input, Muxer, SegmentReader, Transcoders};
+
+/// How far sound may lie behind the pictures it belongs to.
+const BEHIND_US: i64 = 2_000_000;
+
+/// A film that is to be written.
+pub struct Film {
+    /// What is copied comes from here; read from its beginning.
+    pub input: Input,
+    /// Of streams that are not copied as they are.
+    pub transcoders: Transcoders,
+    /// Its header written.
+    pub muxer: Muxer,
+}
+
+/// Writes the film that `make` makes, and ends it under its partial name. A full disk is waited for, and the film begun
+/// again.
+pub fn join(
+    journal: &Journal,
+    interrupt: &Arc<AtomicBool>,
+    mut make: impl FnMut() -> Result<Film>,
+) -> Result<Muxer> {
+    let segments = journal.records.len() as u64;
+    if let Some(missing) = (0..segments).find(|segment| !journal.records.contains_key(segment)) {
+        let problem = format!("segment {missing} is missing");
+        return Err(Error::new(journal.folder.to_string_lossy(), problem, "make it first"));
+    }
+    let disk = Disk::new(&journal.folder, interrupt.clone());
+    let mut wanted = journal.size()?;
+    info!("{}: {segments} segments, {}, are joined", journal.folder.display(), in_words(wanted));
+    loop {
+        if disk.available() < wanted {
+            disk.wait_for(wanted)?;
+        }
+        let Film { input, transcoders, mut muxer } = make()?;
+        let copies = Copies { input: Some(input), transcoders, queue: CopyQueue::default(), read_us: i64::MIN };
+        match write(journal, segments, copies, &mut muxer, interrupt) {
+            // A muxer that is dropped takes what it has written with it. What is copied takes more than was thought.
+            Err(_) if disk.is_full() => wanted += wanted / 4,
+            result => return result.map(|()| muxer),
+        }
+    }
+}
+
+fn write(
+    journal: &Journal,
+    segments: u64,
+    mut copies: Copies,
+    muxer: &mut Muxer,
+    interrupt: &AtomicBool,
+) -> Result<()> {
+    for segment in 0..segments {
+        let path = segment_path(&journal.folder, segment);
+        let broken = |e: std::io::Error| {
+            if e.kind() == ErrorKind::InvalidData {
+                // The next run makes it again.
+                let _ = std::fs::remove_file(&path);
+            }
+            failed(&path, e)
+        };
+        let mut reader = SegmentReader::open(&path).map_err(broken)?;
+        while let Some(packet) = reader.next_packet().map_err(broken)? {
+            copies.read_up_to(packet.dts_us().saturating_add(BEHIND_US))?;
+            while let Some(copy) = copies.queue.pop_before(Some(&packet))? {
+                muxer.write(copy)?;
+            }
+            muxer.write(packet)?;
+        }
+        if interrupt.load(Ordering::Relaxed) {
+            let folder = journal.folder.to_string_lossy();
+            return Err(Error::new(folder, "was not joined to its end", "run it again"));
+        }
+    }
+    copies.read_up_to(i64::MAX)?;
+    while let Some(copy) = copies.queue.pop_before(None)? {
+        muxer.write(copy)?;
+    }
+    muxer.finish()
+}
+
+/// What is copied of the input, read as far as the pictures have got.
+struct Copies {
+    /// `None` after its end.
+    input: Option<Input>,
+    transcoders: Transcoders,
+    queue: CopyQueue,
+    /// Up to this time the input's pictures were passed.
+    read_us: i64,
+}
+
+impl Copies {
+    fn read_up_to(&mut self, wanted_us: i64) -> Result<()> {
+        while self.read_us < wanted_us
+            && let Some(input) = &mut self.input
+        {
+            let packets = match input.next_packet()? {
+                Some(packet) if input.is_video(&packet) => {
+                    self.read_us = self.read_us.max(packet.dts_us());
+                    Vec::new()
+                }
+                Some(packet) => self.transcoders.convert(packet)?,
+                None => {
+                    self.input = None;
+                    self.transcoders.finish()?
+                }
+            };
+            packets.into_iter().try_for_each(|packet| self.queue.push(packet))?;
+        }
+        Ok(())
+    }
+}

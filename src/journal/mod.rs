@@ -1,0 +1,240 @@
+//! Journal: a long run in segments that no crash undoes, and the file that is joined from them at the end.
+//!
+//! In: packets, and cuts that depend on the input alone. Out: a muxer whose file is whole. It knows neither samples nor
+//! how packets came about, only what they depend on: the facts.
+//!
+//! `film.mkv.hasn/` lies beside `film.mkv` while it is made:
+//!
+//! ```text
+//! journal.json     the facts; what is begun with others is refused by name
+//! lock             whoever writes holds it
+//! 000000.segment   has its name when it is whole and on the disk; its end says what it holds
+//! .writing-*       the segment that is written: worth nothing after a crash
+//! ```
+//!
+//! There is no list of segments: those that are there, are done.
+
+mod disk;
+mod facts;
+mod join;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tempfile::NamedTempFile;
+use tracing::{debug, warn};
+
+use crate::error::{Error, Result};
+use crate::media::{Coded, Cut, Record, SEGMENT_PICTURES, SegmentReader, SegmentWriter};
+use crate::pipeline::{Store, Todo};
+
+pub use disk::Disk;
+pub use facts::{Facts, fingerprint};
+pub use join::{Film, join};
+
+/// Its name beside the output is the output's with this added.
+const ENDING: &str = ".hasn";
+const FACTS: &str = "journal.json";
+const LOCK: &str = "lock";
+const SEGMENT: &str = ".segment";
+const WRITING: &str = ".writing-";
+
+/// The folder of a run, held against all others.
+pub struct Journal {
+    folder: PathBuf,
+    /// Whole segments by number.
+    records: BTreeMap<u64, Record>,
+    _lock: File,
+}
+
+impl Journal {
+    /// Where the journal of an output lies, be it there or not.
+    pub fn folder_of(output: &Path) -> PathBuf {
+        let mut name = output.as_os_str().to_owned();
+        name.push(ENDING);
+        name.into()
+    }
+
+    /// Begins a journal, or goes on with the one that is there if it was begun with the same facts.
+    pub fn open(folder: &Path, facts: &Facts) -> Result<Journal> {
+        let failed = |e: io::Error| failed(folder, e);
+        fs::create_dir_all(folder).map_err(failed)?;
+        let lock = lock(folder)?;
+        let path = folder.join(FACTS);
+        match fs::read(&path) {
+            Ok(bytes) => Facts::parse(&bytes, &path)?.check_same(facts, folder)?,
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                // Segments that nobody knows the facts of are worth nothing.
+                clear(folder, SEGMENT).map_err(failed)?;
+                write_whole(&path, &facts.to_json()).map_err(failed)?;
+            }
+            Err(e) => return Err(failed(e)),
+        }
+        clear(folder, WRITING).map_err(failed)?;
+        let mut journal = Journal { folder: folder.to_owned(), records: BTreeMap::new(), _lock: lock };
+        journal.look()?;
+        Ok(journal)
+    }
+
+    /// Looks what segments are there.
+    pub fn look(&mut self) -> Result<()> {
+        self.records.clear();
+        let failed = |e: io::Error| failed(&self.folder, e);
+        for entry in fs::read_dir(&self.folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let Some(number) = number_of(&path) else { continue };
+            match SegmentReader::open(&path).map(|reader| reader.record().clone()) {
+                Ok(record) if record.segment == number => drop(self.records.insert(number, record)),
+                Err(e) if e.kind() != ErrorKind::InvalidData => return Err(failed(e)),
+                _ => {
+                    warn!("{}: is torn, and made again", path.display());
+                    fs::remove_file(&path).map_err(failed)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Pictures in whole segments.
+    pub fn pictures(&self) -> u64 {
+        self.records.values().map(|record| record.pictures).sum()
+    }
+
+    /// Seconds of the input up to the end of the last whole segment.
+    pub fn reached_s(&self) -> f64 {
+        self.records.last_key_value().map_or(0.0, |(_, record)| record.end_s())
+    }
+
+    /// What is left to do.
+    pub fn todo(&self) -> Todo {
+        let next = |(&segment, record): (&u64, &Record)| ((segment + 1) * SEGMENT_PICTURES, record.next.clone());
+        Todo {
+            ready: self.records.keys().copied().collect(),
+            pictures_ready: self.pictures(),
+            until: None,
+            starts: self.records.iter().map(next).collect(),
+        }
+    }
+
+    /// What keeps the segments of a run.
+    pub fn keeper(&self, interrupt: Arc<AtomicBool>) -> Keeper {
+        Keeper { disk: Disk::new(&self.folder, interrupt), folder: self.folder.clone(), open: None }
+    }
+
+    /// Bytes of all segments.
+    fn size(&self) -> Result<u64> {
+        let size = |&segment: &u64| fs::metadata(segment_path(&self.folder, segment)).map(|data| data.len());
+        self.records.keys().map(size).sum::<io::Result<u64>>().map_err(|e| failed(&self.folder, e))
+    }
+
+    /// Forgets all segments, which are worth nothing any more.
+    pub fn forget(&mut self) -> Result<()> {
+        self.records.clear();
+        clear(&self.folder, SEGMENT).map_err(|e| failed(&self.folder, e))
+    }
+
+    /// Ends it, when the output has its name.
+    pub fn remove(self) -> Result<()> {
+        fs::remove_dir_all(&self.folder).map_err(|e| failed(&self.folder, e))
+    }
+
+    /// Removes one that nobody is at work on, whatever is in it.
+    pub fn discard(folder: &Path) -> Result<()> {
+        let _lock = lock(folder)?;
+        fs::remove_dir_all(folder).map_err(|e| failed(folder, e))
+    }
+}
+
+/// Keeps the segments of a run.
+pub struct Keeper {
+    folder: PathBuf,
+    disk: Disk,
+    open: Option<(NamedTempFile, SegmentWriter)>,
+}
+
+impl Store for Keeper {
+    fn write(&mut self, packet: Coded) -> Result<()> {
+        let (folder, disk) = (&self.folder, &self.disk);
+        if self.open.is_none() {
+            let open = || {
+                let file = tempfile::Builder::new().prefix(WRITING).tempfile_in(folder)?;
+                let writer = SegmentWriter::create(file.path())?;
+                Ok((file, writer))
+            };
+            self.open = Some(disk.whenever_there_is_room(0, open)?);
+        }
+        let (_, writer) = self.open.as_mut().expect("just opened");
+        disk.whenever_there_is_room(packet.size() as u64, || writer.write(&packet))
+    }
+
+    fn close(&mut self, cut: Cut) -> Result<()> {
+        let (file, mut writer) = self.open.take().expect("a segment has packets");
+        self.disk.whenever_there_is_room(0, || writer.finish(&cut))?;
+        let path = segment_path(&self.folder, cut.segment);
+        let named = file.persist(&path).map_err(|e| e.error).and_then(|_| sync(&self.folder));
+        named.map_err(|e| failed(&self.folder, e))?;
+        debug!("{}: {} pictures", path.display(), cut.pictures);
+        Ok(())
+    }
+}
+
+fn segment_path(folder: &Path, segment: u64) -> PathBuf {
+    folder.join(format!("{segment:06}{SEGMENT}"))
+}
+
+fn number_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_suffix(SEGMENT)?.parse().ok()
+}
+
+/// Two runs on one output exclude each other.
+fn lock(folder: &Path) -> Result<File> {
+    let file = File::create(folder.join(LOCK)).map_err(|e| failed(folder, e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let problem = "another run is at work on it";
+            Err(Error::new(folder.to_string_lossy(), problem, "wait for its end, or name another output"))
+        }
+        Err(TryLockError::Error(e)) => Err(failed(folder, e)),
+    }
+}
+
+/// A file that is there whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().expect("a file in the journal's folder");
+    let mut file = tempfile::Builder::new().prefix(WRITING).tempfile_in(folder)?;
+    io::Write::write_all(&mut file, bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| e.error)?;
+    sync(folder)
+}
+
+/// Names in a folder are on the disk only after this.
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Removes files whose name has this in it.
+fn clear(folder: &Path, part: &str) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().contains(part)) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+fn failed(path: &Path, error: io::Error) -> Error {
+    let remedy = "check that disk, then run the same command again: it goes on where it was";
+    Error::new(path.to_string_lossy(), error.to_string(), remedy)
+}
