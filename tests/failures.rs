@@ -145,12 +145,12 @@ fn a_cut_pipe_is_noticed() {
 fn a_full_disk_at_the_end_of_a_pipe_is_told_and_leaves_no_file() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{TEST_PICTURES} -frames:v 60 in.y4m"));
-    let Some(disk) = SmallDisk::mount(&folder, "64k") else {
+    let Some(disk) = SmallDisk::mount(&folder, "32k") else {
         say_skipped("a full disk, for this user may not mount a small one");
         return;
     };
     for name in ["out.mkv", "out.mp4", "out.ts"] {
-        let line = format!("upscale - disk/{name} --model none --scale 4 --encoder-opt crf=1");
+        let line = format!("upscale - disk/{name} --model none --scale 8 --encoder-opt crf=1");
         let pipe = std::fs::File::open(folder.path("in.y4m")).unwrap();
         let ran = Ran::of(folder.hasn_command(&line).stdin(pipe).output().unwrap());
         ran.assert_told("No space left on device; free some space there", &line);
@@ -165,10 +165,12 @@ fn an_interrupted_pipe_leaves_a_playable_part_and_says_how_to_go_on() {
     for (ending, name) in [("mkv", "-INT"), ("mp4", "-TERM")] {
         let (out, partial) = (format!("out.{ending}"), format!("out.partial.{ending}"));
         let mut source = Command::new("ffmpeg");
-        let pictures = "-v error -f lavfi -i testsrc2=s=160x120:r=25 -t 600 -pix_fmt yuv420p -f yuv4mpegpipe -";
+        let pictures =
+            "-v error -f lavfi -i testsrc2=s=160x120:r=25 -t 600 -pix_fmt yuv420p -f yuv4mpegpipe -";
         source.args(pictures.split(' ')).stdin(Stdio::null()).stderr(Stdio::null());
         let mut source = source.stdout(Stdio::piped()).spawn().unwrap();
-        let line = format!("upscale - {out} --progress none --encoder-opt preset=ultrafast --encoder-opt bf=2");
+        let line =
+            format!("upscale - {out} --progress none --encoder-opt preset=ultrafast --encoder-opt bf=2");
         let mut hasn = folder.hasn_command(&line);
         let child = hasn.stdin(source.stdout.take().unwrap()).stderr(Stdio::piped()).spawn().unwrap();
         wait_for("the partial file to grow", || {

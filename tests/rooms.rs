@@ -17,10 +17,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
     ("rayon", &["src/engine/cpu/", "src/engine/resample.rs"]),
     ("safetensors", &["src/model/"]),
     ("half::", &["src/model/", "src/engine/"]),
-    (
-        "serde",
-        &["src/model/", "src/pipeline/report.rs", "src/media/segment.rs", "src/journal/", "src/cli/"],
-    ),
+    ("serde", &["src/model/", "src/pipeline/report.rs", "src/media/segment.rs", "src/journal/", "src/cli/"]),
     ("serde_json", &["src/model/", "src/media/segment.rs", "src/journal/", "src/cli/"]),
     ("crc32fast", &["src/media/segment.rs", "src/journal/"]),
     ("rustix", &["src/journal/"]),

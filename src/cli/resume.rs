@@ -72,12 +72,7 @@ pub(super) fn run(
     Ok(ExitCode::from(EXIT_INTERRUPTED))
 }
 
-fn make(
-    args: &Args,
-    opened: Opened,
-    journal: &mut Journal,
-    interrupt: &Arc<AtomicBool>,
-) -> Result<ExitCode> {
+fn make(args: &Args, opened: Opened, journal: &mut Journal, interrupt: &Arc<AtomicBool>) -> Result<ExitCode> {
     let (output, trim, choice) = (opened.output.clone(), opened.trim, opened.choice.clone());
     let damage = opened.input.damage();
     let source = opened.input.open_again(trim)?;

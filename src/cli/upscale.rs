@@ -11,13 +11,14 @@ use tracing::info;
 
 use super::progress::{self, Show};
 use super::{
-    resume, EXIT_INTERRUPTED, EngineName, PrecisionName, engine_name, json, parse_size, precision_name, thread_count,
+    EXIT_INTERRUPTED, EngineName, PrecisionName, engine_name, json, parse_size, precision_name, resume,
+    thread_count,
 };
 use crate::engine::{EngineSpec, Network, NetworkId};
 use crate::error::{Error, Result};
 use crate::media::{
-    Damage, DecodeSpec, Decoder, Deinterlace, Encoder, EncoderSpec, FilterSpec, Input, Muxer, Output, Plan, Sound,
-    Target, Trim, VideoInfo,
+    Damage, DecodeSpec, Decoder, Deinterlace, Encoder, EncoderSpec, FilterSpec, Input, Muxer, Output, Plan,
+    Sound, Target, Trim, VideoInfo,
 };
 use crate::model::catalogue;
 use crate::picture::Geometry;

@@ -66,7 +66,8 @@ impl Disk {
             thread::sleep(LOOK_EVERY);
             if self.interrupt.load(Ordering::Relaxed) {
                 let problem = "the disk is full";
-                let remedy = "free some space there, then run the same command again: it goes on where it was";
+                let remedy =
+                    "free some space there, then run the same command again: it goes on where it was";
                 return Err(Error::new(self.folder.to_string_lossy(), problem, remedy));
             }
             if self.available() >= wanted {

@@ -133,7 +133,10 @@ mod tests {
         of(b"");
         assert!(Facts::parse(b"{\"journal\": 1, \"fac", &path).unwrap_err().to_string().contains("torn"));
         assert!(
-            Facts::parse(b"{\"journal\": 9, \"facts\": []}", &path).unwrap_err().to_string().contains("layout 9")
+            Facts::parse(b"{\"journal\": 9, \"facts\": []}", &path)
+                .unwrap_err()
+                .to_string()
+                .contains("layout 9")
         );
     }
 }

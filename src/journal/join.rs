@@ -44,7 +44,8 @@ pub fn join(
             disk.wait_for(wanted)?;
         }
         let Film { input, transcoders, mut muxer } = make()?;
-        let copies = Copies { input: Some(input), transcoders, queue: CopyQueue::default(), read_us: i64::MIN };
+        let copies =
+            Copies { input: Some(input), transcoders, queue: CopyQueue::default(), read_us: i64::MIN };
         match write(journal, segments, copies, &mut muxer, interrupt) {
             // A muxer that is dropped takes what it has written with it. What is copied takes more than was thought.
             Err(_) if disk.is_full() => wanted += wanted / 4,

@@ -62,7 +62,9 @@ impl Journal {
     /// Begins a journal, or goes on with the one that is there if it was begun with the same facts.
     pub fn open(folder: &Path, facts: &Facts) -> Result<Journal> {
         let failed = |e: io::Error| failed(folder, e);
-        fs::create_dir_all(folder).map_err(failed)?;
+        fs::create_dir(folder)
+            .or_else(|e| if e.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })
+            .map_err(failed)?;
         let lock = lock(folder)?;
         let path = folder.join(FACTS);
         match fs::read(&path) {
@@ -116,7 +118,8 @@ impl Journal {
 
     /// What is left to do.
     pub fn todo(&self) -> Todo {
-        let next = |(&segment, record): (&u64, &Record)| ((segment + 1) * SEGMENT_PICTURES, record.next.clone());
+        let next =
+            |(&segment, record): (&u64, &Record)| ((segment + 1) * SEGMENT_PICTURES, record.next.clone());
         Todo {
             ready: self.records.keys().copied().collect(),
             pictures_ready: self.pictures(),
@@ -235,6 +238,5 @@ fn clear(folder: &Path, part: &str) -> io::Result<()> {
 }
 
 fn failed(path: &Path, error: io::Error) -> Error {
-    let remedy = "check that disk, then run the same command again: it goes on where it was";
-    Error::new(path.to_string_lossy(), error.to_string(), remedy)
+    Error::new(path.to_string_lossy(), error.to_string(), "check the folder and its disk, and run it again")
 }

@@ -194,7 +194,8 @@ impl Report {
         self.converted = muxer.converted().to_vec();
         self.peak_memory_bytes = peak_memory_bytes();
         if !self.interrupted {
-            let proof = muxer.prove().map_err(|error| error.keeping("the file is left there to be looked at"))?;
+            let proof =
+                muxer.prove().map_err(|error| error.keeping("the file is left there to be looked at"))?;
             self.proof = proof.map(ProofReport::from);
         }
         Ok(())
