@@ -12,7 +12,7 @@ fn folder_with_film(pictures: u32) -> Folder {
     let folder = Folder::new();
     folder.ffmpeg(&format!(
         "-f lavfi -i testsrc2=s=64x48:r=25,select='mod(n\\,7)' -f lavfi -i sine=r=48000 -frames:v {pictures} \
-         -shortest -fps_mode passthrough -c:v libx264 -preset ultrafast -bf 2 -c:a aac film.mkv"
+         -shortest -fps_mode passthrough -c:v libx264 -preset ultrafast -bf 2 -g 90 -c:a aac film.mkv"
     ));
     folder
 }
@@ -212,4 +212,38 @@ fn a_full_disk_is_waited_for() {
     assert!(status.success());
     assert!(folder.read("disk/out.mkv") == folder.read("whole.mkv"));
     drop(disk);
+}
+
+#[test]
+fn segments_by_many_processes_in_any_order_make_the_same_film() {
+    let folder = folder_with_film(1500);
+    folder.ffmpeg("-i film.mkv -c copy film.ts");
+    for film in ["film.mkv", "film.ts"] {
+        let line = |out: &str| command(out).replace("film.mkv", film);
+        folder.hasn(&line("whole.mkv -y")).assert_done();
+        let ran = folder.hasn(&line("out.mkv").replace("upscale", "plan"));
+        ran.assert_done();
+        assert_eq!(ran.text(), "out.mkv.hasn: 1500 pictures in segments 0 to 6\n");
+        // A transport stream's clock is mended on the way, so that nothing in it is found by its time alone.
+        let plan: serde_json::Value = serde_json::from_slice(&folder.read("out.mkv.hasn/plan.json")).unwrap();
+        assert_eq!(plan["begins_anywhere"], film == "film.mkv");
+        let join = "join out.mkv.hasn";
+        folder
+            .hasn(join)
+            .assert_told("7 segments are missing, the first is 0; hasn segment out.mkv.hasn 0", join);
+        // The last first, two at a time, and one that is killed and asked for once more.
+        kill(start(&folder, "segment out.mkv.hasn 3"));
+        for pair in [[6, 5], [4, 3], [2, 1], [0, 6]] {
+            let made = pair.map(|segment| start(&folder, &format!("segment out.mkv.hasn {segment}")));
+            for child in made {
+                Ran::of(child.wait_with_output().unwrap()).assert_done();
+            }
+        }
+        let beyond = "segment out.mkv.hasn 7";
+        folder.hasn(beyond).assert_told("they go from 0 to 6", beyond);
+        folder.hasn(join).assert_done();
+        assert!(folder.read("out.mkv") == folder.read("whole.mkv"), "{film}");
+        assert!(!folder.path("out.mkv.hasn").exists());
+        std::fs::remove_file(folder.path("out.mkv")).unwrap();
+    }
 }

@@ -4,6 +4,7 @@ mod bench;
 mod compare;
 mod info;
 mod model;
+mod plan;
 mod progress;
 mod resume;
 mod upscale;
@@ -33,6 +34,12 @@ struct Cli {
 enum Command {
     /// Make a video or a picture larger.
     Upscale(Box<upscale::Args>),
+    /// Prepare a film to be made by many processes; arguments as for upscale.
+    Plan(Box<upscale::Args>),
+    /// Make one segment of a plan.
+    Segment(plan::SegmentArgs),
+    /// Join a plan's segments to the film.
+    Join(plan::JoinArgs),
     /// Measure a video or picture against a reference: PSNR-Y and SSIM.
     Compare(compare::Args),
     /// List the built-in models, or show one.
@@ -61,6 +68,9 @@ pub fn run() -> ExitCode {
     media::init(cli.verbose);
     let result = match cli.command {
         Command::Upscale(args) => upscale::run(*args),
+        Command::Plan(args) => plan::plan(*args),
+        Command::Segment(args) => plan::segment(args),
+        Command::Join(args) => plan::join_film(args),
         Command::Compare(args) => compare::run(args),
         Command::Model(args) => model::run(args),
         Command::Bench(args) => bench::run(args),

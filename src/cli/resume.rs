@@ -90,7 +90,7 @@ fn make(args: &Args, opened: Opened, journal: &mut Journal, interrupt: &Arc<Atom
         write_report(args, &choice, &report)?;
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     }
-    let muxer = join(journal, interrupt, || {
+    let muxer = join(journal, encoder.header(), interrupt, || {
         let input = source.open_again(trim)?;
         let plan = planned.take().map_or_else(|| Plan::new(&input, &output, &args.audio), Ok)?;
         let muxer = Muxer::create(output.clone(), &input, &encoder, trim, &plan)?;
@@ -106,7 +106,7 @@ fn make(args: &Args, opened: Opened, journal: &mut Journal, interrupt: &Arc<Atom
 }
 
 /// What packets depend on, by the names a user knows.
-fn facts(args: &Args, opened: &Opened) -> Result<Facts> {
+pub(super) fn facts(args: &Args, opened: &Opened) -> Result<Facts> {
     let mut facts = Facts::of_input(&args.input)?;
     let choice = &opened.choice;
     let model = match catalogue::find(&choice.model) {

@@ -17,8 +17,8 @@ use super::{
 use crate::engine::{EngineSpec, Network, NetworkId};
 use crate::error::{Error, Result};
 use crate::media::{
-    Damage, DecodeSpec, Decoder, Deinterlace, Encoder, EncoderSpec, FilterSpec, Input, Muxer, Output, Plan,
-    Sound, Target, Trim, VideoInfo,
+    Begin, Damage, DecodeSpec, Decoder, Deinterlace, Encoder, EncoderSpec, FilterSpec, Input, Muxer, Output,
+    Plan, Sound, Target, Trim, VideoInfo,
 };
 use crate::model::catalogue;
 use crate::picture::Geometry;
@@ -162,7 +162,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     }
     let interrupt = catch_signals()?;
     let folder = resume::folder(&args)?;
-    let opened = open(&args, folder.as_deref())?;
+    let opened = open(&args, folder.as_deref(), None)?;
     match folder {
         Some(folder) => resume::run(&args, opened, &folder, &interrupt),
         None => run_direct(&args, opened, &interrupt),
@@ -259,8 +259,9 @@ impl Opened {
     }
 }
 
-/// Opens every part, and writes nothing. `journal`: a partial output beside it is its own.
-pub(super) fn open(args: &Args, journal: Option<&Path>) -> Result<Opened> {
+/// Opens every part, and writes nothing. `journal`: a partial output beside it is its own. `begin`: where to, if not at
+/// the first picture.
+pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) -> Result<Opened> {
     let threads = thread_count(args.threads.map(usize::from));
     let (network, model, model_scale) = match args.model.as_deref().unwrap_or(catalogue::DEFAULT_CPU) {
         "none" => (Network::Resample, "none".to_owned(), 2),
@@ -282,7 +283,7 @@ pub(super) fn open(args: &Args, journal: Option<&Path>) -> Result<Opened> {
     }
     let trim = Trim::new(&input, args.from, args.to);
     let filter = FilterSpec { deinterlace: args.deinterlace.into(), graph: args.filter.clone() };
-    let decoder = Decoder::open(&mut input, DecodeSpec { trim, threads, filter })?;
+    let decoder = Decoder::open(&mut input, DecodeSpec { trim, threads, filter, begin })?;
     let lr = decoder.geometry();
     let shape = if args.square { decoder.sample_aspect() } else { 1.0 };
     let size = output_size(args, &lr, model_scale, shape)?;
@@ -337,7 +338,7 @@ fn output_size(args: &Args, lr: &Geometry, model_scale: usize, shape: f64) -> Re
 }
 
 /// The first signal ends the run in order, the second at once.
-fn catch_signals() -> Result<Arc<AtomicBool>> {
+pub(super) fn catch_signals() -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, i32::from(EXIT_INTERRUPTED), flag.clone())

@@ -24,10 +24,11 @@ pub struct Film {
     pub muxer: Muxer,
 }
 
-/// Writes the film that `make` makes, and ends it under its partial name. A full disk is waited for, and the film begun
-/// again.
+/// Writes the film that `make` makes, under the encoder's `header`, and ends it under its partial name. A full disk is
+/// waited for, and the film begun again.
 pub fn join(
     journal: &Journal,
+    header: u32,
     interrupt: &Arc<AtomicBool>,
     mut make: impl FnMut() -> Result<Film>,
 ) -> Result<Muxer> {
@@ -35,6 +36,11 @@ pub fn join(
     if let Some(missing) = (0..segments).find(|segment| !journal.records.contains_key(segment)) {
         let problem = format!("segment {missing} is missing");
         return Err(Error::new(journal.folder.to_string_lossy(), problem, "make it first"));
+    }
+    if let Some((segment, _)) = journal.records.iter().find(|(_, record)| record.header != header) {
+        let problem =
+            format!("segment {segment} has another header, so that it cannot be joined with others");
+        return Err(Error::new(journal.folder.to_string_lossy(), problem, "choose another --encoder"));
     }
     let disk = Disk::new(&journal.folder, interrupt.clone());
     let mut wanted = journal.size()?;

@@ -8,6 +8,7 @@
 //! ```text
 //! journal.json     the facts; what is begun with others is refused by name
 //! lock             whoever writes holds it
+//! plan.json        of work that is shared out: where segments begin
 //! 000000.segment   has its name when it is whole and on the disk; its end says what it holds
 //! .writing-*       the segment that is written: worth nothing after a crash
 //! ```
@@ -17,6 +18,7 @@
 mod disk;
 mod facts;
 mod join;
+mod plan;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -35,6 +37,7 @@ use crate::pipeline::{Store, Todo};
 pub use disk::Disk;
 pub use facts::{Facts, fingerprint};
 pub use join::{Film, join};
+pub use plan::{CutPoint, WorkPlan};
 
 /// Its name beside the output is the output's with this added.
 const ENDING: &str = ".hasn";
@@ -59,13 +62,14 @@ impl Journal {
         name.into()
     }
 
-    /// Begins a journal, or goes on with the one that is there if it was begun with the same facts.
+    /// Begins a journal, or goes on with the one that is there if it was begun with the same facts. Nobody else is at
+    /// work on it then.
     pub fn open(folder: &Path, facts: &Facts) -> Result<Journal> {
         let failed = |e: io::Error| failed(folder, e);
         fs::create_dir(folder)
             .or_else(|e| if e.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })
             .map_err(failed)?;
-        let lock = lock(folder)?;
+        let lock = lock(folder, File::try_lock)?;
         let path = folder.join(FACTS);
         match fs::read(&path) {
             Ok(bytes) => Facts::parse(&bytes, &path)?.check_same(facts, folder)?,
@@ -77,6 +81,17 @@ impl Journal {
             Err(e) => return Err(failed(e)),
         }
         clear(folder, WRITING).map_err(failed)?;
+        let mut journal = Journal { folder: folder.to_owned(), records: BTreeMap::new(), _lock: lock };
+        journal.look()?;
+        Ok(journal)
+    }
+
+    /// One of several that make segments of one film at the same time.
+    pub fn open_beside_others(folder: &Path, facts: &Facts) -> Result<Journal> {
+        let lock = lock(folder, File::try_lock_shared)?;
+        let path = folder.join(FACTS);
+        let bytes = fs::read(&path).map_err(|e| failed(&path, e))?;
+        Facts::parse(&bytes, &path)?.check_same(facts, folder)?;
         let mut journal = Journal { folder: folder.to_owned(), records: BTreeMap::new(), _lock: lock };
         journal.look()?;
         Ok(journal)
@@ -104,6 +119,16 @@ impl Journal {
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Whether this segment is there.
+    pub fn has(&self, segment: u64) -> bool {
+        self.records.contains_key(&segment)
+    }
+
+    /// How many are there.
+    pub fn segments(&self) -> u64 {
+        self.records.len() as u64
     }
 
     /// Pictures in whole segments.
@@ -152,7 +177,7 @@ impl Journal {
 
     /// Removes one that nobody is at work on, whatever is in it.
     pub fn discard(folder: &Path) -> Result<()> {
-        let _lock = lock(folder)?;
+        let _lock = lock(folder, File::try_lock)?;
         fs::remove_dir_all(folder).map_err(|e| failed(folder, e))
     }
 }
@@ -199,9 +224,9 @@ fn number_of(path: &Path) -> Option<u64> {
 }
 
 /// Two runs on one output exclude each other.
-fn lock(folder: &Path) -> Result<File> {
+fn lock(folder: &Path, how: fn(&File) -> std::result::Result<(), TryLockError>) -> Result<File> {
     let file = File::create(folder.join(LOCK)).map_err(|e| failed(folder, e))?;
-    match file.try_lock() {
+    match how(&file) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
             let problem = "another run is at work on it";

@@ -59,6 +59,17 @@ pub struct DecodeSpec {
     pub threads: usize,
     /// What is done to its frames before they are pictures.
     pub filter: FilterSpec,
+    /// Where to begin, if not at the first picture of that part.
+    pub begin: Option<Begin>,
+}
+
+/// A picture that is gone to without all before it: what is decoded from there on is the same as if they had been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begin {
+    /// Its time in the source's ticks.
+    pub pts: i64,
+    /// How many pictures are before it.
+    pub index: u64,
 }
 
 /// The video decoder, with the first picture already out of it.
@@ -67,6 +78,8 @@ pub struct Decoder {
     source: String,
     video: VideoInfo,
     trim: Trim,
+    /// Pictures before the first one.
+    before: u64,
     times: Times,
     filters: Filters,
     converter: Option<Converter>,
@@ -86,6 +99,8 @@ struct Counts {
     /// Pictures that were given out.
     given: u64,
     patched: u64,
+    /// Size, format or colours are not those of the first.
+    changed: bool,
     /// Errors of the decoder since the last frame.
     in_a_row: u32,
 }
@@ -115,9 +130,12 @@ impl Decoder {
     /// Opens the decoder of `input`'s video and decodes up to the first wanted picture, which fixes the
     /// geometry. Other packets met on the way are put back.
     pub fn open(input: &mut Input, spec: DecodeSpec) -> Result<Decoder> {
-        let DecodeSpec { trim, threads, filter } = spec;
+        let DecodeSpec { mut trim, threads, filter, begin } = spec;
         let parameters = input.video_parameters();
         let video = input.video();
+        if let Some(begin) = begin {
+            trim.from_us = begin.pts.rescale(video.time_base, Rational(1, 1_000_000));
+        }
         let fail = |problem: String, remedy: &str| Error::new(input.name(), problem, remedy);
         let mut context = codec::Context::from_parameters(parameters)
             .map_err(|e| fail(format!("bad stream parameters: {e}"), "get a whole copy"))?;
@@ -147,6 +165,7 @@ impl Decoder {
             source: input.name().to_owned(),
             video,
             trim,
+            before: begin.map_or(0, |begin| begin.index),
             times,
             filters: Filters::new(filter, verdict, input.name(), clock),
             converter: None,
@@ -187,7 +206,7 @@ impl Decoder {
         self.times.forget();
         self.filters.forget();
         (self.ended, self.last_geometry) = (false, None);
-        self.counts = Counts::default();
+        self.counts = Counts { given: self.before, ..Counts::default() };
     }
 
     fn find_first(&mut self, input: &mut Input) -> Result<Picture> {
@@ -266,6 +285,12 @@ impl Decoder {
     /// How often no picture came for a while where they had come evenly.
     pub fn gaps(&self) -> u64 {
         self.times.gaps()
+    }
+
+    /// Whether [`Begin`] serves for what was decoded so far: every picture stands for itself, with the time that its
+    /// source gave it, and looks like the first.
+    pub fn can_begin_anywhere(&self) -> bool {
+        !self.filters.is_open() && self.times.repaired() == 0 && !self.counts.changed
     }
 
     /// What of the source was found damaged so far.
@@ -418,6 +443,7 @@ impl Decoder {
 
     fn tell_change(&mut self, new: &Geometry, time: &PictureTime) {
         if let Some(old) = self.last_geometry.replace(*new).filter(|old| old != new) {
+            self.counts.changed = true;
             let said = |of: &Geometry| format!("{}x{} {}", of.width, of.height, of.format.name);
             let colours = if old.color == new.color { "" } else { ", with other colour tags" };
             let (source, index, seconds) = (&self.source, time.index, time.seconds());
@@ -442,7 +468,7 @@ impl PictureReader {
         let mut input = Input::open(source)?;
         let trim = Trim::new(&input, None, None);
         let filter = FilterSpec { deinterlace: Deinterlace::Off, graph: None };
-        let decoder = Decoder::open(&mut input, DecodeSpec { trim, threads, filter })?;
+        let decoder = Decoder::open(&mut input, DecodeSpec { trim, threads, filter, begin: None })?;
         Ok(PictureReader { input, decoder })
     }
 

@@ -13,7 +13,7 @@ use super::format::Tags;
 use super::frame::FrameBuffer;
 use super::input::{Input, VideoInfo};
 use super::output::Output;
-use super::segment::{Cut, CutState};
+use super::segment::{Cut, CutState, sum_of_header};
 use super::side::{self, StreamSide};
 use super::target::{Target, open_context};
 use super::{Coded, SEGMENT_PICTURES, check, is_again};
@@ -162,7 +162,18 @@ impl Encoder {
     /// The segment that ends here; `None` if it has no picture.
     pub fn cut(&self) -> Option<Cut> {
         let (segment, pictures) = (self.segment, self.state.pictures - self.segment_begin);
-        self.has_begun().then(|| Cut { segment, pictures, next: self.state.clone() })
+        let header = self.header();
+        self.has_begun().then(|| Cut { segment, pictures, next: self.state.clone(), header })
+    }
+
+    /// Tells what it wrote as its header from others.
+    pub fn header(&self) -> u32 {
+        sum_of_header(&self.extradata)
+    }
+
+    /// What an encoder that goes on from here must know.
+    pub fn state(&self) -> CutState {
+        self.state.clone()
     }
 
     /// Goes on after a cut as the encoder would that had coded all before it.

@@ -213,6 +213,11 @@ impl Input {
         self.part_end_us = Some(end_us.saturating_add(PAST_END_US));
     }
 
+    /// Whether its clock is never mended, so that a time leads to a picture.
+    pub fn has_steady_clock(&self) -> bool {
+        self.timeline.is_none()
+    }
+
     /// How often its clock jumped and was mended.
     pub fn clock_jumps(&self) -> u64 {
         self.timeline.as_ref().map_or(0, Timeline::jumps)

@@ -33,7 +33,7 @@ use ffmpeg_next::{self as ffmpeg, Rescale, ffi};
 use crate::picture::TimeBase;
 
 pub use damage::{Damage, DamagedPlace};
-pub use decode::{DecodeSpec, Decoder, PictureReader, Trim};
+pub use decode::{Begin, DecodeSpec, Decoder, PictureReader, Trim};
 pub use encode::Encoder;
 pub use filter::{Deinterlace, FilterSpec};
 pub use format::format_by_name;

@@ -49,6 +49,8 @@ pub struct Record {
     pub pictures: u64,
     /// How the next one begins.
     pub next: CutState,
+    /// Of the header that the encoder wrote: segments are joined under one.
+    pub header: u32,
     /// The input's stream that its packets are of, and what they count in.
     stream: usize,
     time_base: (i32, i32),
@@ -70,6 +72,13 @@ pub struct Cut {
     pub pictures: u64,
     /// How the next one begins.
     pub next: CutState,
+    /// Of the header that the encoder wrote.
+    pub header: u32,
+}
+
+/// Tells an encoder's header from others.
+pub(super) fn sum_of_header(extradata: &[u8]) -> u32 {
+    crc32fast::hash(extradata)
 }
 
 /// A segment that is being written. What fails changes nothing, and may be tried again.
@@ -106,9 +115,9 @@ impl SegmentWriter {
     /// Ends the file; it is on the disk then.
     pub fn finish(&mut self, cut: &Cut) -> io::Result<()> {
         let (stream, time_base) = self.of.expect("a segment has packets");
-        let Cut { segment, pictures, next } = cut.clone();
+        let Cut { segment, pictures, next, header } = cut.clone();
         let time_base = (time_base.numerator(), time_base.denominator());
-        let record = Record { segment, pictures, next, stream, time_base };
+        let record = Record { segment, pictures, next, header, stream, time_base };
         let json = serde_json::to_vec(&record).expect("plain data is always JSON");
         self.bytes.clear();
         self.bytes.push(END);
@@ -239,7 +248,7 @@ mod tests {
             writer.write(&packet(pts, &vec![pts as u8; 1000 * pts as usize])).unwrap();
         }
         let next = CutState { pictures: 5, end: 5, order: [3, 4].into(), ..CutState::default() };
-        let cut = Cut { segment: 7, pictures: 5, next };
+        let cut = Cut { segment: 7, pictures: 5, next, header: 9 };
         writer.finish(&cut).unwrap();
         cut
     }

@@ -1,0 +1,166 @@
+//! `hasn plan`, `hasn segment`, `hasn join`: one film made by many processes, for the scheduler that is there already.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use super::upscale::{self, Args, Opened, catch_signals};
+use super::{Cli, Command, EXIT_INTERRUPTED, print, resume, thread_count};
+use crate::error::{Error, Result};
+use crate::journal::{CutPoint, Film, Journal, WorkPlan, join};
+use crate::media::{Muxer, SEGMENT_PICTURES};
+use crate::picture::PictureTime;
+use crate::pipeline::Sink;
+
+#[derive(clap::Args)]
+pub(super) struct SegmentArgs {
+    /// The folder that hasn plan made.
+    plan: PathBuf,
+    /// Which segment, from 0 on.
+    segment: u64,
+}
+
+#[derive(clap::Args)]
+pub(super) struct JoinArgs {
+    /// The folder that hasn plan made.
+    plan: PathBuf,
+}
+
+/// Decodes the film once, and writes down where its segments begin.
+pub(super) fn plan(args: Args) -> Result<ExitCode> {
+    let folder = resume::folder(&args)?.ok_or_else(|| {
+        Error::new(&args.output, "cannot be joined from segments", "plan a film from file to file, e.g. .mkv")
+    })?;
+    if args.report.is_some() {
+        return Err(Error::new("--report", "a plan runs nothing", "leave it out"));
+    }
+    let opened = upscale::open(&args, Some(&folder), None)?;
+    if folder.exists() && args.restart {
+        Journal::discard(&folder)?;
+    }
+    let facts = resume::facts(&args, &opened)?;
+    let journal = Journal::open(&folder, &facts)?;
+    drop(Muxer::create(opened.output.clone(), &opened.input, &opened.encoder, opened.trim, &opened.plan)?);
+    let current = std::env::current_dir()
+        .map_err(|e| Error::new("this folder", e.to_string(), "go to one that is there"))?;
+    let mut command: Vec<String> = std::env::args().skip_while(|word| word != "plan").skip(1).collect();
+    if args.threads.is_none() {
+        // They change what some encoders write, and are to be the same everywhere.
+        command.extend(["--threads".to_owned(), thread_count(None).to_string()]);
+    }
+    let plan = look_through(opened, args.tolerate, current, command)?;
+    plan.write(journal.folder())?;
+    let (segments, pictures, folder) = (plan.cuts.len(), plan.pictures, folder.display());
+    print(&format!("{folder}: {pictures} pictures in segments 0 to {}\n", segments - 1))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn look_through(opened: Opened, tolerate: u64, folder: PathBuf, command: Vec<String>) -> Result<WorkPlan> {
+    let Opened { mut input, mut decoder, mut encoder, .. } = opened;
+    let (mut cuts, mut pictures) = (Vec::new(), 0);
+    let mut note = |time: PictureTime| {
+        if time.index.is_multiple_of(SEGMENT_PICTURES) {
+            cuts.push(CutPoint { pts: time.pts, state: encoder.state() });
+        }
+        encoder.skip(&time);
+        pictures += 1;
+    };
+    let mut at_end = false;
+    loop {
+        while let Some(picture) = decoder.receive()? {
+            note(picture.time);
+        }
+        if at_end {
+            break;
+        }
+        match input.next_packet()? {
+            Some(packet) if input.is_video(&packet) => decoder.send(packet)?,
+            Some(_) => {}
+            None => {
+                at_end = true;
+                decoder.finish()?;
+            }
+        }
+    }
+    let damage = input.damage();
+    if let Some(error) = damage.error().filter(|_| damage.count() > tolerate) {
+        return Err(error);
+    }
+    let begins_anywhere = decoder.can_begin_anywhere() && input.has_steady_clock();
+    Ok(WorkPlan { folder, command, pictures, begins_anywhere, cuts })
+}
+
+/// The plan of a folder, with the arguments it was made from. Paths lead from where it was made.
+fn read(folder: &Path) -> Result<(PathBuf, WorkPlan, Args)> {
+    let folder = std::path::absolute(folder)
+        .map_err(|e| Error::new(folder.to_string_lossy(), e.to_string(), "name it otherwise"))?;
+    let plan = WorkPlan::read(&folder)?;
+    std::env::set_current_dir(&plan.folder).map_err(|e| {
+        Error::new(
+            plan.folder.to_string_lossy(),
+            e.to_string(),
+            "plans are for machines that share their files",
+        )
+    })?;
+    let words = ["hasn".to_owned(), "upscale".to_owned()].into_iter().chain(plan.command.iter().cloned());
+    match Cli::try_parse_from(words).map(|cli| cli.command) {
+        Ok(Command::Upscale(args)) => Ok((folder, plan, *args)),
+        _ => Err(Error::new(folder.to_string_lossy(), "has a command that is none", "plan it again")),
+    }
+}
+
+/// Makes one segment. One that is there is left as it is.
+pub(super) fn segment(args: SegmentArgs) -> Result<ExitCode> {
+    let interrupt = catch_signals()?;
+    let (folder, plan, upscale) = read(&args.plan)?;
+    let segments = plan.cuts.len() as u64;
+    if args.segment >= segments {
+        let problem = format!("there is no segment {}", args.segment);
+        return Err(Error::new(
+            folder.to_string_lossy(),
+            problem,
+            format!("they go from 0 to {}", segments - 1),
+        ));
+    }
+    let opened = upscale::open(&upscale, Some(&folder), plan.begin(args.segment))?;
+    let journal = Journal::open_beside_others(&folder, &resume::facts(&upscale, &opened)?)?;
+    if journal.has(args.segment) {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (store, todo) = (Box::new(journal.keeper(interrupt.clone())), plan.todo(args.segment));
+    let outcome = opened.run(&upscale, |_| Sink::Segments { store, todo }, &interrupt)?;
+    Ok(if outcome.report.interrupted { ExitCode::from(EXIT_INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+/// Joins the film, if every segment is there.
+pub(super) fn join_film(args: JoinArgs) -> Result<ExitCode> {
+    let interrupt = catch_signals()?;
+    let (folder, plan, upscale) = read(&args.plan)?;
+    let opened = upscale::open(&upscale, Some(&folder), None)?;
+    let journal = Journal::open(&folder, &resume::facts(&upscale, &opened)?)?;
+    let missing: Vec<u64> = (0..plan.cuts.len() as u64).filter(|&segment| !journal.has(segment)).collect();
+    if let Some(first) = missing.first() {
+        let problem = format!("{} segments are missing, the first is {first}", missing.len());
+        let remedy = format!("hasn segment {} {first}", args.plan.display());
+        return Err(Error::new(args.plan.to_string_lossy(), problem, remedy));
+    }
+    if journal.pictures() != plan.pictures {
+        let problem = format!("its segments have {} pictures and not {}", journal.pictures(), plan.pictures);
+        return Err(Error::new(args.plan.to_string_lossy(), problem, "plan it again with --restart"));
+    }
+    let Opened { input, encoder, plan: streams, output, trim, .. } = opened;
+    let mut streams = Some(streams);
+    let muxer = join(&journal, encoder.header(), &interrupt, || {
+        let input = input.open_again(trim)?;
+        let streams =
+            streams.take().map_or_else(|| crate::media::Plan::new(&input, &output, &upscale.audio), Ok)?;
+        let muxer = Muxer::create(output.clone(), &input, &encoder, trim, &streams)?;
+        Ok(Film { input, transcoders: streams.into_transcoders(), muxer })
+    })?;
+    muxer.prove()?;
+    muxer.publish()?;
+    journal.remove()?;
+    print(&format!("{}: {} pictures\n", upscale.output, plan.pictures))?;
+    Ok(ExitCode::SUCCESS)
+}
