@@ -8,7 +8,7 @@ PACKAGES := gcc g++ libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev liba
 # apt-get is root's.
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: demo test test-cuda cuda-budget soak lint bench bench-peers kernels kernels-check deps python
+.PHONY: demo test test-cuda test-slurm cuda-budget soak lint bench bench-peers kernels kernels-check deps python
 
 # The clip, twice as large by HASN and by bicubic, and a detail of both side by side.
 demo: deps
@@ -34,6 +34,13 @@ test-cuda: deps
 	cargo test --lib cuda::
 	HASN_EMULATED_ASAN=1 ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
 		$$(cargo test --lib --no-run --message-format=json 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p') cuda:: --skip faults --skip budget
+
+# A film by Slurm on this machine, which gets it where it is missing.
+test-slurm: deps
+	@command -v slurmctld >/dev/null && command -v munged >/dev/null \
+	|| { $(ROOT) apt-get update -q && $(ROOT) apt-get install -q -y --no-install-recommends slurm-wlm munge; }
+	cargo build --release
+	tests/slurm/run $(HASN)
 
 # What a 1080p picture asks of a GPU, counted on the emulated device, and the least time that takes.
 cuda-budget: deps

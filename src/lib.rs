@@ -14,10 +14,11 @@
 //! 4. [`engine`] makes LR pictures into SR pictures: code values to numbers ([`engine::cpu`]'s ingest), luma
 //!    or R'G'B' through a network of [`model`], chroma through [`engine::resample`], numbers to code values.
 //!    What a code value means is [`color`]'s to say.
-//! 5. [`media::Encoder`] takes the SR pictures, which came from its own pool, and cuts segments;
-//!    [`media::Muxer`] writes their packets among the copied ones, and gives the file its name at the end.
+//! 5. [`media::Encoder`] takes the SR pictures, which came from its own pool, and cuts segments, which [`journal`] keeps
+//!    through crashes until all are there.
+//! 6. [`media::Muxer`] writes their packets among the copied ones, and gives the file its name at the end.
 //!
-//! Modules point one way: `error ← color ← picture ← {media, model, engine} ← pipeline ← cli`. Media knows
+//! Modules point one way: `error ← color ← picture ← {media, model, engine} ← pipeline ← journal ← cli`. Media knows
 //! nothing of networks, engines nothing of FFmpeg, the pipeline neither samples nor layers. FFmpeg, rayon,
 //! crossbeam and the rest live in one room each.
 //!
