@@ -176,3 +176,17 @@ fn a_recording_that_begins_between_keyframes_is_whole() {
         assert!((8..PICTURES).contains(&pictures), "{name}: {pictures}");
     }
 }
+
+#[test]
+fn what_is_torn_where_the_file_begins_is_told() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{CLIP} -c:v libx264 -g 12 -c:a aac in.mkv"));
+    let mut bytes = folder.read("in.mkv");
+    // The first block within the first cluster is longer than the cluster.
+    let cluster = bytes.windows(4).position(|id| id == [0x1f, 0x43, 0xb6, 0x75]).unwrap();
+    let block = cluster + bytes[cluster..].iter().position(|&byte| byte == 0xa3).unwrap();
+    bytes[block + 1..block + 600].fill(0x25);
+    folder.write("bad.mkv", bytes);
+    let ran = folder.hasn("upscale bad.mkv out.mkv --model none --progress none");
+    ran.assert_told("out.partial.mkv has the", "a torn beginning");
+}
