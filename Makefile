@@ -8,7 +8,7 @@ PACKAGES := gcc g++ libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev liba
 # apt-get is root's.
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: demo test test-cuda test-slurm cuda-budget soak lint bench bench-peers kernels kernels-check deps python
+.PHONY: demo test test-cuda test-slurm cuda-budget soak soak-smoke lint bench bench-peers kernels kernels-check deps python
 
 # The clip, twice as large by HASN and by bicubic, and a detail of both side by side.
 demo: deps
@@ -54,16 +54,25 @@ lint: deps
 # A thousand damaged files, others each time, and ten minutes of each fuzz target.
 SOAK_FILES ?= 1000
 SOAK_S ?= 600
+SOAK_SEED ?= $(shell date +%s)
 soak: deps
 	@command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --version 0.13.1
-	HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$$(date +%s) cargo test --test damage
+	@echo "soak: to repeat the damaged files: HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test damage"
+	HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test damage
 	mkdir -p fuzz/corpus/weights fuzz/corpus/pictures
 	cp models/hasn-lite-x2.safetensors fuzz/corpus/weights/
 	for clip in "h264.mkv -c:v libx264" "mpeg2.ts -c:v mpeg2video" "ffv1.mkv -c:v ffv1" "prores.mov -c:v prores_ks" \
 		"png.mov -c:v png" "vp9.webm -c:v libvpx-vp9" "palette.gif -c:v gif"; do \
 		ffmpeg -v error -y -f lavfi -i testsrc2=s=32x32:r=25 -frames:v 3 $${clip#* } fuzz/corpus/pictures/$${clip%% *} || exit 1; \
 	done
-	for target in weights pictures; do cargo fuzz run -s none $$target -- -max_total_time=$(SOAK_S) || exit 1; done
+	for target in weights pictures; do \
+		cargo fuzz run -s none $$target -- -max_total_time=$(SOAK_S) || { \
+		echo "soak: to repeat it: cargo fuzz run -s none $$target FILE, with the file that is named above"; exit 1; }; \
+	done
+
+# The same in a minute, with the same damaged files each time.
+soak-smoke:
+	$(MAKE) soak SOAK_FILES=20 SOAK_S=20 SOAK_SEED=2
 
 # The network alone, one thread, in both precisions.
 bench: deps

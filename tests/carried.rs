@@ -249,3 +249,26 @@ fn sound_finds_a_codec_in_every_container() {
         assert_eq!(sound.codec_name, codec, "{out}");
     }
 }
+
+#[test]
+fn tags_that_are_no_utf8_are_kept_as_bytes() {
+    let folder = Folder::new();
+    folder.write(
+        "meta.txt",
+        b";FFMETADATA1\ntitle=Gar\xe7on\n[STREAM]\ntitle=Fran\xe7ais\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=900\n\
+          title=Caf\xe9\n",
+    );
+    folder.ffmpeg(&format!(
+        "{SMALL} {SINE} -i meta.txt -map 0 -map 1 -t 1 -map_metadata 2 -map_metadata:s:a 2:s:0 -map_chapters 2 \
+         -c:v libx264 -c:a aac in.mkv"
+    ));
+    let times =
+        |name: &str, tag: &[u8]| folder.read(name).windows(tag.len()).filter(|word| *word == tag).count();
+    for audio in ["copy", "flac"] {
+        folder.upscale(&format!("in.mkv out.mkv -y --model none --audio {audio}"));
+        for tag in [b"Gar\xe7on".as_slice(), b"Fran\xe7ais", b"Caf\xe9"] {
+            assert_eq!(times("in.mkv", tag), 1, "the clip is to have its tags");
+            assert_eq!(times("out.mkv", tag), 1, "{audio}: {}", String::from_utf8_lossy(tag));
+        }
+    }
+}

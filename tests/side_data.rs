@@ -17,6 +17,31 @@ fn t35(bytes: &[u8]) -> Sei {
     Sei { payload_type: 4, payload: bytes.to_vec() }
 }
 
+/// Metadata of SMPTE 2094-40, application 4 version 1: one window, no percentile, no curve.
+fn hdr10_plus() -> Sei {
+    let number = |value: u32, bits: usize| format!("{value:0bits$b}");
+    let fields = [
+        (1, 2),
+        (400, 27),
+        (0, 1),
+        (100, 17),
+        (100, 17),
+        (100, 17),
+        (50, 17),
+        (0, 4),
+        (0, 10),
+        (0, 1),
+        (0, 1),
+        (0, 1),
+    ];
+    let bits: String = fields.into_iter().map(|(value, bits)| number(value, bits)).collect();
+    let bytes = bits
+        .as_bytes()
+        .chunks(8)
+        .map(|byte| u8::from_str_radix(&format!("{:0<8}", std::str::from_utf8(byte).unwrap()), 2).unwrap());
+    t35(&[&[0xb5, 0x00, 0x3c, 0x00, 0x01, 4, 1][..], &bytes.collect::<Vec<_>>()].concat())
+}
+
 /// CEA-708 bytes of two kinds, other ones for each picture.
 fn captions(picture: u8) -> Vec<u8> {
     let pairs = [0xfc, 0x20 + picture, 0x41 + picture, 0xfe, 0x61 + picture, 0x7f];
@@ -112,8 +137,12 @@ fn what_no_encoder_takes_is_said_once_by_name() {
     };
     clip(&folder, "afd.h264", |_| t35(&[&[0xb5, 0x00, 0x31], b"DTG1".as_slice(), &[0x41, 0xfa]].concat()));
     clip(&folder, "timecode.hevc", timecode);
-    for (name, said) in [("afd.h264", "active format description"), ("timecode.hevc", "timecode of pictures")]
-    {
+    clip(&folder, "plus.hevc", |_| hdr10_plus());
+    for (name, said) in [
+        ("afd.h264", "active format description"),
+        ("timecode.hevc", "timecode of pictures"),
+        ("plus.hevc", "HDR10+"),
+    ] {
         let ran = folder.upscale(&format!("{name} out.mkv -y --model none"));
         assert_eq!(ran.stderr.matches(said).count(), 1, "{name}: {}", ran.stderr);
         assert_eq!(folder.pictures("out.mkv").len(), 12, "{name}");

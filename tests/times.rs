@@ -100,6 +100,78 @@ fn ten_minutes_of_uneven_pictures_stay_with_their_sound() {
 }
 
 #[test]
+fn times_past_every_counters_end_stay() {
+    let folder = Folder::new();
+    // Milliseconds past 2^40; ticks past 2^32; transport streams within which 2^32 and, their clock's end, 2^33 pass.
+    for (name, offset, sound) in [
+        ("huge.mkv", 1_200_000_000, "aac"),
+        ("large.mp4", 400_000, "aac"),
+        ("half.ts", 47_720, "mp2"),
+        ("wrap.ts", 95_441, "mp2"),
+    ] {
+        let codecs = format!("-c:v libx264 -bf 2 -c:a {sound} -output_ts_offset {offset}");
+        folder.ffmpeg(&format!("{SMALL} {SINE} -t 2.4 {codecs} {name}"));
+        for out in ["out.mkv", name] {
+            let out = if out == name { format!("out-{name}") } else { out.to_owned() };
+            folder.upscale(&format!("{name} {out} -y --model none --report out.json"));
+            let (before, after) = (folder.probe(name), folder.probe(&out));
+            for stream in [0, 1] {
+                let apart = largest_difference(&seconds(&before, stream), &seconds(&after, stream));
+                assert!(apart < 0.002, "{name} to {out}: stream {stream} is off by {apart} s");
+            }
+            assert_eq!(report(&folder, "out.json")["clock_jumps"], 0, "{name} to {out}");
+        }
+    }
+}
+
+#[test]
+fn a_part_is_cut_out_of_a_stream_whose_clock_jumps() {
+    let folder = Folder::new();
+    for (name, offset) in [("a.ts", 0), ("b.ts", 1000)] {
+        let codecs = "-c:v libx264 -bf 2 -g 25 -c:a mp2";
+        folder.ffmpeg(&format!("{SMALL} {SINE} -t 2 {codecs} -output_ts_offset {offset} {name}"));
+    }
+    folder.write("in.ts", [folder.read("a.ts"), folder.read("b.ts")].concat());
+    folder.upscale("in.ts whole.mkv --model none --encoder ffv1");
+    folder.upscale("in.ts part.mkv --model none --encoder ffv1 --from 1 --to 3");
+    let [whole, part] = ["whole.mkv", "part.mkv"].map(|name| folder.picture_hashes(name, "yuv420p"));
+    assert_eq!(part, whole[25..75], "two seconds around the jump");
+    let probe = folder.probe("part.mkv");
+    let (pictures, sound) = (seconds(&probe, 0), seconds(&probe, 1));
+    assert!((sound[0] - pictures[0]).abs() < 0.06, "sound begins at {} s", sound[0]);
+    let apart = sound.last().unwrap() - pictures.last().unwrap();
+    assert!(apart.abs() < 0.06, "sound ends {apart} s after the pictures");
+}
+
+#[test]
+fn an_open_group_of_pictures_is_whole_and_cut_to_the_picture() {
+    let folder = Folder::new();
+    let pictures = "-f lavfi -i testsrc2=s=64x64:r=25 -frames:v 60";
+    let x265 = "log-level=error:open-gop=1:keyint=12:min-keyint=12:bframes=3:b-adapt=0:scenecut=0";
+    for (name, encoder) in [
+        ("h264.mkv", "libx264 -bf 3 -g 12 -x264-params open-gop=1:b-adapt=0:scenecut=0".to_owned()),
+        ("hevc.mkv", format!("libx265 -x265-params {x265}")),
+        ("mpeg2.ts", "mpeg2video -bf 2 -g 12 -q:v 2".to_owned()),
+    ] {
+        folder.ffmpeg(&format!("{pictures} -c:v {encoder} {name}"));
+        let probe = folder.probe(name);
+        let packets = probe.packets_of(0);
+        let key = packets.iter().skip(1).position(|packet| packet.is_key()).unwrap() + 1;
+        assert!(packets[key + 1].pts < packets[key].pts, "{name}: pictures are to lead a keyframe");
+        folder.upscale(&format!("{name} whole.mkv -y --model none --encoder ffv1 --scale 1"));
+        let whole = folder.picture_hashes("whole.mkv", "yuv420p");
+        assert_eq!(whole, folder.picture_hashes(name, "yuv420p"), "{name}");
+        for from in [0, 5, 10, 11, 12, 23, 34] {
+            let seconds = from as f64 / 25.0;
+            folder.upscale(&format!(
+                "{name} part.mkv -y --model none --encoder ffv1 --scale 1 --from {seconds}"
+            ));
+            assert_eq!(folder.picture_hashes("part.mkv", "yuv420p"), whole[from..], "{name} from {from}");
+        }
+    }
+}
+
+#[test]
 fn what_an_edit_list_hides_is_not_heard() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{SMALL} {SINE} -t 3 -c:v libx264 -bf 2 -g 25 -c:a aac whole.mp4"));

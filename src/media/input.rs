@@ -66,6 +66,7 @@ impl Input {
     pub fn open(source: &str) -> Result<Input> {
         let name = if source == "-" { "standard input" } else { source };
         let fail = |error: ffmpeg::Error| Error::new(name, error.to_string(), open_remedy(source, error));
+        complaints::of_demuxer();
         let context = match source {
             "-" => open_y4m_pipe(),
             _ => format::input(source),
@@ -97,6 +98,10 @@ impl Input {
             is_broken: false,
         };
         input.picture_us = (1e6 / f64::from(input.video().frame_rate)) as i64;
+        // The first packets are read to know the streams: what was torn there is not met again.
+        if let Some(complaint) = complaints::of_demuxer() {
+            input.damaged(&complaint);
+        }
         Ok(input)
     }
 
@@ -201,6 +206,14 @@ impl Input {
         self.backlog = CopyQueue::default();
         if let Some(timeline) = &mut self.timeline {
             timeline.forget();
+        }
+        // In a transport stream the search for a time ends after the first packet: the beginning is a place in bytes.
+        if self.timeline.is_some() && us <= self.start_us() {
+            // SAFETY: the context is alive, and no stream is named.
+            let code = unsafe { ffi::av_seek_frame(self.context.as_mut_ptr(), -1, 0, ffi::AVSEEK_FLAG_BYTE) };
+            if code >= 0 {
+                return Ok(());
+            }
         }
         self.context
             .seek(us, ..us)

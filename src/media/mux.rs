@@ -13,7 +13,7 @@ use super::input::Input;
 use super::output::{Output, open_output};
 use super::proof::{self, Facts, Proof};
 use super::side::copy_entries;
-use super::streams::{Plan, Way, attach_cover, copy_chapters, copy_programs, cover_packet, metadata};
+use super::streams::{Plan, Way, attach_cover, copy_chapters, copy_programs, cover_packet, metadata, tag};
 use super::{Coded, Trim, check};
 use crate::error::{Error, Result};
 
@@ -182,8 +182,8 @@ impl Muxer {
             _ => ("cover.jpg", "image/jpeg"),
         };
         let mut tags = metadata(stream, false);
-        for (key, value) in [("filename", name), ("mimetype", mime)] {
-            if tags.get(key).is_none() {
+        for (tag_key, key, value) in [(c"filename", "filename", name), (c"mimetype", "mimetype", mime)] {
+            if tag(stream, tag_key).is_none() {
                 tags.set(key, value);
             }
         }

@@ -8,6 +8,7 @@ use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
 
 use super::output::Output;
+use super::streams::tag;
 
 /// What was found in the finished file.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +60,7 @@ impl Facts {
         let parameters = stream.parameters();
         // SAFETY: the stream is alive.
         let disposition = unsafe { (*stream.as_ptr()).disposition };
-        let language = stream.metadata().get("language").map(str::to_owned);
+        let language = tag(stream, c"language");
         Facts {
             medium: parameters.medium(),
             id: parameters.id(),

@@ -1,6 +1,6 @@
 //! Streams: which of the input's go into the output, how, and what of each is taken over.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
@@ -251,14 +251,40 @@ pub(super) fn select(context: &format::context::Input, maps: &[String]) -> Resul
 pub(super) fn metadata(stream: &ffmpeg::Stream, is_coded_anew: bool) -> ffmpeg::Dictionary<'static> {
     const OF_THE_CODED: [&str; 6] =
         ["BPS", "DURATION", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "_STATISTICS", "ENCODER"];
-    let mut kept = ffmpeg::Dictionary::new();
-    for (key, value) in stream.metadata().iter() {
-        let upper = key.to_ascii_uppercase();
-        if !is_coded_anew || !OF_THE_CODED.iter().any(|stale| upper.starts_with(stale)) {
-            kept.set(key, value);
-        }
+    // As bytes: many a tag is no UTF-8.
+    let kept = stream.metadata().to_owned();
+    if !is_coded_anew {
+        return kept;
     }
-    kept
+    // SAFETY: the dictionary is ours; its entries and their keys live until it is changed, which is after the walk.
+    unsafe {
+        let mut stale: Vec<CString> = Vec::new();
+        let mut entry = std::ptr::null();
+        loop {
+            entry = ffi::av_dict_get(kept.as_ptr(), c"".as_ptr(), entry, ffi::AV_DICT_IGNORE_SUFFIX);
+            let Some(found) = entry.as_ref() else { break };
+            let key = CStr::from_ptr(found.key);
+            let upper = key.to_bytes().to_ascii_uppercase();
+            if OF_THE_CODED.iter().any(|stale| upper.starts_with(stale.as_bytes())) {
+                stale.push(key.to_owned());
+            }
+        }
+        let mut raw = kept.disown();
+        for key in stale {
+            ffi::av_dict_set(&mut raw, key.as_ptr(), std::ptr::null(), 0);
+        }
+        ffmpeg::Dictionary::own(raw)
+    }
+}
+
+/// A tag of a stream as text, whatever bytes it has.
+pub(super) fn tag(stream: &ffmpeg::Stream, key: &CStr) -> Option<String> {
+    // SAFETY: the stream is alive; an entry's value is a C string that stays as long as its dictionary.
+    unsafe {
+        let entry =
+            ffi::av_dict_get((*stream.as_ptr()).metadata, key.as_ptr(), std::ptr::null(), 0).as_ref()?;
+        Some(CStr::from_ptr(entry.value).to_string_lossy().into_owned())
+    }
 }
 
 /// Whether this packet is the film's cover, as the demuxer found it.
@@ -305,12 +331,14 @@ pub(super) fn copy_chapters(
             continue;
         }
         let (start, end) = (start - offset_us, end - offset_us);
-        let title = chapter.metadata().get("title").unwrap_or_default().to_owned();
         let mut added = context
-            .add_chapter(id, Rational(1, 1_000_000), start, end, title)
+            .add_chapter(id, Rational(1, 1_000_000), start, end, "")
             .map_err(|e| Error::new(&output.name, format!("takes no chapters: {e}"), "use .mkv"))?;
-        for (key, value) in chapter.metadata().iter() {
-            added.set_metadata(key, value);
+        // SAFETY: both chapters are alive; tags are copied as bytes, whatever their script.
+        unsafe {
+            let code =
+                ffi::av_dict_copy(&mut (*added.as_mut_ptr()).metadata, (*chapter.as_ptr()).metadata, 0);
+            check(code).expect("no memory for a chapter's tags");
         }
     }
     Ok(())
