@@ -54,7 +54,7 @@ lint: deps
 # A thousand damaged files, others each time, and ten minutes of each fuzz target.
 SOAK_FILES ?= 1000
 SOAK_S ?= 600
-SOAK_SEED ?= $(shell date +%s)
+SOAK_SEED := $(or $(SOAK_SEED),$(shell date +%s))
 soak: deps
 	@command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --version 0.13.1
 	@echo "soak: to repeat the damaged files: HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test damage"

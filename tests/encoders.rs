@@ -48,6 +48,32 @@ fn every_encoder_gives_all_pictures_at_their_times() {
     }
 }
 
+#[test]
+fn presets_choose_encoder_depth_and_options() {
+    let folder = Folder::new();
+    for (format, input) in [("yuv420p", "in8.mkv"), ("yuv444p12", "in12.mkv")] {
+        folder.ffmpeg(&format!("{TEST_PICTURES} -frames:v 5 -pix_fmt {format} -c:v ffv1 {input}"));
+    }
+    for (preset, input, out, codec, format, more) in [
+        ("film-archive", "in8.mkv", "a.mkv", "ffv1", "yuv420p10le", ""),
+        ("film-archive", "in12.mkv", "b.mkv", "ffv1", "yuv444p12le", ""),
+        ("film-archive", "in8.mkv", "c.mkv", "ffv1", "yuv420p", "--pix-fmt yuv420p"),
+        ("film-master", "in8.mkv", "d.mov", "prores", "yuv422p10le", ""),
+        ("film-master", "in12.mkv", "e.mov", "prores", "yuv444p12le", ""),
+        ("web", "in12.mkv", "f.mp4", "h264", "yuv420p", ""),
+        ("web", "in8.mkv", "g.mp4", "hevc", "yuv420p", "--encoder libx265"),
+    ] {
+        folder.upscale(&format!("{input} {out} --model none --preset {preset} {more}"));
+        let probe = folder.probe(out);
+        let video = probe.video();
+        assert_eq!((video.codec_name.as_str(), video.pix_fmt.as_str()), (codec, format), "{preset} {out}");
+        assert_eq!(folder.pictures(out).len(), 5, "{preset} {out}");
+    }
+    let place = |bytes: &[u8], word: &[u8]| bytes.windows(4).position(|four| four == word).unwrap();
+    let web = folder.read("f.mp4");
+    assert!(place(&web, b"moov") < place(&web, b"mdat"), "a player finds at the beginning what it needs");
+}
+
 /// To the tick of the container with the coarser one. Where all times are moved, the sound moves along.
 fn assert_times(before: &Probe, after: &Probe, out: &str) {
     // AVI knows an order and a rate, no times.

@@ -128,7 +128,7 @@ pub(super) fn segment(args: SegmentArgs) -> Result<ExitCode> {
     if journal.has(args.segment) {
         return Ok(ExitCode::SUCCESS);
     }
-    let (store, todo) = (Box::new(journal.keeper(interrupt.clone())), plan.todo(args.segment));
+    let (store, todo) = (Box::new(journal.keeper(plan.pictures, interrupt.clone())), plan.todo(args.segment));
     let outcome = opened.run(&upscale, |_| Sink::Segments { store, todo }, &interrupt)?;
     Ok(if outcome.report.interrupted { ExitCode::from(EXIT_INTERRUPTED) } else { ExitCode::SUCCESS })
 }
@@ -159,6 +159,9 @@ pub(super) fn join_film(args: JoinArgs) -> Result<ExitCode> {
         Ok(Film { input, transcoders: streams.into_transcoders(), muxer })
     })?;
     muxer.prove()?;
+    if let Some(partial) = muxer.keep_partial() {
+        journal.note_joined(&partial)?;
+    }
     muxer.publish()?;
     journal.remove()?;
     print(&format!("{}: {} pictures\n", upscale.output, plan.pictures))?;

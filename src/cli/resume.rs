@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::upscale::{Args, Opened, publish, write_report};
+use super::upscale::{Args, Opened, pictures_expected, publish, write_report};
 use super::{EXIT_INTERRUPTED, thread_count};
 use crate::engine::cpu::Level;
 use crate::engine::{EngineKind, cuda};
@@ -32,6 +32,15 @@ pub(super) fn folder(args: &Args) -> Result<Option<PathBuf>> {
         }
         _ => Ok(folder),
     }
+}
+
+/// Whether the run was at its end when it was cut off.
+pub(super) fn was_finished(args: &Args, folder: &Path) -> Result<bool> {
+    let finished = !args.restart && Journal::clear_finished(folder, Path::new(&args.output))?;
+    if finished {
+        eprintln!("{}: is whole already", args.output);
+    }
+    Ok(finished)
 }
 
 /// Makes what is missing of the film, then the film.
@@ -78,10 +87,11 @@ fn make(args: &Args, opened: Opened, journal: &mut Journal, interrupt: &Arc<Atom
     let source = opened.input.open_again(trim)?;
     // Whether the container takes all this is found out now rather than after days.
     drop(Muxer::create(output.clone(), &opened.input, &opened.encoder, trim, &opened.plan)?);
+    let expected = pictures_expected(args, &opened.input.video());
     let mut planned = None;
     let sink = |plan: Plan| {
         planned = Some(plan);
-        Sink::Segments { store: Box::new(journal.keeper(interrupt.clone())), todo: journal.todo() }
+        Sink::Segments { store: Box::new(journal.keeper(expected, interrupt.clone())), todo: journal.todo() }
     };
     let Outcome { mut report, encoder, .. } = opened.run(args, sink, interrupt)?;
     journal.look()?;
@@ -97,6 +107,9 @@ fn make(args: &Args, opened: Opened, journal: &mut Journal, interrupt: &Arc<Atom
         Ok(Film { input, transcoders: plan.into_transcoders(), muxer })
     })?;
     report.tell_output(&muxer)?;
+    if let Some(partial) = muxer.keep_partial() {
+        journal.note_joined(&partial)?;
+    }
     let result = publish(args, &choice, &report, muxer, &damage);
     if damage.count() > args.tolerate {
         // All there is, is in the partial file.
@@ -127,6 +140,7 @@ pub(super) fn facts(args: &Args, opened: &Opened) -> Result<Facts> {
         ("the model", format!("{} {model}", choice.model)),
         ("the engine", engine),
         ("--size", format!("{}x{}", choice.width, choice.height)),
+        ("--preset", format!("{:?}", args.preset)),
         ("--encoder", choice.encoder.clone()),
         ("--encoder-opt", options(&args.encoder_opt)),
         ("--pix-fmt", choice.pixel_format.to_owned()),

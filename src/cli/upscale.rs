@@ -48,6 +48,9 @@ pub(super) struct Args {
     /// How many times larger, fractions allowed.
     #[arg(long, value_name = "S", value_parser = parse_scale)]
     pub scale: Option<f64>,
+    /// A purpose, which chooses the encoder and its options; those that are given win.
+    #[arg(long, value_enum)]
+    pub preset: Option<Preset>,
     /// FFmpeg's name of an encoder [default: libx264 where the container holds it]
     #[arg(long, value_name = "NAME")]
     pub encoder: Option<String>,
@@ -119,6 +122,46 @@ impl From<DeinterlaceName> for Deinterlace {
     }
 }
 
+/// What a film is made for.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum Preset {
+    /// FFV1 with checksums, 10 bit or more: to be kept, in .mkv
+    FilmArchive,
+    /// ProRes 422 HQ or 4444: to be worked on, in .mov
+    FilmMaster,
+    /// x264, slow, 8 bit 4:2:0: to be shown, in .mp4
+    Web,
+}
+
+impl Preset {
+    fn encoder(self) -> EncoderSpec {
+        let (name, options, pixel_format, depth_min): (_, &[(&str, &str)], _, _) = match self {
+            // As archives ask for: each picture by itself, in slices that have checksums of their own.
+            Preset::FilmArchive => ("ffv1", &[("g", "1"), ("slices", "16"), ("context", "1")], None, 10),
+            Preset::FilmMaster => ("prores_ks", &[("vendor", "apl0")], None, 10),
+            Preset::Web => ("libx264", &[("preset", "slow"), ("crf", "20")], Some("yuv420p"), 8),
+        };
+        let options = options.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let (name, pixel_format) = (Some(name.to_owned()), pixel_format.map(str::to_owned));
+        EncoderSpec { name, options, pixel_format, depth_min, threads: 0 }
+    }
+}
+
+/// What the user asked for, over what the preset does.
+fn encoder_spec(args: &Args, threads: usize) -> EncoderSpec {
+    let of_preset = args.preset.map(Preset::encoder).unwrap_or_default();
+    let own = |key: &String| args.encoder_opt.iter().any(|(k, _)| k == key);
+    // Another encoder has other options.
+    let kept = of_preset.options.into_iter().filter(|(key, _)| args.encoder.is_none() && !own(key));
+    EncoderSpec {
+        name: args.encoder.clone().or(of_preset.name),
+        options: kept.chain(args.encoder_opt.iter().cloned()).collect(),
+        pixel_format: args.pix_fmt.clone().or(of_preset.pixel_format),
+        depth_min: of_preset.depth_min,
+        threads,
+    }
+}
+
 /// What was made of the arguments, for the report.
 #[derive(Clone, Serialize)]
 pub(super) struct Choice {
@@ -162,6 +205,11 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     }
     let interrupt = catch_signals()?;
     let folder = resume::folder(&args)?;
+    if let Some(folder) = &folder
+        && resume::was_finished(&args, folder)?
+    {
+        return Ok(ExitCode::SUCCESS);
+    }
     let opened = open(&args, folder.as_deref(), None)?;
     match folder {
         Some(folder) => resume::run(&args, opened, &folder, &interrupt),
@@ -223,7 +271,7 @@ pub(super) fn publish(
 }
 
 /// By the container's word; 0 where it has none.
-fn pictures_expected(args: &Args, video: &VideoInfo) -> u64 {
+pub(super) fn pictures_expected(args: &Args, video: &VideoInfo) -> u64 {
     let rate = f64::from(video.frame_rate);
     let whole_s = video.pictures_expected as f64 / rate;
     let part_s = args.to.map_or(whole_s, |to| to.min(whole_s)) - args.from.unwrap_or(0.0);
@@ -271,7 +319,8 @@ pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) ->
             (Network::Hasn(Arc::new(model)), name, scale)
         }
     };
-    let output = Output::new(&args.output, &args.input)?;
+    let mut output = Output::new(&args.output, &args.input)?;
+    output.begins_fast = matches!(args.preset, Some(Preset::Web));
     if !args.overwrite {
         output.check_free(journal.is_some_and(Path::exists))?;
     }
@@ -287,13 +336,7 @@ pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) ->
     let lr = decoder.geometry();
     let shape = if args.square { decoder.sample_aspect() } else { 1.0 };
     let size = output_size(args, &lr, model_scale, shape)?;
-    let spec = EncoderSpec {
-        name: args.encoder.clone(),
-        options: args.encoder_opt.clone(),
-        pixel_format: args.pix_fmt.clone(),
-        threads,
-    };
-    let target = Target::choose(&spec, &output, &lr, size)?;
+    let target = Target::choose(&encoder_spec(args, threads), &output, &lr, size)?;
     let sr = target.geometry;
     let bits = if sr.format.float { 32 } else { sr.format.depth() };
     let spec = |kind| EngineSpec { kind, threads, networks: vec![network.clone()], lr, sr };

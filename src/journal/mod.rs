@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! journal.json     the facts; what is begun with others is refused by name
+//! joined           which file is the film, just before it gets its name
 //! lock             whoever writes holds it
 //! plan.json        of work that is shared out: where segments begin
 //! 000000.segment   has its name when it is whole and on the disk; its end says what it holds
@@ -23,6 +24,7 @@ mod plan;
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -35,6 +37,7 @@ use crate::media::{Coded, Cut, Record, SEGMENT_PICTURES, SegmentReader, SegmentW
 use crate::pipeline::{Store, Todo};
 
 pub use disk::Disk;
+use disk::in_words;
 pub use facts::{Facts, fingerprint};
 pub use join::{Film, join};
 pub use plan::{CutPoint, WorkPlan};
@@ -42,6 +45,7 @@ pub use plan::{CutPoint, WorkPlan};
 /// Its name beside the output is the output's with this added.
 const ENDING: &str = ".hasn";
 const FACTS: &str = "journal.json";
+const JOINED: &str = "joined";
 const LOCK: &str = "lock";
 const SEGMENT: &str = ".segment";
 const WRITING: &str = ".writing-";
@@ -153,15 +157,34 @@ impl Journal {
         }
     }
 
-    /// What keeps the segments of a run.
-    pub fn keeper(&self, interrupt: Arc<AtomicBool>) -> Keeper {
-        Keeper { disk: Disk::new(&self.folder, interrupt), folder: self.folder.clone(), open: None }
+    /// What keeps the segments of a run of so many pictures; 0 where nobody knows.
+    pub fn keeper(&self, pictures: u64, interrupt: Arc<AtomicBool>) -> Keeper {
+        let disk = Disk::new(&self.folder, interrupt);
+        let to_measure = pictures.checked_sub(self.pictures());
+        Keeper { disk, folder: self.folder.clone(), open: None, to_measure }
     }
 
     /// Bytes of all segments.
     fn size(&self) -> Result<u64> {
         let size = |&segment: &u64| fs::metadata(segment_path(&self.folder, segment)).map(|data| data.len());
         self.records.keys().map(size).sum::<io::Result<u64>>().map_err(|e| failed(&self.folder, e))
+    }
+
+    /// Says that this file is the whole film, which only lacks its name.
+    pub fn note_joined(&self, partial: &Path) -> Result<()> {
+        let note =
+            identity(partial).and_then(|joined| write_whole(&self.folder.join(JOINED), joined.as_bytes()));
+        note.map_err(|e| failed(&self.folder, e))
+    }
+
+    /// Whether a run came to its end but for removing its journal, which is done now.
+    pub fn clear_finished(folder: &Path, output: &Path) -> Result<bool> {
+        let joined = fs::read_to_string(folder.join(JOINED));
+        let finished = matches!((joined, identity(output)), (Ok(joined), Ok(there)) if joined == there);
+        if finished {
+            Journal::discard(folder)?;
+        }
+        Ok(finished)
     }
 
     /// Forgets all segments, which are worth nothing any more.
@@ -172,13 +195,13 @@ impl Journal {
 
     /// Ends it, when the output has its name.
     pub fn remove(self) -> Result<()> {
-        fs::remove_dir_all(&self.folder).map_err(|e| failed(&self.folder, e))
+        remove(&self.folder)
     }
 
     /// Removes one that nobody is at work on, whatever is in it.
     pub fn discard(folder: &Path) -> Result<()> {
         let _lock = lock(folder, File::try_lock)?;
-        fs::remove_dir_all(folder).map_err(|e| failed(folder, e))
+        remove(folder)
     }
 }
 
@@ -187,6 +210,8 @@ pub struct Keeper {
     folder: PathBuf,
     disk: Disk,
     open: Option<(NamedTempFile, SegmentWriter)>,
+    /// Pictures that are to come, until the first segment has told how large they are.
+    to_measure: Option<u64>,
 }
 
 impl Store for Keeper {
@@ -211,7 +236,24 @@ impl Store for Keeper {
         let named = file.persist(&path).map_err(|e| e.error).and_then(|_| sync(&self.folder));
         named.map_err(|e| failed(&self.folder, e))?;
         debug!("{}: {} pictures", path.display(), cut.pictures);
+        if let Some(pictures) = self.to_measure.take() {
+            let size = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+            self.tell_room(pictures * size / cut.pictures);
+        }
         Ok(())
+    }
+}
+
+impl Keeper {
+    /// Segments and the film that is joined from them are there at the same time.
+    fn tell_room(&self, size: u64) {
+        let (folder, needed, free) = (self.folder.display(), 2 * size, self.disk.available());
+        let told = format!(
+            "{folder}: what is to come takes about {}, and as much again until it is joined; {} are free",
+            in_words(size),
+            in_words(free)
+        );
+        if needed > free { warn!("{told}; the run will wait for room") } else { debug!("{told}") }
     }
 }
 
@@ -221,6 +263,12 @@ fn segment_path(folder: &Path, segment: u64) -> PathBuf {
 
 fn number_of(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.strip_suffix(SEGMENT)?.parse().ok()
+}
+
+/// Tells a file from others, whatever its name.
+fn identity(path: &Path) -> io::Result<String> {
+    let metadata = fs::metadata(path)?;
+    Ok(format!("{} {} {}", metadata.dev(), metadata.ino(), metadata.size()))
 }
 
 /// Two runs on one output exclude each other.
@@ -249,6 +297,12 @@ fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Names in a folder are on the disk only after this.
 fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+/// Segments first: while `joined` is there, the rest can be removed later.
+fn remove(folder: &Path) -> Result<()> {
+    let all = clear(folder, SEGMENT).and_then(|()| fs::remove_dir_all(folder));
+    all.map_err(|e| failed(folder, e))
 }
 
 /// Removes files whose name has this in it.

@@ -105,6 +105,9 @@ impl Muxer {
             // The name is taken as it is, whatever digits and % it has.
             options.set("update", "1");
         }
+        if muxer.output.begins_fast && muxer.output.has_lengths_by_coding() {
+            options.set("movflags", "+faststart");
+        }
         muxer.context.write_header_with(options).map_err(|e| {
             let problem = format!("{} takes no header for these streams: {e}", muxer.output.container());
             Error::new(

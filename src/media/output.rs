@@ -17,6 +17,8 @@ pub struct Output {
     /// The name it gets at the end, and the one it has until then; `None` for standard output.
     pub(super) paths: Option<(PathBuf, PathBuf)>,
     pub(super) container: &'static ffi::AVOutputFormat,
+    /// Whether what a player asks for first is to be at the beginning, where the container has it at the end.
+    pub begins_fast: bool,
 }
 
 impl Output {
@@ -24,7 +26,7 @@ impl Output {
     pub fn new(name: &str, input: &str) -> Result<Output> {
         if name == "-" {
             let container = guess_container(Some(c"yuv4mpegpipe"), "").expect("FFmpeg always has y4m");
-            return Ok(Output { name: "standard output".into(), paths: None, container });
+            return Ok(Output { name: "standard output".into(), paths: None, container, begins_fast: false });
         }
         let path = PathBuf::from(name);
         let container = guess_container(None, name).ok_or_else(|| {
@@ -44,7 +46,7 @@ impl Output {
         if path.is_dir() {
             return Err(Error::new(name, "is a folder", "name a file in it"));
         }
-        Ok(Output { name: name.to_owned(), paths: Some((path, partial)), container })
+        Ok(Output { name: name.to_owned(), paths: Some((path, partial)), container, begins_fast: false })
     }
 
     /// Whether nothing is there that it would overwrite; a partial file may be `ours`, of an earlier attempt.

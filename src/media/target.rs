@@ -23,6 +23,8 @@ pub struct EncoderSpec {
     pub options: Vec<(String, String)>,
     /// FFmpeg's name of the pixel format; the source's or the closest to it where none is given.
     pub pixel_format: Option<String>,
+    /// Bits that a format chosen here has at least, where the encoder takes so many.
+    pub depth_min: u8,
     /// Threads it may use.
     pub threads: usize,
 }
@@ -121,11 +123,17 @@ fn choose_format(spec: &EncoderSpec, codec: ffmpeg::Codec, source: &Format) -> R
         .unwrap_or_else(|| vec![pixel_format(source.name)]);
     let list = || offered.iter().filter_map(|&p| describe(p)).map(|f| f.name).collect::<Vec<_>>().join(" ");
     match &spec.pixel_format {
-        None => closest(offered.iter().copied(), source).ok_or_else(|| {
-            let problem =
-                format!("encoder {} takes no format that can be written ({})", codec.name(), list());
-            Error::new("--encoder", problem, "choose another one")
-        }),
+        None => {
+            let is_deep = |&pixel: &ffi::AVPixelFormat| {
+                describe(pixel).is_some_and(|format| format.depth() >= spec.depth_min)
+            };
+            let deep = closest(offered.iter().copied().filter(is_deep), source);
+            deep.or_else(|| closest(offered.iter().copied(), source)).ok_or_else(|| {
+                let problem =
+                    format!("encoder {} takes no format that can be written ({})", codec.name(), list());
+                Error::new("--encoder", problem, "choose another one")
+            })
+        }
         Some(name) => {
             let format = describe(pixel_format(name)).filter(Format::writable);
             let format = format.ok_or_else(|| {
