@@ -83,6 +83,9 @@ pub(super) struct Args {
     /// Take so many damaged pictures and packets of the source for no failure.
     #[arg(long, value_name = "N", default_value_t = 0)]
     tolerate: u64,
+    /// Run the network even where a picture is as the one before.
+    #[arg(long)]
+    no_reuse: bool,
     /// Overwrite what is there already.
     #[arg(short = 'y')]
     overwrite: bool,
@@ -258,7 +261,8 @@ fn open(args: &Args) -> Result<(Job, Choice)> {
     info!("{}x{} {} -> {}x{} {}", lr.width, lr.height, lr.format.name, sr.width, sr.height, sr.format.name);
     let muxer = Muxer::create(output, &input, &encoder, trim, &plan)?;
     let (engine, network, transcoders) = (engine_spec, NetworkId(0), plan.into_transcoders());
-    Ok((Job { input, decoder, engine, network, encoder, transcoders, muxer }, choice))
+    let reuse = !args.no_reuse;
+    Ok((Job { input, decoder, engine, network, reuse, encoder, transcoders, muxer }, choice))
 }
 
 /// An exact size is taken as it is; a scaled one is rounded to whole chroma samples. `shape` is how much wider than

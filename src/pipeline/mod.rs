@@ -50,6 +50,8 @@ pub struct Job {
     pub engine: EngineSpec,
     /// Which of the engine's networks pictures take.
     pub network: NetworkId,
+    /// Whether a picture that is as the one before gets its result.
+    pub reuse: bool,
     /// Open for pictures of the engine's output.
     pub encoder: Encoder,
     /// Of streams that are not copied as they are.
@@ -61,7 +63,7 @@ pub struct Job {
 /// Runs the job to its end, or to the picture at which `interrupt` was seen. The muxer's file is whole but
 /// has its partial name still.
 pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Muxer, Report)> {
-    let Job { input, decoder, engine, network, encoder, transcoders, mut muxer } = job;
+    let Job { input, decoder, engine, network, reuse, encoder, transcoders, mut muxer } = job;
     let started = Instant::now();
     let source = input.name().to_owned();
     let failure = Failure::default();
@@ -73,7 +75,7 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Mux
     let copies = Copies::default();
     let pool = PicturePool::new(encoder.geometry());
 
-    let (clock_jumps, decoder, encoder) = thread::scope(|scope| {
+    let (clock_jumps, decoder, reused, encoder) = thread::scope(|scope| {
         let spawn = |stage: Stage| thread::Builder::new().name(stage.name().into());
         let clock = |stage: Stage| progress.clock(stage);
         let (failure, stop, copies) = (&failure, &stop, &copies);
@@ -86,14 +88,13 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Mux
         });
         let upscale = spawn(Stage::Upscale).spawn_scoped(scope, move || {
             let io = stages::UpscaleIo { input: from_decode, output: to_encode, pool };
-            failure.note(stages::upscale(engine, network, io, clock(Stage::Upscale)));
+            failure.note(stages::upscale(engine, network, reuse, io, clock(Stage::Upscale)))
         });
         let encode = spawn(Stage::Encode).spawn_scoped(scope, move || {
             failure.note(stages::encode(encoder, from_upscale, to_mux, clock(Stage::Encode)))
         });
         failure.note(stages::mux(&mut muxer, from_encode, copies, stop, clock(Stage::Mux)));
-        join(upscale);
-        (join(demux), join(decode), join(encode))
+        (join(demux), join(decode), join(upscale), join(encode))
     });
 
     if let Some(error) = failure.0.into_inner().expect("no stage panicked") {
@@ -111,6 +112,7 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<(Mux
     let mut report =
         Report::new(pictures, decoder.damage(), &muxer, &encoder, progress, started.elapsed(), interrupted);
     report.clock_jumps = clock_jumps.unwrap_or(0);
+    report.reused = reused.unwrap_or(0);
     if !interrupted {
         let proof = muxer.prove().map_err(|error| error.keeping("the file is left there to be looked at"))?;
         report.proof = proof.map(ProofReport::from);
