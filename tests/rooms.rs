@@ -19,7 +19,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ("half::", &["src/model/", "src/engine/"]),
     ("serde", &["src/model/", "src/pipeline/report.rs", "src/cli/"]),
     ("serde_json", &["src/model/", "src/cli/"]),
-    ("ndarray", &["src/engine/reference.rs", "src/engine/cuda/tests.rs", "src/model/"]),
+    ("ndarray", &["src/engine/reference.rs", "src/engine/cuda/check.rs", "src/model/"]),
     ("bytemuck", &["src/engine/cuda/"]),
     ("libloading", &["src/engine/cuda/emulated.rs"]),
     ("clap", &["src/main.rs", "src/cli/"]),
