@@ -8,7 +8,8 @@ PACKAGES := gcc g++ libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev liba
 # apt-get is root's.
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: demo test test-cuda test-slurm cuda-budget soak soak-smoke lint bench bench-peers kernels kernels-check deps python
+.PHONY: demo test test-cuda test-slurm cuda-budget soak soak-smoke lint bench bench-peers kernels kernels-check \
+	gpu-pack deps python
 
 # The clip, twice as large by HASN and by bicubic, and a detail of both side by side.
 demo: deps
@@ -101,6 +102,13 @@ target/kernels: kernels/requirements.txt | python
 	$(PYTHON) -m venv $@
 	$@/bin/pip install -q -r $<
 	touch $@
+
+# One folder for a machine with a GPU and neither Rust nor FFmpeg, where gpu-check/run tells what only a GPU can.
+PACK_PACKAGES := nasm dpkg-dev make libx264-dev libffmpeg-nvenc-dev
+gpu-pack: deps
+	@dpkg -s $(PACK_PACKAGES) >/dev/null 2>&1 \
+		|| { $(ROOT) apt-get update -q && $(ROOT) apt-get install -q -y --no-install-recommends $(PACK_PACKAGES); }
+	gpu-check/pack
 
 # The first that runs and makes environments: a version manager may list ones that do not.
 PYTHON = $(shell for python in python3.12 python3.13 $(HOME)/.pyenv/versions/3.12.*/bin/python3 python3; do \

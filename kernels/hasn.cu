@@ -11,3 +11,5 @@
 #include "leave.cu"
 
 #include "egress.cu"
+
+#include "probe.cu"

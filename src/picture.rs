@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::color::{ColorSpec, Quantization, Signal};
 
@@ -150,6 +151,19 @@ impl Geometry {
         self.format.component_size(index, self.width, self.height)
     }
 
+    /// Bytes of a row of the plane that samples lie in, and how many rows there are.
+    pub fn plane_size(&self, plane: usize) -> (usize, usize) {
+        let format = self.format;
+        let inside =
+            (0..format.component_count()).filter(|&i| usize::from(format.components[i].plane) == plane);
+        inside.fold((0, 0), |(row_len, rows), i| {
+            let (width, height) = self.component_size(i);
+            let component = format.components[i];
+            let last = usize::from(component.offset) + (width - 1) * usize::from(component.step);
+            (row_len.max(last + format.word_bytes(i)), rows.max(height))
+        })
+    }
+
     /// What the code values of component `index` mean as numbers. Floats are those numbers.
     pub fn quantization(&self, index: usize) -> Quantization {
         if self.format.float {
@@ -214,6 +228,8 @@ pub trait HostBuffer: Send {
     fn plane(&self, plane: usize) -> &[u8];
     /// The same, to be written.
     fn plane_mut(&mut self, plane: usize) -> &mut [u8];
+    /// The same samples once more, to be read: from now on neither is written.
+    fn share(&self) -> Box<dyn HostBuffer>;
     /// For media to take its own buffer back.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
@@ -275,6 +291,28 @@ impl Picture {
         }
     }
 
+    /// The same samples once more, to be read, without time and props.
+    pub fn share(&self) -> Picture {
+        Picture {
+            geometry: self.geometry,
+            time: PictureTime::default(),
+            props: Props::default(),
+            memory: Memory::Host(self.host().share()),
+        }
+    }
+
+    /// Whether both have the same samples, whatever lies between their rows.
+    pub fn has_samples_of(&self, other: &Picture) -> bool {
+        let (mine, others) = (self.host(), other.host());
+        self.geometry == other.geometry
+            && (0..usize::from(self.geometry.format.planes)).all(|plane| {
+                let (row_len, rows) = self.geometry.plane_size(plane);
+                let mine = mine.plane(plane).chunks(mine.linesize(plane));
+                let others = others.plane(plane).chunks(others.linesize(plane));
+                mine.zip(others).take(rows).all(|(mine, others)| mine[..row_len] == others[..row_len])
+            })
+    }
+
     /// The planes, to be written.
     pub fn host_mut(&mut self) -> &mut dyn HostBuffer {
         match &mut self.memory {
@@ -295,9 +333,9 @@ impl fmt::Debug for Picture {
     }
 }
 
-/// [`HostBuffer`] of plain vectors, rows without gaps.
+/// [`HostBuffer`] of plain memory, rows without gaps.
 struct PlainBuffer {
-    planes: Vec<(usize, Vec<u8>)>,
+    planes: Vec<(usize, Arc<Vec<u8>>)>,
 }
 
 impl PlainBuffer {
@@ -309,7 +347,7 @@ impl PlainBuffer {
                 let (w, h) = format.component_size(i, *width, *height);
                 (linesize.max(w * usize::from(format.components[i].step)), rows.max(h))
             });
-            (linesize, vec![0; linesize * rows])
+            (linesize, Arc::new(vec![0; linesize * rows]))
         });
         PlainBuffer { planes: planes.collect() }
     }
@@ -325,7 +363,11 @@ impl HostBuffer for PlainBuffer {
     }
 
     fn plane_mut(&mut self, plane: usize) -> &mut [u8] {
-        &mut self.planes[plane].1
+        Arc::get_mut(&mut self.planes[plane].1).expect("what is shared is not written")
+    }
+
+    fn share(&self) -> Box<dyn HostBuffer> {
+        Box::new(PlainBuffer { planes: self.planes.clone() })
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

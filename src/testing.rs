@@ -2,6 +2,7 @@
 //! descriptors; tests of what knows no FFmpeg write them down here.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use crate::color::{ChromaLocation, ColorSpec, Matrix, Primaries, Range, Transfer};
 use crate::picture::{Component, Family, Format, Geometry, HostBuffer, Memory, Picture};
@@ -116,14 +117,14 @@ pub(crate) fn padded(geometry: Geometry) -> Picture {
         let linesize = plain.host().linesize(index);
         let rows = plain.host().plane(index).len() / linesize;
         let padded = linesize + 13;
-        (padded, vec![0xaa; (rows - 1) * padded + linesize])
+        (padded, Arc::new(vec![0xaa; (rows - 1) * padded + linesize]))
     };
     let planes = (0..usize::from(geometry.format.planes)).map(plane).collect();
     Picture { memory: Memory::Host(Box::new(PaddedBuffer(planes))), ..plain }
 }
 
 /// Linesize and bytes of each plane.
-struct PaddedBuffer(Vec<(usize, Vec<u8>)>);
+struct PaddedBuffer(Vec<(usize, Arc<Vec<u8>>)>);
 
 impl HostBuffer for PaddedBuffer {
     fn linesize(&self, plane: usize) -> usize {
@@ -135,7 +136,11 @@ impl HostBuffer for PaddedBuffer {
     }
 
     fn plane_mut(&mut self, plane: usize) -> &mut [u8] {
-        &mut self.0[plane].1
+        Arc::get_mut(&mut self.0[plane].1).expect("what is shared is not written")
+    }
+
+    fn share(&self) -> Box<dyn HostBuffer> {
+        Box::new(PaddedBuffer(self.0.clone()))
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

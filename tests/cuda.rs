@@ -120,6 +120,47 @@ fn a_gpu_that_fails_is_told_in_one_line() {
 }
 
 #[test]
+fn a_gpu_is_measured_and_one_that_is_not_there_is_told() {
+    let machine = Machine::new(&[]);
+    machine
+        .hasn("no-device", "bench --engine cuda")
+        .assert_told("CUDA: the driver finds no GPU; look", "bench");
+
+    let ran = machine.hasn("", "bench --engine cuda --size 64x48 --runs 1 --json");
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let figures: serde_json::Value = serde_json::from_str(ran.text()).unwrap();
+    assert_eq!(figures["device"], "Stand-in (sm_86)");
+    assert!(
+        figures["first_picture_ms"].as_f64() < figures["first_picture_with_driver_ms"].as_f64(),
+        "{figures}"
+    );
+    let size = &figures["sizes"][0];
+    assert_eq!([&size["width"], &size["to_height"]], [64, 96]);
+    let number = |key: &str| size[key].as_f64().expect(key);
+    assert!((number("picture_ms_median") * number("pictures_per_second") - 1000.0).abs() < 1e-6);
+    assert_eq!(number("streams"), (number("pictures_per_second") / 30.0).floor());
+    let stages = size["stages"].as_array().unwrap();
+    // The stand-in's clock goes on by an eighth of a millisecond an event.
+    for stage in stages {
+        assert_eq!(
+            stage["ms"].as_f64(),
+            stage["launches"].as_f64().map(|launches| launches / 8.0),
+            "{stage}"
+        );
+    }
+    let shares: f64 = stages.iter().map(|stage| stage["share_percent"].as_f64().unwrap()).sum();
+    assert!((shares - 100.0).abs() < 1e-6, "{shares}");
+
+    let table = machine.hasn("", "bench --engine cuda --runs 1");
+    assert_eq!(table.code, Some(0), "{}", table.stderr);
+    for said in
+        ["960x540 to 1920x1080: ", "1280x720 to 2560x1440: ", "1920x1080 to 3840x2160: ", "streams at 30"]
+    {
+        assert!(table.text().contains(said), "{}", table.text());
+    }
+}
+
+#[test]
 fn a_run_gives_back_what_it_takes_of_the_driver() {
     let machine = Machine::new(&[]);
     for (gpu, name) in [("", "sm_86"), ("turing", "sm_75"), ("to-come", "sm_130")] {

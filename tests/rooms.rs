@@ -21,7 +21,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
     ("serde_json", &["src/model/", "src/media/segment.rs", "src/journal/", "src/cli/"]),
     ("crc32fast", &["src/media/segment.rs", "src/journal/"]),
     ("rustix", &["src/journal/"]),
-    ("ndarray", &["src/engine/reference.rs", "src/engine/cuda/tests.rs", "src/model/"]),
+    ("ndarray", &["src/engine/reference.rs", "src/engine/cuda/check.rs", "src/model/"]),
     ("bytemuck", &["src/engine/cuda/"]),
     ("libloading", &["src/engine/cuda/emulated.rs"]),
     ("clap", &["src/main.rs", "src/cli/"]),

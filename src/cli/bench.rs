@@ -1,4 +1,7 @@
-//! `hasn bench`: how fast the network alone is on this machine, and what part of the processor it uses.
+//! `hasn bench`: how fast the network alone is on this machine, and what part of the processor it uses; on a GPU, whole
+//! pictures.
+
+mod cuda;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -22,9 +25,9 @@ pub(super) struct Args {
     /// A built-in model or a safetensors file.
     #[arg(long, value_name = "NAME|FILE", default_value = catalogue::DEFAULT_CPU)]
     model: String,
-    /// Of the pictures that the network reads.
-    #[arg(long, value_name = "WxH", value_parser = parse_size, default_value = "320x180")]
-    size: (usize, usize),
+    /// Of the pictures that the network reads [default: 320x180, or 540p, 720p and 1080p on a GPU]
+    #[arg(long, value_name = "WxH", value_parser = parse_size)]
+    size: Option<(usize, usize)>,
     /// [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -69,38 +72,43 @@ struct StageFigures {
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     let model = Arc::new(catalogue::open(&args.model)?);
-    let (width, height) = args.size;
-    if width.min(height) < SIDE_MIN {
+    if let Some((width, height)) = args.size
+        && width.min(height) < SIDE_MIN
+    {
         let problem = format!("is too small, HASN needs {SIDE_MIN}x{SIDE_MIN} at least");
         return Err(Error::new(format!("--size {width}x{height}"), problem, "give a larger size"));
     }
-    let figures = measure(&args, model)?;
+    let engine = args.engine.choose(args.precision, 8, |_| Ok(()))?;
+    if engine == EngineKind::Cuda {
+        print(&cuda::measure(model, args.size, usize::from(args.runs), args.json)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let figures = measure(&args, engine, model)?;
     print(&if args.json { json(&figures) + "\n" } else { figures.table() })?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(args: &Args, model: Arc<Model>) -> Result<Figures> {
+/// Without `--size`: some milliseconds.
+const SIZE: (usize, usize) = (320, 180);
+
+fn measure(args: &Args, engine: EngineKind, model: Arc<Model>) -> Result<Figures> {
     let level = Level::detect()?;
-    let engine = args.engine.choose(args.precision, 8, |_| Ok(()))?;
     let threads = thread_count(args.threads.map(usize::from));
-    let (width, height) = args.size;
+    let (width, height) = args.size.unwrap_or(SIZE);
     let pool = Pool::new(threads)?;
     let x: Vec<f32> =
         (0..model.sizes.in_channels * height * width).map(|i| (i * 7919 % 256) as f32 / 255.0).collect();
     let mut y = vec![0.0; model.sizes.upsampler_channels() * height * width];
     let (median_ms, peak_flops, stages) = match engine {
-        EngineKind::Cuda => {
-            let problem = "measures networks on the CPU";
-            return Err(Error::new("hasn bench", problem, "use --engine cpu, or time hasn upscale"));
-        }
+        EngineKind::Cuda => unreachable!("it is measured by pictures"),
         EngineKind::Reference => {
-            let mut pass = ReferencePass { reference: Reference::new(model.clone()), size: args.size };
+            let mut pass = ReferencePass { reference: Reference::new(model.clone()), size: (width, height) };
             let median_ms = median_ms(args.runs, || pool.install(|| pass.forward(&x, &mut y, &mut [])));
             (median_ms, level.peak_flops(Precision::F32), Vec::new())
         }
         EngineKind::Cpu(precision) => {
             let before = level.peak_flops(precision);
-            let mut net = Net::new(&model, level, precision, args.size, threads);
+            let mut net = Net::new(&model, level, precision, (width, height), threads);
             let mut scratch = vec![0.0; net.scratch_len()];
             pool.install(|| net.forward(&x, &mut y, &mut scratch));
             net.take_stage_times();

@@ -87,6 +87,9 @@ pub(super) struct Args {
     /// Take so many damaged pictures and packets of the source for no failure.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub tolerate: u64,
+    /// Run the network even where a picture is as the one before.
+    #[arg(long)]
+    pub no_reuse: bool,
     /// Overwrite what is there already.
     #[arg(short = 'y')]
     pub overwrite: bool,
@@ -302,7 +305,8 @@ impl Opened {
         let progress = Arc::new(Progress::default());
         let expected = pictures_expected(args, &input.video());
         let _shown = progress::show(args.progress, progress.clone(), expected, args.output == "-");
-        let job = Job { input, decoder, engine, network: NetworkId(0), encoder, sink: sink(plan) };
+        let (network, reuse) = (NetworkId(0), !args.no_reuse);
+        let job = Job { input, decoder, engine, network, reuse, encoder, sink: sink(plan) };
         pipeline::run(job, &progress, interrupt)
     }
 }

@@ -11,6 +11,7 @@ mod host;
 mod plan;
 pub mod reference;
 pub mod resample;
+mod reuse;
 mod rewrite;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::picture::{Geometry, Picture};
 use host::{HostEngine, HostNetwork};
 use plan::{Shape, plan};
 use reference::{Reference, ReferencePass};
+use reuse::Reuse;
 
 /// A device that makes LR pictures into SR pictures, in order.
 pub trait Engine {
@@ -32,6 +34,11 @@ pub trait Engine {
 
     /// The oldest submitted pair, waiting for it if need be; `None` when nothing is in flight.
     fn collect(&mut self) -> Result<Option<(Picture, Picture)>>;
+
+    /// Pictures that were as the one before and got its result.
+    fn reused(&self) -> u64 {
+        0
+    }
 }
 
 /// Index into [`EngineSpec::networks`].
@@ -104,6 +111,11 @@ impl EngineSpec {
                 })
             }
         }
+    }
+
+    /// The same, with the network left out where a picture is as the one before.
+    pub fn open_with_reuse(&self) -> Result<Box<dyn Engine>> {
+        Ok(Box::new(Reuse::new(self.open()?)))
     }
 
     /// An engine of this machine's cores, whose networks are opened by `pass`.

@@ -67,6 +67,14 @@ impl HostBuffer for FrameBuffer {
         }
     }
 
+    fn share(&self) -> Box<dyn HostBuffer> {
+        let mut frame = Video::empty();
+        // SAFETY: both frames are owned; the new one takes references to the buffers of the other.
+        let code = unsafe { ffi::av_frame_ref(frame.as_mut_ptr(), self.frame.as_ptr()) };
+        check(code).expect("no memory for a frame's references");
+        Box::new(FrameBuffer { frame, lengths: self.lengths })
+    }
+
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
     }

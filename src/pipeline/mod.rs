@@ -52,6 +52,8 @@ pub struct Job {
     pub engine: EngineSpec,
     /// Which of the engine's networks pictures take.
     pub network: NetworkId,
+    /// Whether a picture that is as the one before gets its result.
+    pub reuse: bool,
     /// Open for pictures of the engine's output.
     pub encoder: Encoder,
     /// Where packets go.
@@ -110,7 +112,7 @@ pub struct Outcome {
 
 /// Runs the job to its end, or to the picture at which `interrupt` was seen.
 pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<Outcome> {
-    let Job { input, decoder, engine, network, encoder, sink } = job;
+    let Job { input, decoder, engine, network, reuse, encoder, sink } = job;
     let started = Instant::now();
     let source = input.name().to_owned();
     let failure = Failure::default();
@@ -127,7 +129,7 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<Outc
     };
     progress.begin_at(todo.pictures_ready);
 
-    let (clock_jumps, decoder, encoder) = thread::scope(|scope| {
+    let (clock_jumps, decoder, reused, encoder) = thread::scope(|scope| {
         let spawn = |stage: Stage| thread::Builder::new().name(stage.name().into());
         let clock = |stage: Stage| progress.clock(stage);
         let (failure, stop, copies, todo) = (&failure, &stop, &copies, &todo);
@@ -141,7 +143,7 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<Outc
         });
         let upscale = spawn(Stage::Upscale).spawn_scoped(scope, move || {
             let io = stages::UpscaleIo { input: from_decode, output: to_encode, pool };
-            failure.note(stages::upscale(engine, network, io, clock(Stage::Upscale)));
+            failure.note(stages::upscale(engine, network, reuse, io, clock(Stage::Upscale)))
         });
         let encode = spawn(Stage::Encode).spawn_scoped(scope, move || {
             failure.note(stages::encode(encoder, from_upscale, to_mux, todo, clock(Stage::Encode)))
@@ -155,8 +157,7 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<Outc
             }
             (None, None) => unreachable!("packets go somewhere"),
         };
-        join(upscale);
-        (join(demux), join(decode), join(encode))
+        (join(demux), join(decode), join(upscale), join(encode))
     });
 
     if let Some(error) = failure.0.into_inner().expect("no stage panicked") {
@@ -176,6 +177,7 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<Outc
     let mut report = Report::new(pictures, decoder.damage(), &encoder, progress, started.elapsed());
     report.interrupted = interrupted;
     report.clock_jumps = clock_jumps.unwrap_or(0);
+    report.reused = reused.unwrap_or(0);
     if let Some(muxer) = &mut muxer {
         muxer.finish()?;
         report.tell_output(muxer)?;

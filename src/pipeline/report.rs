@@ -31,6 +31,8 @@ pub struct Report {
     pub left_out: Vec<String>,
     /// Streams whose codec it could not hold, and what they became.
     pub converted: Vec<String>,
+    /// Pictures that were as the one before and got its result, unless `--no-reuse` was given.
+    pub reused: u64,
     /// How often the input's clock jumped and was made to go on.
     pub clock_jumps: u64,
     /// What the finished file was found to hold; `None` for pipes and interrupted runs.
@@ -179,6 +181,7 @@ impl Report {
             segments: encoder.segments(),
             left_out: encoder.left_out().iter().map(|&name| name.into()).collect(),
             converted: Vec::new(),
+            reused: 0,
             clock_jumps: 0,
             proof: None,
             stages: stages.into(),

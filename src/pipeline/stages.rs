@@ -83,21 +83,25 @@ pub(super) struct UpscaleIo {
     pub pool: PicturePool,
 }
 
-/// When the pictures' size or format changes, the engine is emptied and opened again for the same output.
+/// When the pictures' size or format changes, the engine is emptied and opened again for the same output. Gives how many
+/// pictures were as the one before and, where `reuse` is on, got its result.
 pub(super) fn upscale(
     mut spec: EngineSpec,
     network: NetworkId,
+    reuse: bool,
     io: UpscaleIo,
     mut clock: Clock,
-) -> Result<()> {
-    let mut engine = spec.open()?;
-    let mut in_flight = 0;
+) -> Result<u64> {
+    let open = |spec: &EngineSpec| if reuse { spec.open_with_reuse() } else { spec.open() };
+    let mut engine = open(&spec)?;
+    let (mut in_flight, mut reused) = (0, 0);
     while let Ok(lr) = clock.input(|| io.input.recv()) {
         if lr.geometry != spec.lr {
             while send_collected(engine.as_mut(), &io.output, &mut clock)? {}
             in_flight = 0;
+            reused += engine.reused();
             spec.lr = lr.geometry;
-            engine = spec.open().map_err(|e| e.at("upscale", lr.time.index, Some(lr.time.seconds())))?;
+            engine = open(&spec).map_err(|e| e.at("upscale", lr.time.index, Some(lr.time.seconds())))?;
         }
         let time = lr.time;
         engine
@@ -106,13 +110,13 @@ pub(super) fn upscale(
         in_flight += 1;
         if in_flight == engine.depth() {
             if !send_collected(engine.as_mut(), &io.output, &mut clock)? {
-                return Ok(());
+                return Ok(reused + engine.reused());
             }
             in_flight -= 1;
         }
     }
     while send_collected(engine.as_mut(), &io.output, &mut clock)? {}
-    Ok(())
+    Ok(reused + engine.reused())
 }
 
 /// Whether there was a picture, and somebody to take it.

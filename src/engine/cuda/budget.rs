@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use super::demand::Demand;
 use super::emulated::{Emulated, Options, SpanKind, Traffic};
 use super::engine::CudaEngine;
-use crate::engine::{Engine, EngineKind, EngineSpec, Network, NetworkId};
+use crate::engine::{EngineKind, EngineSpec, Network, NetworkId};
 use crate::model::catalogue;
-use crate::picture::Picture;
 use crate::testing::geometry;
 
 /// What is counted: a sixteenth of 1080p, its tiles as full.
@@ -32,27 +32,6 @@ const AGAIN_MAX: f64 = 1.5;
 /// Kernels of a block.
 const OF_A_BLOCK: [&str; 7] = ["norm", "squeeze", "grid", "gate", "cab", "reduce", "attention"];
 
-/// f32 operations for a pixel of LR by kernel, a multiply-add as two; what is done in a margin too is counted as often.
-fn f32_operations(kernel: &str) -> f64 {
-    let (c, m, e, r) = (56.0, 160.0, 16.0, 24.0);
-    // u has 2 pixels round a tile of 16 x 16, the first of the 3x3 convs 1.
-    let (margin_2, margin_1) = (400.0 / 256.0, 324.0 / 256.0);
-    match kernel {
-        "enter" => 18.0 * c,
-        "norm" => (98.0 + 10.0) * c,
-        // A seventh by a seventh of the conv's results, each an eighteenth of the pixels.
-        "squeeze" => 49.0 * e / 36.0,
-        "gate" => 22.0 * e + 9.0 * m,
-        "cab" => (98.0 + 4.0) * c * margin_2 + 24.0 * r * margin_1 + 2.0 * c,
-        "leave" => c * margin_2 + 4.0 * 50.0,
-        // Of each sample of luma and chroma: a few.
-        "ingest" => 1.5 * 3.0,
-        "egress" => 6.0 * 8.0,
-        "resample" => 2.0 * 12.0 * (1.0 + 2.0),
-        _ => 0.0,
-    }
-}
-
 /// Warps that a multiprocessor of an H100 holds of a kernel, of 64: 65 536 registers, 227 KB of shared memory of which a
 /// block takes one more than it asks for, eight warps a block.
 fn warps(kernel: &str, shared: u64, registers: &BTreeMap<String, usize>) -> u64 {
@@ -62,6 +41,9 @@ fn warps(kernel: &str, shared: u64, registers: &BTreeMap<String, usize>) -> u64 
     let by_shared = (227 << 10) / (shared + 1024);
     8 * by_registers.min(by_shared).min(8)
 }
+
+/// What was counted of a kernel, and what its launches say they ask for.
+type Counted = (Traffic, Demand);
 
 struct Row {
     warps: u64,
@@ -74,12 +56,16 @@ struct Row {
 }
 
 impl Row {
-    fn new(kernel: &str, times: f64, traffic: &Traffic, registers: &BTreeMap<String, usize>) -> Row {
+    fn new(
+        kernel: &str,
+        times: f64,
+        (traffic, demand): &Counted,
+        registers: &BTreeMap<String, usize>,
+    ) -> Row {
         let Traffic { read, written, read_by_blocks, written_by_blocks, .. } = *traffic;
         let gb = |sectors: u64| times * sectors as f64 * 32.0 / 1e9;
-        let pixels = (1920 * 1080) as f64 * times / SCALE;
         // A conversion takes the place of a multiply-add.
-        let f32_operations = pixels * f32_operations(kernel) + times * 2.0 * traffic.conversions as f64;
+        let f32_operations = times * (demand.f32 + 2.0 * traffic.conversions as f64);
         let ms = |count: f64, a_second: f64| 1e3 * count / a_second;
         Row {
             warps: warps(kernel, traffic.shared, registers),
@@ -114,17 +100,19 @@ fn count() -> BTreeMap<String, Row> {
     let device = Emulated::new(Options { common: Some(0), ..Options::default() });
     let watch = device.watch();
     let mut engine = CudaEngine::open(device, &spec).unwrap();
-    engine.submit(Picture::new(lr), Picture::new(sr), NetworkId(0)).unwrap();
-    engine.collect().unwrap().unwrap();
-    let mut counted: BTreeMap<String, Traffic> = BTreeMap::new();
-    for span in watch.trace() {
-        let SpanKind::Kernel(kernel) = span.kind else { continue };
-        *counted.entry(kernel.trim_end_matches("_paper").to_owned()).or_default() += span.traffic;
+    let launched = engine.time_launches(NetworkId(0)).unwrap();
+    let spans = watch.trace().into_iter().filter(|span| matches!(span.kind, SpanKind::Kernel(_)));
+    let mut counted: BTreeMap<String, Counted> = BTreeMap::new();
+    for (launch, span) in launched.iter().zip(spans) {
+        let (traffic, demand) =
+            counted.entry(launch.kernel.trim_end_matches("_paper").to_owned()).or_default();
+        *traffic += span.traffic;
+        *demand += launch.demand;
     }
     let registers = super::archive::registers();
-    let row = |(kernel, traffic): (String, Traffic)| {
+    let row = |(kernel, counted): (String, Counted)| {
         let times = SCALE * if OF_A_BLOCK.contains(&&*kernel) { blocks } else { 1.0 };
-        let row = Row::new(&kernel, times, &traffic, &registers);
+        let row = Row::new(&kernel, times, &counted, &registers);
         (kernel, row)
     };
     counted.into_iter().map(row).collect()

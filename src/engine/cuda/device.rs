@@ -1,4 +1,4 @@
-//! What the engine asks of a device: memory, copies, launches, events, streams, graphs.
+//! What the engine asks of a device: memory, copies, launches, events, streams, graphs, clocks.
 //!
 //! There are two: the driver's, and, in tests, the host, which runs the same kernels and picks the order of what no
 //! event orders. All work is asynchronous but [`Device::synchronize`] and what allocates.
@@ -41,8 +41,8 @@ pub(crate) struct MemoryInfo {
     pub(crate) total: usize,
 }
 
-/// A device. What it hands out lives no longer than it does: owners drop theirs first.
-pub(crate) trait Device {
+/// A device, or one more name of it. What it hands out lives no longer than the last of its names: owners drop theirs first.
+pub(crate) trait Device: Clone {
     type Buffer: Buffer;
     type Pinned: Pinned;
     type Stream;
@@ -64,6 +64,15 @@ pub(crate) trait Device {
     fn stream(&self) -> Result<Self::Stream>;
 
     fn event(&self) -> Result<Self::Event>;
+
+    /// An event that remembers when it was reached.
+    fn timer(&self) -> Result<Self::Event>;
+
+    /// Seconds of the device from one timer to another, both recorded on one stream and seen.
+    fn elapsed_s(&self, from: &Self::Event, to: &Self::Event) -> Result<f64>;
+
+    /// Seconds on the clock of the host that waits for it.
+    fn now_s(&self) -> f64;
 
     /// The whole of `from` to the start of `to`.
     ///

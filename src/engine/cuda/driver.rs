@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::Arc;
+use std::time::Instant;
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::{CudaContext, CudaFunction, CudaGraph, CudaStream, sys};
@@ -19,7 +20,7 @@ use crate::error::{Error, Result};
 const VERSION_MIN: i32 = 12_000;
 
 /// What is called of the driver, here or in cudarc, which panics where one is missing.
-const CALLED: [&str; 36] = [
+const CALLED: [&str; 37] = [
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",
     "cuDeviceGet",
@@ -31,6 +32,7 @@ const CALLED: [&str; 36] = [
     "cuDriverGetVersion",
     "cuEventCreate",
     "cuEventDestroy_v2",
+    "cuEventElapsedTime",
     "cuEventRecord",
     "cuEventSynchronize",
     "cuFuncSetAttribute",
@@ -132,10 +134,13 @@ fn failure(subject: &str, what: &str, error: DriverError) -> Error {
 }
 
 /// The first GPU, as `CUDA_VISIBLE_DEVICES` has it.
+#[derive(Clone)]
 pub(crate) struct Driver {
-    kernels: HashMap<String, Kernel>,
+    kernels: Arc<HashMap<String, Kernel>>,
     shared_max: usize,
     name: String,
+    started: Instant,
+    start_s: f64,
     context: Arc<CudaContext>,
 }
 
@@ -147,12 +152,14 @@ struct Kernel {
 
 impl Driver {
     pub(crate) fn open() -> Result<Driver> {
+        let started = Instant::now();
         let Gpu { name, code } = find_gpu()?;
         let failed = |what: &'static str| {
             let name = &name;
             move |error| failure(name, what, error)
         };
         let context = CudaContext::new(0).map_err(failed("taking the GPU"))?;
+        let start_s = started.elapsed().as_secs_f64();
         // SAFETY: the engine orders its streams by events of its own.
         unsafe { context.disable_event_tracking() };
         let optin = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
@@ -166,8 +173,22 @@ impl Driver {
             Ok((kernel.name, Kernel { function, args: kernel.args }))
         };
         let kernels = archive::kernels().into_iter().map(load).collect::<std::result::Result<_, _>>();
-        let kernels = kernels.map_err(failed("loading the kernels"))?;
-        Ok(Driver { kernels, shared_max: shared_max as usize, name, context })
+        let kernels = Arc::new(kernels.map_err(failed("loading the kernels"))?);
+        Ok(Driver { kernels, shared_max: shared_max as usize, name, started, start_s, context })
+    }
+
+    /// Seconds of [`Driver::open`] that the driver itself took, before the kernels were loaded.
+    pub(super) fn start_s(&self) -> f64 {
+        self.start_s
+    }
+
+    fn make_event(&self, flags: u32) -> Result<DriverEvent> {
+        let mut event = std::ptr::null_mut();
+        // Who waits sleeps: the core is FFmpeg's.
+        let flags = flags | sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC as u32;
+        // SAFETY: a new event is written to where it is asked for.
+        self.call("making an event", || unsafe { sys::cuEventCreate(&mut event, flags) }.result())?;
+        Ok(DriverEvent { event, context: self.context.clone() })
     }
 
     /// Runs a call of the driver in the context, and tells what was tried where it fails.
@@ -231,13 +252,21 @@ impl Device for Driver {
     }
 
     fn event(&self) -> Result<DriverEvent> {
-        let mut event = std::ptr::null_mut();
-        // Who waits sleeps: the core is FFmpeg's.
-        let flags = sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC as u32
-            | sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
-        // SAFETY: a new event is written to where it is asked for.
-        self.call("making an event", || unsafe { sys::cuEventCreate(&mut event, flags) }.result())?;
-        Ok(DriverEvent { event, context: self.context.clone() })
+        self.make_event(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32)
+    }
+
+    fn timer(&self) -> Result<DriverEvent> {
+        self.make_event(0)
+    }
+
+    fn elapsed_s(&self, from: &DriverEvent, to: &DriverEvent) -> Result<f64> {
+        // SAFETY: both are alive.
+        let ms = self.call("timing", || unsafe { result::event::elapsed(from.event, to.event) })?;
+        Ok(f64::from(ms) * 1e-3)
+    }
+
+    fn now_s(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
     }
 
     unsafe fn copy_in(&self, stream: &Arc<CudaStream>, to: &DriverBuffer, from: &DriverPinned) -> Result<()> {

@@ -7,6 +7,9 @@
 //!
 //! What happens to a picture is the same [`plan`] as on the host. It knows neither the driver nor FFmpeg.
 
+use std::cell::RefCell;
+
+use super::demand::Demand;
 use super::device::{Buffer, Device, MemoryInfo, Pinned};
 use super::kernels::{Axis, Launcher};
 use super::layout::Layout;
@@ -34,8 +37,19 @@ pub(crate) struct CudaEngine<D: Device> {
     lr: Layout,
     sr: Layout,
     streams: Streams<D>,
+    networks: Vec<Ready>,
+    work: Work,
     _memory: Vec<D::Buffer>,
     device: D,
+}
+
+/// A launch of a picture.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Launched {
+    pub(super) kernel: &'static str,
+    pub(super) demand: Demand,
+    /// From the end of the launch before to its own.
+    pub(super) seconds: f64,
 }
 
 struct Streams<D: Device> {
@@ -96,7 +110,45 @@ impl<D: Device> CudaEngine<D> {
         let slots = (0..depth)
             .map(|_| RingSlot::new(&device, &streams, (&lr, &sr), &networks, &work))
             .collect::<Result<_>>()?;
-        Ok(CudaEngine { slots, submitted: 0, collected: 0, lr, sr, streams, _memory: memory, device })
+        let (submitted, collected) = (0, 0);
+        Ok(CudaEngine {
+            slots,
+            submitted,
+            collected,
+            lr,
+            sr,
+            streams,
+            networks,
+            work,
+            _memory: memory,
+            device,
+        })
+    }
+
+    /// The launches of the picture that was copied in first, each by itself with a timer behind it.
+    pub(super) fn time_launches(&mut self, network: NetworkId) -> Result<Vec<Launched>> {
+        assert_eq!(self.submitted, self.collected, "a picture is under way");
+        let CudaEngine { device, streams, slots, lr, sr, work, networks, .. } = self;
+        let (stream, slot) = (&streams.compute, &slots[0]);
+        let timers = RefCell::new(vec![device.timer()?]);
+        device.record(stream, &timers.borrow()[0])?;
+        let launched = RefCell::new(Vec::new());
+        let behind = |kernel, demand| {
+            let timer = device.timer()?;
+            device.record(stream, &timer)?;
+            timers.borrow_mut().push(timer);
+            launched.borrow_mut().push(Launched { kernel, demand, seconds: 0.0 });
+            Ok(())
+        };
+        let launcher = Launcher { device, stream, behind: &behind };
+        let (from, to) = ((&*lr, part_of(&slot.lr_buffer)), (&*sr, part_of(&slot.sr_buffer)));
+        work.run(&launcher, &networks[network.0], from, to)?;
+        let (timers, mut launched) = (timers.into_inner(), launched.into_inner());
+        device.synchronize(timers.last().expect("the first one"))?;
+        for (launch, timers) in launched.iter_mut().zip(timers.windows(2)) {
+            launch.seconds = device.elapsed_s(&timers[0], &timers[1])?;
+        }
+        Ok(launched)
     }
 
     fn start(&mut self, slot: usize, network: NetworkId) -> Result<()> {
@@ -173,7 +225,7 @@ impl<D: Device> RingSlot<D> {
         unsafe { device.copy_in(&streams.copy_in, &sr_buffer, &sr_pinned)? };
         device.record(&streams.copy_in, &copied_out)?;
         device.synchronize(&copied_out)?;
-        let launcher = Launcher { device, stream: &streams.compute };
+        let launcher = Launcher { device, stream: &streams.compute, behind: &|_, _| Ok(()) };
         let (from, to) = ((lr, part_of(&lr_buffer)), (sr, part_of(&sr_buffer)));
         let graph = |network: &Ready| {
             device.capture(&streams.compute, &mut || work.run(&launcher, network, from, to))
@@ -192,7 +244,7 @@ impl<D: Device> RingSlot<D> {
     }
 }
 
-fn part_of(buffer: &impl Buffer) -> Part {
+pub(super) fn part_of(buffer: &impl Buffer) -> Part {
     Part { address: buffer.address(), len: buffer.len() }
 }
 

@@ -1,16 +1,18 @@
-//! One typed launcher a kernel: the twin of its arguments, its grid, its shared memory.
+//! One typed launcher a kernel: its arguments, its grid, its shared memory, and what it asks of the device.
 //!
 //! In: parts of the device's memory and sizes. A launcher asserts that each part holds what its kernel touches there,
 //! so that no launch of this room reaches outside. It knows no model, no picture and no order of stages.
 
 use bytemuck::{NoUninit, Zeroable};
 
+use super::args::*;
+use super::demand::Demand;
 use super::device::{Device, Launch};
 use super::maps::{BlockWeights, F16, F32, Map, Maps, Part, SUMMED, Size, TailWeights, dense_len, tiles};
 use crate::error::Result;
 
 /// Threads of a block, of every kernel.
-const THREADS: usize = 256;
+pub(super) const THREADS: usize = 256;
 const WARPS: usize = THREADS / 32;
 
 /// The names of a kernel by [`Size::index`].
@@ -60,6 +62,63 @@ impl Samples {
     }
 }
 
+/// What `probe` does and nothing else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Probe {
+    /// Words of 16 bytes.
+    Copy {
+        words: usize,
+    },
+    /// Tensor cores, and so on: rounds of every thread.
+    Matrix {
+        blocks: usize,
+        rounds: usize,
+    },
+    F32 {
+        blocks: usize,
+        rounds: usize,
+    },
+    Special {
+        blocks: usize,
+        rounds: usize,
+    },
+}
+
+impl Probe {
+    /// Bytes that it writes.
+    pub(super) fn out_len(self) -> usize {
+        match self {
+            Probe::Copy { words } => 16 * words,
+            Probe::Matrix { blocks, .. } | Probe::F32 { blocks, .. } | Probe::Special { blocks, .. } => {
+                blocks * THREADS * F32
+            }
+        }
+    }
+
+    /// Bytes that it reads.
+    pub(super) fn in_len(self) -> usize {
+        if let Probe::Copy { words } = self { 16 * words } else { 0 }
+    }
+
+    pub(super) fn demand(self) -> Demand {
+        let bytes = self.out_len() as f64;
+        let of_threads = |blocks: usize, rounds: usize, each: f64| (blocks * THREADS * rounds) as f64 * each;
+        match self {
+            Probe::Copy { .. } => Demand { bytes: 2.0 * bytes, ..Demand::default() },
+            // Eight products of 16 x 16 by 16 x 8, by 32 threads.
+            Probe::Matrix { blocks, rounds } => {
+                Demand { bytes, matrix: of_threads(blocks, rounds, 1024.0), ..Demand::default() }
+            }
+            Probe::F32 { blocks, rounds } => {
+                Demand { bytes, f32: of_threads(blocks, rounds, 128.0), ..Demand::default() }
+            }
+            Probe::Special { blocks, rounds } => {
+                Demand { bytes, special: of_threads(blocks, rounds, 8.0), ..Demand::default() }
+            }
+        }
+    }
+}
+
 /// One direction of a resampler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Axis {
@@ -77,6 +136,8 @@ pub(super) struct Axis {
 pub(super) struct Launcher<'a, D: Device> {
     pub(super) device: &'a D,
     pub(super) stream: &'a D::Stream,
+    /// Called behind each of them, with the kernel's name.
+    pub(super) behind: &'a dyn Fn(&'static str, Demand) -> Result<()>,
 }
 
 impl<D: Device> Launcher<'_, D> {
@@ -86,13 +147,15 @@ impl<D: Device> Launcher<'_, D> {
         (x, y): (usize, usize),
         shared: usize,
         args: &impl NoUninit,
+        demand: Demand,
     ) -> Result<()> {
         let grid = [x as u32, y as u32, 1];
         let args = bytemuck::bytes_of(args);
         let launch = Launch { kernel, grid, threads: THREADS as u32, shared: shared as u32, args };
         // SAFETY: every caller below fills the twin of the kernel's arguments with addresses of parts that it has
         // asserted to be large enough, and the engine keeps their buffers until its streams are idle.
-        unsafe { self.device.launch(self.stream, launch) }
+        unsafe { self.device.launch(self.stream, launch)? };
+        (self.behind)(kernel, demand)
     }
 
     /// `from`: from a component's first sample on; `to`: [H, W] f32.
@@ -112,7 +175,8 @@ impl<D: Device> Launcher<'_, D> {
             zero,
             unit,
         };
-        self.launch("ingest", (width.div_ceil(THREADS), height), 0, &args)
+        let demand = Demand::of_samples(width * height, samples.word_bytes + F32, 3);
+        self.launch("ingest", (width.div_ceil(THREADS), height), 0, &args, demand)
     }
 
     /// `from`: [H, W] f32, or one number for all; `to`: from a component's first sample on.
@@ -140,7 +204,9 @@ impl<D: Device> Launcher<'_, D> {
             value: from.err().unwrap_or(0.0),
             dither: dither.into(),
         };
-        self.launch("egress", (width.div_ceil(THREADS), height), 0, &args)
+        let demand =
+            Demand::of_samples(width * height, samples.word_bytes + if args.from == 0 { 0 } else { F32 }, 6);
+        self.launch("egress", (width.div_ceil(THREADS), height), 0, &args, demand)
     }
 
     /// Three planes, in place.
@@ -148,7 +214,7 @@ impl<D: Device> Launcher<'_, D> {
         let rows = *matrix.as_flattened().first_chunk().expect("nine coefficients");
         let args =
             MatrixArgs { planes: planes.holds(3 * len, F32), len: len as u64, rows, ..Zeroable::zeroed() };
-        self.launch("matrix", (len.div_ceil(THREADS), 1), 0, &args)
+        self.launch("matrix", (len.div_ceil(THREADS), 1), 0, &args, Demand::of_samples(3 * len, 2 * F32, 5))
     }
 
     /// `from`: [H, W] f32; `to`: the same along the other direction. `other`: samples along it.
@@ -168,7 +234,9 @@ impl<D: Device> Launcher<'_, D> {
             height: height as u32,
             ..Zeroable::zeroed()
         };
-        self.launch("resample", (width.div_ceil(THREADS), height), 0, &args)
+        let mut demand = Demand::of_samples(width * height, F32, 2 * count);
+        demand.bytes += (in_len * other * F32) as f64;
+        self.launch("resample", (width.div_ceil(THREADS), height), 0, &args, demand)
     }
 
     /// `x`: [in, H, W] f32 to the trunk. `conv`: [in, 3, 3, C] f32 and [C].
@@ -192,7 +260,8 @@ impl<D: Device> Launcher<'_, D> {
             ..Zeroable::zeroed()
         };
         let grid = ((width * size.c / 8).div_ceil(THREADS), height);
-        self.launch(by_size!("enter")[size.index], grid, 0, &args)
+        let demand = Demand::enter(size, maps, in_channels);
+        self.launch(by_size!("enter")[size.index], grid, 0, &args, demand)
     }
 
     /// The trunk, by `scale`, to `n` and `c1`. `dim`: C without its padding.
@@ -221,7 +290,7 @@ impl<D: Device> Launcher<'_, D> {
         };
         const PIXELS: usize = 16 * WARPS;
         let shared = dw_tile(c).max(PIXELS * (c + 1) * F32 + PIXELS * stride(c) * F16);
-        self.launch(by_size!("norm")[size.index], dw_grid(maps), shared, &args)
+        self.launch(by_size!("norm")[size.index], dw_grid(maps), shared, &args, Demand::norm(size, maps))
     }
 
     /// `c1` to `pooled` to `grid`.
@@ -243,7 +312,8 @@ impl<D: Device> Launcher<'_, D> {
         let conv_rows = 3 * (pool_rows - 1) + 7;
         let shared = ((2 * conv_rows + 1) * 33 + conv_rows * 16) * stride(e) * F16;
         let blocks = (width3.div_ceil(4), height3.div_ceil(pool_rows));
-        self.launch(by_size!("squeeze")[size.index], blocks, shared, &squeeze)?;
+        let demand = Demand::squeeze(size, maps, blocks.0 * blocks.1 * conv_rows * 16);
+        self.launch(by_size!("squeeze")[size.index], blocks, shared, &squeeze, demand)?;
         let grid = GridArgs {
             pooled,
             conv3: block.conv3.weights(e, e, 9),
@@ -253,12 +323,9 @@ impl<D: Device> Launcher<'_, D> {
             height: height3 as i32,
         };
         let shared = 18 * (WARPS + 2) * stride(e) * F16;
-        self.launch(
-            by_size!("grid")[size.index],
-            (width3.div_ceil(16), height3.div_ceil(WARPS)),
-            shared,
-            &grid,
-        )
+        let blocks = (width3.div_ceil(16), height3.div_ceil(WARPS));
+        let demand = Demand::grid(size, maps, blocks.0 * blocks.1 * 16 * WARPS);
+        self.launch(by_size!("grid")[size.index], blocks, shared, &grid, demand)
     }
 
     /// `n` with `grid`, in place.
@@ -287,7 +354,8 @@ impl<D: Device> Launcher<'_, D> {
             height3: height3 as i32,
         };
         let shared = PIXELS * stride(c) * F16;
-        self.launch(by_size!("gate")[size.index], (pixels.div_ceil(PIXELS), 1), shared, &args)
+        let demand = Demand::gate(size, maps, pixels.next_multiple_of(PIXELS));
+        self.launch(by_size!("gate")[size.index], (pixels.div_ceil(PIXELS), 1), shared, &args, demand)
     }
 
     /// What the gate made, and the trunk by `scale`, to the next trunk; the channel attention of that to `maps.scale`.
@@ -314,12 +382,13 @@ impl<D: Device> Launcher<'_, D> {
         // Eight channels, and a pixel that the last strip reads beyond them.
         let gated = (26 * (rows + 10) + 1) * 8 * F16;
         let shared = tile(c, rows) + inner.max(WARPS * c * F32).max(gated);
-        self.launch(by_size!("cab")[size.index], tile_grid(maps, rows), shared, &args)?;
+        let demand = Demand::cab(size, maps, tiles);
+        self.launch(by_size!("cab")[size.index], tile_grid(maps, rows), shared, &args, demand)?;
 
         let few = tiles.div_ceil(SUMMED);
         let few_sums = maps.few_sums.holds(few * c, F32);
         let reduce = ReduceArgs { sums, out: few_sums, rows: tiles as i32, channels: c as i32 };
-        self.launch("reduce", (few, 1), 0, &reduce)?;
+        self.launch("reduce", (few, 1), 0, &reduce, Demand::of_samples(tiles * c, F32, 1))?;
         let hidden = block.hidden;
         assert!(c <= THREADS && hidden <= THREADS, "a thread a channel");
         let attention = AttentionArgs {
@@ -334,7 +403,8 @@ impl<D: Device> Launcher<'_, D> {
             hidden: hidden as i32,
             per_pixel: 1.0 / pixels as f32,
         };
-        self.launch("attention", (1, 1), (c + hidden) * F32, &attention)
+        let demand = Demand { special: 2.0 * c as f64, ..Demand::of_samples(few * c, F32, 1) };
+        self.launch("attention", (1, 1), (c + hidden) * F32, &attention, demand)
     }
 
     /// The trunk by `scale`, with `x`: [in, H, W] f32, to `out`: [in, s·H, s·W] f32. `ones`: [C] f32.
@@ -359,7 +429,8 @@ impl<D: Device> Launcher<'_, D> {
                 width: maps.width as i32,
                 height: maps.height as i32,
             };
-            self.launch(by_size!("first_step")[size.index], tile_grid(maps, rows), tile(c, rows), &args)?;
+            let (blocks, demand) = (tile_grid(maps, rows), Demand::first_step(size, maps));
+            self.launch(by_size!("first_step")[size.index], blocks, tile(c, rows), &args, demand)?;
             (trunk, scale) = (between, ones.holds(c, F32));
         }
         let TailWeights { side, in_channels, outputs, scale: upscale, .. } = *tail;
@@ -383,7 +454,31 @@ impl<D: Device> Launcher<'_, D> {
             ..Zeroable::zeroed()
         };
         let shared = tile(c, rows) + in_channels * 20 * (rows + 4) * F32;
-        self.launch(by_size!("leave")[size.index], tile_grid(maps, rows), shared, &args)
+        let demand = Demand::leave(size, maps, tail);
+        self.launch(by_size!("leave")[size.index], tile_grid(maps, rows), shared, &args, demand)
+    }
+
+    /// What the device can do. `from`, of a copy, and `to`: as much memory as [`Probe`] says.
+    pub(super) fn probe(&self, probe: Probe, from: Part, to: Part) -> Result<()> {
+        let demand = probe.demand();
+        let (kind, blocks, rounds, words) = match probe {
+            Probe::Copy { words } => (0, words.div_ceil(4 * THREADS), 0, words),
+            Probe::Matrix { blocks, rounds } => (1, blocks, rounds, 0),
+            Probe::F32 { blocks, rounds } => (2, blocks, rounds, 0),
+            Probe::Special { blocks, rounds } => (3, blocks, rounds, 0),
+        };
+        let args = ProbeArgs {
+            from: from.holds(probe.in_len(), 1),
+            to: to.holds(probe.out_len(), 1),
+            words: words as u64,
+            kind,
+            rounds: rounds as u32,
+            ones: 0x3c00_3c00,
+            factor: 1.0,
+            addend: 1.0,
+            ..Zeroable::zeroed()
+        };
+        self.launch("probe", (blocks, 1), 0, &args, demand)
     }
 }
 
@@ -405,63 +500,4 @@ fn tile_grid(maps: &Maps, rows: usize) -> (usize, usize) {
 /// Bytes of such a tile with 2 pixels round it.
 fn tile(c: usize, rows: usize) -> usize {
     20 * (rows + 4) * stride(c) * F16
-}
-
-/// The twins of the kernels' arguments: same order, same types, pointers as u64.
-macro_rules! args {
-    ($($name:ident { $($field:ident: $type:ty),* $(,)? })*) => {
-        $(
-            #[repr(C)]
-            #[derive(Clone, Copy, NoUninit, Zeroable)]
-            struct $name { $($field: $type),* }
-        )*
-
-        /// The bytes of every struct, by the kernel's name without its size.
-        #[cfg(test)]
-        pub(super) const ARGS_LEN: &[(&str, usize)] = &[$((stringify!($name), size_of::<$name>())),*];
-    };
-}
-
-args! {
-    IngestArgs {
-        from: u64, to: u64, width: u32, height: u32, linesize: u32, step: u32, word: u32, big_endian: u32,
-        shift: u32, mask: u32, zero: f32, unit: f32,
-    }
-    EgressArgs {
-        from: u64, to: u64, width: u32, height: u32, linesize: u32, step: u32, word: u32, big_endian: u32,
-        shift: u32, mask: u32, zero: f32, unit: f32, value: f32, dither: u32,
-    }
-    MatrixArgs { planes: u64, len: u64, rows: [f32; 9], pad: u32 }
-    ResampleArgs {
-        from: u64, to: u64, starts: u64, weights: u64, count: u32, vertical: u32, in_width: u32, width: u32,
-        height: u32, pad: u32,
-    }
-    EnterArgs { x: u64, trunk: u64, weights: u64, bias: u64, in_channels: i32, width: i32, height: i32, pad: u32 }
-    NormArgs {
-        trunk: u64, scale: u64, taps: u64, bias: u64, conv1: u64, conv1_bias: u64, n: u64, c1: u64, width: i32,
-        height: i32, dim: i32, pad: u32,
-    }
-    SqueezeArgs {
-        c1: u64, conv2: u64, bias: u64, pooled: u64, width: i32, height: i32, width3: i32, height3: i32,
-    }
-    GridArgs { pooled: u64, conv3: u64, bias: u64, grid: u64, width: i32, height: i32 }
-    GateArgs {
-        n: u64, grid: u64, conv_f: u64, f1: u64, f2: u64, f3: u64, conv4: u64, g: u64, conv_f_bias: u64,
-        f1_bias: u64, f2_bias: u64, f3_bias: u64, conv4_bias: u64, g_bias: u64, width: i32, height: i32,
-        width3: i32, height3: i32,
-    }
-    CabArgs {
-        gated: u64, trunk: u64, scale: u64, taps: u64, dw_bias: u64, z: u64, conv0: u64, conv2: u64, conv0_bias: u64, conv2_bias: u64, sums: u64, width: i32,
-        height: i32,
-    }
-    ReduceArgs { sums: u64, out: u64, rows: i32, channels: i32 }
-    AttentionArgs {
-        sums: u64, scale: u64, weights1: u64, bias1: u64, weights3: u64, bias3: u64, rows: i32, channels: i32,
-        hidden: i32, per_pixel: f32,
-    }
-    FirstStepArgs { trunk: u64, scale: u64, weights: u64, bias: u64, out: u64, width: i32, height: i32 }
-    LeaveArgs {
-        trunk: u64, scale: u64, x: u64, out: u64, weights: u64, by_place: u64, skip: u64, bias: u64, side: i32,
-        in_channels: i32, outputs: i32, phases: i32, upscale: i32, width: i32, height: i32, pad: u32,
-    }
 }

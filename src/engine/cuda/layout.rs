@@ -25,16 +25,9 @@ struct Plane {
 
 impl Layout {
     pub(super) fn new(geometry: Geometry) -> Layout {
-        let format = geometry.format;
         let mut len = 0;
-        let planes = (0..format.planes).map(|plane| {
-            let inside = (0..format.component_count()).filter(|&i| format.components[i].plane == plane);
-            let (row_len, rows) = inside.fold((0, 0), |(row_len, rows), i| {
-                let (width, height) = geometry.component_size(i);
-                let component = format.components[i];
-                let last = usize::from(component.offset) + (width - 1) * usize::from(component.step);
-                (row_len.max(last + format.word_bytes(i)), rows.max(height))
-            });
+        let planes = (0..usize::from(geometry.format.planes)).map(|plane| {
+            let (row_len, rows) = geometry.plane_size(plane);
             let plane = Plane { offset: len, linesize: row_len.next_multiple_of(16), row_len, rows };
             len += plane.linesize * rows;
             plane

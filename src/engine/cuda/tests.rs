@@ -3,27 +3,16 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use common::{GOLDEN, Golden, Random, Shape, golden, random_model};
-use ndarray::{Array3, Axis as NdAxis};
-
-use super::device::{Buffer, Device, Pinned};
+use super::args::ARGS_LEN;
+use super::check::common::{GOLDEN, Golden, Random, Shape, golden, random_model};
+use super::check::{check_engine, check_layers, check_layers_on_noise, open, rms_error, spec};
 use super::emulated::{CopyMode, Emulated, LaneOrder, Library, Options, Span, SpanKind, Watch};
 use super::engine::CudaEngine;
-use super::kernels::{ARGS_LEN, Launcher};
-use super::maps::{MAPS, Maps, Part};
-use super::weights::{Blob, Weights};
-use crate::engine::cpu::egress::{Rounding, write_component};
-use crate::engine::cpu::ingest::read_component;
-use crate::engine::reference::Reference;
-use crate::engine::{Engine, EngineKind, EngineSpec, Network, NetworkId, cpu};
+use crate::engine::{Engine, Network, NetworkId};
 use crate::error::Result;
-use crate::model::{Model, catalogue};
-use crate::picture::{Geometry, Picture};
-use crate::testing::{geometry, padded};
-
-#[path = "../../../tests/common/networks.rs"]
-#[allow(dead_code, reason = "integration tests use the rest")]
-mod common;
+use crate::model::Model;
+use crate::picture::Picture;
+use crate::testing::geometry;
 
 /// A device that does what it does in an order of its own.
 fn options(seed: u64) -> Options {
@@ -40,23 +29,6 @@ fn device(seed: u64) -> Emulated {
     Emulated::new(options(seed))
 }
 
-fn open(name: &str) -> Arc<Model> {
-    catalogue::open(name).unwrap().into()
-}
-
-/// Root mean square of the difference, over that of what is expected. NaN anywhere gives NaN.
-fn rms_error(actual: &[f32], expected: &[f32]) -> f32 {
-    assert_eq!(actual.len(), expected.len());
-    let energy = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
-    let pairs = actual.iter().zip(expected);
-    let differences = energy(&mut pairs.map(|(a, e)| f64::from(*a) - f64::from(*e)));
-    (differences / energy(&mut expected.iter().map(|v| f64::from(*v))).max(f64::MIN_POSITIVE)).sqrt() as f32
-}
-
-fn noise(len: usize, random: &mut Random) -> Vec<f32> {
-    (0..len).map(|_| 0.5 + 0.5 * random.signed()).collect()
-}
-
 #[test]
 fn arguments_are_laid_out_as_the_kernels_have_them() {
     let kernels = device(0).kernels();
@@ -67,151 +39,6 @@ fn arguments_are_laid_out_as_the_kernels_have_them() {
         let (_, len) = ARGS_LEN.iter().find(|(args, _)| name(args)).expect(&kernel.name);
         assert_eq!(kernel.args_len, *len, "{}", kernel.name);
     }
-}
-
-/// A network on a device, by itself.
-struct Bench {
-    device: Emulated,
-    stream: <Emulated as Device>::Stream,
-    buffers: Vec<<Emulated as Device>::Buffer>,
-    weights: Weights,
-    maps: Maps,
-    x: Part,
-    out: Part,
-}
-
-impl Bench {
-    fn new(device: Emulated, model: &Model, (width, height): (usize, usize), x: &[f32]) -> Bench {
-        let stream = device.stream().unwrap();
-        let mut buffers = Vec::new();
-        let mut take = |len: usize| {
-            buffers.push(device.alloc(len).unwrap());
-            let buffer = &buffers[buffers.len() - 1];
-            Part { address: buffer.address(), len: buffer.len() }
-        };
-        let mut counted = Blob::default();
-        Weights::new(model, &mut counted).unwrap();
-        let weights_part = take(counted.bytes.len());
-        let mut blob = Blob::at(weights_part.address);
-        let weights = Weights::new(model, &mut blob).unwrap();
-        let lens = Maps::lens(width, height, weights.size);
-        let parts: [Part; MAPS] = lens.map(&mut take);
-        let maps = Maps::new(width, height, parts);
-        let x_part = take(4 * x.len());
-        let out = take(4 * x.len() * model.sizes.scale * model.sizes.scale);
-        let bench = Bench { device, stream, buffers, weights, maps, x: x_part, out };
-        bench.write(weights_part, &blob.bytes);
-        bench.write(x_part, bytemuck::cast_slice(x));
-        bench
-    }
-
-    fn launcher(&self) -> Launcher<'_, Emulated> {
-        Launcher { device: &self.device, stream: &self.stream }
-    }
-
-    fn buffer(&self, part: Part) -> &<Emulated as Device>::Buffer {
-        self.buffers.iter().find(|buffer| buffer.address() == part.address).expect("a whole buffer")
-    }
-
-    fn finish(&self) {
-        let event = self.device.event().unwrap();
-        self.device.record(&self.stream, &event).unwrap();
-        self.device.synchronize(&event).unwrap();
-    }
-
-    fn write(&self, part: Part, bytes: &[u8]) {
-        let mut pinned = self.device.alloc_pinned(bytes.len()).unwrap();
-        pinned.bytes_mut().copy_from_slice(bytes);
-        // SAFETY: both live until the stream has finished.
-        unsafe { self.device.copy_in(&self.stream, self.buffer(part), &pinned).unwrap() };
-        self.finish();
-    }
-
-    fn read(&self, part: Part) -> Vec<u8> {
-        let mut pinned = self.device.alloc_pinned(part.len).unwrap();
-        // SAFETY: both live until the stream has finished.
-        unsafe { self.device.copy_out(&self.stream, &mut pinned, self.buffer(part)).unwrap() };
-        self.finish();
-        pinned.bytes().to_vec()
-    }
-
-    fn floats(&self, part: Part) -> Vec<f32> {
-        self.read(part).as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
-    }
-
-    /// A map of so many channels with its padding to [channels, pixels]. What it is padded by must be zero.
-    fn map(&self, part: Part, padded: usize, channels: usize) -> Vec<f32> {
-        let bytes = self.read(part);
-        let halves = bytes.as_chunks().0;
-        let value = |i: usize| half::f16::from_le_bytes(halves[i]).to_f32();
-        let pixels = halves.len() / padded;
-        for i in (0..halves.len()).filter(|i| i % padded >= channels) {
-            assert_eq!(value(i), 0.0, "padding");
-        }
-        (0..channels * pixels).map(|i| value(i % pixels * padded + i / pixels)).collect()
-    }
-}
-
-/// Every stage against the reference's module. f16 rounds to 2^-12 of a value at most, 1.4e-4 of its size in the mean of
-/// squares; a stage rounds its input, its weights and its output, and gets what the stages before have done, which a
-/// layer norm makes no larger in proportion: some 2.5e-4 · √stages, five of them a block, and up to three times as much
-/// where values cancel, as in the layer norm and in the sums of depthwise convs.
-fn check_layers(model: &Model, (width, height): (usize, usize), device: Emulated, x: Vec<f32>) -> Vec<f32> {
-    let sizes = model.sizes;
-    let mut modules = std::collections::BTreeMap::new();
-    let picture = Array3::from_shape_vec((sizes.in_channels, height, width), x.clone()).unwrap();
-    let expected = Reference::new(Arc::new(model.clone())).forward_probed(&picture, &mut |name, values| {
-        modules.insert(name.to_owned(), values.as_standard_layout().iter().copied().collect::<Vec<f32>>());
-    });
-    let bench = Bench::new(device, model, (width, height), &x);
-    let (launcher, weights, mut maps) = (bench.launcher(), &bench.weights, bench.maps);
-    let size = weights.size;
-    let stages = std::cell::Cell::new(0.0f32);
-    let check = |name: &str, actual: &[f32], expected: &[f32]| {
-        stages.set(stages.get() + 1.0);
-        let (error, limit) = (rms_error(actual, expected), 3.0 * 2.5e-4 * stages.get().sqrt());
-        assert!(error < limit, "{name} is off by {error}, over {limit}, at {width}x{height}, {sizes:?}");
-    };
-    launcher.enter(size, bench.x, &maps, weights.conv_1, sizes.in_channels).unwrap();
-    check("conv_1", &bench.map(maps.trunk, size.c, sizes.dim), &modules["conv_1"]);
-    let mut scale = weights.ones;
-    for (i, block) in weights.blocks.iter().enumerate() {
-        let module = |name: &str| &modules[&format!("block_{}.{name}", i + 1)];
-        launcher.norm(size, &maps, scale, block, sizes.dim).unwrap();
-        check("norm", &bench.map(maps.n, size.c, sizes.dim), &normalised(module("dwconv"), sizes.dim));
-        check("esa.conv1", &bench.map(maps.c1, size.e, sizes.esa_channels), module("esa.conv1"));
-        launcher.esa(size, &maps, block).unwrap();
-        check("esa.conv3", &bench.map(maps.grid, size.e, sizes.esa_channels), module("esa.conv3"));
-        launcher.gate(size, &maps, block).unwrap();
-        check("g", &bench.map(maps.n, size.c, sizes.dim), module("g"));
-        launcher.cab(size, &maps, scale, block).unwrap();
-        (scale, maps) = (maps.scale, maps.turned());
-        let scales = bench.floats(scale);
-        let z = bench.map(maps.trunk, size.c, sizes.dim);
-        let z: Vec<f32> = z.iter().enumerate().map(|(k, v)| v * scales[k / (width * height)]).collect();
-        check("cab", &z, module("cab"));
-    }
-    launcher.leave(size, &maps, &weights.tail, (bench.x, bench.out), (scale, weights.ones)).unwrap();
-    let out = bench.floats(bench.out);
-    check("output", &out, expected.as_slice().unwrap());
-    out
-}
-
-/// On a picture by chance.
-fn check_layers_on_noise(model: &Model, size: (usize, usize), device: Emulated, random: &mut Random) {
-    let x = noise(model.sizes.in_channels * size.0 * size.1, random);
-    check_layers(model, size, device, x);
-}
-
-/// Over channels, without the affine.
-fn normalised(values: &[f32], channels: usize) -> Vec<f32> {
-    let mut map = Array3::from_shape_vec((channels, 1, values.len() / channels), values.to_vec()).unwrap();
-    for mut pixel in map.lanes_mut(NdAxis(0)) {
-        let mean = pixel.sum() / channels as f32;
-        let variance = pixel.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / channels as f32;
-        pixel.mapv_inplace(|v| (v - mean) / (variance + 1e-5).sqrt());
-    }
-    map.into_raw_vec_and_offset().0
 }
 
 #[test]
@@ -248,71 +75,6 @@ fn every_layer_agrees_with_the_reference_on_sizes_and_models_by_chance() {
         let model = random_model(&shape, &mut random);
         check_layers_on_noise(&model, size, device(seed), &mut random);
     }
-}
-
-fn spec(networks: Vec<Network>, lr: Geometry, sr: Geometry) -> EngineSpec {
-    EngineSpec { kind: EngineKind::Cpu(cpu::Precision::F32), threads: 1, networks, lr, sr }
-}
-
-/// Numbers of 0 to 1 in every component, at the start of rows that are longer.
-fn painted(geometry: Geometry, random: &mut Random) -> Picture {
-    let mut picture = padded(geometry);
-    for component in 0..geometry.format.component_count() {
-        let (width, height) = geometry.component_size(component);
-        write_component(&mut picture, component, &noise(width * height, random), Rounding::Nearest);
-    }
-    picture
-}
-
-fn values(picture: &Picture, component: usize) -> Vec<f32> {
-    let (width, height) = picture.geometry.component_size(component);
-    let mut plane = vec![f32::NAN; width * height];
-    read_component(picture, component, &mut plane);
-    plane
-}
-
-/// Pictures through the ring and one by one through the CPU engine: code values differ by one where a number lies
-/// between two, and by what `tolerance` makes of f16.
-fn check_engine(device: Emulated, spec: &EngineSpec, pictures: usize, tolerance: f32, random: &mut Random) {
-    let mut cuda = CudaEngine::open(device, spec).unwrap();
-    let mut host = spec.open().unwrap();
-    for network in (0..spec.networks.len()).map(NetworkId) {
-        let mut expected = Vec::new();
-        let mut actual = Vec::new();
-        for _ in 0..pictures {
-            let lr = painted(spec.lr, random);
-            host.submit(lr, Picture::new(spec.sr), network).unwrap();
-            let (lr, sr) = host.collect().unwrap().unwrap();
-            if expected.len() - actual.len() == cuda.depth() {
-                actual.push(cuda.collect().unwrap().unwrap().1);
-            }
-            expected.push(sr);
-            cuda.submit(lr, padded(spec.sr), network).unwrap();
-        }
-        while let Some((_, sr)) = cuda.collect().unwrap() {
-            actual.push(sr);
-        }
-        assert_eq!(actual.len(), pictures);
-        for (index, (actual, expected)) in actual.iter().zip(&expected).enumerate() {
-            for component in 0..spec.sr.format.component_count() {
-                let unit = spec.sr.quantization(component).unit;
-                let limit = if spec.sr.format.float { tolerance } else { 1.01 / unit + tolerance };
-                let worst = worst(&values(actual, component), &values(expected, component));
-                assert!(
-                    worst < limit,
-                    "{} to {}: component {component} of picture {index}, network {network:?}, is off by {worst}",
-                    spec.lr.format.name,
-                    spec.sr.format.name
-                );
-            }
-        }
-    }
-}
-
-/// The largest difference, which NaN makes infinite.
-fn worst(actual: &[f32], expected: &[f32]) -> f32 {
-    let differences = actual.iter().zip(expected).map(|(a, e)| (a - e).abs());
-    differences.fold(0.0, |worst, d| if d.is_nan() { f32::INFINITY } else { worst.max(d) })
 }
 
 #[test]

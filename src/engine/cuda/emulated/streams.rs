@@ -37,6 +37,7 @@ pub(in super::super) enum SpanKind {
 const GRID_YZ_MAX: u32 = 65_535;
 
 /// [`Device`] on the host.
+#[derive(Clone)]
 pub(in super::super) struct Emulated {
     options: Options,
     state: Rc<RefCell<State>>,
@@ -73,7 +74,8 @@ struct Stream {
 enum Work {
     Copy(Copy),
     Launch(OwnedLaunch, u64),
-    Record(usize),
+    /// A ticket, and when it was given.
+    Record(usize, u64),
     Wait(usize),
 }
 
@@ -214,7 +216,9 @@ impl Emulated {
         let Options { lanes, copies, launch_ns, copy_bytes_per_us, .. } = &self.options;
         let work = state.streams[stream].work.pop_front().expect("the stream has work");
         match work {
-            Work::Record(ticket) => state.tickets[ticket] = Some(state.streams[stream].time_ns),
+            Work::Record(ticket, given_ns) => {
+                state.tickets[ticket] = Some(state.streams[stream].time_ns.max(given_ns));
+            }
             Work::Wait(ticket) => {
                 let seen_ns = state.tickets[ticket].expect("it is ready");
                 let time_ns = &mut state.streams[stream].time_ns;
@@ -361,6 +365,21 @@ impl Device for Emulated {
         Ok(state.events.len() - 1)
     }
 
+    fn timer(&self) -> Result<usize> {
+        self.event()
+    }
+
+    fn elapsed_s(&self, from: &usize, to: &usize) -> Result<f64> {
+        let state = self.state.borrow();
+        let reached =
+            |event: usize| state.events[event].and_then(|ticket| state.tickets[ticket]).expect("it was seen");
+        Ok((reached(*to) - reached(*from)) as f64 * 1e-9)
+    }
+
+    fn now_s(&self) -> f64 {
+        self.state.borrow().now_ns as f64 * 1e-9
+    }
+
     unsafe fn copy_in(&self, stream: &usize, to: &DeviceMemory, from: &PinnedMemory) -> Result<()> {
         let given_ns = self.state.borrow().now_ns;
         self.give(*stream, from.0.copy_to(&to.memory, from.0.len, SpanKind::CopyIn, given_ns))
@@ -397,14 +416,14 @@ impl Device for Emulated {
     }
 
     fn record(&self, stream: &usize, event: &usize) -> Result<()> {
-        let ticket = {
+        let (ticket, given_ns) = {
             let mut state = self.state.borrow_mut();
             state.tickets.push(None);
             let ticket = state.tickets.len() - 1;
             state.events[*event] = Some(ticket);
-            ticket
+            (ticket, state.now_ns)
         };
-        self.give(*stream, Work::Record(ticket))
+        self.give(*stream, Work::Record(ticket, given_ns))
     }
 
     fn wait(&self, stream: &usize, event: &usize) -> Result<()> {

@@ -1,0 +1,108 @@
+// What the device can do, for figures to be held against: a copy, matrices, f32, special functions, and nothing else.
+//
+// from: `words` of 16 bytes -> to: the same; or: to[block, thread] f32, sums of `rounds` rounds over which nothing is known
+// when this is compiled.
+// Grid: (blocks); `PROBE_COPY`: a block `PROBE_WORDS` of a thread.
+// Shared memory: none.
+// Bound: what it is named for; 32 bytes a word, 8 · 4096 FLOP of a warp and round, 128 FLOP or 8 functions of a thread and
+// round.
+// Counted (the emulated device): just that; no GPU has measured it.
+// Twin: engine::cpu::peak
+#include "common.cuh"
+
+enum ProbeKind { PROBE_COPY, PROBE_MATRIX, PROBE_F32, PROBE_SPECIAL };
+
+struct Probe {
+    const uint4 *from;
+    void *to;
+    u64 words;
+    u32 kind, rounds;
+    u32 ones; // Two f16.
+    float factor, addend;
+    u32 pad;
+};
+
+// Enough that none waits for its own last result.
+constexpr int PROBE_CHAINS = 8;
+constexpr int PROBE_WORDS = 4;
+
+DEVICE void probe_copy(const Probe &args) {
+    const u64 first = (u64)blockIdx.x * THREADS * PROBE_WORDS + threadIdx.x;
+    uint4 words[PROBE_WORDS];
+#pragma unroll
+    for (int i = 0; i < PROBE_WORDS; ++i) {
+        const u64 at = first + i * THREADS;
+        words[i] = at < args.words ? load(args.from + at) : make_uint4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int i = 0; i < PROBE_WORDS; ++i) {
+        const u64 at = first + i * THREADS;
+        if (at < args.words) {
+            store((uint4 *)args.to + at, words[i]);
+        }
+    }
+}
+
+DEVICE float probe_matrix(const Probe &args) {
+    const u32 a[4] = {args.ones, args.ones, args.ones, args.ones};
+    float sums[PROBE_CHAINS][4] = {};
+    for (u32 round = 0; round < args.rounds; ++round) {
+#pragma unroll
+        for (int i = 0; i < PROBE_CHAINS; ++i) {
+            multiply_add(sums[i], a, args.ones, args.ones);
+        }
+    }
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < PROBE_CHAINS; ++i) {
+        sum += sums[i][0] + sums[i][1] + sums[i][2] + sums[i][3];
+    }
+    return sum;
+}
+
+DEVICE float probe_f32(const Probe &args) {
+    constexpr int AGAIN = 8;
+    float sums[PROBE_CHAINS] = {};
+    for (u32 round = 0; round < args.rounds; ++round) {
+#pragma unroll
+        for (int i = 0; i < AGAIN * PROBE_CHAINS; ++i) {
+            sums[i % PROBE_CHAINS] = sums[i % PROBE_CHAINS] * args.factor + args.addend;
+        }
+    }
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < PROBE_CHAINS; ++i) {
+        sum += sums[i];
+    }
+    return sum;
+}
+
+// 2^-x of itself, which comes to 0.6412.
+DEVICE float probe_special(const Probe &args) {
+    float values[PROBE_CHAINS] = {};
+    for (u32 round = 0; round < args.rounds; ++round) {
+#pragma unroll
+        for (int i = 0; i < PROBE_CHAINS; ++i) {
+            values[i] = exp2(-values[i]);
+        }
+    }
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < PROBE_CHAINS; ++i) {
+        sum += values[i];
+    }
+    return sum;
+}
+
+DEVICE void probe_all(const Probe &args) {
+    if (args.kind == PROBE_COPY) {
+        probe_copy(args);
+        return;
+    }
+    const float sum = args.kind == PROBE_MATRIX ? probe_matrix(args)
+                      : args.kind == PROBE_F32  ? probe_f32(args)
+                                                : probe_special(args);
+    store((float *)args.to + (u64)blockIdx.x * THREADS + threadIdx.x, sum);
+}
+
+KERNEL(probe, Probe, THREADS, probe_all(args))
