@@ -5,7 +5,7 @@ pictures and of training.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -209,6 +209,20 @@ def save(net, path, name, trained, license):
         assert tensor.isfinite().all(), f"{tensor_name} does not fit into f16"
     metadata = {field.name: str(getattr(net.sizes, field.name)) for field in fields(net.sizes)}
     save_file(tensors, path, {"arch": "hasn", "name": name, "trained": trained, "license": license, **metadata})
+
+
+@torch.no_grad()
+def rescaled(net, scale):
+    """The same network for a multiple of its scale: at first each pixel it gave is given several times."""
+    before, times = net.sizes.scale, scale // net.sizes.scale
+    assert scale == before * times, f"{scale} is no multiple of {before}"
+    larger = Hasn(replace(net.sizes, scale=scale))
+    tensors = net.state_dict()
+    for name in ("upsampler.0.weight", "upsampler.0.bias"):
+        grid = tensors[name].unflatten(0, (net.sizes.in_channels, before, before))
+        tensors[name] = grid.repeat_interleave(times, 1).repeat_interleave(times, 2).flatten(0, 2)
+    larger.load_state_dict(tensors)
+    return larger
 
 
 def parameters(net):

@@ -18,7 +18,7 @@ import json
 import math
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,8 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     run = Run(args, device)
     pairs, held_out = Pairs(args.data, "train"), Pairs(args.data, "valid")
+    if {pairs.scale, held_out.scale} != {run.ema.sizes.scale}:
+        sys.exit(f"{args.data}: has pairs of x{pairs.scale}, the network is x{run.ema.sizes.scale}; give data.py --scale")
     deadline = time.monotonic() + 60 * args.minutes
     print(f"{device}, {run.precision}, {model.parameters(run.net)} parameters, {len(pairs)} pairs, from step {run.step}")
     while run.step < args.steps and time.monotonic() < deadline:
@@ -70,6 +72,7 @@ def arguments(argv):
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sizes", choices=list(model.SIZES), default="lite", help="of a network from nothing")
     parser.add_argument("--start", type=Path, help="finished weights or a checkpoint.pt to start from (warm start)")
+    parser.add_argument("--scale", type=int, help="of a network from nothing; or a multiple of what --start has")
     parser.add_argument("--steps", type=int, required=True, help="of the stage; may be another when it goes on")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop then, to go on later")
     parser.add_argument("--batch", type=int, default=16)
@@ -237,8 +240,9 @@ class Run:
 def start(args):
     """A new network, or a finished one with the record of its stages."""
     if args.start is None:
-        return model.Hasn(model.SIZES[args.sizes]), []
-    return load_network(args.start)
+        return model.Hasn(replace(model.SIZES[args.sizes], scale=args.scale or 2)), []
+    net, stages = load_network(args.start)
+    return model.rescaled(net, args.scale or net.sizes.scale), stages
 
 
 def load_network(path):
