@@ -9,7 +9,7 @@ PACKAGES := gcc g++ libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev liba
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
 .PHONY: demo test test-cuda test-slurm cuda-budget soak soak-smoke lint bench bench-peers kernels kernels-check \
-	gpu-pack deps python
+	gpu-pack train-deps train-smoke deps python
 
 # The clip, twice as large by HASN and by bicubic, and a detail of both side by side.
 demo: deps
@@ -34,7 +34,7 @@ test: deps
 test-cuda: deps
 	cargo test --lib cuda::
 	HASN_EMULATED_ASAN=1 ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
-		$$(cargo test --lib --no-run --message-format=json 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p') cuda:: --skip faults --skip budget
+		$$(cargo test --lib --no-run --message-format=json 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p') cuda:: --skip faults --skip budget --skip demand
 
 # A film by Slurm on this machine, which gets it where it is missing.
 test-slurm: deps
@@ -109,6 +109,19 @@ gpu-pack: deps
 	@dpkg -s $(PACK_PACKAGES) >/dev/null 2>&1 \
 		|| { $(ROOT) apt-get update -q && $(ROOT) apt-get install -q -y --no-install-recommends $(PACK_PACKAGES); }
 	gpu-check/pack
+
+# PyTorch as training/ wants it: whole where there is a GPU, else without CUDA's libraries: 1.2 GB on disk instead of 5.
+train-deps: target/train
+
+target/train: training/requirements.txt training/without_cuda.py | deps python
+	$(PYTHON) -m venv $@
+	$@/bin/pip install -q --no-compile $$(command -v nvidia-smi >/dev/null || echo --no-deps) -r $<
+	command -v nvidia-smi >/dev/null || $@/bin/python training/without_cuda.py
+	touch $@
+
+# Training tried: a tiny network on pictures drawn for it, beside golden tensors, through every codec.
+train-smoke: target/train
+	target/train/bin/python training/tests.py
 
 # The first that runs and makes environments: a version manager may list ones that do not.
 PYTHON = $(shell for python in python3.12 python3.13 $(HOME)/.pyenv/versions/3.12.*/bin/python3 python3; do \

@@ -1,0 +1,258 @@
+"""Trains a HASN on prepared shards.
+
+In: shards of data.py. Out: a folder with
+    checkpoint.pt   network, its moving average, the optimiser, the step, the record of stages; a run goes on from it
+    log.csv         step, seconds, rate, loss, PSNR-Y of the moving average on the pairs held out, by clean and coded
+    log.svg         the same, drawn
+Every batch follows from seed and step, so that a run broken off and gone on with is the run unbroken.
+
+    python training/train.py OUT --data FOLDER --sizes lite --steps 30000            from nothing
+    python training/train.py OUT --data FOLDER --start FILE --steps 10000            a warm start
+    python training/train.py OUT --data FOLDER --steps 10000                         goes on in OUT
+"""
+
+import argparse
+import csv
+import ctypes
+import json
+import math
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import model
+from data import BLACK, WHITE
+from plot import plot
+
+# Adam's and the moving average's, as in the paper. A short run's average takes in its last tenth.
+BETAS, EMA = (0.9, 0.99), 0.999
+# The rate rises over a twentieth of the steps, as many at most: a warm start meets an optimiser that knows nothing yet.
+WARM_UP = 100
+# The rate is halved at each of these shares of the steps: the milestones usual for networks of this family.
+MILESTONES = (0.5, 0.8, 0.9, 0.95)
+LOSSES = {
+    "l1": F.l1_loss,
+    # The mean of the pairs' PSNR, to be raised: to L1 a badly coded pair counts several times as much as a clean one, and
+    # what is learnt from it is paid for by the clean ones.
+    "psnr": lambda out, hr: 10 * (out - hr).square().mean((1, 2, 3)).log10().mean(),
+}
+# Of glibc's mallopt: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX.
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
+
+
+def main():
+    args = arguments(sys.argv[1:])
+    keep_memory()
+    torch.set_num_threads(args.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    args.out.mkdir(parents=True, exist_ok=True)
+    run = Run(args, device)
+    pairs, held_out = Pairs(args.data, "train"), Pairs(args.data, "valid")
+    if {pairs.scale, held_out.scale} != {run.ema.sizes.scale}:
+        sys.exit(f"{args.data}: has pairs of x{pairs.scale}, the network is x{run.ema.sizes.scale}; give data.py --scale")
+    deadline = time.monotonic() + 60 * args.minutes
+    print(f"{device}, {run.precision}, {model.parameters(run.net)} parameters, {len(pairs)} pairs, from step {run.step}")
+    while run.step < args.steps and time.monotonic() < deadline:
+        run.take_step(pairs)
+        if run.step % args.every == 0 or run.step == args.steps:
+            run.log(held_out.judge(run.ema))
+            run.save()
+    run.save()
+    print(f"step {run.step} of {args.steps}" + ("" if run.step == args.steps else "; the same command goes on"))
+
+
+def arguments(argv):
+    parser = argparse.ArgumentParser(description="Trains a HASN on shards of data.py.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sizes", choices=list(model.SIZES), default="lite", help="of a network from nothing")
+    parser.add_argument("--start", type=Path, help="finished weights or a checkpoint.pt to start from (warm start)")
+    parser.add_argument("--scale", type=int, help="of a network from nothing; or a multiple of what --start has")
+    parser.add_argument("--steps", type=int, required=True, help="of the stage; may be another when it goes on")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop then, to go on later")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--crop", type=int, default=64, help="side of LR")
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--schedule", choices=["cosine", "milestones"], default="cosine")
+    parser.add_argument("--loss", choices=list(LOSSES), default="l1")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=int, default=500, help="steps between lines of the log")
+    parser.add_argument("--threads", type=int, default=1, help="on a CPU; one process with one is the fastest way")
+    return parser.parse_args(argv)
+
+
+def keep_memory():
+    """What PyTorch frees at one step it wants again at the next. Given back to the system in between, half of a step on a
+    CPU is page faults."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(MMAP_MAX, 0)
+        libc.mallopt(TRIM_THRESHOLD, -1)
+        libc.mallopt(TOP_PAD, 64 << 20)
+
+
+class Pairs:
+    """Shards of one part, mapped into memory."""
+
+    def __init__(self, folder, part):
+        names = sorted(file.with_suffix("") for file in folder.glob(f"{part}-*.json"))
+        if not names:
+            sys.exit(f"{folder}: has no shards of the part {part}; make them with data.py --part {part}")
+        load = lambda name, suffix: np.load(f"{name}-{suffix}.npy", mmap_mode="r")
+        self.lr, self.hr = ([load(name, suffix) for name in names] for suffix in ("lr", "hr"))
+        self.kinds = [kind for name in names for kind in json.loads(name.with_suffix(".json").read_text())]
+        self.places = [(shard, i) for shard, lr in enumerate(self.lr) for i in range(len(lr))]
+        self.tile, self.scale = self.lr[0].shape[1], self.hr[0].shape[1] // self.lr[0].shape[1]
+
+    def __len__(self):
+        return len(self.places)
+
+    def batch(self, rng, size, crop):
+        """LR and HR, turned and mirrored by chance."""
+        lr, hr = [], []
+        for index in rng.integers(len(self), size=size):
+            shard, i = self.places[index]
+            y, x = rng.integers(0, self.tile - crop, 2, endpoint=True)
+            turn, mirror = rng.integers(4), rng.integers(2)
+            for out, tiles, scale in ((lr, self.lr, 1), (hr, self.hr, self.scale)):
+                tile = tiles[shard][i, y * scale : (y + crop) * scale, x * scale : (x + crop) * scale]
+                out.append(np.rot90(tile[:, :: 1 - 2 * mirror], turn))
+        return to_tensor(np.stack(lr)), to_tensor(np.stack(hr))
+
+    @torch.no_grad()
+    def judge(self, net):
+        """{kind: mean of PSNR-Y}, kinds being clean and coded."""
+        found = {"clean": [], "coded": []}
+        device = next(net.parameters()).device
+        for (shard, i), kind in zip(self.places, self.kinds):
+            out = net(to_tensor(self.lr[shard][i : i + 1]).to(device)).cpu()
+            error = (out - to_tensor(self.hr[shard][i : i + 1])) * (WHITE - BLACK)
+            edge = self.scale
+            mse = error[..., edge:-edge, edge:-edge].square().mean().item()
+            found["clean" if kind == "clean" else "coded"].append(10 * math.log10(255**2 / mse))
+        return {kind: float(np.mean(values)) if values else math.nan for kind, values in found.items()}
+
+
+def to_tensor(codes):
+    """[N, H, W] u8 of limited range -> [N, 1, H, W], 0..1."""
+    return (torch.from_numpy(codes.astype(np.float32))[:, None] - BLACK) / (WHITE - BLACK)
+
+
+class Run:
+    """What a checkpoint holds, and a step of it."""
+
+    def __init__(self, args, device):
+        self.args, self.device = args, device
+        self.checkpoint, self.log_file = args.out / "checkpoint.pt", args.out / "log.csv"
+        if self.checkpoint.exists():
+            if args.start:
+                sys.exit(f"{args.out}: holds a run already; leave --start out to go on with it, or take another folder")
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            self.ema, self.stages = model.from_tensors(state["ema"]), state["stages"]
+        else:
+            torch.manual_seed(args.seed)
+            self.ema, self.stages = start(args)
+            state = {"net": self.ema.state_dict(), "step": 0, "seconds": 0.0}
+            self.stages.append({"from": str(args.start or "nothing")})
+        self.stages[-1].update(
+            steps=args.steps, batch=args.batch, crop=args.crop, rate=args.rate, schedule=args.schedule,
+            loss=args.loss, seed=args.seed,
+        )
+        self.ema.to(device).requires_grad_(False)
+        self.net = model.from_tensors(state["net"]).to(device, memory_format=torch.channels_last)
+        self.optimiser = torch.optim.Adam(self.net.parameters(), lr=args.rate, betas=BETAS)
+        if "optimiser" in state:
+            self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.seconds, self.losses = state["step"], state["seconds"], []
+        self.forward = torch.compile(self.net) if device.type == "cuda" else self.net
+        self.half = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+        self.precision = "bf16" if self.half else "f32"
+        self.began = time.monotonic() - self.seconds
+
+    def take_step(self, pairs):
+        rate = self.rate()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        rng = np.random.default_rng([self.args.seed, len(self.stages), self.step])
+        lr, hr = (t.to(self.device, memory_format=torch.channels_last) for t in pairs.batch(rng, self.args.batch, self.args.crop))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            out = self.forward(lr)
+        loss = LOSSES[self.args.loss](out.float(), hr)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        with torch.no_grad():
+            share = 1 - min(EMA, (1 + self.step) / (10 + self.step))
+            torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), share)
+        self.step += 1
+        self.losses.append(loss.detach())
+        self.seconds = time.monotonic() - self.began
+
+    def rate(self):
+        done = self.step / self.args.steps
+        if self.args.schedule == "cosine":
+            share = 0.5 + 0.5 * math.cos(math.pi * done)
+        else:
+            share = 0.5 ** sum(done >= milestone for milestone in MILESTONES)
+        return self.args.rate * share * min(1, (self.step + 1) / min(WARM_UP, 1 + self.args.steps / 20))
+
+    def log(self, psnr):
+        loss = torch.stack(self.losses).mean().item()
+        self.losses = []
+        if not math.isfinite(loss):
+            sys.exit(f"{self.args.out}: the loss is {loss} at step {self.step}; start again with a lower --rate")
+        row = {"step": self.step, "seconds": round(self.seconds), "rate": f"{self.rate():.3g}", "loss": f"{loss:.6f}"}
+        row |= {kind: f"{value:.3f}" for kind, value in psnr.items()}
+        print(*(f"{name} {value}" for name, value in row.items()), flush=True)
+        new = not self.log_file.exists()
+        with self.log_file.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        with self.log_file.open(newline="") as file:
+            plot(list(csv.DictReader(file)), self.args.out / "log.svg")
+
+    def save(self):
+        """Whole or not at all: a run may be killed at any moment."""
+        self.stages[-1].update(step=self.step, seconds=round(self.seconds), device=str(self.device))
+        new = self.checkpoint.with_suffix(".new")
+        torch.save(
+            {
+                "sizes": asdict(self.ema.sizes),
+                "net": self.net.state_dict(),
+                "ema": self.ema.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "step": self.step,
+                "seconds": self.seconds,
+                "stages": self.stages,
+            },
+            new,
+        )
+        new.replace(self.checkpoint)
+
+
+def start(args):
+    """A new network, or a finished one with the record of its stages."""
+    if args.start is None:
+        return model.Hasn(replace(model.SIZES[args.sizes], scale=args.scale or 2)), []
+    net, stages = load_network(args.start)
+    return model.rescaled(net, args.scale or net.sizes.scale), stages
+
+
+def load_network(path):
+    """The network in a checkpoint.pt (its moving average) or a weights file, and the record of its stages."""
+    if path.suffix == ".pt":
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return model.from_tensors(state["ema"]), state["stages"]
+    net, metadata = model.load(path)
+    return net, [{"from": path.name, "trained": metadata.get("trained", "")}]
+
+
+if __name__ == "__main__":
+    main()
