@@ -130,11 +130,6 @@ impl Journal {
         self.records.contains_key(&segment)
     }
 
-    /// How many are there.
-    pub fn segments(&self) -> u64 {
-        self.records.len() as u64
-    }
-
     /// Pictures in whole segments.
     pub fn pictures(&self) -> u64 {
         self.records.values().map(|record| record.pictures).sum()
