@@ -24,8 +24,11 @@ def main():
     parser.add_argument("--trained", default="", help="when, on what, how long: shown by `hasn model show`")
     parser.add_argument("--license", default="MIT OR Apache-2.0")
     parser.add_argument("--onnx", type=Path, help="the same network for other programs; needs the packages onnx, onnxscript")
+    parser.add_argument("--blend", nargs=2, metavar=("CHECKPOINT", "SHARE"), help="that share of another stage's weights")
     args = parser.parse_args()
     net = open_checkpoint(args.checkpoint)
+    if args.blend:
+        net = blend(net, open_checkpoint(Path(args.blend[0])), float(args.blend[1]))
     model.save(net, args.out, args.out.stem, args.trained, args.license)
     print(f"{args.out}: {model.parameters(net)} parameters, sha256 {hashlib.sha256(args.out.read_bytes()).hexdigest()}")
     if args.onnx:
@@ -40,6 +43,12 @@ def open_checkpoint(path):
         if key in tensors:
             return model.from_tensors(tensors[key])
     sys.exit(f"{path}: holds neither params_ema nor params, but {', '.join(list(tensors)[:4])}; give a BasicSR checkpoint")
+
+
+def blend(net, other, share):
+    """Between the weights of two stages of one training lie networks between them in what each is better at."""
+    theirs = other.state_dict()
+    return model.from_tensors({name: torch.lerp(ours, theirs[name], share) for name, ours in net.state_dict().items()})
 
 
 def export_onnx(net, path):

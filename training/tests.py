@@ -92,6 +92,10 @@ class Training(unittest.TestCase):
         file = self.folder / "tiny-x2.safetensors"
         run("export.py", out / "checkpoint.pt", file, "--trained", "in a test")
         loaded, metadata = model.load(file)
+        half = self.folder / "half.safetensors"
+        run("export.py", out / "checkpoint.pt", half, "--blend", file, 0.5)
+        for name, tensor in model.load(half)[0].state_dict().items():
+            torch.testing.assert_close(tensor, net.state_dict()[name], rtol=1e-3, atol=1e-4)
         self.assertEqual((metadata["name"], metadata["trained"], loaded.sizes), ("tiny-x2", "in a test", net.sizes))
         for name, tensor in net.state_dict().items():
             torch.testing.assert_close(loaded.state_dict()[name], tensor.half().float(), rtol=0, atol=0)

@@ -24,6 +24,11 @@ pub const ALL: &[BuiltIn] = &[
         card: include_str!("../../models/hasn-lite-x2.md"),
     },
     BuiltIn {
+        name: "hasn-lite-x2-video",
+        bytes: include_bytes!("../../models/hasn-lite-x2-video.safetensors"),
+        card: include_str!("../../models/hasn-lite-x2-video.md"),
+    },
+    BuiltIn {
         name: "hasn-x2",
         bytes: include_bytes!("../../models/hasn-x2.safetensors"),
         card: include_str!("../../models/hasn-x2.md"),
@@ -83,6 +88,6 @@ mod tests {
     #[test]
     fn an_unknown_name_lists_the_known_ones() {
         let line = open("hasn-heavy").unwrap_err().to_string();
-        assert!(line.starts_with("hasn-heavy: ") && line.ends_with("hasn-lite-x2, hasn-x2"), "{line}");
+        assert!(line.starts_with("hasn-heavy: ") && line.ends_with("hasn-lite-x2, hasn-lite-x2-video, hasn-x2"), "{line}");
     }
 }
