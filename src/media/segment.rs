@@ -4,7 +4,7 @@
 //! was not written to its end says so. It knows nothing of other segments.
 //!
 //! ```text
-//! (1, pts, dts, duration, flags, size, payload)*  0  record as JSON  size of it: u32  CRC-32: u32  MAGIC
+//! (1, pts, dts, duration, flags, size, payload, size, header)*  0  record as JSON  size of it: u32  CRC-32: u32  MAGIC
 //! ```
 
 use std::collections::VecDeque;
@@ -13,8 +13,8 @@ use std::io::{self, BufReader, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use ffmpeg_next::packet::Mut;
-use ffmpeg_next::{self as ffmpeg, Rational};
+use ffmpeg_next::packet::{Mut, Ref};
+use ffmpeg_next::{self as ffmpeg, Rational, ffi};
 use serde::{Deserialize, Serialize};
 
 use super::Coded;
@@ -97,7 +97,8 @@ impl SegmentWriter {
         Ok(SegmentWriter { file: File::create(path)?, end, checksum, of: None, bytes: Vec::new() })
     }
 
-    /// Adds a packet. What encoders put beside its payload are statistics, which no container takes.
+    /// Adds a packet. Of what encoders put beside its payload, containers take the header that some have with their first
+    /// packet only; the rest are statistics.
     pub fn write(&mut self, coded: &Coded) -> io::Result<()> {
         let packet = &coded.packet;
         let payload = packet.data().unwrap_or_default();
@@ -107,8 +108,10 @@ impl SegmentWriter {
         let times = [packet.pts().unwrap_or_default(), packet.dts().unwrap_or_default(), packet.duration()];
         times.iter().for_each(|time| self.bytes.extend(time.to_le_bytes()));
         self.bytes.extend(packet.flags().bits().to_le_bytes());
-        self.bytes.extend((payload.len() as u32).to_le_bytes());
-        self.bytes.extend(payload);
+        for part in [payload, late_header(packet)] {
+            self.bytes.extend((part.len() as u32).to_le_bytes());
+            self.bytes.extend(part);
+        }
         self.append()
     }
 
@@ -180,13 +183,11 @@ impl SegmentReader {
         let [pts, dts, duration] =
             [self.file.array()?, self.file.array()?, self.file.array()?].map(i64::from_le_bytes);
         let flags = i32::from_le_bytes(self.file.array()?);
-        let size = u32::from_le_bytes(self.file.array()?) as usize;
-        let mut payload = Vec::new();
-        // What is damaged may announce anything: no more is taken than is there.
-        if (&mut self.file).take(size as u64).read_to_end(&mut payload)? < size {
-            return Err(torn());
-        }
+        let (payload, header) = (self.part()?, self.part()?);
         let mut packet = ffmpeg::Packet::copy(&payload);
+        if !header.is_empty() {
+            add_late_header(&mut packet, &header);
+        }
         packet.set_pts(Some(pts));
         packet.set_dts(Some(dts));
         packet.set_duration(duration);
@@ -196,11 +197,40 @@ impl SegmentReader {
         Ok(Some(Coded { packet, stream, time_base: Rational(num, den) }))
     }
 
+    fn part(&mut self) -> io::Result<Vec<u8>> {
+        let size = u64::from(u32::from_le_bytes(self.file.array()?));
+        let mut part = Vec::new();
+        // What is damaged may announce anything: no more is taken than is there.
+        let read = (&mut self.file).take(size).read_to_end(&mut part)?;
+        if read as u64 == size { Ok(part) } else { Err(torn()) }
+    }
+
     fn check_end(&mut self) -> io::Result<()> {
         let json = serde_json::to_vec(&self.record).expect("plain data is always JSON");
         let mut rest = vec![0; json.len() + 4];
         self.file.read_exact(&mut rest)?;
         if self.file.checksum.clone().finalize() == self.checksum { Ok(()) } else { Err(torn()) }
+    }
+}
+
+/// What libaom, for one, knows of its header no sooner than with the first packet.
+fn late_header(packet: &ffmpeg::Packet) -> &[u8] {
+    let mut size = 0;
+    // SAFETY: the packet is alive, and its side data has the size that is told, or is null.
+    unsafe {
+        let kind = ffi::AVPacketSideDataType::AV_PKT_DATA_NEW_EXTRADATA;
+        let bytes = ffi::av_packet_get_side_data(packet.as_ptr(), kind, &mut size);
+        if bytes.is_null() { &[] } else { std::slice::from_raw_parts(bytes, size) }
+    }
+}
+
+fn add_late_header(packet: &mut ffmpeg::Packet, header: &[u8]) {
+    // SAFETY: the packet is owned, and what is made has room for so many bytes.
+    unsafe {
+        let kind = ffi::AVPacketSideDataType::AV_PKT_DATA_NEW_EXTRADATA;
+        let room = ffi::av_packet_new_side_data(packet.as_mut_ptr(), kind, header.len());
+        assert!(!room.is_null(), "no memory for a header");
+        room.copy_from_nonoverlapping(header.as_ptr(), header.len());
     }
 }
 
@@ -239,6 +269,9 @@ mod tests {
         packet.set_dts(Some(pts - 2));
         packet.set_duration(1);
         packet.set_flags(ffmpeg::packet::Flags::KEY);
+        if pts == 0 {
+            add_late_header(&mut packet, b"header");
+        }
         Coded { packet, stream: 3, time_base: Rational(1, 25) }
     }
 
@@ -275,6 +308,7 @@ mod tests {
         for (pts, coded) in packets.iter().enumerate() {
             let wanted = packet(pts as i64, &vec![pts as u8; 1000 * pts]);
             assert_eq!(coded.packet.data(), wanted.packet.data());
+            assert_eq!(late_header(&coded.packet), late_header(&wanted.packet));
             let facts = |c: &Coded| (c.packet.pts(), c.packet.dts(), c.packet.duration(), c.packet.flags());
             assert_eq!(facts(coded), facts(&wanted));
             assert_eq!((coded.stream, coded.time_base), (wanted.stream, wanted.time_base));
