@@ -88,6 +88,9 @@ mod tests {
     #[test]
     fn an_unknown_name_lists_the_known_ones() {
         let line = open("hasn-heavy").unwrap_err().to_string();
-        assert!(line.starts_with("hasn-heavy: ") && line.ends_with("hasn-lite-x2, hasn-lite-x2-video, hasn-x2"), "{line}");
+        assert!(
+            line.starts_with("hasn-heavy: ") && line.ends_with("hasn-lite-x2, hasn-lite-x2-video, hasn-x2"),
+            "{line}"
+        );
     }
 }
