@@ -29,7 +29,8 @@ pub(super) struct Args {
     input: String,
     /// A file, whose ending names the container, or - for y4m on standard output.
     output: String,
-    /// A built-in model, a safetensors file, or none for the resampler alone [default: hasn-lite-x2]
+    /// A built-in model, a safetensors file, or none for the resampler alone [default:
+    /// hasn-lite-x2-video, for stills hasn-lite-x2]
     #[arg(long, value_name = "NAME|FILE|none")]
     model: Option<String>,
     /// What runs the network.
@@ -209,7 +210,9 @@ fn pictures_expected(args: &Args, video: &VideoInfo) -> u64 {
 /// Opens every part, the output last: until then nothing is written.
 fn open(args: &Args) -> Result<(Job, Choice)> {
     let threads = thread_count(args.threads.map(usize::from));
-    let (network, model, model_scale) = match args.model.as_deref().unwrap_or(catalogue::DEFAULT_CPU) {
+    let output = Output::new(&args.output, &args.input, args.overwrite)?;
+    let default = if output.is_still() { catalogue::DEFAULT_CPU } else { catalogue::DEFAULT_FILM };
+    let (network, model, model_scale) = match args.model.as_deref().unwrap_or(default) {
         "none" => (Network::Resample, "none".to_owned(), 2),
         name => {
             let model = catalogue::open(name)?;
@@ -217,7 +220,6 @@ fn open(args: &Args) -> Result<(Job, Choice)> {
             (Network::Hasn(Arc::new(model)), name, scale)
         }
     };
-    let output = Output::new(&args.output, &args.input, args.overwrite)?;
     let mut input = Input::open(&args.input)?;
     input.choose(&args.map)?;
     let plan = Plan::new(&input, &output, &args.audio)?;
