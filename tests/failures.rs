@@ -245,7 +245,7 @@ fn progress_and_report_are_json_whose_pictures_add_up() {
     assert_eq!(pictures("decoded") + pictures("made"), pictures("encoded") + pictures("dropped"));
     let said = ["input", "output", "model", "engine", "encoder", "pixel_format"]
         .map(|key| report[key].as_str().unwrap());
-    assert_eq!(said, ["in.mp4", "out.mkv", "hasn-lite-x2", "cpu", "libx264", "yuv420p"]);
+    assert_eq!(said, ["in.mp4", "out.mkv", "hasn-lite-x2-video", "cpu", "libx264", "yuv420p"]);
     assert_eq!((&report["width"], &report["height"]), (&128.into(), &96.into()));
     assert_eq!(report["interrupted"], false);
 }

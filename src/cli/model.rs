@@ -32,9 +32,13 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         Command::List => {
             for built_in in catalogue::ALL {
                 let model = catalogue::open(built_in.name)?;
-                let default = if built_in.name == catalogue::DEFAULT_CPU { "  default" } else { "" };
+                let default = match built_in.name {
+                    catalogue::DEFAULT_FILM => "  default",
+                    catalogue::DEFAULT_CPU => "  default for stills",
+                    _ => "",
+                };
                 let (scale, parameters) = (model.sizes.scale, model.sizes.parameters());
-                writeln!(text, "{:14} x{scale}  {parameters:>7} parameters{default}", built_in.name)
+                writeln!(text, "{:18} x{scale}  {parameters:>7} parameters{default}", built_in.name)
                     .expect("a String takes everything");
             }
         }

@@ -30,7 +30,8 @@ pub(super) struct Args {
     pub input: String,
     /// A file, whose ending names the container, or - for y4m on standard output.
     pub output: String,
-    /// A built-in model, a safetensors file, or none for the resampler alone [default: hasn-lite-x2]
+    /// A built-in model, a safetensors file, or none for the resampler alone [default:
+    /// hasn-lite-x2-video, for stills hasn-lite-x2]
     #[arg(long, value_name = "NAME|FILE|none")]
     pub model: Option<String>,
     /// What runs the network.
@@ -315,7 +316,13 @@ impl Opened {
 /// the first picture.
 pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) -> Result<Opened> {
     let threads = thread_count(args.threads.map(usize::from));
-    let (network, model, model_scale) = match args.model.as_deref().unwrap_or(catalogue::DEFAULT_CPU) {
+    let mut output = Output::new(&args.output, &args.input)?;
+    output.begins_fast = matches!(args.preset, Some(Preset::Web));
+    if !args.overwrite {
+        output.check_free(journal.is_some_and(Path::exists))?;
+    }
+    let default = if output.is_still() { catalogue::DEFAULT_CPU } else { catalogue::DEFAULT_FILM };
+    let (network, model, model_scale) = match args.model.as_deref().unwrap_or(default) {
         "none" => (Network::Resample, "none".to_owned(), 2),
         name => {
             let model = catalogue::open(name)?;
@@ -323,11 +330,6 @@ pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) ->
             (Network::Hasn(Arc::new(model)), name, scale)
         }
     };
-    let mut output = Output::new(&args.output, &args.input)?;
-    output.begins_fast = matches!(args.preset, Some(Preset::Web));
-    if !args.overwrite {
-        output.check_free(journal.is_some_and(Path::exists))?;
-    }
     let mut input = Input::open(&args.input)?;
     input.choose(&args.map)?;
     let plan = Plan::new(&input, &output, &args.audio)?;

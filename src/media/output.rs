@@ -88,7 +88,8 @@ impl Output {
         self.container() == "yuv4mpegpipe"
     }
 
-    pub(super) fn is_still(&self) -> bool {
+    /// A picture file.
+    pub fn is_still(&self) -> bool {
         self.container() == "image2"
     }
 

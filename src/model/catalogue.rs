@@ -16,7 +16,7 @@ pub struct BuiltIn {
     pub card: &'static str,
 }
 
-/// All of them, the default first.
+/// All of them, the defaults first.
 pub const ALL: &[BuiltIn] = &[
     BuiltIn {
         name: "hasn-lite-x2",
@@ -35,8 +35,11 @@ pub const ALL: &[BuiltIn] = &[
     },
 ];
 
-/// What a CPU runs unless told otherwise.
+/// What a CPU runs on stills, and wherever else nothing is told.
 pub const DEFAULT_CPU: &str = "hasn-lite-x2";
+
+/// What a film gets unless told otherwise: films were coded. A still gets [`DEFAULT_CPU`].
+pub const DEFAULT_FILM: &str = "hasn-lite-x2-video";
 
 /// The built-in model of that name.
 pub fn find(name: &str) -> Option<&'static BuiltIn> {
@@ -76,7 +79,7 @@ mod tests {
                 assert!(built_in.card.contains(said), "{} does not say {said}", built_in.name);
             }
         }
-        assert!(find(DEFAULT_CPU).is_some());
+        assert!(find(DEFAULT_CPU).is_some() && find(DEFAULT_FILM).is_some());
     }
 
     #[test]
