@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use common::program::{Folder, Ran, SmallDisk, say_skipped, signal, wait_for};
+use common::program::{Folder, Ran, SmallDisk, project_file, say_skipped, signal, wait_for};
 
 /// Times that vary, B pictures, sound: what a join could get wrong. Fast enough that killing it often is no matter.
 fn folder_with_film(pictures: u32) -> Folder {
@@ -183,6 +183,18 @@ fn other_settings_and_other_films_are_refused_by_name() {
         let line = format!("{line} {more}");
         folder.hasn(&line).assert_told(said, &line);
     }
+    // Another file of weights under the same name is another model.
+    let weights = |name: &str| std::fs::read(project_file(&format!("models/{name}.safetensors"))).unwrap();
+    let with_model = "upscale film.mkv model.mkv --progress none --threads 2 --model mine.safetensors";
+    folder.write("mine.safetensors", weights("hasn-lite-x2"));
+    let mut child = start(&folder, with_model);
+    wait_for("a segment", || (!segment_names(&folder, "model.mkv").is_empty()).then_some(()));
+    assert!(child.try_wait().unwrap().is_none(), "the run is over already");
+    kill(child);
+    folder.write("mine.safetensors", weights("hasn-lite-x2-video"));
+    folder.hasn(with_model).assert_told("was begun with the model", with_model);
+    std::fs::remove_dir_all(folder.path("model.mkv.hasn")).unwrap();
+    std::fs::remove_file(folder.path("mine.safetensors")).unwrap();
     let film = folder.read("film.mkv");
     folder.write("film.mkv", &film[..film.len() - 1]);
     folder.hasn(&line).assert_told("was begun with the input's size", "another film");

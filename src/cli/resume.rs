@@ -12,7 +12,7 @@ use crate::engine::cpu::Level;
 use crate::engine::{EngineKind, cuda};
 use crate::error::{Error, Result};
 use crate::journal::{Facts, Film, Journal, fingerprint, join};
-use crate::media::{self, Muxer, Output, Plan};
+use crate::media::{self, Muxer, Output, Plan, SEGMENT_PICTURES};
 use crate::model::catalogue;
 use crate::pipeline::{Outcome, Sink};
 
@@ -64,9 +64,17 @@ pub(super) fn run(
     {
         return journal.remove().map(|()| code);
     }
-    journal.look()?;
+    if journal.look().is_err() {
+        // The first error is the one to tell.
+        return result;
+    }
     let pictures = journal.pictures();
     if pictures == 0 {
+        if result.is_ok() {
+            eprintln!(
+                "hasn: interrupted before the first {SEGMENT_PICTURES} pictures were whole; nothing is kept"
+            );
+        }
         return journal.remove().and(result);
     }
     let left = format!(
@@ -122,9 +130,15 @@ fn make(args: &Args, opened: Opened, journal: &mut Journal, interrupt: &Arc<Atom
 pub(super) fn facts(args: &Args, opened: &Opened) -> Result<Facts> {
     let mut facts = Facts::of_input(&args.input)?;
     let choice = &opened.choice;
-    let model = match catalogue::find(&choice.model) {
+    // A file may have any name inside, that of a built-in model too.
+    let typed = args.model.as_deref().unwrap_or(&choice.model);
+    let weights = match catalogue::find(typed) {
         Some(built_in) => fingerprint(built_in.bytes),
-        None => std::fs::read(&choice.model).map_or(String::new(), |bytes| fingerprint(&bytes)),
+        None if typed == "none" => String::new(),
+        None => fingerprint(
+            &std::fs::read(typed)
+                .map_err(|e| Error::new(typed, e.to_string(), "check that it can be read"))?,
+        ),
     };
     let engine = match opened.engine.kind {
         EngineKind::Cpu(precision) => format!("cpu {} {}", Level::detect()?.name(), precision.name()),
@@ -137,16 +151,16 @@ pub(super) fn facts(args: &Args, opened: &Opened) -> Result<Facts> {
     for (name, value) in [
         ("hasn", env!("CARGO_PKG_VERSION").to_owned()),
         ("FFmpeg", media::info().version),
-        ("the model", format!("{} {model}", choice.model)),
+        ("the model", format!("{} {weights}", choice.model)),
         ("the engine", engine),
         ("--size", format!("{}x{}", choice.width, choice.height)),
-        ("--preset", format!("{:?}", args.preset)),
+        ("--preset", args.preset.map_or("none".into(), |preset| format!("{preset:?}"))),
         ("--encoder", choice.encoder.clone()),
         ("--encoder-opt", options(&args.encoder_opt)),
         ("--pix-fmt", choice.pixel_format.to_owned()),
         ("--threads", thread_count(args.threads.map(usize::from)).to_string()),
-        ("--from", format!("{:?}", args.from)),
-        ("--to", format!("{:?}", args.to)),
+        ("--from", args.from.map_or("the beginning".into(), |from_s| format!("{from_s} s"))),
+        ("--to", args.to.map_or("the end".into(), |to_s| format!("{to_s} s"))),
         ("--deinterlace", format!("{:?}", args.deinterlace)),
         ("--filter", args.filter.clone().unwrap_or_default()),
         ("the video stream", opened.input.video_index().to_string()),

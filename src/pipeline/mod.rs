@@ -1,6 +1,6 @@
 //! Stages on threads with bounded queues between them: the way of a picture from demux to mux.
 //!
-//! In: an opened [`Job`]. Out: a muxer whose file is whole, and a [`Report`]. It knows no sample, no layer
+//! In: an opened [`Job`]. Out: an [`Outcome`]: segments that are kept, or a muxer whose file is whole, and a [`Report`]. It knows no sample, no layer
 //! and no file format.
 //!
 //! ```text
@@ -123,9 +123,9 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<Outc
     let (to_mux, from_encode) = bounded(PACKETS_TO_MUX);
     let copies = Copies::default();
     let pool = PicturePool::new(encoder.geometry());
-    let (mut muxer, transcoders, mut store, todo) = match sink {
-        Sink::Direct { muxer, transcoders } => (Some(*muxer), Some(transcoders), None, Todo::default()),
-        Sink::Segments { store, todo } => (None, None, Some(store), todo),
+    let (mut end, transcoders, todo) = match sink {
+        Sink::Direct { muxer, transcoders } => (End::Muxer(muxer), Some(transcoders), Todo::default()),
+        Sink::Segments { store, todo } => (End::Store(store), None, todo),
     };
     progress.begin_at(todo.pictures_ready);
 
@@ -148,24 +148,24 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<Outc
         let encode = spawn(Stage::Encode).spawn_scoped(scope, move || {
             failure.note(stages::encode(encoder, from_upscale, to_mux, todo, clock(Stage::Encode)))
         });
-        match (&mut muxer, &mut store) {
-            (Some(muxer), _) => {
+        match &mut end {
+            End::Muxer(muxer) => {
                 failure.note(stages::mux(muxer, from_encode, copies, stop, clock(Stage::Mux)))
             }
-            (None, Some(store)) => {
-                failure.note(stages::store(store.as_mut(), from_encode, clock(Stage::Mux)))
-            }
-            (None, None) => unreachable!("packets go somewhere"),
+            End::Store(store) => failure.note(stages::store(store.as_mut(), from_encode, clock(Stage::Mux))),
         };
         (join(demux), join(decode), join(upscale), join(encode))
     });
 
     if let Some(error) = failure.0.into_inner().expect("no stage panicked") {
-        return Err(muxer.map_or(error.clone(), |muxer| keep_what_is_done(muxer, error)));
+        return Err(match end {
+            End::Muxer(muxer) => keep_what_is_done(*muxer, error),
+            End::Store(_) => error,
+        });
     }
     let (decoder, encoder) = (decoder.expect("decode did not fail"), encoder.expect("encode did not fail"));
     let interrupted = stop.has_stopped();
-    if let (Some(store), Some(cut), false) = (&mut store, encoder.cut(), interrupted) {
+    if let (End::Store(store), Some(cut), false) = (&mut end, encoder.cut(), interrupted) {
         store.close(cut)?;
     }
     let pictures = Pictures::count(&decoder, todo.pictures_ready + encoder.sent());
@@ -178,11 +178,21 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<Outc
     report.interrupted = interrupted;
     report.clock_jumps = clock_jumps.unwrap_or(0);
     report.reused = reused.unwrap_or(0);
-    if let Some(muxer) = &mut muxer {
-        muxer.finish()?;
-        report.tell_output(muxer)?;
-    }
+    let muxer = match end {
+        End::Muxer(mut muxer) => {
+            muxer.finish()?;
+            report.tell_output(&muxer)?;
+            Some(*muxer)
+        }
+        End::Store(_) => None,
+    };
     Ok(Outcome { report, encoder, muxer })
+}
+
+/// The last stage of a run.
+enum End {
+    Muxer(Box<Muxer>),
+    Store(Box<dyn Store>),
 }
 
 /// Days of work are not thrown away for an error at their end: what is worth it stays under the partial name.
