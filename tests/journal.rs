@@ -160,8 +160,12 @@ fn an_interrupted_run_says_what_it_keeps_and_goes_on() {
         let told = format!("interrupted; out.mp4.hasn keeps the first {pictures} pictures");
         assert!(ran.stderr.contains(&told), "{}\nis to say: {told}", ran.stderr);
         assert!(!folder.path("out.mp4").exists() && !folder.path("out.partial.mp4").exists());
-        let ran = folder.hasn(&format!("{} --resume", command("out.mp4")));
+        let ran = folder.hasn(&format!("{} --resume --report report.json", command("out.mp4")));
         ran.assert_done();
+        let report: serde_json::Value = serde_json::from_slice(&folder.read("report.json")).unwrap();
+        let figure = |name: &str| report[name].as_f64().unwrap();
+        let made = figure("pictures_per_second") * figure("seconds");
+        assert!((made - (3000 - pictures) as f64).abs() < 0.01 * made, "{made} pictures in this run");
         assert!(ran.stderr.contains(&format!("going on after {pictures} pictures")), "{}", ran.stderr);
         assert!(folder.read("out.mp4") == folder.read("whole.mp4"));
         std::fs::remove_file(folder.path("out.mp4")).unwrap();

@@ -23,7 +23,7 @@ pub struct Report {
     pub reached_s: f64,
     /// From the first packet to the last.
     pub seconds: f64,
-    /// Encoded pictures over that time.
+    /// Pictures that were encoded in that time: an earlier run's are not among them.
     pub pictures_per_second: f64,
     /// How many times an encoder was opened.
     pub segments: u64,
@@ -177,7 +177,7 @@ impl Report {
             interrupted: false,
             reached_s: 0.0,
             seconds: round(elapsed),
-            pictures_per_second: (pictures.encoded as f64 / elapsed.as_secs_f64() * 1e3).round() / 1e3,
+            pictures_per_second: (encoder.sent() as f64 / elapsed.as_secs_f64() * 1e3).round() / 1e3,
             segments: encoder.segments(),
             left_out: encoder.left_out().iter().map(|&name| name.into()).collect(),
             converted: Vec::new(),
