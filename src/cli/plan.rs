@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use super::resume::{self, Parts};
 use super::upscale::{self, Args, Opened, catch_signals};
-use super::{Cli, Command, EXIT_INTERRUPTED, print, resume, thread_count};
+use super::{Cli, Command, EXIT_INTERRUPTED, print, thread_count};
 use crate::error::{Error, Result};
-use crate::journal::{CutPoint, Film, Journal, WorkPlan, join};
+use crate::journal::{CutPoint, Journal, WorkPlan};
 use crate::media::{Muxer, SEGMENT_PICTURES};
 use crate::picture::PictureTime;
 use crate::pipeline::Sink;
@@ -149,15 +150,9 @@ pub(super) fn join_film(args: JoinArgs) -> Result<ExitCode> {
         let problem = format!("its segments have {} pictures and not {}", journal.pictures(), plan.pictures);
         return Err(Error::new(args.plan.to_string_lossy(), problem, "plan it again with --restart"));
     }
-    let Opened { input, encoder, plan: streams, output, trim, .. } = opened;
-    let mut streams = Some(streams);
-    let muxer = join(&journal, encoder.header(), &interrupt, || {
-        let input = input.open_again(trim)?;
-        let streams =
-            streams.take().map_or_else(|| crate::media::Plan::new(&input, &output, &upscale.audio), Ok)?;
-        let muxer = Muxer::create(output.clone(), &input, &encoder, trim, &streams)?;
-        Ok(Film { input, transcoders: streams.into_transcoders(), muxer })
-    })?;
+    let Opened { input: source, encoder, plan: streams, output, trim, .. } = opened;
+    let parts = Parts { source, encoder, plan: Some(streams), output, trim };
+    let muxer = parts.join(&journal, &upscale.audio, &interrupt)?;
     muxer.prove()?;
     if let Some(partial) = muxer.keep_partial() {
         journal.note_joined(&partial)?;

@@ -12,7 +12,7 @@ use crate::engine::cpu::Level;
 use crate::engine::{EngineKind, cuda};
 use crate::error::{Error, Result};
 use crate::journal::{Facts, Film, Journal, fingerprint, join};
-use crate::media::{self, Muxer, Output, Plan, SEGMENT_PICTURES};
+use crate::media::{self, Encoder, Input, Muxer, Output, Plan, SEGMENT_PICTURES, Sound, Trim};
 use crate::model::catalogue;
 use crate::pipeline::{Outcome, Sink};
 
@@ -108,12 +108,8 @@ fn make(args: &Args, opened: Opened, journal: &mut Journal, interrupt: &Arc<Atom
         write_report(args, &choice, &report)?;
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     }
-    let muxer = join(journal, encoder.header(), interrupt, || {
-        let input = source.open_again(trim)?;
-        let plan = planned.take().map_or_else(|| Plan::new(&input, &output, &args.audio), Ok)?;
-        let muxer = Muxer::create(output.clone(), &input, &encoder, trim, &plan)?;
-        Ok(Film { input, transcoders: plan.into_transcoders(), muxer })
-    })?;
+    let parts = Parts { source, encoder, plan: planned, output, trim };
+    let muxer = parts.join(journal, &args.audio, interrupt)?;
     report.tell_output(&muxer)?;
     if let Some(partial) = muxer.keep_partial() {
         journal.note_joined(&partial)?;
@@ -124,6 +120,29 @@ fn make(args: &Args, opened: Opened, journal: &mut Journal, interrupt: &Arc<Atom
         journal.forget()?;
     }
     result
+}
+
+/// What a film is joined from, beside its segments.
+pub(super) struct Parts {
+    pub source: Input,
+    pub encoder: Encoder,
+    /// `None`: it is made anew.
+    pub plan: Option<Plan>,
+    pub output: Output,
+    pub trim: Trim,
+}
+
+impl Parts {
+    /// The film, whole, under its partial name.
+    pub fn join(self, journal: &Journal, sound: &Sound, interrupt: &Arc<AtomicBool>) -> Result<Muxer> {
+        let Parts { source, encoder, mut plan, output, trim } = self;
+        join(journal, encoder.header(), interrupt, || {
+            let input = source.open_again(trim)?;
+            let plan = plan.take().map_or_else(|| Plan::new(&input, &output, sound), Ok)?;
+            let muxer = Muxer::create(output.clone(), &input, &encoder, trim, &plan)?;
+            Ok(Film { input, transcoders: plan.into_transcoders(), muxer })
+        })
+    }
 }
 
 /// What packets depend on, by the names a user knows.
