@@ -113,7 +113,11 @@ fn times_past_every_counters_end_stay() {
         folder.ffmpeg(&format!("{SMALL} {SINE} -t 2.4 {codecs} {name}"));
         for out in ["out.mkv", name] {
             let out = if out == name { format!("out-{name}") } else { out.to_owned() };
-            folder.upscale(&format!("{name} {out} -y --model none --report out.json"));
+            let ran =
+                folder.upscale(&format!("{name} {out} -y --model none --report out.json --progress json"));
+            let last: serde_json::Value = serde_json::from_str(ran.text().lines().last().unwrap()).unwrap();
+            let expected = last["pictures_expected"].as_f64().unwrap();
+            assert!((expected - 60.0).abs() < 3.0, "{name}: {expected} pictures are expected, not 60");
             let (before, after) = (folder.probe(name), folder.probe(&out));
             for stream in [0, 1] {
                 let apart = largest_difference(&seconds(&before, stream), &seconds(&after, stream));

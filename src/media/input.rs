@@ -166,9 +166,13 @@ impl Input {
             ))
         };
         let sample_aspect = if known(&aspect) { aspect } else { Rational(1, 1) };
+        // Matroska's length counts from 0, however late the first picture is.
+        let before_us =
+            if self.context.format().name().contains("matroska") { self.start_us().max(0) } else { 0 };
         let pictures_expected = match stream.frames() {
-            0 if self.context.duration() > 0 => {
-                (self.context.duration() as f64 / 1e6 * f64::from(frame_rate)).round() as u64
+            0 if self.context.duration() > before_us => {
+                let duration_s = (self.context.duration() - before_us) as f64 / 1e6;
+                (duration_s * f64::from(frame_rate)).round() as u64
             }
             frames => frames.max(0) as u64,
         };
