@@ -182,6 +182,26 @@ fn a_recording_that_begins_between_keyframes_is_whole() {
     }
 }
 
+/// Whatever was taken for a keyframe is none any more, and the decoder waits for the next one.
+#[test]
+fn a_first_keyframe_that_is_lost_is_told() {
+    let folder = Folder::new();
+    for name in ["h264.mp4", "h264.mkv"] {
+        folder.ffmpeg(&format!(
+            "{CLIP} -map 0:v -c:v libx264 -g 12 -bf 0 -bsf:v filter_units=remove_types=6 {name}"
+        ));
+        let mut bytes = folder.read(name);
+        // A slice of an IDR picture, and the first bytes of its header.
+        let slice = bytes.windows(2).position(|two| two == [0x65, 0x88]).unwrap();
+        bytes[slice..slice + 300].fill(0x6f);
+        folder.write(name, &bytes);
+        let ran = upscale(&folder, &format!("{name} out.mkv"));
+        ran.assert_told("out.partial.mkv has the", name);
+        assert!(folder.pictures("out.partial.mkv").len() < PICTURES, "{name}");
+        std::fs::remove_file(folder.path("out.partial.mkv")).unwrap();
+    }
+}
+
 #[test]
 fn what_is_torn_where_the_file_begins_is_told() {
     let folder = Folder::new();

@@ -159,7 +159,7 @@ impl Decoder {
         }
         let verdict = if filter.is_auto() { interlace::look(input)? } else { Verdict::AsFlagged };
         let clock = Clock { time_base: video.time_base, frame_rate: video.frame_rate };
-        let times = Times::new(input.name(), &video, opened.id());
+        let times = Times::new(input.name(), &video, opened.id(), input.has_steady_clock());
         let mut decoder = Decoder {
             opened,
             source: input.name().to_owned(),

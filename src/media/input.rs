@@ -230,7 +230,7 @@ impl Input {
         self.part_end_us = Some(end_us.saturating_add(PAST_END_US));
     }
 
-    /// Whether its clock is never mended, so that a time leads to a picture.
+    /// Whether its clock is never mended, so that a time leads to a picture: whether it is no broadcast.
     pub fn has_steady_clock(&self) -> bool {
         self.timeline.is_none()
     }

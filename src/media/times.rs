@@ -28,6 +28,9 @@ pub(super) struct Times {
     packets: u64,
     /// pts of the first packet, if decoding can begin with it.
     first_key: Option<i64>,
+    /// Whether decoding is to begin with the first packet, whatever is said of that: what damages a keyframe may take the
+    /// word for it as well.
+    begins_whole: bool,
     /// Packets refused that stand for one of those awaited, it is not known which.
     refused: u64,
     last_pts: Option<i64>,
@@ -37,7 +40,8 @@ pub(super) struct Times {
 }
 
 impl Times {
-    pub fn new(source: &str, video: &VideoInfo, codec: codec::Id) -> Times {
+    /// `begins_whole`: not a broadcast, whose recordings begin anywhere.
+    pub fn new(source: &str, video: &VideoInfo, codec: codec::Id, begins_whole: bool) -> Times {
         Times {
             source: source.to_owned(),
             time_base: video.time_base,
@@ -47,6 +51,7 @@ impl Times {
             awaited: BTreeMap::new(),
             packets: 0,
             first_key: None,
+            begins_whole,
             refused: 0,
             last_pts: None,
             repaired: 0,
@@ -55,8 +60,9 @@ impl Times {
         }
     }
 
-    /// As before the first packet.
+    /// As before a first packet, which may be any.
     pub fn forget(&mut self) {
+        self.begins_whole = false;
         self.awaited.clear();
         (self.packets, self.refused, self.repaired, self.gaps, self.even) = (0, 0, 0, 0, 0);
         (self.first_key, self.last_pts) = (None, None);
@@ -103,7 +109,7 @@ impl Times {
     /// The decoder refused a packet, of this time if that is known. Whether that is damage: a recording that begins
     /// between two keyframes is whole.
     pub fn refused(&mut self, pts: Option<i64>) -> bool {
-        let counts = self.last_pts.is_some() || self.first_key.is_some();
+        let counts = self.last_pts.is_some() || self.first_key.is_some() || self.begins_whole;
         match pts {
             Some(pts) => drop(self.awaited.remove(&pts)),
             None => self.refused += u64::from(counts),
@@ -146,7 +152,8 @@ impl Times {
     pub fn lost_before(&mut self, pts: i64) -> Vec<i64> {
         let later = self.awaited.split_off(&pts);
         let lost = mem::replace(&mut self.awaited, later);
-        let leading = self.last_pts.is_none() && !self.first_key.is_some_and(|key| lost.contains_key(&key));
+        let begins_here = self.first_key.map_or(self.begins_whole, |key| lost.contains_key(&key));
+        let leading = self.last_pts.is_none() && !begins_here;
         if leading || self.has_hidden {
             return Vec::new();
         }
