@@ -42,6 +42,18 @@ fn hdr10_plus() -> Sei {
     t35(&[&[0xb5, 0x00, 0x3c, 0x00, 0x01, 4, 1][..], &bytes.collect::<Vec<_>>()].concat())
 }
 
+/// HEVC's unit 62, which Dolby Vision takes for its metadata: the last one of its picture.
+fn with_dolby_vision(stream: &[u8]) -> Vec<u8> {
+    let first = |&i: &usize| stream[i..].starts_with(&[0, 0, 0, 1, 2, 1]) && stream[i + 6] & 0x80 != 0;
+    let pictures: Vec<usize> = (0..stream.len().saturating_sub(7)).filter(first).collect();
+    let mut out = stream[..pictures[0]].to_vec();
+    for (k, &picture) in pictures.iter().enumerate() {
+        out.extend([&[0, 0, 0, 1, 62 << 1, 1, 25][..], &[0x5a; 20]].concat());
+        out.extend(&stream[picture..pictures.get(k + 1).copied().unwrap_or(stream.len())]);
+    }
+    out
+}
+
 /// CEA-708 bytes of two kinds, other ones for each picture.
 fn captions(picture: u8) -> Vec<u8> {
     let pairs = [0xfc, 0x20 + picture, 0x41 + picture, 0xfe, 0x61 + picture, 0x7f];
@@ -138,10 +150,12 @@ fn what_no_encoder_takes_is_said_once_by_name() {
     clip(&folder, "afd.h264", |_| t35(&[&[0xb5, 0x00, 0x31], b"DTG1".as_slice(), &[0x41, 0xfa]].concat()));
     clip(&folder, "timecode.hevc", timecode);
     clip(&folder, "plus.hevc", |_| hdr10_plus());
+    folder.write("dolby.hevc", with_dolby_vision(&folder.read("plain-plus.hevc")));
     for (name, said) in [
         ("afd.h264", "active format description"),
         ("timecode.hevc", "timecode of pictures"),
         ("plus.hevc", "HDR10+"),
+        ("dolby.hevc", "Dolby Vision"),
     ] {
         let ran = folder.upscale(&format!("{name} out.mkv -y --model none"));
         assert_eq!(ran.stderr.matches(said).count(), 1, "{name}: {}", ran.stderr);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::program::{Folder, Probe};
+use common::program::{Folder, Probe, Ran};
 
 const SMALL: &str = "-f lavfi -i testsrc2=s=32x32:r=25";
 /// Uneven gaps of one to three pictures.
@@ -255,4 +255,31 @@ fn a_film_held_upright_stays_upright() {
     let ran = folder.upscale("in.mp4 out.mkv --model none");
     assert!(ran.stderr.contains("cannot hold how stream 0"), "{}", ran.stderr);
     folder.hasn("upscale in.mp4 strict.mkv --model none --strict").assert_told("is turned", "--strict");
+}
+
+#[test]
+fn a_stream_that_appears_later_is_named() {
+    let folder = Folder::new();
+    let picture = "-f lavfi -i testsrc2=s=32x32:r=25";
+    let sound = "-f lavfi -i sine=r=48000";
+    let codecs = "-c:v mpeg2video -c:a mp2";
+    folder.ffmpeg(&format!("{picture} {sound} -t 12 {codecs} one.ts"));
+    folder.ffmpeg(&format!(
+        "{picture} {sound} {sound} -map 0 -map 1 -map 2 -t 2 {codecs} -output_ts_offset 12 two.ts"
+    ));
+    folder.write("in.ts", [folder.read("one.ts"), folder.read("two.ts")].concat());
+    // A file's end is looked at when it is opened, a pipe's is not.
+    let piped = |command: &mut std::process::Command| {
+        let file = std::fs::File::open(folder.path("in.ts")).unwrap();
+        Ran::of(command.stdin(file).output().unwrap())
+    };
+    for (source, said) in [("in.ts", "cannot hold stream 2"), ("pipe:0", "stream 2 appears at")] {
+        let ran = piped(&mut folder.hasn_command(&format!("upscale {source} out.mkv -y --model none")));
+        ran.assert_done();
+        assert_eq!(ran.stderr.matches(said).count(), 1, "{}", ran.stderr);
+        assert_eq!(ran.stderr.matches("breaks off").count(), 1, "{}", ran.stderr);
+    }
+    let probe = folder.probe("out.mkv");
+    assert_eq!(probe.streams.len(), 2);
+    assert_eq!(probe.packets_of(0).len(), 350);
 }

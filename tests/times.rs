@@ -102,29 +102,49 @@ fn ten_minutes_of_uneven_pictures_stay_with_their_sound() {
 #[test]
 fn times_past_every_counters_end_stay() {
     let folder = Folder::new();
-    // Milliseconds past 2^40; ticks past 2^32; transport streams within which 2^32 and, their clock's end, 2^33 pass.
+    // Milliseconds past 2^40; ticks past 2^32; transport streams within which 2^32 and, their clock's end, 2^33 pass,
+    // and one that FFmpeg takes to begin below 0, for it passes just after that.
     for (name, offset, sound) in [
         ("huge.mkv", 1_200_000_000, "aac"),
         ("large.mp4", 400_000, "aac"),
         ("half.ts", 47_720, "mp2"),
         ("wrap.ts", 95_441, "mp2"),
+        ("below.ts", 95_442, "mp2"),
     ] {
         let codecs = format!("-c:v libx264 -bf 2 -c:a {sound} -output_ts_offset {offset}");
         folder.ffmpeg(&format!("{SMALL} {SINE} -t 2.4 {codecs} {name}"));
-        for out in ["out.mkv", name] {
-            let out = if out == name { format!("out-{name}") } else { out.to_owned() };
+        for out in ["out.mkv", "out.mp4", &format!("out-{name}")] {
             let ran =
                 folder.upscale(&format!("{name} {out} -y --model none --report out.json --progress json"));
             let last: serde_json::Value = serde_json::from_str(ran.text().lines().last().unwrap()).unwrap();
             let expected = last["pictures_expected"].as_f64().unwrap();
             assert!((expected - 60.0).abs() < 3.0, "{name}: {expected} pictures are expected, not 60");
-            let (before, after) = (folder.probe(name), folder.probe(&out));
+            assert_eq!(folder.pictures(out).len(), 60, "{name} to {out}: pictures are hidden");
+            let (before, after) = (folder.probe(name), folder.probe(out));
             for stream in [0, 1] {
                 let apart = largest_difference(&seconds(&before, stream), &seconds(&after, stream));
                 assert!(apart < 0.002, "{name} to {out}: stream {stream} is off by {apart} s");
             }
             assert_eq!(report(&folder, "out.json")["clock_jumps"], 0, "{name} to {out}");
         }
+    }
+}
+
+#[test]
+fn pictures_without_any_time_come_at_the_rate_their_stream_tells() {
+    let folder = Folder::new();
+    for (name, encoder) in
+        [("in.h264", "libx264 -bf 2"), ("in.hevc", "libx265 -x265-params log-level=error:bframes=2")]
+    {
+        folder
+            .ffmpeg(&format!("-f lavfi -i testsrc2=s=32x32:r=30000/1001 -frames:v 50 -c:v {encoder} {name}"));
+        assert!(folder.probe(name).packets.iter().all(|packet| packet.pts.is_none()), "{name} has no times");
+        let ran = folder.upscale(&format!("{name} out.mkv -y --model none --report out.json"));
+        assert_eq!(ran.stderr.matches("has time None").count(), 1, "{name}: {}", ran.stderr);
+        assert_eq!(report(&folder, "out.json")["pictures"]["times_repaired"], 50, "{name}");
+        let even: Vec<f64> = (0..50).map(|i| f64::from(i) * 1.001 / 30.0).collect();
+        let apart = largest_difference(&seconds(&folder.probe("out.mkv"), 0), &even);
+        assert!(apart < 0.002, "{name}: a picture is off by {apart} s");
     }
 }
 

@@ -1,7 +1,7 @@
 //! What FFmpeg says of damage only in its log: a Matroska demuxer that skips a torn cluster and an FFV1 decoder that
 //! meets a wrong checksum go on without an error code or a flag.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem;
 use std::sync::Mutex;
@@ -18,6 +18,7 @@ pub(super) struct Complaints {
 thread_local! {
     /// Demuxers speak on the thread that reads from them.
     static OF_DEMUXER: RefCell<Complaints> = RefCell::default();
+    static CELLS_ARE_MISSING: Cell<bool> = const { Cell::new(false) };
 }
 /// Decoders speak on threads of their own; the log is one for the process.
 static OF_DECODERS: Mutex<Complaints> = Mutex::new(Complaints { count: 0, first: String::new() });
@@ -38,6 +39,10 @@ impl Complaints {
     }
 }
 
+/// How FFmpeg begins to say that the numbers of a transport stream's cells have a hole; which packets it marks for that
+/// depends on where it was in one, and often there is none to mark.
+const CELLS: &[u8] = b"Continuity check failed";
+
 /// Listens to the log, which goes on to where it went.
 pub(super) fn listen() {
     // SAFETY: `heard` is what FFmpeg asks of a callback, and may be called from any thread.
@@ -52,13 +57,19 @@ pub(super) fn of_demuxer() -> Option<String> {
     OF_DEMUXER.with_borrow_mut(Complaints::take)
 }
 
+/// Whether this thread's demuxer missed cells of a transport stream since the last call.
+pub(super) fn cells_are_missing() -> bool {
+    CELLS_ARE_MISSING.take()
+}
+
 /// What decoders complained of since the last call.
 pub(super) fn of_decoders() -> Option<String> {
     OF_DECODERS.lock().expect("nobody panics with it").take()
 }
 
 /// # Safety
-/// FFmpeg's own arguments of a log line: an object that begins with its class or null, a format and its values.
+/// FFmpeg's own arguments of a log line: an object that begins with its class or null, a format, which is a C string,
+/// and its values.
 #[cfg(target_arch = "x86_64")]
 unsafe extern "C" fn heard(
     object: *mut c_void,
@@ -70,6 +81,9 @@ unsafe extern "C" fn heard(
     // SAFETY: the arguments are FFmpeg's; an object begins with a pointer to its class. Values are read once each: a
     // copy of the tag is this platform's va_copy. Of the line no more is written than it has room for.
     unsafe {
+        if CStr::from_ptr(format).to_bytes().starts_with(CELLS) {
+            CELLS_ARE_MISSING.set(true);
+        }
         let class = object.cast::<*const ffi::AVClass>().as_ref().and_then(|class| class.as_ref());
         let category = class.map(|class| class.get_category.map_or(class.category, |asked| asked(object)));
         if level <= ffi::AV_LOG_ERROR

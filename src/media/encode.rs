@@ -38,6 +38,8 @@ pub struct Encoder {
     extradata: Vec<u8>,
     /// Packets come in another order than pictures by at most so many.
     delay: Option<u64>,
+    /// When the first picture is shown.
+    begin_us: i64,
     /// pts given to the encoder -> the picture's own time.
     times: BTreeMap<i64, PictureTime>,
     /// What went in, as far as it matters after the next cut; and how many packets came out.
@@ -92,6 +94,7 @@ impl Encoder {
             time_base,
             context,
             delay: None,
+            begin_us: decoder.first().time.pts.rescale(video.time_base, Rational(1, 1_000_000)),
             times: BTreeMap::new(),
             state: CutState { last_coded_pts: i64::MIN, order_step: 1, end: i64::MIN, ..CutState::default() },
             received: 0,
@@ -126,6 +129,11 @@ impl Encoder {
     /// Pictures that went in.
     pub fn sent(&self) -> u64 {
         self.sent
+    }
+
+    /// When the first picture is shown, in microseconds of the source's clock.
+    pub(super) fn begin_us(&self) -> i64 {
+        self.begin_us
     }
 
     pub(super) fn context(&self) -> &codec::Context {

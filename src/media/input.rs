@@ -64,6 +64,11 @@ pub struct Input {
 impl Input {
     /// Opens a file, an address, or `-` for y4m on standard input.
     pub fn open(source: &str) -> Result<Input> {
+        Input::open_as(source, false)
+    }
+
+    /// What is wrong with it is told the first time only.
+    fn open_as(source: &str, is_again: bool) -> Result<Input> {
         let name = if source == "-" { "standard input" } else { source };
         let fail = |error: ffmpeg::Error| Error::new(name, error.to_string(), open_remedy(source, error));
         complaints::of_demuxer();
@@ -84,7 +89,7 @@ impl Input {
             wanted,
             video,
             streams_at_open,
-            told_late: false,
+            told_late: is_again,
             timeline: jumps.then(Timeline::new),
             picture_us: 0,
             backlog: CopyQueue::default(),
@@ -92,15 +97,18 @@ impl Input {
             last_byte: 0,
             last_end_us: 0,
             part_end_us: None,
-            damage: Damage::new(name, false),
+            damage: Damage::new(name, is_again),
             errors_in_a_row: 0,
             ended: false,
-            is_broken: false,
+            is_broken: is_again,
         };
         input.picture_us = (1e6 / f64::from(input.video().frame_rate)) as i64;
         // The first packets are read to know the streams: what was torn there is not met again.
         if let Some(complaint) = complaints::of_demuxer() {
             input.damaged(&complaint);
+        }
+        if complaints::cells_are_missing() {
+            input.tell_break("near its beginning or its end");
         }
         Ok(input)
     }
@@ -126,9 +134,8 @@ impl Input {
 
     /// Opens the same file once more, to read what is copied of it: of what is wanted only `trim`.
     pub fn open_again(&self, trim: Trim) -> Result<Input> {
-        let mut again = Input::open(&self.name)?;
+        let mut again = Input::open_as(&self.name, true)?;
         again.want(self.wanted.clone(), self.video);
-        (again.damage, again.told_late, again.is_broken) = (Damage::new(&self.name, true), true, true);
         if !trim.is_whole() {
             again.expect_part(trim.to_us);
         }
@@ -292,8 +299,9 @@ impl Input {
                         self.damaged(&complaint);
                     }
                     self.errors_in_a_row = 0;
-                    if packet.is_corrupt() && self.context.format().name() == "mpegts" {
-                        self.tell_break();
+                    let is_cells = self.context.format().name() == "mpegts";
+                    if complaints::cells_are_missing() || (is_cells && packet.is_corrupt()) {
+                        self.tell_break(&self.at_last_end());
                     } else if packet.is_corrupt() {
                         self.damaged("a packet is cut short");
                         // Of a picture the decoder may show a part; other packets are good for nothing then.
@@ -323,6 +331,9 @@ impl Input {
                     return Ok(wanted.then_some(Coded { packet, stream, time_base }));
                 }
                 Err(ffmpeg::Error::Eof) => {
+                    if complaints::cells_are_missing() {
+                        self.tell_break(&self.at_last_end());
+                    }
                     if !std::mem::replace(&mut self.ended, true)
                         && let Some(problem) = self.what_is_missing().or(complaint)
                     {
@@ -343,16 +354,19 @@ impl Input {
         }
     }
 
-    /// A transport stream numbers its cells, and marks a packet before which some are missing. They are so as well
-    /// where two recordings are joined: what is missing in a picture is the decoder's to judge.
-    fn tell_break(&mut self) {
+    /// A transport stream numbers its cells, so that missing ones are known. They are missing as well where two recordings
+    /// are joined: what is missing in a picture is the decoder's to judge.
+    fn tell_break(&mut self, place: &str) {
         if !std::mem::replace(&mut self.is_broken, true) {
-            let seconds = self.last_end_us as f64 / 1e6;
             let name = &self.name;
             warn!(
-                "{name}: the transport stream breaks off at {seconds:.3} s: cells are missing, or recordings are joined"
+                "{name}: the transport stream breaks off {place}: cells are missing, or recordings are joined"
             );
         }
+    }
+
+    fn at_last_end(&self) -> String {
+        format!("at {:.3} s", self.last_end_us as f64 / 1e6)
     }
 
     fn damaged(&self, problem: &str) {

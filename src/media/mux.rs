@@ -28,6 +28,8 @@ pub struct Muxer {
     written: Vec<Facts>,
     /// By output stream.
     unsaid_delay_us: Vec<i64>,
+    /// What all times are moved back by.
+    offset_us: i64,
     trim: Trim,
     video: usize,
     /// What y4m asks of every picture's time.
@@ -67,6 +69,7 @@ impl Muxer {
             last_dts: Vec::new(),
             written: Vec::new(),
             unsaid_delay_us: Vec::new(),
+            offset_us: offset_us(&output, input, encoder, trim),
             trim,
             video: input.video_index(),
             constant_rate: output.is_y4m().then_some(encoder.video().frame_rate),
@@ -95,7 +98,7 @@ impl Muxer {
             muxer.streams[index] = (way != Way::Cover).then_some(added);
         }
         if !muxer.output.is_still() && !muxer.output.is_y4m() {
-            copy_chapters(&mut muxer.context, input, &muxer.output, trim)?;
+            copy_chapters(&mut muxer.context, input, &muxer.output, (trim, muxer.offset_us))?;
         }
         if muxer.output.container() == "mpegts" {
             copy_programs(&mut muxer.context, input, &muxer.streams);
@@ -236,7 +239,7 @@ impl Muxer {
         {
             return Ok(());
         }
-        let ahead_us = self.trim.offset_us() - self.unsaid_delay_us[index];
+        let ahead_us = self.offset_us - self.unsaid_delay_us[index];
         let offset = ahead_us.rescale(Rational(1, 1_000_000), time_base);
         packet.set_pts(packet.pts().map(|pts| pts - offset));
         packet.set_dts(packet.dts().or(packet.pts().map(|pts| pts + offset)).map(|dts| dts - offset));
@@ -373,6 +376,13 @@ impl Muxer {
         assert!(self.finished, "an interrupted file is ended as well");
         self.output.paths.clone().map(|(_, partial)| partial)
     }
+}
+
+/// What lies before 0 the MP4 family does not show. Sound that an edit list hides before the first picture stays there.
+fn offset_us(output: &Output, input: &Input, encoder: &Encoder, trim: Trim) -> i64 {
+    let offset_us = trim.offset_us();
+    let is_hidden = output.has_lengths_by_coding() && encoder.begin_us() < offset_us;
+    if is_hidden { encoder.begin_us().min(input.start_us()) } else { offset_us }
 }
 
 /// Matroska's times are later by the codec's delay, which readers take off again. FFmpeg before 6.1 writes the delay of

@@ -318,10 +318,9 @@ pub(super) fn copy_chapters(
     context: &mut format::context::Output,
     input: &Input,
     output: &Output,
-    trim: Trim,
+    (trim, offset_us): (Trim, i64),
 ) -> Result<()> {
     context.set_metadata(input.context().metadata().to_owned());
-    let offset_us = trim.offset_us();
     // Numbered anew: FFmpeg's wrapper would join chapters of one number.
     for (id, chapter) in (0..).zip(input.context().chapters()) {
         let time_base = chapter.time_base();
