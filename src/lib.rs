@@ -39,6 +39,7 @@ pub mod model;
 pub mod picture;
 pub mod pipeline;
 pub mod quality;
+pub mod relay;
 #[cfg(test)]
 mod testing;
 

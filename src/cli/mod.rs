@@ -6,6 +6,7 @@ mod info;
 mod model;
 mod plan;
 mod progress;
+mod relay;
 mod resume;
 mod upscale;
 
@@ -34,6 +35,8 @@ struct Cli {
 enum Command {
     /// Make a video or a picture larger.
     Upscale(Box<upscale::Args>),
+    /// Make a live stream larger, with a ceiling on its latency.
+    Relay(Box<relay::Args>),
     /// Prepare a film to be made by many processes; arguments as for upscale.
     Plan(Box<upscale::Args>),
     /// Make one segment of a plan.
@@ -68,6 +71,7 @@ pub fn run() -> ExitCode {
     media::init(cli.verbose);
     let result = match cli.command {
         Command::Upscale(args) => upscale::run(*args),
+        Command::Relay(args) => relay::run(*args),
         Command::Plan(args) => plan::plan(*args),
         Command::Segment(args) => plan::segment(args),
         Command::Join(args) => plan::join_film(args),

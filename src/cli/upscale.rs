@@ -190,7 +190,7 @@ struct FullReport<'a> {
 }
 
 /// Encoders and players end far below it, and an engine's memory with them.
-const SIDE_MAX: usize = 32768;
+pub(super) const SIDE_MAX: usize = 32768;
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     if let (Some(from), Some(to)) = (args.from, args.to)
@@ -445,7 +445,7 @@ fn parse_sound(text: &str) -> std::result::Result<Sound, String> {
     })
 }
 
-fn parse_key_value(text: &str) -> std::result::Result<(String, String), String> {
+pub(super) fn parse_key_value(text: &str) -> std::result::Result<(String, String), String> {
     let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
     pair.map(|(key, value)| (key.into(), value.into())).ok_or_else(|| "write it like preset=slow".to_owned())
 }

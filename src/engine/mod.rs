@@ -24,6 +24,15 @@ use plan::{Shape, plan};
 use reference::{Reference, ReferencePass};
 use reuse::Reuse;
 
+/// Makes a picture black, and solid where it has alpha.
+pub fn blacken(picture: &mut Picture) {
+    let format = picture.geometry.format;
+    for component in 0..format.component_count() {
+        let is_alpha = component >= format.color_count();
+        cpu::egress::fill_component(picture, component, if is_alpha { 1.0 } else { 0.0 });
+    }
+}
+
 /// A device that makes LR pictures into SR pictures, in order.
 pub trait Engine {
     /// Pictures in flight: after so many submitted ones, one must be collected.

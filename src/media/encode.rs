@@ -18,7 +18,7 @@ use super::side::{self, StreamSide};
 use super::target::{Target, open_context};
 use super::{Coded, SEGMENT_PICTURES, check, is_again};
 use crate::error::{Error, Result};
-use crate::picture::{Geometry, Memory, Picture, PictureTime};
+use crate::picture::{Geometry, Memory, Picture, PictureTime, TimeBase};
 
 /// The most that codecs in use reorder pictures by: 16 in H.264 and HEVC.
 const DELAY_MAX: u64 = 16;
@@ -333,7 +333,12 @@ impl Encoder {
         Err(Error::new(self.name(), problem, "choose another --encoder"))
     }
 
-    fn extradata(&self) -> &[u8] {
+    /// Of the pictures it takes.
+    pub fn time_base(&self) -> TimeBase {
+        self.video.time_base.into()
+    }
+
+    pub(super) fn extradata(&self) -> &[u8] {
         // SAFETY: an open context's extradata is null or has extradata_size bytes.
         unsafe {
             let raw = &*self.context.as_ptr();

@@ -8,6 +8,7 @@ use tracing::warn;
 
 use super::complaints;
 use super::damage::{Damage, DamagedPlace};
+use super::live::{Watch, open_source, redacted};
 use super::spill::CopyQueue;
 use super::streams::{is_cover, select};
 use super::timeline::Timeline;
@@ -67,6 +68,16 @@ impl Input {
         Input::open_as(source, false)
     }
 
+    /// Opens a source that is read while it comes about, or waits for one to be published there. `watch` ends what takes
+    /// too long, now and later.
+    pub fn open_live(source: &str, listen: bool, watch: &Watch) -> Result<Input> {
+        let name = redacted(source);
+        let context = open_source(source, listen, watch).map_err(|e| {
+            Error::new(&name, format!("cannot be opened: {e}"), "look whether it is on the air")
+        })?;
+        Input::of(context, &name, true)
+    }
+
     /// What is wrong with it is told the first time only.
     fn open_as(source: &str, is_again: bool) -> Result<Input> {
         let name = if source == "-" { "standard input" } else { source };
@@ -76,7 +87,10 @@ impl Input {
             "-" => open_y4m_pipe(),
             _ => format::input(source),
         };
-        let context = context.map_err(fail)?;
+        Input::of(context.map_err(fail)?, name, is_again)
+    }
+
+    fn of(context: format::context::Input, name: &str, is_again: bool) -> Result<Input> {
         let wanted: Vec<usize> = context.streams().map(|stream| stream.index()).collect();
         let video = best_video(&context, &wanted)
             .ok_or_else(|| Error::new(name, "has no video stream", "name a file with pictures in it"))?;

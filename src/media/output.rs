@@ -49,6 +49,13 @@ impl Output {
         Ok(Output { name: name.to_owned(), paths: Some((path, partial)), container, begins_fast: false })
     }
 
+    /// What the encoder of a live stream is opened for: each of its outputs has a container of its own, and this one takes
+    /// whatever they do.
+    pub fn live() -> Output {
+        let container = guess_container(Some(c"matroska"), "").expect("FFmpeg always has Matroska");
+        Output { name: "live".into(), paths: None, container, begins_fast: false }
+    }
+
     /// Whether nothing is there that it would overwrite; a partial file may be `ours`, of an earlier attempt.
     pub fn check_free(&self, ours: bool) -> Result<()> {
         let Some((path, partial)) = &self.paths else { return Ok(()) };

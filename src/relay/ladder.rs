@@ -1,0 +1,165 @@
+//! Ladder: which of several networks a picture takes, so that it is there in time.
+//!
+//! In: how long each network took when the machine had nothing else to do, how long pictures take now, when the next one
+//! has to be ready. Out: the best rung that is ready by then, or none. It knows neither pictures nor engines.
+
+use std::time::{Duration, Instant};
+
+/// A rung is left when pictures would take more than this part of the time between them.
+const BUSY_MAX: f64 = 0.95;
+/// A better one is taken when its pictures would take less than that.
+const BUSY_MIN: f64 = 0.7;
+/// And have done so for so long; longer after each time that it did not hold.
+const CALM_MIN: Duration = Duration::from_secs(3);
+const CALM_MAX: Duration = Duration::from_secs(60);
+/// A rung that was left sooner than this did not hold.
+const HELD_MIN: Duration = Duration::from_secs(10);
+/// Share of the newest picture in what is taken for the load.
+const NEWEST: f64 = 0.25;
+
+/// Networks, best first.
+pub struct Ladder {
+    /// Seconds a picture, with the machine to itself.
+    alone_s: Vec<f64>,
+    /// Seconds from one picture to the next.
+    period_s: f64,
+    current: usize,
+    /// How many times longer pictures take than with the machine to themselves.
+    load: f64,
+    calm_since: Option<Instant>,
+    calm: Duration,
+    climbed: Option<Instant>,
+}
+
+impl Ladder {
+    /// Begins with the best rung that is fast enough.
+    pub fn new(alone_s: Vec<f64>, period_s: f64) -> Ladder {
+        let last = alone_s.len() - 1;
+        let current = alone_s.iter().position(|&s| s < BUSY_MIN * period_s).unwrap_or(last);
+        Ladder { alone_s, period_s, current, load: 1.0, calm_since: None, calm: CALM_MIN, climbed: None }
+    }
+
+    /// The rung for a picture that has to be ready by `deadline`; `None` if none is fast enough.
+    pub fn choose(&mut self, now: Instant, deadline: Instant) -> Option<usize> {
+        let last = self.alone_s.len() - 1;
+        if self.current < last && self.expected_s(self.current) > BUSY_MAX * self.period_s {
+            self.descend(self.current + 1, now);
+        }
+        self.climb_if_calm(now);
+        let left_s = deadline.saturating_duration_since(now).as_secs_f64();
+        let in_time = (self.current..=last).find(|&rung| self.expected_s(rung) < left_s)?;
+        if in_time > self.current {
+            self.descend(in_time, now);
+        }
+        Some(in_time)
+    }
+
+    /// A picture took so long on this rung.
+    pub fn took(&mut self, rung: usize, seconds: f64) {
+        let now = seconds / self.alone_s[rung];
+        // What is faster than at the start was measured badly then.
+        if now < 1.0 {
+            self.alone_s[rung] = 0.9 * self.alone_s[rung] + 0.1 * seconds;
+        }
+        self.load += NEWEST * (now.max(1.0) - self.load);
+    }
+
+    /// The rung that pictures take.
+    pub fn current(&self) -> usize {
+        self.current
+    }
+
+    fn expected_s(&self, rung: usize) -> f64 {
+        self.alone_s[rung] * self.load
+    }
+
+    fn descend(&mut self, rung: usize, now: Instant) {
+        let held = self.climbed.is_none_or(|climbed| now - climbed > HELD_MIN);
+        self.calm = if held { CALM_MIN } else { (2 * self.calm).min(CALM_MAX) };
+        (self.current, self.calm_since) = (rung, None);
+    }
+
+    fn climb_if_calm(&mut self, now: Instant) {
+        let Some(better) = self.current.checked_sub(1) else { return };
+        if self.expected_s(better) > BUSY_MIN * self.period_s {
+            self.calm_since = None;
+        } else if now - *self.calm_since.get_or_insert(now) > self.calm {
+            (self.current, self.calm_since, self.climbed) = (better, None, Some(now));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pictures every 40 ms, each to be ready 300 ms after it came, on a machine of which `load` says how much slower it
+    /// is from a second on. Gives the rung of each, and how late the worst was.
+    fn run(seconds: usize, load: impl Fn(f64) -> f64) -> (Vec<Option<usize>>, f64) {
+        let alone = [0.100, 0.024, 0.002];
+        let mut ladder = Ladder::new(alone.to_vec(), 0.04);
+        let start = Instant::now();
+        let at = |s: f64| start + Duration::from_secs_f64(s);
+        let (mut free_s, mut late_s, mut rungs) = (0.0_f64, f64::MIN, Vec::new());
+        for picture in 0..seconds * 25 {
+            let came_s = picture as f64 * 0.04;
+            free_s = free_s.max(came_s);
+            let rung = ladder.choose(at(free_s), at(came_s + 0.3));
+            if let Some(rung) = rung {
+                let took_s = alone[rung] * load(free_s);
+                ladder.took(rung, took_s);
+                free_s += took_s;
+                late_s = late_s.max(free_s - (came_s + 0.3));
+            }
+            rungs.push(rung);
+        }
+        (rungs, late_s)
+    }
+
+    #[test]
+    fn the_best_rung_that_keeps_up_is_kept() {
+        let (rungs, late_s) = run(20, |_| 1.0);
+        assert!(rungs.iter().all(|&rung| rung == Some(1)), "{rungs:?}");
+        assert!(late_s < 0.0, "{late_s}");
+    }
+
+    #[test]
+    fn load_leads_down_within_a_second_and_its_end_up_again() {
+        let (rungs, late_s) = run(40, |s| if (10.0..20.0).contains(&s) { 3.0 } else { 1.0 });
+        let first_low = rungs.iter().position(|&rung| rung == Some(2)).unwrap();
+        assert!((250..275).contains(&first_low), "picture {first_low}");
+        assert!(rungs[275..500].iter().all(|&rung| rung == Some(2)));
+        assert!(rungs[1000 - 25..].iter().all(|&rung| rung == Some(1)), "it is climbed again");
+        assert!(late_s < 0.0, "{late_s}");
+        let changes = rungs.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        assert_eq!(changes, 2, "quality does not flutter");
+    }
+
+    #[test]
+    fn a_rung_that_does_not_hold_is_tried_less_and_less_often() {
+        // The network alone suffers: from the plain resampler nothing of the load is seen.
+        let alone = [0.024, 0.002];
+        let mut ladder = Ladder::new(alone.to_vec(), 0.04);
+        let (start, mut climbs, mut before) = (Instant::now(), Vec::new(), 0);
+        for picture in 0..120 * 25 {
+            let now = start + Duration::from_secs_f64(f64::from(picture) * 0.04);
+            let rung = ladder.choose(now, now + Duration::from_secs(1)).unwrap();
+            ladder.took(rung, alone[rung] * if rung == 0 { 3.0 } else { 1.0 });
+            if rung < before {
+                climbs.push(picture);
+            }
+            before = rung;
+        }
+        assert!((2..8).contains(&climbs.len()), "{climbs:?}");
+        assert!(climbs.windows(3).all(|three| three[2] - three[1] > three[1] - three[0]), "{climbs:?}");
+    }
+
+    #[test]
+    fn a_picture_that_no_rung_can_save_is_dropped() {
+        let mut ladder = Ladder::new(vec![0.02, 0.002], 0.04);
+        let now = Instant::now();
+        assert_eq!(ladder.choose(now, now + Duration::from_millis(10)), Some(1));
+        assert_eq!(ladder.choose(now, now + Duration::from_millis(1)), None);
+        assert_eq!(ladder.choose(now, now - Duration::from_millis(1)), None);
+    }
+}

@@ -1,0 +1,144 @@
+//! Sinks: one stream of packets to several outputs, each on a thread of its own.
+//!
+//! An output that is slow or gone loses packets up to the next keyframe, and hurts no other. It is opened again and again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::stats::SinkStats;
+use crate::media::{Coded, LiveOutput, LiveStreams, Watch};
+
+/// Packets that wait for an output: some seconds of pictures and sound.
+const PACKETS_MAX: usize = 512;
+/// To connect, and to take one packet.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Waits between attempts, doubled each time.
+const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// A packet for all outputs.
+pub(super) struct Shared {
+    pub packet: Coded,
+    pub is_sound: bool,
+}
+
+impl Shared {
+    /// Whether an output can begin here.
+    fn begins(&self) -> bool {
+        !self.is_sound && self.packet.is_key()
+    }
+}
+
+/// The way to one output.
+pub(super) struct Lane {
+    sender: SyncSender<Arc<Shared>>,
+    /// Nothing but a keyframe is of use.
+    skips: bool,
+}
+
+impl Lane {
+    pub fn new() -> (Lane, Receiver<Arc<Shared>>) {
+        let (sender, receiver) = sync_channel(PACKETS_MAX);
+        (Lane { sender, skips: false }, receiver)
+    }
+
+    /// Never waits.
+    pub fn send(&mut self, shared: &Arc<Shared>, stats: &SinkStats) {
+        if self.skips && !shared.begins() {
+            stats.dropped.fetch_add(1, Relaxed);
+            return;
+        }
+        self.skips = match self.sender.try_send(shared.clone()) {
+            Ok(()) => false,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                stats.dropped.fetch_add(1, Relaxed);
+                true
+            }
+        };
+    }
+}
+
+/// Writes to one output until no packet follows.
+pub(super) fn run(sink: &str, streams: &LiveStreams, packets: &Receiver<Arc<Shared>>, stats: &SinkStats) {
+    let mut output = Retried { sink, streams, stats, open: None, wait: WAITS.0, not_before: Instant::now() };
+    loop {
+        match packets.recv_timeout(Duration::from_millis(100)) {
+            Ok(shared) => output.write(&shared),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    output.finish();
+}
+
+/// An output that is opened again when it fails.
+struct Retried<'a> {
+    sink: &'a str,
+    streams: &'a LiveStreams,
+    stats: &'a SinkStats,
+    open: Option<(LiveOutput, Watch)>,
+    wait: Duration,
+    not_before: Instant,
+}
+
+impl Retried<'_> {
+    fn write(&mut self, shared: &Shared) {
+        if self.open.is_none() && shared.begins() && Instant::now() >= self.not_before {
+            self.connect();
+        }
+        let Some((output, watch)) = &mut self.open else {
+            self.stats.dropped.fetch_add(1, Relaxed);
+            return;
+        };
+        watch.allow(PATIENCE);
+        let size = shared.packet.size() as u64;
+        match output.write(shared.packet.share(), shared.is_sound) {
+            Ok(()) => {
+                self.stats.packets.fetch_add(1, Relaxed);
+                self.stats.bytes.fetch_add(size, Relaxed);
+                self.wait = WAITS.0;
+            }
+            Err(error) => {
+                self.stats.dropped.fetch_add(1, Relaxed);
+                self.lose(&error.to_string());
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        let watch = Watch::new(Arc::default());
+        watch.allow(PATIENCE);
+        match LiveOutput::open(self.sink, self.streams, &watch) {
+            Ok(output) => {
+                info!("{}: takes the stream", self.stats.name);
+                self.open = Some((output, watch));
+                self.stats.connected.store(true, Relaxed);
+                self.stats.connections.fetch_add(1, Relaxed);
+            }
+            Err(error) => self.lose(&error.to_string()),
+        }
+    }
+
+    fn lose(&mut self, why: &str) {
+        // The first of a row of failures is told.
+        if self.wait == WAITS.0 {
+            warn!("{why}; trying again");
+        }
+        self.open = None;
+        self.stats.connected.store(false, Relaxed);
+        self.not_before = Instant::now() + self.wait;
+        self.wait = (2 * self.wait).min(WAITS.1);
+    }
+
+    fn finish(self) {
+        let Some((output, watch)) = self.open else { return };
+        watch.allow(PATIENCE);
+        if let Err(error) = output.finish() {
+            warn!("{error}");
+        }
+        self.stats.connected.store(false, Relaxed);
+    }
+}

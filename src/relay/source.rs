@@ -1,0 +1,248 @@
+//! Source: read and decoded while it is there, and opened again whenever it is gone.
+//!
+//! In: an address. Out: pictures and packets of sound, with times of the output and the moment of their arrival.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use tracing::{info, warn};
+
+use super::queue::{LiveQueue, SoundQueue, Waiting};
+use super::{Clock, Stats};
+use crate::error::{Error, Result};
+use crate::media::{
+    Coded, DecodeSpec, Decoder, Encoder, FilterSpec, Input, LiveStreams, Output, Target, Trim, Watch,
+};
+use crate::picture::{Geometry, Picture};
+
+/// Without a packet for so long, a connection is taken to be dead.
+const SILENT_MAX: Duration = Duration::from_secs(3);
+/// To connect, and to see the first picture.
+const OPEN_MAX: Duration = Duration::from_secs(10);
+/// Waits between attempts, doubled each time. The last is short enough for a source that returns after hours.
+const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(1200));
+/// A new connection's first picture is late by what it takes to be made larger; until then pictures are made in its place.
+const LEAD_US: i64 = 200_000;
+/// Times further from the output's than this are those of another clock.
+const JUMP_US: i64 = 5_000_000;
+
+/// Where pictures come from.
+#[derive(Clone)]
+pub struct SourceSpec {
+    /// What FFmpeg opens.
+    pub address: String,
+    /// Wait for somebody to publish there.
+    pub listen: bool,
+    /// How frames become pictures.
+    pub filter: FilterSpec,
+    /// How long it may be away.
+    pub away_max: Option<Duration>,
+    /// What happens when it is.
+    pub ends_when_lost: bool,
+}
+
+/// A source that is there.
+pub struct Session {
+    watch: Watch,
+    pub(super) input: Input,
+    pub(super) decoder: Decoder,
+}
+
+impl Session {
+    /// Of its pictures.
+    pub fn geometry(&self) -> Geometry {
+        self.decoder.geometry()
+    }
+
+    /// Of its pictures, as far as is known.
+    pub fn pictures_per_second(&self) -> f64 {
+        self.input.video().frame_rate.into()
+    }
+
+    /// Where they come from.
+    pub fn input(&self) -> &Input {
+        &self.input
+    }
+
+    /// An encoder for what is made of its pictures, and which stream of sound goes along.
+    pub fn open_encoder(&mut self, target: Target, output: &Output) -> Result<(Encoder, Option<usize>)> {
+        let encoder = Encoder::open(target, output, &self.input, &self.decoder)?;
+        Ok((encoder, self.input.sound_index()))
+    }
+}
+
+impl SourceSpec {
+    /// Waits for the source; `None` when the relay is to end first.
+    pub fn connect(&self, stop: &Arc<AtomicBool>) -> Result<Option<Session>> {
+        let (started, mut wait, mut told) = (Instant::now(), WAITS.0, false);
+        while !stop.load(Relaxed) {
+            let error = match self.open(stop) {
+                Ok(session) => return Ok(Some(session)),
+                Err(error) => error,
+            };
+            if !std::mem::replace(&mut told, true) {
+                warn!("{error}; trying again");
+            }
+            if self.away_max.is_some_and(|max| started.elapsed() > max) {
+                return Err(error);
+            }
+            let until = Instant::now() + jittered(wait);
+            while Instant::now() < until && !stop.load(Relaxed) {
+                thread::sleep(Duration::from_millis(20));
+            }
+            wait = (2 * wait).min(WAITS.1);
+        }
+        Ok(None)
+    }
+
+    fn open(&self, stop: &Arc<AtomicBool>) -> Result<Session> {
+        let watch = Watch::new(stop.clone());
+        // Whoever listens waits for as long as it takes.
+        if !self.listen {
+            watch.allow(OPEN_MAX);
+        }
+        let mut input = Input::open_live(&self.address, self.listen, &watch)?;
+        watch.allow(OPEN_MAX);
+        let (trim, filter) = (Trim::new(&input, None, None), self.filter.clone());
+        // Frames decoded side by side would each come later.
+        let decoder = Decoder::open(&mut input, DecodeSpec { trim, threads: 1, filter, begin: None })?;
+        Ok(Session { watch, input, decoder })
+    }
+
+    /// Whether it ends, rather than vanish.
+    fn is_file(&self) -> bool {
+        std::path::Path::new(&self.address).is_file()
+    }
+}
+
+/// Many relays that lost the same source do not come back at the same moment.
+fn jittered(wait: Duration) -> Duration {
+    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
+    wait.mul_f64(0.75 + 0.5 * f64::from(nanos % 1000) / 1000.0)
+}
+
+/// Where a source's pictures and sound go.
+pub(super) struct SourceIo<'a> {
+    pub pictures: &'a LiveQueue,
+    pub sound: &'a SoundQueue,
+    pub streams: &'a LiveStreams,
+    pub clock: &'a Clock,
+    pub stats: &'a Stats,
+    pub stop: &'a Arc<AtomicBool>,
+}
+
+/// Reads the source until it ends for good or `stop` is set.
+pub(super) fn run(spec: &SourceSpec, first: Session, io: &SourceIo) -> Result<()> {
+    let mut next = Some(first);
+    while let Some(session) = next.take() {
+        io.stats.connections.fetch_add(1, Relaxed);
+        io.stats.on_air.store(true, Relaxed);
+        let name = session.input.name().to_owned();
+        let lost = Connection::new(session, io).run();
+        io.stats.on_air.store(false, Relaxed);
+        if io.stop.load(Relaxed) || spec.is_file() {
+            return Ok(());
+        }
+        let why = lost.err().map_or("it ended".into(), |error| error.to_string());
+        if spec.ends_when_lost {
+            return Err(Error::new(name, format!("is gone: {why}"), "--on-loss hold goes on without it"));
+        }
+        warn!("{name}: is gone: {why}");
+        next = spec.connect(io.stop)?;
+        if next.is_some() {
+            info!("{name}: is there again");
+        }
+    }
+    Ok(())
+}
+
+/// From the source's appearance to its loss.
+struct Connection<'a> {
+    session: Session,
+    io: &'a SourceIo<'a>,
+    sound: Option<usize>,
+    /// Added to the source's times.
+    offset_us: i64,
+    /// Packets' times in the source -> when they came.
+    arrivals: BTreeMap<i64, Instant>,
+}
+
+/// Pictures that a decoder may still hold, in times of arrival.
+const ARRIVALS_MAX: usize = 64;
+
+impl<'a> Connection<'a> {
+    fn new(session: Session, io: &'a SourceIo<'a>) -> Connection<'a> {
+        let sound = session.input.sound_index();
+        let goes_on = sound.filter(|&index| io.streams.sound_goes_on_with(&session.input, index));
+        if sound.is_some() && goes_on.is_none() {
+            warn!("{}: its sound is not as before, and is left out", session.input.name());
+        }
+        Connection { session, io, sound: goes_on, offset_us: 0, arrivals: BTreeMap::new() }
+    }
+
+    fn run(mut self) -> Result<()> {
+        let mut first = true;
+        loop {
+            while let Some(picture) = self.session.decoder.receive()? {
+                if std::mem::take(&mut first) {
+                    self.anchor(us_of(&picture));
+                }
+                self.give(picture);
+            }
+            self.session.watch.allow(SILENT_MAX);
+            let Some(packet) = self.session.input.next_packet()? else { break };
+            if self.session.input.is_video(&packet) {
+                self.arrivals.insert(packet.pts_us(), Instant::now());
+                while self.arrivals.len() > ARRIVALS_MAX {
+                    self.arrivals.pop_first();
+                }
+                self.session.decoder.send(packet)?;
+            } else if self.sound == Some(packet.stream()) {
+                self.give_sound(packet);
+            }
+        }
+        self.session.decoder.finish()?;
+        while let Some(picture) = self.session.decoder.receive()? {
+            self.give(picture);
+        }
+        Ok(())
+    }
+
+    /// This time of the source is now.
+    fn anchor(&mut self, us: i64) {
+        let now_us = self.io.clock.now_us();
+        self.offset_us = if now_us == 0 { -us } else { now_us + LEAD_US - us };
+    }
+
+    fn give(&mut self, picture: Picture) {
+        self.io.stats.decoded.fetch_add(1, Relaxed);
+        let us = us_of(&picture);
+        let now_us = self.io.clock.now_us();
+        if now_us > 0 && (us + self.offset_us - now_us).abs() > JUMP_US {
+            self.io.stats.clock_jumps.fetch_add(1, Relaxed);
+            warn!("{}: its time jumps; the output's goes on", self.session.input.name());
+            self.anchor(us);
+        }
+        let arrived = self.arrivals.remove(&us).unwrap_or_else(Instant::now);
+        let waiting = Waiting { lr: picture, time_us: us + self.offset_us, arrived };
+        if !self.io.pictures.push(waiting) {
+            self.io.stats.dropped_full.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn give_sound(&self, packet: Coded) {
+        let packet = packet.moved_by_us(self.offset_us);
+        if packet.dts_us() >= 0 {
+            self.io.sound.push(packet);
+        }
+    }
+}
+
+fn us_of(picture: &Picture) -> i64 {
+    let base = picture.time.time_base;
+    let us = i128::from(picture.time.pts) * 1_000_000 * i128::from(base.num) / i128::from(base.den);
+    us as i64
+}
