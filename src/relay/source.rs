@@ -81,6 +81,7 @@ impl SourceSpec {
         while !stop.load(Relaxed) {
             let error = match self.open(stop) {
                 Ok(session) => return Ok(Some(session)),
+                Err(_) if stop.load(Relaxed) => break,
                 Err(error) => error,
             };
             if !std::mem::replace(&mut told, true) {

@@ -1,0 +1,188 @@
+//! Live streams over the loopback, with `ffmpeg` as publisher and player: every kind of source and sink, sources that
+//! vanish and return, sinks that fail, a machine that has too much to do.
+//!
+//! `HASN_RELAY_LOSSES` is how often the source is lost; 3 unless told.
+
+mod common;
+
+use std::net::{TcpListener, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::program::{Folder, Ran, signal, wait_for};
+
+/// A white picture and a beep at the beginning of each second.
+const FLASHES: &str = "-re -f lavfi -i color=c=black:s=96x64:r=25,drawbox=c=white:t=fill:enable=lt(mod(t\\,1)\\,0.04) \
+     -re -f lavfi -i aevalsrc=if(lt(mod(t\\,1)\\,0.04)\\,0.5*sin(6283*t)\\,0):s=48000";
+const CODECS: &str = "-c:v libx264 -preset ultrafast -tune zerolatency -g 25 -c:a aac -b:a 64k";
+
+fn free_port() -> u16 {
+    // Free for both: SRT and RTP are UDP's.
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = tcp.local_addr().unwrap().port();
+    UdpSocket::bind(("127.0.0.1", port)).map_or_else(|_| free_port(), |_| port)
+}
+
+/// A program that runs beside the test and is gone with the value.
+struct Beside(Child);
+
+impl Beside {
+    fn ffmpeg(folder: &Folder, line: &str) -> Beside {
+        let mut command = Command::new("ffmpeg");
+        command.args(["-v", "error", "-nostdin", "-y"]).args(line.split_whitespace());
+        Beside(
+            command.current_dir(folder.path("")).stderr(Stdio::null()).spawn().expect("ffmpeg is installed"),
+        )
+    }
+
+    fn relay(folder: &Folder, line: &str) -> Beside {
+        let mut command = folder.hasn_command(&format!("relay {line} -y --progress json"));
+        let [stdout, stderr] =
+            ["stats.json", "stderr"].map(|name| std::fs::File::create(folder.path(name)).unwrap());
+        Beside(command.stdout(stdout).stderr(stderr).spawn().expect("hasn starts"))
+    }
+
+    /// Waits for its end, for a minute at most.
+    fn end(mut self, what: &str) -> Option<i32> {
+        wait_for(what, || self.0.try_wait().unwrap()).code()
+    }
+
+    /// Asks it to end.
+    fn terminate(self, folder: &Folder) -> Ran {
+        signal(&self.0, "-TERM");
+        let code = self.end("the relay's end");
+        let stderr = String::from_utf8(folder.read("stderr")).unwrap();
+        Ran { code, stdout: folder.read("stats.json"), stderr }
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The relay's lines so far.
+fn lines(folder: &Folder) -> Vec<serde_json::Value> {
+    let text = String::from_utf8(folder.read("stats.json")).unwrap();
+    // The last one may be half written.
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+fn last(folder: &Folder, key: &str) -> u64 {
+    lines(folder).last().map_or(0, |line| line[key].as_u64().expect("a counter"))
+}
+
+/// Seconds of the flashes and of the beeps.
+fn flashes_and_beeps(folder: &Folder, name: &str) -> [Vec<f64>; 2] {
+    folder.ffmpeg(&format!(
+        "-i {name} -map 0:v -vf signalstats,metadata=print:key=lavfi.signalstats.YAVG:file=luma.txt -f null - \
+         -map 0:a -af aresample=async=1:first_pts=0 -ac 1 -f s16le sound.raw"
+    ));
+    let (mut flashes, mut time, mut was_white) = (Vec::new(), 0.0, true);
+    for line in String::from_utf8(folder.read("luma.txt")).unwrap().lines() {
+        if let Some((_, seconds)) = line.split_once("pts_time:") {
+            time = seconds.trim().parse().unwrap();
+        } else if let Some((_, luma)) = line.split_once("YAVG=") {
+            let is_white = luma.parse::<f64>().unwrap() > 128.0;
+            if is_white && !was_white {
+                flashes.push(time);
+            }
+            was_white = is_white;
+        }
+    }
+    let (mut beeps, mut quiet) = (Vec::new(), 0);
+    for (i, sample) in folder.read("sound.raw").chunks_exact(2).enumerate() {
+        let is_loud = i16::from_le_bytes([sample[0], sample[1]]).abs() > 3000;
+        if is_loud && quiet > 12_000 {
+            beeps.push(i as f64 / 48_000.0);
+        }
+        quiet = if is_loud { 0 } else { quiet + 1 };
+    }
+    [flashes, beeps]
+}
+
+/// Every time of every stream is later than the one before it.
+fn assert_times_rise(folder: &Folder, name: &str) {
+    let probe = folder.probe(name);
+    for stream in 0..probe.streams.len() {
+        let dts: Vec<i64> =
+            probe.packets_of(stream).iter().map(|packet| packet.dts.expect("a dts")).collect();
+        assert!(dts.windows(2).all(|pair| pair[0] < pair[1]), "{name}: stream {stream}: {dts:?}");
+    }
+}
+
+/// A stream of some seconds through the relay: `publish` and `play` are what the `ffmpeg` command is told.
+fn relayed(source: &str, options: &str, publish: &str, sink: &str, play: Option<&str>) {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("hls")).unwrap();
+    let relay = Beside::relay(&folder, &format!("{source} {sink} {options} --ladder none"));
+    let player = play.map(|play| Beside::ffmpeg(&folder, &format!("{play} -t 4 -c copy played.mkv")));
+    // Whoever listens has to be there first.
+    std::thread::sleep(Duration::from_millis(1000));
+    let publisher = Beside::ffmpeg(&folder, &format!("{FLASHES} -t 20 {CODECS} {publish}"));
+    let name = match player {
+        Some(player) => {
+            assert_eq!(player.end("the player"), Some(0), "{source} to {sink}");
+            "played.mkv"
+        }
+        None => {
+            wait_for("pictures", || (last(&folder, "encoded") > 130).then_some(()));
+            sink
+        }
+    };
+    let ran = relay.terminate(&folder);
+    drop(publisher);
+    assert_eq!(ran.code, Some(0), "{source} to {sink}: {}", ran.stderr);
+    let now = lines(&folder).pop().unwrap();
+    let count = |key: &str| now[key].as_u64().unwrap();
+    let dropped = count("dropped_late") + count("dropped_past") + count("dropped_full");
+    assert_eq!(count("decoded") + count("made"), count("encoded") + dropped, "{now}");
+    assert_eq!((count("made"), dropped), (0, 0), "{source} to {sink}: {now}");
+    assert_times_rise(&folder, name);
+    let probe = folder.probe(name);
+    assert_eq!((probe.video().width, probe.video().height), (192, 128), "{sink}");
+    let seconds = probe.video_seconds();
+    let widest = seconds.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+    assert!(seconds.len() >= 99 && widest < 0.045, "{sink}: {} pictures, {widest} s apart", seconds.len());
+    let [flashes, beeps] = flashes_and_beeps(&folder, name);
+    assert!(flashes.len() >= 3 && beeps.len() >= 3, "{sink}: {flashes:?} {beeps:?}");
+    for flash in flashes {
+        let apart = beeps.iter().map(|beep| beep - flash).min_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap();
+        assert!(
+            apart.abs() < 0.045 || flash < 0.5,
+            "{source} to {sink}: a beep comes {apart} s after its flash"
+        );
+    }
+}
+
+#[test]
+fn rtmp_comes_in_and_srt_goes_out() {
+    let (rtmp, srt) =
+        (format!("rtmp://127.0.0.1:{}/live/key", free_port()), format!("srt://127.0.0.1:{}", free_port()));
+    relayed(&rtmp, "--listen", &format!("-f flv {rtmp}"), &srt, Some(&format!("-i {srt}?mode=listener")));
+}
+
+#[test]
+fn srt_comes_in_and_rtmp_goes_out() {
+    let (srt, rtmp) =
+        (format!("srt://127.0.0.1:{}", free_port()), format!("rtmp://127.0.0.1:{}/live/key", free_port()));
+    let (source, publish) = (
+        format!("{srt}?mode=listener&passphrase=0123456789"),
+        format!("-f mpegts {srt}?passphrase=0123456789"),
+    );
+    relayed(&source, "", &publish, &rtmp, Some(&format!("-listen 1 -f flv -i {rtmp}")));
+}
+
+#[test]
+fn udp_comes_in_and_udp_goes_out() {
+    let [from, to] = [free_port(), free_port()].map(|port| format!("udp://127.0.0.1:{port}"));
+    relayed(&from, "", &format!("-f mpegts {from}?pkt_size=1316"), &to, Some(&format!("-i {to}")));
+}
+
+#[test]
+fn rtsp_comes_in_and_hls_goes_out() {
+    let rtsp = format!("rtsp://127.0.0.1:{}/live", free_port());
+    relayed(&rtsp, "--listen", &format!("-f rtsp -rtsp_transport tcp {rtsp}"), "hls/live.m3u8", None);
+}
