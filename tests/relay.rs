@@ -7,6 +7,7 @@ mod common;
 
 use std::net::{TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use common::program::{Folder, Ran, signal, wait_for};
@@ -15,6 +16,13 @@ use common::program::{Folder, Ran, signal, wait_for};
 const FLASHES: &str = "-re -f lavfi -i color=c=black:s=96x64:r=25,drawbox=c=white:t=fill:enable=lt(mod(t\\,1)\\,0.04) \
      -re -f lavfi -i aevalsrc=if(lt(mod(t\\,1)\\,0.04)\\,0.5*sin(6283*t)\\,0):s=48000";
 const CODECS: &str = "-c:v libx264 -preset ultrafast -tune zerolatency -g 25 -c:a aac -b:a 64k";
+
+/// Streams share the machine; the test that takes all of it has it alone.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+fn shared_machine() -> impl Drop {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn free_port() -> u16 {
     // Free for both: SRT and RTP are UDP's.
@@ -115,9 +123,12 @@ fn assert_times_rise(folder: &Folder, name: &str) {
 
 /// A stream of some seconds through the relay: `publish` and `play` are what the `ffmpeg` command is told.
 fn relayed(source: &str, options: &str, publish: &str, sink: &str, play: Option<&str>) {
-    let folder = Folder::new();
+    let (_machine, folder) = (shared_machine(), Folder::new());
     std::fs::create_dir(folder.path("hls")).unwrap();
     let relay = Beside::relay(&folder, &format!("{source} {sink} {options} --ladder none"));
+    if source.ends_with(".m3u8") {
+        std::fs::create_dir(folder.path("source")).unwrap();
+    }
     let player = play.map(|play| Beside::ffmpeg(&folder, &format!("{play} -t 4 -c copy played.mkv")));
     // Whoever listens has to be there first.
     std::thread::sleep(Duration::from_millis(1000));
@@ -185,4 +196,102 @@ fn udp_comes_in_and_udp_goes_out() {
 fn rtsp_comes_in_and_hls_goes_out() {
     let rtsp = format!("rtsp://127.0.0.1:{}/live", free_port());
     relayed(&rtsp, "--listen", &format!("-f rtsp -rtsp_transport tcp {rtsp}"), "hls/live.m3u8", None);
+}
+
+#[test]
+fn hls_comes_in_and_a_file_goes_out() {
+    relayed(
+        "source/live.m3u8",
+        "",
+        "-f hls -hls_time 1 -hls_flags delete_segments+temp_file source/live.m3u8",
+        "out.ts",
+        None,
+    );
+}
+
+/// The source is lost again and again, for a second each time, without a word of goodbye.
+#[test]
+fn a_source_that_vanishes_and_returns_leaves_no_hole() {
+    let losses = std::env::var("HASN_RELAY_LOSSES").map_or(3, |text| text.parse().expect("a number"));
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    let source = format!("udp://127.0.0.1:{}", free_port());
+    let relay = Beside::relay(&folder, &format!("{source}?timeout=1000000 out.ts --ladder none"));
+    let moving = "-re -f lavfi -i testsrc2=s=96x64:r=25 -re -f lavfi -i sine=r=48000";
+    for loss in 0..losses {
+        let before = last(&folder, "decoded");
+        let publisher =
+            Beside::ffmpeg(&folder, &format!("{moving} {CODECS} -f mpegts {source}?pkt_size=1316"));
+        let returned = Instant::now();
+        wait_for("pictures of the source", || (last(&folder, "decoded") > before + 25).then_some(()));
+        // A second for a second of pictures, and one for the next line of counters.
+        assert!(
+            returned.elapsed() < Duration::from_secs(4),
+            "loss {loss}: back after {:?}",
+            returned.elapsed()
+        );
+        drop(publisher);
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let ran = relay.terminate(&folder);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let now = lines(&folder).pop().unwrap();
+    assert!(now["made"].as_u64().unwrap() > 20 * losses, "{now}");
+    assert_times_rise(&folder, "out.ts");
+    let seconds = folder.probe("out.ts").video_seconds();
+    let widest = seconds.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+    assert!(widest < 0.25, "{widest} s without a picture");
+}
+
+#[test]
+fn a_sink_that_fails_hurts_no_other_and_is_tried_again() {
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    let [from, to] = [free_port(), free_port()];
+    let (source, sink) = (format!("udp://127.0.0.1:{from}"), format!("rtmp://127.0.0.1:{to}/live/s3cret"));
+    let relay = Beside::relay(&folder, &format!("{source} {sink} out.ts --ladder none -v"));
+    let publisher = Beside::ffmpeg(&folder, &format!("{FLASHES} {CODECS} -f mpegts {source}?pkt_size=1316"));
+    wait_for("pictures", || (last(&folder, "encoded") > 50).then_some(()));
+    let player = Beside::ffmpeg(&folder, &format!("-listen 1 -f flv -i {sink} -t 2 -c copy played.mkv"));
+    assert_eq!(player.end("the player"), Some(0));
+    wait_for("more pictures", || (last(&folder, "encoded") > 200).then_some(()));
+    let ran = relay.terminate(&folder);
+    drop(publisher);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let now = lines(&folder).pop().unwrap();
+    assert_eq!(now["sinks"][1]["dropped"], 0, "{now}");
+    assert!(now["sinks"][0]["dropped"].as_u64().unwrap() > 0 && now["sinks"][0]["connections"] == 1, "{now}");
+    assert_eq!(folder.probe("out.ts").video_pts().len() as u64, now["encoded"].as_u64().unwrap());
+    assert!(folder.probe("played.mkv").video_pts().len() > 40);
+    let told = ran.stderr + &String::from_utf8(ran.stdout).unwrap();
+    assert!(told.contains("live/***") && !told.contains("s3cret"), "{told}");
+}
+
+/// Burners on all cores: the network that the machine can no longer carry is left, and nothing comes too late.
+#[test]
+fn under_load_latency_stays_under_its_ceiling() {
+    const CEILING_MS: u64 = 1000;
+    let (_machine, folder) = (MACHINE.write().unwrap_or_else(PoisonError::into_inner), Folder::new());
+    let source = format!("udp://127.0.0.1:{}", free_port());
+    let options = format!("--ladder hasn-lite-x2-video,none --latency-max {CEILING_MS}ms");
+    let relay = Beside::relay(&folder, &format!("{source} out.ts {options} -v"));
+    let moving = "-re -f lavfi -i testsrc2=s=160x96:r=10 -re -f lavfi -i sine=r=48000";
+    let publisher =
+        Beside::ffmpeg(&folder, &format!("{moving} {CODECS} -g 10 -f mpegts {source}?pkt_size=1316"));
+    wait_for("pictures", || (last(&folder, "encoded") > 20).then_some(()));
+    let cores = std::thread::available_parallelism().map_or(2, Into::into);
+    let burners: Vec<Beside> = (0..8 * cores)
+        .map(|_| Beside(Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap()))
+        .collect();
+    std::thread::sleep(Duration::from_secs(8));
+    let loaded = last(&folder, "encoded");
+    drop(burners);
+    let ran = relay.terminate(&folder);
+    drop(publisher);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let lines = lines(&folder);
+    let begun = lines.iter().position(|line| line["encoded"].as_u64().unwrap() > 20).unwrap();
+    let late: Vec<u64> = lines[begun..].iter().map(|line| line["latency_ms_p99"].as_u64().unwrap()).collect();
+    assert!(late.iter().all(|&ms| ms < CEILING_MS), "{late:?}");
+    assert!(loaded > 40, "pictures go on under load: {loaded}");
+    let now = lines.last().unwrap();
+    assert!(now["ladder"][1]["pictures"].as_u64().unwrap() > 0, "the plain resampler takes over: {now}");
 }

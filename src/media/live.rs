@@ -89,6 +89,12 @@ pub(super) fn open_source(
 }
 
 impl Input {
+    /// Whether packets are there before their time: files, and lists of files.
+    pub fn comes_in_pieces(&self) -> bool {
+        let kind = self.context().format();
+        matches!(kind.name(), "hls" | "dash") || Path::new(self.name()).is_file()
+    }
+
     /// The stream of sound that goes along.
     pub fn sound_index(&self) -> Option<usize> {
         self.context().streams().best(media::Type::Audio).map(|stream| stream.index())

@@ -302,10 +302,11 @@ impl Encode<'_> {
             }
             let packet = packet.moved_by_us(0);
             let until_us = packet.dts_us();
+            // The picture first: with it outputs begin.
+            self.share_out(packet, false);
             while let Some(sound) = self.io.sound.pop_until(until_us) {
                 self.share_out(sound, true);
             }
-            self.share_out(packet, false);
         }
         Ok(())
     }

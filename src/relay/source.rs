@@ -3,6 +3,7 @@
 //! In: an address. Out: pictures and packets of sound, with times of the output and the moment of their arrival.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -115,7 +116,7 @@ impl SourceSpec {
 
     /// Whether it ends, rather than vanish.
     fn is_file(&self) -> bool {
-        std::path::Path::new(&self.address).is_file()
+        !self.address.ends_with(".m3u8") && Path::new(&self.address).is_file()
     }
 }
 
@@ -169,6 +170,8 @@ struct Connection<'a> {
     offset_us: i64,
     /// Packets' times in the source -> when they came.
     arrivals: BTreeMap<i64, Instant>,
+    /// What comes in pieces is taken packet by packet, each at its time: since when, and which time it was then.
+    pace: Option<(Instant, i64)>,
 }
 
 /// Pictures that a decoder may still hold, in times of arrival.
@@ -181,7 +184,7 @@ impl<'a> Connection<'a> {
         if sound.is_some() && goes_on.is_none() {
             warn!("{}: its sound is not as before, and is left out", session.input.name());
         }
-        Connection { session, io, sound: goes_on, offset_us: 0, arrivals: BTreeMap::new() }
+        Connection { session, io, sound: goes_on, offset_us: 0, arrivals: BTreeMap::new(), pace: None }
     }
 
     fn run(mut self) -> Result<()> {
@@ -195,6 +198,9 @@ impl<'a> Connection<'a> {
             }
             self.session.watch.allow(SILENT_MAX);
             let Some(packet) = self.session.input.next_packet()? else { break };
+            if self.session.input.comes_in_pieces() {
+                self.wait_for_time_of(&packet);
+            }
             if self.session.input.is_video(&packet) {
                 self.arrivals.insert(packet.pts_us(), Instant::now());
                 while self.arrivals.len() > ARRIVALS_MAX {
@@ -210,6 +216,21 @@ impl<'a> Connection<'a> {
             self.give(picture);
         }
         Ok(())
+    }
+
+    fn wait_for_time_of(&mut self, packet: &Coded) {
+        let us = packet.dts_us();
+        let now = Instant::now();
+        let (since, first_us) = *self.pace.get_or_insert((now, us));
+        let due = since + Duration::from_micros(us.saturating_sub(first_us).max(0) as u64);
+        let ahead = due.saturating_duration_since(now);
+        if ahead.as_micros() as i64 > JUMP_US {
+            self.pace = Some((now, us));
+            return;
+        }
+        while Instant::now() < due && !self.io.stop.load(Relaxed) {
+            thread::sleep(due.saturating_duration_since(Instant::now()).min(Duration::from_millis(50)));
+        }
     }
 
     /// This time of the source is now.
