@@ -227,6 +227,8 @@ pub struct LiveOutput {
     /// The name it has until it is whole, and the one it gets; of files that are one.
     paths: Option<(PathBuf, PathBuf)>,
     header: Vec<u8>,
+    /// Its first time, which is 0 for whoever takes it: a connection that is made later begins as well.
+    begin_us: Option<i64>,
     last_dts: [Option<i64>; 2],
     has_sound: bool,
 }
@@ -319,6 +321,7 @@ impl LiveOutput {
             name,
             paths,
             header,
+            begin_us: None,
             last_dts: [None; 2],
             has_sound: streams.sound.is_some(),
         })
@@ -329,7 +332,8 @@ impl LiveOutput {
         if is_sound && !self.has_sound {
             return Ok(());
         }
-        let Coded { mut packet, time_base, .. } = coded;
+        let begin_us = *self.begin_us.get_or_insert(coded.dts_us());
+        let Coded { mut packet, time_base, .. } = coded.moved_by_us(-begin_us);
         if !is_sound && packet.is_key() && !packet.data().unwrap_or_default().starts_with(&self.header) {
             packet = with_header(&packet, &self.header);
         }
