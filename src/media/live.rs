@@ -329,11 +329,11 @@ impl LiveOutput {
 
     /// Writes a packet of the pictures, or of the sound.
     pub fn write(&mut self, coded: Coded, is_sound: bool) -> Result<()> {
-        if is_sound && !self.has_sound {
-            return Ok(());
-        }
         let begin_us = *self.begin_us.get_or_insert(coded.dts_us());
         let Coded { mut packet, time_base, .. } = coded.moved_by_us(-begin_us);
+        if is_sound && (!self.has_sound || packet.dts().is_none_or(|dts| dts < 0)) {
+            return Ok(());
+        }
         if !is_sound && packet.is_key() && !packet.data().unwrap_or_default().starts_with(&self.header) {
             packet = with_header(&packet, &self.header);
         }
