@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use common::program::{Folder, Ran, signal, wait_for};
+use common::program::{Folder, Probe, Ran, signal, wait_for};
 
 /// A white picture and a beep at the beginning of each second.
 const FLASHES: &str = "-re -f lavfi -i color=c=black:s=96x64:r=25,drawbox=c=white:t=fill:enable=lt(mod(t\\,1)\\,0.04) \
@@ -121,6 +121,13 @@ fn assert_times_rise(folder: &Folder, name: &str) {
     }
 }
 
+/// The longest time from one packet of the stream to the next.
+fn widest_gap(probe: &Probe, stream: usize) -> f64 {
+    let tick = probe.streams[stream].tick();
+    let times: Vec<i64> = probe.packets_of(stream).iter().map(|packet| packet.pts.expect("a pts")).collect();
+    times.windows(2).map(|pair| (pair[1] - pair[0]) as f64 * tick).fold(0.0, f64::max)
+}
+
 /// A stream of some seconds through the relay: `publish` and `play` are what the `ffmpeg` command is told.
 fn relayed(source: &str, options: &str, publish: &str, sink: &str, play: Option<&str>) {
     let (_machine, folder) = (shared_machine(), Folder::new());
@@ -154,9 +161,8 @@ fn relayed(source: &str, options: &str, publish: &str, sink: &str, play: Option<
     assert_times_rise(&folder, name);
     let probe = folder.probe(name);
     assert_eq!((probe.video().width, probe.video().height), (192, 128), "{sink}");
-    let seconds = probe.video_seconds();
-    let widest = seconds.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
-    assert!(seconds.len() >= 99 && widest < 0.045, "{sink}: {} pictures, {widest} s apart", seconds.len());
+    let (pictures, widest) = (probe.packets_of(0).len(), widest_gap(&probe, 0));
+    assert!(pictures >= 99 && widest < 0.045, "{sink}: {pictures} pictures, {widest} s apart");
     let [flashes, beeps] = flashes_and_beeps(&folder, name);
     assert!(flashes.len() >= 3 && beeps.len() >= 3, "{sink}: {flashes:?} {beeps:?}");
     for flash in flashes {
@@ -237,9 +243,12 @@ fn a_source_that_vanishes_and_returns_leaves_no_hole() {
     let now = lines(&folder).pop().unwrap();
     assert!(now["made"].as_u64().unwrap() > 20 * losses, "{now}");
     assert_times_rise(&folder, "out.ts");
-    let seconds = folder.probe("out.ts").video_seconds();
-    let widest = seconds.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+    let probe = folder.probe("out.ts");
+    let widest = widest_gap(&probe, 0);
     assert!(widest < 0.25, "{widest} s without a picture");
+    let widest = widest_gap(&probe, 1);
+    assert!(widest < 0.4, "{widest} s without sound");
+    folder.assert_decodes("out.ts");
 }
 
 #[test]

@@ -17,10 +17,10 @@ use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
 use super::encode::Encoder;
 use super::input::Input;
 use super::output::Output;
-use super::{Coded, c_string, check};
+use super::silence::Silence;
+use super::{Coded, MICROSECONDS, c_string, check};
 use crate::error::{Error, Result};
 
-const MICROSECONDS: Rational = Rational(1, 1_000_000);
 /// So much of a source is looked at to know its streams; FFmpeg's five seconds would all be latency.
 const PROBE_US: &str = "1000000";
 
@@ -107,6 +107,11 @@ impl Coded {
         self.stream
     }
 
+    /// When it ends, in microseconds.
+    pub fn end_us(&self) -> i64 {
+        self.pts_us().saturating_add(self.packet.duration().rescale(self.time_base, MICROSECONDS))
+    }
+
     /// When its picture is shown, in ticks of its own.
     pub fn pts(&self) -> i64 {
         self.packet.pts().unwrap_or(i64::MIN)
@@ -169,6 +174,11 @@ impl LiveStreams {
             header: encoder.extradata().to_vec(),
             sound,
         }
+    }
+
+    /// What is heard while no sound comes; `None` where there is none, or no encoder for it.
+    pub fn silence(&self) -> Option<Silence> {
+        self.sound.as_ref().and_then(Silence::like)
     }
 
     /// Whether sound of another connection can follow that of the first.

@@ -19,6 +19,7 @@ mod output;
 mod proof;
 mod segment;
 mod side;
+mod silence;
 mod spill;
 mod still;
 mod streams;
@@ -45,6 +46,7 @@ pub use mux::Muxer;
 pub use output::Output;
 pub use proof::{Found, Proof};
 pub use segment::{Cut, CutState, Record, SegmentReader, SegmentWriter};
+pub use silence::Silence;
 pub use spill::CopyQueue;
 pub use still::StillWriter;
 pub use streams::{Plan, Sound};
@@ -54,6 +56,8 @@ pub use transcode::Transcoders;
 /// Pictures from one cut to the next. Encoders are closed and opened again at cuts, which depend on the
 /// input alone: a run that goes on after a crash then writes the same packets as an undisturbed one.
 pub const SEGMENT_PICTURES: u64 = 240;
+
+const MICROSECONDS: ffmpeg::Rational = ffmpeg::Rational(1, 1_000_000);
 
 /// A packet on its way to the muxer.
 pub struct Coded {

@@ -3,7 +3,8 @@
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, media};
 use tracing::warn;
 
-const MICROSECONDS: Rational = Rational(1, 1_000_000);
+use super::MICROSECONDS;
+
 /// FFmpeg's `-dts_delta_threshold`: a gap up to that is a gap, not another clock.
 const JUMP_US: i64 = 10_000_000;
 /// And what a stream of rising times may go back by.

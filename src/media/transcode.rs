@@ -6,7 +6,7 @@ use ffmpeg_next::packet::Mut;
 use ffmpeg_next::{self as ffmpeg, ChannelLayout, Rational, Rescale, codec, filter, format};
 use tracing::warn;
 
-use super::{Coded, check, is_again};
+use super::{Coded, MICROSECONDS, check, is_again};
 use crate::error::{Error, Result};
 
 /// All streams that are converted.
@@ -111,8 +111,6 @@ impl Transcoder {
         }
     }
 }
-
-const MICROSECONDS: Rational = Rational(1, 1_000_000);
 
 type Outcome = std::result::Result<(), ffmpeg::Error>;
 

@@ -30,7 +30,7 @@ use tracing::info;
 
 use crate::engine::{Engine, EngineSpec, NetworkId, blacken};
 use crate::error::{Error, Result};
-use crate::media::{Coded, Encoder, LiveStreams, PicturePool, redacted};
+use crate::media::{Coded, Encoder, LiveStreams, PicturePool, Silence, redacted};
 use crate::picture::{Picture, PictureTime};
 use ladder::Ladder;
 use pacer::Pacer;
@@ -101,6 +101,7 @@ pub fn run(relay: Relay, stats: &Stats, stop: &Arc<AtomicBool>) -> Result<()> {
     let clock = Clock(Mutex::new(Pacer::new(period)));
     let budget = Budget { latency_max, tail_us: AtomicU64::new(0) };
     let pool = PicturePool::new(encoder.geometry());
+    let silence = streams.silence();
     let (to_encode, from_upscale) = sync_channel(PICTURES_TO_ENCODE);
     let (lanes, rings): (Vec<Lane>, Vec<_>) = sinks.iter().map(|_| Lane::new()).unzip();
     let failure = Mutex::new(None);
@@ -124,7 +125,7 @@ pub fn run(relay: Relay, stats: &Stats, stop: &Arc<AtomicBool>) -> Result<()> {
         });
         scope.spawn(move || {
             let io = EncodeIo { ready: from_upscale, sound, lanes, clock, budget, stats };
-            noted(encode(encoder, on_loss, io));
+            noted(encode(encoder, on_loss, silence, io));
         });
         let io = SourceIo { pictures, sound, streams: &streams, clock, stats, stop };
         noted(source::run(&source, first, &io));
@@ -238,11 +239,12 @@ struct EncodeIo<'a> {
 }
 
 /// Pictures as they come, or made ones, become packets for all sinks.
-fn encode(encoder: Encoder, on_loss: OnLoss, io: EncodeIo) -> Result<()> {
+fn encode(encoder: Encoder, on_loss: OnLoss, silence: Option<Silence>, io: EncodeIo) -> Result<()> {
     let mut black = PicturePool::new(encoder.geometry()).take()?;
     blacken(&mut black);
     let mut last = black.share();
-    let mut stage = Encode { encoder, io, begun: BTreeMap::new(), index: 0, last_pts: i64::MIN };
+    let begun = BTreeMap::new();
+    let mut stage = Encode { encoder, io, begun, index: 0, last_pts: i64::MIN, sound_end_us: 0 };
     loop {
         let now = Instant::now();
         let pacer = || stage.io.clock.0.lock().expect("nobody panics with it");
@@ -262,6 +264,7 @@ fn encode(encoder: Encoder, on_loss: OnLoss, io: EncodeIo) -> Result<()> {
                 let picture = if on_loss == OnLoss::Black { &black } else { &last };
                 stage.io.stats.made.fetch_add(1, Relaxed);
                 stage.send(picture.share(), time_us, None)?;
+                stage.be_silent_until(time_us, silence.as_ref());
             }
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -277,7 +280,11 @@ struct Encode<'a> {
     begun: BTreeMap<i64, (Instant, Instant)>,
     index: u64,
     last_pts: i64,
+    sound_end_us: i64,
 }
+
+/// Packets of sound may overlap by what their times are rounded by.
+const SOUND_ROUNDING_US: i64 = 2_000;
 
 impl Encode<'_> {
     fn send(&mut self, mut picture: Picture, time_us: i64, begun: Option<(Instant, Instant)>) -> Result<()> {
@@ -305,10 +312,22 @@ impl Encode<'_> {
             // The picture first: with it outputs begin.
             self.share_out(packet, false);
             while let Some(sound) = self.io.sound.pop_until(until_us) {
-                self.share_out(sound, true);
+                if sound.pts_us() >= self.sound_end_us - SOUND_ROUNDING_US {
+                    self.sound_end_us = sound.end_us();
+                    self.share_out(sound, true);
+                }
             }
         }
         Ok(())
+    }
+
+    /// While pictures are made no sound comes either.
+    fn be_silent_until(&mut self, time_us: i64, silence: Option<&Silence>) {
+        let Some(silence) = silence else { return };
+        while self.sound_end_us < time_us {
+            self.share_out(silence.at_us(self.sound_end_us), true);
+            self.sound_end_us += silence.duration_us();
+        }
     }
 
     fn share_out(&mut self, packet: Coded, is_sound: bool) {
