@@ -150,15 +150,7 @@ pub(super) fn facts(args: &Args, opened: &Opened) -> Result<Facts> {
     let mut facts = Facts::of_input(&args.input)?;
     let choice = &opened.choice;
     // A file may have any name inside, that of a built-in model too.
-    let typed = args.model.as_deref().unwrap_or(&choice.model);
-    let weights = match catalogue::find(typed) {
-        Some(built_in) => fingerprint(built_in.bytes),
-        None if typed == "none" => String::new(),
-        None => fingerprint(
-            &std::fs::read(typed)
-                .map_err(|e| Error::new(typed, e.to_string(), "check that it can be read"))?,
-        ),
-    };
+    let weights = weights(args.model.as_deref().unwrap_or(&choice.model))?;
     let engine = match opened.engine.kind {
         EngineKind::Cpu(precision) => format!("cpu {} {}", Level::detect()?.name(), precision.name()),
         EngineKind::Reference => "reference".into(),
@@ -188,6 +180,18 @@ pub(super) fn facts(args: &Args, opened: &Opened) -> Result<Facts> {
         facts.add(name, value);
     }
     Ok(facts)
+}
+
+/// Tells a model's weights from others.
+pub(super) fn weights(model: &str) -> Result<String> {
+    Ok(match catalogue::find(model) {
+        Some(built_in) => fingerprint(built_in.bytes),
+        None if model == "none" => String::new(),
+        None => fingerprint(
+            &std::fs::read(model)
+                .map_err(|e| Error::new(model, e.to_string(), "check that it can be read"))?,
+        ),
+    })
 }
 
 /// A journal that is there is gone on with, unless the user wants it otherwise.

@@ -19,6 +19,7 @@
 mod disk;
 mod facts;
 mod join;
+mod made;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,7 @@ pub use disk::Disk;
 use disk::in_words;
 pub use facts::{Facts, fingerprint};
 pub use join::{Film, join};
+pub use made::{Making, Standing};
 pub use plan::{CutPoint, WorkPlan};
 
 /// Its name beside the output is the output's with this added.

@@ -410,7 +410,7 @@ impl Input {
 }
 
 /// FFmpeg's choice where it is wanted, else the first; a cover is no film.
-fn best_video(context: &format::context::Input, wanted: &[usize]) -> Option<usize> {
+pub(super) fn best_video(context: &format::context::Input, wanted: &[usize]) -> Option<usize> {
     let is_film = |stream: &ffmpeg::Stream| {
         stream.parameters().medium() == media::Type::Video
             && !is_cover(stream)
