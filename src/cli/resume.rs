@@ -96,10 +96,14 @@ fn make(args: &Args, opened: Opened, journal: &mut Journal, interrupt: &Arc<Atom
     // Whether the container takes all this is found out now rather than after days.
     drop(Muxer::create(output.clone(), &opened.input, &opened.encoder, trim, &opened.plan)?);
     let expected = pictures_expected(args, &opened.input.video());
+    let (lr, sr) = (&opened.engine.lr, &opened.engine.sr);
+    let growth = (sr.width * sr.height) as f64 / (lr.width * lr.height) as f64;
+    let keeper = journal.keeper(expected, interrupt.clone());
+    journal.tell_room(expected, opened.encoder.bytes_a_picture(&opened.input, growth), &keeper)?;
     let mut planned = None;
     let sink = |plan: Plan| {
         planned = Some(plan);
-        Sink::Segments { store: Box::new(journal.keeper(expected, interrupt.clone())), todo: journal.todo() }
+        Sink::Segments { store: Box::new(keeper), todo: journal.todo() }
     };
     let Outcome { mut report, encoder, .. } = opened.run(args, sink, interrupt)?;
     journal.look()?;

@@ -148,6 +148,15 @@ impl Input {
         &self.name
     }
 
+    /// Of the video, or of all there is where the container does not tell.
+    pub fn bit_rate(&self) -> Option<f64> {
+        // SAFETY: the stream and its parameters are alive, and so is the context.
+        let rates = unsafe {
+            [(*(*self.stream(self.video).as_ptr()).codecpar).bit_rate, (*self.context.as_ptr()).bit_rate]
+        };
+        rates.into_iter().find(|&rate| rate > 0).map(|rate| rate as f64)
+    }
+
     /// What the container says of the stream to upscale.
     pub fn video(&self) -> VideoInfo {
         let stream = self.stream(self.video);
