@@ -52,14 +52,17 @@ lint: deps
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
-# A thousand damaged files, others each time, and ten minutes of each fuzz target.
+# A thousand damaged files, others each time, four hours of a small film from file to file and from pipe to pipe, and
+# ten minutes of each fuzz target.
 SOAK_FILES ?= 1000
 SOAK_S ?= 600
+SOAK_PICTURES ?= 360000
 SOAK_SEED := $(or $(SOAK_SEED),$(shell date +%s))
 soak: deps
 	@command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --version 0.13.1
 	@echo "soak: to repeat the damaged files: HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test damage"
 	HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test damage
+	HASN_SOAK_PICTURES=$(SOAK_PICTURES) cargo test --test soak -- --nocapture
 	mkdir -p fuzz/corpus/weights fuzz/corpus/pictures
 	cp models/hasn-lite-x2.safetensors fuzz/corpus/weights/
 	for clip in "h264.mkv -c:v libx264" "mpeg2.ts -c:v mpeg2video" "ffv1.mkv -c:v ffv1" "prores.mov -c:v prores_ks" \
@@ -73,7 +76,7 @@ soak: deps
 
 # The same in a minute, with the same damaged files each time.
 soak-smoke:
-	$(MAKE) soak SOAK_FILES=20 SOAK_S=20 SOAK_SEED=2
+	$(MAKE) soak SOAK_FILES=20 SOAK_S=20 SOAK_SEED=2 SOAK_PICTURES=3000
 
 # The network alone, one thread, in both precisions.
 bench: deps

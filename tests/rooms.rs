@@ -7,7 +7,7 @@ use std::path::Path;
 use common::program::project_file;
 
 /// A word of the code, and the only places where it may stand: files, or folders ending in `/`.
-const ROOMS: [(&str, &[&str]); 21] = [
+const ROOMS: [(&str, &[&str]); 22] = [
     ("ffmpeg_next", &["src/media/"]),
     ("crossbeam_channel", &["src/pipeline/"]),
     ("cudarc", &["src/engine/cuda/"]),
@@ -30,7 +30,8 @@ const ROOMS: [(&str, &[&str]); 21] = [
     ),
     ("serde_json", &["src/model/", "src/media/segment.rs", "src/journal/", "src/cli/"]),
     ("crc32fast", &["src/media/segment.rs", "src/journal/"]),
-    ("rustix", &["src/journal/"]),
+    ("rustix", &["src/journal/", "src/cli/child.rs"]),
+    ("toml", &["src/cli/jobs.rs"]),
     ("ndarray", &["src/engine/reference.rs", "src/engine/cuda/check.rs", "src/model/"]),
     ("bytemuck", &["src/engine/cuda/"]),
     ("libloading", &["src/engine/cuda/emulated.rs"]),

@@ -1,16 +1,21 @@
 //! One file a command: arguments as typed become a job that can run. The only place that prints.
 
+mod batch;
 mod bench;
+mod child;
 mod compare;
 mod info;
+mod jobs;
 mod model;
 mod plan;
 mod progress;
 mod relay;
 mod resume;
 mod upscale;
+mod words;
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
@@ -27,6 +32,9 @@ struct Cli {
     /// Say what is chosen and why; twice, say everything.
     #[arg(short, action = ArgAction::Count, global = true)]
     verbose: u8,
+    /// Of a film of a batch: where its error is to be written, beside standard error.
+    #[arg(long, hide = true)]
+    error_file: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -37,6 +45,8 @@ enum Command {
     Upscale(Box<upscale::Args>),
     /// Make a live stream larger, with a ceiling on its latency.
     Relay(Box<relay::Args>),
+    /// Make many videos larger, one after the other.
+    Batch(batch::Args),
     /// Prepare a film to be made by many processes; arguments as for upscale.
     Plan(Box<upscale::Args>),
     /// Make one segment of a plan.
@@ -69,9 +79,22 @@ pub fn run() -> ExitCode {
         .with_target(false)
         .init();
     media::init(cli.verbose);
-    let result = match cli.command {
+    let followed = cli.error_file.as_ref().map_or(Ok(()), |_| child::follow_parent());
+    let result = followed.and_then(|()| run_command(cli.command, cli.verbose));
+    result.unwrap_or_else(|error| {
+        eprintln!("hasn: {error}");
+        if let Some(path) = &cli.error_file {
+            child::write_error(path, &error);
+        }
+        ExitCode::FAILURE
+    })
+}
+
+fn run_command(command: Command, verbose: u8) -> Result<ExitCode> {
+    match command {
         Command::Upscale(args) => upscale::run(*args),
         Command::Relay(args) => relay::run(*args),
+        Command::Batch(args) => batch::run(args, verbose),
         Command::Plan(args) => plan::plan(*args),
         Command::Segment(args) => plan::segment(args),
         Command::Join(args) => plan::join_film(args),
@@ -79,11 +102,7 @@ pub fn run() -> ExitCode {
         Command::Model(args) => model::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Info => info::run(),
-    };
-    result.unwrap_or_else(|error| {
-        eprintln!("hasn: {error}");
-        ExitCode::FAILURE
-    })
+    }
 }
 
 /// Writes to standard output, where a reader that has gone is no error worth a line.

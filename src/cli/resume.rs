@@ -96,10 +96,14 @@ fn make(args: &Args, opened: Opened, journal: &mut Journal, interrupt: &Arc<Atom
     // Whether the container takes all this is found out now rather than after days.
     drop(Muxer::create(output.clone(), &opened.input, &opened.encoder, trim, &opened.plan)?);
     let expected = pictures_expected(args, &opened.input.video());
+    let (lr, sr) = (&opened.engine.lr, &opened.engine.sr);
+    let growth = (sr.width * sr.height) as f64 / (lr.width * lr.height) as f64;
+    let keeper = journal.keeper(expected, interrupt.clone());
+    journal.tell_room(expected, opened.encoder.bytes_a_picture(&opened.input, growth), &keeper)?;
     let mut planned = None;
     let sink = |plan: Plan| {
         planned = Some(plan);
-        Sink::Segments { store: Box::new(journal.keeper(expected, interrupt.clone())), todo: journal.todo() }
+        Sink::Segments { store: Box::new(keeper), todo: journal.todo() }
     };
     let Outcome { mut report, encoder, .. } = opened.run(args, sink, interrupt)?;
     journal.look()?;
@@ -150,15 +154,7 @@ pub(super) fn facts(args: &Args, opened: &Opened) -> Result<Facts> {
     let mut facts = Facts::of_input(&args.input)?;
     let choice = &opened.choice;
     // A file may have any name inside, that of a built-in model too.
-    let typed = args.model.as_deref().unwrap_or(&choice.model);
-    let weights = match catalogue::find(typed) {
-        Some(built_in) => fingerprint(built_in.bytes),
-        None if typed == "none" => String::new(),
-        None => fingerprint(
-            &std::fs::read(typed)
-                .map_err(|e| Error::new(typed, e.to_string(), "check that it can be read"))?,
-        ),
-    };
+    let weights = weights(args.model.as_deref().unwrap_or(&choice.model))?;
     let engine = match opened.engine.kind {
         EngineKind::Cpu(precision) => format!("cpu {} {}", Level::detect()?.name(), precision.name()),
         EngineKind::Reference => "reference".into(),
@@ -188,6 +184,18 @@ pub(super) fn facts(args: &Args, opened: &Opened) -> Result<Facts> {
         facts.add(name, value);
     }
     Ok(facts)
+}
+
+/// Tells a model's weights from others.
+pub(super) fn weights(model: &str) -> Result<String> {
+    Ok(match catalogue::find(model) {
+        Some(built_in) => fingerprint(built_in.bytes),
+        None if model == "none" => String::new(),
+        None => fingerprint(
+            &std::fs::read(model)
+                .map_err(|e| Error::new(model, e.to_string(), "check that it can be read"))?,
+        ),
+    })
 }
 
 /// A journal that is there is gone on with, unless the user wants it otherwise.

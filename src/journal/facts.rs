@@ -68,20 +68,29 @@ impl Facts {
         Ok(facts)
     }
 
+    /// Size and content of the input, without its time.
+    pub(super) fn content(&self) -> String {
+        format!("{} {}", self.facts[0].1, self.facts[2].1)
+    }
+
+    /// The first fact that is not as it was, in words.
+    pub(super) fn change(&self, now: &Facts) -> Option<String> {
+        let mut pairs = self.facts.iter().zip(&now.facts);
+        match pairs.find(|(old, new)| old != new) {
+            Some(((old, was), (new, is))) if old == new => {
+                Some(format!("with {old} {was}, and now it is {is}"))
+            }
+            None if self.facts.len() == now.facts.len() => None,
+            _ => Some("by another hasn".to_owned()),
+        }
+    }
+
     /// Names the first fact that is not as it was.
     pub(super) fn check_same(&self, now: &Facts, folder: &Path) -> Result<()> {
-        let mut pairs = self.facts.iter().zip(&now.facts);
-        let changed = pairs.find(|(old, new)| old != new);
-        let problem = match changed {
-            Some(((old, was), (new, is))) if old == new => {
-                format!("was begun with {old} {was}, and now it is {is}")
-            }
-            None if self.facts.len() == now.facts.len() => return Ok(()),
-            _ => "was begun by another hasn".to_owned(),
-        };
+        let Some(change) = self.change(now) else { return Ok(()) };
         Err(Error::new(
             folder.to_string_lossy(),
-            problem,
+            format!("was begun {change}"),
             "give the same again to go on, or --restart to begin anew",
         ))
     }

@@ -19,6 +19,7 @@
 mod disk;
 mod facts;
 mod join;
+mod made;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,7 @@ pub use disk::Disk;
 use disk::in_words;
 pub use facts::{Facts, fingerprint};
 pub use join::{Film, join};
+pub use made::{Making, Standing};
 pub use plan::{CutPoint, WorkPlan};
 
 /// Its name beside the output is the output's with this added.
@@ -159,6 +161,17 @@ impl Journal {
         Keeper { disk, folder: self.folder.clone(), open: None, to_measure }
     }
 
+    /// Tells before a run of so many pictures what room it needs: by what is there, else by a guess of bytes a picture.
+    pub fn tell_room(&self, pictures: u64, guess: Option<f64>, keeper: &Keeper) -> Result<()> {
+        let (there, size) = (self.pictures(), self.size()?);
+        let a_picture = if there > 0 { Some(size as f64 / there as f64) } else { guess };
+        let left = pictures.saturating_sub(there);
+        if let Some(bytes) = a_picture.filter(|_| left > 0) {
+            keeper.tell_room(size, (left as f64 * bytes) as u64);
+        }
+        Ok(())
+    }
+
     /// Bytes of all segments.
     fn size(&self) -> Result<u64> {
         let size = |&segment: &u64| fs::metadata(segment_path(&self.folder, segment)).map(|data| data.len());
@@ -233,7 +246,7 @@ impl Store for Keeper {
         debug!("{}: {} pictures", path.display(), cut.pictures);
         if let Some(pictures) = self.to_measure.take() {
             let size = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-            self.tell_room(pictures * size / cut.pictures);
+            self.tell_room(size, pictures.saturating_sub(cut.pictures) * size / cut.pictures);
         }
         Ok(())
     }
@@ -241,11 +254,12 @@ impl Store for Keeper {
 
 impl Keeper {
     /// Segments and the film that is joined from them are there at the same time.
-    fn tell_room(&self, size: u64) {
-        let (folder, needed, free) = (self.folder.display(), 2 * size, self.disk.available());
+    fn tell_room(&self, there: u64, to_come: u64) {
+        let (folder, needed, free) = (self.folder.display(), there + 2 * to_come, self.disk.available());
         let told = format!(
-            "{folder}: what is to come takes about {}, and as much again until it is joined; {} are free",
-            in_words(size),
+            "{folder}: what is to come takes about {}, and joining it about {} more; {} are free",
+            in_words(to_come),
+            in_words(there + to_come),
             in_words(free)
         );
         if needed > free { warn!("{told}; the run will wait for room") } else { debug!("{told}") }

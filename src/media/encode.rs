@@ -116,6 +116,12 @@ impl Encoder {
         self.target.geometry
     }
 
+    /// About how many bytes a picture will take, which has `growth` times the pixels of one of the input.
+    pub fn bytes_a_picture(&self, input: &Input, growth: f64) -> Option<f64> {
+        let rate = f64::from(self.video.frame_rate);
+        self.target.bytes_a_picture(rate, input.bit_rate().map(|bits| bits / 8.0 / rate), growth)
+    }
+
     /// FFmpeg's name of the encoder.
     pub fn name(&self) -> &str {
         self.target.encoder_name()

@@ -169,6 +169,15 @@ impl Input {
         &self.name
     }
 
+    /// Of the video, or of all there is where the container does not tell.
+    pub fn bit_rate(&self) -> Option<f64> {
+        // SAFETY: the stream and its parameters are alive, and so is the context.
+        let rates = unsafe {
+            [(*(*self.stream(self.video).as_ptr()).codecpar).bit_rate, (*self.context.as_ptr()).bit_rate]
+        };
+        rates.into_iter().find(|&rate| rate > 0).map(|rate| rate as f64)
+    }
+
     /// What the container says of the stream to upscale.
     pub fn video(&self) -> VideoInfo {
         let stream = self.stream(self.video);
@@ -438,7 +447,7 @@ impl Input {
 }
 
 /// FFmpeg's choice where it is wanted, else the first; a cover is no film.
-fn best_video(context: &format::context::Input, wanted: &[usize]) -> Option<usize> {
+pub(super) fn best_video(context: &format::context::Input, wanted: &[usize]) -> Option<usize> {
     let is_film = |stream: &ffmpeg::Stream| {
         stream.parameters().medium() == media::Type::Video
             && !is_cover(stream)

@@ -285,9 +285,9 @@ impl LiveOutput {
         for (key, value) in kind.options {
             options.set(key, value);
         }
+        let guard;
         // SAFETY: the strings live through the calls that copy them; the context is taken over at once, with what its
         // callback points to, and all that is set on it are plain values.
-        let guard;
         let mut context = unsafe {
             let mut raw = std::ptr::null_mut();
             let null = std::ptr::null();

@@ -207,7 +207,10 @@ impl Output {
     }
 }
 
-fn guess_container(short_name: Option<&CStr>, file_name: &str) -> Option<&'static ffi::AVOutputFormat> {
+pub(super) fn guess_container(
+    short_name: Option<&CStr>,
+    file_name: &str,
+) -> Option<&'static ffi::AVOutputFormat> {
     let file_name = c_string(file_name);
     let short_name = short_name.map_or(std::ptr::null(), CStr::as_ptr);
     // SAFETY: the strings live through the call; containers are static.

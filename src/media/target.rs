@@ -104,6 +104,35 @@ impl Target {
         self.codec
     }
 
+    /// About how many bytes a picture will take, `rate` of them a second, from one of the source that takes
+    /// `source_bytes` and has so many times fewer pixels; `None` where nothing can be said.
+    ///
+    /// Measured on the clip of `examples/`, enlarged twice (2026-11-24): FFV1 takes 25 % of the bare samples, Ut Video 43
+    /// and Huffyuv 46 %, and film grain more than these clean drawings; ProRes 422 HQ 20 %, which it keeps to; x264 at
+    /// CRF 18 88 % of what is said here, and x265 59 %.
+    pub(super) fn bytes_a_picture(&self, rate: f64, source_bytes: Option<f64>, growth: f64) -> Option<f64> {
+        let Geometry { width, height, format, .. } = self.geometry;
+        let chroma = 1.0 / f64::from(1u32 << (format.log2_chroma_w + format.log2_chroma_h));
+        let samples = match format.family {
+            Family::Gray => 1.0,
+            _ => 1.0 + 2.0 * chroma,
+        } + f64::from(u8::from(format.alpha));
+        let bits = if format.float { 32.0 } else { f64::from(format.depth()) };
+        let bare = (width * height) as f64 * samples * bits / 8.0;
+        let is_lossy_still =
+            matches!(self.codec.id(), codec::Id::MJPEG | codec::Id::DNXHD | codec::Id::JPEG2000);
+        match self.encoder_name() {
+            "rawvideo" => Some(bare),
+            "ffv1" | "ffvhuff" | "huffyuv" | "utvideo" | "magicyuv" => Some(bare * 0.5),
+            "prores" | "prores_aw" | "prores_ks" => Some(bare * 0.2),
+            _ if is_lossy_still => None,
+            _ => match self.options.iter().find(|(key, _)| key == "b").and_then(|(_, b)| bit_rate(b)) {
+                Some(bits_a_second) => Some(bits_a_second / 8.0 / rate),
+                None => Some(source_bytes? * growth),
+            },
+        }
+    }
+
     /// Adds parameters of the encoder's own to those that are its option `key`; what is there wins.
     pub(super) fn add_parameters(&mut self, key: &str, parameters: String) {
         match self.options.iter_mut().find(|(k, _)| k == key) {
@@ -111,6 +140,15 @@ impl Target {
             None => self.options.push((key.to_owned(), parameters)),
         }
     }
+}
+
+/// As FFmpeg reads `8M` or `800k`; 0 stands for a rate that follows the quality.
+fn bit_rate(text: &str) -> Option<f64> {
+    let (digits, unit) = match text.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 1e3),
+        None => text.strip_suffix('M').map_or((text, 1.0), |digits| (digits, 1e6)),
+    };
+    digits.parse::<f64>().ok().map(|rate| rate * unit).filter(|rate| *rate > 0.0)
 }
 
 fn choose_format(spec: &EncoderSpec, codec: ffmpeg::Codec, source: &Format) -> Result<Format> {

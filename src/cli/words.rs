@@ -1,0 +1,147 @@
+//! Options of `hasn upscale` as words that its own parser takes: of a command line, of a job file, one over the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args as _, Command, Parser};
+
+use super::{Cli, upscale};
+use crate::error::{Error, Result};
+
+/// What a batch does itself: each film has its own report, and goes on with its journal unasked.
+const OF_THE_BATCH: [&str; 2] = ["report", "resume"];
+/// What changes nothing in a film: the machine, what is shown, and what is done about an earlier run.
+const NOT_IN_THE_FILM: [&str; 5] = ["threads", "no-reuse", "y", "restart", "progress"];
+
+/// Values by an option's name without its hyphens; a flag has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Words(BTreeMap<String, Vec<String>>);
+
+fn options() -> Vec<Arg> {
+    let command = upscale::Args::augment_args(Command::new("upscale"));
+    let is_ours = |arg: &&Arg| !arg.is_positional() && !OF_THE_BATCH.contains(&arg.get_id().as_str());
+    command.get_arguments().filter(is_ours).cloned().collect()
+}
+
+fn name(option: &Arg) -> String {
+    let short = || option.get_short().map(String::from);
+    option.get_long().map(str::to_owned).or_else(short).expect("an option has a name")
+}
+
+impl clap::Args for Words {
+    fn augment_args(command: Command) -> Command {
+        command.args(options())
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Words::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for Words {
+    fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Words, clap::Error> {
+        let typed = |option: Arg| {
+            let id = option.get_id().as_str();
+            if matches.value_source(id) != Some(ValueSource::CommandLine) {
+                return None;
+            }
+            let values = match option.get_action().takes_values() {
+                true => matches.get_raw(id).into_iter().flatten().collect(),
+                false => Vec::new(),
+            };
+            let values = values.into_iter().map(|value| value.to_string_lossy().into_owned());
+            Some((name(&option), values.collect()))
+        };
+        Ok(Words(options().into_iter().filter_map(typed).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> std::result::Result<(), clap::Error> {
+        Words::from_arg_matches(matches).map(|words| *self = words)
+    }
+}
+
+impl Words {
+    /// Names that there are.
+    pub fn names() -> BTreeSet<String> {
+        options().iter().map(name).collect()
+    }
+
+    /// Sets an option, whatever it was before; `None` takes it out.
+    pub fn set(&mut self, name: &str, values: Option<Vec<String>>) {
+        match values {
+            Some(values) => self.0.insert(name.to_owned(), values),
+            None => self.0.remove(name),
+        };
+    }
+
+    /// These, and the others' where they have a word to say.
+    pub fn under(&self, others: &Words) -> Words {
+        Words(self.0.clone().into_iter().chain(others.0.clone()).collect())
+    }
+
+    pub fn overwrites(&self) -> bool {
+        self.0.contains_key("y")
+    }
+
+    pub fn model(&self) -> Option<&str> {
+        self.0.get("model")?.first().map(String::as_str)
+    }
+
+    /// The command after `hasn`.
+    pub fn command(&self, input: &str, output: &str) -> Vec<String> {
+        let mut command = vec!["upscale".to_owned()];
+        for (name, values) in &self.0 {
+            let option = format!("{}{name}", if name.len() == 1 { "-" } else { "--" });
+            match values.as_slice() {
+                [] => command.push(option),
+                values => command.extend(values.iter().map(|value| format!("{option}={value}"))),
+            }
+        }
+        command.extend(["--".to_owned(), input.to_owned(), output.to_owned()]);
+        command
+    }
+
+    /// Whether `hasn upscale` takes them; `place` is where they are from.
+    pub fn check(&self, place: &str) -> Result<()> {
+        let words = std::iter::once("hasn".to_owned()).chain(self.command("input", "output"));
+        let Err(error) = Cli::try_parse_from(words) else { return Ok(()) };
+        let told = error.to_string();
+        let line = told.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        Err(Error::new(place, line, "hasn upscale --help tells what it takes"))
+    }
+
+    /// What a film depends on: every option by name, given or not.
+    pub fn facts(&self) -> impl Iterator<Item = (String, String)> {
+        let names = Words::names().into_iter().filter(|name| !NOT_IN_THE_FILM.contains(&name.as_str()));
+        names.map(|name| {
+            let value = self.0.get(&name).map_or("not given".to_owned(), |values| match values.as_slice() {
+                [] => "given".to_owned(),
+                values => values.join(" "),
+            });
+            (format!("--{name}"), value)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_typed_comes_back_as_words() {
+        let command = || Words::augment_args(Command::new("batch").no_binary_name(true));
+        let line = ["--map", "-0:s", "--map=0:v", "-y", "--encoder-opt", "crf=20", "--square"];
+        let words =
+            <Words as clap::FromArgMatches>::from_arg_matches(&command().get_matches_from(line)).unwrap();
+        let given = words.command("-in.mkv", "out.mkv").join(" ");
+        assert_eq!(given, "upscale --encoder-opt=crf=20 --map=-0:s --map=0:v --square -y -- -in.mkv out.mkv");
+        assert!(words.overwrites() && words.check("here").is_ok());
+        let mut over = Words::default();
+        over.set("size", Some(vec!["64x48".into()]));
+        let error = words.under(&over).check("jobs.toml, job 1").unwrap_err().to_string();
+        assert!(error.starts_with("jobs.toml, job 1: the argument '--size"), "{error}");
+        let facts: BTreeMap<_, _> = words.facts().collect();
+        assert_eq!((&*facts["--square"], &*facts["--scale"]), ("given", "not given"));
+        assert!(!facts.contains_key("--threads") && !facts.contains_key("--report"));
+    }
+}

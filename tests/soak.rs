@@ -1,0 +1,170 @@
+//! Long runs take no more memory, handles or threads at their end than at their beginning.
+//!
+//! `HASN_SOAK_PICTURES` is how many pictures each run makes; `make soak` makes hours of film.
+
+mod common;
+
+use std::fmt::{self, Display};
+use std::io::Read;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use common::program::{Folder, Ran};
+
+/// Two cuts, as encoders are opened anew there.
+const PICTURES: u64 = 600;
+const RATE: u64 = 25;
+const CLIP_PICTURES: u64 = 500;
+const WIDTH: u64 = 160;
+const HEIGHT: u64 = 90;
+const SAMPLE_EVERY: Duration = Duration::from_millis(20);
+const GROWTH_MAX: f64 = 1.05;
+/// The allocator splits its memory up with every encoder that is opened anew, for some 5000 pictures: a tenth of the run
+/// is to be longer than half of that. Shorter ones are allowed for it, and see large leaks only.
+const SETTLED: u64 = 20_000;
+const GROWTH_MAX_UNSETTLED: f64 = 1.15;
+
+fn pictures() -> u64 {
+    std::env::var("HASN_SOAK_PICTURES").map_or(PICTURES, |text| text.parse().expect("a number"))
+}
+
+/// A film of so many pictures, of one clip over and over.
+fn film(folder: &Folder, pictures: u64) {
+    folder.ffmpeg(&format!(
+        "-f lavfi -i testsrc2=s={WIDTH}x{HEIGHT}:r={RATE} -f lavfi -i sine=r=48000 -t {} -c:v libx264 \
+         -preset ultrafast -g 50 -c:a pcm_s16le clip.mkv",
+        CLIP_PICTURES / RATE
+    ));
+    let seconds = pictures as f64 / RATE as f64;
+    folder.ffmpeg(&format!("-stream_loop -1 -i clip.mkv -t {seconds} -c copy film.mkv"));
+}
+
+/// Of a process at one moment.
+#[derive(Clone, Copy)]
+struct Sample {
+    memory: u64,
+    handles: u64,
+    threads: u64,
+}
+
+/// `None` when the process is at its end.
+fn sample(pid: u32) -> Option<Sample> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let figure = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let handles = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64;
+    Some(Sample { memory: figure("VmRSS:")? * 1024, handles, threads: figure("Threads:")? })
+}
+
+/// Samples a run until its end, which is to be a good one.
+fn watch(mut child: Child) -> (Vec<Sample>, Ran) {
+    let mut samples = Vec::new();
+    while child.try_wait().unwrap().is_none() {
+        samples.extend(sample(child.id()));
+        std::thread::sleep(SAMPLE_EVERY);
+    }
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    ran.assert_done();
+    (samples, ran)
+}
+
+/// What a run had in use in one part of it.
+#[derive(Clone, Copy)]
+struct Part {
+    /// The median.
+    memory: u64,
+    /// The least and the most: files and encoders are opened and closed all the time.
+    handles: [u64; 2],
+    threads: [u64; 2],
+}
+
+impl Part {
+    fn of(samples: &[Sample]) -> Part {
+        let mut memory: Vec<u64> = samples.iter().map(|sample| sample.memory).collect();
+        memory.sort_unstable();
+        let range = |figure: fn(&Sample) -> u64| {
+            let figures = || samples.iter().map(figure);
+            [figures().min().unwrap(), figures().max().unwrap()]
+        };
+        Part {
+            memory: memory[memory.len() / 2],
+            handles: range(|s| s.handles),
+            threads: range(|s| s.threads),
+        }
+    }
+}
+
+impl Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Part { memory, handles, threads } = self;
+        let [[least, most], [few, many]] = [handles, threads];
+        let memory = *memory as f64 / 1e6;
+        write!(f, "{memory:.1} MB, {least} to {most} handles, {few} to {many} threads")
+    }
+}
+
+/// Holds the last tenth against the second: in the first one queues and look-ahead fill up.
+fn assert_flat(what: &str, samples: &[Sample]) {
+    let growth_max = if pictures() < SETTLED { GROWTH_MAX_UNSETTLED } else { GROWTH_MAX };
+    assert!(samples.len() >= 100, "{what}: {} samples tell nothing; more pictures are needed", samples.len());
+    let tenth = samples.len() / 10;
+    let first = Part::of(&samples[tenth..2 * tenth]);
+    let last = Part::of(&samples[9 * tenth..]);
+    let told = format!("{what}: {first} after a tenth of the run, {last} in its last tenth");
+    println!("{told}");
+    assert!(last.memory as f64 <= first.memory as f64 * growth_max, "memory grows; {told}");
+    // What is never given back is there at every moment.
+    assert!(last.handles[0] <= first.handles[1], "handles grow; {told}");
+    assert!(last.threads[0] <= first.threads[1], "threads grow; {told}");
+}
+
+#[test]
+fn a_long_run_from_file_to_file_is_flat() {
+    let (folder, pictures) = (Folder::new(), pictures());
+    film(&folder, pictures);
+    let line = "upscale film.mkv out.mkv --threads 2 --progress none --report report.json \
+                --encoder-opt preset=ultrafast";
+    let (samples, _) = watch(folder.hasn_command(line).stderr(Stdio::piped()).spawn().unwrap());
+    let report: serde_json::Value = serde_json::from_slice(&folder.read("report.json")).unwrap();
+    assert_eq!(report["pictures"]["encoded"], pictures);
+    assert_eq!(report["proof"]["streams"][1]["kind"], "audio");
+    assert_flat(&format!("file to file, {pictures} pictures"), &samples);
+}
+
+#[test]
+fn a_long_run_from_pipe_to_pipe_is_flat() {
+    let (folder, pictures) = (Folder::new(), pictures());
+    film(&folder, CLIP_PICTURES);
+    let mut source = std::process::Command::new("ffmpeg")
+        .args(["-v", "error", "-stream_loop", "-1", "-i"])
+        .arg(folder.path("clip.mkv"))
+        .args(["-frames:v", &pictures.to_string(), "-pix_fmt", "yuv420p", "-f", "yuv4mpegpipe", "-"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the ffmpeg command is installed");
+    let mut run = folder.hasn_command("upscale - - --threads 2 --progress none");
+    run.stdin(source.stdout.take().unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = run.spawn().unwrap();
+    // The command holds an end of the pipe as well.
+    drop(run);
+    let mut written = child.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let (mut bytes, mut buffer) = (0, vec![0; 1 << 16]);
+        loop {
+            match written.read(&mut buffer).unwrap() {
+                0 => return bytes,
+                read => bytes += read as u64,
+            }
+        }
+    });
+    let (samples, _) = watch(child);
+    assert!(source.wait().unwrap().success());
+    // Luma and, in 4:2:0, half as much again, after a line that says so; the header of the stream is one line more.
+    let picture = 2 * WIDTH * 2 * HEIGHT * 3 / 2 + "FRAME\n".len() as u64;
+    let bytes = reader.join().unwrap();
+    assert_eq!(bytes / picture, pictures, "{bytes} bytes");
+    assert_flat(&format!("pipe to pipe, {pictures} pictures"), &samples);
+}
