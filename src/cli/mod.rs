@@ -8,6 +8,7 @@ mod plan;
 mod progress;
 mod relay;
 mod resume;
+mod sequence;
 mod upscale;
 
 use std::io::{IsTerminal, Write};
