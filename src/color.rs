@@ -65,7 +65,7 @@ impl Matrix {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Primaries(pub u8);
 
-/// H.273 `TransferCharacteristics`, carried and never computed with.
+/// H.273 `TransferCharacteristics`, carried; computed with light and sRGB's only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transfer(pub u8);
 
@@ -77,6 +77,68 @@ impl Primaries {
 impl Transfer {
     /// Not known.
     pub const UNSPECIFIED: Transfer = Transfer(2);
+    /// Light itself.
+    pub const LINEAR: Transfer = Transfer(8);
+    /// IEC 61966-2-1: sRGB.
+    pub const SRGB: Transfer = Transfer(13);
+}
+
+/// What IEC 61966-2-1 says of the dark end of sRGB's curve, where it is a line.
+const SRGB_LINE_END: f32 = 0.003_130_8;
+const SRGB_SLOPE: f32 = 12.92;
+/// And of the rest: `(1 + A) * light^(1/GAMMA) - A`.
+const SRGB_A: f32 = 0.055;
+const SRGB_GAMMA: f32 = 2.4;
+/// The largest number of 16 bits: light beyond it, or none at all, would go through the means of a network into the
+/// whole picture.
+const LIGHT_MAX: f32 = 65_504.0;
+
+/// sRGB's code of light, 0 to 1 and on above; below 0 mirrored. What is no number becomes 0.
+#[inline(always)]
+pub fn srgb_of_light(light: f32) -> f32 {
+    let x = if light.is_nan() { 0.0 } else { light.abs().min(LIGHT_MAX) };
+    let curve = (1.0 + SRGB_A) * pow(x.max(SRGB_LINE_END), 1.0 / SRGB_GAMMA) - SRGB_A;
+    (if x <= SRGB_LINE_END { SRGB_SLOPE * x } else { curve }).copysign(light)
+}
+
+/// The light of [`srgb_of_light`]'s codes.
+#[inline(always)]
+pub fn light_of_srgb(code: f32) -> f32 {
+    const LINE_END: f32 = SRGB_SLOPE * SRGB_LINE_END;
+    let y = code.abs();
+    let curve = pow((y.max(LINE_END) + SRGB_A) / (1.0 + SRGB_A), SRGB_GAMMA);
+    (if y <= LINE_END { y / SRGB_SLOPE } else { curve }).copysign(code)
+}
+
+/// `x^y` for normal `x` above 0, to about 1e-6 of it. No branch, no table and no call, so that loops become vectors.
+#[inline(always)]
+fn pow(x: f32, y: f32) -> f32 {
+    exp2(y * log2(x))
+}
+
+/// By the series of artanh, on sqrt(1/2)..sqrt(2).
+#[inline(always)]
+fn log2(x: f32) -> f32 {
+    const SQRT_HALF: u32 = std::f32::consts::FRAC_1_SQRT_2.to_bits();
+    let exponent = (x.to_bits().wrapping_sub(SQRT_HALF) as i32) >> 23;
+    let mantissa = f32::from_bits(x.to_bits().wrapping_sub((exponent << 23) as u32));
+    let s = (mantissa - 1.0) / (mantissa + 1.0);
+    let s2 = s * s;
+    let series = 1.0 + s2 * (1.0 / 3.0 + s2 * (1.0 / 5.0 + s2 * (1.0 / 7.0 + s2 * (1.0 / 9.0))));
+    exponent as f32 + 2.0 * std::f32::consts::LOG2_E * s * series
+}
+
+/// By the series of the exponential function, on -1/2..1/2.
+#[inline(always)]
+fn exp2(x: f32) -> f32 {
+    /// 1.5 * 2^23: adding it rounds to an integer and leaves that in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let rounded = x + ROUND;
+    let t = (x - (rounded - ROUND)) * std::f32::consts::LN_2;
+    let series = 1.0
+        + t * (1.0
+            + t * (1.0 / 2.0 + t * (1.0 / 6.0 + t * (1.0 / 24.0 + t * (1.0 / 120.0 + t * (1.0 / 720.0))))));
+    series * f32::from_bits((rounded.to_bits() << 23).wrapping_add(1.0f32.to_bits()))
 }
 
 /// H.273 `VideoFullRangeFlag`.
@@ -222,6 +284,27 @@ mod tests {
         let m = ycbcr_to_rgb(Matrix::BT709.luma_coefficients().unwrap());
         assert!((m[0][2] - 1.5748).abs() < 1e-4 && (m[1][1] + 0.1873).abs() < 1e-4);
         assert!((m[1][2] + 0.4681).abs() < 1e-4 && (m[2][1] - 1.8556).abs() < 1e-4);
+    }
+
+    #[test]
+    fn srgb_goes_on_above_1_is_mirrored_below_0_and_comes_back() {
+        let exact = |x: f64| {
+            if x <= 0.0031308 { 12.92 * x } else { 1.055 * x.powf(1.0 / 2.4) - 0.055 }
+        };
+        for i in 0..200_000 {
+            // From 1e-9 to 6e4, evenly in the exponent.
+            let light = (f64::from(i) / 199_999.0 * 31.7 - 20.7).exp() as f32;
+            let code = srgb_of_light(light);
+            let wanted = exact(f64::from(light)) as f32;
+            assert!((code - wanted).abs() <= 2e-6 * wanted.max(0.01), "{light}: {code}, {wanted}");
+            assert_eq!(srgb_of_light(-light), -code);
+            let back = light_of_srgb(code);
+            assert!((back - light).abs() <= 1e-5 * light, "{light}: {back}");
+            assert_eq!(light_of_srgb(-code), -back);
+        }
+        assert_eq!([0.0, 1.0].map(srgb_of_light).map(|code| (code * 1e6).round()), [0.0, 1e6]);
+        assert_eq!(srgb_of_light(f32::NAN).abs(), 0.0);
+        assert_eq!(srgb_of_light(f32::INFINITY), srgb_of_light(65504.0));
     }
 
     #[test]

@@ -213,7 +213,7 @@ fn a_still_becomes_a_still() {
         ("-pix_fmt yuvj420p", "in.jpg", "out.png", "rgb24"),
         ("-pix_fmt rgb24", "in.png", "out.jpg", "yuvj444p"),
         ("-pix_fmt rgb24", "in.tiff", "out.tiff", "rgb24"),
-        ("-pix_fmt bgr24", "in.bmp", "out%d.bmp", "bgr24"),
+        ("-pix_fmt bgr24", "in.bmp", "out.bmp", "bgr24"),
     ] {
         folder.ffmpeg(&format!("{TEST_PICTURES} -frames:v 1 {made_by} -update 1 {name}"));
         for model in ["hasn-lite-x2", "rgb.safetensors", "none"] {

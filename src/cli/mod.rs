@@ -11,6 +11,7 @@ mod plan;
 mod progress;
 mod relay;
 mod resume;
+mod sequence;
 mod upscale;
 mod words;
 

@@ -10,7 +10,7 @@ use super::upscale::{self, Args, Opened, catch_signals};
 use super::{Cli, Command, EXIT_INTERRUPTED, print, thread_count};
 use crate::error::{Error, Result};
 use crate::journal::{CutPoint, Journal, WorkPlan};
-use crate::media::{Muxer, SEGMENT_PICTURES};
+use crate::media::{Muxer, Output, SEGMENT_PICTURES};
 use crate::picture::PictureTime;
 use crate::pipeline::Sink;
 
@@ -30,7 +30,8 @@ pub(super) struct JoinArgs {
 
 /// Decodes the film once, and writes down where its segments begin.
 pub(super) fn plan(args: Args) -> Result<ExitCode> {
-    let folder = resume::folder(&args)?.ok_or_else(|| {
+    let is_film = Output::new(&args.output, &args.input)?.is_cut();
+    let folder = resume::folder(&args)?.filter(|_| is_film).ok_or_else(|| {
         Error::new(&args.output, "cannot be joined from segments", "plan a film from file to file, e.g. .mkv")
     })?;
     if args.report.is_some() {

@@ -12,14 +12,16 @@ use crate::engine::cpu::Level;
 use crate::engine::{EngineKind, cuda};
 use crate::error::{Error, Result};
 use crate::journal::{Facts, Film, Journal, fingerprint, join};
-use crate::media::{self, Encoder, Input, Muxer, Output, Plan, SEGMENT_PICTURES, Sound, Trim};
+use crate::media::{self, Encoder, Input, Muxer, Output, Pattern, Plan, SEGMENT_PICTURES, Sound, Trim};
 use crate::model::catalogue;
 use crate::pipeline::{Outcome, Sink};
 
 /// Where the run's journal is to lie; `None` for what cannot be joined from segments, or not be read twice.
 pub(super) fn folder(args: &Args) -> Result<Option<PathBuf>> {
     let output = Output::new(&args.output, &args.input)?;
-    let kept = output.path().filter(|_| output.is_cut() && Path::new(&args.input).is_file());
+    let is_kept = output.is_cut() || output.sequence().is_some();
+    let is_read_twice = Path::new(&args.input).is_file() || Pattern::parse(&args.input)?.is_some();
+    let kept = output.path().filter(|_| is_kept && is_read_twice);
     let folder = kept.map(Journal::folder_of);
     match &folder {
         None if args.resume => {
@@ -151,7 +153,10 @@ impl Parts {
 
 /// What packets depend on, by the names a user knows.
 pub(super) fn facts(args: &Args, opened: &Opened) -> Result<Facts> {
-    let mut facts = Facts::of_input(&args.input)?;
+    let mut facts = match opened.input.numbers() {
+        Some(_) => Facts::of_files(&args.input, &opened.input.paths())?,
+        None => Facts::of_input(&args.input)?,
+    };
     let choice = &opened.choice;
     // A file may have any name inside, that of a built-in model too.
     let weights = weights(args.model.as_deref().unwrap_or(&choice.model))?;
@@ -176,6 +181,9 @@ pub(super) fn facts(args: &Args, opened: &Opened) -> Result<Facts> {
         ("--threads", thread_count(args.threads.map(usize::from)).to_string()),
         ("--from", args.from.map_or("the beginning".into(), |from_s| format!("{from_s} s"))),
         ("--to", args.to.map_or("the end".into(), |to_s| format!("{to_s} s"))),
+        ("--frame-rate", args.frame_rate.map_or("none".into(), |(num, den)| format!("{num}/{den}"))),
+        ("--start-number", args.start_number.map_or("none".into(), |number| number.to_string())),
+        ("--exr-transfer", args.exr_transfer.as_ref().map_or("none".into(), |(name, _)| name.clone())),
         ("--deinterlace", format!("{:?}", args.deinterlace)),
         ("--filter", args.filter.clone().unwrap_or_default()),
         ("the video stream", opened.input.video_index().to_string()),
@@ -199,7 +207,7 @@ pub(super) fn weights(model: &str) -> Result<String> {
 }
 
 /// A journal that is there is gone on with, unless the user wants it otherwise.
-fn is_gone_on_with(args: &Args, folder: &Path) -> Result<bool> {
+pub(super) fn is_gone_on_with(args: &Args, folder: &Path) -> Result<bool> {
     if args.restart || args.resume || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Ok(!args.restart);
     }

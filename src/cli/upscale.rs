@@ -12,13 +12,14 @@ use tracing::info;
 use super::progress::{self, Show};
 use super::{
     EXIT_INTERRUPTED, EngineName, PrecisionName, engine_name, json, parse_size, precision_name, resume,
-    thread_count,
+    sequence, thread_count,
 };
+use crate::color::Transfer;
 use crate::engine::{EngineSpec, Network, NetworkId};
 use crate::error::{Error, Result};
 use crate::media::{
     Begin, Damage, DecodeSpec, Decoder, Deinterlace, Encoder, EncoderSpec, FilterSpec, Input, Muxer, Output,
-    Plan, Sound, Target, Trim, VideoInfo,
+    Pattern, Plan, Sound, Target, Trim, VideoInfo,
 };
 use crate::model::catalogue;
 use crate::picture::Geometry;
@@ -26,9 +27,9 @@ use crate::pipeline::{self, Job, Outcome, Progress, Report, Sink};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// A file or address that FFmpeg opens, or - for y4m on standard input.
+    /// A file or address that FFmpeg opens, - for y4m on standard input, or pictures like scan/%06d.dpx.
     pub input: String,
-    /// A file, whose ending names the container, or - for y4m on standard output.
+    /// A file, whose ending names the container, - for y4m on standard output, or pictures like out/%06d.tif.
     pub output: String,
     /// A built-in model, a safetensors file, or none for the resampler alone [default:
     /// hasn-lite-x2-video, for stills hasn-lite-x2]
@@ -64,6 +65,15 @@ pub(super) struct Args {
     /// Which streams, as FFmpeg's -map names them: 0:v, 0:a:1, -0:s, 0:m:language:fra? [default: all]
     #[arg(long, value_name = "SPEC", allow_hyphen_values = true)]
     pub map: Vec<String>,
+    /// Pictures a second of an input like scan/%06d.dpx, as 24 or 24000/1001 [default: 25]
+    #[arg(long, value_name = "R", value_parser = sequence::parse_rate)]
+    pub frame_rate: Option<(i32, i32)>,
+    /// The number of the first picture, where a film becomes pictures like out/%06d.tif [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..1_000_000_000_000))]
+    pub start_number: Option<u64>,
+    /// What the numbers in EXR files are: linear, for light, or a transfer they are coded with, as bt709.
+    #[arg(long, value_name = "linear|NAME", value_parser = sequence::parse_transfer)]
+    pub exr_transfer: Option<(String, Transfer)>,
     /// What becomes of sound: copy, none, or an encoder of FFmpeg's.
     #[arg(long, value_name = "copy|none|CODEC", default_value = "copy", value_parser = parse_sound)]
     pub audio: Sound,
@@ -216,6 +226,9 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     }
     let opened = open(&args, folder.as_deref(), None)?;
     match folder {
+        folder if opened.output.sequence().is_some() => {
+            sequence::run(&args, opened, folder.as_deref(), &interrupt)
+        }
         Some(folder) => resume::run(&args, opened, &folder, &interrupt),
         None => run_direct(&args, opened, &interrupt),
     }
@@ -257,14 +270,23 @@ pub(super) fn publish(
         None => muxer.publish().map(|()| None)?,
         Some(_) => muxer.keep_partial(),
     };
+    conclude(args, choice, report, damaged, partial.map(|partial| partial.display().to_string()))
+}
+
+/// Tells the end of a run whose pictures are where they belong. `place`: where they are if the input was too damaged.
+pub(super) fn conclude(
+    args: &Args,
+    choice: &Choice,
+    report: &Report,
+    damaged: Option<Error>,
+    place: Option<String>,
+) -> Result<ExitCode> {
     // The film is there by now, whatever becomes of the report.
     write_report(args, choice, report)?;
     if let Some(error) = damaged {
         let pictures = report.pictures.encoded;
-        return Err(match partial {
-            Some(partial) => {
-                error.keeping(&format!("{} has the {pictures} pictures there are", partial.display()))
-            }
+        return Err(match place {
+            Some(place) => error.keeping(&format!("{place} has the {pictures} pictures there are")),
             None => error,
         });
     }
@@ -321,7 +343,10 @@ pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) ->
     if !args.overwrite {
         output.check_free(journal.is_some_and(Path::exists))?;
     }
-    let default = if output.is_still() { catalogue::DEFAULT_CPU } else { catalogue::DEFAULT_FILM };
+    // Scans are not coded as films are, and neither is a picture of a film.
+    let of_stills =
+        Pattern::parse(&args.input)?.is_some() || (output.is_still() && output.sequence().is_none());
+    let default = if of_stills { catalogue::DEFAULT_CPU } else { catalogue::DEFAULT_FILM };
     let (network, model, model_scale) = match args.model.as_deref().unwrap_or(default) {
         "none" => (Network::Resample, "none".to_owned(), 2),
         name => {
@@ -332,17 +357,20 @@ pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) ->
     };
     let mut input = Input::open(&args.input)?;
     input.choose(&args.map)?;
+    sequence::settle(args, &mut input, &output)?;
+    let transfer = sequence::transfer(args, &input)?;
     let plan = Plan::new(&input, &output, &args.audio)?;
     if args.strict {
         plan.check_complete(&output)?;
     }
     let trim = Trim::new(&input, args.from, args.to);
     let filter = FilterSpec { deinterlace: args.deinterlace.into(), graph: args.filter.clone() };
-    let decoder = Decoder::open(&mut input, DecodeSpec { trim, threads, filter, begin })?;
+    let decoder = Decoder::open(&mut input, DecodeSpec { trim, threads, filter, begin, transfer })?;
     let lr = decoder.geometry();
     let shape = if args.square { decoder.sample_aspect() } else { 1.0 };
     let size = output_size(args, &lr, model_scale, shape)?;
     let target = Target::choose(&encoder_spec(args, threads), &output, &lr, size)?;
+    sequence::check_exr(args, &input, &lr, &target)?;
     let sr = target.geometry;
     let bits = if sr.format.float { 32 } else { sr.format.depth() };
     let spec = |kind| EngineSpec { kind, threads, networks: vec![network.clone()], lr, sr };

@@ -8,6 +8,7 @@ pub mod cpu;
 pub(crate) mod cuda;
 pub mod forward;
 mod host;
+mod light;
 mod plan;
 pub mod reference;
 pub mod resample;
@@ -20,6 +21,7 @@ use crate::error::Result;
 use crate::model::Model;
 use crate::picture::{Geometry, Picture};
 use host::{HostEngine, HostNetwork};
+use light::Light;
 use plan::{Shape, plan};
 use reference::{Reference, ReferencePass};
 use reuse::Reuse;
@@ -106,6 +108,9 @@ impl EngineSpec {
 
     /// Opens the engine on the thread that is going to drive it.
     pub fn open(&self) -> Result<Box<dyn Engine>> {
+        if let Some(coded) = light::coded(self) {
+            return Ok(Box::new(Light::new(coded.open()?, &coded, self)?));
+        }
         let threads = self.threads;
         match self.kind {
             EngineKind::Cuda => cuda::open(self),

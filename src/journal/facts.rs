@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::time::UNIX_EPOCH;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,30 @@ const VERSION: u32 = 1;
 const PART_BYTES: usize = 1 << 20;
 
 impl Facts {
+    /// Of an input of many files: their names, sizes, and when they were changed.
+    pub fn of_files(name: &str, paths: &[PathBuf]) -> Result<Facts> {
+        let (mut sizes, mut times) = (Vec::new(), Vec::new());
+        for path in paths {
+            let look = || -> io::Result<(u64, SystemTime)> {
+                let metadata = path.metadata()?;
+                Ok((metadata.len(), metadata.modified()?))
+            };
+            let (size, changed) = look().map_err(|e| {
+                Error::new(path.to_string_lossy(), e.to_string(), "check that it can be read")
+            })?;
+            sizes.extend(size.to_le_bytes());
+            times.extend(changed.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos()).to_le_bytes());
+        }
+        let names: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
+        let files = format!("{} files of {name} ({})", paths.len(), fingerprint(names.join("\n").as_bytes()));
+        let facts = vec![
+            ("the input's files".into(), files),
+            ("the input's sizes".into(), fingerprint(&sizes)),
+            ("the input's times of change".into(), fingerprint(&times)),
+        ];
+        Ok(Facts { journal: VERSION, facts })
+    }
+
     /// Of an input: its size, when it was changed, and what is in parts of it.
     pub fn of_input(name: &str) -> Result<Facts> {
         let look = || -> io::Result<Vec<(String, String)>> {

@@ -14,12 +14,14 @@
 //! .writing-*       the segment that is written: worth nothing after a crash
 //! ```
 //!
-//! There is no list of segments: those that are there, are done.
+//! There is no list of segments: those that are there, are done. A sequence of pictures has another folder, told of in
+//! `pictures`.
 
 mod disk;
 mod facts;
 mod join;
 mod made;
+mod pictures;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -42,6 +44,7 @@ use disk::in_words;
 pub use facts::{Facts, fingerprint};
 pub use join::{Film, join};
 pub use made::{Making, Standing};
+pub use pictures::PictureJournal;
 pub use plan::{CutPoint, WorkPlan};
 
 /// Its name beside the output is the output's with this added.
@@ -71,22 +74,7 @@ impl Journal {
     /// Begins a journal, or goes on with the one that is there if it was begun with the same facts. Nobody else is at
     /// work on it then.
     pub fn open(folder: &Path, facts: &Facts) -> Result<Journal> {
-        let failed = |e: io::Error| failed(folder, e);
-        fs::create_dir(folder)
-            .or_else(|e| if e.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })
-            .map_err(failed)?;
-        let lock = lock(folder, File::try_lock)?;
-        let path = folder.join(FACTS);
-        match fs::read(&path) {
-            Ok(bytes) => Facts::parse(&bytes, &path)?.check_same(facts, folder)?,
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                // Segments that nobody knows the facts of are worth nothing.
-                clear(folder, SEGMENT).map_err(failed)?;
-                write_whole(&path, &facts.to_json()).map_err(failed)?;
-            }
-            Err(e) => return Err(failed(e)),
-        }
-        clear(folder, WRITING).map_err(failed)?;
+        let lock = begin(folder, facts, SEGMENT)?;
         let mut journal = Journal { folder: folder.to_owned(), records: BTreeMap::new(), _lock: lock };
         journal.look()?;
         Ok(journal)
@@ -149,8 +137,8 @@ impl Journal {
         Todo {
             ready: self.records.keys().copied().collect(),
             pictures_ready: self.pictures(),
-            until: None,
             starts: self.records.iter().map(next).collect(),
+            ..Todo::default()
         }
     }
 
@@ -278,6 +266,28 @@ fn number_of(path: &Path) -> Option<u64> {
 fn identity(path: &Path) -> io::Result<String> {
     let metadata = fs::metadata(path)?;
     Ok(format!("{} {} {}", metadata.dev(), metadata.ino(), metadata.size()))
+}
+
+/// Makes a folder with these facts, or takes the one that is there if it was begun with the same. `made`: what is in
+/// the names of files that hold work.
+fn begin(folder: &Path, facts: &Facts, made: &str) -> Result<File> {
+    let failed = |e: io::Error| failed(folder, e);
+    fs::create_dir(folder)
+        .or_else(|e| if e.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })
+        .map_err(failed)?;
+    let lock = lock(folder, File::try_lock)?;
+    let path = folder.join(FACTS);
+    match fs::read(&path) {
+        Ok(bytes) => Facts::parse(&bytes, &path)?.check_same(facts, folder)?,
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            // Work that nobody knows the facts of is worth nothing.
+            clear(folder, made).map_err(failed)?;
+            write_whole(&path, &facts.to_json()).map_err(failed)?;
+        }
+        Err(e) => return Err(failed(e)),
+    }
+    clear(folder, WRITING).map_err(failed)?;
+    Ok(lock)
 }
 
 /// Two runs on one output exclude each other.

@@ -69,6 +69,7 @@ impl WorkPlan {
             pictures_ready: 0,
             until: Some(segment + 1),
             starts: [(segment * SEGMENT_PICTURES, state)].into(),
+            ..Todo::default()
         }
     }
 }

@@ -17,6 +17,7 @@ pub struct Damage {
 
 #[derive(Default)]
 struct Found {
+    is_told: bool,
     count: u64,
     places: Vec<DamagedPlace>,
 }
@@ -43,15 +44,26 @@ impl Damage {
     }
 
     /// Counts one more. The first is said at once, all are in the report.
-    pub(super) fn note(&self, place: DamagedPlace) {
+    pub fn note(&self, place: DamagedPlace) {
+        self.note_many(1, place);
+    }
+
+    /// Counts so many more, from this place on.
+    pub(super) fn note_many(&self, count: u64, place: DamagedPlace) {
         let mut found = self.found.lock().expect("nobody panics with it");
-        found.count += 1;
-        if found.count == 1 && !self.quiet {
+        found.count += count;
+        if !std::mem::replace(&mut found.is_told, true) && !self.quiet {
             warn!("{}: {place}; going on", self.source);
         }
         if found.places.len() < PLACES_MAX {
             found.places.push(place);
         }
+    }
+
+    /// Forgets what was found, for a source that is read from its beginning again.
+    pub(super) fn clear(&self) {
+        let mut found = self.found.lock().expect("nobody panics with it");
+        (found.count, found.places) = (0, Vec::new());
     }
 
     /// How many pictures and packets.

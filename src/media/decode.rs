@@ -10,12 +10,13 @@ use super::complaints;
 use super::convert::Converter;
 use super::damage::{Damage, DamagedPlace};
 use super::filter::{Clock, Deinterlace, FilterSpec, Filters, Timed};
-use super::format::{color_of, describe, pixel_of};
+use super::format::{color_of, describe, pixel_of, transfer_of};
 use super::frame::borrow;
 use super::input::{Input, VideoInfo};
 use super::interlace::{self, Verdict};
 use super::times::Times;
-use super::{Coded, is_again};
+use super::{Coded, Numbering, Pattern, exr, is_again};
+use crate::color::Transfer;
 use crate::error::{Error, Result};
 use crate::picture::{Family, Geometry, Picture, PictureTime};
 
@@ -61,6 +62,8 @@ pub struct DecodeSpec {
     pub filter: FilterSpec,
     /// Where to begin, if not at the first picture of that part.
     pub begin: Option<Begin>,
+    /// What its samples are coded with, whatever its frames say.
+    pub transfer: Option<Transfer>,
 }
 
 /// A picture that is gone to without all before it: what is decoded from there on is the same as if they had been.
@@ -77,7 +80,10 @@ pub struct Decoder {
     opened: codec::decoder::Video,
     source: String,
     video: VideoInfo,
+    /// Of a sequence: their names, and the number of the one at time 0.
+    files: Option<(Pattern, u64)>,
     trim: Trim,
+    transfer: Option<ffi::AVColorTransferCharacteristic>,
     /// Pictures before the first one.
     before: u64,
     times: Times,
@@ -86,7 +92,7 @@ pub struct Decoder {
     damage: Damage,
     first: Option<Picture>,
     last_geometry: Option<Geometry>,
-    ended: bool,
+    pub(super) ended: bool,
     counts: Counts,
 }
 
@@ -107,7 +113,7 @@ struct Counts {
 
 /// Each picture stands for itself, so that an error in the decoder's log is one in the file. With others it may be a
 /// reference that was cut away on purpose; their decoders flag what they patch.
-const COMPLAINS_RIGHTLY: [codec::Id; 9] = [
+const COMPLAINS_RIGHTLY: [codec::Id; 12] = [
     codec::Id::FFV1,
     codec::Id::PRORES,
     codec::Id::MJPEG,
@@ -116,6 +122,9 @@ const COMPLAINS_RIGHTLY: [codec::Id; 9] = [
     codec::Id::FFVHUFF,
     codec::Id::UTVIDEO,
     codec::Id::PNG,
+    codec::Id::TIFF,
+    codec::Id::DPX,
+    codec::Id::EXR,
     codec::Id::DVVIDEO,
 ];
 
@@ -130,16 +139,27 @@ impl Decoder {
     /// Opens the decoder of `input`'s video and decodes up to the first wanted picture, which fixes the
     /// geometry. Other packets met on the way are put back.
     pub fn open(input: &mut Input, spec: DecodeSpec) -> Result<Decoder> {
-        let DecodeSpec { mut trim, threads, filter, begin } = spec;
+        let DecodeSpec { mut trim, threads, mut filter, begin, transfer } = spec;
         let parameters = input.video_parameters();
         let video = input.video();
         if let Some(begin) = begin {
             trim.from_us = begin.pts.rescale(video.time_base, Rational(1, 1_000_000));
         }
+        input.begin_sequence(trim, &|_| false);
+        let is_sequence = input.numbers().is_some();
+        if is_sequence && filter.deinterlace == Deinterlace::Auto {
+            // Scans have no fields, whatever a picture's flags say.
+            filter.deinterlace = Deinterlace::Off;
+        }
         let fail = |problem: String, remedy: &str| Error::new(input.name(), problem, remedy);
         let mut context = codec::Context::from_parameters(parameters)
             .map_err(|e| fail(format!("bad stream parameters: {e}"), "get a whole copy"))?;
-        context.set_threading(codec::threading::Config::count(threads));
+        let mut threading = codec::threading::Config::count(threads);
+        if input.is_exr() {
+            // Its blocks are decoded side by side, without a picture's delay.
+            threading.kind = codec::threading::Type::Slice;
+        }
+        context.set_threading(threading);
         // SAFETY: the context is ours and not yet open; plain values are set.
         unsafe {
             let raw = &mut *context.as_mut_ptr();
@@ -160,12 +180,15 @@ impl Decoder {
         let verdict = if filter.is_auto() { interlace::look(input)? } else { Verdict::AsFlagged };
         let clock = Clock { time_base: video.time_base, frame_rate: video.frame_rate };
         let times = Times::new(input.name(), &video, opened.id(), input.has_steady_clock());
+        let before = begin.map_or(0, |begin| begin.index);
         let mut decoder = Decoder {
             opened,
             source: input.name().to_owned(),
             video,
+            files: input.files(),
             trim,
-            before: begin.map_or(0, |begin| begin.index),
+            transfer: transfer.map(transfer_of),
+            before,
             times,
             filters: Filters::new(filter, verdict, input.name(), clock),
             converter: None,
@@ -173,9 +196,9 @@ impl Decoder {
             first: None,
             last_geometry: None,
             ended: false,
-            counts: Counts::default(),
+            counts: Counts { given: before, ..Counts::default() },
         };
-        if trim.from_us == i64::MIN {
+        if trim.from_us == i64::MIN || is_sequence {
             decoder.first = Some(decoder.find_first(input)?);
             return Ok(decoder);
         }
@@ -198,6 +221,26 @@ impl Decoder {
             }
         }
         unreachable!("the last attempt is from the start");
+    }
+
+    /// Reads a sequence from its beginning again, without what is `ready`. What the first picture fixed stays.
+    pub fn pass_over(&mut self, input: &mut Input, ready: &dyn Fn(u64) -> bool) {
+        self.forget();
+        self.first = None;
+        input.begin_sequence(self.trim, ready);
+    }
+
+    /// How its pictures are numbered, those of a film from `start` on.
+    pub fn numbering(&self, start: u64) -> Numbering {
+        let Clock { time_base, frame_rate } = self.filters.clock();
+        match self.files {
+            // A filter that makes another rate gives times that count otherwise.
+            Some((_, first)) if time_base == self.video.time_base && frame_rate == self.video.frame_rate => {
+                Numbering::ByTime(first)
+            }
+            Some((_, first)) => Numbering::InOrder(first),
+            None => Numbering::InOrder(start),
+        }
     }
 
     /// As it was before the first packet.
@@ -304,10 +347,15 @@ impl Decoder {
         // SAFETY: the packet is alive.
         let shown = unsafe { (*packet.as_ptr()).flags } & ffi::AV_PKT_FLAG_DISCARD == 0;
         self.times.sent(&packet, shown);
-        match self.opened.send_packet(&packet) {
-            Ok(()) => Ok(()),
-            Err(error) => self.refused(error, packet.pts()),
+        if let Err(error) = self.opened.send_packet(&packet) {
+            return self.refused(error, packet.pts());
         }
+        if self.opened.id() == codec::Id::EXR
+            && let Some(problem) = exr::what_is_missing(packet.data().unwrap_or_default())
+        {
+            self.note(format!("a picture is damaged: {problem}"), packet.pts());
+        }
+        Ok(())
     }
 
     /// Says that no packet follows.
@@ -357,12 +405,22 @@ impl Decoder {
             let remedy = "get a whole copy, or stop before with --to";
             return Err(Error::new(&self.source, problem, remedy).at("decode", self.counts.inside, seconds));
         }
+        // What the decoder said of it is not said of the next picture.
+        let complaint = self.complaint().map_or(String::new(), |complaint| format!(" ({complaint})"));
         if self.times.refused(pts) {
-            self.note(format!("a packet cannot be decoded: {error}"), pts.or(self.times.last_pts()));
+            self.note(
+                format!("a packet cannot be decoded: {error}{complaint}"),
+                pts.or(self.times.last_pts()),
+            );
         } else {
             debug!("{}: a packet before the first keyframe cannot be decoded: {error}", self.source);
         }
         Ok(())
+    }
+
+    /// What the decoder said in its log since the last frame, where that tells of damage.
+    fn complaint(&self) -> Option<String> {
+        complaints::of_decoders().filter(|_| COMPLAINS_RIGHTLY.contains(&self.opened.id()))
     }
 
     fn note_lost(&self, times: &[i64]) {
@@ -376,6 +434,12 @@ impl Decoder {
             return;
         }
         let seconds = pts.map(|pts| self.times.seconds(pts));
+        let file = self
+            .files
+            .as_ref()
+            .zip(pts)
+            .map(|((pattern, first), pts)| pattern.name(Numbering::ByTime(*first).number(0, pts)));
+        let problem = file.map_or(problem.clone(), |file| format!("{file}: {problem}"));
         self.damage.note(DamagedPlace { problem, picture: Some(self.counts.inside), pts, seconds });
     }
 
@@ -388,15 +452,19 @@ impl Decoder {
             self.counts.outside += 1;
             return Ok(());
         }
-        let complaint = complaints::of_decoders().filter(|_| COMPLAINS_RIGHTLY.contains(&self.opened.id()));
+        let complaint = self.complaint();
         if frame.has_decode_errors() || frame.is_corrupt() || complaint.is_some() {
             self.counts.patched += 1;
             let why = complaint.map_or(String::new(), |complaint| format!(": {complaint}"));
             self.note(format!("a picture is damaged and was patched by the decoder{why}"), Some(pts));
         }
         self.counts.inside += 1;
-        // SAFETY: the frame is owned; a plain value is set. The container's word goes before the bitstream's.
-        unsafe { (*frame.as_mut_ptr()).sample_aspect_ratio = self.video.sample_aspect.into() };
+        // SAFETY: the frame is owned; plain values are set. The container's word goes before the bitstream's.
+        unsafe {
+            let raw = &mut *frame.as_mut_ptr();
+            raw.sample_aspect_ratio = self.video.sample_aspect.into();
+            raw.color_trc = self.transfer.unwrap_or(raw.color_trc);
+        }
         self.filters.push(Timed { frame, pts, duration })
     }
 
@@ -452,45 +520,6 @@ impl Decoder {
                 said(&old),
                 said(new)
             );
-        }
-    }
-}
-
-/// All pictures of a source one by one, for those who need no pipeline.
-pub struct PictureReader {
-    input: Input,
-    decoder: Decoder,
-}
-
-impl PictureReader {
-    /// Opens the source and decodes its first picture.
-    pub fn open(source: &str, threads: usize) -> Result<PictureReader> {
-        let mut input = Input::open(source)?;
-        let trim = Trim::new(&input, None, None);
-        let filter = FilterSpec { deinterlace: Deinterlace::Off, graph: None };
-        let decoder = Decoder::open(&mut input, DecodeSpec { trim, threads, filter, begin: None })?;
-        Ok(PictureReader { input, decoder })
-    }
-
-    /// What the pictures are, by the first one: to be asked before that is taken.
-    pub fn geometry(&self) -> Geometry {
-        self.decoder.geometry()
-    }
-
-    /// The next picture; `None` after the last.
-    pub fn next_picture(&mut self) -> Result<Option<Picture>> {
-        loop {
-            if let Some(picture) = self.decoder.receive()? {
-                return Ok(Some(picture));
-            }
-            if self.decoder.ended {
-                return self.decoder.damage.error().map_or(Ok(None), Err);
-            }
-            match self.input.next_packet()? {
-                Some(packet) if self.input.is_video(&packet) => self.decoder.send(packet)?,
-                Some(_) => {}
-                None => self.decoder.finish()?,
-            }
         }
     }
 }

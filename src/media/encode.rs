@@ -280,7 +280,8 @@ impl Encoder {
         packet.set_pts(Some(time.pts));
         packet.set_dts(Some(dts));
         packet.set_duration(self.coded_duration(&time, dts));
-        Ok(Some(Coded { packet, stream: self.stream, time_base: time.time_base.into() }))
+        let (stream, time_base) = (self.stream, time.time_base.into());
+        Ok(Some(Coded { packet, stream, time_base, index: time.index }))
     }
 
     /// The k-th packet is decoded at the time of the picture shown `delay` before the k-th: this rises

@@ -14,6 +14,16 @@ pub fn format_by_name(name: &str) -> Option<Format> {
     describe(pixel_format(name))
 }
 
+/// A transfer by FFmpeg's name, as `bt709`.
+pub fn transfer_by_name(name: &str) -> Option<Transfer> {
+    let name = c_string(name);
+    // SAFETY: `name` is a C string that lives through the call.
+    let code = unsafe { ffi::av_color_transfer_from_name(name.as_ptr()) };
+    let transfer = Transfer(u8::try_from(code).ok()?);
+    // 0 and 3 are reserved.
+    (!matches!(transfer.0, 0 | 3) && transfer != Transfer::UNSPECIFIED).then_some(transfer)
+}
+
 /// FFmpeg's number of a format.
 pub(super) fn pixel_format(name: &str) -> AVPixelFormat {
     let name = c_string(name);
@@ -178,6 +188,13 @@ pub(super) fn color_of(frame: &ffi::AVFrame, format: &Format) -> (ColorSpec, boo
     (color, guessed)
 }
 
+/// FFmpeg's number of a transfer.
+pub(super) fn transfer_of(transfer: Transfer) -> ffi::AVColorTransferCharacteristic {
+    // SAFETY: such code points are members of the enumeration: `color_of` and `transfer_by_name` let no other through,
+    // and the constants of `color` are H.273's, which FFmpeg has.
+    unsafe { std::mem::transmute::<u32, ffi::AVColorTransferCharacteristic>(u32::from(transfer.0)) }
+}
+
 /// Colour tags in FFmpeg's types.
 pub(super) struct Tags {
     pub space: ffi::AVColorSpace,
@@ -201,13 +218,13 @@ impl Tags {
             ChromaLocation::BottomLeft => AVCHROMA_LOC_BOTTOMLEFT,
             ChromaLocation::Bottom => AVCHROMA_LOC_BOTTOM,
         };
-        // SAFETY: these code points are members of the same three enumerations: `color_of` lets no other
+        let transfer = transfer_of(color.transfer);
+        // SAFETY: these code points are members of the same two enumerations: `color_of` lets no other
         // through, and the constants of `color` are H.273's, which FFmpeg has.
-        let (space, primaries, transfer) = unsafe {
+        let (space, primaries) = unsafe {
             (
                 std::mem::transmute::<u32, ffi::AVColorSpace>(u32::from(color.matrix.0)),
                 std::mem::transmute::<u32, ffi::AVColorPrimaries>(u32::from(color.primaries.0)),
-                std::mem::transmute::<u32, ffi::AVColorTransferCharacteristic>(u32::from(color.transfer.0)),
             )
         };
         let range = match color.range {

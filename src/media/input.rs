@@ -1,6 +1,7 @@
 //! Demux: a file, a pipe or an address becomes packets, of the video to decode and of the rest to copy.
 
-use std::path::Path;
+use std::ffi::CStr;
+use std::path::{Path, PathBuf};
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
@@ -9,10 +10,12 @@ use tracing::warn;
 use super::complaints;
 use super::damage::{Damage, DamagedPlace};
 use super::live::{Watch, open_source, redacted};
+use super::sequence::{Pattern, Sequence};
 use super::spill::CopyQueue;
 use super::streams::{is_cover, select};
+use super::target::check_kind;
 use super::timeline::Timeline;
-use super::{Coded, Trim, check};
+use super::{Coded, Trim, c_string, check};
 use crate::error::{Error, Result};
 
 /// What the container says of the stream to upscale.
@@ -37,6 +40,8 @@ const PAST_END_US: i64 = 2_000_000;
 pub struct Input {
     context: format::context::Input,
     name: String,
+    /// Of a source that is many files, where `context` is that of the first.
+    sequence: Option<Sequence>,
     /// Streams to be written, in this order.
     wanted: Vec<usize>,
     video: usize,
@@ -63,7 +68,7 @@ pub struct Input {
 }
 
 impl Input {
-    /// Opens a file, an address, or `-` for y4m on standard input.
+    /// Opens a file, an address, `-` for y4m on standard input, or the files of a name like `scan/%06d.dpx`.
     pub fn open(source: &str) -> Result<Input> {
         Input::open_as(source, false)
     }
@@ -83,11 +88,19 @@ impl Input {
         let name = if source == "-" { "standard input" } else { source };
         let fail = |error: ffmpeg::Error| Error::new(name, error.to_string(), open_remedy(source, error));
         complaints::of_demuxer();
-        let context = match source {
-            "-" => open_y4m_pipe(),
-            _ => format::input(source),
+        let sequence = Pattern::parse(source)?.map(|pattern| Sequence::find(source, pattern)).transpose()?;
+        let first = sequence.as_ref().map(|sequence| sequence.first_path().to_string_lossy().into_owned());
+        let context = match (source, &first) {
+            ("-", _) => open_by(Some(c"yuv4mpegpipe"), "pipe:0"),
+            (_, Some(first)) => open_by(Some(c"image2"), first),
+            _ => open_by(None, source),
         };
-        Input::of(context.map_err(fail)?, name, is_again)
+        let mut input = Input::of(context.map_err(fail)?, name, is_again)?;
+        if sequence.is_some() {
+            check_kind(name, input.video_parameters().id())?;
+        }
+        input.sequence = sequence;
+        Ok(input)
     }
 
     fn of(context: format::context::Input, name: &str, is_again: bool) -> Result<Input> {
@@ -100,6 +113,7 @@ impl Input {
         let mut input = Input {
             context,
             name: name.to_owned(),
+            sequence: None,
             wanted,
             video,
             streams_at_open,
@@ -150,6 +164,11 @@ impl Input {
     pub fn open_again(&self, trim: Trim) -> Result<Input> {
         let mut again = Input::open_as(&self.name, true)?;
         again.want(self.wanted.clone(), self.video);
+        if let Some(sequence) = &mut again.sequence {
+            // Nothing but pictures is in its files.
+            sequence.end();
+            return Ok(again);
+        }
         if !trim.is_whole() {
             again.expect_part(trim.to_us);
         }
@@ -196,6 +215,9 @@ impl Input {
             ))
         };
         let sample_aspect = if known(&aspect) { aspect } else { Rational(1, 1) };
+        if let Some(sequence) = &self.sequence {
+            return sequence.video(sample_aspect);
+        }
         // Matroska's length counts from 0, however late the first picture is.
         let before_us =
             if self.context.format().name().contains("matroska") { self.start_us().max(0) } else { 0 };
@@ -255,6 +277,51 @@ impl Input {
             .map_err(|e| Error::new(&self.name, format!("cannot seek: {e}"), "leave --from out"))
     }
 
+    /// The numbers of its files that are to be read, rising; `None` where it is no sequence.
+    pub fn numbers(&self) -> Option<&[u64]> {
+        self.sequence.as_ref().map(Sequence::wanted)
+    }
+
+    /// The names of its files, and the number of the one at time 0.
+    pub(super) fn files(&self) -> Option<(Pattern, u64)> {
+        self.sequence.as_ref().map(|sequence| (sequence.pattern.clone(), sequence.first()))
+    }
+
+    /// The files that it is.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        match &self.sequence {
+            None => vec![PathBuf::from(&self.name)],
+            Some(sequence) => sequence.paths().collect(),
+        }
+    }
+
+    /// Says how many pictures of a sequence are shown a second.
+    pub fn set_frame_rate(&mut self, (num, den): (i32, i32)) -> Result<()> {
+        let Some(sequence) = &mut self.sequence else {
+            let problem = format!("{} has times of its own", self.name);
+            return Err(Error::new(
+                "--frame-rate",
+                problem,
+                "leave it out: it is for sequences, like %06d.dpx",
+            ));
+        };
+        sequence.frame_rate = Rational(num, den);
+        Ok(())
+    }
+
+    /// Reads a sequence from its beginning, of it what lies in this part and is not `ready`.
+    pub(super) fn begin_sequence(&mut self, trim: Trim, ready: &dyn Fn(u64) -> bool) {
+        if let Some(sequence) = &mut self.sequence {
+            self.damage.clear();
+            sequence.begin(trim, ready, &self.damage);
+        }
+    }
+
+    /// Whether its pictures are EXR's, of which nothing says what their numbers mean.
+    pub fn is_exr(&self) -> bool {
+        self.video_parameters().id() == codec::Id::EXR
+    }
+
     /// Says that only a part of the file is wanted, up to `end_us`.
     pub(super) fn expect_part(&mut self, end_us: i64) {
         self.part_end_us = Some(end_us.saturating_add(PAST_END_US));
@@ -311,6 +378,11 @@ impl Input {
     pub(super) fn read(&mut self) -> Result<Option<Coded>> {
         /// Some demuxers go on after an error, others repeat it for ever.
         const ERRORS_IN_A_ROW_MAX: u32 = 16;
+        if let Some(sequence) = &mut self.sequence {
+            let time_base = sequence.frame_rate.invert();
+            let packet = sequence.next_packet(&self.damage);
+            return Ok(packet.map(|packet| Coded { packet, stream: self.video, time_base, index: 0 }));
+        }
         loop {
             let mut packet = ffmpeg::Packet::empty();
             complaints::of_demuxer();
@@ -351,7 +423,7 @@ impl Input {
                     let past_end =
                         |end_us| stream == self.video && packet.dts().is_some_and(|dts| us(dts) >= end_us);
                     let wanted = !self.part_end_us.is_some_and(past_end);
-                    return Ok(wanted.then_some(Coded { packet, stream, time_base }));
+                    return Ok(wanted.then_some(Coded { packet, stream, time_base, index: 0 }));
                 }
                 Err(ffmpeg::Error::Eof) => {
                     if complaints::cells_are_missing() {
@@ -469,16 +541,21 @@ fn open_remedy(source: &str, error: ffmpeg::Error) -> &'static str {
     }
 }
 
-fn open_y4m_pipe() -> std::result::Result<format::context::Input, ffmpeg::Error> {
-    let mut context = std::ptr::null_mut();
+/// By a demuxer of this name, or the one that FFmpeg finds.
+fn open_by(demuxer: Option<&CStr>, url: &str) -> std::result::Result<format::context::Input, ffmpeg::Error> {
+    let (mut context, url) = (std::ptr::null_mut(), c_string(url));
+    // A name of a picture is what it says, not a pattern for many.
+    let options: ffmpeg::Dictionary = [("pattern_type", "none")].into_iter().collect();
     // SAFETY: the strings live through the calls; on failure FFmpeg frees the context itself, on success
-    // `wrap` takes it over.
+    // `wrap` takes it over. What is left of the options is owned again, and freed.
     unsafe {
-        let demuxer = ffi::av_find_input_format(c"yuv4mpegpipe".as_ptr());
-        let null = std::ptr::null_mut();
-        check(ffi::avformat_open_input(&mut context, c"pipe:0".as_ptr(), demuxer, null))?;
+        let demuxer = demuxer.map_or(std::ptr::null(), |name| ffi::av_find_input_format(name.as_ptr()));
+        let mut options = options.disown();
+        let code = ffi::avformat_open_input(&mut context, url.as_ptr(), demuxer, &mut options);
+        drop(ffmpeg::Dictionary::own(options));
+        check(code)?;
         let mut input = format::context::Input::wrap(context);
-        check(ffi::avformat_find_stream_info(input.as_mut_ptr(), null))?;
+        check(ffi::avformat_find_stream_info(input.as_mut_ptr(), std::ptr::null_mut()))?;
         Ok(input)
     }
 }

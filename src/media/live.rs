@@ -144,7 +144,7 @@ impl Coded {
         // SAFETY: both packets are alive; the new one takes a reference to the other's bytes.
         let code = unsafe { ffi::av_packet_ref(packet.as_mut_ptr(), self.packet.as_ptr()) };
         check(code).expect("no memory for a packet");
-        Coded { packet, stream: self.stream, time_base: self.time_base }
+        Coded { packet, stream: self.stream, time_base: self.time_base, index: self.index }
     }
 }
 

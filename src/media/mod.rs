@@ -8,6 +8,7 @@ mod convert;
 mod damage;
 mod decode;
 mod encode;
+mod exr;
 mod filter;
 mod format;
 mod frame;
@@ -18,7 +19,9 @@ mod look;
 mod mux;
 mod output;
 mod proof;
+mod reader;
 mod segment;
+mod sequence;
 mod side;
 mod silence;
 mod spill;
@@ -36,10 +39,10 @@ use ffmpeg_next::{self as ffmpeg, Rescale, ffi};
 use crate::picture::TimeBase;
 
 pub use damage::{Damage, DamagedPlace};
-pub use decode::{Begin, DecodeSpec, Decoder, PictureReader, Trim};
+pub use decode::{Begin, DecodeSpec, Decoder, Trim};
 pub use encode::Encoder;
 pub use filter::{Deinterlace, FilterSpec};
-pub use format::format_by_name;
+pub use format::{format_by_name, transfer_by_name};
 pub use frame::PicturePool;
 pub use input::{Input, VideoInfo};
 pub use live::{LiveOutput, LiveStreams, Watch, redacted};
@@ -47,7 +50,9 @@ pub use look::{is_film, is_film_name};
 pub use mux::Muxer;
 pub use output::Output;
 pub use proof::{Found, Proof};
+pub use reader::PictureReader;
 pub use segment::{Cut, CutState, Record, SegmentReader, SegmentWriter};
+pub use sequence::{Numbering, Pattern};
 pub use silence::Silence;
 pub use spill::CopyQueue;
 pub use still::StillWriter;
@@ -67,12 +72,25 @@ pub struct Coded {
     /// Index among the input's streams, which says where it goes in the output.
     stream: usize,
     time_base: ffmpeg::Rational,
+    /// Of the picture that was coded; 0 of what is copied.
+    index: u64,
 }
 
 impl Coded {
     /// Bytes of payload.
     pub fn size(&self) -> usize {
         self.packet.size()
+    }
+
+    /// Of the picture that was coded, in the sequence it goes into.
+    pub fn number(&self, numbering: Numbering) -> u64 {
+        numbering.number(self.index, self.packet.pts().unwrap_or_default())
+    }
+
+    /// Where the picture that was coded ends, in seconds of its source's clock.
+    pub fn end_s(&self) -> f64 {
+        let end = self.packet.pts().unwrap_or_default().saturating_add(self.packet.duration());
+        TimeBase::from(self.time_base).seconds(end)
     }
 
     /// When it is to be decoded, in microseconds; before everything where nobody knows.

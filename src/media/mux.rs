@@ -224,7 +224,7 @@ impl Muxer {
 
     /// Writes a packet, unless its stream is left out or it lies outside of the wanted part.
     pub fn write(&mut self, coded: Coded) -> Result<()> {
-        let Coded { mut packet, stream, time_base } = coded;
+        let Coded { mut packet, stream, time_base, .. } = coded;
         let Some(index) = self.streams.get(stream).copied().flatten() else { return Ok(()) };
         let is_video = stream == self.video;
         let time = packet.pts().or(packet.dts());

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, codec, format, media};
 
+use super::sequence::Pattern;
 use super::{c_string, check};
 use crate::error::{Error, Result};
 
@@ -17,16 +18,18 @@ pub struct Output {
     /// The name it gets at the end, and the one it has until then; `None` for standard output.
     pub(super) paths: Option<(PathBuf, PathBuf)>,
     pub(super) container: &'static ffi::AVOutputFormat,
+    sequence: Option<Pattern>,
     /// Whether what a player asks for first is to be at the beginning, where the container has it at the end.
     pub begins_fast: bool,
 }
 
 impl Output {
-    /// A file, or `-` for y4m on standard output.
+    /// A file, `-` for y4m on standard output, or a file a picture under a name like `out/%06d.tif`.
     pub fn new(name: &str, input: &str) -> Result<Output> {
         if name == "-" {
             let container = guess_container(Some(c"yuv4mpegpipe"), "").expect("FFmpeg always has y4m");
-            return Ok(Output { name: "standard output".into(), paths: None, container, begins_fast: false });
+            let name = "standard output".into();
+            return Ok(Output { name, paths: None, container, sequence: None, begins_fast: false });
         }
         let path = PathBuf::from(name);
         let container = guess_container(None, name).ok_or_else(|| {
@@ -36,6 +39,14 @@ impl Output {
                 "use e.g. .mkv, .mp4, .mov, .png",
             )
         })?;
+        let is_still = container_name(container) == "image2";
+        let sequence = if is_still { Pattern::parse(name)? } else { None };
+        if let Some(sequence) = &sequence
+            && sequence.may_overwrite(input)?
+        {
+            let problem = "would overwrite the input";
+            return Err(Error::new(name, problem, "give the output another name or folder"));
+        }
         let partial = partial_path(&path);
         for written in [&path, &partial] {
             if same_file(Path::new(input), written) {
@@ -46,14 +57,15 @@ impl Output {
         if path.is_dir() {
             return Err(Error::new(name, "is a folder", "name a file in it"));
         }
-        Ok(Output { name: name.to_owned(), paths: Some((path, partial)), container, begins_fast: false })
+        let paths = Some((path, partial));
+        Ok(Output { name: name.to_owned(), paths, container, sequence, begins_fast: false })
     }
 
     /// What the encoder of a live stream is opened for: each of its outputs has a container of its own, and this one takes
     /// whatever they do.
     pub fn live() -> Output {
         let container = guess_container(Some(c"matroska"), "").expect("FFmpeg always has Matroska");
-        Output { name: "live".into(), paths: None, container, begins_fast: false }
+        Output { name: "live".into(), paths: None, container, sequence: None, begins_fast: false }
     }
 
     /// Whether nothing is there that it would overwrite; a partial file may be `ours`, of an earlier attempt.
@@ -87,8 +99,12 @@ impl Output {
 
     /// FFmpeg's name of the container.
     pub fn container(&self) -> &'static str {
-        // SAFETY: names of containers are static C strings.
-        unsafe { CStr::from_ptr(self.container.name) }.to_str().expect("container names are ASCII")
+        container_name(self.container)
+    }
+
+    /// The names of its files, where each picture is to have one.
+    pub fn sequence(&self) -> Option<&Pattern> {
+        self.sequence.as_ref()
     }
 
     pub(super) fn is_y4m(&self) -> bool {
@@ -207,6 +223,11 @@ impl Output {
     }
 }
 
+fn container_name(container: &'static ffi::AVOutputFormat) -> &'static str {
+    // SAFETY: names of containers are static C strings.
+    unsafe { CStr::from_ptr(container.name) }.to_str().expect("container names are ASCII")
+}
+
 pub(super) fn guess_container(
     short_name: Option<&CStr>,
     file_name: &str,
@@ -218,7 +239,7 @@ pub(super) fn guess_container(
 }
 
 /// `film.mkv` -> `film.partial.mkv`: the ending stays, so that players open it.
-fn partial_path(path: &Path) -> PathBuf {
+pub(super) fn partial_path(path: &Path) -> PathBuf {
     let mut name = path.file_stem().unwrap_or_default().to_owned();
     name.push(".partial");
     if let Some(extension) = path.extension() {
@@ -228,7 +249,7 @@ fn partial_path(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn same_file(a: &Path, b: &Path) -> bool {
+pub(super) fn same_file(a: &Path, b: &Path) -> bool {
     matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
 }
 

@@ -194,7 +194,7 @@ impl SegmentReader {
         // SAFETY: the packet is owned; a plain value is set.
         unsafe { (*packet.as_mut_ptr()).flags = flags };
         let Record { stream, time_base: (num, den), .. } = self.record;
-        Ok(Some(Coded { packet, stream, time_base: Rational(num, den) }))
+        Ok(Some(Coded { packet, stream, time_base: Rational(num, den), index: 0 }))
     }
 
     fn part(&mut self) -> io::Result<Vec<u8>> {
@@ -272,7 +272,7 @@ mod tests {
         if pts == 0 {
             add_late_header(&mut packet, b"header");
         }
-        Coded { packet, stream: 3, time_base: Rational(1, 25) }
+        Coded { packet, stream: 3, time_base: Rational(1, 25), index: 0 }
     }
 
     fn written(path: &Path) -> Cut {

@@ -50,7 +50,7 @@ impl Silence {
         packet.set_dts(Some(us));
         packet.set_duration(self.duration_us);
         packet.set_flags(ffmpeg::packet::Flags::KEY);
-        Coded { packet, stream: 0, time_base: MICROSECONDS }
+        Coded { packet, stream: 0, time_base: MICROSECONDS, index: 0 }
     }
 }
 

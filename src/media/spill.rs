@@ -170,7 +170,7 @@ mod tests {
         packet.set_pts(Some(dts + 1));
         packet.set_duration(7);
         packet.set_stream(2);
-        Coded { packet, stream: 2, time_base: ffmpeg::Rational(1, 1000) }
+        Coded { packet, stream: 2, time_base: ffmpeg::Rational(1, 1000), index: 0 }
     }
 
     #[test]

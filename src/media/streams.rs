@@ -122,6 +122,11 @@ impl Plan {
         ))
     }
 
+    /// Streams that the container cannot hold.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
     /// What the pipeline puts packets through.
     pub fn into_transcoders(self) -> Transcoders {
         self.transcoders

@@ -10,7 +10,7 @@ use super::format::{Tags, closest, describe, loss, pixel_format};
 use super::input::VideoInfo;
 use super::output::Output;
 use super::{c_string, check};
-use crate::color::{ChromaLocation, ColorSpec, Matrix, Range};
+use crate::color::{ChromaLocation, ColorSpec, Matrix, Range, Transfer};
 use crate::error::{Error, Result};
 use crate::picture::{Family, Format, Geometry};
 
@@ -77,6 +77,9 @@ impl Target {
         if !output.takes(codec.id()) {
             let problem = format!("{} cannot hold {}", output.container(), codec.id().name());
             return Err(Error::new(output.name(), problem, "choose another --encoder or file name"));
+        }
+        if output.sequence().is_some() {
+            check_kind(output.name(), codec.id())?;
         }
         let format = choose_format(spec, codec, &source.format)?;
         if let Some(lost) = loss(&format, &source.format).filter(|_| spec.pixel_format.is_none()) {
@@ -151,6 +154,21 @@ fn bit_rate(text: &str) -> Option<f64> {
     digits.parse::<f64>().ok().map(|rate| rate * unit).filter(|rate| *rate > 0.0)
 }
 
+/// What sequences are made of: each picture is a packet, and the packet is the file.
+fn is_still(id: codec::Id) -> bool {
+    use codec::Id::*;
+    matches!(id, PNG | TIFF | DPX | EXR | MJPEG | BMP)
+}
+
+/// Whether a sequence may be of this codec.
+pub(super) fn check_kind(name: &str, id: codec::Id) -> Result<()> {
+    if is_still(id) {
+        return Ok(());
+    }
+    let problem = format!("a sequence of {} is not supported", id.name());
+    Err(Error::new(name, problem, "sequences are of png, tif, dpx, exr, jpg or bmp"))
+}
+
 fn choose_format(spec: &EncoderSpec, codec: ffmpeg::Codec, source: &Format) -> Result<Format> {
     let offered: Vec<ffi::AVPixelFormat> = codec
         .video()
@@ -162,11 +180,17 @@ fn choose_format(spec: &EncoderSpec, codec: ffmpeg::Codec, source: &Format) -> R
     let list = || offered.iter().filter_map(|&p| describe(p)).map(|f| f.name).collect::<Vec<_>>().join(" ");
     match &spec.pixel_format {
         None => {
+            // Nothing in a TIFF says which matrix and range its Y'CbCr has.
+            let is_told = |&pixel: &ffi::AVPixelFormat| {
+                let is_ycbcr = describe(pixel).is_some_and(|format| format.family == Family::Ycbcr);
+                !(is_ycbcr && codec.id() == codec::Id::TIFF)
+            };
             let is_deep = |&pixel: &ffi::AVPixelFormat| {
                 describe(pixel).is_some_and(|format| format.depth() >= spec.depth_min)
             };
-            let deep = closest(offered.iter().copied().filter(is_deep), source);
-            deep.or_else(|| closest(offered.iter().copied(), source)).ok_or_else(|| {
+            let told = || offered.iter().copied().filter(is_told);
+            let deep = closest(told().filter(is_deep), source);
+            deep.or_else(|| closest(told(), source)).ok_or_else(|| {
                 let problem =
                     format!("encoder {} takes no format that can be written ({})", codec.name(), list());
                 Error::new("--encoder", problem, "choose another one")
@@ -211,6 +235,10 @@ fn output_color(id: codec::Id, source: &Geometry, format: &Format, size: (usize,
         _ if is_always_limited(id) => color.range = Range::Limited,
         _ => {}
     }
+    if source.format.float && source.color.transfer == Transfer::LINEAR && !format.float {
+        // Light has no place in integers: they would be all in the bright.
+        color.transfer = Transfer::SRGB;
+    }
     if format.name.starts_with("yuvj") {
         color.range = Range::Full;
     }
@@ -240,7 +268,12 @@ pub(super) fn open_context(
     let mut context = codec::Context::new_with_codec(target.codec);
     context.set_time_base(time_base);
     context.set_frame_rate(Some(video.frame_rate));
-    context.set_threading(codec::threading::Config::count(target.threads));
+    let mut threading = codec::threading::Config::count(target.threads);
+    if is_still(target.codec.id()) {
+        // Encoders of stills have no slices: several pictures are coded side by side.
+        threading.kind = codec::threading::Type::Frame;
+    }
+    context.set_threading(threading);
     if global_header {
         context.set_flags(codec::Flags::GLOBAL_HEADER);
     }

@@ -101,7 +101,7 @@ impl Transcoder {
             }
         }
         let (stream, time_base) = (self.stream, self.time_base());
-        Ok(out.into_iter().map(|packet| Coded { packet, stream, time_base }).collect())
+        Ok(out.into_iter().map(|packet| Coded { packet, stream, time_base, index: 0 }).collect())
     }
 
     fn time_base(&self) -> Rational {

@@ -26,9 +26,10 @@ use crossbeam_channel::bounded;
 use crate::engine::{EngineSpec, NetworkId};
 use crate::error::{Error, Result};
 use crate::media::{
-    Coded, CopyQueue, Cut, CutState, Decoder, Encoder, Input, Muxer, PicturePool, SEGMENT_PICTURES,
-    Transcoders,
+    Coded, CopyQueue, Cut, CutState, Decoder, Encoder, Input, Muxer, Numbering, PicturePool,
+    SEGMENT_PICTURES, Transcoders,
 };
+use crate::picture::{Geometry, PictureTime};
 
 pub use clock::{Progress, STAGES, Stage};
 pub use report::{FoundReport, Pictures, Place, ProofReport, Report, StageReport};
@@ -41,6 +42,8 @@ const PICTURES_TO_UPSCALE: usize = 2;
 const PICTURES_TO_ENCODE: usize = 2;
 /// Encoders give packets in bursts.
 const PACKETS_TO_MUX: usize = 32;
+/// A packet of what is coded without loss may be as large as its picture: a queue of packets holds no more than this.
+const PACKETS_BYTES: usize = 256 << 20;
 
 /// All parts of a run, opened.
 pub struct Job {
@@ -70,7 +73,7 @@ pub enum Sink {
         /// Of streams that are not copied as they are.
         transcoders: Transcoders,
     },
-    /// Into segments, to be joined when all are there.
+    /// Into segments, to be joined when all are there, or into files of their own.
     Segments {
         /// Who keeps them.
         store: Box<dyn Store>,
@@ -87,17 +90,32 @@ pub trait Store: Send {
     fn close(&mut self, cut: Cut) -> Result<()>;
 }
 
-/// Which segments are to be made.
+/// Which pictures are to be made.
 #[derive(Default)]
 pub struct Todo {
-    /// These are there.
+    /// These segments are there.
     pub ready: BTreeSet<u64>,
-    /// So many pictures are in them.
+    /// Of a sequence: these pictures are there, by number.
+    pub numbers_ready: Option<(Numbering, BTreeSet<u64>)>,
+    /// So many pictures are there.
     pub pictures_ready: u64,
+    /// So many of them are not read again.
+    pub passed_over: u64,
     /// This one and those after it are not wanted.
     pub until: Option<u64>,
     /// First picture after one that is there -> how the encoder goes on.
     pub starts: BTreeMap<u64, CutState>,
+}
+
+impl Todo {
+    /// Whether a picture is there.
+    fn has(&self, time: &PictureTime) -> bool {
+        let of_sequence = |(numbering, ready): &(Numbering, BTreeSet<u64>)| {
+            ready.contains(&numbering.number(time.index, time.pts))
+        };
+        self.ready.contains(&(time.index / SEGMENT_PICTURES))
+            || self.numbers_ready.as_ref().is_some_and(of_sequence)
+    }
 }
 
 /// How a run ended.
@@ -117,10 +135,10 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<Outc
     let source = input.name().to_owned();
     let failure = Failure::default();
     let stop = Stop { asked: interrupt, stopped: AtomicBool::new(false) };
-    let (to_decode, from_demux) = bounded(PACKETS_TO_DECODE);
+    let (to_decode, from_demux) = bounded(packets(PACKETS_TO_DECODE, &engine.lr));
     let (to_upscale, from_decode) = bounded(PICTURES_TO_UPSCALE);
     let (to_encode, from_upscale) = bounded(PICTURES_TO_ENCODE);
-    let (to_mux, from_encode) = bounded(PACKETS_TO_MUX);
+    let (to_mux, from_encode) = bounded(packets(PACKETS_TO_MUX, &engine.sr));
     let copies = Copies::default();
     let pool = PicturePool::new(encoder.geometry());
     let (mut end, transcoders, todo) = match sink {
@@ -168,7 +186,8 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<Outc
     if let (End::Store(store), Some(cut), false) = (&mut end, encoder.cut(), interrupted) {
         store.close(cut)?;
     }
-    let pictures = Pictures::count(&decoder, todo.pictures_ready + encoder.sent());
+    let mut pictures = Pictures::count(&decoder, todo.pictures_ready + encoder.sent());
+    pictures.decoded += todo.passed_over;
     // An interrupted run leaves pictures behind in its queues, one of a part does not decode the rest.
     if !interrupted && todo.until.is_none() && !pictures.add_up() {
         let problem = format!("pictures were lost on the way: {pictures:?}");
@@ -187,6 +206,16 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<Outc
         End::Store(_) => None,
     };
     Ok(Outcome { report, encoder, muxer })
+}
+
+/// Room for so many packets of such pictures, or for as many as memory allows.
+fn packets(most: usize, geometry: &Geometry) -> usize {
+    let plane_bytes = |plane| {
+        let (row_len, rows) = geometry.plane_size(usize::from(plane));
+        row_len * rows
+    };
+    let picture_bytes: usize = (0..geometry.format.planes).map(plane_bytes).sum();
+    most.min(PACKETS_BYTES / picture_bytes.max(1)).max(1)
 }
 
 /// The last stage of a run.

@@ -42,7 +42,7 @@ pub(super) fn demux(
     Ok(input.clock_jumps())
 }
 
-/// Pictures of segments that are there already end here. Gives the decoder back for its counts.
+/// Pictures that are there already end here. Gives the decoder back for its counts.
 pub(super) fn decode(
     mut decoder: Decoder,
     packets: Receiver<Coded>,
@@ -51,8 +51,7 @@ pub(super) fn decode(
     mut clock: Clock,
 ) -> Result<Decoder> {
     let send = |picture: Picture, clock: &mut Clock| {
-        let segment = picture.time.index / SEGMENT_PICTURES;
-        todo.ready.contains(&segment) || clock.output(|| pictures.send(picture).is_ok())
+        todo.has(&picture.time) || clock.output(|| pictures.send(picture).is_ok())
     };
     loop {
         // At first for the picture that fixed the geometry.

@@ -110,7 +110,8 @@ impl SourceSpec {
         watch.allow(OPEN_MAX);
         let (trim, filter) = (Trim::new(&input, None, None), self.filter.clone());
         // Frames decoded side by side would each come later.
-        let decoder = Decoder::open(&mut input, DecodeSpec { trim, threads: 1, filter, begin: None })?;
+        let decoder =
+            Decoder::open(&mut input, DecodeSpec { trim, threads: 1, filter, begin: None, transfer: None })?;
         Ok(Session { watch, input, decoder })
     }
 

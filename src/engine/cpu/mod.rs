@@ -21,6 +21,7 @@
 //!
 //! It must not know pictures, colour or files.
 
+pub(crate) mod curve;
 mod dense;
 mod depthwise;
 pub(crate) mod egress;
