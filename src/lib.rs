@@ -18,7 +18,9 @@
 //!    through crashes until all are there.
 //! 6. [`media::Muxer`] writes their packets among the copied ones, and gives the file its name at the end.
 //!
-//! Modules point one way: `error ← color ← picture ← {media, model, engine} ← pipeline ← journal ← cli`. Media knows
+//! A live stream goes another way through the same parts: [`relay`].
+//!
+//! Modules point one way: `error ← color ← picture ← {media, model, engine} ← pipeline ← {journal, relay} ← cli`. Media knows
 //! nothing of networks, engines nothing of FFmpeg, the pipeline neither samples nor layers. FFmpeg, rayon,
 //! crossbeam and the rest live in one room each.
 //!

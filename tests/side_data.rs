@@ -179,3 +179,16 @@ fn the_way_to_turn_pictures_comes_along() {
         assert_eq!(after, before, "{out}");
     }
 }
+
+#[test]
+fn a_film_keeps_its_timecode() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{TEST_PICTURES} -frames:v 5 -c:v libx264 -timecode 01:02:03:04 in.mov"));
+    for (out, has_track) in [("out.mov", true), ("out.mp4", true), ("out.mkv", false)] {
+        folder.upscale(&format!("in.mov {out} --model none"));
+        let probe = folder.probe(out);
+        let told = probe.video().tags.iter().find(|(key, _)| key.eq_ignore_ascii_case("timecode"));
+        assert_eq!(told.map(|(_, value)| value.as_str()), Some("01:02:03:04"), "{out}");
+        assert_eq!(probe.streams.iter().any(|stream| stream.codec_type == "data"), has_track, "{out}");
+    }
+}
