@@ -5,11 +5,13 @@
 
 mod common;
 
+use std::io::Write;
 use std::net::{TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use common::Random;
 use common::program::{Folder, Probe, Ran, signal, wait_for};
 
 /// A white picture and a beep at the beginning of each second.
@@ -272,6 +274,51 @@ fn a_sink_that_fails_hurts_no_other_and_is_tried_again() {
     assert!(folder.probe("played.mkv").video_pts().len() > 40);
     let told = ran.stderr + &String::from_utf8(ran.stdout).unwrap();
     assert!(told.contains("live/***") && !told.contains("s3cret"), "{told}");
+}
+
+/// Whatever comes instead of a stream, it is waited for one, in little memory, and one line says why there is none.
+#[test]
+fn what_is_no_stream_is_refused_and_waited_past() {
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    let mut random = Random(7);
+    let noise: Vec<u8> = (0..200_000).map(|_| random.below(256) as u8).collect();
+    let huge = [b"YUV4MPEG2 W16384 H16384 F25:1 C420jpeg\nFRAME\n".as_slice(), &noise].concat();
+    let answers: [(&str, &[u8]); 5] = [
+        ("noise", &noise),
+        ("an answer of HTTP", b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nnot found"),
+        ("a header of 16k", &huge),
+        ("nothing", b""),
+        (
+            "a transport stream of noise",
+            &noise.chunks(187).flat_map(|cell| [&[0x47], cell].concat()).collect::<Vec<_>>(),
+        ),
+    ];
+    for (what, answer) in answers {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let source = format!("tcp://{}", listener.local_addr().unwrap());
+        let answer = answer.to_vec();
+        // Ends with the test's process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                // Whoever has seen enough hangs up.
+                let _ = stream.unwrap().write_all(&answer);
+            }
+        });
+        let relay = Beside::relay(&folder, &format!("{source} out.ts --ladder none --reconnect-max 2s"));
+        let status = format!("/proc/{}/status", relay.0.id());
+        let mut memory_kb = 0;
+        let mut relay = relay;
+        let code = wait_for(what, || {
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            memory_kb = peak.map_or(memory_kb, |kb| kb.trim().trim_end_matches(" kB").parse().unwrap());
+            relay.0.try_wait().unwrap()
+        });
+        let stderr = String::from_utf8(folder.read("stderr")).unwrap();
+        Ran { code: code.code(), stdout: Vec::new(), stderr }.assert_told(&source, what);
+        assert!(memory_kb < 200_000, "{what}: {memory_kb} kB");
+        assert!(!folder.path("out.ts").exists() && !folder.path("out.partial.ts").exists(), "{what}");
+    }
 }
 
 /// Burners on all cores: the network that the machine can no longer carry is left, and nothing comes too late.

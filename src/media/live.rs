@@ -24,6 +24,9 @@ use crate::error::{Error, Result};
 /// So much of a source is looked at to know its streams; FFmpeg's five seconds would all be latency.
 const PROBE_US: &str = "1000000";
 
+/// 8K: no live stream is larger.
+const PIXELS_MAX: i64 = 7680 * 4320;
+
 /// Ends what FFmpeg waits for in vain, and all of it when the relay is to end.
 #[derive(Clone)]
 pub struct Watch {
@@ -93,6 +96,14 @@ impl Input {
     pub fn comes_in_pieces(&self) -> bool {
         let kind = self.context().format();
         matches!(kind.name(), "hls" | "dash") || Path::new(self.name()).is_file()
+    }
+
+    /// Whether its pictures are so large that the header that says so is taken for damaged.
+    pub fn is_too_large(&self) -> bool {
+        let parameters = self.video_parameters();
+        // SAFETY: the parameters are alive.
+        let (width, height) = unsafe { ((*parameters.as_ptr()).width, (*parameters.as_ptr()).height) };
+        i64::from(width) * i64::from(height) > PIXELS_MAX
     }
 
     /// The stream of sound that goes along.

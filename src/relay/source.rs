@@ -107,6 +107,10 @@ impl SourceSpec {
             watch.allow(OPEN_MAX);
         }
         let mut input = Input::open_live(&self.address, self.listen, &watch)?;
+        if input.is_too_large() {
+            let problem = "says that its pictures are larger than 8K";
+            return Err(Error::new(input.name(), problem, "look at what is sent there"));
+        }
         watch.allow(OPEN_MAX);
         let (trim, filter) = (Trim::new(&input, None, None), self.filter.clone());
         // Frames decoded side by side would each come later.
