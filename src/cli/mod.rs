@@ -79,7 +79,9 @@ pub fn run() -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
-    media::init(cli.verbose);
+    // FFmpeg tells addresses with their secrets.
+    let is_relay = matches!(cli.command, Command::Relay(_));
+    media::init(if is_relay { 0 } else { cli.verbose });
     let followed = cli.error_file.as_ref().map_or(Ok(()), |_| child::follow_parent());
     let result = followed.and_then(|()| run_command(cli.command, cli.verbose));
     result.unwrap_or_else(|error| {

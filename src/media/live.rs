@@ -255,6 +255,16 @@ pub struct LiveOutput {
 }
 
 impl LiveOutput {
+    /// Whether the output is a file with a name of its own: neither a connection, nor a list of many files, nor a pipe.
+    pub fn is_one_file(sink: &str) -> bool {
+        use std::os::unix::fs::FileTypeExt;
+        let is_special = fs::metadata(Path::new(sink)).is_ok_and(|data| {
+            let kind = data.file_type();
+            kind.is_fifo() || kind.is_char_device() || kind.is_socket()
+        });
+        !sink.contains("://") && !sink.ends_with(".m3u8") && !is_special
+    }
+
     /// What of this would be in the way is found without opening it: a container that does not take the codec.
     pub fn check(sink: &str, streams: &LiveStreams, overwrite: bool) -> Result<()> {
         let name = redacted(sink);
@@ -270,9 +280,9 @@ impl LiveOutput {
         }
         if let Some(sound) = streams.sound.as_ref().filter(|sound| !holds(sound.id())) {
             let problem = format!("does not take the source's sound ({})", sound.id().name());
-            return Err(Error::new(name, problem, "let the source send AAC"));
+            return Err(Error::new(name, problem, "let the source send AAC, or leave it out with --audio none"));
         }
-        if is_one_file(sink) && !overwrite {
+        if LiveOutput::is_one_file(sink) && !overwrite {
             Output::new(sink, "")?.check_free(false)?;
         }
         Ok(())
@@ -287,7 +297,7 @@ impl LiveOutput {
         let kind = Kind::of(sink);
         let container = container(sink, &name)?;
         let paths =
-            is_one_file(sink).then(|| Output::new(sink, "")).transpose()?.and_then(|output| output.paths);
+            LiveOutput::is_one_file(sink).then(|| Output::new(sink, "")).transpose()?.and_then(|output| output.paths);
         let url = c_string(
             &paths.as_ref().map_or(sink.into(), |(_, partial)| partial.to_string_lossy().into_owned()),
         );
@@ -386,16 +396,6 @@ impl LiveOutput {
             None => Ok(()),
         }
     }
-}
-
-/// Whether the output is a file with a name of its own: neither a connection, nor a list of many files, nor a pipe.
-fn is_one_file(sink: &str) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    let is_special = fs::metadata(Path::new(sink)).is_ok_and(|data| {
-        let kind = data.file_type();
-        kind.is_fifo() || kind.is_char_device() || kind.is_socket()
-    });
-    !sink.contains("://") && !sink.ends_with(".m3u8") && !is_special
 }
 
 fn container(sink: &str, name: &str) -> Result<&'static ffi::AVOutputFormat> {

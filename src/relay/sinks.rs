@@ -86,7 +86,7 @@ struct Retried<'a> {
 
 impl Retried<'_> {
     fn write(&mut self, shared: &Shared) {
-        if self.open.is_none() && shared.begins() && Instant::now() >= self.not_before {
+        if self.open.is_none() && shared.begins() && self.may_open() {
             self.connect();
         }
         let Some((output, watch)) = &mut self.open else {
@@ -108,6 +108,12 @@ impl Retried<'_> {
         }
     }
 
+    /// A file is opened once: a second time, what is in it would be lost.
+    fn may_open(&self) -> bool {
+        let is_first = self.stats.connections.load(Relaxed) == 0;
+        (is_first || !LiveOutput::is_one_file(self.sink)) && Instant::now() >= self.not_before
+    }
+
     fn connect(&mut self) {
         let watch = Watch::new(Arc::default());
         watch.allow(PATIENCE);
@@ -125,7 +131,9 @@ impl Retried<'_> {
     fn lose(&mut self, why: &str) {
         // The first of a row of failures is told.
         if self.wait == WAITS.0 {
-            warn!("{why}; trying again");
+            let is_file = LiveOutput::is_one_file(self.sink);
+            let next = if is_file { "what is in it stays under its partial name" } else { "trying again" };
+            warn!("{why}; {next}");
         }
         self.open = None;
         self.stats.connected.store(false, Relaxed);

@@ -179,6 +179,8 @@ struct Connection<'a> {
     pace: Option<(Instant, i64)>,
 }
 
+/// What the times of a packet and of its picture may be rounded by.
+const ROUNDING_US: i64 = 1_000;
 /// Pictures that a decoder may still hold, in times of arrival.
 const ARRIVALS_MAX: usize = 64;
 
@@ -253,7 +255,8 @@ impl<'a> Connection<'a> {
             warn!("{}: its time jumps; the output's goes on", self.session.input.name());
             self.anchor(us);
         }
-        let arrived = self.arrivals.remove(&us).unwrap_or_else(Instant::now);
+        let near = self.arrivals.range(us - ROUNDING_US..=us + ROUNDING_US).next().map(|(&us, _)| us);
+        let arrived = near.and_then(|us| self.arrivals.remove(&us)).unwrap_or_else(Instant::now);
         let waiting = Waiting { lr: picture, time_us: us + self.offset_us, arrived };
         if !self.io.pictures.push(waiting) {
             self.io.stats.dropped_full.fetch_add(1, Relaxed);
