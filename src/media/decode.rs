@@ -154,12 +154,10 @@ impl Decoder {
         let fail = |problem: String, remedy: &str| Error::new(input.name(), problem, remedy);
         let mut context = codec::Context::from_parameters(parameters)
             .map_err(|e| fail(format!("bad stream parameters: {e}"), "get a whole copy"))?;
-        let mut threading = codec::threading::Config::count(threads);
-        if input.is_exr() {
-            // Its blocks are decoded side by side, without a picture's delay.
-            threading.kind = codec::threading::Type::Slice;
-        }
-        context.set_threading(threading);
+        // Parts of a picture are decoded side by side. Whole pictures would be too early for what is said of damage, which
+        // is of the packet that went in last.
+        let kind = codec::threading::Type::Slice;
+        context.set_threading(codec::threading::Config { kind, ..codec::threading::Config::count(threads) });
         // SAFETY: the context is ours and not yet open; plain values are set.
         unsafe {
             let raw = &mut *context.as_mut_ptr();

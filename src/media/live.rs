@@ -280,7 +280,11 @@ impl LiveOutput {
         }
         if let Some(sound) = streams.sound.as_ref().filter(|sound| !holds(sound.id())) {
             let problem = format!("does not take the source's sound ({})", sound.id().name());
-            return Err(Error::new(name, problem, "let the source send AAC, or leave it out with --audio none"));
+            return Err(Error::new(
+                name,
+                problem,
+                "let the source send AAC, or leave it out with --audio none",
+            ));
         }
         if LiveOutput::is_one_file(sink) && !overwrite {
             Output::new(sink, "")?.check_free(false)?;
@@ -296,8 +300,10 @@ impl LiveOutput {
         };
         let kind = Kind::of(sink);
         let container = container(sink, &name)?;
-        let paths =
-            LiveOutput::is_one_file(sink).then(|| Output::new(sink, "")).transpose()?.and_then(|output| output.paths);
+        let paths = LiveOutput::is_one_file(sink)
+            .then(|| Output::new(sink, ""))
+            .transpose()?
+            .and_then(|output| output.paths);
         let url = c_string(
             &paths.as_ref().map_or(sink.into(), |(_, partial)| partial.to_string_lossy().into_owned()),
         );

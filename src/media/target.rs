@@ -154,6 +154,17 @@ fn bit_rate(text: &str) -> Option<f64> {
     digits.parse::<f64>().ok().map(|rate| rate * unit).filter(|rate| *rate > 0.0)
 }
 
+/// What FFmpeg's own encoders do side by side where the result does not depend on it; libraries have threads of their own.
+fn threading_of(id: codec::Id) -> codec::threading::Type {
+    use codec::Id::*;
+    match id {
+        FFV1 | PRORES => codec::threading::Type::Slice,
+        // Encoders of stills have no slices.
+        id if is_still(id) => codec::threading::Type::Frame,
+        _ => codec::threading::Type::None,
+    }
+}
+
 /// What sequences are made of: each picture is a packet, and the packet is the file.
 fn is_still(id: codec::Id) -> bool {
     use codec::Id::*;
@@ -268,12 +279,9 @@ pub(super) fn open_context(
     let mut context = codec::Context::new_with_codec(target.codec);
     context.set_time_base(time_base);
     context.set_frame_rate(Some(video.frame_rate));
-    let mut threading = codec::threading::Config::count(target.threads);
-    if is_still(target.codec.id()) {
-        // Encoders of stills have no slices: several pictures are coded side by side.
-        threading.kind = codec::threading::Type::Frame;
-    }
-    context.set_threading(threading);
+    let kind = threading_of(target.codec.id());
+    context
+        .set_threading(codec::threading::Config { kind, ..codec::threading::Config::count(target.threads) });
     if global_header {
         context.set_flags(codec::Flags::GLOBAL_HEADER);
     }
