@@ -12,7 +12,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use common::Random;
-use common::program::{Folder, Probe, Ran, signal, wait_for};
+use common::program::{Folder, Probe, Ran, SmallDisk, signal, wait_for};
 
 /// A white picture and a beep at the beginning of each second.
 const FLASHES: &str = "-re -f lavfi -i color=c=black:s=96x64:r=25,drawbox=c=white:t=fill:enable=lt(mod(t\\,1)\\,0.04) \
@@ -350,4 +350,26 @@ fn under_load_latency_stays_under_its_ceiling() {
     assert!(loaded > 40, "pictures go on under load: {loaded}");
     let now = lines.last().unwrap();
     assert!(now["ladder"][1]["pictures"].as_u64().unwrap() > 0, "the plain resampler takes over: {now}");
+}
+
+#[test]
+fn a_file_that_is_not_whole_is_told() {
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    folder.ffmpeg("-f lavfi -i testsrc2=s=96x64:r=25 -t 4 -c:v libx264 in.mkv");
+    for (sinks, said) in [
+        ("nowhere/out.ts", "is no folder"),
+        ("out.xyz", "its ending names no container"),
+        ("out.ts out.ts", "is named twice"),
+        ("in.mkv", "is there already"),
+    ] {
+        folder.hasn(&format!("relay in.mkv {sinks} --ladder none")).assert_told(said, sinks);
+    }
+    let Some(_disk) = SmallDisk::mount(&folder, "64k") else {
+        println!("SKIPPED: a small disk cannot be mounted here");
+        return;
+    };
+    let ran = folder.hasn("relay in.mkv disk/out.ts whole.ts --ladder none --bitrate 4M");
+    ran.assert_told("cannot be written", "a full disk");
+    assert_eq!(folder.probe("whole.ts").packets.len(), 100, "the other one is whole");
+    assert!(!folder.path("disk/out.ts").exists() && folder.path("disk/out.partial.ts").exists());
 }

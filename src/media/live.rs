@@ -286,6 +286,10 @@ impl LiveOutput {
                 "let the source send AAC, or leave it out with --audio none",
             ));
         }
+        let folder = Path::new(sink).parent().filter(|folder| *folder != Path::new(""));
+        if let Some(folder) = folder.filter(|folder| !sink.contains("://") && !folder.is_dir()) {
+            return Err(Error::new(folder.to_string_lossy(), "is no folder", format!("make it, for {name}")));
+        }
         if LiveOutput::is_one_file(sink) && !overwrite {
             Output::new(sink, "")?.check_free(false)?;
         }

@@ -104,19 +104,26 @@ pub fn run(relay: Relay, stats: &Stats, stop: &Arc<AtomicBool>) -> Result<()> {
     let silence = streams.silence();
     let (to_encode, from_upscale) = sync_channel(PICTURES_TO_ENCODE);
     let (lanes, rings): (Vec<Lane>, Vec<_>) = sinks.iter().map(|_| Lane::new()).unzip();
-    let failure = Mutex::new(None);
+    let (failure, unwhole) = (Mutex::new(None), Mutex::new(None));
+    let first_of = |errors: &Mutex<Option<Error>>, error: Error| {
+        errors.lock().expect("nobody panics with it").get_or_insert(error);
+    };
     // One part that fails ends all.
     let noted = |result: Result<()>| {
         if let Err(error) = result {
-            failure.lock().expect("nobody panics with it").get_or_insert(error);
+            first_of(&failure, error);
             stop.store(true, Relaxed);
         }
     };
     thread::scope(|scope| {
         let (pictures, sound, clock, budget, noted) = (&pictures, &sound, &clock, &budget, &noted);
+        let (first_of, unwhole) = (&first_of, &unwhole);
         for ((sink, ring), stats) in sinks.iter().zip(rings).zip(&stats.sinks) {
             let streams = streams.clone();
-            scope.spawn(move || sinks::run(sink, &streams, &ring, stats));
+            // One that fails ends no other.
+            scope.spawn(move || {
+                sinks::run(sink, &streams, &ring, stats).map_err(|error| first_of(unwhole, error))
+            });
         }
         scope.spawn(move || {
             noted(upscale(engine, period, pictures, &to_encode, (budget, pool), stats));
@@ -131,7 +138,8 @@ pub fn run(relay: Relay, stats: &Stats, stop: &Arc<AtomicBool>) -> Result<()> {
         noted(source::run(&source, first, &io));
         pictures.close();
     });
-    failure.into_inner().expect("no part panicked").map_or(Ok(()), Err)
+    let errors = [failure, unwhole].map(|error| error.into_inner().expect("no part panicked"));
+    errors.into_iter().flatten().next().map_or(Ok(()), Err)
 }
 
 /// How long a picture may take, and what of that the encoder needs.

@@ -4,12 +4,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
 use super::stats::SinkStats;
+use crate::error::{Error, Result};
 use crate::media::{Coded, LiveOutput, LiveStreams, Watch};
 
 /// Packets that wait for an output: some seconds of pictures and sound.
@@ -61,17 +62,17 @@ impl Lane {
     }
 }
 
-/// Writes to one output until no packet follows.
-pub(super) fn run(sink: &str, streams: &LiveStreams, packets: &Receiver<Arc<Shared>>, stats: &SinkStats) {
-    let mut output = Retried { sink, streams, stats, open: None, wait: WAITS.0, not_before: Instant::now() };
-    loop {
-        match packets.recv_timeout(Duration::from_millis(100)) {
-            Ok(shared) => output.write(&shared),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-    }
-    output.finish();
+/// Writes to one output until no packet follows. An error is of a file that is not whole.
+pub(super) fn run(
+    sink: &str,
+    streams: &LiveStreams,
+    packets: &Receiver<Arc<Shared>>,
+    stats: &SinkStats,
+) -> Result<()> {
+    let (wait, not_before) = (WAITS.0, Instant::now());
+    let mut output = Retried { sink, streams, stats, open: None, failed: None, wait, not_before };
+    packets.iter().for_each(|shared| output.write(&shared));
+    output.finish()
 }
 
 /// An output that is opened again when it fails.
@@ -80,6 +81,8 @@ struct Retried<'a> {
     streams: &'a LiveStreams,
     stats: &'a SinkStats,
     open: Option<(LiveOutput, Watch)>,
+    /// Why it is not open.
+    failed: Option<Error>,
     wait: Duration,
     not_before: Instant,
 }
@@ -103,7 +106,7 @@ impl Retried<'_> {
             }
             Err(error) => {
                 self.stats.dropped.fetch_add(1, Relaxed);
-                self.lose(&error.to_string());
+                self.lose(error);
             }
         }
     }
@@ -124,29 +127,35 @@ impl Retried<'_> {
                 self.stats.connected.store(true, Relaxed);
                 self.stats.connections.fetch_add(1, Relaxed);
             }
-            Err(error) => self.lose(&error.to_string()),
+            Err(error) => self.lose(error),
         }
     }
 
-    fn lose(&mut self, why: &str) {
+    fn lose(&mut self, error: Error) {
         // The first of a row of failures is told.
         if self.wait == WAITS.0 {
             let is_file = LiveOutput::is_one_file(self.sink);
             let next = if is_file { "what is in it stays under its partial name" } else { "trying again" };
-            warn!("{why}; {next}");
+            warn!("{error}; {next}");
         }
-        self.open = None;
+        (self.open, self.failed) = (None, Some(error));
         self.stats.connected.store(false, Relaxed);
         self.not_before = Instant::now() + self.wait;
         self.wait = (2 * self.wait).min(WAITS.1);
     }
 
-    fn finish(self) {
-        let Some((output, watch)) = self.open else { return };
-        watch.allow(PATIENCE);
-        if let Err(error) = output.finish() {
-            warn!("{error}");
-        }
+    fn finish(self) -> Result<()> {
+        let is_file = LiveOutput::is_one_file(self.sink);
         self.stats.connected.store(false, Relaxed);
+        match (self.open, self.failed) {
+            (Some((output, watch)), _) => {
+                watch.allow(PATIENCE);
+                let ended = output.finish();
+                // Whoever took it may have gone at the same moment.
+                if is_file { ended } else { ended.or_else(|error| Ok(warn!("{error}"))) }
+            }
+            (None, Some(error)) if is_file => Err(error),
+            (None, _) => Ok(()),
+        }
     }
 }
