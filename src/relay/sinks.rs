@@ -150,9 +150,12 @@ impl Retried<'_> {
         match (self.open, self.failed) {
             (Some((output, watch)), _) => {
                 watch.allow(PATIENCE);
-                let ended = output.finish();
-                // Whoever took it may have gone at the same moment.
-                if is_file { ended } else { ended.or_else(|error| Ok(warn!("{error}"))) }
+                match output.finish() {
+                    // Whoever took it may have gone at the same moment.
+                    Err(error) if !is_file => warn!("{error}"),
+                    ended => return ended,
+                }
+                Ok(())
             }
             (None, Some(error)) if is_file => Err(error),
             (None, _) => Ok(()),
