@@ -133,6 +133,20 @@ fn a_long_run_from_file_to_file_is_flat() {
     assert_flat(&format!("file to file, {pictures} pictures"), &samples);
 }
 
+/// It is joined from its segments, and read again at the end.
+#[test]
+fn a_film_larger_than_the_memory_it_takes_is_no_different() {
+    let folder = Folder::new();
+    folder
+        .ffmpeg("-f lavfi -i testsrc2=s=640x480:r=25 -frames:v 500 -c:v libx264 -preset ultrafast film.mkv");
+    let line =
+        "upscale film.mkv out.mkv --model none --scale 1 --encoder rawvideo --threads 2 --progress none";
+    let (samples, _) = watch(folder.hasn_command(line).stderr(Stdio::piped()).spawn().unwrap());
+    let size = std::fs::metadata(folder.path("out.mkv")).unwrap().len();
+    let most = samples.iter().map(|sample| sample.memory).max().unwrap();
+    assert!(size > 200_000_000 && most < 150_000_000, "{most} bytes of memory for a film of {size}");
+}
+
 #[test]
 fn a_long_run_from_pipe_to_pipe_is_flat() {
     let (folder, pictures) = (Folder::new(), pictures());

@@ -195,8 +195,9 @@ pub(super) fn prove(path: &Path, output: &Output, written: &[Facts], video: usiz
     let mut context =
         format::input_with_dictionary(path, options).map_err(|e| format!("cannot be opened again: {e}"))?;
     let mut found: Vec<Facts> = context.streams().map(|stream| Facts::of(&stream)).collect();
-    let mut packet = ffmpeg::Packet::empty();
     loop {
+        // A new one each time: FFmpeg does not free what a packet holds when it is read into.
+        let mut packet = ffmpeg::Packet::empty();
         match packet.read(&mut context) {
             // What an edit list hides is there and is no picture.
             Ok(()) => {
