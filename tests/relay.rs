@@ -359,6 +359,7 @@ fn a_file_that_is_not_whole_is_told() {
     for (sinks, said) in [
         ("nowhere/out.ts", "is no folder"),
         ("out.xyz", "its ending names no container"),
+        ("rtsp://127.0.0.1/out", "streams go out to"),
         ("out.ts out.ts", "is named twice"),
         ("in.mkv", "is there already"),
     ] {

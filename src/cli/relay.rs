@@ -21,7 +21,7 @@ use crate::relay::{self, OnLoss, Relay, Session, Snapshot, SourceSpec};
 pub(super) struct Args {
     /// Where the stream comes from: rtmp, srt, udp, rtp, rtsp, an HLS list, a pipe, a file.
     pub source: String,
-    /// Where it goes: rtmp, srt, udp, rtp, rtsp, an HLS list, a file.
+    /// Where it goes: rtmp, srt, udp, an HLS list, a file.
     #[arg(required = true)]
     pub sinks: Vec<String>,
     /// Wait for somebody to publish at the source's address (rtmp, rtsp; srt has ?mode=listener).
@@ -137,7 +137,7 @@ fn ladder(asked: &str) -> Result<(Vec<String>, Vec<Network>)> {
 }
 
 /// Opens all but the sinks, and looks whether these can take what they are to get.
-fn open(args: &Args, source: SourceSpec, mut first: Session, networks: Vec<Network>) -> Result<Relay> {
+fn open(args: &Args, source: SourceSpec, first: Session, networks: Vec<Network>) -> Result<Relay> {
     let threads = thread_count(args.threads.map(usize::from));
     let (lr, output) = (first.geometry(), Output::live());
     let size = args.size.unwrap_or((2 * lr.width, 2 * lr.height));
@@ -158,10 +158,8 @@ fn open(args: &Args, source: SourceSpec, mut first: Session, networks: Vec<Netwo
     }
     let shown = |of: &Geometry| format!("{}x{}", of.width, of.height);
     info!("{}: {} -> {} by {}", redacted(&args.source), shown(&lr), shown(&sr), engine_name(kind));
-    let on_loss = match args.on_loss {
-        OnLossName::Black => OnLoss::Black,
-        OnLossName::Hold | OnLossName::Stop => OnLoss::Hold,
-    };
+    // Until it ends, one that stops holds on as well.
+    let on_loss = if args.on_loss == OnLossName::Black { OnLoss::Black } else { OnLoss::Hold };
     let (sinks, latency_max) = (args.sinks.clone(), args.latency_max);
     Ok(Relay { source, first, engine, encoder, streams, sinks, latency_max, on_loss })
 }

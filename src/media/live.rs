@@ -223,19 +223,19 @@ struct Kind {
 }
 
 impl Kind {
-    fn of(sink: &str) -> Kind {
+    /// `None` for an address of another kind.
+    fn of(sink: &str) -> Option<Kind> {
         let (container, options, repeats_header): (_, &[(&str, &str)], _) = match sink.split_once("://") {
             Some(("rtmp" | "rtmps", _)) => (Some("flv"), &[("flvflags", "no_duration_filesize")], false),
             Some(("udp", _)) => (Some("mpegts"), &[("pkt_size", "1316")], true),
-            Some(("rtp", _)) => (Some("rtp_mpegts"), &[], true),
-            Some(("rtsp" | "rtsps", _)) => (Some("rtsp"), &[("rtsp_transport", "tcp")], true),
-            Some(_) => (Some("mpegts"), &[], true),
+            Some(("srt", _)) => (Some("mpegts"), &[], true),
+            Some(_) => return None,
             None if sink.ends_with(".m3u8") => {
                 (Some("hls"), &[("hls_time", "2"), ("hls_flags", "delete_segments+temp_file")], true)
             }
             None => (None, &[], sink.ends_with(".ts")),
         };
-        Kind { container, options, repeats_header }
+        Some(Kind { container, options, repeats_header })
     }
 }
 
@@ -268,7 +268,7 @@ impl LiveOutput {
     /// What of this would be in the way is found without opening it: a container that does not take the codec.
     pub fn check(sink: &str, streams: &LiveStreams, overwrite: bool) -> Result<()> {
         let name = redacted(sink);
-        let container = container(sink, &name)?;
+        let (_, container) = kind_and_container(sink, &name)?;
         let id = streams.picture.id();
         // SAFETY: the container is static.
         let holds = |id: codec::Id| unsafe {
@@ -302,8 +302,7 @@ impl LiveOutput {
         let fail = |e: ffmpeg::Error| {
             Error::new(&name, format!("cannot be opened: {e}"), "look at who is to take it")
         };
-        let kind = Kind::of(sink);
-        let container = container(sink, &name)?;
+        let (kind, container) = kind_and_container(sink, &name)?;
         let paths = LiveOutput::is_one_file(sink)
             .then(|| Output::new(sink, ""))
             .transpose()?
@@ -408,13 +407,17 @@ impl LiveOutput {
     }
 }
 
-fn container(sink: &str, name: &str) -> Result<&'static ffi::AVOutputFormat> {
-    let (url, short) = (c_string(sink), Kind::of(sink).container.map(c_string));
+fn kind_and_container(sink: &str, name: &str) -> Result<(Kind, &'static ffi::AVOutputFormat)> {
+    let kind = Kind::of(sink).ok_or_else(|| {
+        let problem = "streams go out to rtmp, rtmps, srt, udp, lists and files only";
+        Error::new(name, problem, "name one of these, e.g. udp://host:port")
+    })?;
+    let (url, short) = (c_string(sink), kind.container.map(c_string));
     let short = short.as_ref().map_or(std::ptr::null(), |short| short.as_ptr());
     // SAFETY: the strings live through the call; containers are static.
     let found = unsafe { ffi::av_guess_format(short, url.as_ptr(), std::ptr::null()).as_ref() };
-    found
-        .ok_or_else(|| Error::new(name, "its ending names no container", "use e.g. .ts, .flv, .mkv or .m3u8"))
+    let remedy = "use e.g. .ts, .flv, .mkv or .m3u8";
+    found.map(|found| (kind, found)).ok_or_else(|| Error::new(name, "its ending names no container", remedy))
 }
 
 fn with_header(packet: &ffmpeg::Packet, header: &[u8]) -> ffmpeg::Packet {

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use ffmpeg_next::{codec, format};
 
-use super::input::best_video;
+use super::open::best_video;
 use super::output::guess_container;
 
 /// Demuxers of single pictures and of text that is drawn; those of one codec's pictures end in `_pipe`.

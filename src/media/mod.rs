@@ -17,6 +17,7 @@ mod interlace;
 mod live;
 mod look;
 mod mux;
+mod open;
 mod output;
 mod proof;
 mod reader;

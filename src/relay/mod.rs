@@ -53,8 +53,6 @@ pub enum OnLoss {
     Hold,
     /// Black.
     Black,
-    /// Nothing: the relay ends.
-    Stop,
 }
 
 /// All parts of a relay, opened but for its sinks.
@@ -195,11 +193,11 @@ fn upscale(
             stats.dropped_late.fetch_add(1, Relaxed);
             continue;
         };
-        let props = engine_runs(engine.as_mut(), lr, pool.take()?, rung)?;
+        let sr = engine_runs(engine.as_mut(), lr, pool.take()?, rung)?;
         let made = Instant::now();
         ladder.took(rung, (made - begun).as_secs_f64());
         stats.by_rung[rung].1.fetch_add(1, Relaxed);
-        if output.send(Ready { sr: props, time_us, arrived, made }).is_err() {
+        if output.send(Ready { sr, time_us, arrived, made }).is_err() {
             break;
         }
     }

@@ -69,8 +69,9 @@ pub(super) fn run(
     packets: &Receiver<Arc<Shared>>,
     stats: &SinkStats,
 ) -> Result<()> {
-    let (wait, not_before) = (WAITS.0, Instant::now());
-    let mut output = Retried { sink, streams, stats, open: None, failed: None, wait, not_before };
+    let (wait, now) = (WAITS.0, Instant::now());
+    let mut output =
+        Retried { sink, streams, stats, open: None, since: now, failed: None, wait, not_before: now };
     packets.iter().for_each(|shared| output.write(&shared));
     output.finish()
 }
@@ -81,6 +82,8 @@ struct Retried<'a> {
     streams: &'a LiveStreams,
     stats: &'a SinkStats,
     open: Option<(LiveOutput, Watch)>,
+    /// When it was opened last.
+    since: Instant,
     /// Why it is not open.
     failed: Option<Error>,
     wait: Duration,
@@ -102,7 +105,6 @@ impl Retried<'_> {
             Ok(()) => {
                 self.stats.packets.fetch_add(1, Relaxed);
                 self.stats.bytes.fetch_add(size, Relaxed);
-                self.wait = WAITS.0;
             }
             Err(error) => {
                 self.stats.dropped.fetch_add(1, Relaxed);
@@ -123,7 +125,7 @@ impl Retried<'_> {
         match LiveOutput::open(self.sink, self.streams, &watch) {
             Ok(output) => {
                 info!("{}: takes the stream", self.stats.name);
-                self.open = Some((output, watch));
+                (self.open, self.since) = (Some((output, watch)), Instant::now());
                 self.stats.connected.store(true, Relaxed);
                 self.stats.connections.fetch_add(1, Relaxed);
             }
@@ -132,6 +134,9 @@ impl Retried<'_> {
     }
 
     fn lose(&mut self, error: Error) {
+        if self.open.is_some() && self.since.elapsed() > WAITS.1 {
+            self.wait = WAITS.0;
+        }
         // The first of a row of failures is told.
         if self.wait == WAITS.0 {
             let is_file = LiveOutput::is_one_file(self.sink);

@@ -69,7 +69,7 @@ impl Session {
     }
 
     /// An encoder for what is made of its pictures, and which stream of sound goes along.
-    pub fn open_encoder(&mut self, target: Target, output: &Output) -> Result<(Encoder, Option<usize>)> {
+    pub fn open_encoder(&self, target: Target, output: &Output) -> Result<(Encoder, Option<usize>)> {
         let encoder = Encoder::open(target, output, &self.input, &self.decoder)?;
         Ok((encoder, self.input.sound_index()))
     }
@@ -175,7 +175,9 @@ struct Connection<'a> {
     offset_us: i64,
     /// Packets' times in the source -> when they came.
     arrivals: BTreeMap<i64, Instant>,
-    /// What comes in pieces is taken packet by packet, each at its time: since when, and which time it was then.
+    /// What comes in pieces is taken packet by packet, each at its time.
+    is_paced: bool,
+    /// Since when, and which time it was then.
     pace: Option<(Instant, i64)>,
 }
 
@@ -191,7 +193,9 @@ impl<'a> Connection<'a> {
         if sound.is_some() && goes_on.is_none() {
             warn!("{}: its sound is not as before, and is left out", session.input.name());
         }
-        Connection { session, io, sound: goes_on, offset_us: 0, arrivals: BTreeMap::new(), pace: None }
+        let is_paced = session.input.comes_in_pieces();
+        let arrivals = BTreeMap::new();
+        Connection { session, io, sound: goes_on, offset_us: 0, arrivals, is_paced, pace: None }
     }
 
     fn run(mut self) -> Result<()> {
@@ -205,7 +209,7 @@ impl<'a> Connection<'a> {
             }
             self.session.watch.allow(SILENT_MAX);
             let Some(packet) = self.session.input.next_packet()? else { break };
-            if self.session.input.comes_in_pieces() {
+            if self.is_paced {
                 self.wait_for_time_of(&packet);
             }
             if self.session.input.is_video(&packet) {

@@ -1,0 +1,56 @@
+//! Open: a name becomes FFmpeg's own context, and one of its streams the film.
+
+use std::ffi::CStr;
+use std::path::Path;
+
+use ffmpeg_next::ffi;
+use ffmpeg_next::{self as ffmpeg, format, media};
+
+use super::streams::is_cover;
+use super::{c_string, check};
+
+/// FFmpeg's choice where it is wanted, else the first; a cover is no film.
+pub(super) fn best_video(context: &format::context::Input, wanted: &[usize]) -> Option<usize> {
+    let is_film = |stream: &ffmpeg::Stream| {
+        stream.parameters().medium() == media::Type::Video
+            && !is_cover(stream)
+            && wanted.contains(&stream.index())
+    };
+    let best = context.streams().best(media::Type::Video).filter(is_film);
+    best.or_else(|| context.streams().find(is_film)).map(|stream| stream.index())
+}
+
+/// What to do about a source that does not open.
+pub(super) fn open_remedy(source: &str, error: ffmpeg::Error) -> &'static str {
+    match error {
+        ffmpeg::Error::Other { errno: ffmpeg::error::ENOENT } => "check the name",
+        _ if source == "-" => "pipe y4m into it, e.g. with ffmpeg -f yuv4mpegpipe -strict -1 -",
+        ffmpeg::Error::InvalidData if Path::new(source).exists() => {
+            "it is no media file, or is cut off before its index: get a whole copy"
+        }
+        ffmpeg::Error::ProtocolNotFound => "this FFmpeg has no such protocol: write the address otherwise",
+        _ => "check that it can be read",
+    }
+}
+
+/// By a demuxer of this name, or the one that FFmpeg finds.
+pub(super) fn open_by(
+    demuxer: Option<&CStr>,
+    url: &str,
+) -> std::result::Result<format::context::Input, ffmpeg::Error> {
+    let (mut context, url) = (std::ptr::null_mut(), c_string(url));
+    // A name of a picture is what it says, not a pattern for many.
+    let options: ffmpeg::Dictionary = [("pattern_type", "none")].into_iter().collect();
+    // SAFETY: the strings live through the calls; on failure FFmpeg frees the context itself, on success
+    // `wrap` takes it over. What is left of the options is owned again, and freed.
+    unsafe {
+        let demuxer = demuxer.map_or(std::ptr::null(), |name| ffi::av_find_input_format(name.as_ptr()));
+        let mut options = options.disown();
+        let code = ffi::avformat_open_input(&mut context, url.as_ptr(), demuxer, &mut options);
+        drop(ffmpeg::Dictionary::own(options));
+        check(code)?;
+        let mut input = format::context::Input::wrap(context);
+        check(ffi::avformat_find_stream_info(input.as_mut_ptr(), std::ptr::null_mut()))?;
+        Ok(input)
+    }
+}
