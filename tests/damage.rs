@@ -209,6 +209,22 @@ fn a_first_keyframe_that_is_lost_is_told() {
     }
 }
 
+/// Between two blocks nothing is torn, and less than a second is missing.
+#[test]
+fn a_matroska_file_that_is_cut_between_two_blocks_is_told() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{CLIP} -map 0:v -c:v libx264 -g 12 -bf 0 in.mkv"));
+    let packet = folder.ffprobe::<serde_json::Value>("-show_packets", "in.mkv")["packets"][30].clone();
+    let content: usize = packet["pos"].as_str().unwrap().parse().unwrap();
+    let bytes = folder.read("in.mkv");
+    // A simple block begins with its name and its length, some bytes before.
+    let begin = bytes[..content].iter().rposition(|&byte| byte == 0xa3).unwrap();
+    assert!(content - begin < 9, "the block's name is to be found");
+    folder.write("in.mkv", &bytes[..begin]);
+    upscale(&folder, "in.mkv out.mkv").assert_told("bytes", "cut before a block");
+    assert_eq!(folder.pictures("out.partial.mkv").len(), 30);
+}
+
 #[test]
 fn what_is_torn_where_the_file_begins_is_told() {
     let folder = Folder::new();

@@ -244,6 +244,7 @@ fn a_source_that_vanishes_and_returns_leaves_no_hole() {
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let now = lines(&folder).pop().unwrap();
     assert!(now["made"].as_u64().unwrap() > 20 * losses, "{now}");
+    assert!(now["dropped_past"].as_u64().unwrap() <= 5 * losses, "what comes back is shown: {now}");
     assert_times_rise(&folder, "out.ts");
     let probe = folder.probe("out.ts");
     let widest = widest_gap(&probe, 0);

@@ -9,6 +9,7 @@ use tracing::warn;
 use super::complaints;
 use super::damage::{Damage, DamagedPlace};
 use super::live::{Watch, open_source, redacted};
+use super::matroska;
 use super::open::{best_video, open_by, open_remedy};
 use super::sequence::{Pattern, Sequence};
 use super::spill::CopyQueue;
@@ -482,6 +483,11 @@ impl Input {
         const FRAME_HEADERS_BYTES: i64 = 2 * "FRAME\n".len() as i64;
         if self.context.format().name() == "yuv4mpegpipe" && position - self.last_byte > FRAME_HEADERS_BYTES {
             return Some("its last picture is cut short".into());
+        }
+        if self.context.format().name().contains("matroska")
+            && let Some(problem) = matroska::what_is_missing(&self.name)
+        {
+            return Some(problem);
         }
         // SAFETY: the context is alive.
         let context = unsafe { &*self.context.as_ptr() };

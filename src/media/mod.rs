@@ -16,6 +16,7 @@ mod input;
 mod interlace;
 mod live;
 mod look;
+mod matroska;
 mod mux;
 mod open;
 mod output;

@@ -173,6 +173,8 @@ struct Connection<'a> {
     sound: Option<usize>,
     /// Added to the source's times.
     offset_us: i64,
+    /// Jumps of the source's clock that are seen to.
+    mended: u64,
     /// Packets' times in the source -> when they came.
     arrivals: BTreeMap<i64, Instant>,
     /// What comes in pieces is taken packet by packet, each at its time.
@@ -195,7 +197,7 @@ impl<'a> Connection<'a> {
         }
         let is_paced = session.input.comes_in_pieces();
         let arrivals = BTreeMap::new();
-        Connection { session, io, sound: goes_on, offset_us: 0, arrivals, is_paced, pace: None }
+        Connection { session, io, sound: goes_on, offset_us: 0, mended: 0, arrivals, is_paced, pace: None }
     }
 
     fn run(mut self) -> Result<()> {
@@ -254,10 +256,14 @@ impl<'a> Connection<'a> {
         self.io.stats.decoded.fetch_add(1, Relaxed);
         let us = us_of(&picture);
         let now_us = self.io.clock.now_us();
-        if now_us > 0 && (us + self.offset_us - now_us).abs() > JUMP_US {
+        // A jump that was mended on the way leads on from the last packet, and the output went on meanwhile.
+        let mended = self.session.input.clock_jumps();
+        let has_jumped = (us + self.offset_us - now_us).abs() > JUMP_US;
+        if now_us > 0 && (has_jumped || mended > self.mended) {
             self.io.stats.clock_jumps.fetch_add(1, Relaxed);
             warn!("{}: its time jumps; the output's goes on", self.session.input.name());
             self.anchor(us);
+            self.mended = mended;
         }
         let near = self.arrivals.range(us - ROUNDING_US..=us + ROUNDING_US).next().map(|(&us, _)| us);
         let arrived = near.and_then(|us| self.arrivals.remove(&us)).unwrap_or_else(Instant::now);
