@@ -7,7 +7,7 @@ use std::path::Path;
 use common::program::project_file;
 
 /// A word of the code, and the only places where it may stand: files, or folders ending in `/`.
-const ROOMS: [(&str, &[&str]); 22] = [
+const ROOMS: [(&str, &[&str]); 27] = [
     ("ffmpeg_next", &["src/media/"]),
     ("crossbeam_channel", &["src/pipeline/"]),
     ("cudarc", &["src/engine/cuda/"]),
@@ -25,13 +25,19 @@ const ROOMS: [(&str, &[&str]); 22] = [
             "src/media/segment.rs",
             "src/journal/",
             "src/relay/stats.rs",
+            "src/relay/http.rs",
             "src/cli/",
         ],
     ),
     ("serde_json", &["src/model/", "src/media/segment.rs", "src/journal/", "src/cli/"]),
     ("crc32fast", &["src/media/segment.rs", "src/journal/"]),
     ("rustix", &["src/journal/", "src/cli/child.rs"]),
-    ("toml", &["src/cli/jobs.rs"]),
+    ("toml", &["src/cli/jobs.rs", "src/cli/settings.rs"]),
+    ("axum", &["src/relay/http.rs"]),
+    ("hyper", &["src/relay/http.rs"]),
+    ("hyper_util", &["src/relay/http.rs"]),
+    ("tokio", &["src/relay/http.rs"]),
+    ("prometheus_client", &["src/relay/metrics.rs"]),
     ("ndarray", &["src/engine/reference.rs", "src/engine/cuda/check.rs", "src/model/"]),
     ("bytemuck", &["src/engine/cuda/"]),
     ("libloading", &["src/engine/cuda/emulated.rs"]),

@@ -12,6 +12,7 @@ mod progress;
 mod relay;
 mod resume;
 mod sequence;
+mod settings;
 mod upscale;
 mod words;
 

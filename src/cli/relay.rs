@@ -1,13 +1,16 @@
 //! `hasn relay`: a stream that comes in goes out larger, until it is ended.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use tracing::info;
+use tracing::{info, warn};
 
+use super::settings::{Hangups, Settings};
 use super::upscale::{SIDE_MAX, catch_signals, parse_key_value};
 use super::{EngineName, PrecisionName, engine_name, json, parse_size, thread_count};
 use crate::engine::{EngineSpec, Network};
@@ -15,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::media::{Deinterlace, EncoderSpec, FilterSpec, LiveOutput, LiveStreams, Output, Target, redacted};
 use crate::model::catalogue;
 use crate::picture::Geometry;
-use crate::relay::{self, OnLoss, Relay, Session, Snapshot, SourceSpec};
+use crate::relay::{self, Control, Mark, OnLoss, Relay, Server, Session, Snapshot, SourceSpec};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -49,8 +52,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_key_value)]
     pub encoder_opt: Vec<(String, String)>,
     /// Bits a second of the pictures, e.g. 6M [default: a tenth of a bit a sample]
-    #[arg(long, value_name = "B")]
-    pub bitrate: Option<String>,
+    #[arg(long, value_name = "B", value_parser = parse_bit_rate)]
+    pub bitrate: Option<u64>,
     /// FFmpeg's name of a pixel format.
     #[arg(long, value_name = "FORMAT", default_value = "yuv420p")]
     pub pix_fmt: String,
@@ -66,6 +69,12 @@ pub(super) struct Args {
     /// End when the source was gone for so long [default: never]
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     pub reconnect_max: Option<Duration>,
+    /// A file with `ladder = "..."` and `bitrate = "..."`, in place of the options; read again at SIGHUP.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ladder", "bitrate"])]
+    pub settings: Option<PathBuf>,
+    /// Where metrics, health and a page about the stream are served: a port of this machine alone, or ADDRESS:PORT.
+    #[arg(long, value_name = "PORT", value_parser = parse_address)]
+    pub metrics: Option<SocketAddr>,
     /// Overwrite files that are there already.
     #[arg(short = 'y')]
     pub overwrite: bool,
@@ -97,43 +106,59 @@ pub(super) enum ShowName {
     None,
 }
 
-pub(super) fn run(args: Args) -> Result<ExitCode> {
+pub(super) fn run(mut args: Args) -> Result<ExitCode> {
     relay::check(&args.sinks, args.latency_max)?;
-    let (rungs, networks) = ladder(&args.ladder)?;
+    let settings = Settings::of(&args)?;
+    args.bitrate = settings.bit_rate;
+    let networks = ladder(&settings.ladder)?;
+    let server = args.metrics.map(Server::bind).transpose()?;
     let stop = catch_signals()?;
-    let deinterlace = if args.deinterlace { Deinterlace::Bwdif } else { Deinterlace::Off };
-    let source = SourceSpec {
-        address: args.source.clone(),
-        listen: args.listen,
-        filter: FilterSpec { deinterlace, graph: None },
-        away_max: args.reconnect_max,
-        ends_when_lost: args.on_loss == OnLossName::Stop,
-    };
-    let Some(first) = source.connect(&stop)? else { return Ok(ExitCode::SUCCESS) };
-    let relay = open(&args, source, first, networks)?;
-    let stats = Relay::stats(&rungs, &args.sinks);
-    let (ended, end) = mpsc::channel();
-    let result = thread::scope(|scope| {
-        let snapshot = || stats.snapshot();
-        scope.spawn(move || show(args.progress, snapshot, &end));
-        let result = relay::run(relay, &stats, &stop);
-        drop(ended);
-        result
-    });
-    result.map(|()| ExitCode::SUCCESS)
+    let stats = relay::stats(&args.source, &args.sinks, args.latency_max);
+    let control = Control::default();
+    thread::scope(|scope| {
+        let _ends_server = server.as_ref().map(Server::end);
+        if let Some(server) = server {
+            let stats = stats.clone();
+            scope.spawn(move || server.run(stats).map_err(|error| warn!("{error}")));
+        }
+        let (args, control) = (&args, &control);
+        let hangups = Hangups::caught()?;
+        let _ends_hangups = hangups.end();
+        scope.spawn(move || hangups.iter().fold(settings, |before, ()| before.read_again(args, control)));
+        let deinterlace = if args.deinterlace { Deinterlace::Bwdif } else { Deinterlace::Off };
+        let source = SourceSpec {
+            address: args.source.clone(),
+            listen: args.listen,
+            filter: FilterSpec { deinterlace, graph: None },
+            away_max: args.reconnect_max,
+            ends_when_lost: args.on_loss == OnLossName::Stop,
+        };
+        let Some(first) = source.connect(&stop)? else { return Ok(()) };
+        let relay = open(args, source, first, networks)?;
+        let (ended, end) = mpsc::channel();
+        let mut mark = Mark::default();
+        let snapshot = || stats.snapshot(&mut mark);
+        thread::scope(|scope| {
+            scope.spawn(move || show(args.progress, snapshot, &end));
+            let result = relay::run(relay, control, &stats, &stop);
+            drop(ended);
+            result
+        })
+    })
+    .map(|()| ExitCode::SUCCESS)
 }
 
-/// The ladder's names and networks.
-fn ladder(asked: &str) -> Result<(Vec<String>, Vec<Network>)> {
+/// Networks by their names, best first.
+pub(super) fn ladder(asked: &str) -> Result<Vec<Network>> {
     let asked = match asked {
         "auto" => format!("{},none", catalogue::DEFAULT_FILM),
         list => list.to_owned(),
     };
     let rung = |name: &str| match name {
-        "none" => Ok(("none".to_owned(), Network::Resample)),
-        name => catalogue::open(name).map(|model| (model.name.clone(), Network::Hasn(Arc::new(model)))),
+        "none" => Ok(Network::Resample),
+        name => catalogue::open(name).map(|model| Network::Hasn(Arc::new(model))),
     };
-    asked.split(',').map(rung).collect::<Result<Vec<_>>>().map(|rungs| rungs.into_iter().unzip())
+    asked.split(',').map(rung).collect()
 }
 
 /// Opens all but the sinks, and looks whether these can take what they are to get.
@@ -175,8 +200,8 @@ fn encoder_spec(
     threads: usize,
 ) -> EncoderSpec {
     let rate = first.pictures_per_second();
-    let bitrate =
-        args.bitrate.clone().unwrap_or_else(|| format!("{:.0}", 0.1 * (width * height) as f64 * rate));
+    let bitrate = args.bitrate.map_or_else(|| 0.1 * (width * height) as f64 * rate, |bits| bits as f64);
+    let bitrate = format!("{bitrate:.0}");
     let gop = format!("{:.0}", (KEYFRAME_S * rate).max(1.0));
     let own: &[(&str, &str)] = match args.encoder.as_str() {
         // An even rate of bits, and not of quality.
@@ -206,7 +231,7 @@ fn encoder_spec(
 }
 
 /// A line a second, or a shorter one now and then, until the relay has ended, and one more then.
-fn show(how: ShowName, snapshot: impl Fn() -> Snapshot, end: &mpsc::Receiver<()>) {
+fn show(how: ShowName, mut snapshot: impl FnMut() -> Snapshot, end: &mpsc::Receiver<()>) {
     let every = Duration::from_secs(if how == ShowName::Auto { 10 } else { 1 });
     loop {
         let timed_out = end.recv_timeout(every) == Err(RecvTimeoutError::Timeout);
@@ -252,9 +277,47 @@ fn parse_duration(text: &str) -> std::result::Result<Duration, String> {
         .ok_or_else(|| "write it like 2s or 500ms".to_owned())
 }
 
+/// `6M`, `800k`, or plain bits a second.
+pub(super) fn parse_bit_rate(text: &str) -> std::result::Result<u64, String> {
+    let (number, unit) = match text.strip_suffix(['k', 'K', 'M']) {
+        Some(number) => (number, if text.ends_with('M') { 1e6 } else { 1e3 }),
+        None => (text, 1.0),
+    };
+    let bits = number.parse::<f64>().ok().map(|number| number * unit);
+    bits.filter(|bits| (1e3..1e10).contains(bits))
+        .map(|bits| bits as u64)
+        .ok_or_else(|| "write it like 6M or 800k".to_owned())
+}
+
+/// A port of this machine, which nobody else reaches, or a whole address.
+fn parse_address(text: &str) -> std::result::Result<SocketAddr, String> {
+    match text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
+        Ok(port) => Ok((Ipv4Addr::LOCALHOST, port).into()),
+        Err(_) => text.parse().map_err(|_| "write it like 9464 or 0.0.0.0:9464".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_and_addresses_are_read_or_refused() {
+        for (text, bits) in [("6M", 6_000_000), ("800k", 800_000), ("1.5M", 1_500_000), ("64000", 64_000)] {
+            assert_eq!(parse_bit_rate(text), Ok(bits), "{text}");
+        }
+        for text in ["", "M", "-1M", "nan", "6 M", "6G", "5", "1e99"] {
+            assert!(parse_bit_rate(text).is_err(), "{text}");
+        }
+        for (text, address) in
+            [("9464", "127.0.0.1:9464"), (":9464", "127.0.0.1:9464"), ("[::]:80", "[::]:80")]
+        {
+            assert_eq!(parse_address(text).map(|found| found.to_string()), Ok(address.to_owned()), "{text}");
+        }
+        for text in ["", "localhost", "1.2.3.4", "70000", "example.com:80"] {
+            assert!(parse_address(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn durations_are_read_or_refused() {

@@ -65,6 +65,16 @@ pub enum Network {
     Hasn(Arc<Model>),
 }
 
+impl Network {
+    /// As users name it.
+    pub fn name(&self) -> &str {
+        match self {
+            Network::Resample => "none",
+            Network::Hasn(model) => &model.name,
+        }
+    }
+}
+
 /// Which engine runs the networks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EngineKind {

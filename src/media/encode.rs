@@ -122,6 +122,18 @@ impl Encoder {
         self.target.bytes_a_picture(rate, input.bit_rate().map(|bits| bits / 8.0 / rate), growth)
     }
 
+    /// From the next picture on it spends so many bits a second. Whether it can do that while it is open.
+    pub fn set_bit_rate(&mut self, bit_rate: u64) -> bool {
+        let can = matches!(self.name(), "libx264" | "h264_nvenc" | "hevc_nvenc" | "av1_nvenc");
+        if can {
+            // SAFETY: the context is open and ours, and these encoders look at its plain numbers before each picture.
+            let raw = unsafe { &mut *self.context.as_mut_ptr() };
+            (raw.bit_rate, raw.rc_max_rate) = (bit_rate as i64, bit_rate as i64);
+            raw.rc_buffer_size = bit_rate.min(i32::MAX as u64) as i32;
+        }
+        can
+    }
+
     /// FFmpeg's name of the encoder.
     pub fn name(&self) -> &str {
         self.target.encoder_name()

@@ -24,6 +24,8 @@ const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 pub(super) struct Shared {
     pub packet: Coded,
     pub is_sound: bool,
+    /// When it was coded.
+    pub made: Instant,
 }
 
 impl Shared {
@@ -52,9 +54,11 @@ impl Lane {
             stats.dropped.fetch_add(1, Relaxed);
             return;
         }
+        stats.waiting.came();
         self.skips = match self.sender.try_send(shared.clone()) {
             Ok(()) => false,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                stats.waiting.is_thrown();
                 stats.dropped.fetch_add(1, Relaxed);
                 true
             }
@@ -72,7 +76,11 @@ pub(super) fn run(
     let (wait, now) = (WAITS.0, Instant::now());
     let mut output =
         Retried { sink, streams, stats, open: None, since: now, failed: None, wait, not_before: now };
-    packets.iter().for_each(|shared| output.write(&shared));
+    for shared in packets {
+        stats.waiting.begins(shared.made);
+        output.write(&shared);
+        stats.waiting.ends();
+    }
     output.finish()
 }
 

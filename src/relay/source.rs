@@ -203,7 +203,7 @@ impl<'a> Connection<'a> {
     fn run(mut self) -> Result<()> {
         let mut first = true;
         loop {
-            while let Some(picture) = self.session.decoder.receive()? {
+            while let Some(picture) = self.decoded()? {
                 if std::mem::take(&mut first) {
                     self.anchor(us_of(&picture));
                 }
@@ -211,6 +211,7 @@ impl<'a> Connection<'a> {
             }
             self.session.watch.allow(SILENT_MAX);
             let Some(packet) = self.session.input.next_packet()? else { break };
+            self.io.stats.bytes.fetch_add(packet.size() as u64, Relaxed);
             if self.is_paced {
                 self.wait_for_time_of(&packet);
             }
@@ -219,16 +220,25 @@ impl<'a> Connection<'a> {
                 while self.arrivals.len() > ARRIVALS_MAX {
                     self.arrivals.pop_first();
                 }
+                let begun = Instant::now();
                 self.session.decoder.send(packet)?;
+                self.io.stats.decode.note(begun.elapsed());
             } else if self.sound == Some(packet.stream()) {
                 self.give_sound(packet);
             }
         }
         self.session.decoder.finish()?;
-        while let Some(picture) = self.session.decoder.receive()? {
+        while let Some(picture) = self.decoded()? {
             self.give(picture);
         }
         Ok(())
+    }
+
+    fn decoded(&mut self) -> Result<Option<Picture>> {
+        let begun = Instant::now();
+        let decoded = self.session.decoder.receive();
+        self.io.stats.decode.note(begun.elapsed());
+        decoded
     }
 
     fn wait_for_time_of(&mut self, packet: &Coded) {
@@ -268,7 +278,9 @@ impl<'a> Connection<'a> {
         let near = self.arrivals.range(us - ROUNDING_US..=us + ROUNDING_US).next().map(|(&us, _)| us);
         let arrived = near.and_then(|us| self.arrivals.remove(&us)).unwrap_or_else(Instant::now);
         let waiting = Waiting { lr: picture, time_us: us + self.offset_us, arrived };
+        self.io.stats.waiting.came();
         if !self.io.pictures.push(waiting) {
+            self.io.stats.waiting.is_thrown();
             self.io.stats.dropped_full.fetch_add(1, Relaxed);
         }
     }

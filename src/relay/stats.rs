@@ -1,17 +1,20 @@
 //! Stats: what a relay did so far, counted where it happens and read by whoever shows it.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::picture::Picture;
+
 /// Counters of a relay.
 pub struct Stats {
+    /// The ceiling, and the source's name without secrets: what a reader wants to see beside the counters.
+    pub(super) latency_max: Duration,
+    pub(super) source: String,
     pub(super) decoded: AtomicU64,
     pub(super) encoded: AtomicU64,
-    /// By rung of the ladder, best first.
-    pub(super) by_rung: Vec<(String, AtomicU64)>,
     pub(super) made: AtomicU64,
     /// No rung was fast enough.
     pub(super) dropped_late: AtomicU64,
@@ -22,8 +25,26 @@ pub struct Stats {
     pub(super) on_air: AtomicBool,
     pub(super) connections: AtomicU64,
     pub(super) clock_jumps: AtomicU64,
+    /// Bytes of packets that the source sent.
+    pub(super) bytes: AtomicU64,
+    /// Every network that was ever on the ladder, and which one of them the last picture took.
+    pub(super) rungs: Mutex<Vec<Arc<RungStats>>>,
+    pub(super) rung: AtomicUsize,
+    pub(super) decode: Busy,
+    pub(super) upscale: Busy,
+    pub(super) encode: Busy,
+    /// Pictures before the network; the oldest is in work.
+    pub(super) waiting: Waits,
     pub(super) sinks: Vec<SinkStats>,
-    latency: Mutex<Latency>,
+    pub(super) latency: Mutex<Latency>,
+    last_picture: Mutex<Option<Instant>>,
+    shown: Mutex<Shown>,
+}
+
+/// Counters of one network.
+pub(super) struct RungStats {
+    pub name: String,
+    pub pictures: AtomicU64,
 }
 
 /// Counters of one output.
@@ -36,6 +57,67 @@ pub(super) struct SinkStats {
     pub bytes: AtomicU64,
     /// Packets that did not find room, or nobody to take them.
     pub dropped: AtomicU64,
+    pub waiting: Waits,
+}
+
+/// How long a stage worked.
+#[derive(Default)]
+pub(super) struct Busy(AtomicU64);
+
+impl Busy {
+    pub fn note(&self, time: Duration) {
+        self.0.fetch_add(time.as_nanos() as u64, Relaxed);
+    }
+
+    pub fn seconds(&self) -> f64 {
+        self.0.load(Relaxed) as f64 * 1e-9
+    }
+}
+
+/// How much waits in a queue, and since when the oldest of it does.
+#[derive(Default)]
+pub(super) struct Waits {
+    count: AtomicU64,
+    oldest: Mutex<Option<Instant>>,
+}
+
+impl Waits {
+    pub fn came(&self) {
+        self.count.fetch_add(1, Relaxed);
+    }
+
+    /// This one is taken out and worked at.
+    pub fn begins(&self, came: Instant) {
+        *self.oldest.lock().expect("nobody panics with it") = Some(came);
+    }
+
+    /// It is done with, or was thrown away.
+    pub fn ends(&self) {
+        self.count.fetch_sub(1, Relaxed);
+        *self.oldest.lock().expect("nobody panics with it") = None;
+    }
+
+    /// One was thrown away before it was worked at.
+    pub fn is_thrown(&self) {
+        self.count.fetch_sub(1, Relaxed);
+    }
+
+    pub fn count(&self) -> u64 {
+        self.count.load(Relaxed)
+    }
+
+    pub fn age(&self) -> Duration {
+        self.oldest.lock().expect("nobody panics with it").map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+/// A picture before and after, for whoever asked for one.
+#[derive(Default)]
+struct Shown {
+    is_wanted: bool,
+    /// Counts pairs from 1.
+    number: u64,
+    pair: Option<[Picture; 2]>,
 }
 
 /// Of one moment.
@@ -55,18 +137,26 @@ pub struct Snapshot {
     pub dropped_full: u64,
     /// Pictures by network, best first.
     pub ladder: Vec<Rung>,
+    /// The network of the last picture.
+    pub rung: String,
     /// Whether the source is there.
     pub on_air: bool,
     /// How often it was found.
     pub connections: u64,
     /// How often its times jumped.
     pub clock_jumps: u64,
+    /// Bytes that came in.
+    pub bytes: u64,
     /// From the arrival of a picture's packet to its coded picture, since the snapshot before.
     pub latency_ms_p50: u64,
     /// The same, of the slowest in a hundred.
     pub latency_ms_p99: u64,
     /// The slowest of all since the beginning.
     pub latency_ms_max: u64,
+    /// Seconds that decoder, network and encoder worked.
+    pub busy_s: [f64; 3],
+    /// Pictures before the network, and the age of the oldest.
+    pub waiting: Queue,
     /// In the order of the command line.
     pub sinks: Vec<Sink>,
 }
@@ -78,6 +168,15 @@ pub struct Rung {
     pub model: String,
     /// How many.
     pub pictures: u64,
+}
+
+/// What waits.
+#[derive(Serialize, Clone, Debug)]
+pub struct Queue {
+    /// How much.
+    pub count: u64,
+    /// How long the oldest has.
+    pub age_ms: u64,
 }
 
 /// What one output got.
@@ -95,14 +194,24 @@ pub struct Sink {
     pub bytes: u64,
     /// Packets it did not take in time.
     pub dropped: u64,
+    /// Packets on their way to it.
+    pub waiting: Queue,
 }
 
 impl Stats {
-    pub(super) fn new(rungs: &[String], sinks: Vec<String>) -> Stats {
+    /// For a source and sinks of these names, which hold no secrets.
+    pub(super) fn new(source: String, sinks: Vec<String>, latency_max: Duration) -> Stats {
+        let told = |i: usize| match sinks[..i].iter().filter(|before| **before == sinks[i]).count() {
+            0 => sinks[i].clone(),
+            // Two keys of one server look alike without them.
+            before => format!("{} ({})", sinks[i], before + 1),
+        };
+        let sink = |i| SinkStats { name: told(i), ..SinkStats::default() };
         Stats {
+            latency_max,
+            source,
             decoded: AtomicU64::default(),
             encoded: AtomicU64::default(),
-            by_rung: rungs.iter().map(|name| (name.clone(), AtomicU64::default())).collect(),
             made: AtomicU64::default(),
             dropped_late: AtomicU64::default(),
             dropped_past: AtomicU64::default(),
@@ -110,20 +219,77 @@ impl Stats {
             on_air: AtomicBool::default(),
             connections: AtomicU64::default(),
             clock_jumps: AtomicU64::default(),
-            sinks: sinks.into_iter().map(|name| SinkStats { name, ..SinkStats::default() }).collect(),
-            latency: Mutex::new(Latency::new()),
+            bytes: AtomicU64::default(),
+            rungs: Mutex::default(),
+            rung: AtomicUsize::default(),
+            decode: Busy::default(),
+            upscale: Busy::default(),
+            encode: Busy::default(),
+            waiting: Waits::default(),
+            sinks: (0..sinks.len()).map(sink).collect(),
+            latency: Mutex::new(Latency::default()),
+            last_picture: Mutex::default(),
+            shown: Mutex::default(),
         }
+    }
+
+    /// The counters of a network: those it has, or new ones.
+    pub(super) fn rung_of(&self, name: &str) -> (usize, Arc<RungStats>) {
+        let mut rungs = self.rungs.lock().expect("nobody panics with it");
+        let index = rungs.iter().position(|rung| rung.name == name).unwrap_or_else(|| {
+            rungs.push(Arc::new(RungStats { name: name.to_owned(), pictures: AtomicU64::default() }));
+            rungs.len() - 1
+        });
+        (index, rungs[index].clone())
     }
 
     pub(super) fn note_latency(&self, latency: Duration) {
         self.latency.lock().expect("nobody panics with it").note(latency);
     }
 
-    /// All counters; the latency is that of pictures since the call before.
-    pub fn snapshot(&self) -> Snapshot {
-        let mut latency = self.latency.lock().expect("nobody panics with it");
-        let [p50, p99] = latency.take_quantiles([0.5, 0.99]);
+    /// A picture went out.
+    pub(super) fn note_picture(&self) {
+        self.encoded.fetch_add(1, Relaxed);
+        *self.last_picture.lock().expect("nobody panics with it") = Some(Instant::now());
+    }
+
+    /// `None` before the first one.
+    pub(super) fn since_last_picture(&self) -> Option<Duration> {
+        self.last_picture.lock().expect("nobody panics with it").map(|then| then.elapsed())
+    }
+
+    /// Asks for a pair of pictures. Gives the number of the last one, 0 before the first.
+    pub(super) fn want_picture(&self) -> u64 {
+        let mut shown = self.shown.lock().expect("nobody panics with it");
+        shown.is_wanted = true;
+        shown.number
+    }
+
+    pub(super) fn is_picture_wanted(&self) -> bool {
+        self.shown.lock().expect("nobody panics with it").is_wanted
+    }
+
+    /// A picture before and after.
+    pub(super) fn show(&self, lr: Picture, sr: Picture) {
+        let mut shown = self.shown.lock().expect("nobody panics with it");
+        *shown = Shown { is_wanted: false, number: shown.number + 1, pair: Some([lr, sr]) };
+    }
+
+    /// One of the last pair, and the pair's number.
+    pub(super) fn shown(&self, which: usize) -> Option<(u64, Picture)> {
+        let shown = self.shown.lock().expect("nobody panics with it");
+        shown.pair.as_ref().map(|pair| (shown.number, pair[which].share()))
+    }
+
+    /// All counters; the latency is that of pictures since the call before with this mark.
+    pub fn snapshot(&self, mark: &mut Mark) -> Snapshot {
+        let latency = self.latency.lock().expect("nobody panics with it");
+        let [p50, p99] = latency.quantiles_since(mark, [0.5, 0.99]);
+        let latency_ms_max = latency.max_ms;
+        drop(latency);
         let get = |counter: &AtomicU64| counter.load(Relaxed);
+        let queue = |waits: &Waits| Queue { count: waits.count(), age_ms: waits.age().as_millis() as u64 };
+        let rungs = self.rungs.lock().expect("nobody panics with it");
         Snapshot {
             decoded: get(&self.decoded),
             encoded: get(&self.encoded),
@@ -131,15 +297,19 @@ impl Stats {
             dropped_late: get(&self.dropped_late),
             dropped_past: get(&self.dropped_past),
             dropped_full: get(&self.dropped_full),
-            ladder: (self.by_rung.iter())
-                .map(|(model, pictures)| Rung { model: model.clone(), pictures: get(pictures) })
+            ladder: (rungs.iter())
+                .map(|rung| Rung { model: rung.name.clone(), pictures: get(&rung.pictures) })
                 .collect(),
+            rung: rungs.get(self.rung.load(Relaxed)).map_or(String::new(), |rung| rung.name.clone()),
             on_air: self.on_air.load(Relaxed),
             connections: get(&self.connections),
             clock_jumps: get(&self.clock_jumps),
+            bytes: get(&self.bytes),
             latency_ms_p50: p50,
             latency_ms_p99: p99,
-            latency_ms_max: latency.max_ms,
+            latency_ms_max,
+            busy_s: [&self.decode, &self.upscale, &self.encode].map(Busy::seconds),
+            waiting: queue(&self.waiting),
             sinks: (self.sinks.iter())
                 .map(|sink| Sink {
                     name: sink.name.clone(),
@@ -148,6 +318,7 @@ impl Stats {
                     packets: get(&sink.packets),
                     bytes: get(&sink.bytes),
                     dropped: get(&sink.dropped),
+                    waiting: queue(&sink.waiting),
                 })
                 .collect(),
         }
@@ -157,38 +328,51 @@ impl Stats {
 /// Latencies are counted by the millisecond, up to this many.
 const LATENCY_MS_MAX: usize = 10_000;
 
-struct Latency {
-    by_ms: Vec<u32>,
-    count: u32,
+/// Of all pictures since the beginning.
+pub(super) struct Latency {
+    by_ms: Vec<u64>,
     max_ms: u64,
+    pub sum_s: f64,
+}
+
+/// Which pictures a reader has seen the latency of.
+#[derive(Default)]
+pub struct Mark(Vec<u64>);
+
+impl Default for Latency {
+    fn default() -> Latency {
+        Latency { by_ms: vec![0; LATENCY_MS_MAX], max_ms: 0, sum_s: 0.0 }
+    }
 }
 
 impl Latency {
-    fn new() -> Latency {
-        Latency { by_ms: vec![0; LATENCY_MS_MAX], count: 0, max_ms: 0 }
-    }
-
     fn note(&mut self, latency: Duration) {
         let ms = latency.as_millis() as u64;
         self.by_ms[(ms as usize).min(LATENCY_MS_MAX - 1)] += 1;
-        self.count += 1;
         self.max_ms = self.max_ms.max(ms);
+        self.sum_s += latency.as_secs_f64();
     }
 
-    /// Milliseconds that so large a part of all pictures did not exceed; then counts anew.
-    fn take_quantiles<const N: usize>(&mut self, parts: [f64; N]) -> [u64; N] {
-        let quantiles = parts.map(|part| {
-            let rank = (part * f64::from(self.count)).ceil() as u32;
+    /// How many pictures took less than so long.
+    pub fn count_below(&self, ms: usize) -> u64 {
+        self.by_ms[..ms.min(LATENCY_MS_MAX)].iter().sum()
+    }
+
+    /// Milliseconds that so large a part of all pictures since the mark did not exceed; then the mark is here.
+    fn quantiles_since<const N: usize>(&self, mark: &mut Mark, parts: [f64; N]) -> [u64; N] {
+        mark.0.resize(LATENCY_MS_MAX, 0);
+        let new: Vec<u64> = self.by_ms.iter().zip(&mark.0).map(|(now, then)| now - then).collect();
+        mark.0.clone_from(&self.by_ms);
+        let count: u64 = new.iter().sum();
+        parts.map(|part| {
+            let rank = (part * count as f64).ceil() as u64;
             let mut seen = 0;
-            let ms = self.by_ms.iter().position(|&count| {
+            let ms = new.iter().position(|&count| {
                 seen += count;
                 seen >= rank
             });
             ms.unwrap_or(0) as u64
-        });
-        self.by_ms.fill(0);
-        self.count = 0;
-        quantiles
+        })
     }
 }
 
@@ -197,14 +381,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_those_of_the_pictures_since_the_last_time() {
-        let mut latency = Latency::new();
+    fn quantiles_are_those_of_the_pictures_since_each_readers_mark() {
+        let (mut latency, mut mark, mut other) = (Latency::default(), Mark::default(), Mark::default());
         (1..=100).for_each(|ms| latency.note(Duration::from_millis(ms)));
-        assert_eq!(latency.take_quantiles([0.5, 0.99, 1.0]), [50, 99, 100]);
+        assert_eq!(latency.quantiles_since(&mut mark, [0.5, 0.99, 1.0]), [50, 99, 100]);
         latency.note(Duration::from_millis(7));
-        assert_eq!(latency.take_quantiles([0.5, 0.99]), [7, 7]);
-        assert_eq!(latency.take_quantiles([0.5]), [0]);
+        assert_eq!(latency.quantiles_since(&mut mark, [0.5, 0.99]), [7, 7]);
+        assert_eq!(latency.quantiles_since(&mut mark, [0.5]), [0]);
         latency.note(Duration::from_secs(100));
-        assert_eq!((latency.take_quantiles([0.5]), latency.max_ms), ([9_999], 100_000));
+        assert_eq!((latency.quantiles_since(&mut mark, [0.5]), latency.max_ms), ([9_999], 100_000));
+        assert_eq!(latency.quantiles_since(&mut other, [0.5, 1.0]), [50, 9_999]);
+        assert_eq!((latency.count_below(8), latency.count_below(usize::MAX)), (8, 102));
+    }
+
+    #[test]
+    fn outputs_that_look_alike_are_told_apart() {
+        let stats = Stats::new(String::new(), ["a", "b", "a"].map(String::from).to_vec(), Duration::ZERO);
+        let names: Vec<&str> = stats.sinks.iter().map(|sink| sink.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "a (2)"]);
     }
 }
