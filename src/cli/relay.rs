@@ -11,11 +11,13 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::settings::{Hangups, Settings};
-use super::upscale::{SIDE_MAX, catch_signals, parse_key_value};
+use super::upscale::{SIDE_MAX, catch_signals, parse_key_value, parse_sound};
 use super::{EngineName, PrecisionName, engine_name, json, parse_size, thread_count};
 use crate::engine::{EngineSpec, Network};
 use crate::error::{Error, Result};
-use crate::media::{Deinterlace, EncoderSpec, FilterSpec, LiveOutput, LiveStreams, Output, Target, redacted};
+use crate::media::{
+    Deinterlace, EncoderSpec, FilterSpec, LiveOutput, LiveStreams, Output, Sound, Target, redacted,
+};
 use crate::model::catalogue;
 use crate::picture::Geometry;
 use crate::relay::{self, Control, Mark, OnLoss, Relay, Server, Session, Snapshot, SourceSpec};
@@ -57,9 +59,9 @@ pub(super) struct Args {
     /// FFmpeg's name of a pixel format.
     #[arg(long, value_name = "FORMAT", default_value = "yuv420p")]
     pub pix_fmt: String,
-    /// What becomes of sound.
-    #[arg(long, value_enum, default_value = "copy")]
-    pub audio: Audio,
+    /// What becomes of sound: copied, or AAC where a sink does not take it; left out; converted by FFmpeg's encoder.
+    #[arg(long, value_name = "copy|none|CODEC", default_value = "copy", value_parser = parse_sound)]
+    pub audio: Sound,
     /// Make interlaced pictures whole.
     #[arg(long)]
     pub deinterlace: bool,
@@ -81,12 +83,6 @@ pub(super) struct Args {
     /// A JSON line a second on standard output, or a line for people on standard error.
     #[arg(long, value_enum, default_value = "auto")]
     pub progress: ShowName,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum, PartialEq, Eq, Debug)]
-pub(super) enum Audio {
-    Copy,
-    None,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum, PartialEq, Eq, Debug)]
@@ -176,8 +172,8 @@ fn open(args: &Args, source: SourceSpec, first: Session, networks: Vec<Network>)
     let kind = args.engine.choose(PrecisionName::Auto, sr.format.depth(), |kind| spec(kind).check())?;
     let engine = spec(kind);
     engine.check()?;
-    let (encoder, sound) = first.open_encoder(target, &output)?;
-    let streams = LiveStreams::new(&encoder, first.input(), sound.filter(|_| args.audio == Audio::Copy));
+    let encoder = first.open_encoder(target, &output)?;
+    let streams = LiveStreams::new(&encoder, first.input(), &args.audio, &args.sinks)?;
     for sink in &args.sinks {
         LiveOutput::check(sink, &streams, args.overwrite)?;
     }

@@ -464,7 +464,7 @@ fn parse_scale(text: &str) -> std::result::Result<f64, String> {
     scale.ok_or_else(|| "write it like 2 or 1.5".to_owned())
 }
 
-fn parse_sound(text: &str) -> std::result::Result<Sound, String> {
+pub(super) fn parse_sound(text: &str) -> std::result::Result<Sound, String> {
     Ok(match text {
         "copy" => Sound::Copy,
         "none" => Sound::None,

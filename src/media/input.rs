@@ -91,11 +91,14 @@ impl Input {
         complaints::of_demuxer();
         let sequence = Pattern::parse(source)?.map(|pattern| Sequence::find(source, pattern)).transpose()?;
         let first = sequence.as_ref().map(|sequence| sequence.first_path().to_string_lossy().into_owned());
-        let context = match (source, &first) {
-            ("-", _) => open_by(Some(c"yuv4mpegpipe"), "pipe:0"),
-            (_, Some(first)) => open_by(Some(c"image2"), first),
-            _ => open_by(None, source),
+        let (demuxer, url) = match (source, &first) {
+            ("-", _) => (Some(c"yuv4mpegpipe"), "pipe:0"),
+            (_, Some(first)) => (Some(c"image2"), first.as_str()),
+            _ => (None, source),
         };
+        // A name of a picture is what it says, not a pattern for many.
+        let options = [("pattern_type", "none")].into_iter().collect();
+        let context = open_by(demuxer, url, options, None);
         let mut input = Input::of(context.map_err(fail)?, name, is_again)?;
         if sequence.is_some() {
             check_kind(name, input.video_parameters().id())?;

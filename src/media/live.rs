@@ -1,25 +1,27 @@
-//! Live: sources that are read while they come about, and outputs that are written to while they are watched.
+//! Live: sources that are read while they come about.
 //!
-//! In: addresses, packets with times in microseconds of the relay's clock. Out: the same in each output's container. It
-//! knows no retry and no queue: what fails is closed, and its owner opens it again.
+//! In: addresses. Out: an opened input whose waiting can be ended, packets with times in microseconds. It knows no retry:
+//! what fails is closed, and its owner opens it again.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::ffi::CStr;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::packet::{Mut, Ref};
 use ffmpeg_next::util::interrupt;
-use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
+use ffmpeg_next::{self as ffmpeg, Rescale, format, media};
 
-use super::encode::Encoder;
 use super::input::Input;
-use super::output::Output;
-use super::silence::Silence;
-use super::{Coded, MICROSECONDS, c_string, check};
-use crate::error::{Error, Result};
+use super::open::open_by;
+use super::{Coded, MICROSECONDS, check};
 
 /// So much of a source is looked at to know its streams; FFmpeg's five seconds would all be latency.
 const PROBE_US: &str = "1000000";
@@ -53,7 +55,7 @@ impl Watch {
         self.stop.load(Ordering::Relaxed) || now_ms > self.until_ms.load(Ordering::Relaxed)
     }
 
-    fn interrupt(&self) -> interrupt::Interrupt {
+    pub(super) fn interrupt(&self) -> interrupt::Interrupt {
         let watch = self.clone();
         interrupt::new(Box::new(move || watch.is_over()))
     }
@@ -73,6 +75,9 @@ pub fn redacted(address: &str) -> String {
     format!("{scheme}://{host}{path}")
 }
 
+/// Devices by their names, and FFmpeg's for what reads them.
+const DEVICES: [(&str, &CStr); 2] = [("lavfi:", c"lavfi"), ("v4l2:", c"video4linux2,v4l2")];
+
 /// Opens a source. `listen`: waits for somebody to publish there.
 pub(super) fn open_source(
     source: &str,
@@ -81,21 +86,87 @@ pub(super) fn open_source(
 ) -> std::result::Result<format::context::Input, ffmpeg::Error> {
     let mut options = ffmpeg::Dictionary::new();
     options.set("analyzeduration", PROBE_US);
+    if fs::metadata(source).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+        let pipe = format::context::StreamIo::from_read(Pipe::open(source, watch)?)?;
+        let watch = watch.clone();
+        return format::input_from_stream_with_interrupt(pipe, None, Some(options), move || watch.is_over());
+    }
+    let device = DEVICES.iter().find_map(|(prefix, name)| Some((*name, source.strip_prefix(prefix)?)));
+    if let Some((name, what)) = device {
+        return open_by(Some(name), what, ffmpeg::Dictionary::new(), Some(watch.interrupt()));
+    }
     if listen && source.starts_with("rtmp") {
         options.set("listen", "1");
     }
     if source.starts_with("rtsp") {
         options.set("rtsp_flags", if listen { "listen" } else { "prefer_tcp" });
     }
-    let watch = watch.clone();
-    format::input_with_interrupt_and_dictionary(source, move || watch.is_over(), options)
+    open_by(None, &bound(source, listen), options, Some(watch.interrupt()))
+}
+
+/// A named pipe. Who writes into it may come late, and is waited for in a way that can be ended.
+struct Pipe {
+    file: File,
+    watch: Watch,
+}
+
+/// So long nothing is looked for in a pipe that was empty.
+const PIPE_EMPTY: Duration = Duration::from_millis(2);
+/// Linux's.
+const O_NONBLOCK: i32 = 0o4000;
+
+impl Pipe {
+    /// With an end to write as well, so that it is open before somebody writes, and no writer is ever turned away.
+    fn open(path: &str, watch: &Watch) -> std::result::Result<Pipe, ffmpeg::Error> {
+        let opened = File::options().read(true).write(true).custom_flags(O_NONBLOCK).open(path);
+        let errno =
+            |e: io::Error| ffmpeg::Error::Other { errno: e.raw_os_error().unwrap_or(ffmpeg::error::EIO) };
+        Ok(Pipe { file: opened.map_err(errno)?, watch: watch.clone() })
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.file.read(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && !self.watch.is_over() => {
+                    thread::sleep(PIPE_EMPTY);
+                }
+                read => return read,
+            }
+        }
+    }
+}
+
+/// An address where somebody is waited for, at this machine's own interface unless it names another: FFmpeg takes packets
+/// of UDP from anywhere, and so it does where no host is named.
+pub(super) fn bound(address: &str, listen: bool) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
+    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (user, place) = authority.rsplit_once('@').map_or(("", authority), |(user, place)| (user, place));
+    let (host, port) =
+        place.split_at(place.rfind(':').filter(|_| !place.ends_with(']')).unwrap_or(place.len()));
+    let is_udp = matches!(scheme, "udp" | "rtp");
+    if !(is_udp || listen || tail.contains("mode=listener")) {
+        return address.to_owned();
+    }
+    let home = Ipv4Addr::LOCALHOST.to_string();
+    let host = if host.is_empty() { &home } else { host };
+    let at = if user.is_empty() { "" } else { "@" };
+    let ip: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    let is_open = ip.is_some_and(|ip| ip.is_multicast() || ip.is_unspecified());
+    let local = match is_udp && !is_open && !tail.contains("localaddr=") {
+        true => format!("{}localaddr={host}", if tail.contains('?') { '&' } else { '?' }),
+        false => String::new(),
+    };
+    format!("{scheme}://{user}{at}{host}{port}{tail}{local}")
 }
 
 impl Input {
     /// Whether packets are there before their time: files, and lists of files.
     pub fn comes_in_pieces(&self) -> bool {
         let kind = self.context().format();
-        matches!(kind.name(), "hls" | "dash") || Path::new(self.name()).is_file()
+        matches!(kind.name(), "hls" | "dash" | "lavfi") || Path::new(self.name()).is_file()
     }
 
     /// Whether its pictures are so large that the header that says so is taken for damaged.
@@ -107,17 +178,12 @@ impl Input {
     }
 
     /// The stream of sound that goes along.
-    pub fn sound_index(&self) -> Option<usize> {
-        self.context().streams().best(media::Type::Audio).map(|stream| stream.index())
+    pub(super) fn sound_stream(&self) -> Option<ffmpeg::Stream<'_>> {
+        self.context().streams().best(media::Type::Audio)
     }
 }
 
 impl Coded {
-    /// Its stream in the source.
-    pub fn stream(&self) -> usize {
-        self.stream
-    }
-
     /// When it ends, in microseconds.
     pub fn end_us(&self) -> i64 {
         self.pts_us().saturating_add(self.packet.duration().rescale(self.time_base, MICROSECONDS))
@@ -159,278 +225,31 @@ impl Coded {
     }
 }
 
-/// What every output gets, known before one is opened.
-#[derive(Clone)]
-pub struct LiveStreams {
-    picture: codec::Parameters,
-    rate: Rational,
-    aspect: Rational,
-    header: Vec<u8>,
-    sound: Option<codec::Parameters>,
-}
-
-impl LiveStreams {
-    /// Pictures as the encoder makes them, and that stream of the source as it is.
-    pub fn new(encoder: &Encoder, input: &Input, sound: Option<usize>) -> LiveStreams {
-        let sound = sound.and_then(|index| input.context().stream(index)).map(|stream| stream.parameters());
-        let mut picture = codec::Parameters::new();
-        // SAFETY: both are alive, and the encoder is open.
-        let code =
-            unsafe { ffi::avcodec_parameters_from_context(picture.as_mut_ptr(), encoder.context().as_ptr()) };
-        check(code).expect("no memory for parameters");
-        LiveStreams {
-            picture,
-            rate: encoder.video().frame_rate,
-            aspect: encoder.sample_aspect(),
-            header: encoder.extradata().to_vec(),
-            sound,
-        }
-    }
-
-    /// What is heard while no sound comes; `None` where there is none, or no encoder for it.
-    pub fn silence(&self) -> Option<Silence> {
-        self.sound.as_ref().and_then(Silence::like)
-    }
-
-    /// Whether sound of another connection can follow that of the first.
-    pub fn sound_goes_on_with(&self, input: &Input, index: usize) -> bool {
-        let described = |parameters: &codec::Parameters| {
-            // SAFETY: the parameters are alive, and so is what they point to.
-            unsafe {
-                let raw = &*parameters.as_ptr();
-                let header = match raw.extradata.is_null() {
-                    true => &[][..],
-                    false => std::slice::from_raw_parts(raw.extradata, raw.extradata_size as usize),
-                };
-                (raw.codec_id, raw.sample_rate, raw.channels, header.to_vec())
-            }
-        };
-        let new = input.context().stream(index).map(|stream| stream.parameters());
-        match (&self.sound, new) {
-            (Some(old), Some(new)) => described(old) == described(&new),
-            _ => false,
-        }
-    }
-}
-
-/// What FFmpeg is to write to an address.
-struct Kind {
-    /// FFmpeg's name; by the file's ending where there is none.
-    container: Option<&'static str>,
-    options: &'static [(&'static str, &'static str)],
-    /// Whoever begins to watch in the middle finds the encoder's header in front of each keyframe.
-    repeats_header: bool,
-}
-
-impl Kind {
-    /// `None` for an address of another kind.
-    fn of(sink: &str) -> Option<Kind> {
-        let (container, options, repeats_header): (_, &[(&str, &str)], _) = match sink.split_once("://") {
-            Some(("rtmp" | "rtmps", _)) => (Some("flv"), &[("flvflags", "no_duration_filesize")], false),
-            Some(("udp", _)) => (Some("mpegts"), &[("pkt_size", "1316")], true),
-            Some(("srt", _)) => (Some("mpegts"), &[], true),
-            Some(_) => return None,
-            None if sink.ends_with(".m3u8") => {
-                (Some("hls"), &[("hls_time", "2"), ("hls_flags", "delete_segments+temp_file")], true)
-            }
-            None => (None, &[], sink.ends_with(".ts")),
-        };
-        Some(Kind { container, options, repeats_header })
-    }
-}
-
-/// A file that is written, or a connection.
-pub struct LiveOutput {
-    context: format::context::Output,
-    /// What the context's callback points to: dropped after it.
-    _guard: interrupt::InterruptGuard,
-    name: String,
-    /// The name it has until it is whole, and the one it gets; of files that are one.
-    paths: Option<(PathBuf, PathBuf)>,
-    header: Vec<u8>,
-    /// Its first time, which is 0 for whoever takes it: a connection that is made later begins as well.
-    begin_us: Option<i64>,
-    last_dts: [Option<i64>; 2],
-    has_sound: bool,
-}
-
-impl LiveOutput {
-    /// Whether the output is a file with a name of its own: neither a connection, nor a list of many files, nor a pipe.
-    pub fn is_one_file(sink: &str) -> bool {
-        use std::os::unix::fs::FileTypeExt;
-        let is_special = fs::metadata(Path::new(sink)).is_ok_and(|data| {
-            let kind = data.file_type();
-            kind.is_fifo() || kind.is_char_device() || kind.is_socket()
-        });
-        !sink.contains("://") && !sink.ends_with(".m3u8") && !is_special
-    }
-
-    /// What of this would be in the way is found without opening it: a container that does not take the codec.
-    pub fn check(sink: &str, streams: &LiveStreams, overwrite: bool) -> Result<()> {
-        let name = redacted(sink);
-        let (_, container) = kind_and_container(sink, &name)?;
-        let id = streams.picture.id();
-        // SAFETY: the container is static.
-        let holds = |id: codec::Id| unsafe {
-            ffi::avformat_query_codec(container, id.into(), ffi::FF_COMPLIANCE_EXPERIMENTAL) != 0
-        };
-        if !holds(id) {
-            let problem = format!("does not take {}", id.name());
-            return Err(Error::new(name, problem, "choose another --encoder, e.g. libx264"));
-        }
-        if let Some(sound) = streams.sound.as_ref().filter(|sound| !holds(sound.id())) {
-            let problem = format!("does not take the source's sound ({})", sound.id().name());
-            return Err(Error::new(
-                name,
-                problem,
-                "let the source send AAC, or leave it out with --audio none",
-            ));
-        }
-        let folder = Path::new(sink).parent().filter(|folder| *folder != Path::new(""));
-        if let Some(folder) = folder.filter(|folder| !sink.contains("://") && !folder.is_dir()) {
-            return Err(Error::new(folder.to_string_lossy(), "is no folder", format!("make it, for {name}")));
-        }
-        if LiveOutput::is_one_file(sink) && !overwrite {
-            Output::new(sink, "")?.check_free(false)?;
-        }
-        Ok(())
-    }
-
-    /// Opens it and writes its header.
-    pub fn open(sink: &str, streams: &LiveStreams, watch: &Watch) -> Result<LiveOutput> {
-        let name = redacted(sink);
-        let fail = |e: ffmpeg::Error| {
-            Error::new(&name, format!("cannot be opened: {e}"), "look at who is to take it")
-        };
-        let (kind, container) = kind_and_container(sink, &name)?;
-        let paths = LiveOutput::is_one_file(sink)
-            .then(|| Output::new(sink, ""))
-            .transpose()?
-            .and_then(|output| output.paths);
-        let url = c_string(
-            &paths.as_ref().map_or(sink.into(), |(_, partial)| partial.to_string_lossy().into_owned()),
-        );
-        let interrupt = watch.interrupt();
-        let mut options = ffmpeg::Dictionary::new();
-        for (key, value) in kind.options {
-            options.set(key, value);
-        }
-        let guard;
-        // SAFETY: the strings live through the calls that copy them; the context is taken over at once, with what its
-        // callback points to, and all that is set on it are plain values.
-        let mut context = unsafe {
-            let mut raw = std::ptr::null_mut();
-            let null = std::ptr::null();
-            check(ffi::avformat_alloc_output_context2(&mut raw, container, null, url.as_ptr()))
-                .map_err(fail)?;
-            (*raw).interrupt_callback = interrupt.interrupt;
-            (*raw).strict_std_compliance = ffi::FF_COMPLIANCE_EXPERIMENTAL;
-            (*raw).flags |= ffi::AVFMT_FLAG_FLUSH_PACKETS;
-            guard = interrupt.guard;
-            let wrapped = format::context::Output::wrap(raw);
-            if container.flags & ffi::AVFMT_NOFILE == 0 {
-                let mut opened = options.disown();
-                let (write, callback) = (ffi::AVIO_FLAG_WRITE, &(*raw).interrupt_callback);
-                let code = ffi::avio_open2(&mut (*raw).pb, url.as_ptr(), write, callback, &mut opened);
-                options = ffmpeg::Dictionary::own(opened);
-                check(code).map_err(fail)?;
-            }
-            wrapped
-        };
-        let mut added = context.add_stream(ffmpeg::encoder::find(codec::Id::None)).map_err(fail)?;
-        added.set_parameters(streams.picture.clone());
-        added.set_avg_frame_rate(streams.rate);
-        added.set_time_base(Rational(1, 90_000));
-        // SAFETY: the stream is alive. The tag is another container's word for the codec.
-        unsafe {
-            (*added.as_mut_ptr()).sample_aspect_ratio = streams.aspect.into();
-            (*(*added.as_mut_ptr()).codecpar).codec_tag = 0;
-        }
-        if let Some(sound) = &streams.sound {
-            let mut added = context.add_stream(ffmpeg::encoder::find(codec::Id::None)).map_err(fail)?;
-            added.set_parameters(sound.clone());
-            added.set_time_base(Rational(1, 90_000));
-            // SAFETY: as above.
-            unsafe { (*(*added.as_mut_ptr()).codecpar).codec_tag = 0 };
-        }
-        context.write_header_with(options).map_err(fail)?;
-        let header = if kind.repeats_header { streams.header.clone() } else { Vec::new() };
-        Ok(LiveOutput {
-            context,
-            _guard: guard,
-            name,
-            paths,
-            header,
-            begin_us: None,
-            last_dts: [None; 2],
-            has_sound: streams.sound.is_some(),
-        })
-    }
-
-    /// Writes a packet of the pictures, or of the sound.
-    pub fn write(&mut self, coded: Coded, is_sound: bool) -> Result<()> {
-        let begin_us = *self.begin_us.get_or_insert(coded.dts_us());
-        let Coded { mut packet, time_base, .. } = coded.moved_by_us(-begin_us);
-        if is_sound && (!self.has_sound || packet.dts().is_none_or(|dts| dts < 0)) {
-            return Ok(());
-        }
-        if !is_sound && packet.is_key() && !packet.data().unwrap_or_default().starts_with(&self.header) {
-            packet = with_header(&packet, &self.header);
-        }
-        let index = usize::from(is_sound);
-        let base = self.context.stream(index).expect("an added stream").time_base();
-        packet.rescale_ts(time_base, base);
-        // Where ticks are long, two times may become one.
-        if let (Some(dts), Some(last)) = (packet.dts(), self.last_dts[index])
-            && dts <= last
-        {
-            packet.set_dts(Some(last + 1));
-            packet.set_pts(packet.pts().map(|pts| pts.max(last + 1)));
-        }
-        self.last_dts[index] = packet.dts();
-        packet.set_stream(index);
-        packet.set_position(-1);
-        packet.write(&mut self.context).map(drop).map_err(|e| {
-            Error::new(&self.name, format!("cannot be written: {e}"), "look at who is to take it")
-        })
-    }
-
-    /// Ends it as its readers expect; a file gets its name.
-    pub fn finish(mut self) -> Result<()> {
-        let fail =
-            |e: String| Error::new(&self.name, format!("cannot be ended: {e}"), "what came before is there");
-        self.context.write_trailer().map_err(|e| fail(e.to_string()))?;
-        match &self.paths {
-            Some((path, partial)) => fs::rename(partial, path).map_err(|e| fail(e.to_string())),
-            None => Ok(()),
-        }
-    }
-}
-
-fn kind_and_container(sink: &str, name: &str) -> Result<(Kind, &'static ffi::AVOutputFormat)> {
-    let kind = Kind::of(sink).ok_or_else(|| {
-        let problem = "streams go out to rtmp, rtmps, srt, udp, lists and files only";
-        Error::new(name, problem, "name one of these, e.g. udp://host:port")
-    })?;
-    let (url, short) = (c_string(sink), kind.container.map(c_string));
-    let short = short.as_ref().map_or(std::ptr::null(), |short| short.as_ptr());
-    // SAFETY: the strings live through the call; containers are static.
-    let found = unsafe { ffi::av_guess_format(short, url.as_ptr(), std::ptr::null()).as_ref() };
-    let remedy = "use e.g. .ts, .flv, .mkv or .m3u8";
-    found.map(|found| (kind, found)).ok_or_else(|| Error::new(name, "its ending names no container", remedy))
-}
-
-fn with_header(packet: &ffmpeg::Packet, header: &[u8]) -> ffmpeg::Packet {
-    let mut longer = ffmpeg::Packet::copy(&[header, packet.data().unwrap_or_default()].concat());
-    // SAFETY: both packets are alive; times, flags and side data are copied.
-    let code = unsafe { ffi::av_packet_copy_props(longer.as_mut_ptr(), packet.as_ptr()) };
-    check(code).expect("no memory for a packet");
-    longer
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_else_is_listened_to_unless_told() {
+        for (address, listen, opened) in [
+            ("udp://:5000", false, "udp://127.0.0.1:5000?localaddr=127.0.0.1"),
+            ("udp://@:5000?timeout=1", false, "udp://127.0.0.1:5000?timeout=1&localaddr=127.0.0.1"),
+            ("udp://127.0.0.1:5000", false, "udp://127.0.0.1:5000?localaddr=127.0.0.1"),
+            ("udp://localhost:5000", false, "udp://localhost:5000?localaddr=localhost"),
+            ("rtp://[::1]:5000", false, "rtp://[::1]:5000?localaddr=[::1]"),
+            ("udp://0.0.0.0:5000", false, "udp://0.0.0.0:5000"),
+            ("udp://239.0.0.1:5000", false, "udp://239.0.0.1:5000"),
+            ("udp://10.0.0.1:5000?localaddr=10.0.0.2", false, "udp://10.0.0.1:5000?localaddr=10.0.0.2"),
+            ("srt://:9000?mode=listener", false, "srt://127.0.0.1:9000?mode=listener"),
+            ("srt://0.0.0.0:9000?mode=listener", false, "srt://0.0.0.0:9000?mode=listener"),
+            ("srt://example.com:9000", false, "srt://example.com:9000"),
+            ("rtmp://:1935/live/key", true, "rtmp://127.0.0.1:1935/live/key"),
+            ("rtmp://user:pw@host/live/key", false, "rtmp://user:pw@host/live/key"),
+            ("film.mkv", false, "film.mkv"),
+        ] {
+            assert_eq!(bound(address, listen), opened);
+        }
+    }
 
     #[test]
     fn no_secret_of_an_address_is_told() {

@@ -16,6 +16,7 @@ mod input;
 mod interlace;
 mod jpeg;
 mod live;
+mod live_output;
 mod look;
 mod matroska;
 mod mux;
@@ -49,7 +50,8 @@ pub use format::{format_by_name, transfer_by_name};
 pub use frame::PicturePool;
 pub use input::{Input, VideoInfo};
 pub use jpeg::jpeg;
-pub use live::{LiveOutput, LiveStreams, Watch, redacted};
+pub use live::{Watch, redacted};
+pub use live_output::{LiveOutput, LiveSound, LiveStreams};
 pub use look::{is_film, is_film_name};
 pub use mux::Muxer;
 pub use output::Output;
@@ -155,6 +157,15 @@ pub fn info() -> FfmpegInfo {
 /// A C string of what a user typed, which holds no NUL: arguments of a process cannot.
 fn c_string(text: &str) -> CString {
     CString::new(text).expect("no NUL in an argument")
+}
+
+/// What describes the stream that an open encoder makes.
+fn parameters_of(context: &ffmpeg::codec::Context) -> ffmpeg::codec::Parameters {
+    let mut parameters = ffmpeg::codec::Parameters::new();
+    // SAFETY: both are alive.
+    let code = unsafe { ffi::avcodec_parameters_from_context(parameters.as_mut_ptr(), context.as_ptr()) };
+    check(code).expect("no memory for parameters");
+    parameters
 }
 
 /// FFmpeg's return value as a result.

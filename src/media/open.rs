@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::path::Path;
 
 use ffmpeg_next::ffi;
+use ffmpeg_next::util::interrupt::Interrupt;
 use ffmpeg_next::{self as ffmpeg, format, media};
 
 use super::streams::is_cover;
@@ -37,19 +38,27 @@ pub(super) fn open_remedy(source: &str, error: ffmpeg::Error) -> &'static str {
 pub(super) fn open_by(
     demuxer: Option<&CStr>,
     url: &str,
+    options: ffmpeg::Dictionary,
+    interrupt: Option<Interrupt>,
 ) -> std::result::Result<format::context::Input, ffmpeg::Error> {
-    let (mut context, url) = (std::ptr::null_mut(), c_string(url));
-    // A name of a picture is what it says, not a pattern for many.
-    let options: ffmpeg::Dictionary = [("pattern_type", "none")].into_iter().collect();
-    // SAFETY: the strings live through the calls; on failure FFmpeg frees the context itself, on success
-    // `wrap` takes it over. What is left of the options is owned again, and freed.
+    let url = c_string(url);
+    // SAFETY: the strings live through the calls; on failure FFmpeg frees the context itself, on success the wrapper takes
+    // it over, with what its callback points to. What is left of the options is owned again, and freed.
     unsafe {
+        let mut context = ffi::avformat_alloc_context();
+        assert!(!context.is_null(), "no memory for a context");
+        if let Some(interrupt) = &interrupt {
+            (*context).interrupt_callback = interrupt.interrupt;
+        }
         let demuxer = demuxer.map_or(std::ptr::null(), |name| ffi::av_find_input_format(name.as_ptr()));
         let mut options = options.disown();
         let code = ffi::avformat_open_input(&mut context, url.as_ptr(), demuxer, &mut options);
         drop(ffmpeg::Dictionary::own(options));
         check(code)?;
-        let mut input = format::context::Input::wrap(context);
+        let mut input = match interrupt {
+            Some(interrupt) => format::context::Input::wrap_with_interrupt(context, interrupt.guard),
+            None => format::context::Input::wrap(context),
+        };
         check(ffi::avformat_find_stream_info(input.as_mut_ptr(), std::ptr::null_mut()))?;
         Ok(input)
     }

@@ -164,11 +164,16 @@ fn is_made_anew(stream: &ffmpeg::Stream, output: &Output) -> bool {
     stream.parameters().medium() == media::Type::Data && kept && (hidden || tag == TIMECODE)
 }
 
-fn find_encoder(name: &str, output: &Output) -> Result<ffmpeg::Codec> {
-    let encoder = ffmpeg::encoder::find_by_name(name).filter(ffmpeg::Codec::is_audio).ok_or_else(|| {
+/// FFmpeg's encoder of sound of this name.
+pub(super) fn sound_encoder(name: &str) -> Result<ffmpeg::Codec> {
+    ffmpeg::encoder::find_by_name(name).filter(ffmpeg::Codec::is_audio).ok_or_else(|| {
         let problem = format!("this FFmpeg has no audio encoder '{name}'");
         Error::new("--audio", problem, "ffmpeg -encoders lists those it has")
-    })?;
+    })
+}
+
+fn find_encoder(name: &str, output: &Output) -> Result<ffmpeg::Codec> {
+    let encoder = sound_encoder(name)?;
     if output.holds(media::Type::Audio, encoder.id()) {
         return Ok(encoder);
     }

@@ -35,10 +35,7 @@ impl Transcoders {
     /// What describes the converted stream.
     pub(super) fn context(&self, stream: usize) -> &codec::Context {
         let found = self.0.iter().find(|transcoder| transcoder.stream == stream);
-        match &found.expect("planned to be converted").kind {
-            Kind::Sound(sound) => &sound.encoder,
-            Kind::Text(text) => &text.encoder,
-        }
+        found.expect("planned to be converted").context()
     }
 
     /// What becomes of a packet: itself, unless its stream is converted.
@@ -67,9 +64,20 @@ impl Transcoder {
         encoder: ffmpeg::Codec,
         global_header: bool,
     ) -> Result<Transcoder> {
+        Transcoder::open_like(None, stream, source, encoder, global_header)
+    }
+
+    /// The same, with the rate and the channels of what it is to follow.
+    pub(super) fn open_like(
+        before: Option<&codec::Parameters>,
+        stream: &ffmpeg::Stream,
+        source: &str,
+        encoder: ffmpeg::Codec,
+        global_header: bool,
+    ) -> Result<Transcoder> {
         let name = format!("{source}: stream {}", stream.index());
         let opened = if encoder.is_audio() {
-            Sound::open(stream, encoder, global_header).map(|sound| Kind::Sound(Box::new(sound)))
+            Sound::open(before, stream, encoder, global_header).map(|sound| Kind::Sound(Box::new(sound)))
         } else {
             Text::open(stream, encoder).map(Kind::Text)
         };
@@ -80,7 +88,16 @@ impl Transcoder {
         Ok(Transcoder { stream: stream.index(), name, kind, damaged: 0 })
     }
 
-    fn take(&mut self, packet: Option<Coded>) -> Result<Vec<Coded>> {
+    /// What describes the converted stream.
+    pub(super) fn context(&self) -> &codec::Context {
+        match &self.kind {
+            Kind::Sound(sound) => &sound.encoder,
+            Kind::Text(text) => &text.encoder,
+        }
+    }
+
+    /// What becomes of a packet, or, without one, of what is still inside.
+    pub(super) fn take(&mut self, packet: Option<Coded>) -> Result<Vec<Coded>> {
         let mut out = Vec::new();
         let result = match &mut self.kind {
             Kind::Sound(sound) => sound.take(packet.map(|coded| coded.packet), &mut out),
@@ -130,6 +147,7 @@ const BITS_A_SECOND_A_CHANNEL: usize = 96_000;
 
 impl Sound {
     fn open(
+        before: Option<&codec::Parameters>,
         stream: &ffmpeg::Stream,
         encoder: ffmpeg::Codec,
         global_header: bool,
@@ -138,8 +156,11 @@ impl Sound {
         context.set_packet_time_base(stream.time_base());
         let decoder = context.audio()?;
         let properties = encoder.audio()?;
-        let rate = nearest_rate(properties.rates().into_iter().flatten(), decoder.rate() as i32);
-        let channels = i32::from(decoder.channels());
+        // SAFETY: the parameters are alive.
+        let before =
+            before.map(|before| unsafe { ((*before.as_ptr()).sample_rate, (*before.as_ptr()).channels) });
+        let (rate, channels) = before.unwrap_or((decoder.rate() as i32, decoder.channels().into()));
+        let rate = nearest_rate(properties.rates().into_iter().flatten(), rate);
         let layout = properties
             .channel_layouts()
             .map_or_else(|| ChannelLayout::default(channels), |layouts| layouts.best(channels));

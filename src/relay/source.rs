@@ -15,7 +15,8 @@ use super::queue::{LiveQueue, SoundQueue, Waiting};
 use super::{Clock, Stats};
 use crate::error::{Error, Result};
 use crate::media::{
-    Coded, DecodeSpec, Decoder, Encoder, FilterSpec, Input, LiveStreams, Output, Target, Trim, Watch,
+    Coded, DecodeSpec, Decoder, Encoder, FilterSpec, Input, LiveSound, LiveStreams, Output, Target, Trim,
+    Watch,
 };
 use crate::picture::{Geometry, Picture};
 
@@ -68,10 +69,9 @@ impl Session {
         &self.input
     }
 
-    /// An encoder for what is made of its pictures, and which stream of sound goes along.
-    pub fn open_encoder(&self, target: Target, output: &Output) -> Result<(Encoder, Option<usize>)> {
-        let encoder = Encoder::open(target, output, &self.input, &self.decoder)?;
-        Ok((encoder, self.input.sound_index()))
+    /// An encoder for what is made of its pictures.
+    pub fn open_encoder(&self, target: Target, output: &Output) -> Result<Encoder> {
+        Encoder::open(target, output, &self.input, &self.decoder)
     }
 }
 
@@ -148,7 +148,7 @@ pub(super) fn run(spec: &SourceSpec, first: Session, io: &SourceIo) -> Result<()
         io.stats.connections.fetch_add(1, Relaxed);
         io.stats.on_air.store(true, Relaxed);
         let name = session.input.name().to_owned();
-        let lost = Connection::new(session, io).run();
+        let lost = Connection::new(session, io).and_then(Connection::run);
         io.stats.on_air.store(false, Relaxed);
         if io.stop.load(Relaxed) || spec.is_file() {
             return Ok(());
@@ -170,7 +170,7 @@ pub(super) fn run(spec: &SourceSpec, first: Session, io: &SourceIo) -> Result<()
 struct Connection<'a> {
     session: Session,
     io: &'a SourceIo<'a>,
-    sound: Option<usize>,
+    sound: Option<LiveSound>,
     /// Added to the source's times.
     offset_us: i64,
     /// Jumps of the source's clock that are seen to.
@@ -189,15 +189,11 @@ const ROUNDING_US: i64 = 1_000;
 const ARRIVALS_MAX: usize = 64;
 
 impl<'a> Connection<'a> {
-    fn new(session: Session, io: &'a SourceIo<'a>) -> Connection<'a> {
-        let sound = session.input.sound_index();
-        let goes_on = sound.filter(|&index| io.streams.sound_goes_on_with(&session.input, index));
-        if sound.is_some() && goes_on.is_none() {
-            warn!("{}: its sound is not as before, and is left out", session.input.name());
-        }
+    fn new(session: Session, io: &'a SourceIo<'a>) -> Result<Connection<'a>> {
+        let sound = io.streams.sound_of(&session.input)?;
         let is_paced = session.input.comes_in_pieces();
         let arrivals = BTreeMap::new();
-        Connection { session, io, sound: goes_on, offset_us: 0, mended: 0, arrivals, is_paced, pace: None }
+        Ok(Connection { session, io, sound, offset_us: 0, mended: 0, arrivals, is_paced, pace: None })
     }
 
     fn run(mut self) -> Result<()> {
@@ -223,8 +219,8 @@ impl<'a> Connection<'a> {
                 let begun = Instant::now();
                 self.session.decoder.send(packet)?;
                 self.io.stats.decode.note(begun.elapsed());
-            } else if self.sound == Some(packet.stream()) {
-                self.give_sound(packet);
+            } else if let Some(sound) = &mut self.sound {
+                sound.of(packet)?.into_iter().for_each(|packet| self.give_sound(packet));
             }
         }
         self.session.decoder.finish()?;
