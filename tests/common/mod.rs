@@ -2,7 +2,9 @@
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
+pub mod counted;
 mod networks;
 pub mod program;
+pub mod relay;
 
 pub use networks::*;
