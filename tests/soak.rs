@@ -4,11 +4,11 @@
 
 mod common;
 
-use std::fmt::{self, Display};
 use std::io::Read;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use common::flat::{Sample, assert_flat, sample};
 use common::program::{Folder, Ran};
 
 /// Two cuts, as encoders are opened anew there.
@@ -28,6 +28,10 @@ fn pictures() -> u64 {
     std::env::var("HASN_SOAK_PICTURES").map_or(PICTURES, |text| text.parse().expect("a number"))
 }
 
+fn growth_max() -> f64 {
+    if pictures() < SETTLED { GROWTH_MAX_UNSETTLED } else { GROWTH_MAX }
+}
+
 /// A film of so many pictures, of one clip over and over.
 fn film(folder: &Folder, pictures: u64) {
     folder.ffmpeg(&format!(
@@ -37,25 +41,6 @@ fn film(folder: &Folder, pictures: u64) {
     ));
     let seconds = pictures as f64 / RATE as f64;
     folder.ffmpeg(&format!("-stream_loop -1 -i clip.mkv -t {seconds} -c copy film.mkv"));
-}
-
-/// Of a process at one moment.
-#[derive(Clone, Copy)]
-struct Sample {
-    memory: u64,
-    handles: u64,
-    threads: u64,
-}
-
-/// `None` when the process is at its end.
-fn sample(pid: u32) -> Option<Sample> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let figure = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse::<u64>().ok()
-    };
-    let handles = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64;
-    Some(Sample { memory: figure("VmRSS:")? * 1024, handles, threads: figure("Threads:")? })
 }
 
 /// Samples a run until its end, which is to be a good one.
@@ -70,56 +55,6 @@ fn watch(mut child: Child) -> (Vec<Sample>, Ran) {
     (samples, ran)
 }
 
-/// What a run had in use in one part of it.
-#[derive(Clone, Copy)]
-struct Part {
-    /// The median.
-    memory: u64,
-    /// The least and the most: files and encoders are opened and closed all the time.
-    handles: [u64; 2],
-    threads: [u64; 2],
-}
-
-impl Part {
-    fn of(samples: &[Sample]) -> Part {
-        let mut memory: Vec<u64> = samples.iter().map(|sample| sample.memory).collect();
-        memory.sort_unstable();
-        let range = |figure: fn(&Sample) -> u64| {
-            let figures = || samples.iter().map(figure);
-            [figures().min().unwrap(), figures().max().unwrap()]
-        };
-        Part {
-            memory: memory[memory.len() / 2],
-            handles: range(|s| s.handles),
-            threads: range(|s| s.threads),
-        }
-    }
-}
-
-impl Display for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Part { memory, handles, threads } = self;
-        let [[least, most], [few, many]] = [handles, threads];
-        let memory = *memory as f64 / 1e6;
-        write!(f, "{memory:.1} MB, {least} to {most} handles, {few} to {many} threads")
-    }
-}
-
-/// Holds the last tenth against the second: in the first one queues and look-ahead fill up.
-fn assert_flat(what: &str, samples: &[Sample]) {
-    let growth_max = if pictures() < SETTLED { GROWTH_MAX_UNSETTLED } else { GROWTH_MAX };
-    assert!(samples.len() >= 100, "{what}: {} samples tell nothing; more pictures are needed", samples.len());
-    let tenth = samples.len() / 10;
-    let first = Part::of(&samples[tenth..2 * tenth]);
-    let last = Part::of(&samples[9 * tenth..]);
-    let told = format!("{what}: {first} after a tenth of the run, {last} in its last tenth");
-    println!("{told}");
-    assert!(last.memory as f64 <= first.memory as f64 * growth_max, "memory grows; {told}");
-    // What is never given back is there at every moment.
-    assert!(last.handles[0] <= first.handles[1], "handles grow; {told}");
-    assert!(last.threads[0] <= first.threads[1], "threads grow; {told}");
-}
-
 #[test]
 fn a_long_run_from_file_to_file_is_flat() {
     let (folder, pictures) = (Folder::new(), pictures());
@@ -130,7 +65,7 @@ fn a_long_run_from_file_to_file_is_flat() {
     let report: serde_json::Value = serde_json::from_slice(&folder.read("report.json")).unwrap();
     assert_eq!(report["pictures"]["encoded"], pictures);
     assert_eq!(report["proof"]["streams"][1]["kind"], "audio");
-    assert_flat(&format!("file to file, {pictures} pictures"), &samples);
+    assert_flat(&format!("file to file, {pictures} pictures"), &samples, growth_max());
 }
 
 /// It is joined from its segments, and read again at the end.
@@ -180,5 +115,5 @@ fn a_long_run_from_pipe_to_pipe_is_flat() {
     let picture = 2 * WIDTH * 2 * HEIGHT * 3 / 2 + "FRAME\n".len() as u64;
     let bytes = reader.join().unwrap();
     assert_eq!(bytes / picture, pictures, "{bytes} bytes");
-    assert_flat(&format!("pipe to pipe, {pictures} pictures"), &samples);
+    assert_flat(&format!("pipe to pipe, {pictures} pictures"), &samples, growth_max());
 }
