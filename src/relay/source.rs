@@ -198,7 +198,8 @@ impl<'a> Connection<'a> {
 
     fn run(mut self) -> Result<()> {
         let mut first = true;
-        loop {
+        // A device does not ask whether it is to end.
+        while !self.io.stop.load(Relaxed) {
             while let Some(picture) = self.decoded()? {
                 if std::mem::take(&mut first) {
                     self.anchor(us_of(&picture));
