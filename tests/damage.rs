@@ -225,6 +225,37 @@ fn a_matroska_file_that_is_cut_between_two_blocks_is_told() {
     assert_eq!(folder.pictures("out.partial.mkv").len(), 30);
 }
 
+/// A wrong length of a picture puts those after it where the edit list shows none: FFmpeg leaves them out without a word.
+#[test]
+fn pictures_that_a_damaged_quicktime_index_hides_are_told() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{CLIP} -c:v mjpeg -c:a pcm_s16le in.mov"));
+    let whole = folder.read("in.mov");
+    let find = |name: &[u8]| whole.windows(4).position(|four| four == name).unwrap() + 4;
+    let (mut as_damage, mut hidden) = (0, 0);
+    // The first table of each kind is of the pictures. All have a version and flags; of most a number of rows follows.
+    for (name, bytes) in
+        [(b"stts", 4..16), (b"stsc", 4..20), (b"stsz", 4..12), (b"elst", 4..16), (b"mdhd", 12..20)]
+    {
+        for byte in bytes {
+            let mut bytes = whole.clone();
+            bytes[find(name) + byte] ^= 1 << (byte % 8);
+            folder.write("bad.mov", bytes);
+            let _ = std::fs::remove_file(folder.path("out.mkv"));
+            let ran = upscale(&folder, "bad.mov out.mkv");
+            let what = format!("{}, byte {byte}", String::from_utf8_lossy(name));
+            if ran.code != Some(0) {
+                ran.assert_told("", &what);
+                as_damage += u64::from(ran.stderr.contains("its index contradicts itself"));
+            } else if folder.pictures("out.mkv").len() < PICTURES {
+                assert!(ran.stderr.contains("its edit list leaves out"), "{what}: {}", ran.stderr);
+                hidden += 1;
+            }
+        }
+    }
+    assert!(as_damage >= 5, "{as_damage} told as damage, {hidden} as cut");
+}
+
 #[test]
 fn what_is_torn_where_the_file_begins_is_told() {
     let folder = Folder::new();

@@ -60,6 +60,13 @@ impl Damage {
         }
     }
 
+    /// Tells what is no damage, but may be mistaken for it.
+    pub(super) fn say(&self, what: &str) {
+        if !self.quiet {
+            warn!("{}: {what}", self.source);
+        }
+    }
+
     /// Forgets what was found, for a source that is read from its beginning again.
     pub(super) fn clear(&self) {
         let mut found = self.found.lock().expect("nobody panics with it");

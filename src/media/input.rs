@@ -11,6 +11,7 @@ use super::damage::{Damage, DamagedPlace};
 use super::live::{Watch, open_source, redacted};
 use super::matroska;
 use super::open::{best_video, open_by, open_remedy};
+use super::quicktime;
 use super::sequence::{Pattern, Sequence};
 use super::spill::CopyQueue;
 use super::streams::select;
@@ -222,9 +223,9 @@ impl Input {
         if let Some(sequence) = &self.sequence {
             return sequence.video(sample_aspect);
         }
-        // Matroska's length counts from 0, however late the first picture is.
-        let before_us =
-            if self.context.format().name().contains("matroska") { self.start_us().max(0) } else { 0 };
+        // Matroska's and NUT's length count from 0, however late the first picture is.
+        let counts_from_0 = ["matroska,webm", "nut"].contains(&self.context.format().name());
+        let before_us = if counts_from_0 { self.start_us().max(0) } else { 0 };
         let pictures_expected = match stream.frames() {
             0 if self.context.duration() > before_us => {
                 let duration_s = (self.context.duration() - before_us) as f64 / 1e6;
@@ -497,13 +498,17 @@ impl Input {
         let from_header =
             context.duration_estimation_method == ffi::AVDurationEstimationMethod::AVFMT_DURATION_FROM_STREAM;
         let announced = self.stream(self.video).frames().max(0) as u64;
-        let counted_short = self.part_end_us.is_none() && self.video_packets < announced;
+        let found = self.video_packets;
+        let counted_short = self.part_end_us.is_none() && found < announced;
         // A count alone proves nothing where edit lists leave pictures out.
-        if counted_short && !self.context.format().name().contains("mp4") {
-            let found = self.video_packets;
+        let has_edits = self.context.format().name().contains("mp4");
+        if counted_short && !has_edits {
             return Some(format!("ends after {found} of {announced} pictures"));
         }
-        if !from_header || self.video_packets == 0 {
+        if counted_short && quicktime::contradicts_itself(&self.name, self.stream(self.video).id()) {
+            return Some(format!("its index contradicts itself, and gives {found} of {announced} pictures"));
+        }
+        if !from_header || found == 0 {
             return None;
         }
         let us = |seconds: f64| (seconds * 1e6) as i64;
@@ -518,6 +523,10 @@ impl Input {
         if wanted_us.saturating_sub(read_us) > tolerance_us {
             let (read, whole) = (read_us as f64 / 1e6, context.duration as f64 / 1e6);
             return Some(format!("ends after {read:.3} of {whole:.3} s"));
+        }
+        if counted_short && self.damage.count() == 0 {
+            self.damage
+                .say(&format!("its edit list leaves out {} of {announced} pictures", announced - found));
         }
         None
     }

@@ -23,6 +23,7 @@ mod mux;
 mod open;
 mod output;
 mod proof;
+mod quicktime;
 mod reader;
 mod segment;
 mod sequence;
