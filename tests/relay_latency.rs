@@ -48,7 +48,7 @@ fn of(latencies: &[(u16, f64)]) -> Vec<f64> {
 /// Median of the same way with `ffmpeg -c copy` in the relay's place.
 fn baseline_ms(folder: &Folder) -> f64 {
     let [from, to] = way();
-    let player = Player::start(folder, &to, WIDTH);
+    let player = Player::start(favoured("ffmpeg"), &to, WIDTH);
     let copy = format!(
         "-fflags nobuffer -probesize 32768 -analyzeduration 0 -i {from} -c copy -flush_packets 1 -muxdelay 0 \
          -muxpreload 0 -f mpegts {to}?pkt_size=1316"
@@ -183,7 +183,7 @@ fn under_load_latency_stays_under_its_ceiling() {
     }
     let baseline_ms = baseline_ms(&folder);
     let [from, to] = way();
-    let player = Player::start(&folder, &to, 2 * WIDTH);
+    let player = Player::start(favoured("ffmpeg"), &to, 2 * WIDTH);
     let options = format!("--ladder hasn-lite-x2-video,none --latency-max {CEILING_MS}ms");
     let relay = Beside::relay(&folder, &format!("{from} {to} {options}"));
     let told = Told::watch(folder.clone());

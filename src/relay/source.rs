@@ -22,6 +22,9 @@ use crate::picture::{Geometry, Picture};
 
 /// Without a packet for so long, a connection is taken to be dead.
 const SILENT_MAX: Duration = Duration::from_secs(3);
+/// SRT says so itself after five seconds. Whoever hangs up before is not heard by a sender whose network is down, and it sends
+/// on in vain when that is up again.
+const SILENT_MAX_SRT: Duration = Duration::from_secs(6);
 /// To connect, and to see the first picture.
 const OPEN_MAX: Duration = Duration::from_secs(10);
 /// Waits between attempts, doubled each time. The last is short enough for a source that returns after hours.
@@ -49,6 +52,7 @@ pub struct SourceSpec {
 /// A source that is there.
 pub struct Session {
     watch: Watch,
+    silent_max: Duration,
     pub(super) input: Input,
     pub(super) decoder: Decoder,
 }
@@ -116,7 +120,8 @@ impl SourceSpec {
         // Frames decoded side by side would each come later.
         let decoder =
             Decoder::open(&mut input, DecodeSpec { trim, threads: 1, filter, begin: None, transfer: None })?;
-        Ok(Session { watch, input, decoder })
+        let silent_max = if self.address.starts_with("srt:") { SILENT_MAX_SRT } else { SILENT_MAX };
+        Ok(Session { watch, silent_max, input, decoder })
     }
 
     /// Whether it ends, rather than vanish.
@@ -206,7 +211,7 @@ impl<'a> Connection<'a> {
                 }
                 self.give(picture);
             }
-            self.session.watch.allow(SILENT_MAX);
+            self.session.watch.allow(self.session.silent_max);
             let Some(packet) = self.session.input.next_packet()? else { break };
             self.io.stats.bytes.fetch_add(packet.size() as u64, Relaxed);
             if self.is_paced {

@@ -2,24 +2,28 @@
 //! and a player shows, as two `ffmpeg` commands that wait for nothing.
 
 use std::io::{Read, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::program::Folder;
 use super::relay::Beside;
 
 pub const WIDTH: usize = 160;
 pub const HEIGHT: usize = 96;
-/// Blocks of a picture, each a bit of 20x24 samples: the number in the upper rows, its complement in the lower ones.
+/// Blocks of a picture, each a bit of 20x24 samples: the number in the upper rows, its check in the lower ones.
 const COLUMNS: usize = 8;
 pub const ROWS: usize = 4;
 
+/// What only this number has, however much of another one's bits is left in a damaged picture.
+fn check_of(number: u16) -> u16 {
+    (u32::from(number ^ 0x5a5a).wrapping_mul(0x9e37_79b1) >> 16) as u16
+}
+
 /// Luma of picture `number`: [HEIGHT, WIDTH] u8.
 pub fn drawn(number: u16) -> Vec<u8> {
-    let bits = u32::from(number) << 16 | u32::from(!number);
+    let bits = u32::from(number) << 16 | u32::from(check_of(number));
     let sample = |at: usize| {
         let (x, y) = (at % WIDTH, at / WIDTH);
         let bit = y * ROWS / HEIGHT * COLUMNS + x * COLUMNS / WIDTH;
@@ -40,7 +44,7 @@ pub fn number_of(luma: &[u8], width: usize) -> Option<u16> {
         bits << 1 | u32::from(sum > 128 * (4 * right * down) as u32)
     });
     let number = (bits >> 16) as u16;
-    (number == !(bits as u16)).then_some(number)
+    (check_of(number) == bits as u16).then_some(number)
 }
 
 /// A program that goes before others where this user may say so: load is for the relay, and not for those who watch it.
@@ -136,16 +140,14 @@ pub struct Player {
 }
 
 impl Player {
-    /// Of pictures `width` samples wide.
-    pub fn start(folder: &Folder, address: &str, width: usize) -> Player {
+    /// Of pictures `width` samples wide. `ffmpeg` is the command that runs it.
+    pub fn start(mut ffmpeg: Command, address: &str, width: usize) -> Player {
         let line = format!(
-            "-v error -nostdin -fflags nobuffer -flags low_delay -probesize 32768 -analyzeduration 0 -threads 1 -i {address} \
-             -map 0:v -fps_mode passthrough -f rawvideo -pix_fmt gray -"
+            "-v error -nostdin -fflags nobuffer -flags low_delay -probesize 32768 -analyzeduration 0 -threads 1 \
+             -i {address} -map 0:v -fps_mode passthrough -f rawvideo -pix_fmt gray -"
         );
-        let mut command = favoured("ffmpeg");
-        command.args(line.split_whitespace()).current_dir(folder.path(""));
-        let mut child: Child =
-            command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("ffmpeg is installed");
+        ffmpeg.args(line.split_whitespace()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = ffmpeg.spawn().expect("ffmpeg is installed");
         let mut pictures = child.stdout.take().expect("it is piped");
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let noted = seen.clone();

@@ -52,7 +52,12 @@ impl Beside {
     }
 
     pub fn relay(folder: &Folder, line: &str) -> Beside {
-        let mut command = folder.hasn_command(&format!("relay {line} -y --progress json"));
+        Beside::relay_through(folder, line, |hasn| hasn)
+    }
+
+    /// `through` makes the command one that runs it somewhere else.
+    pub fn relay_through(folder: &Folder, line: &str, through: impl FnOnce(Command) -> Command) -> Beside {
+        let mut command = through(folder.hasn_command(&format!("relay {line} -y --progress json")));
         let [stdout, stderr] =
             ["stats.json", "stderr"].map(|name| std::fs::File::create(folder.path(name)).unwrap());
         Beside(command.stdout(stdout).stderr(stderr).spawn().expect("hasn starts"))
