@@ -8,7 +8,7 @@ PACKAGES := gcc g++ libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev liba
 # apt-get is root's.
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: demo test test-cuda test-slurm cuda-budget soak soak-smoke lint bench bench-peers kernels kernels-check \
+.PHONY: demo test test-cuda test-relay test-slurm cuda-budget soak soak-smoke lint bench bench-peers kernels kernels-check \
 	gpu-pack train-deps train-smoke deps python
 
 # The clip, twice as large by HASN and by bicubic, and a detail of both side by side.
@@ -36,6 +36,16 @@ test-cuda: deps
 	HASN_EMULATED_ASAN=1 ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
 		$$(cargo test --lib --no-run --message-format=json 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p') cuda:: --skip faults --skip budget --skip demand
 
+# Relays for longer, among the programs of others, which it gets where they are missing, and through networks that lose.
+# Streams take little of the machine: many run side by side.
+RELAY_PACKAGES := nginx-light libnginx-mod-rtmp srt-tools nftables iproute2 gir1.2-gst-rtsp-server-1.0 python3-gi \
+	gstreamer1.0-plugins-good
+test-relay: deps
+	@dpkg -s $(RELAY_PACKAGES) >/dev/null 2>&1 \
+		|| { $(ROOT) apt-get update -q && $(ROOT) apt-get install -q -y --no-install-recommends $(RELAY_PACKAGES); }
+	HASN_RELAY_SECONDS=20 HASN_RELAY_LOSSES=20 cargo test $(patsubst tests/%.rs,--test %,$(wildcard tests/relay*.rs)) \
+		-- --test-threads 8
+
 # A film by Slurm on this machine, which gets it where it is missing.
 test-slurm: deps
 	@command -v slurmctld >/dev/null && command -v munged >/dev/null \
@@ -52,17 +62,19 @@ lint: deps
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
-# A thousand damaged files, others each time, four hours of a small film from file to file and from pipe to pipe, and
-# ten minutes of each fuzz target.
+# A thousand damaged files, others each time, four hours of a small film from file to file and from pipe to pipe, half an
+# hour of a relay, and ten minutes of each fuzz target.
 SOAK_FILES ?= 1000
 SOAK_S ?= 600
 SOAK_PICTURES ?= 360000
+SOAK_RELAY_S ?= 1800
 SOAK_SEED := $(or $(SOAK_SEED),$(shell date +%s))
 soak: deps
 	@command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --version 0.13.1
 	@echo "soak: to repeat the damaged files: HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test damage"
 	HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test damage
 	HASN_SOAK_PICTURES=$(SOAK_PICTURES) cargo test --test soak -- --nocapture
+	HASN_RELAY_SOAK_S=$(SOAK_RELAY_S) cargo test --test relay_soak -- --nocapture
 	mkdir -p fuzz/corpus/weights fuzz/corpus/pictures
 	cp models/hasn-lite-x2.safetensors fuzz/corpus/weights/
 	for clip in "h264.mkv -c:v libx264" "mpeg2.ts -c:v mpeg2video" "ffv1.mkv -c:v ffv1" "prores.mov -c:v prores_ks" \
@@ -74,9 +86,9 @@ soak: deps
 		echo "soak: to repeat it: cargo fuzz run -s none $$target FILE, with the file that is named above"; exit 1; }; \
 	done
 
-# The same in a minute, with the same damaged files each time.
+# The same in minutes, with the same damaged files each time.
 soak-smoke:
-	$(MAKE) soak SOAK_FILES=20 SOAK_S=20 SOAK_SEED=2 SOAK_PICTURES=3000
+	$(MAKE) soak SOAK_FILES=20 SOAK_S=20 SOAK_SEED=2 SOAK_PICTURES=3000 SOAK_RELAY_S=60
 
 # The network alone, one thread, in both precisions.
 bench: deps

@@ -29,7 +29,9 @@ fn relayed(source: &str, options: &str, publish: &str, sink: &str, play: Option<
     let player =
         play.map(|play| Beside::ffmpeg(&folder, &format!("{play} -t {played_s} -c copy played.mkv")));
     // Whoever listens has to be there first.
-    std::thread::sleep(Duration::from_millis(1000));
+    if source.contains("://") {
+        relay.wait_until_it_listens(source);
+    }
     let publisher = Beside::ffmpeg(&folder, &format!("{FLASHES} -t {} {CODECS} {publish}", sent_s + 20));
     let name = match player {
         Some(player) => {

@@ -48,7 +48,7 @@ impl Streaming {
             &format!("{source} {to} out.ts --ladder none -v"),
             through.clone(),
         );
-        thread::sleep(Duration::from_secs(1));
+        relay.wait_until_it_listens(source.split_whitespace().next().unwrap());
         let publisher = Publisher::start(move || through(favoured("ffmpeg")), RATE, publish);
         wait_for("pictures", || (player.seen().len() > 25).then_some(()));
         Streaming { folder, relay, publisher, player }
@@ -169,8 +169,9 @@ fn through_losses(number: usize, scheme: &str, listen: &str, readable_min: f64) 
     let lossy = Instant::now();
     namespace.drop_packets(port, Some("numgen random mod 100 < 2"));
     thread::sleep(seconds());
-    let (readable, dropped) = (streaming.readable_since(lossy), namespace.dropped());
-    assert!(dropped > 0, "{scheme}: nothing was lost");
+    // Of few packets it may be none.
+    let dropped = wait_for("a loss", || Some(namespace.dropped()).filter(|&dropped| dropped > 0));
+    let readable = streaming.readable_since(lossy);
     namespace.drop_packets(port, Some(""));
     thread::sleep(Duration::from_secs(3));
     namespace.drop_packets(port, None);
@@ -290,4 +291,50 @@ fn rtmp_through_delays_a_standstill_and_cuts() {
         assert!(recovery < RECOVERY_MAX, "after a cut back in {recovery:?}");
     }
     streaming.assert_went_on();
+}
+
+/// Its times go on from where it stood still: they are behind those of the output from then on.
+#[test]
+fn a_source_that_stands_still_is_shown_again() {
+    let _machine = shared_machine();
+    let address = format!("udp://127.0.0.1:{}", free_port());
+    let streaming =
+        Streaming::start(&address, &format!("-f mpegts {address}?pkt_size=1316"), |command| command);
+    streaming.publisher.pause(Duration::from_secs(2));
+    let recovery = streaming.recovered_after(Instant::now());
+    println!("udp: after two seconds of standing still back in {recovery:?}");
+    assert!(recovery < RECOVERY_MAX, "after a pause back in {recovery:?}");
+    streaming.assert_went_on();
+}
+
+/// The fifth segment and all after it come a second and a half later than they should.
+#[test]
+fn segments_that_come_later_are_all_shown() {
+    const SEGMENTS: usize = 12;
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    ["made", "source"].into_iter().for_each(|name| std::fs::create_dir(folder.path(name)).unwrap());
+    folder.ffmpeg(&format!(
+        "-f lavfi -i testsrc2=s=96x64:r=25 -t {SEGMENTS} -c:v libx264 -preset ultrafast -tune zerolatency -g 25 -f hls \
+         -hls_time 1 -hls_list_size 0 made/live.m3u8"
+    ));
+    let relay = Beside::relay(&folder, "source/live.m3u8 out.ts --ladder none --on-loss hold");
+    let begun = Instant::now();
+    let mut list = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:0\n".to_owned();
+    for segment in 0..SEGMENTS {
+        let late = Duration::from_millis(if segment < 4 { 0 } else { 1500 });
+        let due = begun + Duration::from_secs(segment as u64) + late;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let name = format!("live{segment}.ts");
+        std::fs::copy(folder.path("made").join(&name), folder.path("source").join(&name)).unwrap();
+        list += &format!("#EXTINF:1.000000,\n{name}\n");
+        folder.write("source/new", &list);
+        std::fs::rename(folder.path("source/new"), folder.path("source/live.m3u8")).unwrap();
+    }
+    let stats = relay.end_whole(&folder);
+    println!("{stats}");
+    let count = |key: &str| stats[key].as_u64().unwrap();
+    // The second and a half, and one in which it might have been made up for.
+    assert!(count("made") > 10 && count("made") < 75, "{stats}");
+    assert!(count("dropped_past") < 40, "{stats}");
+    assert_times_rise(&folder, "out.ts");
 }

@@ -5,8 +5,6 @@ mod common;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use common::program::{Folder, say_skipped};
 use common::relay::{Beside, CODECS, FLASHES, assert_in_step, free_port, lost, seconds, shared_machine};
@@ -65,9 +63,9 @@ fn nginx_gives_and_takes_a_stream() {
         ),
     );
     let root = folder.path("");
-    let _nginx = beside(&folder, PROGRAM, &format!("-p {} -c nginx.conf -e error.log", root.display()));
+    let nginx = beside(&folder, PROGRAM, &format!("-p {} -c nginx.conf -e error.log", root.display()));
     let address = format!("rtmp://127.0.0.1:{port}/live");
-    thread::sleep(Duration::from_millis(500));
+    nginx.wait_until_it_listens(&format!("127.0.0.1:{port}"));
     let _publisher = publisher(&folder, &format!("-f flv {address}/in"));
     // It waits there for somebody to publish.
     let player = player(&folder, &format!("{address}/out"));
@@ -86,18 +84,19 @@ fn srt_live_transmit_gives_and_takes_a_stream() {
     let source = format!("srt://127.0.0.1:{in_port}?mode=listener");
     let relay = Beside::relay(&folder, &format!("{source} srt://127.0.0.1:{out_port} --ladder none"));
     let player = player(&folder, &format!("udp://127.0.0.1:{played}"));
+    relay.wait_until_it_listens(&source);
     let chunk = "-q -c 1316";
     let _takes = beside(
         &folder,
         PROGRAM,
         &format!("{chunk} srt://127.0.0.1:{out_port}?mode=listener udp://127.0.0.1:{played}"),
     );
-    let _gives = beside(
+    let gives = beside(
         &folder,
         PROGRAM,
         &format!("{chunk} udp://127.0.0.1:{sent} srt://127.0.0.1:{in_port}?mode=caller"),
     );
-    thread::sleep(Duration::from_millis(1000));
+    gives.wait_until_it_listens(&format!("127.0.0.1:{sent}"));
     let _publisher = publisher(&folder, &format!("-f mpegts udp://127.0.0.1:{sent}?pkt_size=1316"));
     assert_played(&folder, relay, player);
 }
@@ -150,7 +149,7 @@ fn a_transport_stream_by_rtp_comes_in() {
     let to = format!("udp://127.0.0.1:{played}");
     let player = player(&folder, &to);
     let relay = Beside::relay(&folder, &format!("rtp://127.0.0.1:{rtp} {to} --ladder none"));
-    thread::sleep(Duration::from_millis(1000));
+    relay.wait_until_it_listens(&format!("127.0.0.1:{rtp}"));
     let _publisher = publisher(&folder, &format!("-f rtp_mpegts rtp://127.0.0.1:{rtp}"));
     assert_played(&folder, relay, player);
 }

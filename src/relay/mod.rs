@@ -116,6 +116,10 @@ impl Clock {
     fn now_us(&self) -> i64 {
         self.0.lock().expect("nobody panics with it").now_us(Instant::now())
     }
+
+    fn is_past(&self, time_us: i64) -> bool {
+        self.0.lock().expect("nobody panics with it").is_past(time_us)
+    }
 }
 
 /// Runs the relay until its source ends for good, or `stop` is set.

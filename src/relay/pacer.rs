@@ -30,11 +30,16 @@ impl Pacer {
 
     /// Whether a picture of this time goes out now; else it comes too late, after one that was made in its place.
     pub fn takes(&mut self, time_us: i64, now: Instant) -> bool {
-        let is_next = self.last.is_none_or(|(last_us, _)| time_us > last_us);
+        let is_next = !self.is_past(time_us);
         if is_next {
             (self.last, self.makes) = (Some((time_us, now)), false);
         }
         is_next
+    }
+
+    /// Whether the output has gone on past this time.
+    pub fn is_past(&self, time_us: i64) -> bool {
+        self.last.is_some_and(|(last_us, _)| time_us <= last_us)
     }
 
     /// How long the next picture is waited for; `None` before the first one.

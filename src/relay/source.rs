@@ -33,6 +33,8 @@ const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 const LEAD_US: i64 = 200_000;
 /// Times further from the output's than this are those of another clock.
 const JUMP_US: i64 = 5_000_000;
+/// Who makes up for a stall does so at once. Who shows for so long what others were made in place of is behind for good.
+const BEHIND_MAX: Duration = Duration::from_secs(1);
 
 /// Where pictures come from.
 #[derive(Clone)]
@@ -180,6 +182,8 @@ struct Connection<'a> {
     offset_us: i64,
     /// Jumps of the source's clock that are seen to.
     mended: u64,
+    /// Since when all pictures come after others that were made in their place.
+    behind_since: Option<Instant>,
     /// Packets' times in the source -> when they came.
     arrivals: BTreeMap<i64, Instant>,
     /// What comes in pieces is taken packet by packet, each at its time.
@@ -198,7 +202,8 @@ impl<'a> Connection<'a> {
         let sound = io.streams.sound_of(&session.input)?;
         let is_paced = session.input.comes_in_pieces();
         let arrivals = BTreeMap::new();
-        Ok(Connection { session, io, sound, offset_us: 0, mended: 0, arrivals, is_paced, pace: None })
+        let (offset_us, mended, behind_since, pace) = (0, 0, None, None);
+        Ok(Connection { session, io, sound, offset_us, mended, behind_since, arrivals, is_paced, pace })
     }
 
     fn run(mut self) -> Result<()> {
@@ -262,6 +267,17 @@ impl<'a> Connection<'a> {
     fn anchor(&mut self, us: i64) {
         let now_us = self.io.clock.now_us();
         self.offset_us = if now_us == 0 { -us } else { now_us + LEAD_US - us };
+        (self.pace, self.behind_since) = (None, None);
+    }
+
+    /// Moves the time of a source that stood still, and has gone on from there.
+    fn see_whether_behind(&mut self, us: i64) {
+        if !self.io.clock.is_past(us + self.offset_us) {
+            self.behind_since = None;
+        } else if self.behind_since.get_or_insert_with(Instant::now).elapsed() > BEHIND_MAX {
+            warn!("{}: has stood still; it is shown later from now on", self.session.input.name());
+            self.anchor(us);
+        }
     }
 
     fn give(&mut self, picture: Picture) {
@@ -277,6 +293,7 @@ impl<'a> Connection<'a> {
             self.anchor(us);
             self.mended = mended;
         }
+        self.see_whether_behind(us);
         let near = self.arrivals.range(us - ROUNDING_US..=us + ROUNDING_US).next().map(|(&us, _)| us);
         let arrived = near.and_then(|us| self.arrivals.remove(&us)).unwrap_or_else(Instant::now);
         let waiting = Waiting { lr: picture, time_us: us + self.offset_us, arrived };

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::process::{ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -71,6 +71,8 @@ fn favour_this_thread() {
 /// What sends pictures: one after the other, each at its time.
 pub struct Publisher {
     sent: Arc<Mutex<Vec<Instant>>>,
+    /// Nothing is sent for so many milliseconds, and then what would have been.
+    pause_ms: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -85,12 +87,14 @@ impl Publisher {
              -flush_packets 1 -muxdelay 0 -muxpreload 0 {address}"
         );
         let (sent, stop) = (Arc::<Mutex<Vec<Instant>>>::default(), Arc::<AtomicBool>::default());
-        let (noted, stopped) = (sent.clone(), stop.clone());
+        let pause_ms = Arc::<AtomicU64>::default();
+        let (noted, stopped, paused_ms) = (sent.clone(), stop.clone(), pause_ms.clone());
         let thread = thread::spawn(move || {
             favour_this_thread();
-            let (period, begun) = (Duration::from_secs(1) / rate, Instant::now());
+            let (period, mut begun) = (Duration::from_secs(1) / rate, Instant::now());
             let mut encoder = None;
             for number in 0..=u16::MAX {
+                begun += Duration::from_millis(paused_ms.swap(0, Relaxed));
                 let due = begun + period * u32::from(number);
                 thread::sleep(due.saturating_duration_since(Instant::now()));
                 if stopped.load(Relaxed) {
@@ -103,7 +107,7 @@ impl Publisher {
                 }
             }
         });
-        Publisher { sent, stop, thread: Some(thread) }
+        Publisher { sent, pause_ms, stop, thread: Some(thread) }
     }
 
     fn encoder(mut command: Command, line: &str) -> (Beside, ChildStdin) {
@@ -111,6 +115,12 @@ impl Publisher {
         let mut child = command.spawn().expect("ffmpeg is installed");
         let pipe = child.stdin.take().expect("it is piped");
         (Beside(child), pipe)
+    }
+
+    /// Stands still for so long, and goes on from there.
+    pub fn pause(&self, time: Duration) {
+        self.pause_ms.store(time.as_millis() as u64, Relaxed);
+        thread::sleep(time);
     }
 
     /// When each picture so far went into the encoder, by number.

@@ -63,6 +63,26 @@ impl Beside {
         Beside(command.stdout(stdout).stderr(stderr).spawn().expect("hasn starts"))
     }
 
+    /// Waits until it takes connections or packets at the port of this address, as its network sees it.
+    pub fn wait_until_it_listens(&self, address: &str) {
+        let after = |text: &str| {
+            text.rsplit(':').next().unwrap().split(|c: char| !c.is_ascii_digit()).next().unwrap().to_owned()
+        };
+        let port: u16 = after(address).parse().expect("the address has a port");
+        let seen_at = |table: &str| {
+            let text =
+                std::fs::read_to_string(format!("/proc/{}/net/{table}", self.0.id())).unwrap_or_default();
+            let is_of = |line: &str| {
+                let mut words = line.split_whitespace().skip(1);
+                let [here, _, state] = [(); 3].map(|()| words.next().unwrap_or_default());
+                // 0A listens, of TCP; 07 is an open socket of UDP.
+                here.ends_with(&format!(":{port:04X}")) && ["0A", "07"].contains(&state)
+            };
+            text.lines().any(is_of)
+        };
+        wait_for(address, || ["tcp", "tcp6", "udp", "udp6"].into_iter().any(seen_at).then_some(()));
+    }
+
     /// Waits for its end, for a minute at most.
     pub fn end(mut self, what: &str) -> Option<i32> {
         wait_for(what, || self.0.try_wait().unwrap()).code()
