@@ -43,8 +43,9 @@ RELAY_PACKAGES := nginx-light libnginx-mod-rtmp srt-tools nftables iproute2 gir1
 test-relay: deps
 	@dpkg -s $(RELAY_PACKAGES) >/dev/null 2>&1 \
 		|| { $(ROOT) apt-get update -q && $(ROOT) apt-get install -q -y --no-install-recommends $(RELAY_PACKAGES); }
-	HASN_RELAY_SECONDS=20 HASN_RELAY_LOSSES=20 cargo test $(patsubst tests/%.rs,--test %,$(wildcard tests/relay*.rs)) \
-		-- --test-threads 8
+	@command -v chromium >/dev/null || $(ROOT) apt-get install -q -y --no-install-recommends chromium \
+		|| echo "chromium is not among the packages: the relay's page will not be opened"
+	HASN_RELAY_SECONDS=20 HASN_RELAY_LOSSES=20 cargo test --test relay -- --test-threads 8
 
 # A film by Slurm on this machine, which gets it where it is missing.
 test-slurm: deps
@@ -71,10 +72,10 @@ SOAK_RELAY_S ?= 1800
 SOAK_SEED := $(or $(SOAK_SEED),$(shell date +%s))
 soak: deps
 	@command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --version 0.13.1
-	@echo "soak: to repeat the damaged files: HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test damage"
-	HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test damage
-	HASN_SOAK_PICTURES=$(SOAK_PICTURES) cargo test --test soak -- --nocapture
-	HASN_RELAY_SOAK_S=$(SOAK_RELAY_S) cargo test --test relay_soak -- --nocapture
+	@echo "soak: to repeat the damaged files: HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test film damage::"
+	HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test film damage::
+	HASN_SOAK_PICTURES=$(SOAK_PICTURES) cargo test --test film soak:: -- --nocapture
+	HASN_RELAY_SOAK_S=$(SOAK_RELAY_S) cargo test --test relay soak:: -- --nocapture
 	mkdir -p fuzz/corpus/weights fuzz/corpus/pictures
 	cp models/hasn-lite-x2.safetensors fuzz/corpus/weights/
 	for clip in "h264.mkv -c:v libx264" "mpeg2.ts -c:v mpeg2video" "ffv1.mkv -c:v ffv1" "prores.mov -c:v prores_ks" \

@@ -1,0 +1,152 @@
+//! The fast network does what the reference does, on every CPU level, in dirty scratch, on any number of threads.
+
+use std::sync::Arc;
+
+use crate::common::{GOLDEN, Random, Shape, golden, random_model, relative_error};
+use hasn::engine::cpu::{Level, Net, Pool, Precision};
+use hasn::engine::forward::{Forward, SIDE_MIN};
+use hasn::engine::reference::{Reference, ReferencePass};
+use hasn::model::{Model, catalogue};
+
+/// In f32, of the output's largest value: both sum in different orders, exp and erf differ by 3e-7 of their range,
+/// and the layer norm of a nearly flat pixel multiplies what is there before it; 5e-6 is seen. In bf16, root mean
+/// squares: each operand of a dense map is off by up to 2^-9 of itself, and some twenty maps follow each other.
+fn error(precision: Precision, actual: &[f32], expected: &[f32]) -> (f32, f32) {
+    match precision {
+        Precision::F32 => (relative_error(actual, expected), 1e-4),
+        Precision::Bf16 => {
+            let energy = |x: &mut dyn Iterator<Item = f32>| x.map(|x| x * x).sum::<f32>();
+            let differences = &mut actual.iter().zip(expected).map(|(a, e)| a - e);
+            ((energy(differences) / energy(&mut expected.iter().copied())).sqrt(), 0.03)
+        }
+    }
+}
+
+/// A run in scratch full of NaN, into an output full of NaN, with not a float more than was asked for.
+fn run(network: &mut dyn Forward, model: &Model, x: &[f32], (width, height): (usize, usize)) -> Vec<f32> {
+    let mut scratch = vec![f32::NAN; network.scratch_len()];
+    let mut y = vec![f32::NAN; model.sizes.upsampler_channels() * height * width];
+    network.forward(x, &mut y, &mut scratch);
+    y
+}
+
+fn noise(model: &Model, (width, height): (usize, usize), random: &mut Random) -> Vec<f32> {
+    (0..model.sizes.in_channels * height * width).map(|_| 0.5 + 0.5 * random.signed()).collect()
+}
+
+/// All that this machine has.
+fn kinds() -> impl Iterator<Item = (Level, Precision)> {
+    let of = |level: Level| level.precisions().iter().map(move |&precision| (level, precision));
+    Level::available().into_iter().flat_map(of)
+}
+
+/// Every level and precision against the reference.
+fn check(model: Model, size: (usize, usize), threads: usize, random: &mut Random) {
+    let model = Arc::new(model);
+    let x = noise(&model, size, random);
+    let mut reference = ReferencePass { reference: Reference::new(model.clone()), size };
+    let expected = run(&mut reference, &model, &x, size);
+    for (level, precision) in kinds() {
+        let actual = run(&mut Net::new(&model, level, precision, size, threads), &model, &x, size);
+        let (name, sizes) = (level.name(), model.sizes);
+        let (error, limit) = error(precision, &actual, &expected);
+        // The layer norm of few channels is a step: it makes much of the least difference.
+        let limit = if precision == Precision::Bf16 && sizes.dim < 8 { 2.0 } else { limit };
+        assert!(
+            error < limit,
+            "{name} {precision:?} is off by {error} at {size:?}, {threads} threads, {sizes:?}"
+        );
+    }
+}
+
+#[test]
+fn agrees_with_pytorch_on_golden_files() {
+    for name in GOLDEN {
+        let golden = golden(name);
+        let [_, height, width] = golden.input.shape[..] else { panic!("{name}: input is [in, H, W]") };
+        for (level, precision) in kinds() {
+            let mut net = Net::new(&golden.model, level, precision, (width, height), 1);
+            let y = run(&mut net, &golden.model, &golden.input.values, (width, height));
+            let (error, limit) = error(precision, &y, &golden.output.values);
+            assert!(error < limit, "{} {precision:?} is off by {error} on {name}", level.name());
+        }
+    }
+}
+
+#[test]
+fn agrees_with_the_reference_on_sizes_round_every_boundary() {
+    let mut random = Random(1);
+    let sides = [SIDE_MIN, SIDE_MIN + 1, 17, 31, 32, 33, 63, 64, 65, 97];
+    for (i, width) in sides.into_iter().enumerate() {
+        let height = sides[(3 * i + 1) % sides.len()];
+        check(catalogue::open(catalogue::DEFAULT_CPU).unwrap(), (width, height), 1 + i % 3, &mut random);
+    }
+}
+
+#[test]
+fn agrees_with_the_reference_on_models_and_sizes_by_chance() {
+    let mut random = Random(2);
+    for _ in 0..24 {
+        let c = 1 + random.below(24);
+        let shape = Shape {
+            channels: [
+                [1, 3][random.below(2)],
+                c,
+                1 + random.below(3 * c),
+                1 + random.below(9),
+                1 + random.below(c + 4),
+                1 + random.below(5),
+            ],
+            scale: 2 + random.below(3),
+            blocks: 1 + random.below(3),
+        };
+        let model = random_model(&shape, &mut random);
+        let size = (SIDE_MIN + random.below(60), SIDE_MIN + random.below(90));
+        check(model, size, 1 + random.below(4), &mut random);
+    }
+}
+
+#[test]
+fn every_number_of_threads_gives_the_same_bits() {
+    let model = catalogue::open(catalogue::DEFAULT_CPU).unwrap();
+    let size = (71, 53);
+    let x = noise(&model, size, &mut Random(3));
+    for (level, precision) in kinds() {
+        let bits = |threads: usize| {
+            let mut net = Net::new(&model, level, precision, size, threads);
+            let pool = Pool::new(threads).unwrap();
+            let y = pool.install(|| run(&mut net, &model, &x, size));
+            y.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        };
+        let one = bits(1);
+        for threads in [2, 3, 7] {
+            assert!(bits(threads) == one, "{} {precision:?} differs on {threads} threads", level.name());
+        }
+    }
+}
+
+#[test]
+fn scratch_may_lie_anywhere_and_be_longer_and_a_network_runs_again() {
+    let model = catalogue::open(catalogue::DEFAULT_CPU).unwrap();
+    let size = (40, 16);
+    let x = noise(&model, size, &mut Random(4));
+    let mut net = Net::new(&model, Level::detect().unwrap(), Precision::F32, size, 1);
+    let expected = run(&mut net, &model, &x, size);
+    let mut scratch = vec![f32::NAN; net.scratch_len() + 64];
+    for offset in 0..17 {
+        let mut y = vec![f32::NAN; expected.len()];
+        net.forward(&x, &mut y, &mut scratch[offset..]);
+        assert_eq!(y, expected, "offset {offset}");
+    }
+}
+
+#[test]
+fn not_a_number_in_the_picture_is_not_hidden() {
+    let model = catalogue::open(catalogue::DEFAULT_CPU).unwrap();
+    let mut x = noise(&model, (20, 20), &mut Random(5));
+    x[210] = f32::NAN;
+    for (level, precision) in kinds() {
+        let y = run(&mut Net::new(&model, level, precision, (20, 20), 1), &model, &x, (20, 20));
+        assert!(y.iter().any(|y| y.is_nan()), "{} {precision:?}", level.name());
+    }
+}

@@ -1,0 +1,284 @@
+//! Latency of a relay from picture to picture: each says its number, is noted when it goes into a publisher and when a
+//! player has decoded it. What `ffmpeg -c copy` takes in the relay's place is the way's own share.
+//!
+//! `HASN_LATENCY_CSV` names a file for a line a picture, which `examples/relay/latency.py` draws.
+
+use std::io::Write;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::counted::{
+    HEIGHT, Player, Publisher, ROWS, Seen, WIDTH, drawn, favoured, latencies_ms, may_favour, number_of,
+};
+use crate::common::program::{Folder, say_skipped, wait_for};
+use crate::common::relay::{Beside, free_port, lines, seconds, shared_machine, whole_machine};
+
+/// Pictures a second.
+const RATE: u32 = 10;
+const CEILING_MS: f64 = 1000.0;
+/// Pictures under load are to be a hundred at least: the slowest in a hundred is asked for.
+const LOAD_MIN: Duration = Duration::from_secs(10);
+/// From the load's end until the better network has been tried again, and was not too much: calm seconds are more after
+/// each time it was tried in vain.
+const UP_AGAIN_MAX: Duration = Duration::from_secs(40);
+
+/// Two addresses for what stands between publisher and player.
+fn way() -> [String; 2] {
+    [free_port(), free_port()].map(|port| format!("udp://127.0.0.1:{port}"))
+}
+
+fn publisher(from: &str) -> Publisher {
+    Publisher::start(|| favoured("ffmpeg"), RATE, &format!("-f mpegts {from}?pkt_size=1316"))
+}
+
+/// The least that so large a part of them did not exceed.
+fn quantile(ms: &[f64], part: f64) -> f64 {
+    let mut sorted = ms.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[((part * ms.len() as f64).ceil() as usize).max(1) - 1]
+}
+
+fn of(latencies: &[(u16, f64)]) -> Vec<f64> {
+    latencies.iter().map(|&(_, ms)| ms).collect()
+}
+
+/// Median of the same way with `ffmpeg -c copy` in the relay's place.
+fn baseline_ms(folder: &Folder) -> f64 {
+    let [from, to] = way();
+    let player = Player::start(favoured("ffmpeg"), &to, WIDTH);
+    let copy = format!(
+        "-fflags nobuffer -probesize 32768 -analyzeduration 0 -i {from} -c copy -flush_packets 1 -muxdelay 0 \
+         -muxpreload 0 -f mpegts {to}?pkt_size=1316"
+    );
+    let _copy = Beside::ffmpeg(folder, &copy);
+    let publisher = publisher(&from);
+    wait_for("pictures of ffmpeg", || (player.seen().len() >= 60).then_some(()));
+    let seen = latencies_ms(&publisher.sent(), &player.seen());
+    // The first ones waited for each other.
+    let ms = of(&seen[20..]);
+    println!("ffmpeg -c copy: median {:.1} ms, p99 {:.1} ms", quantile(&ms, 0.5), quantile(&ms, 0.99));
+    quantile(&ms, 0.5)
+}
+
+/// The relay's lines of counters, and when each was there.
+struct Told {
+    lines: Arc<Mutex<Vec<(Instant, serde_json::Value)>>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Told {
+    fn watch(folder: Arc<Folder>) -> Told {
+        let told = Told { lines: Arc::default(), stop: Arc::default() };
+        let (noted, stop) = (told.lines.clone(), told.stop.clone());
+        thread::spawn(move || {
+            while !stop.load(Relaxed) {
+                let all = lines(&folder);
+                let mut noted = noted.lock().unwrap();
+                let known = noted.len();
+                noted.extend(all.into_iter().skip(known).map(|line| (Instant::now(), line)));
+                drop(noted);
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        told
+    }
+
+    fn now(&self) -> Vec<(Instant, serde_json::Value)> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    /// Waits for the next line; what it says of each rung more than the one before.
+    fn next(&self) -> (Instant, [u64; 2]) {
+        let known = self.now().len();
+        wait_for("the next line of counters", || (self.now().len() > known).then_some(()));
+        self.growth().pop().unwrap()
+    }
+
+    /// Of each line but the first: pictures by rung since the line before.
+    fn growth(&self) -> Vec<(Instant, [u64; 2])> {
+        let by_rung =
+            |line: &serde_json::Value| [0, 1].map(|rung| line["ladder"][rung]["pictures"].as_u64().unwrap());
+        let of = |pair: &[(Instant, serde_json::Value)]| {
+            let [before, now] = [by_rung(&pair[0].1), by_rung(&pair[1].1)];
+            (pair[1].0, [now[0] - before[0], now[1] - before[1]])
+        };
+        self.now().windows(2).map(of).collect()
+    }
+
+    /// When which rung began. A line with pictures of both: those of the new one came last, evenly.
+    fn changes(&self) -> Vec<(Instant, usize)> {
+        let mut changes: Vec<(Instant, usize)> = Vec::new();
+        for (at, [best, plain]) in self.growth() {
+            let new = match changes.last() {
+                _ if best + plain == 0 => continue,
+                Some(&(_, 0)) if plain == 0 => continue,
+                Some(&(_, 1)) if best == 0 => continue,
+                Some(&(_, rung)) => 1 - rung,
+                None => usize::from(best == 0),
+            };
+            let pictures = [best, plain][new] as u32;
+            changes.push((at - (Duration::from_secs(1) * pictures / RATE).min(Duration::from_secs(1)), new));
+        }
+        changes
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+    }
+}
+
+/// Where each moment belongs.
+struct Phases {
+    load: Instant,
+    calm: Instant,
+}
+
+impl Phases {
+    fn of(&self, moment: Instant) -> &'static str {
+        match moment {
+            _ if moment < self.load => "quiet",
+            _ if moment < self.calm => "load",
+            _ => "calm",
+        }
+    }
+}
+
+fn write_csv(path: &str, sent: &[Instant], seen: &[(u16, f64)], told: &Told, phases: &Phases) {
+    let mut file = std::fs::File::create(path).expect("HASN_LATENCY_CSV can be written");
+    writeln!(file, "seconds,latency_ms,rung,phase").unwrap();
+    let changes = told.changes();
+    for &(number, ms) in seen {
+        let sent_at = sent[usize::from(number)];
+        let at = sent_at + Duration::from_secs_f64(ms / 1e3);
+        let rung = changes.iter().rev().find(|change| change.0 <= at).map_or(0, |change| change.1);
+        let since_s = (sent_at - sent[usize::from(seen[0].0)]).as_secs_f64();
+        writeln!(file, "{since_s:.3},{ms:.1},{},{}", ["network", "none"][rung], phases.of(at)).unwrap();
+    }
+}
+
+/// No picture is one that was never sent, or comes after a later one.
+fn assert_in_order(sent: &[Instant], seen: &[Seen]) {
+    let numbers: Vec<u16> = seen
+        .iter()
+        .map(|seen| seen.number.unwrap_or_else(|| panic!("a picture cannot be read: {seen:?}")))
+        .collect();
+    assert!(numbers.windows(2).all(|pair| pair[0] <= pair[1]), "{numbers:?}");
+    assert!(usize::from(*numbers.last().unwrap()) < sent.len());
+}
+
+/// Burners on all cores: the network that the machine can no longer carry is left within a second, no picture comes too
+/// late, and when they are gone it is taken again.
+#[test]
+fn under_load_latency_stays_under_its_ceiling() {
+    let (_machine, folder) = (whole_machine(), Arc::new(Folder::new()));
+    if !may_favour() {
+        say_skipped(
+            "publisher and player before the load, for this user may not say so: their own share is larger",
+        );
+    }
+    let baseline_ms = baseline_ms(&folder);
+    let [from, to] = way();
+    let player = Player::start(favoured("ffmpeg"), &to, 2 * WIDTH);
+    let options = format!("--ladder hasn-lite-x2-video,none --latency-max {CEILING_MS}ms");
+    let relay = Beside::relay(&folder, &format!("{from} {to} {options}"));
+    let told = Told::watch(folder.clone());
+    let publisher = publisher(&from);
+    wait_for("pictures", || (player.seen().len() > 10).then_some(()));
+    thread::sleep(seconds());
+    // A line is just out: the next one comes a second later.
+    assert_eq!(told.next().1[1], 0, "without load the network keeps up");
+    let load = Instant::now();
+    let cores = thread::available_parallelism().map_or(2, Into::into);
+    let burn = || Beside(Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap());
+    let burners: Vec<Beside> = (0..8 * cores).map(|_| burn()).collect();
+    let (at, by_rung) = told.next();
+    println!("{:?} after the load began: {by_rung:?} pictures by rung", at - load);
+    assert!(by_rung[1] > 0, "the ladder steps down within a second");
+    thread::sleep(seconds().max(LOAD_MIN));
+    drop(burners);
+    let calm = Instant::now();
+    loop {
+        let (at, by_rung) = told.next();
+        if by_rung[1] == 0 && by_rung[0] > 0 {
+            println!("{:?} after the load's end the network alone makes pictures again", at - calm);
+            break;
+        }
+        assert!(calm.elapsed() < UP_AGAIN_MAX, "the network is not taken again");
+    }
+    let (sent, seen) = (publisher.sent(), player.seen());
+    let ran = relay.terminate(&folder);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_in_order(&sent, &seen);
+    let latencies = latencies_ms(&sent, &seen);
+    let phases = Phases { load, calm };
+    for phase in ["quiet", "load", "calm"] {
+        let is_of = |&(number, ms): &(u16, f64)| {
+            phases.of(sent[usize::from(number)] + Duration::from_secs_f64(ms / 1e3)) == phase
+        };
+        let ms: Vec<f64> = latencies.iter().copied().filter(is_of).map(|(_, ms)| ms - baseline_ms).collect();
+        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|part| quantile(&ms, part));
+        println!(
+            "{phase}: {} pictures, p50 {p50:.1} ms, p99 {p99:.1} ms, at most {max:.1} ms more than ffmpeg",
+            ms.len()
+        );
+        assert!(p99 < CEILING_MS, "{phase}: {p99} ms");
+    }
+    if let Ok(path) = std::env::var("HASN_LATENCY_CSV") {
+        write_csv(&path, &sent, &latencies, &told, &phases);
+    }
+}
+
+/// What goes into a list of segments is there when its segment is.
+#[test]
+fn a_segment_is_listed_as_soon_as_it_is_over() {
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    std::fs::create_dir(folder.path("hls")).unwrap();
+    let from = format!("udp://127.0.0.1:{}", free_port());
+    let relay =
+        Beside::relay(&folder, &format!("{from} hls/live.m3u8 --ladder none --latency-max {CEILING_MS}ms"));
+    let publisher = publisher(&from);
+    // Name, length and when it was listed; older ones are deleted, so each is kept.
+    let mut listed: Vec<(String, f64, Instant)> = Vec::new();
+    wait_for("segments", || {
+        let list = std::fs::read_to_string(folder.path("hls/live.m3u8")).unwrap_or_default();
+        let mut length_s = 0.0;
+        for line in list.lines() {
+            if let Some(length) = line.strip_prefix("#EXTINF:") {
+                length_s = length.trim_end_matches(',').parse().unwrap();
+            } else if !line.starts_with('#') && listed.iter().all(|(name, ..)| name != line) {
+                listed.push((line.to_owned(), length_s, Instant::now()));
+                std::fs::copy(folder.path("hls").join(line), folder.path(line)).unwrap();
+            }
+        }
+        (listed.len() >= 5).then_some(())
+    });
+    let sent = publisher.sent();
+    let ran = relay.terminate(&folder);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    for (name, length_s, at) in listed {
+        let luma = folder.ffmpeg(&format!("-i {name} -frames:v 1 -f rawvideo -pix_fmt gray -"));
+        let number = number_of(&luma, 2 * WIDTH).expect("its first picture can be read");
+        let after_s = (at - sent[usize::from(number)]).as_secs_f64();
+        println!("{name}: {length_s} s long, listed {after_s:.3} s after its first picture");
+        assert!(after_s < length_s + CEILING_MS / 1e3, "{name}: {length_s} s long, listed after {after_s} s");
+    }
+}
+
+#[test]
+fn numbers_are_read_at_any_size_and_damage_is_seen() {
+    for number in [0, 1, 0x1234, u16::MAX] {
+        let luma = drawn(number);
+        assert_eq!(number_of(&luma, WIDTH), Some(number));
+        let twice = |at: usize| luma[at / (2 * WIDTH) / 2 * WIDTH + at % (2 * WIDTH) / 2];
+        let larger: Vec<u8> = (0..4 * luma.len()).map(twice).collect();
+        assert_eq!(number_of(&larger, 2 * WIDTH), Some(number));
+        let mut damaged = luma;
+        damaged[..WIDTH * HEIGHT / ROWS].iter_mut().for_each(|sample| *sample = 251 - *sample);
+        assert_eq!(number_of(&damaged, WIDTH), None);
+    }
+}

@@ -1,0 +1,11 @@
+//! Live streams over the loopback, by what an operator relies on.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod latency;
+mod network;
+mod operating;
+mod peers;
+mod soak;
+mod streams;

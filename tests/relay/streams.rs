@@ -1,0 +1,219 @@
+//! Live streams over the loopback, with `ffmpeg` as publisher and player: every kind of source and sink, sources that
+//! vanish and return, sinks that fail, a machine that has too much to do.
+//!
+//! `HASN_RELAY_LOSSES` is how often the source is lost; 3 unless told. `HASN_RELAY_SECONDS` is how long each stream is.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use crate::common::Random;
+use crate::common::program::{Folder, Ran, SmallDisk, wait_for};
+use crate::common::relay::{
+    Beside, CODECS, FLASHES, assert_in_step, assert_times_rise, free_port, last, lines, lost, seconds,
+    shared_machine, widest_gap,
+};
+
+/// A stream of some seconds through the relay: `publish` and `play` are what the `ffmpeg` command is told.
+fn relayed(source: &str, options: &str, publish: &str, sink: &str, play: Option<&str>) {
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    std::fs::create_dir(folder.path("hls")).unwrap();
+    let relay = Beside::relay(&folder, &format!("{source} {sink} {options} --ladder none"));
+    if source.ends_with(".m3u8") {
+        std::fs::create_dir(folder.path("source")).unwrap();
+    }
+    // The first two are those in which all parts find each other.
+    let (sent_s, played_s) = (seconds().as_secs(), seconds().as_secs() - 2);
+    let player =
+        play.map(|play| Beside::ffmpeg(&folder, &format!("{play} -t {played_s} -c copy played.mkv")));
+    // Whoever listens has to be there first.
+    if source.contains("://") {
+        relay.wait_until_it_listens(source);
+    }
+    let publisher = Beside::ffmpeg(&folder, &format!("{FLASHES} -t {} {CODECS} {publish}", sent_s + 20));
+    let name = match player {
+        Some(player) => {
+            assert_eq!(player.end("the player"), Some(0), "{source} to {sink}");
+            "played.mkv"
+        }
+        None => {
+            wait_for("pictures", || (last(&folder, "encoded") > 25 * sent_s).then_some(()));
+            sink
+        }
+    };
+    let stats = relay.end_whole(&folder);
+    drop(publisher);
+    assert_eq!((lost(&stats), stats["made"].as_u64()), (0, Some(0)), "{source} to {sink}: {stats}");
+    // A list has five segments of two seconds.
+    let pictures = if name.ends_with(".m3u8") { played_s.min(8) } else { played_s } * 25 - 1;
+    assert_in_step(&folder, name, pictures, 0.045);
+}
+
+#[test]
+fn rtmp_comes_in_and_srt_goes_out() {
+    let (rtmp, srt) =
+        (format!("rtmp://127.0.0.1:{}/live/key", free_port()), format!("srt://127.0.0.1:{}", free_port()));
+    relayed(&rtmp, "--listen", &format!("-f flv {rtmp}"), &srt, Some(&format!("-i {srt}?mode=listener")));
+}
+
+#[test]
+fn srt_comes_in_and_rtmp_goes_out() {
+    let (srt, rtmp) =
+        (format!("srt://127.0.0.1:{}", free_port()), format!("rtmp://127.0.0.1:{}/live/key", free_port()));
+    let (source, publish) = (
+        format!("{srt}?mode=listener&passphrase=0123456789"),
+        format!("-f mpegts {srt}?passphrase=0123456789"),
+    );
+    relayed(&source, "", &publish, &rtmp, Some(&format!("-listen 1 -f flv -i {rtmp}")));
+}
+
+#[test]
+fn udp_comes_in_and_udp_goes_out() {
+    let [from, to] = [free_port(), free_port()].map(|port| format!("udp://127.0.0.1:{port}"));
+    relayed(&from, "", &format!("-f mpegts {from}?pkt_size=1316"), &to, Some(&format!("-i {to}")));
+}
+
+#[test]
+fn rtsp_comes_in_and_hls_goes_out() {
+    let rtsp = format!("rtsp://127.0.0.1:{}/live", free_port());
+    relayed(&rtsp, "--listen", &format!("-f rtsp -rtsp_transport tcp {rtsp}"), "hls/live.m3u8", None);
+}
+
+#[test]
+fn hls_comes_in_and_a_file_goes_out() {
+    relayed(
+        "source/live.m3u8",
+        "",
+        "-f hls -hls_time 1 -hls_flags delete_segments+temp_file source/live.m3u8",
+        "out.ts",
+        None,
+    );
+}
+
+/// The source is lost again and again, for a second each time, without a word of goodbye.
+#[test]
+fn a_source_that_vanishes_and_returns_leaves_no_hole() {
+    let losses = std::env::var("HASN_RELAY_LOSSES").map_or(3, |text| text.parse().expect("a number"));
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    let source = format!("udp://127.0.0.1:{}", free_port());
+    let relay = Beside::relay(&folder, &format!("{source}?timeout=1000000 out.ts --ladder none"));
+    let moving = "-re -f lavfi -i testsrc2=s=96x64:r=25 -re -f lavfi -i sine=r=48000";
+    for loss in 0..losses {
+        let before = last(&folder, "decoded");
+        let publisher =
+            Beside::ffmpeg(&folder, &format!("{moving} {CODECS} -f mpegts {source}?pkt_size=1316"));
+        let returned = Instant::now();
+        wait_for("pictures of the source", || (last(&folder, "decoded") > before + 25).then_some(()));
+        // A second for a second of pictures, and one for the next line of counters.
+        assert!(
+            returned.elapsed() < Duration::from_secs(4),
+            "loss {loss}: back after {:?}",
+            returned.elapsed()
+        );
+        drop(publisher);
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let ran = relay.terminate(&folder);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let now = lines(&folder).pop().unwrap();
+    assert!(now["made"].as_u64().unwrap() > 20 * losses, "{now}");
+    assert!(now["dropped_past"].as_u64().unwrap() <= 5 * losses, "what comes back is shown: {now}");
+    assert_times_rise(&folder, "out.ts");
+    let probe = folder.probe("out.ts");
+    let widest = widest_gap(&probe, 0);
+    assert!(widest < 0.25, "{widest} s without a picture");
+    let widest = widest_gap(&probe, 1);
+    assert!(widest < 0.4, "{widest} s without sound");
+    folder.assert_decodes("out.ts");
+}
+
+#[test]
+fn a_sink_that_fails_hurts_no_other_and_is_tried_again() {
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    let [from, to] = [free_port(), free_port()];
+    let (source, sink) = (format!("udp://127.0.0.1:{from}"), format!("rtmp://127.0.0.1:{to}/live/s3cret"));
+    let relay = Beside::relay(&folder, &format!("{source} {sink} out.ts --ladder none -v"));
+    let publisher = Beside::ffmpeg(&folder, &format!("{FLASHES} {CODECS} -f mpegts {source}?pkt_size=1316"));
+    wait_for("pictures", || (last(&folder, "encoded") > 50).then_some(()));
+    let player = Beside::ffmpeg(&folder, &format!("-listen 1 -f flv -i {sink} -t 2 -c copy played.mkv"));
+    assert_eq!(player.end("the player"), Some(0));
+    wait_for("more pictures", || (last(&folder, "encoded") > 200).then_some(()));
+    let ran = relay.terminate(&folder);
+    drop(publisher);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let now = lines(&folder).pop().unwrap();
+    assert_eq!(now["sinks"][1]["dropped"], 0, "{now}");
+    assert!(now["sinks"][0]["dropped"].as_u64().unwrap() > 0 && now["sinks"][0]["connections"] == 1, "{now}");
+    assert_eq!(folder.probe("out.ts").video_pts().len() as u64, now["encoded"].as_u64().unwrap());
+    assert!(folder.probe("played.mkv").video_pts().len() > 40);
+    let told = ran.stderr + &String::from_utf8(ran.stdout).unwrap();
+    assert!(told.contains("live/***") && !told.contains("s3cret"), "{told}");
+}
+
+/// Whatever comes instead of a stream, it is waited for one, in little memory, and one line says why there is none.
+#[test]
+fn what_is_no_stream_is_refused_and_waited_past() {
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    let mut random = Random(7);
+    let noise: Vec<u8> = (0..200_000).map(|_| random.below(256) as u8).collect();
+    let huge = [b"YUV4MPEG2 W16384 H16384 F25:1 C420jpeg\nFRAME\n".as_slice(), &noise].concat();
+    let answers: [(&str, &[u8]); 5] = [
+        ("noise", &noise),
+        ("an answer of HTTP", b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nnot found"),
+        ("a header of 16k", &huge),
+        ("nothing", b""),
+        (
+            "a transport stream of noise",
+            &noise.chunks(187).flat_map(|cell| [&[0x47], cell].concat()).collect::<Vec<_>>(),
+        ),
+    ];
+    for (what, answer) in answers {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let source = format!("tcp://{}", listener.local_addr().unwrap());
+        let answer = answer.to_vec();
+        // Ends with the test's process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                // Whoever has seen enough hangs up.
+                let _ = stream.unwrap().write_all(&answer);
+            }
+        });
+        let relay = Beside::relay(&folder, &format!("{source} out.ts --ladder none --reconnect-max 2s"));
+        let status = format!("/proc/{}/status", relay.0.id());
+        let mut memory_kb = 0;
+        let mut relay = relay;
+        let code = wait_for(what, || {
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            memory_kb = peak.map_or(memory_kb, |kb| kb.trim().trim_end_matches(" kB").parse().unwrap());
+            relay.0.try_wait().unwrap()
+        });
+        let stderr = String::from_utf8(folder.read("stderr")).unwrap();
+        Ran { code: code.code(), stdout: Vec::new(), stderr }.assert_told(&source, what);
+        assert!(memory_kb < 200_000, "{what}: {memory_kb} kB");
+        assert!(!folder.path("out.ts").exists() && !folder.path("out.partial.ts").exists(), "{what}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_whole_is_told() {
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    folder.ffmpeg("-f lavfi -i testsrc2=s=96x64:r=25 -t 4 -c:v libx264 in.mkv");
+    for (sinks, said) in [
+        ("nowhere/out.ts", "is no folder"),
+        ("out.xyz", "its ending names no container"),
+        ("rtsp://127.0.0.1/out", "streams go out to"),
+        ("out.ts out.ts", "is named twice"),
+        ("in.mkv", "is there already"),
+    ] {
+        folder.hasn(&format!("relay in.mkv {sinks} --ladder none")).assert_told(said, sinks);
+    }
+    let Some(_disk) = SmallDisk::mount(&folder, "64k") else {
+        println!("SKIPPED: a small disk cannot be mounted here");
+        return;
+    };
+    let ran = folder.hasn("relay in.mkv disk/out.ts whole.ts --ladder none --bitrate 4M");
+    ran.assert_told("cannot be written", "a full disk");
+    assert_eq!(folder.probe("whole.ts").packets.len(), 100, "the other one is whole");
+    assert!(!folder.path("disk/out.ts").exists() && folder.path("disk/out.partial.ts").exists());
+}
