@@ -150,6 +150,9 @@ fn a_sink_that_fails_hurts_no_other_and_is_tried_again() {
     assert!(told.contains("live/***") && !told.contains("s3cret"), "{told}");
 }
 
+/// A good stream, a hundred bytes a second.
+const TRICKLE: &str = "a trickle";
+
 /// Whatever comes instead of a stream, it is waited for one, in little memory, and one line says why there is none.
 #[test]
 fn what_is_no_stream_is_refused_and_waited_past() {
@@ -157,11 +160,14 @@ fn what_is_no_stream_is_refused_and_waited_past() {
     let mut random = Random(7);
     let noise: Vec<u8> = (0..200_000).map(|_| random.below(256) as u8).collect();
     let huge = [b"YUV4MPEG2 W16384 H16384 F25:1 C420jpeg\nFRAME\n".as_slice(), &noise].concat();
-    let answers: [(&str, &[u8]); 5] = [
+    folder.ffmpeg("-f lavfi -i testsrc2=s=96x64:r=25 -t 1 -c:v libx264 good.ts");
+    let good = folder.read("good.ts");
+    let answers: [(&str, &[u8]); 6] = [
         ("noise", &noise),
         ("an answer of HTTP", b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nnot found"),
         ("a header of 16k", &huge),
         ("nothing", b""),
+        (TRICKLE, &good),
         (
             "a transport stream of noise",
             &noise.chunks(187).flat_map(|cell| [&[0x47], cell].concat()).collect::<Vec<_>>(),
@@ -174,8 +180,12 @@ fn what_is_no_stream_is_refused_and_waited_past() {
         // Ends with the test's process.
         std::thread::spawn(move || {
             for stream in listener.incoming() {
+                let (mut stream, is_slow) = (stream.unwrap(), what == TRICKLE);
                 // Whoever has seen enough hangs up.
-                let _ = stream.unwrap().write_all(&answer);
+                let _ = answer.chunks(if is_slow { 10 } else { answer.len().max(1) }).try_for_each(|part| {
+                    std::thread::sleep(Duration::from_millis(if is_slow { 100 } else { 0 }));
+                    stream.write_all(part)
+                });
             }
         });
         let relay = Beside::relay(&folder, &format!("{source} out.ts --ladder none --reconnect-max 2s"));
