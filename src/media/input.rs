@@ -10,6 +10,7 @@ use super::complaints;
 use super::damage::{Damage, DamagedPlace};
 use super::live::{Watch, open_source, redacted};
 use super::matroska;
+use super::mpegts;
 use super::open::{best_video, open_by, open_remedy};
 use super::quicktime;
 use super::sequence::{Pattern, Sequence};
@@ -59,6 +60,9 @@ pub struct Input {
     video_packets: u64,
     last_byte: i64,
     last_end_us: i64,
+    /// When the last packet of the pictures was to be decoded, and the least and the longest time between two.
+    last_dts_us: Option<i64>,
+    step_us: (i64, i64),
     /// Reading stops here; `Some` also says that how much was read proves nothing.
     part_end_us: Option<i64>,
     damage: Damage,
@@ -129,6 +133,8 @@ impl Input {
             video_packets: 0,
             last_byte: 0,
             last_end_us: 0,
+            last_dts_us: None,
+            step_us: (i64::MAX, 0),
             part_end_us: None,
             damage: Damage::new(name, is_again),
             errors_in_a_row: 0,
@@ -425,6 +431,9 @@ impl Input {
                     if let Some(time) = packet.pts().or(packet.dts()) {
                         self.last_end_us = self.last_end_us.max(us(time.saturating_add(packet.duration())));
                     }
+                    if let Some(dts) = packet.dts().filter(|_| stream == self.video) {
+                        self.note_step(us(dts));
+                    }
                     let past_end =
                         |end_us| stream == self.video && packet.dts().is_some_and(|dts| us(dts) >= end_us);
                     let wanted = !self.part_end_us.is_some_and(past_end);
@@ -452,6 +461,14 @@ impl Input {
                 }
             }
         }
+    }
+
+    fn note_step(&mut self, dts_us: i64) {
+        let step_us = self.last_dts_us.map(|last_us| dts_us - last_us).filter(|&step_us| step_us > 0);
+        if let Some(step_us) = step_us {
+            self.step_us = (self.step_us.0.min(step_us), self.step_us.1.max(step_us));
+        }
+        self.last_dts_us = Some(dts_us);
     }
 
     /// A transport stream numbers its cells, so that missing ones are known. They are missing as well where two recordings
@@ -492,6 +509,14 @@ impl Input {
             && let Some(problem) = matroska::what_is_missing(&self.name)
         {
             return Some(problem);
+        }
+        // Cells are looked at where a picture may be missing.
+        let has_gap = self.step_us.1 > self.step_us.0.saturating_mul(3) / 2;
+        if self.context.format().name() == "mpegts" && self.part_end_us.is_none() && has_gap {
+            let broken = mpegts::broken_cells(&self.name, self.stream(self.video).id());
+            if broken > 0 {
+                return Some(format!("{broken} cells of its pictures cannot be read"));
+            }
         }
         // SAFETY: the context is alive.
         let context = unsafe { &*self.context.as_ptr() };

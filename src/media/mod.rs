@@ -19,6 +19,7 @@ mod live;
 mod live_output;
 mod look;
 mod matroska;
+mod mpegts;
 mod mux;
 mod open;
 mod output;

@@ -16,6 +16,9 @@ const CALM_MAX: Duration = Duration::from_secs(60);
 const HELD_MIN: Duration = Duration::from_secs(10);
 /// Share of the newest picture in what is taken for the load.
 const NEWEST: f64 = 0.25;
+/// Part of the time between pictures that waking up and cold caches may cost, whatever the machine has to do: a network that
+/// takes no longer than this tells little of the load.
+const NOISE: f64 = 0.1;
 
 /// Networks, best first.
 pub struct Ladder {
@@ -56,7 +59,8 @@ impl Ladder {
 
     /// A picture took so long on this rung.
     pub fn took(&mut self, rung: usize, seconds: f64) {
-        let now = seconds / self.alone_s[rung];
+        let noise_s = NOISE * self.period_s;
+        let now = (seconds + noise_s) / (self.alone_s[rung] + noise_s);
         // The machine had something else to do at the start, which held up all alike.
         if now < 1.0 {
             self.alone_s.iter_mut().for_each(|alone_s| *alone_s *= 0.9 + 0.1 * now);
@@ -152,6 +156,23 @@ mod tests {
         }
         assert!((2..8).contains(&climbs.len()), "{climbs:?}");
         assert!(climbs.windows(3).all(|three| three[2] - three[1] > three[1] - three[0]), "{climbs:?}");
+    }
+
+    #[test]
+    fn a_plain_rung_that_takes_a_moment_longer_is_no_load() {
+        let mut ladder = Ladder::new(vec![0.024, 0.001], 0.04);
+        let start = Instant::now();
+        let mut climbed = None;
+        for picture in 0..20 * 25 {
+            let now = start + Duration::from_secs_f64(f64::from(picture) * 0.04);
+            let rung = ladder.choose(now, now + Duration::from_secs(1)).unwrap();
+            let is_loaded = picture < 50;
+            ladder.took(rung, if is_loaded { 0.1 } else { [0.024, 0.0015][rung] });
+            climbed = climbed.or((!is_loaded && rung == 0).then_some(picture));
+        }
+        let climbed = climbed.expect("it is climbed again");
+        assert!((100..200).contains(&climbed), "picture {climbed}");
+        assert_eq!(ladder.current(), 0);
     }
 
     #[test]

@@ -254,6 +254,27 @@ fn pictures_that_a_damaged_quicktime_index_hides_are_told() {
     assert!(as_damage >= 5, "{as_damage} told as damage, {hidden} as cut");
 }
 
+/// A picture that nobody refers to, and which lies in one cell: neither the numbers of cells nor the decoder miss it.
+#[test]
+fn a_cell_that_cannot_be_read_is_told() {
+    const CELL: usize = 188;
+    let folder = Folder::new();
+    let still = "-f lavfi -i color=s=64x48:r=25 -t 1.6 -c:v libx264 -g 12 -x264-params b-pyramid=none";
+    folder.ffmpeg(&format!("{still} good.ts"));
+    let mut bytes = folder.read("good.ts");
+    let pictures: Vec<usize> = (0..bytes.len() / CELL)
+        .map(|cell| cell * CELL)
+        .filter(|&at| bytes[at + 1] & 0x1f == 1 && bytes[at + 2] == 0)
+        .collect();
+    let begins = |at: usize| bytes[at + 1] & 0x40 != 0;
+    let in_one_cell = |pair: &&[usize]| begins(pair[0]) && begins(pair[1]) && bytes[pair[0] + 3] >> 4 == 3;
+    let found: Vec<usize> = pictures.windows(2).filter(in_one_cell).map(|pair| pair[0]).collect();
+    bytes[found[found.len() / 2] + 4] = 0xff;
+    folder.write("in.ts", &bytes);
+    upscale(&folder, "in.ts out.mkv").assert_told("1 cells of its pictures", "a cell that cannot be");
+    assert_eq!(folder.pictures("out.partial.mkv").len(), PICTURES - 1);
+}
+
 #[test]
 fn what_is_torn_where_the_file_begins_is_told() {
     let folder = Folder::new();
