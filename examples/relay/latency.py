@@ -1,6 +1,6 @@
-"""Draws what tests/relay_latency.rs measured: the relay's own latency of each picture, and which network made it.
+"""Draws what tests/relay/latency.rs measured: the relay's own latency of each picture, and which network made it.
 
-    HASN_LATENCY_CSV=$PWD/latency.csv HASN_RELAY_SECONDS=20 cargo test --test relay_latency
+    HASN_LATENCY_CSV=$PWD/latency.csv HASN_RELAY_SECONDS=20 cargo test --test relay latency::
     python examples/relay/latency.py latency.csv examples/relay-latency.png    # matplotlib 3
 """
 
