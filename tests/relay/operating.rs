@@ -247,6 +247,7 @@ fn the_page_shows_the_stream_and_the_console_stays_empty() {
         assert!(shown.contains(part), "{part} is missing in\n{shown}");
     }
     let picture = project_file("target/relay-page.png");
+    std::fs::create_dir_all(project_file("target")).unwrap();
     let _ = std::fs::remove_file(&picture);
     let (_, console) = browse(&folder, &format!("--screenshot={}", picture.display()), &page).unwrap();
     assert_eq!(console, Vec::<String>::new());
@@ -302,8 +303,10 @@ fn a_pipe_that_nobody_writes_to_is_waited_for_and_left() {
     let (_machine, folder) = (shared_machine(), Folder::new());
     let made = Command::new("mkfifo").arg(folder.path("pipe")).status().unwrap();
     assert!(made.success());
-    let relay = Beside::relay(&folder, "pipe out.ts --ladder none");
-    std::thread::sleep(Duration::from_secs(1));
+    let port = free_port();
+    let relay = Beside::relay(&folder, &format!("pipe out.ts --ladder none --metrics {port}"));
+    wait_for("an answer", || get(port, "/healthz"));
+    std::thread::sleep(Duration::from_millis(300));
     let asked = Instant::now();
     let ran = relay.terminate(&folder);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
