@@ -96,7 +96,7 @@ mod tests {
             let begin = vec![begin.clone(); 3];
             assert_eq!(count(file(&[&begin, &good, &begin]), 256), Some(0), "{size}");
             assert_eq!(count(file(&[&begin, &good, &bad]), 256), Some(5), "{size}");
-            assert_eq!(count(file(&[&begin, &good, &bad]), 257), Some(0), "{size}: another stream");
+            assert_eq!(count(file(&[&begin, &good, &bad]), 258), Some(0), "{size}: another stream");
         }
         assert_eq!(count(Cursor::new(vec![7; 5000]), 256), None, "no cells");
     }
