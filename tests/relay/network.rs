@@ -331,8 +331,8 @@ fn segments_that_come_later_are_all_shown() {
     let stats = relay.end_whole(&folder);
     println!("{stats}");
     let count = |key: &str| stats[key].as_u64().unwrap();
-    // The second and a half, and one in which it might have been made up for.
-    assert!(count("made") > 10 && count("made") < 75, "{stats}");
+    // The second and a half, one in which it might have been made up for, and one until the list is read again.
+    assert!(count("made") > 10 && count("made") < 100, "{stats}");
     assert!(count("dropped_past") < 40, "{stats}");
     assert_times_rise(&folder, "out.ts");
 }
