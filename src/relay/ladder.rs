@@ -15,7 +15,7 @@ const CALM_MAX: Duration = Duration::from_secs(60);
 /// A rung that was left sooner than this did not hold.
 const HELD_MIN: Duration = Duration::from_secs(10);
 /// Share of the newest picture in what is taken for the load.
-const NEWEST: f64 = 0.25;
+const NEWEST: f64 = 0.35;
 /// Part of the time between pictures that waking up and cold caches may cost, whatever the machine has to do: a network that
 /// takes no longer than this tells little of the load.
 const NOISE: f64 = 0.1;
