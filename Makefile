@@ -8,7 +8,7 @@ PACKAGES := gcc g++ libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev liba
 # apt-get is root's.
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: demo test test-cuda test-relay test-slurm cuda-budget soak soak-smoke lint bench bench-peers kernels kernels-check \
+.PHONY: demo test test-cuda test-relay relay-packages test-slurm cuda-budget soak soak-smoke lint bench bench-peers kernels kernels-check \
 	gpu-pack train-deps train-smoke deps python
 
 # The clip, twice as large by HASN and by bicubic, and a detail of both side by side.
@@ -40,12 +40,14 @@ test-cuda: deps
 # Streams take little of the machine: many run side by side.
 RELAY_PACKAGES := nginx-light libnginx-mod-rtmp srt-tools nftables iproute2 gir1.2-gst-rtsp-server-1.0 python3-gi \
 	gstreamer1.0-plugins-good
-test-relay: deps
+test-relay: relay-packages
+	HASN_RELAY_SECONDS=20 HASN_RELAY_LOSSES=20 cargo test --test relay -- --test-threads 8
+
+relay-packages: deps
 	@dpkg -s $(RELAY_PACKAGES) >/dev/null 2>&1 \
 		|| { $(ROOT) apt-get update -q && $(ROOT) apt-get install -q -y --no-install-recommends $(RELAY_PACKAGES); }
 	@command -v chromium >/dev/null || $(ROOT) apt-get install -q -y --no-install-recommends chromium \
 		|| echo "chromium is not among the packages: the relay's page will not be opened"
-	HASN_RELAY_SECONDS=20 HASN_RELAY_LOSSES=20 cargo test --test relay -- --test-threads 8
 
 # A film by Slurm on this machine, which gets it where it is missing.
 test-slurm: deps
