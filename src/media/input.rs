@@ -1,5 +1,7 @@
 //! Demux: a file, a pipe or an address becomes packets, of the video to decode and of the rest to copy.
 
+mod missing;
+
 use std::path::PathBuf;
 
 use ffmpeg_next::ffi;
@@ -9,10 +11,7 @@ use tracing::warn;
 use super::complaints;
 use super::damage::{Damage, DamagedPlace};
 use super::live::{Watch, open_source, redacted};
-use super::matroska;
-use super::mpegts;
 use super::open::{best_video, open_by, open_remedy};
-use super::quicktime;
 use super::sequence::{Pattern, Sequence};
 use super::spill::CopyQueue;
 use super::streams::select;
@@ -463,14 +462,6 @@ impl Input {
         }
     }
 
-    fn note_step(&mut self, dts_us: i64) {
-        let step_us = self.last_dts_us.map(|last_us| dts_us - last_us).filter(|&step_us| step_us > 0);
-        if let Some(step_us) = step_us {
-            self.step_us = (self.step_us.0.min(step_us), self.step_us.1.max(step_us));
-        }
-        self.last_dts_us = Some(dts_us);
-    }
-
     /// A transport stream numbers its cells, so that missing ones are known. They are missing as well where two recordings
     /// are joined: what is missing in a picture is the decoder's to judge.
     fn tell_break(&mut self, place: &str) {
@@ -489,71 +480,6 @@ impl Input {
     fn damaged(&self, problem: &str) {
         let seconds = Some(self.last_end_us as f64 / 1e6);
         self.damage.note(DamagedPlace { problem: problem.to_owned(), picture: None, pts: None, seconds });
-    }
-
-    /// Several demuxers end quietly where a file is cut off: hold what was read against what the container
-    /// announced. A second is more than any muxer's rounding and less than anybody wants to lose.
-    fn what_is_missing(&self) -> Option<String> {
-        const TOLERANCE_US: i64 = 1_000_000;
-        // SAFETY: the context is alive, and pb is null for demuxers that open files themselves. Seeking by 0 from
-        // where it is (SEEK_CUR) only tells that.
-        let position =
-            unsafe { (*self.context.as_ptr()).pb.as_mut().map_or(0, |pb| ffi::avio_seek(pb, 0, 1)) };
-        // y4m announces nothing, but a picture that was begun is bytes too many. `FRAME` may be before or after a
-        // packet's position.
-        const FRAME_HEADERS_BYTES: i64 = 2 * "FRAME\n".len() as i64;
-        if self.context.format().name() == "yuv4mpegpipe" && position - self.last_byte > FRAME_HEADERS_BYTES {
-            return Some("its last picture is cut short".into());
-        }
-        if self.context.format().name().contains("matroska")
-            && let Some(problem) = matroska::what_is_missing(&self.name)
-        {
-            return Some(problem);
-        }
-        // Cells are looked at where a picture may be missing.
-        let has_gap = self.step_us.1 > self.step_us.0.saturating_mul(3) / 2;
-        if self.context.format().name() == "mpegts" && self.part_end_us.is_none() && has_gap {
-            let broken = mpegts::broken_cells(&self.name, self.stream(self.video).id());
-            if broken > 0 {
-                return Some(format!("{broken} cells of its pictures cannot be read"));
-            }
-        }
-        // SAFETY: the context is alive.
-        let context = unsafe { &*self.context.as_ptr() };
-        let from_header =
-            context.duration_estimation_method == ffi::AVDurationEstimationMethod::AVFMT_DURATION_FROM_STREAM;
-        let announced = self.stream(self.video).frames().max(0) as u64;
-        let found = self.video_packets;
-        let counted_short = self.part_end_us.is_none() && found < announced;
-        // A count alone proves nothing where edit lists leave pictures out.
-        let has_edits = self.context.format().name().contains("mp4");
-        if counted_short && !has_edits {
-            return Some(format!("ends after {found} of {announced} pictures"));
-        }
-        if counted_short && quicktime::contradicts_itself(&self.name, self.stream(self.video).id()) {
-            return Some(format!("its index contradicts itself, and gives {found} of {announced} pictures"));
-        }
-        if !from_header || found == 0 {
-            return None;
-        }
-        let us = |seconds: f64| (seconds * 1e6) as i64;
-        let picture_us = us(1.0 / f64::from(self.video().frame_rate));
-        // Headers count from 0, however late the first picture is.
-        let read_us = self.last_end_us.saturating_sub(self.start_us().min(0));
-        let wanted_us = match self.part_end_us {
-            Some(end_us) => context.duration.min(end_us.saturating_sub(self.start_us()) - PAST_END_US),
-            None => context.duration,
-        };
-        let tolerance_us = if counted_short { 3 * picture_us / 2 } else { TOLERANCE_US };
-        if wanted_us.saturating_sub(read_us) > tolerance_us {
-            let (read, whole) = (read_us as f64 / 1e6, context.duration as f64 / 1e6);
-            return Some(format!("ends after {read:.3} of {whole:.3} s"));
-        }
-        if counted_short && self.damage.count() == 0 {
-            self.damage
-                .say(&format!("its edit list leaves out {} of {announced} pictures", announced - found));
-        }
-        None
     }
 
     fn stream(&self, index: usize) -> ffmpeg::Stream<'_> {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -108,11 +110,8 @@ impl Out<'_> {
         unit: Option<Unit>,
         values: &[Of<T>],
     ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
-        values.iter().try_for_each(|(label, value)| match label {
-            Some(label) => family.encode_family(&[*label])?.encode_counter::<NoLabelSet, _, f64>(value, None),
-            None => family.encode_counter::<NoLabelSet, _, f64>(value, None),
-        })
+        let tell = |to: &mut MetricEncoder, value: &T| to.encode_counter::<NoLabelSet, _, f64>(value, None);
+        self.family((name, help, unit), MetricType::Counter, values, tell)
     }
 
     fn gauges<T: EncodeGaugeValue>(
@@ -122,10 +121,20 @@ impl Out<'_> {
         unit: Option<Unit>,
         values: &[Of<T>],
     ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+        self.family((name, help, unit), MetricType::Gauge, values, |to, value| to.encode_gauge(value))
+    }
+
+    fn family<T>(
+        &mut self,
+        (name, help, unit): (&str, &str, Option<Unit>),
+        kind: MetricType,
+        values: &[Of<T>],
+        tell: impl Fn(&mut MetricEncoder, &T) -> fmt::Result,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
         values.iter().try_for_each(|(label, value)| match label {
-            Some(label) => family.encode_family(&[*label])?.encode_gauge(value),
-            None => family.encode_gauge(value),
+            Some(label) => tell(&mut family.encode_family(&[*label])?, value),
+            None => tell(&mut family, value),
         })
     }
 

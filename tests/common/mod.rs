@@ -2,10 +2,8 @@
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
-pub mod counted;
 pub mod flat;
 mod networks;
 pub mod program;
-pub mod relay;
 
 pub use networks::*;

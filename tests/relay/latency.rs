@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::counted::{
+use crate::common::program::{Folder, say_skipped, wait_for};
+use crate::counted::{
     HEIGHT, Player, Publisher, ROWS, Seen, WIDTH, drawn, favoured, latencies_ms, may_favour, number_of,
 };
-use crate::common::program::{Folder, say_skipped, wait_for};
-use crate::common::relay::{Beside, free_port, lines, seconds, shared_machine, whole_machine};
+use crate::harness::{Beside, free_port, lines, seconds, shared_machine, whole_machine};
 
 /// Pictures a second.
 const RATE: u32 = 10;

@@ -3,6 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod counted;
+mod harness;
 mod latency;
 mod network;
 mod operating;

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::counted::{Player, Publisher, Seen, WIDTH, favoured};
 use crate::common::program::{Folder, say_skipped, wait_for};
-use crate::common::relay::{Beside, assert_times_rise, free_port, seconds, shared_machine, widest_gap};
+use crate::counted::{Player, Publisher, Seen, WIDTH, favoured};
+use crate::harness::{Beside, assert_times_rise, free_port, seconds, shared_machine, widest_gap};
 
 /// Pictures a second.
 const RATE: u32 = 25;

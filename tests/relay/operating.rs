@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::program::{Folder, project_file, say_skipped, signal, wait_for};
-use crate::common::relay::{Beside, CODECS, FLASHES, assert_in_step, free_port, last, lines, shared_machine};
+use crate::harness::{Beside, CODECS, FLASHES, assert_in_step, free_port, last, lines, shared_machine};
 
 /// Status and body of an answer; `None` where nobody listens.
 fn get(port: u16, path: &str) -> Option<(u16, Vec<u8>)> {

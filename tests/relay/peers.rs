@@ -5,9 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::common::program::{Folder, say_skipped};
-use crate::common::relay::{
-    Beside, CODECS, FLASHES, assert_in_step, free_port, lost, seconds, shared_machine,
-};
+use crate::harness::{Beside, CODECS, FLASHES, assert_in_step, free_port, lost, seconds, shared_machine};
 
 /// A program with these words, in the folder; its words go nowhere.
 fn beside(folder: &Folder, program: &str, line: &str) -> Beside {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::flat::{assert_flat, sample};
 use crate::common::program::{Folder, wait_for};
-use crate::common::relay::{
+use crate::harness::{
     Beside, CODECS, FLASHES, assert_times_rise, beeps_after_flashes, free_port, last, lost, whole_machine,
     widest_gap,
 };

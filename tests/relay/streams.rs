@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::Random;
 use crate::common::program::{Folder, Ran, SmallDisk, wait_for};
-use crate::common::relay::{
+use crate::harness::{
     Beside, CODECS, FLASHES, assert_in_step, assert_times_rise, free_port, last, lines, lost, seconds,
     shared_machine, widest_gap,
 };

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use super::program::{Folder, Probe, Ran, signal, wait_for};
+use crate::common::program::{Folder, Probe, Ran, signal, wait_for};
 
 /// A white picture and a beep at the beginning of each second.
 pub const FLASHES: &str = "-re -f lavfi -i color=c=black:s=96x64:r=25,drawbox=c=white:t=fill:enable=lt(mod(t\\,1)\\,0.04) \

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::relay::Beside;
+use crate::harness::Beside;
 
 pub const WIDTH: usize = 160;
 pub const HEIGHT: usize = 96;
