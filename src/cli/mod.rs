@@ -144,6 +144,7 @@ enum PrecisionName {
     Auto,
     F32,
     Bf16,
+    Int16,
 }
 
 impl PrecisionName {
@@ -152,6 +153,7 @@ impl PrecisionName {
             PrecisionName::Auto => None,
             PrecisionName::F32 => Some(Precision::F32),
             PrecisionName::Bf16 => Some(Precision::Bf16),
+            PrecisionName::Int16 => Some(Precision::Int16),
         }
     }
 }
@@ -201,8 +203,8 @@ impl EngineName {
                 }
             },
             EngineName::Cpu => cpu(),
-            EngineName::Reference if precision == PrecisionName::Bf16 => {
-                Err(Error::new("--precision bf16", "the reference is exact", "use --engine cpu"))
+            EngineName::Reference if !matches!(precision, PrecisionName::Auto | PrecisionName::F32) => {
+                Err(Error::new("--precision", "the reference is exact", "leave it out, or use --engine cpu"))
             }
             EngineName::Reference => Ok(EngineKind::Reference),
             EngineName::Cuda if precision != PrecisionName::Auto => Err(Error::new(

@@ -5,6 +5,7 @@
 //! function a module. It is slow because it keeps whole maps and is one thread, not by carelessness: the
 //! inner loops run along rows.
 
+use std::collections::HashMap;
 use std::f32::consts::SQRT_2;
 use std::sync::Arc;
 
@@ -18,6 +19,9 @@ pub type Probe<'a> = &'a mut dyn FnMut(&str, ArrayViewD<f32>);
 
 /// The value that PyTorch's LayerNorm adds to the variance by default.
 const LAYER_NORM_EPS: f32 = 1e-5;
+
+/// By module, by channel.
+pub(super) type Peaks = HashMap<String, Vec<f32>>;
 
 /// A network that runs as the paper says.
 #[derive(Clone, Debug)]
@@ -39,6 +43,21 @@ impl Reference {
     /// As [`Reference::forward`], showing every module's output to `probe` in the order they are made.
     pub fn forward_probed(&self, x: &Array3<f32>, probe: Probe<'_>) -> Array3<f32> {
         self.observe(x.view(), &mut Trace { prefix: String::new(), probe: Some(probe) })
+    }
+
+    /// The largest magnitude in each channel of every module's output, but for the layer norms'. `x`: [in, H, W].
+    pub(super) fn peaks(&self, x: &[f32], (width, height): (usize, usize)) -> Peaks {
+        let channels = self.model.sizes.in_channels;
+        let x = Array3::from_shape_vec((channels, height, width), x.to_vec()).expect("x is [in, H, W]");
+        let mut peaks = Peaks::new();
+        self.forward_probed(&x, &mut |name, output| {
+            let of_channel =
+                |channel: ArrayViewD<f32>| channel.iter().fold(0.0, |peak: f32, x| peak.max(x.abs()));
+            if !name.ends_with(".ln") {
+                peaks.insert(name.to_owned(), output.outer_iter().map(of_channel).collect());
+            }
+        });
+        peaks
     }
 
     fn observe(&self, x: ArrayView3<f32>, trace: &mut Trace<'_>) -> Array3<f32> {

@@ -13,6 +13,10 @@ use super::simd::{PIXELS_MAX, REACH, Simd};
 pub(super) trait Operand {
     /// c + Σ a · b.
     fn dot<S: Simd>(s: S, a: S::V, b: S::V, c: S::V) -> S::V;
+    /// See [`Simd::begin`].
+    fn begin<S: Simd>(s: S, bias: f32) -> S::V;
+    /// See [`Simd::finish`].
+    fn finish<S: Simd>(s: S, sum: S::V, scale: f32, bias: f32) -> S::V;
 }
 
 /// The level's own words.
@@ -25,6 +29,14 @@ impl Operand for Words {
     fn dot<S: Simd>(s: S, a: S::V, b: S::V, c: S::V) -> S::V {
         s.dot(a, b, c)
     }
+    #[inline(always)]
+    fn begin<S: Simd>(s: S, bias: f32) -> S::V {
+        s.begin(bias)
+    }
+    #[inline(always)]
+    fn finish<S: Simd>(s: S, sum: S::V, scale: f32, bias: f32) -> S::V {
+        s.finish(sum, scale, bias)
+    }
 }
 
 impl Operand for Exact {
@@ -32,16 +44,25 @@ impl Operand for Exact {
     fn dot<S: Simd>(s: S, a: S::V, b: S::V, c: S::V) -> S::V {
         s.mul_add(a, b, c)
     }
+    #[inline(always)]
+    fn begin<S: Simd>(s: S, bias: f32) -> S::V {
+        s.splat(bias)
+    }
+    #[inline(always)]
+    fn finish<S: Simd>(_: S, sum: S::V, _: f32, _: f32) -> S::V {
+        sum
+    }
 }
 
-/// Runs `$body` with `$n` the number of outputs of `$group`, known when compiling.
+/// Runs `$body` with `$n` the number of outputs of `$group`, known when compiling. The guard is a constant of its own, by
+/// which the compiler leaves out what the level does not have before it makes code of it.
 macro_rules! with_outputs {
     ($level:ty, $group:expr, $n:ident => $body:expr) => {
         super::dense::with_outputs!(@ $level, $group, $n => $body, 1 2 3 4 5 6 7 8 9 10 11 12 13)
     };
     (@ $level:ty, $group:expr, $n:ident => $body:expr, $($count:literal)*) => {
         match $group.bias.len() {
-            $($count if $count <= <$level>::OUTPUTS_MAX => {
+            $($count if const { $count <= <$level>::OUTPUTS_MAX && $count % <$level>::CHANNELS == 0 } => {
                 const $n: usize = $count;
                 $body
             })*
@@ -60,23 +81,34 @@ pub(super) fn outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
     stride: usize,
     group: Group<'_>,
 ) -> [S::V; N] {
-    let mut acc = biases(s, group);
+    let mut acc = begin::<S, O, N>(s, group);
     add_outputs::<S, O, N, SIDE>(s, &mut acc, rows, x, stride, group);
+    finish::<S, O, N>(s, &mut acc, group);
     acc
 }
 
 /// Where the sums of a group begin.
 #[inline(always)]
-pub(super) fn biases<S: Simd, const N: usize>(s: S, group: Group<'_>) -> [S::V; N] {
+pub(super) fn begin<S: Simd, O: Operand, const N: usize>(s: S, group: Group<'_>) -> [S::V; N] {
     let bias: &[f32; N] = group.bias.first_chunk().expect("one for each output");
     let mut acc = [s.splat(0.0); N];
     for (acc, bias) in acc.iter_mut().zip(bias) {
-        *acc = s.splat(*bias);
+        *acc = O::begin(s, *bias);
     }
     acc
 }
 
-/// Adds a group without its biases.
+/// What they come to.
+#[inline(always)]
+pub(super) fn finish<S: Simd, O: Operand, const N: usize>(s: S, acc: &mut [S::V; N], group: Group<'_>) {
+    let bias: &[f32; N] = group.bias.first_chunk().expect("one for each output");
+    let scale: &[f32; N] = group.scale.first_chunk().expect("one for each output");
+    for ((acc, scale), bias) in acc.iter_mut().zip(scale).zip(bias) {
+        *acc = O::finish(s, *acc, *scale, *bias);
+    }
+}
+
+/// Adds a group's dots alone.
 #[inline(always)]
 pub(super) fn add_outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
     s: S,
@@ -159,13 +191,20 @@ pub(super) fn store_channels<S: Simd, const N: usize>(
 /// `out` in words = conv(`rows`).
 #[inline(always)]
 pub(super) fn convolve<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
-    to_words::<S, false>(s, out, rows, conv, span);
+    to_words::<S, false>(s, out, rows, conv, &[], span);
 }
 
-/// `out` in words = GELU(conv(`rows`)).
+/// `out` in words = GELU(conv(`rows`)), in these `codes`.
 #[inline(always)]
-pub(super) fn convolve_gelu<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
-    to_words::<S, true>(s, out, rows, conv, span);
+pub(super) fn convolve_gelu<S: Simd>(
+    s: S,
+    out: &mut [f32],
+    rows: &[&[f32]; 3],
+    conv: &Dense,
+    codes: &[f32],
+    span: Span,
+) {
+    to_words::<S, true>(s, out, rows, conv, codes, span);
 }
 
 /// `out` in f32 = conv(`rows`), both in f32 on every level.
@@ -197,14 +236,24 @@ pub(super) fn convolve_sum<S: Simd>(
 }
 
 #[inline(always)]
-fn to_words<S: Simd, const GELU: bool>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
+fn to_words<S: Simd, const GELU: bool>(
+    s: S,
+    out: &mut [f32],
+    rows: &[&[f32]; 3],
+    conv: &Dense,
+    codes: &[f32],
+    span: Span,
+) {
     for x in (0..span.width).step_by(S::PIXELS) {
         for group in conv.groups() {
             with_outputs!(S, group, N => {
                 let mut acc = outputs::<S, Words, N, 3>(s, rows, x, span.stride, group);
                 if GELU {
-                    for acc in &mut acc {
+                    for (acc, codes) in acc.iter_mut().zip(&codes[group.first..]) {
                         *acc = math::gelu(s, *acc);
+                        if S::WHOLE {
+                            *acc = s.mul(*acc, s.splat(*codes));
+                        }
                     }
                 }
                 store_words(s, out, &acc, group.first, MARGIN + x, span.stride);

@@ -2,9 +2,10 @@
 //! with the skip round it.
 //!
 //! Four rows of output at a time: ten rows are read for them, so that a vector of pixels is loaded 2.5 times an
-//! output instead of seven, and multiply-adds are the bound. In bf16 a word holds a pixel of an even row and of the
-//! next, six of which are read: 28 products of pairs make an output instead of 49.
+//! output instead of seven, and multiply-adds are the bound. In bf16 and int16 a word holds a pixel of an even row and
+//! of the next, six of which are read: 28 products of pairs make an output instead of 49.
 
+use super::codes::norm_codes;
 use super::dense::{Words, outputs, with_outputs};
 use super::layout::{MARGIN, Span};
 use super::pack::{Dense, Depthwise};
@@ -14,7 +15,7 @@ use super::simd::{PIXELS_MAX, Simd};
 pub(super) const ROWS: usize = 4;
 /// Rows of input that it reads in f32.
 pub(super) const ROWS_READ: usize = ROWS + 6;
-/// Pairs of rows that it reads in bf16: from the fourth row above the outputs to the fourth below.
+/// Pairs of rows that it reads in words of two: from the fourth row above the outputs to the fourth below.
 pub(super) const PAIRS_READ: usize = ROWS / 2 + 4;
 
 /// The value that PyTorch's LayerNorm adds to the variance by default.
@@ -40,7 +41,7 @@ pub(super) fn norm<S: Simd>(
     for x in (0..span.width).step_by(S::PIXELS) {
         let mut sums = [s.splat(0.0); ROWS];
         for channel in 0..channels {
-            let acc = window(s, rows, channel * span.stride + x, &conv.taps[channel], conv.bias[channel]);
+            let acc = window(s, rows, conv, channel, channel * span.stride + x);
             for row in 0..ROWS {
                 s.store(&mut tile[(row * channels + channel) * PIXELS_MAX..], acc[row]);
                 sums[row] = s.add(sums[row], acc[row]);
@@ -55,7 +56,8 @@ pub(super) fn norm<S: Simd>(
     n.iter_mut().for_each(|n| span.clear_tail(n));
 }
 
-/// `out` in words = `scale` · `skip` + dwconv(`rows`), where `scale` is the channel attention of the block before.
+/// `out` in words = `scale` · `skip` + dwconv(`rows`), where `scale` is the channel attention of the block before, in
+/// codes of `out`.
 /// `out` and `skip` have up to [`ROWS`] rows; for `rows` see [`window`].
 #[inline(always)]
 pub(super) fn add_skip<S: Simd>(
@@ -94,7 +96,7 @@ fn skipped<S: Simd>(
     (channel, x): (usize, usize),
     span: Span,
 ) -> [S::V; ROWS] {
-    let mut acc = window(s, rows, channel * span.stride + x, &conv.taps[channel], conv.bias[channel]);
+    let mut acc = window(s, rows, conv, channel, channel * span.stride + x);
     let scale = s.splat(scale[channel]);
     for (acc, skip) in acc.iter_mut().zip(skip) {
         *acc = s.mul_add(scale, s.load(&skip[channel * span.stride + MARGIN + x..]), *acc);
@@ -108,8 +110,9 @@ fn skipped<S: Simd>(
 /// It is a loop, of as many rounds as the compiler cannot know: in straight code it puts all products of one output
 /// behind each other, where each waits for the last.
 #[inline(always)]
-fn window<S: Simd>(s: S, rows: &[&[f32]], at: usize, taps: &[[f32; 7]; 8], bias: f32) -> [S::V; ROWS] {
-    let mut acc = [s.splat(bias); ROWS];
+fn window<S: Simd>(s: S, rows: &[&[f32]], conv: &Depthwise, channel: usize, at: usize) -> [S::V; ROWS] {
+    let (taps, scale, bias) = (&conv.taps[channel], conv.scale[channel], conv.bias[channel]);
+    let mut acc = [s.begin(bias); ROWS];
     for (y, row) in rows.iter().enumerate() {
         let row = &row[at..];
         match (S::CHANNELS, y) {
@@ -131,6 +134,9 @@ fn window<S: Simd>(s: S, rows: &[&[f32]], at: usize, taps: &[[f32; 7]; 8], bias:
             (_, 4) => spread::<S, 1, 4>(s, &mut acc, row, [&taps[7], &taps[7], &taps[3], &taps[6]]),
             (_, _) => spread::<S, 3, 4>(s, &mut acc, row, [&taps[7]; ROWS]),
         }
+    }
+    for acc in &mut acc {
+        *acc = s.finish(*acc, scale, bias);
     }
     acc
 }
@@ -166,12 +172,26 @@ fn column<S: Simd, const FROM: usize, const TO: usize>(
     }
 }
 
-/// `out` = the rows of a pair in words of both, [channels, stride].
+/// `out` = the rows of a pair in words of both, [channels, stride], in these `codes`.
 #[inline(always)]
-pub(super) fn pair_rows<S: Simd>(s: S, out: &mut [f32], low: &[f32], high: &[f32]) {
-    // Rows are a whole number of the widest vectors long: margins make one.
-    for x in (0..out.len()).step_by(S::PIXELS) {
-        s.store(&mut out[x..], s.pack(s.load(&low[x..]), s.load(&high[x..])));
+pub(super) fn pair_rows<S: Simd>(
+    s: S,
+    out: &mut [f32],
+    low: &[f32],
+    high: &[f32],
+    codes: &[f32],
+    span: Span,
+) {
+    let rows = low.chunks_exact(span.stride).zip(high.chunks_exact(span.stride));
+    for ((out, (low, high)), codes) in out.chunks_exact_mut(span.stride).zip(rows).zip(codes) {
+        // Rows are a whole number of the widest vectors long: margins make one.
+        for x in (0..span.stride).step_by(S::PIXELS) {
+            let (mut low, mut high) = (s.load(&low[x..]), s.load(&high[x..]));
+            if S::WHOLE {
+                (low, high) = (s.mul(low, s.splat(*codes)), s.mul(high, s.splat(*codes)));
+            }
+            s.store(&mut out[x..], s.pack(low, high));
+        }
     }
 }
 
@@ -188,7 +208,10 @@ fn normalise<S: Simd>(s: S, out: &mut [f32], (tile, sum): (&[f32], S::V), x: usi
         squares = s.mul_add(centred, centred, squares);
     }
     let variance = s.mul_add(squares, per_channel, s.splat(LAYER_NORM_EPS));
-    let factor = s.recip(s.sqrt(variance));
+    let mut factor = s.recip(s.sqrt(variance));
+    if S::WHOLE {
+        factor = s.mul(factor, s.splat(norm_codes(channels)));
+    }
     for (word, tile) in tile.chunks(S::CHANNELS * PIXELS_MAX).enumerate() {
         let low = s.mul(s.sub(s.load(tile), mean), factor);
         let word_value = match S::CHANNELS {

@@ -1,6 +1,6 @@
 //! ESA's grid: from `conv1` of the normalised tensor to a few coarse pixels, and a row of them interpolated.
 
-use super::dense::{Words, add, biases, store_channels, with_outputs};
+use super::dense::{Words, add, begin, finish, store_channels, with_outputs};
 use super::layout::{MARGIN, Span};
 use super::pack::Dense;
 use super::simd::{PIXELS_MAX, Simd, TABLE};
@@ -42,7 +42,7 @@ pub(super) fn conv2<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &D
     for x in (0..stride2).step_by(S::PIXELS) {
         for group in conv.groups() {
             with_outputs!(S, group, N => {
-                let mut acc = biases::<S, N>(s, group);
+                let mut acc = begin::<S, Words, N>(s, group);
                 let (weights, _) = group.weight.as_chunks::<N>();
                 for (word, weights) in weights.chunks_exact(9).enumerate() {
                     for (row, weights) in rows.iter().zip(weights.chunks_exact(3)) {
@@ -53,6 +53,7 @@ pub(super) fn conv2<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &D
                         add::<S, Words, N>(s, &mut acc, s.load(&even[1..]), &weights[2]);
                     }
                 }
+                finish::<S, Words, N>(s, &mut acc, group);
                 store_channels(s, out, &acc, group.first, x, stride2);
             });
         }

@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 /// Names the level to run, for measurements and tests.
 const VARIABLE: &str = "HASN_CPU_LEVEL";
 
-/// The deepest pictures that are made in bf16 unasked.
-const BF16_BITS_MAX: u8 = 10;
+/// The deepest pictures that are made in bf16 or int16 unasked.
+const SHORT_BITS_MAX: u8 = 10;
 
 /// What the convs multiply. Sums, the trunk and the long skip are f32 in both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,14 +24,17 @@ pub enum Precision {
     F32,
     /// bf16 products, where the CPU has a dot product of them.
     Bf16,
+    /// Products of whole numbers of 16 bits, summed in 32 bits without a loss.
+    Int16,
 }
 
 impl Precision {
-    /// `f32` or `bf16`.
+    /// `f32`, `bf16` or `int16`.
     pub fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
+            Precision::Int16 => "int16",
         }
     }
 }
@@ -42,6 +45,7 @@ pub struct Level {
     name: &'static str,
     f32: &'static Kernels,
     bf16: Option<&'static Kernels>,
+    int16: Option<&'static Kernels>,
 }
 
 impl std::fmt::Debug for Level {
@@ -74,51 +78,58 @@ impl Level {
 
     /// All that this CPU has, slowest first.
     pub fn available() -> Vec<Level> {
-        let mut levels = vec![Level { name: "plain", f32: &PLAIN, bf16: None }];
+        let mut levels = vec![Level { name: "plain", f32: &PLAIN, bf16: None, int16: None }];
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                levels.push(Level { name: "avx2", f32: &AVX2, bf16: None });
+                let avx2 = Level { name: "avx2", f32: &AVX2, bf16: None, int16: Some(&AVX2_INT16) };
+                levels.push(avx2);
+                if is_x86_feature_detected!("avxvnni") {
+                    levels.push(Level { name: "avxvnni", int16: Some(&AVX_VNNI_INT16), ..avx2 });
+                }
             }
             if is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl")
             {
-                levels.push(Level { name: "avx512", f32: &AVX512, bf16: None });
+                let mut avx512 = Level { name: "avx512", f32: &AVX512, bf16: None, int16: None };
+                levels.push(avx512);
+                if is_x86_feature_detected!("avx512vnni") {
+                    avx512 = Level { name: "avx512vnni", int16: Some(&AVX512_VNNI_INT16), ..avx512 };
+                    levels.push(avx512);
+                }
                 if is_x86_feature_detected!("avx512bf16") {
-                    levels.push(Level { name: "avx512bf16", f32: &AVX512, bf16: Some(&AVX512_BF16) });
+                    levels.push(Level { name: "avx512bf16", bf16: Some(&AVX512_BF16), ..avx512 });
                 }
             }
         }
         levels
     }
 
-    /// `plain`, `avx2`, `avx512` or `avx512bf16`.
+    /// `plain`, `avx2`, `avxvnni`, `avx512`, `avx512vnni` or `avx512bf16`.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// What it can multiply, most exact first.
-    pub fn precisions(&self) -> &'static [Precision] {
-        match self.bf16 {
-            Some(_) => &[Precision::F32, Precision::Bf16],
-            None => &[Precision::F32],
-        }
+    /// What it can multiply, slowest first.
+    pub fn precisions(&self) -> impl Iterator<Item = Precision> {
+        let level = *self;
+        let all = [Precision::F32, Precision::Int16, Precision::Bf16];
+        all.into_iter().filter(move |&precision| level.table(precision).is_some())
     }
 
     /// The precision asked for, or else the fastest one that loses nothing one can see in pictures of so many bits.
     pub fn precision(&self, asked: Option<Precision>, bits: u8) -> Result<Precision> {
-        let has_bf16 = self.bf16.is_some();
         match asked {
-            None if has_bf16 && bits <= BF16_BITS_MAX => Ok(Precision::Bf16),
+            None if bits <= SHORT_BITS_MAX => Ok(self.precisions().last().expect("every level has f32")),
             None => Ok(Precision::F32),
-            Some(Precision::Bf16) if !has_bf16 => Err(Error::new(
-                "--precision bf16",
-                format!("the CPU level {} has no dot product of bf16", self.name),
+            Some(precision) if self.table(precision).is_some() => Ok(precision),
+            Some(precision) => Err(Error::new(
+                format!("--precision {}", precision.name()),
+                format!("the CPU level {} does not multiply it", self.name),
                 "use --precision auto",
             )),
-            Some(precision) => Ok(precision),
         }
     }
 
@@ -139,9 +150,14 @@ impl Level {
     }
 
     pub(super) fn kernels(self, precision: Precision) -> &'static Kernels {
+        self.table(precision).expect("asked for by way of `precisions`")
+    }
+
+    fn table(self, precision: Precision) -> Option<&'static Kernels> {
         match precision {
-            Precision::F32 => self.f32,
-            Precision::Bf16 => self.bf16.expect("asked for by way of `precisions`"),
+            Precision::F32 => Some(self.f32),
+            Precision::Bf16 => self.bf16,
+            Precision::Int16 => self.int16,
         }
     }
 }
@@ -163,7 +179,9 @@ macro_rules! kernels {
                 let packing = Packing {
                     channels: S::CHANNELS,
                     outputs_max: S::OUTPUTS_MAX,
+                    outputs_waiting: S::OUTPUTS_WAITING,
                     outputs_multiple: S::CHANNELS,
+                    whole: S::WHOLE,
                 };
                 Kernels { pixels: S::PIXELS, packing, $($kernel: S::$kernel,)* }
             }
@@ -205,7 +223,7 @@ kernels! {
         out: &mut [&mut [f32]], rows: &[&[f32]], conv: &Depthwise, skip: &[&[f32]],
         scale: &[f32], span: Span
     );
-    depthwise::pair_rows(out: &mut [f32], low: &[f32], high: &[f32]);
+    depthwise::pair_rows(out: &mut [f32], low: &[f32], high: &[f32], codes: &[f32], span: Span);
     esa::conv2(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, stride2: usize);
     esa::pool(out: &mut [f32], rows: &[&[f32]; 7], stride2: usize, highest: &mut [f32], span3: Span);
     esa::between_rows(out: &mut [f32], rows: [&[f32]; 2], fraction: f32, span3: Span);
@@ -214,7 +232,7 @@ kernels! {
     );
     dense::convolve(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
     dense::convolve_exact(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
-    dense::convolve_gelu(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
+    dense::convolve_gelu(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, codes: &[f32], span: Span);
     dense::convolve_sum(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span, sums: &mut [f32]);
     dense::scale_row(out: &mut [f32], row: &[f32], scale: &[f32], span: Span);
     leave::leave(
@@ -233,9 +251,24 @@ level!(Avx2, "avx2,fma");
 static AVX2: Kernels = Kernels::new::<simd::Avx2>();
 
 #[cfg(target_arch = "x86_64")]
+level!(Avx2Int16, "avx2,fma");
+#[cfg(target_arch = "x86_64")]
+static AVX2_INT16: Kernels = Kernels::new::<simd::Avx2Int16>();
+
+#[cfg(target_arch = "x86_64")]
+level!(AvxVnniInt16, "avx2,fma,avxvnni");
+#[cfg(target_arch = "x86_64")]
+static AVX_VNNI_INT16: Kernels = Kernels::new::<simd::AvxVnniInt16>();
+
+#[cfg(target_arch = "x86_64")]
 level!(Avx512, "avx512f,avx512bw,avx512dq,avx512vl");
 #[cfg(target_arch = "x86_64")]
 static AVX512: Kernels = Kernels::new::<simd::Avx512>();
+
+#[cfg(target_arch = "x86_64")]
+level!(Avx512VnniInt16, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
+#[cfg(target_arch = "x86_64")]
+static AVX512_VNNI_INT16: Kernels = Kernels::new::<simd::Avx512VnniInt16>();
 
 #[cfg(target_arch = "x86_64")]
 level!(Avx512Bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");

@@ -13,6 +13,7 @@
 //! | `tensors` | what the stages read and write |
 //! | `graph` | from that, their order, their memory and what waits for what |
 //! | `pack`, `tail` | weights as the loops read them, with the exact rewrites |
+//! | `codes` | what a whole number stands for, where the loops multiply those |
 //! | `layout` | tensors in scratch |
 //! | `depthwise`, `esa`, `gate`, `dense`, `leave` | the loops, one file a stage of the network |
 //! | `math` | 2^x, sigmoid, GELU |
@@ -21,6 +22,7 @@
 //!
 //! It must not know pictures, colour or files.
 
+mod codes;
 pub(crate) mod curve;
 mod dense;
 mod depthwise;

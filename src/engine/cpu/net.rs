@@ -1,12 +1,12 @@
 //! The stages of a picture through the network, what they read and write, and their order.
 //!
 //! The trunk `z` is the one tensor that is kept whole, in f32 and in place (and once more in pairs of rows, where the
-//! depthwise convs read bf16); all others are rings of the few rows that are alive while a wave of tasks (see
+//! depthwise convs read words of two); all others are rings of the few rows that are alive while a wave of tasks (see
 //! `graph`) goes down the picture:
 //!
 //! | stage | makes | of |
 //! |---|---|---|
-//! | pairs | in bf16, rows of z in pairs for dwconv | 2 rows of z |
+//! | pairs | in bf16 and int16, rows of z in pairs for dwconv | 2 rows of z |
 //! | norm | n = LN(dwconv(z)), c1 = conv1(n) | 7 rows of z |
 //! | conv2, pool, conv3 | ESA's grid | some 27 rows of c1 |
 //! | gate | g(gate(n)) | a row of n, two of the grid |
@@ -153,9 +153,12 @@ impl Forward for Net {
         let tensors = shape.tensors(block, kept, rings);
         for weights in &weights.blocks {
             let sums_of_rows = Shared::new(sums, Ring { rows: height, row_len: sizes.dim });
-            let dwconv = Depthwise::scaled(&weights.dwconv, &scale, kernels.packing);
-            let run =
-                BlockRun { common, tensors: &tensors, weights, dwconv: &dwconv, scale: &scale, sums_of_rows };
+            // A code of what is not scaled yet stands for less.
+            let z: Vec<f32> =
+                weights.codes.z.iter().zip(&scale).map(|(codes, scale)| codes / scale).collect();
+            let dwconv = Depthwise::new(&weights.dwconv, kernels.packing, &z, &vec![1.0; sizes.dim]);
+            let skip = &times(&scale, &weights.codes.u);
+            let run = BlockRun { common, tensors: &tensors, weights, dwconv: &dwconv, skip, sums_of_rows };
             block.run(workers, |stage, band, scratch| run.stage(stage, band, aligned(scratch)));
             scale = channel_attention(weights, sums, height, span.width);
         }
@@ -164,7 +167,8 @@ impl Forward for Net {
         let row_len = sizes.scale * sizes.scale * span.width;
         let planes = y.chunks_exact_mut(height * row_len);
         let planes: Vec<_> = planes.map(|plane| Shared::new(plane, Ring { rows: height, row_len })).collect();
-        let run = LeaveRun { common, tensors: &tensors, tail: &weights.tail, scale: &scale, planes: &planes };
+        let scale = &times(&scale, &weights.trunk);
+        let run = LeaveRun { common, tensors: &tensors, tail: &weights.tail, scale, planes: &planes };
         let leave_stage = if weights.tail.first_step.is_some() { 2 } else { 1 };
         leave.run(workers, |stage, band, _| match stage {
             0 => run.words(band),
@@ -187,6 +191,10 @@ fn channel_attention(block: &Block, sums: &[f32], height: usize, width: usize) -
     let mean: Vec<f32> = all.iter().map(|sum| (sum / pixels) as f32).collect();
     let hidden: Vec<f32> = apply(&block.attention_1, &mean).map(|x| x.max(0.0)).collect();
     apply(&block.attention_3, &hidden).map(|x| 1.0 / (1.0 + (-x).exp())).collect()
+}
+
+fn times(a: &[f32], b: &[f32]) -> Vec<f32> {
+    a.iter().zip(b).map(|(a, b)| a * b).collect()
 }
 
 /// A 1x1 map of one pixel.
@@ -267,7 +275,7 @@ impl<'a> Common<'a> {
     }
 }
 
-/// The rows that a depthwise conv reads, in f32 or in pairs in bf16.
+/// The rows that a depthwise conv reads, in f32 or in pairs.
 enum Window<'a> {
     Rows([&'a [f32]; ROWS_READ]),
     Pairs([&'a [f32]; PAIRS_READ]),
@@ -289,9 +297,10 @@ struct BlockRun<'a> {
     common: Common<'a>,
     tensors: &'a [Shared; TENSORS],
     weights: &'a Block,
-    /// With the channel attention of the block before, as the skip is multiplied by it.
+    /// With the channel attention of the block before.
     dwconv: &'a Depthwise,
-    scale: &'a [f32],
+    /// What the skip is multiplied by: the same, in codes of the sum.
+    skip: &'a [f32],
     sums_of_rows: Shared,
 }
 
@@ -319,7 +328,7 @@ impl BlockRun<'_> {
             // SAFETY: `block_graph` declares these rows.
             unsafe {
                 let [low, high] = self.common.rows(self.tensors[Z], 2 * y, 0, shape.height);
-                (kernels.pair_rows)(self.tensors[P].row_mut(y), low, high);
+                (kernels.pair_rows)(self.tensors[P].row_mut(y), low, high, &self.weights.codes.z, shape.span);
             }
         }
     }
@@ -399,7 +408,7 @@ impl BlockRun<'_> {
             let z: [_; ROWS] = self.common.rows(self.tensors[Z], rows.start, 0, shape.height);
             let mut u = self.band_mut(U, rows.clone());
             let (u, z) = (&mut u[..rows.len()], &z[..rows.len()]);
-            (kernels.add_skip)(u, &g, &self.weights.dwconv2, z, self.scale, shape.span);
+            (kernels.add_skip)(u, &g, &self.weights.dwconv2, z, self.skip, shape.span);
         }
     }
 
@@ -409,7 +418,8 @@ impl BlockRun<'_> {
             // SAFETY: `block_graph` declares these rows.
             unsafe {
                 let u = self.common.rows(self.tensors[U], y, 1, shape.height);
-                (kernels.convolve_gelu)(self.tensors[T].row_mut(y), &u, &self.weights.cab_0, shape.span);
+                let (t, Block { cab_0, codes, .. }) = (self.tensors[T].row_mut(y), self.weights);
+                (kernels.convolve_gelu)(t, &u, cab_0, &codes.t, shape.span);
             }
         }
     }
@@ -444,7 +454,7 @@ struct LeaveRun<'a> {
     common: Common<'a>,
     tensors: &'a [Shared; TENSORS],
     tail: &'a Tail,
-    /// The channel attention of the last block.
+    /// The channel attention of the last block, in codes of the trunk.
     scale: &'a [f32],
     /// Of the larger picture; a row of them is made of one row of the trunk.
     planes: &'a [Shared],
@@ -526,7 +536,7 @@ mod tests {
         two_steps.sizes.scale = 4;
         let level = *Level::available().last().unwrap();
         for model in [merged, two_steps] {
-            for &precision in level.precisions() {
+            for precision in level.precisions() {
                 // High enough for every ring to go round, and no whole number of bands.
                 let mut net = Net::new(&model, level, precision, (37, 203), 2);
                 assert!(net.block.rings[N] < 203 && net.leave.rings[W] < 203, "no ring goes round");

@@ -2,6 +2,7 @@
 
 use half::bf16;
 
+use super::codes::{BlockCodes, Codes};
 use super::tail::Tail;
 use crate::engine::rewrite;
 use crate::model::{BlockWeights, Conv, Model};
@@ -9,23 +10,36 @@ use crate::model::{BlockWeights, Conv, Model};
 /// How a level wants its dense maps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Packing {
-    /// Channels of a word that is read, or rows where a depthwise conv reads it: 1 in f32, 2 in bf16.
+    /// Channels of a word that is read, or rows where a depthwise conv reads it: 1 in f32, 2 in bf16 and int16.
     pub(super) channels: usize,
     /// Outputs that are made together, at most.
     pub(super) outputs_max: usize,
+    /// The same where they wait in registers for those of another map.
+    pub(super) outputs_waiting: usize,
     /// Outputs are made in whole multiples of it, for they may become words.
     pub(super) outputs_multiple: usize,
+    /// Words are whole numbers, see [`codes`](super::codes).
+    pub(super) whole: bool,
 }
 
 impl Packing {
     /// The same level's loops over f32.
     pub(super) fn exact(self) -> Packing {
-        Packing { channels: 1, ..self }
+        Packing { channels: 1, whole: false, ..self }
     }
 
-    /// For maps whose outputs wait in registers for those of another.
+    /// For maps whose outputs wait for those of another.
     fn waiting(self) -> Packing {
-        Packing { outputs_max: self.outputs_max / 2, ..self }
+        Packing { outputs_max: self.outputs_waiting, ..self }
+    }
+
+    /// Two numbers in a word, the first in its low half.
+    fn pair(self, low: f32, high: f32) -> f32 {
+        let bits = |x: f32| match self.whole {
+            true => (x.round_ties_even() as i16).cast_unsigned(),
+            false => bf16::from_f32(x).to_bits(),
+        };
+        f32::from_bits(u32::from(bits(low)) | u32::from(bits(high)) << 16)
     }
 
     /// Words that hold so many channels.
@@ -50,6 +64,8 @@ pub(super) struct Dense {
     groups: Vec<usize>,
     /// [groups] of [words, side, side, outputs], each a word.
     weight: Vec<f32>,
+    /// What a whole sum of each output is multiplied by.
+    scale: Vec<f32>,
     /// Of all outputs, those that fill up the last word too.
     bias: Vec<f32>,
 }
@@ -62,24 +78,35 @@ pub(super) struct Group<'a> {
     /// [words, side, side, outputs].
     pub(super) weight: &'a [f32],
     /// `[outputs]`.
+    pub(super) scale: &'a [f32],
+    /// `[outputs]`.
     pub(super) bias: &'a [f32],
 }
 
 impl Dense {
-    pub(super) fn new(conv: &Conv, packing: Packing) -> Dense {
-        let Packing { channels, outputs_max, outputs_multiple: multiple } = packing;
+    /// It reads a tensor in the codes `from` and makes one in the codes `to`.
+    pub(super) fn new(conv: &Conv, packing: Packing, from: &[f32], to: &[f32]) -> Dense {
+        let Packing { channels, outputs_max, outputs_multiple: multiple, whole, .. } = packing;
         let (words, taps) = (packing.words(conv.inputs), conv.side * conv.side);
         let units = conv.outputs.div_ceil(multiple);
         let parts = units.div_ceil(outputs_max / multiple);
         let groups: Vec<usize> =
             (0..parts).map(|part| multiple * ((part + 1) * units / parts - part * units / parts)).collect();
+        let coded = |output: usize, input: usize, tap: usize| {
+            conv.weight[(output * conv.inputs + input) * taps + tap] * to[output] / from[input]
+        };
+        let scale_of = |output: usize| match whole && output < conv.outputs {
+            true => whole_scale((0..conv.inputs * taps).map(|i| coded(output, i / taps, i % taps))),
+            false => 1.0,
+        };
+        let scale: Vec<f32> = (0..units * multiple).map(scale_of).collect();
         let of = |output: usize, input: usize, tap: usize| {
             let exists = output < conv.outputs && input < conv.inputs;
-            if exists { conv.weight[(output * conv.inputs + input) * taps + tap] } else { 0.0 }
+            if exists { coded(output, input, tap) / scale[output] } else { 0.0 }
         };
         let word = |output: usize, word: usize, tap: usize| match channels {
             1 => of(output, word, tap),
-            _ => pair(of(output, 2 * word, tap), of(output, 2 * word + 1, tap)),
+            _ => packing.pair(of(output, 2 * word, tap), of(output, 2 * word + 1, tap)),
         };
         let mut weight = Vec::with_capacity(multiple * units * words * taps);
         let mut first = 0;
@@ -89,8 +116,9 @@ impl Dense {
             }
             first += outputs;
         }
-        let bias = (0..first).map(|output| conv.bias.get(output).copied().unwrap_or(0.0)).collect();
-        Dense { words, side: conv.side, groups, weight, bias }
+        let mut bias: Vec<f32> = conv.bias.iter().zip(to).map(|(bias, to)| bias * to).collect();
+        bias.resize(first, 0.0);
+        Dense { words, side: conv.side, groups, weight, scale, bias }
     }
 
     /// In the order of outputs.
@@ -100,35 +128,55 @@ impl Dense {
         self.groups.iter().map(move |&outputs| {
             let weight;
             (weight, rest) = rest.split_at(outputs * self.words * self.side * self.side);
-            let group = Group { first, weight, bias: &self.bias[first..first + outputs] };
-            first += outputs;
+            let outputs = first..first + outputs;
+            let group = Group {
+                first,
+                weight,
+                scale: &self.scale[outputs.clone()],
+                bias: &self.bias[outputs.clone()],
+            };
+            first = outputs.end;
             group
         })
     }
 }
 
-/// Two bf16 in a word, the first in its low half.
-fn pair(low: f32, high: f32) -> f32 {
-    let bits = |x: f32| u32::from(bf16::from_f32(x).to_bits());
-    f32::from_bits(bits(low) | bits(high) << 16)
+/// By what whole weights are to be multiplied so that their sum, each times any whole number of 16 bits, fits into 32:
+/// magnitudes add up to 2^16 at most, each rounded up by a half.
+fn whole_scale(weights: impl ExactSizeIterator<Item = f32> + Clone) -> f32 {
+    let room = (1 << 16) as f32 - weights.len() as f32;
+    let (sum, largest) =
+        weights.map(f32::abs).fold((0.0, 0.0), |(sum, largest), w| (sum + w, f32::max(largest, w)));
+    let scale = f32::max(sum / room, largest / f32::from(i16::MAX));
+    if scale > 0.0 { scale } else { 1.0 }
 }
 
-/// A depthwise 7x7. A word of what it reads is a pixel in f32, or in bf16 the same of an even row and of the next.
+/// A depthwise 7x7. A word of what it reads is a pixel in f32, or the same of an even row and of the next.
 #[derive(Debug)]
 pub(super) struct Depthwise {
     /// [C] of rows of taps: the seven, or four pairs for outputs of even rows and four for those of odd rows.
     pub(super) taps: Vec<[[f32; 7]; 8]>,
+    /// [C], what a whole sum is multiplied by.
+    pub(super) scale: Vec<f32>,
     /// [C].
     pub(super) bias: Vec<f32>,
 }
 
 impl Depthwise {
-    /// As if each channel were multiplied by its scale first.
-    pub(super) fn scaled(conv: &Conv, scale: &[f32], packing: Packing) -> Depthwise {
+    /// It reads a tensor in the codes `from` and makes one in the codes `to`.
+    pub(super) fn new(conv: &Conv, packing: Packing, from: &[f32], to: &[f32]) -> Depthwise {
         assert!(conv.inputs == 1 && conv.side == 7);
         let (channels, _) = conv.weight.as_chunks::<49>();
-        let taps = channels.iter().zip(scale).map(|(taps, scale)| {
-            let tap = |row: usize, dx: usize| if row < 7 { taps[7 * row + dx] * scale } else { 0.0 };
+        let factor = |channel: usize| to[channel] / from[channel];
+        let scale_of = |(channel, taps): (usize, &[f32; 49])| match packing.whole {
+            true => whole_scale(taps.iter().map(|tap| tap * factor(channel))),
+            false => 1.0,
+        };
+        let scale: Vec<f32> = channels.iter().enumerate().map(scale_of).collect();
+        let taps = channels.iter().enumerate().map(|(channel, taps)| {
+            let factor = factor(channel) / scale[channel];
+            let tap = |row: usize, dx: usize| if row < 7 { taps[7 * row + dx] * factor } else { 0.0 };
+            let pair = |low: f32, high: f32| packing.pair(low, high);
             // An even row sees its first row of input as the second of a pair, an odd one its last as the first.
             let word = |row: usize, dx: usize| match (packing.channels, row) {
                 (1, _) => tap(row, dx),
@@ -138,7 +186,8 @@ impl Depthwise {
             };
             std::array::from_fn(|row| std::array::from_fn(|dx| word(row, dx)))
         });
-        Depthwise { taps: taps.collect(), bias: conv.bias.clone() }
+        let taps = taps.collect();
+        Depthwise { taps, scale, bias: conv.bias.iter().zip(to).map(|(bias, to)| bias * to).collect() }
     }
 }
 
@@ -173,33 +222,42 @@ pub(super) struct Block {
     pub(super) cab_2: Dense,
     pub(super) attention_1: Conv,
     pub(super) attention_3: Conv,
+    pub(super) codes: BlockCodes,
 }
 
 impl Block {
-    fn new(weights: &BlockWeights, packing: Packing) -> Block {
+    fn new(weights: &BlockWeights, packing: Packing, codes: BlockCodes) -> Block {
         let block = rewrite::Block::new(weights);
-        let dense = |conv: &Conv| Dense::new(conv, packing);
-        let waiting = |conv: &Conv| Dense::new(conv, packing.waiting());
+        let BlockCodes { n, c1, attention, gated, g, u, t, .. } = &codes;
+        let ones = |conv: &Conv| vec![1.0; conv.outputs];
+        let waiting = |conv: &Conv, from: &[f32], to: &[f32]| Dense::new(conv, packing.waiting(), from, to);
         let gate = Gate {
-            f1: waiting(&block.f1),
-            f2: waiting(&block.f2),
-            f3: waiting(&block.f3),
-            conv_f: dense(&block.conv_f),
-            conv4: waiting(&block.conv4),
+            f1: waiting(&block.f1, n, &ones(&block.f1)),
+            f2: waiting(&block.f2, n, gated),
+            f3: waiting(&block.f3, n, gated),
+            conv_f: Dense::new(&block.conv_f, packing, n, attention),
+            conv4: waiting(&block.conv4, attention, &ones(&block.conv4)),
             // Its outputs wait for those of the row below, where a word holds both.
-            g: if packing.channels == 2 { waiting(&block.g) } else { dense(&block.g) },
+            g: Dense::new(
+                &block.g,
+                if packing.channels == 2 { packing.waiting() } else { packing },
+                gated,
+                g,
+            ),
         };
         Block {
-            dwconv2: Depthwise::scaled(&block.dwconv2, &vec![1.0; block.dwconv2.outputs], packing),
+            dwconv2: Depthwise::new(&block.dwconv2, packing, g, u),
             dwconv: block.dwconv,
-            conv1: dense(&block.conv1),
-            conv2: dense(&block.conv2),
-            conv3: Dense::new(&block.conv3, packing.exact()),
+            conv1: Dense::new(&block.conv1, packing, n, c1),
+            conv2: Dense::new(&block.conv2, packing, c1, &ones(&block.conv2)),
+            // What it makes is added to what `conv_f` makes.
+            conv3: Dense::new(&block.conv3, packing.exact(), &ones(&block.conv2), attention),
             gate,
-            cab_0: dense(&block.cab_0),
-            cab_2: dense(&block.cab_2),
+            cab_0: Dense::new(&block.cab_0, packing, u, &ones(&block.cab_0)),
+            cab_2: Dense::new(&block.cab_2, packing, t, &ones(&block.cab_2)),
             attention_1: block.attention_1,
             attention_3: block.attention_3,
+            codes,
         }
     }
 }
@@ -210,14 +268,22 @@ pub(super) struct Packed {
     pub(super) conv_1: Dense,
     pub(super) blocks: Vec<Block>,
     pub(super) tail: Tail,
+    /// Of the trunk, as the tail reads it.
+    pub(super) trunk: Vec<f32>,
 }
 
 impl Packed {
     pub(super) fn new(model: &Model, packing: Packing) -> Packed {
+        let Codes { blocks, trunk, last } =
+            if packing.whole { Codes::of(model) } else { Codes::ones(&model.sizes) };
+        let ones = |channels: usize| vec![1.0; channels];
+        let conv_1 = &model.conv_1;
+        let blocks = model.blocks.iter().zip(blocks);
         Packed {
-            conv_1: Dense::new(&model.conv_1, packing.exact()),
-            blocks: model.blocks.iter().map(|block| Block::new(block, packing)).collect(),
-            tail: Tail::new(model, packing),
+            conv_1: Dense::new(conv_1, packing.exact(), &ones(conv_1.inputs), &ones(conv_1.outputs)),
+            blocks: blocks.map(|(block, codes)| Block::new(block, packing, codes)).collect(),
+            tail: Tail::new(model, packing, &trunk, &last),
+            trunk,
         }
     }
 }

@@ -13,6 +13,8 @@ pub(super) fn peak<S: Simd>(s: S, sink: &mut [f32], rounds: usize) {
     let (a, b) = (s.splat(0.5), s.splat(f32::from_bits(0x3f00_3f00)));
     let mut acc = [s.splat(0.0); SUMS];
     for _ in 0..rounds {
+        // Or the compiler would multiply once and add whole numbers in one go.
+        let a = std::hint::black_box(a);
         for acc in &mut acc {
             *acc = s.dot(a, b, *acc);
         }

@@ -7,8 +7,8 @@
 //! A vector is two registers, so that a weight once broadcast is used twice: on the CPUs this was measured on
 //! (Zen 4) a broadcast costs as much as a multiply-add.
 //!
-//! What a dense map reads is kept in words of 32 bits: one channel in f32, or two neighbouring ones in bf16
-//! (the first in the low half). Layout, offsets and loads are the same for both.
+//! What a dense map reads is kept in words of 32 bits: one channel in f32, or two neighbouring ones in bf16 or as
+//! whole numbers of 16 bits (the first in the low half). Layout, offsets and loads are the same for all.
 
 /// All widths divide it, and the rows of maps are padded to it.
 pub(super) const PIXELS_MAX: usize = 32;
@@ -19,10 +19,14 @@ pub(super) const REACH: usize = 16;
 pub(super) trait Simd: Copy {
     /// Pixels in a vector.
     const PIXELS: usize;
-    /// Channels in a word: 1 in f32, 2 in bf16.
+    /// Channels in a word: 1 in f32, 2 in bf16 and int16.
     const CHANNELS: usize;
+    /// Whether words hold whole numbers: what is packed is in codes (see `codes`), and so are weights.
+    const WHOLE: bool = false;
     /// Outputs of a dense map that are made together: their accumulators fill the registers.
     const OUTPUTS_MAX: usize;
+    /// The same of maps whose outputs wait for those of another.
+    const OUTPUTS_WAITING: usize = Self::OUTPUTS_MAX / 2;
     /// A vector of [`Simd::PIXELS`] f32 or words.
     type V: Copy;
     /// A vector and its neighbours left and right.
@@ -55,9 +59,19 @@ pub(super) trait Simd: Copy {
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// c + Σ a · b over the channels of a word.
     fn dot(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// Words of two channels in bf16, where words hold two.
+    /// Where the sum of dots begins, of an output with this bias.
+    #[inline(always)]
+    fn begin(self, bias: f32) -> Self::V {
+        self.splat(bias)
+    }
+    /// What the sum comes to: whole numbers become f32, and get the bias then.
+    #[inline(always)]
+    fn finish(self, sum: Self::V, _scale: f32, _bias: f32) -> Self::V {
+        sum
+    }
+    /// Words of two channels, where words hold two.
     fn pack(self, low: Self::V, high: Self::V) -> Self::V;
-    /// 1 / a, to 2e-7 of its value (6e-5 where words are bf16), for 2^-100 < a < 2^127.
+    /// 1 / a, to 2e-7 of its value (6e-5 where words are of 16 bits), for 2^-100 < a < 2^127.
     fn recip(self, a: Self::V) -> Self::V;
     /// The square root.
     fn sqrt(self, a: Self::V) -> Self::V;
@@ -197,4 +211,4 @@ impl Simd for Plain {
 #[cfg(target_arch = "x86_64")]
 mod x86;
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512, Avx512Bf16};
+pub(super) use x86::{Avx2, Avx2Int16, Avx512, Avx512Bf16, Avx512VnniInt16, AvxVnniInt16};

@@ -28,17 +28,20 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    pub(super) fn new(model: &Model, packing: Packing) -> Tail {
+    /// The codes of the `trunk`, and of what the `last` conv reads where there are two steps.
+    pub(super) fn new(model: &Model, packing: Packing, trunk: &[f32], last: &[f32]) -> Tail {
         let tail = rewrite::Tail::new(model);
-        let dense = |convs: &rewrite::ByPlace<Conv>, packing| {
-            convs.each_ref().map(|row| row.each_ref().map(|conv| Dense::new(conv, packing)))
+        let dense = |convs: &rewrite::ByPlace<Conv>, packing, from: &[f32]| {
+            let of = |conv: &Conv| Dense::new(conv, packing, from, &vec![1.0; conv.outputs]);
+            convs.each_ref().map(|row| row.each_ref().map(of))
         };
+        let from = if tail.first_step.is_some() { last } else { trunk };
         let output = |output: &rewrite::Output| Output {
-            main: dense(&output.main, packing),
-            skip: dense(&output.skip, packing.exact()),
+            main: dense(&output.main, packing, from),
+            skip: dense(&output.skip, packing.exact(), &vec![1.0; model.sizes.in_channels]),
         };
         Tail {
-            first_step: tail.first_step.as_ref().map(|conv| Dense::new(conv, packing)),
+            first_step: tail.first_step.as_ref().map(|conv| Dense::new(conv, packing, trunk, last)),
             outputs: tail.outputs.iter().map(output).collect(),
         }
     }

@@ -65,6 +65,45 @@ macro_rules! pair {
     };
 }
 
+/// Words of two channels as whole numbers of 16 bits.
+macro_rules! int16_words {
+    ($dot:ident $to_int:ident $to_float:ident $cvt_float:ident $cvt_int:ident $packs:ident $pairs:ident) => {
+        const CHANNELS: usize = 2;
+        const WHOLE: bool = true;
+        const OUTPUTS_WAITING: usize = 4;
+        #[inline(always)]
+        fn dot(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+            // SAFETY: `self` exists, so the CPU has the instructions.
+            unsafe {
+                [
+                    $to_float($dot($to_int(c[0]), $to_int(a[0]), $to_int(b[0]))),
+                    $to_float($dot($to_int(c[1]), $to_int(a[1]), $to_int(b[1]))),
+                ]
+            }
+        }
+        #[inline(always)]
+        fn begin(self, _bias: f32) -> Self::V {
+            self.splat(0.0)
+        }
+        #[inline(always)]
+        fn finish(self, sum: Self::V, scale: f32, bias: f32) -> Self::V {
+            // SAFETY: `self` exists, so the CPU has the instruction.
+            let sum = unsafe { [$cvt_float($to_int(sum[0])), $cvt_float($to_int(sum[1]))] };
+            self.mul_add(sum, self.splat(scale), self.splat(bias))
+        }
+        #[inline(always)]
+        fn pack(self, low: Self::V, high: Self::V) -> Self::V {
+            // SAFETY: `self` exists, so the CPU has the instructions.
+            unsafe {
+                [
+                    $to_float($pairs($packs($cvt_int(low[0]), $cvt_int(high[0])))),
+                    $to_float($pairs($packs($cvt_int(low[1]), $cvt_int(high[1])))),
+                ]
+            }
+        }
+    };
+}
+
 /// Words of one channel.
 macro_rules! f32_words {
     () => {
@@ -80,82 +119,115 @@ macro_rules! f32_words {
     };
 }
 
-pair! {
-    /// AVX2 and FMA.
-    Avx2, __m256, 8;
-    _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_fmadd_ps _mm256_sqrt_ps;
-    [add _mm256_add_ps] [sub _mm256_sub_ps] [mul _mm256_mul_ps] [min _mm256_min_ps] [max _mm256_max_ps]; {
-        const OUTPUTS_MAX: usize = 6;
-        // Half of the loads that straddle registers stay inside a cache line, and shuffles across lanes
-        // would take two instructions.
-        type Around<'a> = &'a [f32];
-        f32_words! {}
+/// What both kinds of words share on AVX2.
+macro_rules! avx2 {
+    ($(#[$doc:meta])* $token:ident { $($rest:tt)* }) => {
+        pair! {
+            $(#[$doc])*
+            $token, __m256, 8;
+            _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_fmadd_ps _mm256_sqrt_ps;
+            [add _mm256_add_ps] [sub _mm256_sub_ps] [mul _mm256_mul_ps] [min _mm256_min_ps]
+            [max _mm256_max_ps]; {
+                const OUTPUTS_MAX: usize = 6;
+                $($rest)*
 
-        #[inline(always)]
-        fn around(self, from: &[f32]) -> &[f32] {
-            &from[..2 * REACH + 16]
-        }
-        #[inline(always)]
-        fn shifted<const D: i32>(self, around: &[f32]) -> Self::V {
-            self.load(&around[REACH.wrapping_add_signed(D as isize)..])
-        }
-        #[inline(always)]
-        fn recip(self, a: Self::V) -> Self::V {
-            // SAFETY: `self` exists, so the CPU has the instructions.
-            unsafe { [newton8(a[0]), newton8(a[1])] }
-        }
-        #[inline(always)]
-        fn split(self, x: Self::V) -> (Self::V, Self::V) {
-            split_by_adding(self, x)
-        }
-        #[inline(always)]
-        fn scale_by_power(self, p: Self::V, n: Self::V) -> Self::V {
-            // SAFETY: `self` exists, so the CPU has the instructions.
-            unsafe { [scale8(p[0], n[0]), scale8(p[1], n[1])] }
-        }
-        #[inline(always)]
-        fn lookup(self, table: &[f32], index: &[u32], base: u32) -> Self::V {
-            let table: &[f32; 8] = table.first_chunk().expect("a table");
-            let index: &[u32; 16] = index.first_chunk().expect("a whole vector");
-            // SAFETY: `self` exists, so the CPU has the instructions, and the arrays are what is read.
-            unsafe {
-                let table = _mm256_loadu_ps(table.as_ptr());
-                let base = _mm256_set1_epi32(base as i32);
-                let low = _mm256_loadu_si256(index.as_ptr().cast());
-                let high = _mm256_loadu_si256(index.as_ptr().add(8).cast());
-                [
-                    _mm256_permutevar8x32_ps(table, _mm256_sub_epi32(low, base)),
-                    _mm256_permutevar8x32_ps(table, _mm256_sub_epi32(high, base)),
-                ]
-            }
-        }
-        #[inline(always)]
-        fn store_unzipped(self, even: &mut [f32], odd: &mut [f32], v: Self::V) {
-            let even: &mut [f32; 8] = even.first_chunk_mut().expect("half a vector");
-            let odd: &mut [f32; 8] = odd.first_chunk_mut().expect("half a vector");
-            // SAFETY: `self` exists, so the CPU has the instructions, and the arrays have a register each.
-            unsafe {
-                let low = _mm256_permute2f128_ps::<0x20>(v[0], v[1]);
-                let high = _mm256_permute2f128_ps::<0x31>(v[0], v[1]);
-                let e = _mm256_shuffle_ps::<0b10_00_10_00>(low, high);
-                let o = _mm256_shuffle_ps::<0b11_01_11_01>(low, high);
-                _mm256_storeu_ps(even.as_mut_ptr(), e);
-                _mm256_storeu_ps(odd.as_mut_ptr(), o);
-            }
-        }
-        #[inline(always)]
-        fn store_zipped(self, to: &mut [f32], a: Self::V, b: Self::V) {
-            let to: &mut [f32; 32] = to.first_chunk_mut().expect("two vectors");
-            for i in 0..2 {
-                // SAFETY: `self` exists, so the CPU has the instructions, and the array has four registers.
-                unsafe {
-                    let low = _mm256_unpacklo_ps(a[i], b[i]);
-                    let high = _mm256_unpackhi_ps(a[i], b[i]);
-                    let to = to.as_mut_ptr().add(16 * i);
-                    _mm256_storeu_ps(to, _mm256_permute2f128_ps::<0x20>(low, high));
-                    _mm256_storeu_ps(to.add(8), _mm256_permute2f128_ps::<0x31>(low, high));
+                // Half of the loads that straddle registers stay inside a cache line, and shuffles across lanes
+                // would take two instructions.
+                type Around<'a> = &'a [f32];
+                #[inline(always)]
+                fn around(self, from: &[f32]) -> &[f32] {
+                    &from[..2 * REACH + 16]
+                }
+                #[inline(always)]
+                fn shifted<const D: i32>(self, around: &[f32]) -> Self::V {
+                    self.load(&around[REACH.wrapping_add_signed(D as isize)..])
+                }
+                #[inline(always)]
+                fn recip(self, a: Self::V) -> Self::V {
+                    // SAFETY: `self` exists, so the CPU has the instructions.
+                    unsafe { [newton8(a[0]), newton8(a[1])] }
+                }
+                #[inline(always)]
+                fn split(self, x: Self::V) -> (Self::V, Self::V) {
+                    split_by_adding(self, x)
+                }
+                #[inline(always)]
+                fn scale_by_power(self, p: Self::V, n: Self::V) -> Self::V {
+                    // SAFETY: `self` exists, so the CPU has the instructions.
+                    unsafe { [scale8(p[0], n[0]), scale8(p[1], n[1])] }
+                }
+                #[inline(always)]
+                fn lookup(self, table: &[f32], index: &[u32], base: u32) -> Self::V {
+                    let table: &[f32; 8] = table.first_chunk().expect("a table");
+                    let index: &[u32; 16] = index.first_chunk().expect("a whole vector");
+                    // SAFETY: `self` exists, so the CPU has the instructions, and the arrays are what is read.
+                    unsafe {
+                        let table = _mm256_loadu_ps(table.as_ptr());
+                        let base = _mm256_set1_epi32(base as i32);
+                        let low = _mm256_loadu_si256(index.as_ptr().cast());
+                        let high = _mm256_loadu_si256(index.as_ptr().add(8).cast());
+                        [
+                            _mm256_permutevar8x32_ps(table, _mm256_sub_epi32(low, base)),
+                            _mm256_permutevar8x32_ps(table, _mm256_sub_epi32(high, base)),
+                        ]
+                    }
+                }
+                #[inline(always)]
+                fn store_unzipped(self, even: &mut [f32], odd: &mut [f32], v: Self::V) {
+                    let even: &mut [f32; 8] = even.first_chunk_mut().expect("half a vector");
+                    let odd: &mut [f32; 8] = odd.first_chunk_mut().expect("half a vector");
+                    // SAFETY: `self` exists, so the CPU has the instructions, and the arrays have a register each.
+                    unsafe {
+                        let low = _mm256_permute2f128_ps::<0x20>(v[0], v[1]);
+                        let high = _mm256_permute2f128_ps::<0x31>(v[0], v[1]);
+                        let e = _mm256_shuffle_ps::<0b10_00_10_00>(low, high);
+                        let o = _mm256_shuffle_ps::<0b11_01_11_01>(low, high);
+                        _mm256_storeu_ps(even.as_mut_ptr(), e);
+                        _mm256_storeu_ps(odd.as_mut_ptr(), o);
+                    }
+                }
+                #[inline(always)]
+                fn store_zipped(self, to: &mut [f32], a: Self::V, b: Self::V) {
+                    let to: &mut [f32; 32] = to.first_chunk_mut().expect("two vectors");
+                    for i in 0..2 {
+                        // SAFETY: `self` exists, so the CPU has the instructions, and the array has four registers.
+                        unsafe {
+                            let low = _mm256_unpacklo_ps(a[i], b[i]);
+                            let high = _mm256_unpackhi_ps(a[i], b[i]);
+                            let to = to.as_mut_ptr().add(16 * i);
+                            _mm256_storeu_ps(to, _mm256_permute2f128_ps::<0x20>(low, high));
+                            _mm256_storeu_ps(to.add(8), _mm256_permute2f128_ps::<0x31>(low, high));
+                        }
+                    }
                 }
             }
+        }
+    };
+}
+
+avx2! {
+    /// AVX2 and FMA.
+    Avx2 {
+        f32_words! {}
+    }
+}
+
+avx2! {
+    /// The same with products of whole numbers of 16 bits, of which a register holds twice as many.
+    Avx2Int16 {
+        int16_words! {
+            dot8 _mm256_castps_si256 _mm256_castsi256_ps
+            _mm256_cvtepi32_ps _mm256_cvtps_epi32 _mm256_packs_epi32 pairs8
+        }
+    }
+}
+
+avx2! {
+    /// The same with an instruction for a product and its sum.
+    AvxVnniInt16 {
+        int16_words! {
+            _mm256_dpwssd_avx_epi32 _mm256_castps_si256 _mm256_castsi256_ps
+            _mm256_cvtepi32_ps _mm256_cvtps_epi32 _mm256_packs_epi32 pairs8
         }
     }
 }
@@ -279,6 +351,29 @@ avx512! {
 }
 
 avx512! {
+    /// AVX-512 as above and VNNI, with products of whole numbers of 16 bits.
+    Avx512VnniInt16 {
+        const OUTPUTS_MAX: usize = 12;
+        int16_words! {
+            _mm512_dpwssd_epi32 _mm512_castps_si512 _mm512_castsi512_ps
+            _mm512_cvtepi32_ps _mm512_cvtps_epi32 _mm512_packs_epi32 pairs16
+        }
+
+        #[inline(always)]
+        fn recip(self, a: Self::V) -> Self::V {
+            // SAFETY: `self` exists, so the CPU has the instruction.
+            unsafe { [_mm512_rcp14_ps(a[0]), _mm512_rcp14_ps(a[1])] }
+        }
+        #[inline(always)]
+        fn split(self, x: Self::V) -> (Self::V, Self::V) {
+            // SAFETY: `self` exists, so the CPU has the instruction.
+            let n = unsafe { [nearest(x[0]), nearest(x[1])] };
+            (n, self.sub(x, n))
+        }
+    }
+}
+
+avx512! {
     /// AVX-512 as above and BF16.
     Avx512Bf16 {
         const CHANNELS: usize = 2;
@@ -308,6 +403,28 @@ avx512! {
             (n, self.sub(x, n))
         }
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn dot8(sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
+    _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
+}
+
+/// Of registers packed lane by lane: pairs of one half and the other by turns.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn pairs8(packed: __m256i) -> __m256i {
+    let turns = _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+    _mm256_shuffle_epi8(packed, _mm256_broadcastsi128_si256(turns))
+}
+
+/// As [`pairs8`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn pairs16(packed: __m512i) -> __m512i {
+    let turns = _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+    _mm512_shuffle_epi8(packed, _mm512_broadcast_i32x4(turns))
 }
 
 /// Elements from `I` on of `low` followed by `high`.
