@@ -49,12 +49,12 @@ relay-packages: deps
 	@command -v chromium >/dev/null || $(ROOT) apt-get install -q -y --no-install-recommends chromium \
 		|| echo "chromium is not among the packages: the relay's page will not be opened"
 
-# A film by Slurm on this machine, which gets it where it is missing.
+# A film by Slurm on this machine, which gets it where it is missing, with the program as tests build it.
 test-slurm: deps
 	@command -v slurmctld >/dev/null && command -v munged >/dev/null \
 	|| { $(ROOT) apt-get update -q && $(ROOT) apt-get install -q -y --no-install-recommends slurm-wlm munge; }
-	cargo build --release
-	tests/slurm/run $(HASN)
+	cargo build
+	tests/slurm/run target/debug/hasn
 
 # What a 1080p picture asks of a GPU, counted on the emulated device, and the least time that takes.
 cuda-budget: deps

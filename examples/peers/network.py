@@ -5,11 +5,11 @@
 Needs target/release/hasn, ffmpeg and requirements.txt (PyTorch's rows: requirements-torch.txt). Every engine runs
 the same weights at the same fixed size, hasn as `hasn bench`, each peer in a warm child process (peer.py) and in
 the form that it runs fastest (graph.py). In each round every contender has its turn, a warm-up and a few runs;
-figures are medians over rounds of the medians of turns. Precisions are f32, bf16 where the CPU multiplies it, and
-f32 held to AVX2 on both sides.
+figures are medians over rounds of the medians of turns. Precisions are f32, bf16 where the CPU multiplies it, f32 held
+to AVX2 on both sides, and hasn's int16 beside the peers' f32, for they have nothing in between.
 
 Before the clock starts, all of them enlarge one frame of the clip and must agree: f32 within 2e-4 of ONNX
-Runtime's output of the graph as exported (and half a code, where the output is 16-bit gray), bf16 is only told.
+Runtime's output of the graph as exported (and half a code, where the output is 16-bit gray), the others are only told.
 Exit code 1 where they do not. A ratio below its bar is marked, and is no error.
 """
 
@@ -71,7 +71,7 @@ class Contender:
 
     @property
     def is_f32(self):
-        return self.precision != "bf16"
+        return self.precision in ("f32", "avx2")
 
 
 class Hasn:
@@ -80,7 +80,7 @@ class Hasn:
     def __init__(self, contender, case, options):
         self.options, self.case = options, case
         self.env = os.environ | contender.env
-        self.precision = "bf16" if contender.precision == "bf16" else "f32"
+        self.precision = "f32" if contender.is_f32 else contender.precision
         self.about = {}
 
     def run(self, runs):
@@ -170,6 +170,7 @@ def contenders(options):
         Contender("OpenVINO", "f32", "openvino-f32"),
     ]
     bf16 = [Contender("hasn", "bf16"), Contender("OpenVINO", "bf16", "openvino-bf16")]
+    int16 = [Contender("hasn", "int16")] if "avx2" in CPU_FLAGS else []
     torch = AVX2_TORCH | KEEP_MEMORY
     avx2 = [Contender("hasn", "avx2", env=AVX2_HASN), Contender("PyTorch", "avx2", "torch", torch)]
     if options.torch_compile:
@@ -177,10 +178,12 @@ def contenders(options):
     if "avx512_bf16" not in CPU_FLAGS and "bf16" in options.precisions:
         print("bf16 is skipped: this CPU does not multiply it")
         bf16 = []
+    if "avx512f" in CPU_FLAGS and "avx512_vnni" not in CPU_FLAGS:
+        int16 = []
     if importlib.util.find_spec("torch") is None and "avx2" in options.precisions:
         print("PyTorch is skipped: not installed, see requirements-torch.txt")
         avx2 = avx2[:1]
-    return [one for one in f32 + bf16 + avx2 if one.precision in options.precisions]
+    return [one for one in f32 + int16 + bf16 + avx2 if one.precision in options.precisions]
 
 
 def clip_picture(case):
@@ -208,7 +211,7 @@ def check_agreement(case, runners, options):
             if contender.is_f32 and not worst <= AGREE_F32 + (HALF_CODE_16 if contender.peer is None else 0):
                 verdict, agreed = f"  DISAGREES: more than {AGREE_F32}", False
             form = runner.about.get("form", "")
-            print(f"  {contender.name:16} {contender.precision:4}  {form:17}  max {worst:.1e}, {psnr_db:.1f} dB{verdict}")
+            print(f"  {contender.name:16} {contender.precision:5}  {form:17}  max {worst:.1e}, {psnr_db:.1f} dB{verdict}")
     return agreed
 
 
@@ -287,7 +290,8 @@ def table(results):
     lines = []
     for r in results:
         for precision in dict.fromkeys(one["precision"] for one in r["contenders"]):
-            found = {one["name"]: one for one in r["contenders"] if one["precision"] == precision}
+            of = lambda kind: {one["name"]: one for one in r["contenders"] if one["precision"] == kind}
+            found = (of("f32") if precision == "int16" else {}) | of(precision)
             peers_ms = [one["ms"] for name, one in found.items() if name != "hasn" and one["counts"]]
             ratio = min(peers_ms) / found["hasn"]["ms"] if peers_ms else None
             bar = BARS.get(r["model"], {}).get(precision) if ratio else None
@@ -330,7 +334,8 @@ def arguments():
     parser.add_argument("--models", nargs="+", type=Path, default=models, metavar="FILE", help="luma models")
     parser.add_argument("--sizes", nargs="+", type=parse_size, default=[(320, 180)], metavar="WxH")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="N")
-    parser.add_argument("--precisions", nargs="+", choices=["f32", "bf16", "avx2"], default=["f32", "bf16", "avx2"])
+    kinds = ["f32", "int16", "bf16", "avx2"]
+    parser.add_argument("--precisions", nargs="+", choices=kinds, default=kinds)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--runs", type=int, default=5, help="runs in a turn, after a warm-up")
     parser.add_argument("--form", default="fastest", help="the peers' graph: fastest, or a name of graph.FORMS")

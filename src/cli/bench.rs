@@ -104,16 +104,16 @@ fn measure(args: &Args, engine: EngineKind, model: Arc<Model>) -> Result<Figures
         EngineKind::Reference => {
             let mut pass = ReferencePass { reference: Reference::new(model.clone()), size: (width, height) };
             let median_ms = median_ms(args.runs, || pool.install(|| pass.forward(&x, &mut y, &mut [])));
-            (median_ms, level.peak_flops(Precision::F32), Vec::new())
+            (median_ms, peak_flops(&pool, level, Precision::F32), Vec::new())
         }
         EngineKind::Cpu(precision) => {
-            let before = level.peak_flops(precision);
+            let before = peak_flops(&pool, level, precision);
             let mut net = Net::new(&model, level, precision, (width, height), threads);
             let mut scratch = vec![0.0; net.scratch_len()];
             pool.install(|| net.forward(&x, &mut y, &mut scratch));
             net.take_stage_times();
             let median_ms = median_ms(args.runs, || pool.install(|| net.forward(&x, &mut y, &mut scratch)));
-            (median_ms, before.max(level.peak_flops(precision)), net.take_stage_times())
+            (median_ms, before.max(peak_flops(&pool, level, precision)), net.take_stage_times())
         }
     };
     let flop = 2.0 * (model.sizes.multiply_adds() * width * height) as f64;
@@ -133,6 +133,12 @@ fn measure(args: &Args, engine: EngineKind, model: Arc<Model>) -> Result<Figures
         peak_percent: 100.0 * flops / (peak_flops * threads as f64),
         stages: stage_figures(&stages, args.runs, peak_flops),
     })
+}
+
+/// What a thread can do while all others do the same.
+fn peak_flops(pool: &Pool, level: Level, precision: Precision) -> f64 {
+    let threads = pool.on_each(|| level.peak_flops(precision));
+    threads.iter().sum::<f64>() / threads.len() as f64
 }
 
 fn median_ms(runs: u16, mut picture: impl FnMut()) -> f64 {

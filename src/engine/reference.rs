@@ -20,9 +20,6 @@ pub type Probe<'a> = &'a mut dyn FnMut(&str, ArrayViewD<f32>);
 /// The value that PyTorch's LayerNorm adds to the variance by default.
 const LAYER_NORM_EPS: f32 = 1e-5;
 
-/// By module, by channel.
-pub(super) type Peaks = HashMap<String, Vec<f32>>;
-
 /// A network that runs as the paper says.
 #[derive(Clone, Debug)]
 pub struct Reference {
@@ -45,17 +42,13 @@ impl Reference {
         self.observe(x.view(), &mut Trace { prefix: String::new(), probe: Some(probe) })
     }
 
-    /// The largest magnitude in each channel of every module's output, but for the layer norms'. `x`: [in, H, W].
-    pub(super) fn peaks(&self, x: &[f32], (width, height): (usize, usize)) -> Peaks {
+    /// The largest magnitude in every module's output. `x`: [in, H, W].
+    pub(super) fn peaks(&self, x: &[f32], (width, height): (usize, usize)) -> HashMap<String, f32> {
         let channels = self.model.sizes.in_channels;
         let x = Array3::from_shape_vec((channels, height, width), x.to_vec()).expect("x is [in, H, W]");
-        let mut peaks = Peaks::new();
+        let mut peaks = HashMap::new();
         self.forward_probed(&x, &mut |name, output| {
-            let of_channel =
-                |channel: ArrayViewD<f32>| channel.iter().fold(0.0, |peak: f32, x| peak.max(x.abs()));
-            if !name.ends_with(".ln") {
-                peaks.insert(name.to_owned(), output.outer_iter().map(of_channel).collect());
-            }
+            peaks.insert(name.to_owned(), output.iter().fold(0.0, |peak: f32, x| peak.max(x.abs())));
         });
         peaks
     }

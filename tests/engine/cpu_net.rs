@@ -152,3 +152,45 @@ fn not_a_number_in_the_picture_is_not_hidden() {
         assert!(y.iter().any(|y| y.is_nan()), "{} {precision:?}", level.name());
     }
 }
+
+/// Whole numbers are clipped where a tensor becomes larger than on the picture that their codes were made for: no
+/// pattern of a film does that.
+#[test]
+fn whole_numbers_hold_what_any_picture_shows() {
+    let Some(level) =
+        Level::available().into_iter().rev().find(|level| level.precisions().any(|p| p == Precision::Int16))
+    else {
+        println!("SKIPPED: int16 on patterns, for no CPU level of this machine multiplies it");
+        return;
+    };
+    // The ends are what 8 bits of limited range hold beyond black and white.
+    let (black, white) = (-16.0 / 219.0, 239.0 / 219.0);
+    let size @ (width, height) = (96, 64);
+    type Pattern = fn(usize, usize) -> bool;
+    let patterns: [(&str, Pattern); 8] = [
+        ("black", |_, _| false),
+        ("white", |_, _| true),
+        ("chequers", |x, y| (x + y) % 2 == 0),
+        ("columns", |x, _| x % 2 == 0),
+        ("wide columns", |x, _| x / 4 % 2 == 0),
+        ("edge", |x, y| 2 * x + y > 100),
+        ("dots", |x, y| x % 9 == 4 && y % 9 == 4),
+        ("holes", |x, y| x % 9 != 4 || y % 9 != 4),
+    ];
+    for built_in in catalogue::ALL {
+        let model = catalogue::open(built_in.name).unwrap();
+        let mut exact = Net::new(&model, level, Precision::F32, size, 1);
+        let mut whole = Net::new(&model, level, Precision::Int16, size, 1);
+        for (name, pattern) in patterns {
+            let x: Vec<f32> = (0..width * height)
+                .map(|i| if pattern(i % width, i / width) { white } else { black })
+                .collect();
+            let exact = run(&mut exact, &model, &x, size);
+            let whole = run(&mut whole, &model, &x, size);
+            let off = exact.iter().zip(&whole).map(|(e, w)| (e - w).abs()).fold(0.0, f32::max);
+            // A code of 8 bits, or that part of what the network makes of it: chequers become four times as bright.
+            let largest = exact.iter().fold(1.0, |largest: f32, x| largest.max(x.abs()));
+            assert!(off < largest / 219.0, "{name} by {}: off by {off}", built_in.name);
+        }
+    }
+}

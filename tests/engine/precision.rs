@@ -42,7 +42,7 @@ fn code_values_of_short_products_are_within_two_of_f32() {
     let level = Level::detect().unwrap();
     // Noise at 58 dB, of its own kind, takes 0.045 dB off what is 38.2 dB from the truth.
     let bf16 = (Precision::Bf16, Limits { psnr_db: 58.0, far_codes_one_in: 10_000 });
-    let int16 = (Precision::Int16, Limits { psnr_db: 65.0, far_codes_one_in: 1_000_000 });
+    let int16 = (Precision::Int16, Limits { psnr_db: 62.0, far_codes_one_in: 1_000_000 });
     for (precision, limits) in [bf16, int16] {
         if !level.precisions().any(|one| one == precision) {
             println!("SKIPPED: {} beside f32, for the CPU level {} has none", precision.name(), level.name());

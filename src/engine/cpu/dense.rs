@@ -191,7 +191,7 @@ pub(super) fn store_channels<S: Simd, const N: usize>(
 /// `out` in words = conv(`rows`).
 #[inline(always)]
 pub(super) fn convolve<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
-    to_words::<S, false>(s, out, rows, conv, &[], span);
+    to_words::<S, false>(s, out, rows, conv, 1.0, span);
 }
 
 /// `out` in words = GELU(conv(`rows`)), in these `codes`.
@@ -201,7 +201,7 @@ pub(super) fn convolve_gelu<S: Simd>(
     out: &mut [f32],
     rows: &[&[f32]; 3],
     conv: &Dense,
-    codes: &[f32],
+    codes: f32,
     span: Span,
 ) {
     to_words::<S, true>(s, out, rows, conv, codes, span);
@@ -241,7 +241,7 @@ fn to_words<S: Simd, const GELU: bool>(
     out: &mut [f32],
     rows: &[&[f32]; 3],
     conv: &Dense,
-    codes: &[f32],
+    codes: f32,
     span: Span,
 ) {
     for x in (0..span.width).step_by(S::PIXELS) {
@@ -249,10 +249,10 @@ fn to_words<S: Simd, const GELU: bool>(
             with_outputs!(S, group, N => {
                 let mut acc = outputs::<S, Words, N, 3>(s, rows, x, span.stride, group);
                 if GELU {
-                    for (acc, codes) in acc.iter_mut().zip(&codes[group.first..]) {
+                    for acc in &mut acc {
                         *acc = math::gelu(s, *acc);
                         if S::WHOLE {
-                            *acc = s.mul(*acc, s.splat(*codes));
+                            *acc = s.mul(*acc, s.splat(codes));
                         }
                     }
                 }

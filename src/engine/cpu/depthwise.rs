@@ -174,24 +174,14 @@ fn column<S: Simd, const FROM: usize, const TO: usize>(
 
 /// `out` = the rows of a pair in words of both, [channels, stride], in these `codes`.
 #[inline(always)]
-pub(super) fn pair_rows<S: Simd>(
-    s: S,
-    out: &mut [f32],
-    low: &[f32],
-    high: &[f32],
-    codes: &[f32],
-    span: Span,
-) {
-    let rows = low.chunks_exact(span.stride).zip(high.chunks_exact(span.stride));
-    for ((out, (low, high)), codes) in out.chunks_exact_mut(span.stride).zip(rows).zip(codes) {
-        // Rows are a whole number of the widest vectors long: margins make one.
-        for x in (0..span.stride).step_by(S::PIXELS) {
-            let (mut low, mut high) = (s.load(&low[x..]), s.load(&high[x..]));
-            if S::WHOLE {
-                (low, high) = (s.mul(low, s.splat(*codes)), s.mul(high, s.splat(*codes)));
-            }
-            s.store(&mut out[x..], s.pack(low, high));
+pub(super) fn pair_rows<S: Simd>(s: S, out: &mut [f32], low: &[f32], high: &[f32], codes: f32) {
+    // Rows are a whole number of the widest vectors long: margins make one.
+    for x in (0..out.len()).step_by(S::PIXELS) {
+        let (mut low, mut high) = (s.load(&low[x..]), s.load(&high[x..]));
+        if S::WHOLE {
+            (low, high) = (s.mul(low, s.splat(codes)), s.mul(high, s.splat(codes)));
         }
+        s.store(&mut out[x..], s.pack(low, high));
     }
 }
 

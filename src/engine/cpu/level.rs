@@ -223,7 +223,7 @@ kernels! {
         out: &mut [&mut [f32]], rows: &[&[f32]], conv: &Depthwise, skip: &[&[f32]],
         scale: &[f32], span: Span
     );
-    depthwise::pair_rows(out: &mut [f32], low: &[f32], high: &[f32], codes: &[f32], span: Span);
+    depthwise::pair_rows(out: &mut [f32], low: &[f32], high: &[f32], codes: f32);
     esa::conv2(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, stride2: usize);
     esa::pool(out: &mut [f32], rows: &[&[f32]; 7], stride2: usize, highest: &mut [f32], span3: Span);
     esa::between_rows(out: &mut [f32], rows: [&[f32]; 2], fraction: f32, span3: Span);
@@ -232,7 +232,7 @@ kernels! {
     );
     dense::convolve(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
     dense::convolve_exact(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
-    dense::convolve_gelu(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, codes: &[f32], span: Span);
+    dense::convolve_gelu(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, codes: f32, span: Span);
     dense::convolve_sum(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span, sums: &mut [f32]);
     dense::scale_row(out: &mut [f32], row: &[f32], scale: &[f32], span: Span);
     leave::leave(

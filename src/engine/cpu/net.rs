@@ -153,11 +153,8 @@ impl Forward for Net {
         let tensors = shape.tensors(block, kept, rings);
         for weights in &weights.blocks {
             let sums_of_rows = Shared::new(sums, Ring { rows: height, row_len: sizes.dim });
-            // A code of what is not scaled yet stands for less.
-            let z: Vec<f32> =
-                weights.codes.z.iter().zip(&scale).map(|(codes, scale)| codes / scale).collect();
-            let dwconv = Depthwise::new(&weights.dwconv, kernels.packing, &z, &vec![1.0; sizes.dim]);
-            let skip = &times(&scale, &weights.codes.u);
+            let dwconv = Depthwise::new(&weights.dwconv, kernels.packing, &scale, (weights.codes.z, 1.0));
+            let skip = &times(&scale, weights.codes.u);
             let run = BlockRun { common, tensors: &tensors, weights, dwconv: &dwconv, skip, sums_of_rows };
             block.run(workers, |stage, band, scratch| run.stage(stage, band, aligned(scratch)));
             scale = channel_attention(weights, sums, height, span.width);
@@ -167,7 +164,7 @@ impl Forward for Net {
         let row_len = sizes.scale * sizes.scale * span.width;
         let planes = y.chunks_exact_mut(height * row_len);
         let planes: Vec<_> = planes.map(|plane| Shared::new(plane, Ring { rows: height, row_len })).collect();
-        let scale = &times(&scale, &weights.trunk);
+        let scale = &times(&scale, weights.trunk);
         let run = LeaveRun { common, tensors: &tensors, tail: &weights.tail, scale, planes: &planes };
         let leave_stage = if weights.tail.first_step.is_some() { 2 } else { 1 };
         leave.run(workers, |stage, band, _| match stage {
@@ -193,8 +190,8 @@ fn channel_attention(block: &Block, sums: &[f32], height: usize, width: usize) -
     apply(&block.attention_3, &hidden).map(|x| 1.0 / (1.0 + (-x).exp())).collect()
 }
 
-fn times(a: &[f32], b: &[f32]) -> Vec<f32> {
-    a.iter().zip(b).map(|(a, b)| a * b).collect()
+fn times(values: &[f32], factor: f32) -> Vec<f32> {
+    values.iter().map(|value| value * factor).collect()
 }
 
 /// A 1x1 map of one pixel.
@@ -328,7 +325,7 @@ impl BlockRun<'_> {
             // SAFETY: `block_graph` declares these rows.
             unsafe {
                 let [low, high] = self.common.rows(self.tensors[Z], 2 * y, 0, shape.height);
-                (kernels.pair_rows)(self.tensors[P].row_mut(y), low, high, &self.weights.codes.z, shape.span);
+                (kernels.pair_rows)(self.tensors[P].row_mut(y), low, high, self.weights.codes.z);
             }
         }
     }
@@ -419,7 +416,7 @@ impl BlockRun<'_> {
             unsafe {
                 let u = self.common.rows(self.tensors[U], y, 1, shape.height);
                 let (t, Block { cab_0, codes, .. }) = (self.tensors[T].row_mut(y), self.weights);
-                (kernels.convolve_gelu)(t, &u, cab_0, &codes.t, shape.span);
+                (kernels.convolve_gelu)(t, &u, cab_0, codes.t, shape.span);
             }
         }
     }

@@ -42,6 +42,20 @@ impl Packing {
         f32::from_bits(u32::from(bits(low)) | u32::from(bits(high)) << 16)
     }
 
+    /// What the weights of an output, in whose sum they are `factor` times as large, are multiplied by to be stored, and
+    /// what a whole sum is multiplied by then. A whole sum fits into 32 bits whatever it is of: magnitudes of weights
+    /// add up to 2^16 at most, each rounded up by a half, and those of values to 2^15.
+    fn factor_and_scale(self, weights: &[f32], factor: f32) -> (f32, f32) {
+        if !self.whole {
+            return (factor, 1.0);
+        }
+        let room = (1 << 16) as f32 - weights.len() as f32;
+        let sum: f32 = weights.iter().map(|w| w.abs()).sum();
+        let largest = weights.iter().fold(0.0, |largest: f32, w| largest.max(w.abs()));
+        let step = (sum / room).max(largest / f32::from(i16::MAX)).max(f32::MIN_POSITIVE);
+        (1.0 / step, factor * step)
+    }
+
     /// Words that hold so many channels.
     pub(super) fn words(self, channels: usize) -> usize {
         channels.div_ceil(self.channels)
@@ -85,24 +99,23 @@ pub(super) struct Group<'a> {
 
 impl Dense {
     /// It reads a tensor in the codes `from` and makes one in the codes `to`.
-    pub(super) fn new(conv: &Conv, packing: Packing, from: &[f32], to: &[f32]) -> Dense {
-        let Packing { channels, outputs_max, outputs_multiple: multiple, whole, .. } = packing;
+    pub(super) fn new(conv: &Conv, packing: Packing, (from, to): (f32, f32)) -> Dense {
+        let Packing { channels, outputs_max, outputs_multiple: multiple, .. } = packing;
         let (words, taps) = (packing.words(conv.inputs), conv.side * conv.side);
         let units = conv.outputs.div_ceil(multiple);
         let parts = units.div_ceil(outputs_max / multiple);
         let groups: Vec<usize> =
             (0..parts).map(|part| multiple * ((part + 1) * units / parts - part * units / parts)).collect();
-        let coded = |output: usize, input: usize, tap: usize| {
-            conv.weight[(output * conv.inputs + input) * taps + tap] * to[output] / from[input]
-        };
-        let scale_of = |output: usize| match whole && output < conv.outputs {
-            true => whole_scale((0..conv.inputs * taps).map(|i| coded(output, i / taps, i % taps))),
-            false => 1.0,
-        };
-        let scale: Vec<f32> = (0..units * multiple).map(scale_of).collect();
+        let weights = conv.weight.chunks_exact(conv.inputs * taps);
+        let (factor, mut scale): (Vec<_>, Vec<_>) =
+            weights.map(|weights| packing.factor_and_scale(weights, to / from)).unzip();
         let of = |output: usize, input: usize, tap: usize| {
             let exists = output < conv.outputs && input < conv.inputs;
-            if exists { coded(output, input, tap) / scale[output] } else { 0.0 }
+            if exists {
+                conv.weight[(output * conv.inputs + input) * taps + tap] * factor[output]
+            } else {
+                0.0
+            }
         };
         let word = |output: usize, word: usize, tap: usize| match channels {
             1 => of(output, word, tap),
@@ -116,8 +129,9 @@ impl Dense {
             }
             first += outputs;
         }
-        let mut bias: Vec<f32> = conv.bias.iter().zip(to).map(|(bias, to)| bias * to).collect();
+        let mut bias: Vec<f32> = conv.bias.iter().map(|bias| bias * to).collect();
         bias.resize(first, 0.0);
+        scale.resize(first, 1.0);
         Dense { words, side: conv.side, groups, weight, scale, bias }
     }
 
@@ -141,16 +155,6 @@ impl Dense {
     }
 }
 
-/// By what whole weights are to be multiplied so that their sum, each times any whole number of 16 bits, fits into 32:
-/// magnitudes add up to 2^16 at most, each rounded up by a half.
-fn whole_scale(weights: impl ExactSizeIterator<Item = f32> + Clone) -> f32 {
-    let room = (1 << 16) as f32 - weights.len() as f32;
-    let (sum, largest) =
-        weights.map(f32::abs).fold((0.0, 0.0), |(sum, largest), w| (sum + w, f32::max(largest, w)));
-    let scale = f32::max(sum / room, largest / f32::from(i16::MAX));
-    if scale > 0.0 { scale } else { 1.0 }
-}
-
 /// A depthwise 7x7. A word of what it reads is a pixel in f32, or the same of an even row and of the next.
 #[derive(Debug)]
 pub(super) struct Depthwise {
@@ -163,18 +167,17 @@ pub(super) struct Depthwise {
 }
 
 impl Depthwise {
-    /// It reads a tensor in the codes `from` and makes one in the codes `to`.
-    pub(super) fn new(conv: &Conv, packing: Packing, from: &[f32], to: &[f32]) -> Depthwise {
+    /// As if each channel were multiplied by its scale first. It reads a tensor in the codes `from` and makes one in
+    /// the codes `to`.
+    pub(super) fn new(conv: &Conv, packing: Packing, scale: &[f32], (from, to): (f32, f32)) -> Depthwise {
         assert!(conv.inputs == 1 && conv.side == 7);
         let (channels, _) = conv.weight.as_chunks::<49>();
-        let factor = |channel: usize| to[channel] / from[channel];
-        let scale_of = |(channel, taps): (usize, &[f32; 49])| match packing.whole {
-            true => whole_scale(taps.iter().map(|tap| tap * factor(channel))),
-            false => 1.0,
-        };
-        let scale: Vec<f32> = channels.iter().enumerate().map(scale_of).collect();
-        let taps = channels.iter().enumerate().map(|(channel, taps)| {
-            let factor = factor(channel) / scale[channel];
+        let (factor, scale): (Vec<_>, Vec<_>) = channels
+            .iter()
+            .zip(scale)
+            .map(|(taps, scale)| packing.factor_and_scale(taps, scale * to / from))
+            .unzip();
+        let taps = channels.iter().zip(factor).map(|(taps, factor)| {
             let tap = |row: usize, dx: usize| if row < 7 { taps[7 * row + dx] * factor } else { 0.0 };
             let pair = |low: f32, high: f32| packing.pair(low, high);
             // An even row sees its first row of input as the second of a pair, an odd one its last as the first.
@@ -187,7 +190,7 @@ impl Depthwise {
             std::array::from_fn(|row| std::array::from_fn(|dx| word(row, dx)))
         });
         let taps = taps.collect();
-        Depthwise { taps, scale, bias: conv.bias.iter().zip(to).map(|(bias, to)| bias * to).collect() }
+        Depthwise { taps, scale, bias: conv.bias.iter().map(|bias| bias * to).collect() }
     }
 }
 
@@ -228,33 +231,29 @@ pub(super) struct Block {
 impl Block {
     fn new(weights: &BlockWeights, packing: Packing, codes: BlockCodes) -> Block {
         let block = rewrite::Block::new(weights);
-        let BlockCodes { n, c1, attention, gated, g, u, t, .. } = &codes;
-        let ones = |conv: &Conv| vec![1.0; conv.outputs];
-        let waiting = |conv: &Conv, from: &[f32], to: &[f32]| Dense::new(conv, packing.waiting(), from, to);
+        let BlockCodes { n, c1, attention, gated, g, u, t, .. } = codes;
+        let dense = |conv: &Conv, from: f32, to: f32| Dense::new(conv, packing, (from, to));
+        let waiting = |conv: &Conv, from: f32, to: f32| Dense::new(conv, packing.waiting(), (from, to));
         let gate = Gate {
-            f1: waiting(&block.f1, n, &ones(&block.f1)),
+            f1: waiting(&block.f1, n, 1.0),
             f2: waiting(&block.f2, n, gated),
             f3: waiting(&block.f3, n, gated),
-            conv_f: Dense::new(&block.conv_f, packing, n, attention),
-            conv4: waiting(&block.conv4, attention, &ones(&block.conv4)),
+            conv_f: dense(&block.conv_f, n, attention),
+            conv4: waiting(&block.conv4, attention, 1.0),
             // Its outputs wait for those of the row below, where a word holds both.
-            g: Dense::new(
-                &block.g,
-                if packing.channels == 2 { packing.waiting() } else { packing },
-                gated,
-                g,
-            ),
+            g: if packing.channels == 2 { waiting(&block.g, gated, g) } else { dense(&block.g, gated, g) },
         };
+        let unscaled = vec![1.0; block.dwconv2.outputs];
         Block {
-            dwconv2: Depthwise::new(&block.dwconv2, packing, g, u),
+            dwconv2: Depthwise::new(&block.dwconv2, packing, &unscaled, (g, u)),
             dwconv: block.dwconv,
-            conv1: Dense::new(&block.conv1, packing, n, c1),
-            conv2: Dense::new(&block.conv2, packing, c1, &ones(&block.conv2)),
+            conv1: dense(&block.conv1, n, c1),
+            conv2: dense(&block.conv2, c1, 1.0),
             // What it makes is added to what `conv_f` makes.
-            conv3: Dense::new(&block.conv3, packing.exact(), &ones(&block.conv2), attention),
+            conv3: Dense::new(&block.conv3, packing.exact(), (1.0, attention)),
             gate,
-            cab_0: Dense::new(&block.cab_0, packing, u, &ones(&block.cab_0)),
-            cab_2: Dense::new(&block.cab_2, packing, t, &ones(&block.cab_2)),
+            cab_0: dense(&block.cab_0, u, 1.0),
+            cab_2: dense(&block.cab_2, t, 1.0),
             attention_1: block.attention_1,
             attention_3: block.attention_3,
             codes,
@@ -268,21 +267,19 @@ pub(super) struct Packed {
     pub(super) conv_1: Dense,
     pub(super) blocks: Vec<Block>,
     pub(super) tail: Tail,
-    /// Of the trunk, as the tail reads it.
-    pub(super) trunk: Vec<f32>,
+    /// Codes of the trunk, as the tail reads it.
+    pub(super) trunk: f32,
 }
 
 impl Packed {
     pub(super) fn new(model: &Model, packing: Packing) -> Packed {
         let Codes { blocks, trunk, last } =
             if packing.whole { Codes::of(model) } else { Codes::ones(&model.sizes) };
-        let ones = |channels: usize| vec![1.0; channels];
-        let conv_1 = &model.conv_1;
         let blocks = model.blocks.iter().zip(blocks);
         Packed {
-            conv_1: Dense::new(conv_1, packing.exact(), &ones(conv_1.inputs), &ones(conv_1.outputs)),
+            conv_1: Dense::new(&model.conv_1, packing.exact(), (1.0, 1.0)),
             blocks: blocks.map(|(block, codes)| Block::new(block, packing, codes)).collect(),
-            tail: Tail::new(model, packing, &trunk, &last),
+            tail: Tail::new(model, packing, trunk, last),
             trunk,
         }
     }

@@ -24,4 +24,9 @@ impl Pool {
     pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.0.install(work)
     }
+
+    /// What `work` gives on each of the threads, all at once.
+    pub fn on_each<T: Send>(&self, work: impl Fn() -> T + Sync) -> Vec<T> {
+        self.0.broadcast(|_| work())
+    }
 }

@@ -29,19 +29,19 @@ pub(super) struct Tail {
 
 impl Tail {
     /// The codes of the `trunk`, and of what the `last` conv reads where there are two steps.
-    pub(super) fn new(model: &Model, packing: Packing, trunk: &[f32], last: &[f32]) -> Tail {
+    pub(super) fn new(model: &Model, packing: Packing, trunk: f32, last: f32) -> Tail {
         let tail = rewrite::Tail::new(model);
-        let dense = |convs: &rewrite::ByPlace<Conv>, packing, from: &[f32]| {
-            let of = |conv: &Conv| Dense::new(conv, packing, from, &vec![1.0; conv.outputs]);
+        let dense = |convs: &rewrite::ByPlace<Conv>, packing, from: f32| {
+            let of = |conv: &Conv| Dense::new(conv, packing, (from, 1.0));
             convs.each_ref().map(|row| row.each_ref().map(of))
         };
         let from = if tail.first_step.is_some() { last } else { trunk };
         let output = |output: &rewrite::Output| Output {
             main: dense(&output.main, packing, from),
-            skip: dense(&output.skip, packing.exact(), &vec![1.0; model.sizes.in_channels]),
+            skip: dense(&output.skip, packing.exact(), 1.0),
         };
         Tail {
-            first_step: tail.first_step.as_ref().map(|conv| Dense::new(conv, packing, trunk, last)),
+            first_step: tail.first_step.as_ref().map(|conv| Dense::new(conv, packing, (trunk, last))),
             outputs: tail.outputs.iter().map(output).collect(),
         }
     }
