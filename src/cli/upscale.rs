@@ -38,7 +38,7 @@ pub(super) struct Args {
     /// What runs the network.
     #[arg(long, value_enum, default_value = "auto")]
     pub engine: EngineName,
-    /// What the CPU engine multiplies: bf16 where the CPU can and pictures have at most 10 bits, or as told.
+    /// What the CPU engine multiplies: bf16 or int16 where the CPU can and pictures have at most 10 bits, or as told.
     #[arg(long, value_enum, default_value = "auto")]
     pub precision: PrecisionName,
     /// Threads of the engine, and of decoder and encoder each [default: all]

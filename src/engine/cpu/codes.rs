@@ -1,8 +1,8 @@
 //! What a whole number of 16 bits stands for: how many codes of a tensor are 1.0.
 //!
 //! A model in, codes out. They come from how large its tensors become on a picture of patterns, and leave room for four
-//! times as much, since a pattern that fills a whole picture may resonate more. Beyond that values are clipped. Where words are floats all codes are 1, and whatever is multiplied by them
-//! stays as it is.
+//! times as much, since a pattern that fills a whole picture may resonate more. Beyond that values are clipped. Where
+//! words are floats all codes are 1, and whatever is multiplied by them stays as it is.
 
 use crate::engine::reference::Reference;
 use crate::model::{Model, Sizes};

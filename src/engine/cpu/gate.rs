@@ -13,6 +13,9 @@ use super::simd::{PIXELS_MAX, Simd};
 /// Where a channel of the scratch lies for the loops of dense maps, which look for it behind a margin.
 const STRIDE: usize = PIXELS_MAX;
 
+/// Outputs that are made together where a CPU has no more registers.
+const SIXTEEN_REGISTERS: usize = 6;
+
 /// Floats of scratch: the E wide tensor of one vector, and the M wide one of each of `rows`, in words.
 pub(super) fn scratch_len(gate: &Gate, rows: usize) -> usize {
     2 * MARGIN + (gate.conv4.words + rows * gate.g.words) * STRIDE
@@ -91,16 +94,12 @@ fn gate_vector<S: Simd>(
             for (t, f3) in t.iter_mut().zip(f3) {
                 *t = s.mul(*t, f3);
             }
-            if S::CHANNELS == 1 || S::WHOLE {
+            if S::CHANNELS == 1 || S::OUTPUTS_MAX <= SIXTEEN_REGISTERS {
                 // It waits in memory: AVX2 lacks the registers for it beside two maps' outputs, and would keep one of
                 // those in memory instead, that is written in every round (11.7 ms against 9.3 at 320x180).
                 std::hint::black_box(&mut t);
             }
-            let mut f1 = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f1);
-            if S::WHOLE {
-                // Four outputs at a time: so does this.
-                std::hint::black_box(&mut f1);
-            }
+            let f1 = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f1);
             let f2 = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f2);
             for ((t, f1), f2) in t.iter_mut().zip(f1).zip(f2) {
                 *t = s.mul_add(relu6(s, f1), f2, *t);
