@@ -250,10 +250,13 @@ def main():
     parser.add_argument("--scale", type=int, default=2)
     parser.add_argument("--clips", type=int, default=1000, help=f"{TILES_OF_A_CLIP} pairs each")
     parser.add_argument("--tile", type=int, default=80, help="side of LR")
+    parser.add_argument("--window", type=int, default=CLIP_SIDE, help="side of a clip in LR; a source has that times the scale")
     parser.add_argument("--part", choices=["train", *PARTS], default="train")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--from-clip", type=int, default=0, help="to share the work among processes")
     args = parser.parse_args()
+    if args.window < args.tile:
+        sys.exit(f"--window {args.window}: is smaller than a tile of {args.tile}")
     sources = part_of(find(args.folders, PICTURES | FILMS), args.part)
     if not sources:
         sys.exit(f"{args.folders[0]}: holds no pictures ({' '.join(sorted(PICTURES))}) and no films")
@@ -274,7 +277,7 @@ def pairs_of_clip(index, sources, args):
     rng = np.random.default_rng([args.seed, index])
     source = sources[rng.integers(len(sources))]
     clean = args.track == "clean" or rng.random() < CLEAN_SHARE
-    side = CLIP_SIDE * args.scale
+    side = args.window * args.scale
     frames = TILES_OF_A_CLIP if clean else CLIP_FRAMES
     if source.suffix.lower() in FILMS:
         hr = clip_from_film(source, side, frames, rng)
@@ -289,7 +292,7 @@ def pairs_of_clip(index, sources, args):
         quality = rng.integers(*codec.range, endpoint=True)
         lr, kind = code(lr, codec.name, codec.quality, quality, *codec.others), f"{codec.name} {quality}"
     chosen = rng.choice(len(lr), TILES_OF_A_CLIP, replace=False)
-    corners = rng.integers(0, CLIP_SIDE - args.tile, (TILES_OF_A_CLIP, 2), endpoint=True)
+    corners = rng.integers(0, args.window - args.tile, (TILES_OF_A_CLIP, 2), endpoint=True)
     return [(cut(lr[i], corner, args.tile), cut(hr[i], corner * args.scale, args.tile * args.scale), kind)
             for i, corner in zip(chosen, corners)]
 
