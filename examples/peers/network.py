@@ -170,7 +170,9 @@ def contenders(options):
         Contender("OpenVINO", "f32", "openvino-f32"),
     ]
     bf16 = [Contender("hasn", "bf16"), Contender("OpenVINO", "bf16", "openvino-bf16")]
-    int16 = [Contender("hasn", "int16")] if "avx2" in CPU_FLAGS else []
+    # The level that hasn takes on AVX-512 without VNNI has none.
+    has_int16 = "avx2" in CPU_FLAGS and ("avx512f" not in CPU_FLAGS or "avx512_vnni" in CPU_FLAGS)
+    int16 = [Contender("hasn", "int16")] if has_int16 else []
     torch = AVX2_TORCH | KEEP_MEMORY
     avx2 = [Contender("hasn", "avx2", env=AVX2_HASN), Contender("PyTorch", "avx2", "torch", torch)]
     if options.torch_compile:
@@ -178,8 +180,6 @@ def contenders(options):
     if "avx512_bf16" not in CPU_FLAGS and "bf16" in options.precisions:
         print("bf16 is skipped: this CPU does not multiply it")
         bf16 = []
-    if "avx512f" in CPU_FLAGS and "avx512_vnni" not in CPU_FLAGS:
-        int16 = []
     if importlib.util.find_spec("torch") is None and "avx2" in options.precisions:
         print("PyTorch is skipped: not installed, see requirements-torch.txt")
         avx2 = avx2[:1]

@@ -167,11 +167,12 @@ fn whole_numbers_hold_what_any_picture_shows() {
     let (black, white) = (-16.0 / 219.0, 239.0 / 219.0);
     let size @ (width, height) = (96, 64);
     type Pattern = fn(usize, usize) -> bool;
-    let patterns: [(&str, Pattern); 8] = [
+    let patterns: [(&str, Pattern); 9] = [
         ("black", |_, _| false),
         ("white", |_, _| true),
         ("chequers", |x, y| (x + y) % 2 == 0),
         ("columns", |x, _| x % 2 == 0),
+        ("rows", |_, y| y % 2 == 0),
         ("wide columns", |x, _| x / 4 % 2 == 0),
         ("edge", |x, y| 2 * x + y > 100),
         ("dots", |x, y| x % 9 == 4 && y % 9 == 4),

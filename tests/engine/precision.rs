@@ -50,6 +50,7 @@ fn code_values_of_short_products_are_within_two_of_f32() {
         }
         for (path, model) in [
             ("examples/picture.png", "hasn-lite-x2"),
+            ("examples/bbb-360p.mp4", "hasn-lite-x2"),
             ("examples/bbb-360p.mp4", "hasn-lite-x2-video"),
             ("examples/picture.png", "hasn-x2"),
         ] {

@@ -17,7 +17,7 @@ const VARIABLE: &str = "HASN_CPU_LEVEL";
 /// The deepest pictures that are made in bf16 or int16 unasked.
 const SHORT_BITS_MAX: u8 = 10;
 
-/// What the convs multiply. Sums, the trunk and the long skip are f32 in both.
+/// What the convs multiply. The trunk and the long skip are f32 in all of them, sums in all but `Int16`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Precision {
     /// As the reference to 1e-4.

@@ -67,6 +67,11 @@ mod tests {
                         $function(token);
                         $function(int16);
                     }
+                    "avxvnni" => {
+                        // SAFETY: the machine has the level.
+                        let token = unsafe { AvxVnniInt16::new() };
+                        $function(token);
+                    }
                     "avx512vnni" => {
                         // SAFETY: the machine has the level.
                         let token = unsafe { Avx512VnniInt16::new() };

@@ -118,6 +118,23 @@ macro_rules! f32_words {
     };
 }
 
+/// What is enough for words of 16 bits on AVX-512.
+macro_rules! avx512_short {
+    () => {
+        #[inline(always)]
+        fn recip(self, a: Self::V) -> Self::V {
+            // SAFETY: `self` exists, so the CPU has the instruction.
+            unsafe { [_mm512_rcp14_ps(a[0]), _mm512_rcp14_ps(a[1])] }
+        }
+        #[inline(always)]
+        fn split(self, x: Self::V) -> (Self::V, Self::V) {
+            // SAFETY: `self` exists, so the CPU has the instruction.
+            let n = unsafe { [nearest(x[0]), nearest(x[1])] };
+            (n, self.sub(x, n))
+        }
+    };
+}
+
 /// What both kinds of words share on AVX2.
 macro_rules! avx2 {
     ($(#[$doc:meta])* $token:ident { $($rest:tt)* }) => {
@@ -214,7 +231,8 @@ avx2! {
 avx2! {
     /// The same with products of whole numbers of 16 bits, of which a register holds twice as many.
     Avx2Int16 {
-        // Products have registers of their own on the way to their sums: six outputs are slower (cab2 4.8 ms against 3.2).
+        // Products have registers of their own on the way to their sums: six outputs are slower (a Zen 3's
+        // cab2 at 320x180: 4.8 ms against 3.2).
         const OUTPUTS_MAX: usize = 4;
         const OUTPUTS_WAITING: usize = 4;
         int16_words! {
@@ -362,18 +380,7 @@ avx512! {
             _mm512_dpwssd_epi32 _mm512_castps_si512 _mm512_castsi512_ps
             _mm512_cvtepi32_ps _mm512_cvtps_epi32 _mm512_packs_epi32 pairs16
         }
-
-        #[inline(always)]
-        fn recip(self, a: Self::V) -> Self::V {
-            // SAFETY: `self` exists, so the CPU has the instruction.
-            unsafe { [_mm512_rcp14_ps(a[0]), _mm512_rcp14_ps(a[1])] }
-        }
-        #[inline(always)]
-        fn split(self, x: Self::V) -> (Self::V, Self::V) {
-            // SAFETY: `self` exists, so the CPU has the instruction.
-            let n = unsafe { [nearest(x[0]), nearest(x[1])] };
-            (n, self.sub(x, n))
-        }
+        avx512_short! {}
     }
 }
 
@@ -395,17 +402,7 @@ avx512! {
             // SAFETY: `self` exists, so the CPU has the instructions.
             unsafe { [pack(low[0], high[0]), pack(low[1], high[1])] }
         }
-        #[inline(always)]
-        fn recip(self, a: Self::V) -> Self::V {
-            // SAFETY: `self` exists, so the CPU has the instruction.
-            unsafe { [_mm512_rcp14_ps(a[0]), _mm512_rcp14_ps(a[1])] }
-        }
-        #[inline(always)]
-        fn split(self, x: Self::V) -> (Self::V, Self::V) {
-            // SAFETY: `self` exists, so the CPU has the instruction.
-            let n = unsafe { [nearest(x[0]), nearest(x[1])] };
-            (n, self.sub(x, n))
-        }
+        avx512_short! {}
     }
 }
 
