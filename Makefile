@@ -26,8 +26,9 @@ demo: deps
 	@echo "The clip, 640x360 -> 1280x720:      demo/bbb-720p-hasn.mp4"
 	@echo "A detail, left bicubic, right HASN: demo/side-by-side.png"
 
+# Programs that start and streams that wait leave cores idle: two tests on each.
 test: deps
-	cargo test
+	RUST_TEST_THREADS=$$((2 * $$(nproc))) cargo test
 
 # The CUDA engine on the emulated device, a part of `test`; then once more watched by AddressSanitizer, which sees what
 # reaches past shared memory.
