@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{EngineName, PrecisionName, engine_name, json, parse_size, precision_name, print, thread_count};
 use crate::engine::EngineKind;
-use crate::engine::cpu::{Level, Net, Pool, Precision, StageTime};
+use crate::engine::cpu::{Level, Net, Pool, Precision, StageTime, level};
 use crate::engine::forward::{Forward, SIDE_MIN};
 use crate::engine::reference::{Reference, ReferencePass};
 use crate::error::{Error, Result};
@@ -92,7 +92,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
 const SIZE: (usize, usize) = (320, 180);
 
 fn measure(args: &Args, engine: EngineKind, model: Arc<Model>) -> Result<Figures> {
-    let level = Level::detect()?;
+    let level = level::detect()?;
     let threads = thread_count(args.threads.map(usize::from));
     let (width, height) = args.size.unwrap_or(SIZE);
     let pool = Pool::new(threads)?;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{print, thread_count};
-use crate::engine::cpu::Level;
+use crate::engine::cpu::level;
 use crate::engine::cuda;
 use crate::error::Result;
 use crate::media;
@@ -11,7 +11,7 @@ use crate::model::catalogue;
 
 pub(super) fn run() -> Result<ExitCode> {
     let ffmpeg = media::info();
-    let level = Level::detect()?.name();
+    let level = level::detect()?.name();
     let auto = "; the engine that auto takes";
     let (cuda, cuda_auto, cpu_auto) = match cuda::probe() {
         Ok(gpu) => (format!("yes: {gpu}"), auto, ""),

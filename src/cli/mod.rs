@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::engine::cpu::{Level, Precision};
+use crate::engine::cpu::{Precision, level};
 use crate::engine::{EngineKind, cuda};
 use crate::error::{Error, Result};
 use crate::media;
@@ -189,7 +189,7 @@ impl EngineName {
         bits: u8,
         check: impl FnOnce(EngineKind) -> Result<()>,
     ) -> Result<EngineKind> {
-        let cpu = || Ok(EngineKind::Cpu(Level::detect()?.precision(precision.asked(), bits)?));
+        let cpu = || Ok(EngineKind::Cpu(level::precision(level::detect()?, precision.asked(), bits)?));
         match self {
             EngineName::Auto if precision != PrecisionName::Auto => cpu(),
             EngineName::Auto => match cuda::probe().and_then(|gpu| check(EngineKind::Cuda).map(|()| gpu)) {

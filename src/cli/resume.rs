@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::upscale::{Args, Opened, pictures_expected, publish, write_report};
 use super::{EXIT_INTERRUPTED, thread_count};
-use crate::engine::cpu::Level;
+use crate::engine::cpu::level;
 use crate::engine::{EngineKind, cuda};
 use crate::error::{Error, Result};
 use crate::journal::{Facts, Film, Journal, fingerprint, join};
@@ -161,7 +161,7 @@ pub(super) fn facts(args: &Args, opened: &Opened) -> Result<Facts> {
     // A file may have any name inside, that of a built-in model too.
     let weights = weights(args.model.as_deref().unwrap_or(&choice.model))?;
     let engine = match opened.engine.kind {
-        EngineKind::Cpu(precision) => format!("cpu {} {}", Level::detect()?.name(), precision.name()),
+        EngineKind::Cpu(precision) => format!("cpu {} {}", level::detect()?.name(), precision.name()),
         EngineKind::Reference => "reference".into(),
         EngineKind::Cuda => format!("cuda {}", cuda::probe()?),
     };

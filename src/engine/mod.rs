@@ -128,7 +128,7 @@ impl EngineSpec {
                 Box::new(ReferencePass { reference: Reference::new(model.clone()), size })
             }),
             EngineKind::Cpu(precision) => {
-                let level = cpu::Level::detect()?;
+                let level = cpu::level::detect()?;
                 tracing::info!(level = level.name(), precision = precision.name(), "CPU engine");
                 self.open_host(move |model, size| {
                     Box::new(cpu::Net::new(model, level, precision, size, threads))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::common::{GOLDEN, Random, Shape, golden, random_model, relative_error};
-use hasn::engine::cpu::{Level, Net, Pool, Precision};
+use hasn::engine::cpu::{Level, Net, Pool, Precision, level};
 use hasn::engine::forward::{Forward, SIDE_MIN};
 use hasn::engine::reference::{Reference, ReferencePass};
 use hasn::model::{Model, catalogue};
@@ -132,7 +132,7 @@ fn scratch_may_lie_anywhere_and_be_longer_and_a_network_runs_again() {
     let model = catalogue::open(catalogue::DEFAULT_CPU).unwrap();
     let size = (40, 16);
     let x = noise(&model, size, &mut Random(4));
-    let mut net = Net::new(&model, Level::detect().unwrap(), Precision::F32, size, 1);
+    let mut net = Net::new(&model, level::detect().unwrap(), Precision::F32, size, 1);
     let expected = run(&mut net, &model, &x, size);
     let mut scratch = vec![f32::NAN; net.scratch_len() + 64];
     for offset in 0..17 {

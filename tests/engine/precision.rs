@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hasn::engine::cpu::{Level, Precision};
+use hasn::engine::cpu::{Precision, level};
 use hasn::engine::{EngineKind, EngineSpec, Network, NetworkId};
 use hasn::media::PictureReader;
 use hasn::model::catalogue;
@@ -39,7 +39,7 @@ struct Limits {
 #[test]
 fn code_values_of_short_products_are_within_two_of_f32() {
     hasn::media::init(0);
-    let level = Level::detect().unwrap();
+    let level = level::detect().unwrap();
     // Noise at 58 dB, of its own kind, takes 0.045 dB off what is 38.2 dB from the truth.
     let bf16 = (Precision::Bf16, Limits { psnr_db: 58.0, far_codes_one_in: 10_000 });
     let int16 = (Precision::Int16, Limits { psnr_db: 62.0, far_codes_one_in: 1_000_000 });

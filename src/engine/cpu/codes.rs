@@ -4,6 +4,8 @@
 //! times as much, since a pattern that fills a whole picture may resonate more. Beyond that values are clipped. Where
 //! words are floats all codes are 1, and whatever is multiplied by them stays as it is.
 
+use hasn_kernels::depthwise::norm_codes;
+
 use crate::engine::reference::Reference;
 use crate::model::{Model, Sizes};
 
@@ -73,12 +75,6 @@ impl Codes {
         let trunk = codes(peaks[&format!("block_{}", model.sizes.blocks)]);
         Codes { blocks: blocks.collect(), trunk, last: codes(peaks["conv_2"]) }
     }
-}
-
-/// Of the normalised tensor: no value among C of mean 0 and variance 1 is beyond √(C - 1).
-#[inline(always)]
-pub(super) fn norm_codes(channels: usize) -> f32 {
-    f32::from(i16::MAX) / (channels as f32).sqrt()
 }
 
 /// Chequers, columns, rows and noise, all from black to white: [`SIDE`, `SIDE`].

@@ -1,46 +1,4 @@
-//! Tensors in scratch: rings of rows, a row being [channels or words, columns] with zeros left and right.
-
-use super::simd::{PIXELS_MAX, REACH};
-
-/// Zeros left and right of a row: as far as a vector's neighbours, which keeps vectors on cache lines too.
-pub(super) const MARGIN: usize = REACH;
-
-const _: () = assert!(MARGIN.is_multiple_of(16) && PIXELS_MAX.is_multiple_of(MARGIN));
-
-/// A row of one channel.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    /// Of the picture.
-    pub(super) width: usize,
-    /// Floats from one channel to the next.
-    pub(super) stride: usize,
-}
-
-impl Span {
-    pub(super) fn new(width: usize) -> Span {
-        Span { width, stride: 2 * MARGIN + width.next_multiple_of(PIXELS_MAX) }
-    }
-
-    /// Vectors leave something beyond the last pixel, where they do not fit; it becomes zero again. `row`:
-    /// [channels, stride].
-    #[inline(always)]
-    pub(super) fn clear_tail(self, row: &mut [f32]) {
-        if self.width.is_multiple_of(PIXELS_MAX) {
-            return;
-        }
-        for channel in row.chunks_exact_mut(self.stride) {
-            channel[MARGIN + self.width..].fill(0.0);
-        }
-    }
-
-    /// All but the pixels becomes zero.
-    pub(super) fn clear_margins(self, row: &mut [f32]) {
-        for channel in row.chunks_exact_mut(self.stride) {
-            channel[..MARGIN].fill(0.0);
-            channel[MARGIN + self.width..].fill(0.0);
-        }
-    }
-}
+//! Tensors in scratch: rings of rows.
 
 /// A tensor whose row `y` is kept in place `y` modulo `rows`.
 #[derive(Clone, Copy, Debug)]

@@ -1,14 +1,7 @@
-//! One table of loops for each kind of CPU and precision, chosen once.
-//!
-//! Every table is the same generic code, inlined into functions that enable the level's features. What stands
-//! in a table can be replaced by hand-written code for that level alone.
+//! Which kind of CPU runs, and what it multiplies.
 
-use super::esa::Between;
-use super::layout::Span;
-use super::pack::{Dense, Depthwise, Gate, Packing};
-use super::simd::Simd;
-use super::tail::PLACES;
-use super::{dense, depthwise, esa, gate, leave, peak, simd};
+use hasn_kernels::{Level, Precision};
+
 use crate::error::{Error, Result};
 
 /// Names the level to run, for measurements and tests.
@@ -17,263 +10,40 @@ const VARIABLE: &str = "HASN_CPU_LEVEL";
 /// The deepest pictures that are made in bf16 or int16 unasked.
 const SHORT_BITS_MAX: u8 = 10;
 
-/// What the convs multiply. The trunk and the long skip are f32 in all of them, sums in all but `Int16`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Precision {
-    /// As the reference to 1e-4.
-    F32,
-    /// bf16 products, where the CPU has a dot product of them.
-    Bf16,
-    /// Products of whole numbers of 16 bits, summed in 32 bits without a loss.
-    Int16,
-}
-
-impl Precision {
-    /// `f32`, `bf16` or `int16`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-            Precision::Int16 => "int16",
-        }
+/// The fastest level that this CPU has, or the one that `HASN_CPU_LEVEL` names.
+pub fn detect() -> Result<Level> {
+    match std::env::var_os(VARIABLE) {
+        Some(name) => named(&name.to_string_lossy()),
+        None => Ok(*Level::available().last().expect("every CPU is at least plain")),
     }
 }
 
-/// A kind of CPU that this machine is.
-#[derive(Clone, Copy)]
-pub struct Level {
-    name: &'static str,
-    f32: &'static Kernels,
-    bf16: Option<&'static Kernels>,
-    int16: Option<&'static Kernels>,
+/// The level of that name, if this CPU has it.
+pub fn named(name: &str) -> Result<Level> {
+    let available = Level::available();
+    available.iter().copied().find(|level| level.name() == name).ok_or_else(|| {
+        let names: Vec<_> = available.iter().map(Level::name).collect();
+        Error::new(
+            format!("{VARIABLE}={name}"),
+            "is no CPU level of this machine",
+            format!("give one of {}", names.join(", ")),
+        )
+    })
 }
 
-impl std::fmt::Debug for Level {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Level({})", self.name)
+/// The precision asked for, or else the fastest one that loses nothing one can see in pictures of so many bits.
+pub fn precision(level: Level, asked: Option<Precision>, bits: u8) -> Result<Precision> {
+    match asked {
+        None if bits <= SHORT_BITS_MAX => Ok(level.precisions().last().expect("every level has f32")),
+        None => Ok(Precision::F32),
+        Some(precision) if level.precisions().any(|one| one == precision) => Ok(precision),
+        Some(precision) => Err(Error::new(
+            format!("--precision {}", precision.name()),
+            format!("the CPU level {} does not multiply it", level.name()),
+            "use --precision auto",
+        )),
     }
 }
-
-impl Level {
-    /// The fastest that this CPU has, or the one that `HASN_CPU_LEVEL` names.
-    pub fn detect() -> Result<Level> {
-        match std::env::var_os(VARIABLE) {
-            Some(name) => Level::named(&name.to_string_lossy()),
-            None => Ok(*Level::available().last().expect("every CPU is at least plain")),
-        }
-    }
-
-    /// The level of that name, if this CPU has it.
-    pub fn named(name: &str) -> Result<Level> {
-        let available = Level::available();
-        available.iter().copied().find(|level| level.name == name).ok_or_else(|| {
-            let names: Vec<_> = available.iter().map(Level::name).collect();
-            Error::new(
-                format!("{VARIABLE}={name}"),
-                "is no CPU level of this machine",
-                format!("give one of {}", names.join(", ")),
-            )
-        })
-    }
-
-    /// All that this CPU has, slowest first.
-    pub fn available() -> Vec<Level> {
-        let mut levels = vec![Level { name: "plain", f32: &PLAIN, bf16: None, int16: None }];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                let avx2 = Level { name: "avx2", f32: &AVX2, bf16: None, int16: Some(&AVX2_INT16) };
-                levels.push(avx2);
-                if is_x86_feature_detected!("avxvnni") {
-                    levels.push(Level { name: "avxvnni", int16: Some(&AVX_VNNI_INT16), ..avx2 });
-                }
-            }
-            if is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl")
-            {
-                let mut avx512 = Level { name: "avx512", f32: &AVX512, bf16: None, int16: None };
-                levels.push(avx512);
-                if is_x86_feature_detected!("avx512vnni") {
-                    avx512 = Level { name: "avx512vnni", int16: Some(&AVX512_VNNI_INT16), ..avx512 };
-                    levels.push(avx512);
-                }
-                if is_x86_feature_detected!("avx512bf16") {
-                    levels.push(Level { name: "avx512bf16", bf16: Some(&AVX512_BF16), ..avx512 });
-                }
-            }
-        }
-        levels
-    }
-
-    /// `plain`, `avx2`, `avxvnni`, `avx512`, `avx512vnni` or `avx512bf16`.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// What it can multiply, slowest first.
-    pub fn precisions(&self) -> impl Iterator<Item = Precision> {
-        let level = *self;
-        let all = [Precision::F32, Precision::Int16, Precision::Bf16];
-        all.into_iter().filter(move |&precision| level.table(precision).is_some())
-    }
-
-    /// The precision asked for, or else the fastest one that loses nothing one can see in pictures of so many bits.
-    pub fn precision(&self, asked: Option<Precision>, bits: u8) -> Result<Precision> {
-        match asked {
-            None if bits <= SHORT_BITS_MAX => Ok(self.precisions().last().expect("every level has f32")),
-            None => Ok(Precision::F32),
-            Some(precision) if self.table(precision).is_some() => Ok(precision),
-            Some(precision) => Err(Error::new(
-                format!("--precision {}", precision.name()),
-                format!("the CPU level {} does not multiply it", self.name),
-                "use --precision auto",
-            )),
-        }
-    }
-
-    /// Floating-point operations a second of one thread that does nothing but multiply and add in registers.
-    pub fn peak_flops(&self, precision: Precision) -> f64 {
-        let kernels = self.kernels(precision);
-        let mut sink = [0.0; simd::PIXELS_MAX];
-        // The first round warms the clock; the fastest of a few is the least disturbed.
-        let seconds = |_| {
-            let start = std::time::Instant::now();
-            (kernels.peak)(&mut sink, peak::ROUNDS);
-            start.elapsed().as_secs_f64()
-        };
-        let fastest = (0..8).map(seconds).fold(f64::INFINITY, f64::min);
-        assert!(sink[0].is_finite());
-        let lanes = peak::SUMS * kernels.pixels * kernels.packing.channels;
-        (2 * peak::ROUNDS * lanes) as f64 / fastest
-    }
-
-    pub(super) fn kernels(self, precision: Precision) -> &'static Kernels {
-        self.table(precision).expect("asked for by way of `precisions`")
-    }
-
-    fn table(self, precision: Precision) -> Option<&'static Kernels> {
-        match precision {
-            Precision::F32 => Some(self.f32),
-            Precision::Bf16 => self.bf16,
-            Precision::Int16 => self.int16,
-        }
-    }
-}
-
-/// Declares the table's type and the macro that makes one.
-macro_rules! kernels {
-    ($($module:ident::$kernel:ident($($argument:ident: $kind:ty),*);)*) => {
-        /// The loops of a level.
-        pub(super) struct Kernels {
-            pixels: usize,
-            /// How its dense maps are packed.
-            pub(super) packing: Packing,
-            $(pub(super) $kernel: fn($($kind),*),)*
-        }
-
-        impl Kernels {
-            /// Each entry is a safe function round one with the level's features.
-            const fn new<S: Entries>() -> Kernels {
-                let packing = Packing {
-                    channels: S::CHANNELS,
-                    outputs_max: S::OUTPUTS_MAX,
-                    outputs_waiting: S::OUTPUTS_WAITING,
-                    outputs_multiple: S::CHANNELS,
-                    whole: S::WHOLE,
-                };
-                Kernels { pixels: S::PIXELS, packing, $($kernel: S::$kernel,)* }
-            }
-        }
-
-        /// A level's functions, before they are a table.
-        trait Entries: Simd {
-            $(fn $kernel($($argument: $kind),*);)*
-        }
-
-        macro_rules! level {
-            ($token:ident, $features:literal) => {
-                impl Entries for simd::$token {
-                    $(fn $kernel($($argument: $kind),*) {
-                        #[cfg_attr(target_arch = "x86_64", target_feature(enable = $features))]
-                        fn with_features($($argument: $kind),*) {
-                            // SAFETY: this function is called on CPUs with these features only.
-                            let s = unsafe { <simd::$token as Simd>::new() };
-                            $module::$kernel(s, $($argument),*);
-                        }
-                        // SAFETY: the entry is reached through a `Level`, which exists after detection only.
-                        #[allow(unused_unsafe, reason = "the plain level's features are the target's own")]
-                        unsafe {
-                            with_features($($argument),*)
-                        }
-                    })*
-                }
-            };
-        }
-    };
-}
-
-kernels! {
-    depthwise::norm(
-        out: (&mut [&mut [f32]], &mut [&mut [f32]]), rows: &[&[f32]],
-        maps: (&Depthwise, &Dense), tile: &mut [f32], span: Span
-    );
-    depthwise::add_skip(
-        out: &mut [&mut [f32]], rows: &[&[f32]], conv: &Depthwise, skip: &[&[f32]],
-        scale: &[f32], span: Span
-    );
-    depthwise::pair_rows(out: &mut [f32], low: &[f32], high: &[f32], codes: f32);
-    esa::conv2(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, stride2: usize);
-    esa::pool(out: &mut [f32], rows: &[&[f32]; 7], stride2: usize, highest: &mut [f32], span3: Span);
-    esa::between_rows(out: &mut [f32], rows: [&[f32]; 2], fraction: f32, span3: Span);
-    gate::gate(
-        out: &mut [f32], n: &[&[f32]], maps: &Gate, coarse: (&[f32], Span, &Between), scratch: &mut [f32], span: Span
-    );
-    dense::convolve(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
-    dense::convolve_exact(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
-    dense::convolve_gelu(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, codes: f32, span: Span);
-    dense::convolve_sum(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span, sums: &mut [f32]);
-    dense::scale_row(out: &mut [f32], row: &[f32], scale: &[f32], span: Span);
-    leave::leave(
-        out: &mut [f32], main: (&[&[f32]; 5], &[Dense; PLACES]), skip: (&[&[f32]; 5], &[Dense; PLACES]),
-        span: Span, scale: usize
-    );
-    peak::peak(sink: &mut [f32], rounds: usize);
-}
-
-level!(Plain, "sse2");
-static PLAIN: Kernels = Kernels::new::<simd::Plain>();
-
-#[cfg(target_arch = "x86_64")]
-level!(Avx2, "avx2,fma");
-#[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = Kernels::new::<simd::Avx2>();
-
-#[cfg(target_arch = "x86_64")]
-level!(Avx2Int16, "avx2,fma");
-#[cfg(target_arch = "x86_64")]
-static AVX2_INT16: Kernels = Kernels::new::<simd::Avx2Int16>();
-
-#[cfg(target_arch = "x86_64")]
-level!(AvxVnniInt16, "avx2,fma,avxvnni");
-#[cfg(target_arch = "x86_64")]
-static AVX_VNNI_INT16: Kernels = Kernels::new::<simd::AvxVnniInt16>();
-
-#[cfg(target_arch = "x86_64")]
-level!(Avx512, "avx512f,avx512bw,avx512dq,avx512vl");
-#[cfg(target_arch = "x86_64")]
-static AVX512: Kernels = Kernels::new::<simd::Avx512>();
-
-#[cfg(target_arch = "x86_64")]
-level!(Avx512VnniInt16, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
-#[cfg(target_arch = "x86_64")]
-static AVX512_VNNI_INT16: Kernels = Kernels::new::<simd::Avx512VnniInt16>();
-
-#[cfg(target_arch = "x86_64")]
-level!(Avx512Bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");
-#[cfg(target_arch = "x86_64")]
-static AVX512_BF16: Kernels = Kernels::new::<simd::Avx512Bf16>();
 
 #[cfg(test)]
 mod tests {
@@ -284,10 +54,10 @@ mod tests {
         let names: Vec<_> = Level::available().iter().map(Level::name).collect();
         assert_eq!(names[0], "plain");
         for name in &names {
-            assert_eq!(Level::named(name).unwrap().name(), *name);
+            assert_eq!(named(name).unwrap().name(), *name);
         }
         for unknown in ["avx1024", "", "AVX2"] {
-            let line = Level::named(unknown).unwrap_err().to_string();
+            let line = named(unknown).unwrap_err().to_string();
             assert!(line.starts_with(&format!("HASN_CPU_LEVEL={unknown}: ")), "{line}");
             assert!(line.ends_with(&names.join(", ")), "{line}");
         }

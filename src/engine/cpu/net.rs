@@ -20,13 +20,15 @@
 
 use std::ops::Range;
 
-use super::depthwise::{PAIRS_READ, ROWS, ROWS_READ, norm_tile_len};
-use super::esa::Grid;
-use super::gate;
+use hasn_kernels::depthwise::{PAIRS_READ, ROWS, ROWS_READ, norm_tile_len};
+use hasn_kernels::esa::Grid;
+use hasn_kernels::layout::MARGIN;
+use hasn_kernels::weights::{Dense, Depthwise};
+use hasn_kernels::{Kernels, Level, Precision, gate};
+
 use super::graph::Graph;
-use super::layout::{MARGIN, Ring, Shared};
-use super::level::{Kernels, Level, Precision};
-use super::pack::{Block, Dense, Depthwise, Packed};
+use super::layout::{Ring, Shared};
+use super::pack::{Block, Packed, pack_depthwise};
 use super::tail::{MIDDLE, PLACES, Tail};
 use super::tensors::*;
 use crate::engine::forward::{Forward, SIDE_MIN};
@@ -153,7 +155,7 @@ impl Forward for Net {
         let tensors = shape.tensors(block, kept, rings);
         for weights in &weights.blocks {
             let sums_of_rows = Shared::new(sums, Ring { rows: height, row_len: sizes.dim });
-            let dwconv = Depthwise::new(&weights.dwconv, kernels.packing, &scale, (weights.codes.z, 1.0));
+            let dwconv = pack_depthwise(&weights.dwconv, kernels.packing, &scale, (weights.codes.z, 1.0));
             let skip = &times(&scale, weights.codes.u);
             let run = BlockRun { common, tensors: &tensors, weights, dwconv: &dwconv, skip, sums_of_rows };
             block.run(workers, |stage, band, scratch| run.stage(stage, band, aligned(scratch)));

@@ -1,215 +1,12 @@
 //! The rewritten weights as the loops read them.
 
 use half::bf16;
+use hasn_kernels::weights::{Dense, Depthwise, Gate, Packing};
 
 use super::codes::{BlockCodes, Codes};
 use super::tail::Tail;
 use crate::engine::rewrite;
 use crate::model::{BlockWeights, Conv, Model};
-
-/// How a level wants its dense maps.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Packing {
-    /// Channels of a word that is read, or rows where a depthwise conv reads it: 1 in f32, 2 in bf16 and int16.
-    pub(super) channels: usize,
-    /// Outputs that are made together, at most.
-    pub(super) outputs_max: usize,
-    /// The same where they wait in registers for those of another map.
-    pub(super) outputs_waiting: usize,
-    /// Outputs are made in whole multiples of it, for they may become words.
-    pub(super) outputs_multiple: usize,
-    /// Words are whole numbers, see [`codes`](super::codes).
-    pub(super) whole: bool,
-}
-
-impl Packing {
-    /// The same level's loops over f32.
-    pub(super) fn exact(self) -> Packing {
-        Packing { channels: 1, whole: false, ..self }
-    }
-
-    /// For maps whose outputs wait for those of another.
-    fn waiting(self) -> Packing {
-        Packing { outputs_max: self.outputs_waiting, ..self }
-    }
-
-    /// Two numbers in a word, the first in its low half.
-    fn pair(self, low: f32, high: f32) -> f32 {
-        let bits = |x: f32| match self.whole {
-            true => (x.round_ties_even() as i16).cast_unsigned(),
-            false => bf16::from_f32(x).to_bits(),
-        };
-        f32::from_bits(u32::from(bits(low)) | u32::from(bits(high)) << 16)
-    }
-
-    /// What the weights of an output, in whose sum they are `factor` times as large, are multiplied by to be stored, and
-    /// what a whole sum is multiplied by then. A whole sum fits into 32 bits whatever it is of: magnitudes of weights
-    /// add up to 2^16 at most, each rounded up by a half, and those of values to 2^15.
-    fn factor_and_scale(self, weights: &[f32], factor: f32) -> (f32, f32) {
-        if !self.whole {
-            return (factor, 1.0);
-        }
-        let room = (1 << 16) as f32 - weights.len() as f32;
-        let sum: f32 = weights.iter().map(|w| w.abs()).sum();
-        let largest = weights.iter().fold(0.0, |largest: f32, w| largest.max(w.abs()));
-        let step = (sum / room).max(largest / f32::from(i16::MAX)).max(f32::MIN_POSITIVE);
-        (1.0 / step, factor * step)
-    }
-
-    /// Words that hold so many channels.
-    pub(super) fn words(self, channels: usize) -> usize {
-        channels.div_ceil(self.channels)
-    }
-
-    /// Outputs that are made where so many are wanted.
-    pub(super) fn outputs(self, channels: usize) -> usize {
-        channels.next_multiple_of(self.outputs_multiple)
-    }
-}
-
-/// A dense map, cut into groups of outputs that are made together.
-#[derive(Debug)]
-pub(super) struct Dense {
-    /// Of the input.
-    pub(super) words: usize,
-    /// Of its taps, in width and height.
-    pub(super) side: usize,
-    /// How many outputs each has.
-    groups: Vec<usize>,
-    /// [groups] of [words, side, side, outputs], each a word.
-    weight: Vec<f32>,
-    /// What a whole sum of each output is multiplied by.
-    scale: Vec<f32>,
-    /// Of all outputs, those that fill up the last word too.
-    bias: Vec<f32>,
-}
-
-/// A few outputs of a dense map.
-#[derive(Clone, Copy)]
-pub(super) struct Group<'a> {
-    /// Index of the first output.
-    pub(super) first: usize,
-    /// [words, side, side, outputs].
-    pub(super) weight: &'a [f32],
-    /// `[outputs]`.
-    pub(super) scale: &'a [f32],
-    /// `[outputs]`.
-    pub(super) bias: &'a [f32],
-}
-
-impl Dense {
-    /// It reads a tensor in the codes `from` and makes one in the codes `to`.
-    pub(super) fn new(conv: &Conv, packing: Packing, (from, to): (f32, f32)) -> Dense {
-        let Packing { channels, outputs_max, outputs_multiple: multiple, .. } = packing;
-        let (words, taps) = (packing.words(conv.inputs), conv.side * conv.side);
-        let units = conv.outputs.div_ceil(multiple);
-        let parts = units.div_ceil(outputs_max / multiple);
-        let groups: Vec<usize> =
-            (0..parts).map(|part| multiple * ((part + 1) * units / parts - part * units / parts)).collect();
-        let weights = conv.weight.chunks_exact(conv.inputs * taps);
-        let (factor, mut scale): (Vec<_>, Vec<_>) =
-            weights.map(|weights| packing.factor_and_scale(weights, to / from)).unzip();
-        let of = |output: usize, input: usize, tap: usize| {
-            let exists = output < conv.outputs && input < conv.inputs;
-            if exists {
-                conv.weight[(output * conv.inputs + input) * taps + tap] * factor[output]
-            } else {
-                0.0
-            }
-        };
-        let word = |output: usize, word: usize, tap: usize| match channels {
-            1 => of(output, word, tap),
-            _ => packing.pair(of(output, 2 * word, tap), of(output, 2 * word + 1, tap)),
-        };
-        let mut weight = Vec::with_capacity(multiple * units * words * taps);
-        let mut first = 0;
-        for outputs in &groups {
-            for i in 0..words * taps {
-                weight.extend((first..first + outputs).map(|output| word(output, i / taps, i % taps)));
-            }
-            first += outputs;
-        }
-        let mut bias: Vec<f32> = conv.bias.iter().map(|bias| bias * to).collect();
-        bias.resize(first, 0.0);
-        scale.resize(first, 1.0);
-        Dense { words, side: conv.side, groups, weight, scale, bias }
-    }
-
-    /// In the order of outputs.
-    #[inline(always)]
-    pub(super) fn groups(&self) -> impl Iterator<Item = Group<'_>> {
-        let (mut first, mut rest) = (0, &*self.weight);
-        self.groups.iter().map(move |&outputs| {
-            let weight;
-            (weight, rest) = rest.split_at(outputs * self.words * self.side * self.side);
-            let outputs = first..first + outputs;
-            let group = Group {
-                first,
-                weight,
-                scale: &self.scale[outputs.clone()],
-                bias: &self.bias[outputs.clone()],
-            };
-            first = outputs.end;
-            group
-        })
-    }
-}
-
-/// A depthwise 7x7. A word of what it reads is a pixel in f32, or the same of an even row and of the next.
-#[derive(Debug)]
-pub(super) struct Depthwise {
-    /// [C] of rows of taps: the seven, or four pairs for outputs of even rows and four for those of odd rows.
-    pub(super) taps: Vec<[[f32; 7]; 8]>,
-    /// [C], what a whole sum is multiplied by.
-    pub(super) scale: Vec<f32>,
-    /// [C].
-    pub(super) bias: Vec<f32>,
-}
-
-impl Depthwise {
-    /// As if each channel were multiplied by its scale first. It reads a tensor in the codes `from` and makes one in
-    /// the codes `to`.
-    pub(super) fn new(conv: &Conv, packing: Packing, scale: &[f32], (from, to): (f32, f32)) -> Depthwise {
-        assert!(conv.inputs == 1 && conv.side == 7);
-        let (channels, _) = conv.weight.as_chunks::<49>();
-        let (factor, scale): (Vec<_>, Vec<_>) = channels
-            .iter()
-            .zip(scale)
-            .map(|(taps, scale)| packing.factor_and_scale(taps, scale * to / from))
-            .unzip();
-        let taps = channels.iter().zip(factor).map(|(taps, factor)| {
-            let tap = |row: usize, dx: usize| if row < 7 { taps[7 * row + dx] * factor } else { 0.0 };
-            let pair = |low: f32, high: f32| packing.pair(low, high);
-            // An even row sees its first row of input as the second of a pair, an odd one its last as the first.
-            let word = |row: usize, dx: usize| match (packing.channels, row) {
-                (1, _) => tap(row, dx),
-                (_, 0) => pair(0.0, tap(0, dx)),
-                (_, ..4) => pair(tap(2 * row - 1, dx), tap(2 * row, dx)),
-                _ => pair(tap(2 * row - 8, dx), tap(2 * row - 7, dx)),
-            };
-            std::array::from_fn(|row| std::array::from_fn(|dx| word(row, dx)))
-        });
-        let taps = taps.collect();
-        Depthwise { taps, scale, bias: conv.bias.iter().map(|bias| bias * to).collect() }
-    }
-}
-
-/// What makes the gated tensor out of the normalised one, all 1x1.
-#[derive(Debug)]
-pub(super) struct Gate {
-    /// C -> M.
-    pub(super) f1: Dense,
-    /// C -> M.
-    pub(super) f2: Dense,
-    /// C -> M.
-    pub(super) f3: Dense,
-    /// `conv_f` after `conv1` after `f3`: C -> E.
-    pub(super) conv_f: Dense,
-    /// E -> M, scaled for the sigmoid that follows.
-    pub(super) conv4: Dense,
-    /// M -> C.
-    pub(super) g: Dense,
-}
 
 /// One block.
 #[derive(Debug)]
@@ -232,8 +29,8 @@ impl Block {
     fn new(weights: &BlockWeights, packing: Packing, codes: BlockCodes) -> Block {
         let block = rewrite::Block::new(weights);
         let BlockCodes { n, c1, attention, gated, g, u, t, .. } = codes;
-        let dense = |conv: &Conv, from: f32, to: f32| Dense::new(conv, packing, (from, to));
-        let waiting = |conv: &Conv, from: f32, to: f32| Dense::new(conv, packing.waiting(), (from, to));
+        let dense = |conv: &Conv, from: f32, to: f32| pack_dense(conv, packing, (from, to));
+        let waiting = |conv: &Conv, from: f32, to: f32| pack_dense(conv, packing.waiting(), (from, to));
         let gate = Gate {
             f1: waiting(&block.f1, n, 1.0),
             f2: waiting(&block.f2, n, gated),
@@ -245,12 +42,12 @@ impl Block {
         };
         let unscaled = vec![1.0; block.dwconv2.outputs];
         Block {
-            dwconv2: Depthwise::new(&block.dwconv2, packing, &unscaled, (g, u)),
+            dwconv2: pack_depthwise(&block.dwconv2, packing, &unscaled, (g, u)),
             dwconv: block.dwconv,
             conv1: dense(&block.conv1, n, c1),
             conv2: dense(&block.conv2, c1, 1.0),
             // What it makes is added to what `conv_f` makes.
-            conv3: Dense::new(&block.conv3, packing.exact(), (1.0, attention)),
+            conv3: pack_dense(&block.conv3, packing.exact(), (1.0, attention)),
             gate,
             cab_0: dense(&block.cab_0, u, 1.0),
             cab_2: dense(&block.cab_2, t, 1.0),
@@ -277,10 +74,97 @@ impl Packed {
             if packing.whole { Codes::of(model) } else { Codes::ones(&model.sizes) };
         let blocks = model.blocks.iter().zip(blocks);
         Packed {
-            conv_1: Dense::new(&model.conv_1, packing.exact(), (1.0, 1.0)),
+            conv_1: pack_dense(&model.conv_1, packing.exact(), (1.0, 1.0)),
             blocks: blocks.map(|(block, codes)| Block::new(block, packing, codes)).collect(),
             tail: Tail::new(model, packing, trunk, last),
             trunk,
         }
     }
+}
+
+/// It reads a tensor in the codes `from` and makes one in the codes `to`.
+pub(super) fn pack_dense(conv: &Conv, packing: Packing, (from, to): (f32, f32)) -> Dense {
+    let Packing { channels, outputs_max, outputs_multiple: multiple, .. } = packing;
+    let (words, taps) = (packing.words(conv.inputs), conv.side * conv.side);
+    let units = conv.outputs.div_ceil(multiple);
+    let parts = units.div_ceil(outputs_max / multiple);
+    let groups: Vec<usize> =
+        (0..parts).map(|part| multiple * ((part + 1) * units / parts - part * units / parts)).collect();
+    let weights = conv.weight.chunks_exact(conv.inputs * taps);
+    let (factor, mut scale): (Vec<_>, Vec<_>) =
+        weights.map(|weights| factor_and_scale(packing, weights, to / from)).unzip();
+    let of = |output: usize, input: usize, tap: usize| {
+        let exists = output < conv.outputs && input < conv.inputs;
+        if exists { conv.weight[(output * conv.inputs + input) * taps + tap] * factor[output] } else { 0.0 }
+    };
+    let word = |output: usize, word: usize, tap: usize| match channels {
+        1 => of(output, word, tap),
+        _ => pair(packing, of(output, 2 * word, tap), of(output, 2 * word + 1, tap)),
+    };
+    let mut weight = Vec::with_capacity(multiple * units * words * taps);
+    let mut first = 0;
+    for outputs in &groups {
+        for i in 0..words * taps {
+            weight.extend((first..first + outputs).map(|output| word(output, i / taps, i % taps)));
+        }
+        first += outputs;
+    }
+    let mut bias: Vec<f32> = conv.bias.iter().map(|bias| bias * to).collect();
+    bias.resize(first, 0.0);
+    scale.resize(first, 1.0);
+    Dense { words, side: conv.side, groups, weight, scale, bias }
+}
+
+/// As if each channel were multiplied by its scale first. It reads a tensor in the codes `from` and makes one in
+/// the codes `to`.
+pub(super) fn pack_depthwise(
+    conv: &Conv,
+    packing: Packing,
+    scale: &[f32],
+    (from, to): (f32, f32),
+) -> Depthwise {
+    assert!(conv.inputs == 1 && conv.side == 7);
+    let (channels, _) = conv.weight.as_chunks::<49>();
+    let (factor, scale): (Vec<_>, Vec<_>) = channels
+        .iter()
+        .zip(scale)
+        .map(|(taps, scale)| factor_and_scale(packing, taps, scale * to / from))
+        .unzip();
+    let taps = channels.iter().zip(factor).map(|(taps, factor)| {
+        let tap = |row: usize, dx: usize| if row < 7 { taps[7 * row + dx] * factor } else { 0.0 };
+        let pair = |low: f32, high: f32| pair(packing, low, high);
+        // An even row sees its first row of input as the second of a pair, an odd one its last as the first.
+        let word = |row: usize, dx: usize| match (packing.channels, row) {
+            (1, _) => tap(row, dx),
+            (_, 0) => pair(0.0, tap(0, dx)),
+            (_, ..4) => pair(tap(2 * row - 1, dx), tap(2 * row, dx)),
+            _ => pair(tap(2 * row - 8, dx), tap(2 * row - 7, dx)),
+        };
+        std::array::from_fn(|row| std::array::from_fn(|dx| word(row, dx)))
+    });
+    let taps = taps.collect();
+    Depthwise { taps, scale, bias: conv.bias.iter().map(|bias| bias * to).collect() }
+}
+
+/// Two numbers in a word, the first in its low half.
+fn pair(packing: Packing, low: f32, high: f32) -> f32 {
+    let bits = |x: f32| match packing.whole {
+        true => (x.round_ties_even() as i16).cast_unsigned(),
+        false => bf16::from_f32(x).to_bits(),
+    };
+    f32::from_bits(u32::from(bits(low)) | u32::from(bits(high)) << 16)
+}
+
+/// What the weights of an output, in whose sum they are `factor` times as large, are multiplied by to be stored, and
+/// what a whole sum is multiplied by then. A whole sum fits into 32 bits whatever it is of: magnitudes of weights
+/// add up to 2^16 at most, each rounded up by a half, and those of values to 2^15.
+fn factor_and_scale(packing: Packing, weights: &[f32], factor: f32) -> (f32, f32) {
+    if !packing.whole {
+        return (factor, 1.0);
+    }
+    let room = (1 << 16) as f32 - weights.len() as f32;
+    let sum: f32 = weights.iter().map(|w| w.abs()).sum();
+    let largest = weights.iter().fold(0.0, |largest: f32, w| largest.max(w.abs()));
+    let step = (sum / room).max(largest / f32::from(i16::MAX)).max(f32::MIN_POSITIVE);
+    (1.0 / step, factor * step)
 }

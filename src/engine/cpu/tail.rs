@@ -1,6 +1,8 @@
 //! The packed end of the network: see `rewrite` for what it is and why its weights depend on the place of a pixel.
 
-use super::pack::{Dense, Packing};
+use hasn_kernels::weights::{Dense, Packing};
+
+use super::pack::pack_dense;
 use crate::engine::rewrite;
 use crate::model::{Conv, Model};
 
@@ -32,7 +34,7 @@ impl Tail {
     pub(super) fn new(model: &Model, packing: Packing, trunk: f32, last: f32) -> Tail {
         let tail = rewrite::Tail::new(model);
         let dense = |convs: &rewrite::ByPlace<Conv>, packing, from: f32| {
-            let of = |conv: &Conv| Dense::new(conv, packing, (from, 1.0));
+            let of = |conv: &Conv| pack_dense(conv, packing, (from, 1.0));
             convs.each_ref().map(|row| row.each_ref().map(of))
         };
         let from = if tail.first_step.is_some() { last } else { trunk };
@@ -41,7 +43,7 @@ impl Tail {
             skip: dense(&output.skip, packing.exact(), 1.0),
         };
         Tail {
-            first_step: tail.first_step.as_ref().map(|conv| Dense::new(conv, packing, (trunk, last))),
+            first_step: tail.first_step.as_ref().map(|conv| pack_dense(conv, packing, (trunk, last))),
             outputs: tail.outputs.iter().map(output).collect(),
         }
     }

@@ -6,11 +6,13 @@
 
 use std::ops::Range;
 
-use super::depthwise::ROWS;
-use super::esa::{Between, Grid, half_of};
+use hasn_kernels::depthwise::ROWS;
+use hasn_kernels::esa::{Between, Grid, half_of};
+use hasn_kernels::layout::Span;
+use hasn_kernels::weights::Packing;
+
 use super::graph::{Graph, Keep, Rows, Stage};
-use super::layout::{Ring, Shared, Span};
-use super::pack::Packing;
+use super::layout::{Ring, Shared};
 use crate::model::Sizes;
 
 // The tensors, by index. The first two are kept whole.

@@ -5,31 +5,36 @@
 //! output instead of seven, and multiply-adds are the bound. In bf16 and int16 a word holds a pixel of an even row and
 //! of the next, six of which are read: 28 products of pairs make an output instead of 49.
 
-use super::codes::norm_codes;
 use super::dense::{Words, outputs, with_outputs};
 use super::layout::{MARGIN, Span};
-use super::pack::{Dense, Depthwise};
 use super::simd::{PIXELS_MAX, Simd};
+use super::weights::{Dense, Depthwise};
 
 /// Rows of output that a call makes, or fewer at the end of the picture.
-pub(super) const ROWS: usize = 4;
+pub const ROWS: usize = 4;
 /// Rows of input that it reads in f32.
-pub(super) const ROWS_READ: usize = ROWS + 6;
+pub const ROWS_READ: usize = ROWS + 6;
 /// Pairs of rows that it reads in words of two: from the fourth row above the outputs to the fourth below.
-pub(super) const PAIRS_READ: usize = ROWS / 2 + 4;
+pub const PAIRS_READ: usize = ROWS / 2 + 4;
 
 /// The value that PyTorch's LayerNorm adds to the variance by default.
 const LAYER_NORM_EPS: f32 = 1e-5;
 
 /// Floats that [`norm`] wants lent for so many channels.
-pub(super) fn norm_tile_len(channels: usize) -> usize {
+pub fn norm_tile_len(channels: usize) -> usize {
     ROWS * channels * PIXELS_MAX
+}
+
+/// How many codes of the normalised tensor are 1.0, where words are whole numbers: no value among C of mean 0 and variance 1 is beyond √(C - 1).
+#[inline(always)]
+pub fn norm_codes(channels: usize) -> f32 {
+    f32::from(i16::MAX) / (channels as f32).sqrt()
 }
 
 /// `n` in words = LN(dwconv(`rows`)) without LN's affine; `c1`: [words of E, parity, half] = conv1(`n`), even and
 /// odd columns apart. `n` and `c1` have up to [`ROWS`] rows; for `rows` see [`window`].
 #[inline(always)]
-pub(super) fn norm<S: Simd>(
+pub fn norm<S: Simd>(
     s: S,
     (n, c1): (&mut [&mut [f32]], &mut [&mut [f32]]),
     rows: &[&[f32]],
@@ -60,7 +65,7 @@ pub(super) fn norm<S: Simd>(
 /// codes of `out`.
 /// `out` and `skip` have up to [`ROWS`] rows; for `rows` see [`window`].
 #[inline(always)]
-pub(super) fn add_skip<S: Simd>(
+pub fn add_skip<S: Simd>(
     s: S,
     out: &mut [&mut [f32]],
     rows: &[&[f32]],
@@ -174,7 +179,7 @@ fn column<S: Simd, const FROM: usize, const TO: usize>(
 
 /// `out` = the rows of a pair in words of both, [channels, stride], in these `codes`.
 #[inline(always)]
-pub(super) fn pair_rows<S: Simd>(s: S, out: &mut [f32], low: &[f32], high: &[f32], codes: f32) {
+pub fn pair_rows<S: Simd>(s: S, out: &mut [f32], low: &[f32], high: &[f32], codes: f32) {
     // Rows are a whole number of the widest vectors long: margins make one.
     for x in (0..out.len()).step_by(S::PIXELS) {
         let (mut low, mut high) = (s.load(&low[x..]), s.load(&high[x..]));

@@ -11,12 +11,12 @@
 //! whole numbers of 16 bits (the first in the low half). Layout, offsets and loads are the same for all.
 
 /// All widths divide it, and the rows of maps are padded to it.
-pub(super) const PIXELS_MAX: usize = 32;
+pub const PIXELS_MAX: usize = 32;
 /// A register of the widest level: how far [`Simd::shifted`] may look.
-pub(super) const REACH: usize = 16;
+pub const REACH: usize = 16;
 
 /// One level's vectors.
-pub(super) trait Simd: Copy {
+pub trait Simd: Copy {
     /// Pixels in a vector.
     const PIXELS: usize;
     /// Channels in a word: 1 in f32, 2 in bf16 and int16.
@@ -98,11 +98,11 @@ fn split_by_adding<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
 }
 
 /// Values that [`Simd::lookup`] may read of its table, on the level that reads most.
-pub(super) const TABLE: usize = 16;
+pub const TABLE: usize = 16;
 
 /// Whatever the compiler makes of arrays for the target's baseline.
 #[derive(Clone, Copy)]
-pub(super) struct Plain(());
+pub struct Plain(());
 
 impl Plain {
     #[inline(always)]
@@ -211,4 +211,4 @@ impl Simd for Plain {
 #[cfg(target_arch = "x86_64")]
 mod x86;
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx2Int16, Avx512, Avx512Bf16, Avx512VnniInt16, AvxVnniInt16};
+pub use x86::{Avx2, Avx2Int16, Avx512, Avx512Bf16, Avx512VnniInt16, AvxVnniInt16};

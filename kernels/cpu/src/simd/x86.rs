@@ -14,7 +14,7 @@ macro_rules! pair {
      $([$name:ident $instruction:ident])*; { $($rest:tt)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
-        pub(in super::super) struct $token(());
+        pub struct $token(());
 
         impl Simd for $token {
             const PIXELS: usize = 2 * $lanes;

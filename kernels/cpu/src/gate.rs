@@ -7,8 +7,8 @@ use super::dense::{Words, outputs, store_channels, store_words, with_outputs};
 use super::esa::{Between, between_columns};
 use super::layout::{MARGIN, Span};
 use super::math;
-use super::pack::Gate;
 use super::simd::{PIXELS_MAX, Simd};
+use super::weights::Gate;
 
 /// Where a channel of the scratch lies for the loops of dense maps, which look for it behind a margin.
 const STRIDE: usize = PIXELS_MAX;
@@ -17,14 +17,14 @@ const STRIDE: usize = PIXELS_MAX;
 const SIXTEEN_REGISTERS: usize = 6;
 
 /// Floats of scratch: the E wide tensor of one vector, and the M wide one of each of `rows`, in words.
-pub(super) fn scratch_len(gate: &Gate, rows: usize) -> usize {
+pub fn scratch_len(gate: &Gate, rows: usize) -> usize {
     2 * MARGIN + (gate.conv4.words + rows * gate.g.words) * STRIDE
 }
 
 /// `out`: [C, stride] in f32, or in words of a pair of rows, the second of which may not exist. `n`: its rows, [words
 /// of C, stride]. `coarse`: for each of them, ESA's grid between the two rows round it.
 #[inline(always)]
-pub(super) fn gate<S: Simd>(
+pub fn gate<S: Simd>(
     s: S,
     out: &mut [f32],
     n: &[&[f32]],

@@ -2,29 +2,30 @@
 
 use super::dense::{Words, add, begin, finish, store_channels, with_outputs};
 use super::layout::{MARGIN, Span};
-use super::pack::Dense;
 use super::simd::{PIXELS_MAX, Simd, TABLE};
+use super::weights::Dense;
 
 /// Even or odd columns of a row of `conv1`, with room for whole vectors and one more.
-pub(super) fn half_of(width: usize) -> usize {
+pub fn half_of(width: usize) -> usize {
     width.next_multiple_of(2 * PIXELS_MAX) / 2 + MARGIN
 }
 
 /// Sizes on the way to the grid.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Grid {
+pub struct Grid {
     /// Rows after `conv2`.
-    pub(super) height2: usize,
+    pub height2: usize,
     /// Columns after `conv2`, filled up to whole vectors.
-    pub(super) stride2: usize,
+    pub stride2: usize,
     /// Rows after the pool and `conv3`.
-    pub(super) height3: usize,
+    pub height3: usize,
     /// Columns after the pool and `conv3`.
-    pub(super) span3: Span,
+    pub span3: Span,
 }
 
 impl Grid {
-    pub(super) fn new(height: usize, width: usize) -> Grid {
+    /// Of a picture of this size.
+    pub fn new(height: usize, width: usize) -> Grid {
         let (height2, width2) = ((height - 1) / 2, (width - 1) / 2);
         Grid {
             height2,
@@ -37,7 +38,7 @@ impl Grid {
 
 /// One row of `conv2`, 3x3 by steps of 2. `rows`: three of `conv1`, [words, parity, half]; `out`: [E, stride2].
 #[inline(always)]
-pub(super) fn conv2<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, stride2: usize) {
+pub fn conv2<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, stride2: usize) {
     let half = rows[0].len() / (2 * conv.words);
     for x in (0..stride2).step_by(S::PIXELS) {
         for group in conv.groups() {
@@ -62,7 +63,7 @@ pub(super) fn conv2<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &D
 
 /// A row of the pool, 7x7 by steps of 3. `rows`: seven of `conv2`; `out`: [E, stride] of the grid.
 #[inline(always)]
-pub(super) fn pool<S: Simd>(
+pub fn pool<S: Simd>(
     s: S,
     out: &mut [f32],
     rows: &[&[f32]; 7],
@@ -93,17 +94,17 @@ fn larger(a: f32, b: f32) -> f32 {
 
 /// Where the positions of a long axis lie between two of a short one.
 #[derive(Debug)]
-pub(super) struct Between {
+pub struct Between {
     /// The one before.
-    pub(super) low: Vec<u32>,
+    pub low: Vec<u32>,
     /// How far on, 0 to 1.
-    pub(super) fraction: Vec<f32>,
+    pub fraction: Vec<f32>,
 }
 
 impl Between {
     /// Half-pixel centres, clamped at the edges, for every position of an axis of `to`, which is at least six
     /// times longer, and for a whole vector behind.
-    pub(super) fn axis(from: usize, to: usize) -> Between {
+    pub fn axis(from: usize, to: usize) -> Between {
         assert!(to >= 6 * from, "a vector looks up {TABLE} positions at most");
         let step = from as f32 / to as f32;
         let exact = |position: usize| ((position as f32 + 0.5) * step - 0.5).clamp(0.0, (from - 1) as f32);
@@ -115,7 +116,7 @@ impl Between {
     }
 
     /// The two positions of the short axis for one of the long axis, the second clamped.
-    pub(super) fn pair(&self, position: usize, from: usize) -> [usize; 2] {
+    pub fn pair(&self, position: usize, from: usize) -> [usize; 2] {
         let low = self.low[position] as usize;
         [low, (low + 1).min(from - 1)]
     }
@@ -123,7 +124,7 @@ impl Between {
 
 /// Between two rows of the grid: `out` and `rows` are [E, stride] of the grid; the last column is repeated.
 #[inline(always)]
-pub(super) fn between_rows<S: Simd>(s: S, out: &mut [f32], rows: [&[f32]; 2], fraction: f32, span3: Span) {
+pub fn between_rows<S: Simd>(s: S, out: &mut [f32], rows: [&[f32]; 2], fraction: f32, span3: Span) {
     let fraction = s.splat(fraction);
     // Rows are a whole number of the widest vectors long: margins make one.
     for x in (0..out.len()).step_by(S::PIXELS) {
@@ -138,7 +139,7 @@ pub(super) fn between_rows<S: Simd>(s: S, out: &mut [f32], rows: [&[f32]; 2], fr
 /// Between two columns of a row that [`between_rows`] made, for the vector at column `x` of the picture. `row`:
 /// one channel.
 #[inline(always)]
-pub(super) fn between_columns<S: Simd>(s: S, row: &[f32], columns: &Between, x: usize) -> S::V {
+pub fn between_columns<S: Simd>(s: S, row: &[f32], columns: &Between, x: usize) -> S::V {
     let base = columns.low[x];
     let table = &row[MARGIN + base as usize..];
     let low = s.lookup(table, &columns.low[x..], base);

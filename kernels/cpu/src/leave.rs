@@ -2,14 +2,18 @@
 
 use super::dense::{Exact, Words, add_outputs, outputs, with_outputs};
 use super::layout::Span;
-use super::pack::{Dense, Group};
 use super::simd::{PIXELS_MAX, Simd};
-use super::tail::{MIDDLE, PLACES};
+use super::weights::{Dense, Group};
+
+/// Of a row or column: the first, any in between, the last.
+pub const PLACES: usize = 3;
+/// Of any in between.
+const MIDDLE: usize = 1;
 
 /// One colour component: `out`: [scale, scale·W], dense. `main`: five rows of words round this one, and the maps by
 /// the place of a column, 5x5 or 3x3; `skip`: the same of the picture, in f32, 5x5.
 #[inline(always)]
-pub(super) fn leave<S: Simd>(
+pub fn leave<S: Simd>(
     s: S,
     out: &mut [f32],
     main: (&[&[f32]; 5], &[Dense; PLACES]),

@@ -3,13 +3,13 @@
 use super::simd::Simd;
 
 /// Independent sums: enough to hide the latency of a multiply-add on any CPU, few enough for any's registers.
-pub(super) const SUMS: usize = 6;
+pub const SUMS: usize = 6;
 /// Some milliseconds.
-pub(super) const ROUNDS: usize = 500_000;
+pub const ROUNDS: usize = 500_000;
 
 /// `rounds` times [`SUMS`] vectors of dot products.
 #[inline(always)]
-pub(super) fn peak<S: Simd>(s: S, sink: &mut [f32], rounds: usize) {
+pub fn peak<S: Simd>(s: S, sink: &mut [f32], rounds: usize) {
     // What is not known cannot be left out, and what it is multiplied by is another each time.
     let nothing = std::hint::black_box(s.splat(0.0));
     let mut acc = [s.splat(1.0); SUMS];

@@ -6,11 +6,11 @@
 
 use super::layout::{MARGIN, Span};
 use super::math;
-use super::pack::{Dense, Group};
 use super::simd::{PIXELS_MAX, REACH, Simd};
+use super::weights::{Dense, Group};
 
 /// What the words of an input are.
-pub(super) trait Operand {
+pub trait Operand {
     /// c + Σ a · b.
     fn dot<S: Simd>(s: S, a: S::V, b: S::V, c: S::V) -> S::V;
     /// See [`Simd::begin`].
@@ -20,9 +20,9 @@ pub(super) trait Operand {
 }
 
 /// The level's own words.
-pub(super) struct Words;
+pub struct Words;
 /// f32 on every level.
-pub(super) struct Exact;
+pub struct Exact;
 
 impl Operand for Words {
     #[inline(always)]
@@ -58,7 +58,7 @@ impl Operand for Exact {
 /// which the compiler leaves out what the level does not have before it makes code of it.
 macro_rules! with_outputs {
     ($level:ty, $group:expr, $n:ident => $body:expr) => {
-        super::dense::with_outputs!(@ $level, $group, $n => $body, 1 2 3 4 5 6 7 8 9 10 11 12 13)
+        crate::dense::with_outputs!(@ $level, $group, $n => $body, 1 2 3 4 5 6 7 8 9 10 11 12 13)
     };
     (@ $level:ty, $group:expr, $n:ident => $body:expr, $($count:literal)*) => {
         match $group.bias.len() {
@@ -70,11 +70,11 @@ macro_rules! with_outputs {
         }
     };
 }
-pub(super) use with_outputs;
+pub(crate) use with_outputs;
 
 /// The outputs of a group at the pixels from column `x` on.
 #[inline(always)]
-pub(super) fn outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
+pub fn outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
     s: S,
     rows: &[&[f32]; SIDE],
     x: usize,
@@ -89,7 +89,7 @@ pub(super) fn outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
 
 /// Where the sums of a group begin.
 #[inline(always)]
-pub(super) fn begin<S: Simd, O: Operand, const N: usize>(s: S, group: Group<'_>) -> [S::V; N] {
+pub fn begin<S: Simd, O: Operand, const N: usize>(s: S, group: Group<'_>) -> [S::V; N] {
     let bias: &[f32; N] = group.bias.first_chunk().expect("one for each output");
     let mut acc = [s.splat(0.0); N];
     for (acc, bias) in acc.iter_mut().zip(bias) {
@@ -100,7 +100,7 @@ pub(super) fn begin<S: Simd, O: Operand, const N: usize>(s: S, group: Group<'_>)
 
 /// What they come to.
 #[inline(always)]
-pub(super) fn finish<S: Simd, O: Operand, const N: usize>(s: S, acc: &mut [S::V; N], group: Group<'_>) {
+pub fn finish<S: Simd, O: Operand, const N: usize>(s: S, acc: &mut [S::V; N], group: Group<'_>) {
     let bias: &[f32; N] = group.bias.first_chunk().expect("one for each output");
     let scale: &[f32; N] = group.scale.first_chunk().expect("one for each output");
     for ((acc, scale), bias) in acc.iter_mut().zip(scale).zip(bias) {
@@ -110,7 +110,7 @@ pub(super) fn finish<S: Simd, O: Operand, const N: usize>(s: S, acc: &mut [S::V;
 
 /// Adds a group's dots alone.
 #[inline(always)]
-pub(super) fn add_outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
+pub fn add_outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
     s: S,
     acc: &mut [S::V; N],
     rows: &[&[f32]; SIDE],
@@ -146,12 +146,7 @@ pub(super) fn add_outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize
 
 /// One tap of every output.
 #[inline(always)]
-pub(super) fn add<S: Simd, O: Operand, const N: usize>(
-    s: S,
-    acc: &mut [S::V; N],
-    x: S::V,
-    weights: &[f32; N],
-) {
+pub fn add<S: Simd, O: Operand, const N: usize>(s: S, acc: &mut [S::V; N], x: S::V, weights: &[f32; N]) {
     for (acc, weight) in acc.iter_mut().zip(weights) {
         *acc = O::dot(s, s.splat(*weight), x, *acc);
     }
@@ -159,7 +154,7 @@ pub(super) fn add<S: Simd, O: Operand, const N: usize>(
 
 /// Channels from `first` on as words, into a row of [words, stride] at column `x`.
 #[inline(always)]
-pub(super) fn store_words<S: Simd, const N: usize>(
+pub fn store_words<S: Simd, const N: usize>(
     s: S,
     row: &mut [f32],
     acc: &[S::V; N],
@@ -175,7 +170,7 @@ pub(super) fn store_words<S: Simd, const N: usize>(
 
 /// Channels from `first` on in f32, into a row of [channels, stride] at column `x`.
 #[inline(always)]
-pub(super) fn store_channels<S: Simd, const N: usize>(
+pub fn store_channels<S: Simd, const N: usize>(
     s: S,
     row: &mut [f32],
     acc: &[S::V; N],
@@ -190,13 +185,13 @@ pub(super) fn store_channels<S: Simd, const N: usize>(
 
 /// `out` in words = conv(`rows`).
 #[inline(always)]
-pub(super) fn convolve<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
+pub fn convolve<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
     to_words::<S, false>(s, out, rows, conv, 1.0, span);
 }
 
 /// `out` in words = GELU(conv(`rows`)), in these `codes`.
 #[inline(always)]
-pub(super) fn convolve_gelu<S: Simd>(
+pub fn convolve_gelu<S: Simd>(
     s: S,
     out: &mut [f32],
     rows: &[&[f32]; 3],
@@ -209,13 +204,13 @@ pub(super) fn convolve_gelu<S: Simd>(
 
 /// `out` in f32 = conv(`rows`), both in f32 on every level.
 #[inline(always)]
-pub(super) fn convolve_exact<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
+pub fn convolve_exact<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
     to_channels::<S, Exact>(s, out, rows, conv, span);
 }
 
 /// `out` in f32 = conv(`rows`), and `sums`: [outputs], the sum of each channel over the row.
 #[inline(always)]
-pub(super) fn convolve_sum<S: Simd>(
+pub fn convolve_sum<S: Simd>(
     s: S,
     out: &mut [f32],
     rows: &[&[f32]; 3],
@@ -278,7 +273,7 @@ fn to_channels<S: Simd, O: Operand>(s: S, out: &mut [f32], rows: &[&[f32]; 3], c
 
 /// `out` in words = `scale` · `row`, which is in f32: `scale` has a number for each channel.
 #[inline(always)]
-pub(super) fn scale_row<S: Simd>(s: S, out: &mut [f32], row: &[f32], scale: &[f32], span: Span) {
+pub fn scale_row<S: Simd>(s: S, out: &mut [f32], row: &[f32], scale: &[f32], span: Span) {
     for (word, scale) in scale.chunks(S::CHANNELS).enumerate() {
         for x in (0..span.width).step_by(S::PIXELS) {
             let from = &row[word * S::CHANNELS * span.stride + MARGIN + x..];

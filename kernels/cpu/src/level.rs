@@ -1,0 +1,231 @@
+//! One table of loops for each kind of CPU and precision, chosen once.
+//!
+//! Every table is the same generic code, inlined into functions that enable the level's features. What stands
+//! in a table can be replaced by hand-written code for that level alone.
+
+use super::esa::Between;
+use super::layout::Span;
+use super::leave::PLACES;
+use super::simd::Simd;
+use super::weights::{Dense, Depthwise, Gate, Packing};
+use super::{dense, depthwise, esa, gate, leave, peak, simd};
+
+/// What the convs multiply. The trunk and the long skip are f32 in all of them, sums in all but `Int16`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precision {
+    /// As the reference to 1e-4.
+    F32,
+    /// bf16 products, where the CPU has a dot product of them.
+    Bf16,
+    /// Products of whole numbers of 16 bits, summed in 32 bits without a loss.
+    Int16,
+}
+
+impl Precision {
+    /// `f32`, `bf16` or `int16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+            Precision::Int16 => "int16",
+        }
+    }
+}
+
+/// A kind of CPU that this machine is.
+#[derive(Clone, Copy)]
+pub struct Level {
+    name: &'static str,
+    f32: &'static Kernels,
+    bf16: Option<&'static Kernels>,
+    int16: Option<&'static Kernels>,
+}
+
+impl std::fmt::Debug for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Level({})", self.name)
+    }
+}
+
+impl Level {
+    /// All that this CPU has, slowest first.
+    pub fn available() -> Vec<Level> {
+        let mut levels = vec![Level { name: "plain", f32: &PLAIN, bf16: None, int16: None }];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                let avx2 = Level { name: "avx2", f32: &AVX2, bf16: None, int16: Some(&AVX2_INT16) };
+                levels.push(avx2);
+                if is_x86_feature_detected!("avxvnni") {
+                    levels.push(Level { name: "avxvnni", int16: Some(&AVX_VNNI_INT16), ..avx2 });
+                }
+            }
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+            {
+                let mut avx512 = Level { name: "avx512", f32: &AVX512, bf16: None, int16: None };
+                levels.push(avx512);
+                if is_x86_feature_detected!("avx512vnni") {
+                    avx512 = Level { name: "avx512vnni", int16: Some(&AVX512_VNNI_INT16), ..avx512 };
+                    levels.push(avx512);
+                }
+                if is_x86_feature_detected!("avx512bf16") {
+                    levels.push(Level { name: "avx512bf16", bf16: Some(&AVX512_BF16), ..avx512 });
+                }
+            }
+        }
+        levels
+    }
+
+    /// `plain`, `avx2`, `avxvnni`, `avx512`, `avx512vnni` or `avx512bf16`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What it can multiply, slowest first.
+    pub fn precisions(&self) -> impl Iterator<Item = Precision> {
+        let level = *self;
+        let all = [Precision::F32, Precision::Int16, Precision::Bf16];
+        all.into_iter().filter(move |&precision| level.table(precision).is_some())
+    }
+
+    /// Floating-point operations a second of one thread that does nothing but multiply and add in registers.
+    pub fn peak_flops(&self, precision: Precision) -> f64 {
+        let kernels = self.kernels(precision);
+        let mut sink = [0.0; simd::PIXELS_MAX];
+        // The first round warms the clock; the fastest of a few is the least disturbed.
+        let seconds = |_| {
+            let start = std::time::Instant::now();
+            (kernels.peak)(&mut sink, peak::ROUNDS);
+            start.elapsed().as_secs_f64()
+        };
+        let fastest = (0..8).map(seconds).fold(f64::INFINITY, f64::min);
+        assert!(sink[0].is_finite());
+        let lanes = peak::SUMS * kernels.pixels * kernels.packing.channels;
+        (2 * peak::ROUNDS * lanes) as f64 / fastest
+    }
+
+    /// The loops of one of its precisions.
+    pub fn kernels(self, precision: Precision) -> &'static Kernels {
+        self.table(precision).expect("asked for by way of `precisions`")
+    }
+
+    fn table(self, precision: Precision) -> Option<&'static Kernels> {
+        match precision {
+            Precision::F32 => Some(self.f32),
+            Precision::Bf16 => self.bf16,
+            Precision::Int16 => self.int16,
+        }
+    }
+}
+
+/// Declares the table's type and the macro that makes one.
+macro_rules! kernels {
+    ($($module:ident::$kernel:ident($($argument:ident: $kind:ty),*);)*) => {
+        /// The loops of a level.
+        pub struct Kernels {
+            pixels: usize,
+            /// How its dense maps are packed.
+            pub packing: Packing,
+            $(
+                #[doc = concat!("[`", stringify!($kernel), "`](crate::", stringify!($module), "::", stringify!($kernel), ").")]
+                pub $kernel: fn($($kind),*),
+            )*
+        }
+
+        impl Kernels {
+            /// Each entry is a safe function round one with the level's features.
+            const fn new<S: Entries>() -> Kernels {
+                let packing = Packing {
+                    channels: S::CHANNELS,
+                    outputs_max: S::OUTPUTS_MAX,
+                    outputs_waiting: S::OUTPUTS_WAITING,
+                    outputs_multiple: S::CHANNELS,
+                    whole: S::WHOLE,
+                };
+                Kernels { pixels: S::PIXELS, packing, $($kernel: S::$kernel,)* }
+            }
+        }
+
+        /// A level's functions, before they are a table.
+        trait Entries: Simd {
+            $(fn $kernel($($argument: $kind),*);)*
+        }
+
+        /// The table of a level. In a module of its own it is code of its own, and is compiled beside the others.
+        macro_rules! level {
+            ($table:ident, $level:ident, $token:ident, $features:literal) => {
+                static $table: Kernels = Kernels::new::<simd::$token>();
+
+                mod $level {
+                    use super::*;
+
+                    impl Entries for simd::$token {
+                        $(fn $kernel($($argument: $kind),*) {
+                            #[cfg_attr(target_arch = "x86_64", target_feature(enable = $features))]
+                            fn with_features($($argument: $kind),*) {
+                                // SAFETY: this function is called on CPUs with these features only.
+                                let s = unsafe { <simd::$token as Simd>::new() };
+                                $module::$kernel(s, $($argument),*);
+                            }
+                            // SAFETY: the entry is reached through a `Level`, which exists after detection only.
+                            #[allow(unused_unsafe, reason = "the plain level's features are the target's own")]
+                            unsafe {
+                                with_features($($argument),*)
+                            }
+                        })*
+                    }
+                }
+            };
+        }
+    };
+}
+
+kernels! {
+    depthwise::norm(
+        out: (&mut [&mut [f32]], &mut [&mut [f32]]), rows: &[&[f32]],
+        maps: (&Depthwise, &Dense), tile: &mut [f32], span: Span
+    );
+    depthwise::add_skip(
+        out: &mut [&mut [f32]], rows: &[&[f32]], conv: &Depthwise, skip: &[&[f32]],
+        scale: &[f32], span: Span
+    );
+    depthwise::pair_rows(out: &mut [f32], low: &[f32], high: &[f32], codes: f32);
+    esa::conv2(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, stride2: usize);
+    esa::pool(out: &mut [f32], rows: &[&[f32]; 7], stride2: usize, highest: &mut [f32], span3: Span);
+    esa::between_rows(out: &mut [f32], rows: [&[f32]; 2], fraction: f32, span3: Span);
+    gate::gate(
+        out: &mut [f32], n: &[&[f32]], maps: &Gate, coarse: (&[f32], Span, &Between), scratch: &mut [f32], span: Span
+    );
+    dense::convolve(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
+    dense::convolve_exact(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
+    dense::convolve_gelu(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, codes: f32, span: Span);
+    dense::convolve_sum(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span, sums: &mut [f32]);
+    dense::scale_row(out: &mut [f32], row: &[f32], scale: &[f32], span: Span);
+    leave::leave(
+        out: &mut [f32], main: (&[&[f32]; 5], &[Dense; PLACES]), skip: (&[&[f32]; 5], &[Dense; PLACES]),
+        span: Span, scale: usize
+    );
+    peak::peak(sink: &mut [f32], rounds: usize);
+}
+
+level!(PLAIN, plain, Plain, "sse2");
+#[cfg(target_arch = "x86_64")]
+level!(AVX2, avx2, Avx2, "avx2,fma");
+#[cfg(target_arch = "x86_64")]
+level!(AVX2_INT16, avx2_int16, Avx2Int16, "avx2,fma");
+#[cfg(target_arch = "x86_64")]
+level!(AVX_VNNI_INT16, avx_vnni_int16, AvxVnniInt16, "avx2,fma,avxvnni");
+#[cfg(target_arch = "x86_64")]
+level!(AVX512, avx512, Avx512, "avx512f,avx512bw,avx512dq,avx512vl");
+#[cfg(target_arch = "x86_64")]
+level!(
+    AVX512_VNNI_INT16,
+    avx512_vnni_int16,
+    Avx512VnniInt16,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
+);
+#[cfg(target_arch = "x86_64")]
+level!(AVX512_BF16, avx512_bf16, Avx512Bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");
