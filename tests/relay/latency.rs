@@ -213,7 +213,7 @@ fn under_load_latency_stays_under_its_ceiling() {
     let load = Instant::now();
     let cores = thread::available_parallelism().map_or(2, Into::into);
     let burn = || Beside(Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap());
-    let burners: Vec<Beside> = (0..8 * cores).map(|_| burn()).collect();
+    let burners: Vec<Beside> = (0..16 * cores).map(|_| burn()).collect();
     let (at, by_rung) = told.next();
     println!("{:?} after the load began: {by_rung:?} pictures by rung", at - load);
     assert!(by_rung[1] > 0, "the ladder steps down within a second");
