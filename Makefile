@@ -8,7 +8,7 @@ PACKAGES := gcc g++ libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev liba
 # apt-get is root's.
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: demo test test-cuda test-relay relay-packages test-slurm cuda-budget soak soak-smoke lint bench bench-peers kernels kernels-check \
+.PHONY: demo test test-cuda test-relay relay-packages test-slurm cuda-budget soak soak-smoke soak-fuzz soak-relay soak-films soak-files lint bench bench-peers kernels kernels-check \
 	gpu-pack train-deps train-smoke deps python
 
 # The clip, twice as large by HASN and by bicubic, and a detail of both side by side.
@@ -30,10 +30,9 @@ demo: deps
 test: deps
 	RUST_TEST_THREADS=$$((2 * $$(nproc))) cargo test
 
-# The CUDA engine on the emulated device, a part of `test`; then once more watched by AddressSanitizer, which sees what
-# reaches past shared memory.
+# The CUDA engine's tests on the emulated device, which are a part of `test`, once more watched by AddressSanitizer, which
+# sees what reaches past shared memory.
 test-cuda: deps
-	cargo test --lib cuda::
 	HASN_EMULATED_ASAN=1 ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
 		$$(cargo test --lib --no-run --message-format=json 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p') cuda:: --skip faults --skip budget --skip demand
 
@@ -73,12 +72,20 @@ SOAK_S ?= 600
 SOAK_PICTURES ?= 360000
 SOAK_RELAY_S ?= 1800
 SOAK_SEED := $(or $(SOAK_SEED),$(shell date +%s))
-soak: deps
-	@command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --version 0.13.1
+soak: soak-fuzz soak-relay soak-films soak-files
+
+soak-files: deps
 	@echo "soak: to repeat the damaged files: HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test film damage::"
 	HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test film damage::
+
+soak-films: deps
 	HASN_SOAK_PICTURES=$(SOAK_PICTURES) cargo test --test film soak:: -- --nocapture
+
+soak-relay: deps
 	HASN_RELAY_SOAK_S=$(SOAK_RELAY_S) cargo test --test relay soak:: -- --nocapture
+
+soak-fuzz: deps
+	@command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --version 0.13.1
 	mkdir -p fuzz/corpus/weights fuzz/corpus/pictures
 	cp models/hasn-lite-x2.safetensors fuzz/corpus/weights/
 	for clip in "h264.mkv -c:v libx264" "mpeg2.ts -c:v mpeg2video" "ffv1.mkv -c:v ffv1" "prores.mov -c:v prores_ks" \
@@ -90,9 +97,9 @@ soak: deps
 		echo "soak: to repeat it: cargo fuzz run -s none $$target FILE, with the file that is named above"; exit 1; }; \
 	done
 
-# The same in minutes, with the same damaged files each time.
+# The same in minutes, two at a time, with the same damaged files each time.
 soak-smoke:
-	$(MAKE) soak SOAK_FILES=20 SOAK_S=20 SOAK_SEED=2 SOAK_PICTURES=3000 SOAK_RELAY_S=60
+	$(MAKE) -j2 soak SOAK_FILES=20 SOAK_S=20 SOAK_SEED=2 SOAK_PICTURES=3000 SOAK_RELAY_S=60
 
 # The network alone, one thread, in both precisions.
 bench: deps

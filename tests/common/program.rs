@@ -176,10 +176,28 @@ impl Folder {
 
     /// MD5 of every decoded picture in this pixel format: two lists are equal when all samples are.
     pub fn picture_hashes(&self, name: &str, pix_fmt: &str) -> Vec<String> {
-        let line = format!("-i {name} -map 0:v:0 -fps_mode passthrough -pix_fmt {pix_fmt} -f framemd5 -");
-        let text = String::from_utf8(self.ffmpeg(&line)).unwrap();
+        self.hashes_of_all([(name.to_owned(), pix_fmt)]).remove(0)
+    }
+
+    /// The same of several files, each with its pixel format, by one start of `ffmpeg`.
+    pub fn hashes_of_all<'a>(&self, files: impl IntoIterator<Item = (String, &'a str)>) -> Vec<Vec<String>> {
+        let (mut inputs, mut outputs, mut count) = (String::new(), String::new(), 0);
+        for (name, pix_fmt) in files {
+            inputs += &format!("-i {name} ");
+            outputs += &format!(
+                "-map {count}:v:0 -fps_mode passthrough -pix_fmt {pix_fmt} -f framemd5 {count}.framemd5 "
+            );
+            count += 1;
+        }
+        self.ffmpeg(&(inputs + &outputs));
         let hash = |line: &str| line.rsplit(',').next().unwrap().trim().to_owned();
-        text.lines().filter(|line| !line.starts_with('#')).map(hash).collect()
+        let of = |i: usize| {
+            let path = self.path(&format!("{i}.framemd5"));
+            let text = std::fs::read_to_string(&path).expect("ffmpeg has written it");
+            std::fs::remove_file(path).expect("the folder is ours");
+            text.lines().filter(|line| !line.starts_with('#')).map(hash).collect()
+        };
+        (0..count).map(of).collect()
     }
 
     /// Decodes every stream, with times as they are and not by a frame rate; a single word of complaint is a failure.
