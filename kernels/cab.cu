@@ -11,7 +11,7 @@
 // Bound: tensor cores, 36 · C · R FLOP a pixel (1.3 times as much with the first conv's margin), and about as long f32,
 // 98 · C FLOP a pixel (1.6 times as much with u's), beside 6 · C bytes.
 // Counted (make cuda-budget): 4.20 GB, 2.63 ms of an H100 at best, for 1080p to 4K by 52 x 6; no GPU has measured it.
-// Twin: engine::cpu::depthwise::add_skip; engine::cpu::dense, stages cab0 and cab2; engine::cpu::net, channel attention
+// Twin: hasn_kernels::depthwise::add_skip; hasn_kernels::dense, stages cab0 and cab2; engine::cpu::net, channel attention
 #include "depthwise.cuh"
 #include "dense.cuh"
 

@@ -6,7 +6,7 @@
 // Shared memory: none.
 // Bound: memory, 18 · C FLOP for 2 · C + 4 bytes.
 // Counted (make cuda-budget): 0.24 GB, 0.08 ms of an H100 at best, for 1080p to 4K by 52 x 6; no GPU has measured it.
-// Twin: engine::cpu::dense, stage enter
+// Twin: hasn_kernels::dense, stage enter
 #include "common.cuh"
 
 struct Enter {

@@ -6,7 +6,7 @@
 // Shared memory: `squeeze`: 33 columns of c1 and 16 of the conv, 60 KB at E = 16; `grid`: the tile, 4 KB at E = 16.
 // Bound: `squeeze`: c1 from L2, read 1.9 times; `grid` is small.
 // Counted (make cuda-budget): 0.43 GB, 0.15 ms of an H100 at best, for 1080p to 4K by 52 x 6; no GPU has measured it.
-// Twin: engine::cpu::esa::{conv2, pool}, dense
+// Twin: hasn_kernels::esa::{conv2, pool}, dense
 #include "dense.cuh"
 
 struct Squeeze {

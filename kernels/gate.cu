@@ -7,7 +7,7 @@
 // Bound: tensor cores, 2 · (4 · C · M + E · M + C · E) FLOP a pixel for 4 · C bytes; of a map that is written in the
 // layout it is read in, the sums of one map are the operand of the next without a move.
 // Counted (make cuda-budget): 2.81 GB, 2.45 ms of an H100 at best, for 1080p to 4K by 52 x 6; no GPU has measured it.
-// Twin: engine::cpu::gate::gate
+// Twin: hasn_kernels::gate::gate
 #include "dense.cuh"
 
 struct Gate {

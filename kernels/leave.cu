@@ -8,7 +8,7 @@
 // Shared memory: the tile with 2 pixels round it, of the trunk and of x, 47 KB at C = 56.
 // Bound: `leave` for luma x2: tensor cores, half of whose outputs are padding, 400 · C FLOP a pixel for 2 · C + 20 bytes.
 // Counted (make cuda-budget): 0.28 GB, 0.12 ms of an H100 at best, for 1080p to 4K by 52 x 6; no GPU has measured it.
-// Twin: engine::cpu::leave::leave, engine::cpu::tail
+// Twin: hasn_kernels::leave::leave, engine::cpu::tail
 #include "dense.cuh"
 
 struct FirstStep {

@@ -6,7 +6,7 @@
 // Shared memory: the tile with 3 pixels round it, later the conv's result in f32 and n. 44 KB at C = 56.
 // Bound: f32, 98 · C FLOP a pixel, beside 4.2 · C bytes read and written.
 // Counted (make cuda-budget): 3.19 GB, 1.51 ms of an H100 at best, for 1080p to 4K by 52 x 6; no GPU has measured it.
-// Twin: engine::cpu::depthwise::norm
+// Twin: hasn_kernels::depthwise::norm
 #include "depthwise.cuh"
 #include "dense.cuh"
 

@@ -7,7 +7,7 @@
 // Bound: what it is named for; 32 bytes a word, 8 · 4096 FLOP of a warp and round, 128 FLOP or 8 functions of a thread and
 // round.
 // Counted (the emulated device): just that; no GPU has measured it.
-// Twin: engine::cpu::peak
+// Twin: hasn_kernels::peak
 #include "common.cuh"
 
 enum ProbeKind { PROBE_COPY, PROBE_MATRIX, PROBE_F32, PROBE_SPECIAL };

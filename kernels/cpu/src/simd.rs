@@ -21,7 +21,7 @@ pub trait Simd: Copy {
     const PIXELS: usize;
     /// Channels in a word: 1 in f32, 2 in bf16 and int16.
     const CHANNELS: usize;
-    /// Whether words hold whole numbers: what is packed is in codes (see `codes`), and so are weights.
+    /// Whether words hold whole numbers: what is packed is in codes, so many of which are 1.0, and so are weights.
     const WHOLE: bool = false;
     /// Outputs of a dense map that are made together: their accumulators fill the registers.
     const OUTPUTS_MAX: usize;

@@ -9,7 +9,7 @@
 //!
 //! A thread takes the next task of the order and waits for what comes before it there; so the first unfinished
 //! task can always run. That two tasks that touch the same row of memory, one of them writing, never run at the
-//! same time is what the `unsafe` of `net` rests on.
+//! same time is what the `unsafe` of `stages` rests on.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};

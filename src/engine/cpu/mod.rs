@@ -6,7 +6,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `net` | a picture through the stages |
+//! | `net`, `stages` | a picture through the graphs of stages, and what a stage does |
 //! | `tensors` | what the stages read and write |
 //! | `graph` | from that, their order, their memory and what waits for what |
 //! | `pack`, `tail` | weights as the loops read them, with the exact rewrites |
@@ -27,6 +27,7 @@ pub(crate) mod matrix;
 mod net;
 mod pack;
 mod pool;
+mod stages;
 mod tail;
 mod tensors;
 

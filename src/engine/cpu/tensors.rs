@@ -1,7 +1,7 @@
 //! The tensors of a picture, and what each stage reads and writes of them.
 //!
 //! In: the sizes of a network and of a picture. Out: how long rows are and where they lie, and the graphs that
-//! `net` runs. What stands here of a stage must be what its function in `net` does: tests run the stages in other
+//! `net` runs. What stands here of a stage must be what its function in `stages` does: tests run the stages in other
 //! legal orders and want the same bits.
 
 use std::ops::Range;
