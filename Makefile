@@ -34,7 +34,7 @@ test: deps
 # sees what reaches past shared memory.
 test-cuda: deps
 	HASN_EMULATED_ASAN=1 ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
-		$$(cargo test --lib --no-run --message-format=json 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p') cuda:: --skip faults --skip budget --skip demand
+		$$(cargo test -p hasn --lib --no-run --message-format=json 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p') cuda:: --skip faults --skip budget --skip demand
 
 # Relays for longer, among the programs of others, which it gets where they are missing, and through networks that lose.
 # Streams take little of the machine: many run side by side.
@@ -58,7 +58,7 @@ test-slurm: deps
 
 # What a 1080p picture asks of a GPU, counted on the emulated device, and the least time that takes.
 cuda-budget: deps
-	cargo test --lib cuda::budget -- --nocapture
+	cargo test -p hasn --lib cuda::budget -- --nocapture
 
 lint: deps
 	cargo fmt --check
