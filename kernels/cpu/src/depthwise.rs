@@ -12,7 +12,7 @@ use super::weights::{Dense, Depthwise};
 
 /// Rows of output that a call makes, or fewer at the end of the picture.
 pub const ROWS: usize = 4;
-/// Rows of input that it reads in f32.
+/// Rows of input that it reads in f32: from the third above the outputs to the third below.
 pub const ROWS_READ: usize = ROWS + 6;
 /// Pairs of rows that it reads in words of two: from the fourth row above the outputs to the fourth below.
 pub const PAIRS_READ: usize = ROWS / 2 + 4;
@@ -32,7 +32,7 @@ pub fn norm_codes(channels: usize) -> f32 {
 }
 
 /// `n` in words = LN(dwconv(`rows`)) without LN's affine; `c1`: [words of E, parity, half] = conv1(`n`), even and
-/// odd columns apart. `n` and `c1` have up to [`ROWS`] rows; for `rows` see [`window`].
+/// odd columns apart. `n` and `c1` have up to [`ROWS`] rows; `rows`: [`ROWS_READ`] or [`PAIRS_READ`].
 #[inline(always)]
 pub fn norm<S: Simd>(
     s: S,
@@ -62,8 +62,7 @@ pub fn norm<S: Simd>(
 }
 
 /// `out` in words = `scale` · `skip` + dwconv(`rows`), where `scale` is the channel attention of the block before, in
-/// codes of `out`.
-/// `out` and `skip` have up to [`ROWS`] rows; for `rows` see [`window`].
+/// codes of `out`. `out` and `skip` have up to [`ROWS`] rows; `rows`: [`ROWS_READ`] or [`PAIRS_READ`].
 #[inline(always)]
 pub fn add_skip<S: Simd>(
     s: S,

@@ -79,7 +79,7 @@ pub trait Simd: Copy {
     fn split(self, x: Self::V) -> (Self::V, Self::V);
     /// `p` · 2^n, where n is the whole number of [`Simd::split`].
     fn scale_by_power(self, p: Self::V, n: Self::V) -> Self::V;
-    /// `table[index - base]`, a few values from the start of `table`: see [`Simd::TABLE`].
+    /// `table[index - base]`, a few values from the start of `table`: see [`TABLE`].
     fn lookup(self, table: &[f32], index: &[u32], base: u32) -> Self::V;
     /// Pixels 0, 2, 4 ... to `even` and 1, 3, 5 ... to `odd`.
     fn store_unzipped(self, even: &mut [f32], odd: &mut [f32], v: Self::V);

@@ -46,7 +46,7 @@ pub struct Dense {
     pub side: usize,
     /// How many outputs each has.
     pub groups: Vec<usize>,
-    /// [groups] of [words, side, side, outputs], each a word.
+    /// For each group `[words, side, side, outputs]`, each a word.
     pub weight: Vec<f32>,
     /// What a whole sum of each output is multiplied by.
     pub scale: Vec<f32>,
@@ -91,11 +91,11 @@ impl Dense {
 /// A depthwise 7x7. A word of what it reads is a pixel in f32, or the same of an even row and of the next.
 #[derive(Debug)]
 pub struct Depthwise {
-    /// [C] of rows of taps: the seven, or four pairs for outputs of even rows and four for those of odd rows.
+    /// `[C]` of rows of taps: the seven, or four pairs for outputs of even rows and four for those of odd rows.
     pub taps: Vec<[[f32; 7]; 8]>,
-    /// [C], what a whole sum is multiplied by.
+    /// `[C]`, what a whole sum is multiplied by.
     pub scale: Vec<f32>,
-    /// [C].
+    /// `[C]`.
     pub bias: Vec<f32>,
 }
 
