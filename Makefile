@@ -97,9 +97,9 @@ soak-fuzz: deps
 		echo "soak: to repeat it: cargo fuzz run -s none $$target FILE, with the file that is named above"; exit 1; }; \
 	done
 
-# The same in minutes, two at a time, with the same damaged files each time.
+# The same in minutes, with the same damaged files each time.
 soak-smoke:
-	$(MAKE) -j2 soak SOAK_FILES=20 SOAK_S=20 SOAK_SEED=2 SOAK_PICTURES=3000 SOAK_RELAY_S=60
+	$(MAKE) soak SOAK_FILES=20 SOAK_S=20 SOAK_SEED=2 SOAK_PICTURES=3000 SOAK_RELAY_S=60
 
 # The network alone, one thread, in both precisions.
 bench: deps
