@@ -8,8 +8,8 @@ PACKAGES := gcc g++ libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev liba
 # apt-get is root's.
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: demo test test-cuda test-relay relay-packages test-slurm cuda-budget soak soak-smoke soak-fuzz soak-relay soak-films soak-files lint bench bench-peers kernels kernels-check \
-	gpu-pack train-deps train-smoke deps python
+.PHONY: demo test test-cuda test-relay relay-packages test-slurm cuda-budget soak soak-smoke soak-fuzz soak-relay soak-films \
+	soak-files lint bench bench-peers kernels kernels-check gpu-pack train-deps train-smoke deps python
 
 # The clip, twice as large by HASN and by bicubic, and a detail of both side by side.
 demo: deps

@@ -202,13 +202,12 @@ fn a_plain_colour_comes_out_as_the_same_code_values_in_every_format() {
         let formats: Vec<&str> = formats.split_whitespace().collect();
         // Programs start slowly: one makes all films, and one reads all.
         let plain = |size: &str, name: &str| {
-            let of = |part: &dyn Fn(usize, &str) -> String| {
-                formats.iter().enumerate().map(|(i, format)| part(i, format)).collect::<String>()
-            };
-            let inputs =
-                of(&|_, format| format!("-f lavfi -i color=c=0xC85A1E:s={size}:r=25,format={format} "));
-            let raw = "-frames:v 2 -c:v rawvideo -strict -1";
-            folder.ffmpeg(&(inputs + &of(&|i, format| format!("-map {i} {raw} {name}-{format}.nut "))));
+            let (mut inputs, mut outputs) = (String::new(), String::new());
+            for (i, format) in formats.iter().enumerate() {
+                inputs += &format!("-f lavfi -i color=c=0xC85A1E:s={size}:r=25,format={format} ");
+                outputs += &format!("-map {i} -frames:v 2 -c:v rawvideo -strict -1 {name}-{format}.nut ");
+            }
+            folder.ffmpeg(&(inputs + &outputs));
         };
         plain("64x64", "in");
         plain("128x128", "expected");

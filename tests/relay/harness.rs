@@ -152,11 +152,7 @@ pub fn flashes_and_beeps(folder: &Folder, name: &str) -> [Vec<f64>; 2] {
         }
     }
     let (mut beeps, mut quiet) = (Vec::new(), 0);
-    let sound = folder.read("sound.raw");
-    // A relay may end between a flash and its beep.
-    let sound_s = (sound.len() / 2) as f64 / 48_000.0;
-    flashes.retain(|flash| flash + FLASH_S < sound_s);
-    for (i, sample) in sound.chunks_exact(2).enumerate() {
+    for (i, sample) in folder.read("sound.raw").chunks_exact(2).enumerate() {
         let is_loud = i16::from_le_bytes([sample[0], sample[1]]).abs() > 3000;
         if is_loud && quiet > 12_000 {
             beeps.push(i as f64 / 48_000.0);
@@ -183,8 +179,6 @@ pub fn widest_gap(probe: &Probe, stream: usize) -> f64 {
     times.windows(2).map(|pair| (pair[1] - pair[0]) as f64 * tick).fold(0.0, f64::max)
 }
 
-/// How long a flash and its beep are.
-const FLASH_S: f64 = 0.04;
 /// A beep and its flash: half of the 21 ms that a packet of sound is long.
 const APART_MAX_S: f64 = 0.010;
 

@@ -18,7 +18,7 @@ use crate::counted::{
 use crate::harness::{Beside, free_port, lines, seconds, shared_machine, whole_machine};
 
 /// Pictures a second.
-const RATE: u32 = 10;
+const RATE: u32 = 14;
 const CEILING_MS: f64 = 1000.0;
 /// Pictures under load are to be a hundred at least: the slowest in a hundred is asked for.
 const LOAD_MIN: Duration = Duration::from_secs(10);
@@ -189,7 +189,7 @@ fn wait_for_network(told: &Told, what: &str) -> Instant {
     }
 }
 
-/// Burners on all cores: the network that the machine can no longer carry is left within two seconds, no picture comes too
+/// Burners on all cores: the network that the machine can no longer carry is left within a second, no picture comes too
 /// late, and when they are gone it is taken again.
 #[test]
 fn under_load_latency_stays_under_its_ceiling() {
@@ -213,13 +213,10 @@ fn under_load_latency_stays_under_its_ceiling() {
     let load = Instant::now();
     let cores = thread::available_parallelism().map_or(2, Into::into);
     let burn = || Beside(Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap());
-    // So many that the network cannot keep up, and few enough for what is left to pass.
-    let burners: Vec<Beside> = (0..12 * cores).map(|_| burn()).collect();
-    let down = [told.next(), told.next()].into_iter().find(|(at, by_rung)| {
-        println!("{:?} after the load began: {by_rung:?} pictures by rung", *at - load);
-        by_rung[1] > 0
-    });
-    assert!(down.is_some(), "the ladder steps down within two seconds");
+    let burners: Vec<Beside> = (0..8 * cores).map(|_| burn()).collect();
+    let (at, by_rung) = told.next();
+    println!("{:?} after the load began: {by_rung:?} pictures by rung", at - load);
+    assert!(by_rung[1] > 0, "the ladder steps down within a second");
     thread::sleep(seconds().max(LOAD_MIN));
     drop(burners);
     let calm = Instant::now();

@@ -10,7 +10,7 @@ use super::simd::{PIXELS_MAX, REACH, Simd};
 use super::weights::{Dense, Group};
 
 /// What the words of an input are.
-pub trait Operand {
+pub(crate) trait Operand {
     /// c + Σ a · b.
     fn dot<S: Simd>(s: S, a: S::V, b: S::V, c: S::V) -> S::V;
     /// See [`Simd::begin`].
@@ -20,9 +20,9 @@ pub trait Operand {
 }
 
 /// The level's own words.
-pub struct Words;
+pub(crate) struct Words;
 /// f32 on every level.
-pub struct Exact;
+pub(crate) struct Exact;
 
 impl Operand for Words {
     #[inline(always)]
@@ -74,7 +74,7 @@ pub(crate) use with_outputs;
 
 /// The outputs of a group at the pixels from column `x` on.
 #[inline(always)]
-pub fn outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
+pub(crate) fn outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
     s: S,
     rows: &[&[f32]; SIDE],
     x: usize,
@@ -89,7 +89,7 @@ pub fn outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
 
 /// Where the sums of a group begin.
 #[inline(always)]
-pub fn begin<S: Simd, O: Operand, const N: usize>(s: S, group: Group<'_>) -> [S::V; N] {
+pub(crate) fn begin<S: Simd, O: Operand, const N: usize>(s: S, group: Group<'_>) -> [S::V; N] {
     let bias: &[f32; N] = group.bias.first_chunk().expect("one for each output");
     let mut acc = [s.splat(0.0); N];
     for (acc, bias) in acc.iter_mut().zip(bias) {
@@ -100,7 +100,7 @@ pub fn begin<S: Simd, O: Operand, const N: usize>(s: S, group: Group<'_>) -> [S:
 
 /// What they come to.
 #[inline(always)]
-pub fn finish<S: Simd, O: Operand, const N: usize>(s: S, acc: &mut [S::V; N], group: Group<'_>) {
+pub(crate) fn finish<S: Simd, O: Operand, const N: usize>(s: S, acc: &mut [S::V; N], group: Group<'_>) {
     let bias: &[f32; N] = group.bias.first_chunk().expect("one for each output");
     let scale: &[f32; N] = group.scale.first_chunk().expect("one for each output");
     for ((acc, scale), bias) in acc.iter_mut().zip(scale).zip(bias) {
@@ -110,7 +110,7 @@ pub fn finish<S: Simd, O: Operand, const N: usize>(s: S, acc: &mut [S::V; N], gr
 
 /// Adds a group's dots alone.
 #[inline(always)]
-pub fn add_outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
+pub(crate) fn add_outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
     s: S,
     acc: &mut [S::V; N],
     rows: &[&[f32]; SIDE],
@@ -146,7 +146,12 @@ pub fn add_outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
 
 /// One tap of every output.
 #[inline(always)]
-pub fn add<S: Simd, O: Operand, const N: usize>(s: S, acc: &mut [S::V; N], x: S::V, weights: &[f32; N]) {
+pub(crate) fn add<S: Simd, O: Operand, const N: usize>(
+    s: S,
+    acc: &mut [S::V; N],
+    x: S::V,
+    weights: &[f32; N],
+) {
     for (acc, weight) in acc.iter_mut().zip(weights) {
         *acc = O::dot(s, s.splat(*weight), x, *acc);
     }
@@ -154,7 +159,7 @@ pub fn add<S: Simd, O: Operand, const N: usize>(s: S, acc: &mut [S::V; N], x: S:
 
 /// Channels from `first` on as words, into a row of [words, stride] at column `x`.
 #[inline(always)]
-pub fn store_words<S: Simd, const N: usize>(
+pub(crate) fn store_words<S: Simd, const N: usize>(
     s: S,
     row: &mut [f32],
     acc: &[S::V; N],
@@ -170,7 +175,7 @@ pub fn store_words<S: Simd, const N: usize>(
 
 /// Channels from `first` on in f32, into a row of [channels, stride] at column `x`.
 #[inline(always)]
-pub fn store_channels<S: Simd, const N: usize>(
+pub(crate) fn store_channels<S: Simd, const N: usize>(
     s: S,
     row: &mut [f32],
     acc: &[S::V; N],
@@ -208,7 +213,7 @@ pub fn convolve_exact<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: 
     to_channels::<S, Exact>(s, out, rows, conv, span);
 }
 
-/// `out` in f32 = conv(`rows`), and `sums`: [outputs], the sum of each channel over the row.
+/// `out` in f32 = conv(`rows`), and `sums`: `[outputs]`, the sum of each channel over the row.
 #[inline(always)]
 pub fn convolve_sum<S: Simd>(
     s: S,

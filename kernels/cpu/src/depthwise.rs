@@ -25,7 +25,8 @@ pub fn norm_tile_len(channels: usize) -> usize {
     ROWS * channels * PIXELS_MAX
 }
 
-/// How many codes of the normalised tensor are 1.0, where words are whole numbers: no value among C of mean 0 and variance 1 is beyond √(C - 1).
+/// How many codes of the normalised tensor are 1.0, where words are whole numbers: no value among C of mean 0 and
+/// variance 1 is beyond √(C - 1).
 #[inline(always)]
 pub fn norm_codes(channels: usize) -> f32 {
     f32::from(i16::MAX) / (channels as f32).sqrt()

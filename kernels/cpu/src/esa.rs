@@ -139,7 +139,7 @@ pub fn between_rows<S: Simd>(s: S, out: &mut [f32], rows: [&[f32]; 2], fraction:
 /// Between two columns of a row that [`between_rows`] made, for the vector at column `x` of the picture. `row`:
 /// one channel.
 #[inline(always)]
-pub fn between_columns<S: Simd>(s: S, row: &[f32], columns: &Between, x: usize) -> S::V {
+pub(crate) fn between_columns<S: Simd>(s: S, row: &[f32], columns: &Between, x: usize) -> S::V {
     let base = columns.low[x];
     let table = &row[MARGIN + base as usize..];
     let low = s.lookup(table, &columns.low[x..], base);

@@ -3,11 +3,11 @@
 use super::simd::Simd;
 
 /// Independent sums: enough to hide the latency of a multiply-add on any CPU, few enough for any's registers.
-pub const SUMS: usize = 6;
+pub(crate) const SUMS: usize = 6;
 /// Some milliseconds.
-pub const ROUNDS: usize = 500_000;
+pub(crate) const ROUNDS: usize = 500_000;
 
-/// `rounds` times [`SUMS`] vectors of dot products.
+/// `rounds` times a few vectors of dot products.
 #[inline(always)]
 pub fn peak<S: Simd>(s: S, sink: &mut [f32], rounds: usize) {
     // What is not known cannot be left out, and what it is multiplied by is another each time.

@@ -56,21 +56,21 @@ pub struct Dense {
 
 /// A few outputs of a dense map.
 #[derive(Clone, Copy)]
-pub struct Group<'a> {
+pub(crate) struct Group<'a> {
     /// Index of the first output.
-    pub first: usize,
+    pub(crate) first: usize,
     /// [words, side, side, outputs].
-    pub weight: &'a [f32],
+    pub(crate) weight: &'a [f32],
     /// `[outputs]`.
-    pub scale: &'a [f32],
+    pub(crate) scale: &'a [f32],
     /// `[outputs]`.
-    pub bias: &'a [f32],
+    pub(crate) bias: &'a [f32],
 }
 
 impl Dense {
     /// In the order of outputs.
     #[inline(always)]
-    pub fn groups(&self) -> impl Iterator<Item = Group<'_>> {
+    pub(crate) fn groups(&self) -> impl Iterator<Item = Group<'_>> {
         let (mut first, mut rest) = (0, &*self.weight);
         self.groups.iter().map(move |&outputs| {
             let weight;
