@@ -8,8 +8,9 @@ PACKAGES := gcc g++ libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev liba
 # apt-get is root's.
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: demo test test-cuda test-relay relay-packages test-slurm cuda-budget soak soak-smoke soak-fuzz soak-relay soak-films \
-	soak-files lint bench bench-peers kernels kernels-check gpu-pack train-deps train-smoke deps python
+.PHONY: demo test test-cuda test-relay relay-packages test-slurm slurm-packages cuda-budget soak soak-smoke soak-fuzz \
+	soak-relay soak-films soak-files lint bench bench-peers kernels kernels-check gpu-pack pack-packages train-deps train-smoke \
+	deps python
 
 # The clip, twice as large by HASN and by bicubic, and a detail of both side by side.
 demo: deps
@@ -50,11 +51,13 @@ relay-packages: deps
 		|| echo "chromium is not among the packages: the relay's page will not be opened"
 
 # A film by Slurm on this machine, which gets it where it is missing, with the program as tests build it.
-test-slurm: deps
-	@command -v slurmctld >/dev/null && command -v munged >/dev/null \
-	|| { $(ROOT) apt-get update -q && $(ROOT) apt-get install -q -y --no-install-recommends slurm-wlm munge; }
+test-slurm: slurm-packages
 	cargo build
 	tests/slurm/run target/debug/hasn
+
+slurm-packages: deps
+	@command -v slurmctld >/dev/null && command -v munged >/dev/null \
+	|| { $(ROOT) apt-get update -q && $(ROOT) apt-get install -q -y --no-install-recommends slurm-wlm munge; }
 
 # What a 1080p picture asks of a GPU, counted on the emulated device, and the least time that takes.
 cuda-budget: deps
@@ -85,7 +88,7 @@ soak-relay: deps
 	HASN_RELAY_SOAK_S=$(SOAK_RELAY_S) cargo test --test relay soak:: -- --nocapture
 
 soak-fuzz: deps
-	@command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --version 0.13.1
+	@command -v cargo-fuzz >/dev/null || cargo install --debug cargo-fuzz --version 0.13.1
 	mkdir -p fuzz/corpus/weights fuzz/corpus/pictures
 	cp models/hasn-lite-x2.safetensors fuzz/corpus/weights/
 	for clip in "h264.mkv -c:v libx264" "mpeg2.ts -c:v mpeg2video" "ffv1.mkv -c:v ffv1" "prores.mov -c:v prores_ks" \
@@ -130,11 +133,13 @@ target/kernels: kernels/requirements.txt | python
 	touch $@
 
 # One folder for a machine with a GPU and neither Rust nor FFmpeg, where gpu-check/run tells what only a GPU can.
-PACK_PACKAGES := nasm dpkg-dev make libx264-dev libffmpeg-nvenc-dev
-gpu-pack: deps
+PACK_PACKAGES := nasm dpkg-dev make patchelf libx264-dev libffmpeg-nvenc-dev
+gpu-pack: pack-packages
+	gpu-check/pack
+
+pack-packages: deps
 	@dpkg -s $(PACK_PACKAGES) >/dev/null 2>&1 \
 		|| { $(ROOT) apt-get update -q && $(ROOT) apt-get install -q -y --no-install-recommends $(PACK_PACKAGES); }
-	gpu-check/pack
 
 # PyTorch as training/ wants it: whole where there is a GPU, else without CUDA's libraries: 1.2 GB on disk instead of 5.
 train-deps: target/train

@@ -207,12 +207,6 @@ pub fn convolve_gelu<S: Simd>(
     to_words::<S, true>(s, out, rows, conv, codes, span);
 }
 
-/// `out` in f32 = conv(`rows`), both in f32 on every level.
-#[inline(always)]
-pub fn convolve_exact<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
-    to_channels::<S, Exact>(s, out, rows, conv, span);
-}
-
 /// `out` in f32 = conv(`rows`), and `sums`: `[outputs]`, the sum of each channel over the row.
 #[inline(always)]
 pub fn convolve_sum<S: Simd>(
@@ -223,7 +217,15 @@ pub fn convolve_sum<S: Simd>(
     span: Span,
     sums: &mut [f32],
 ) {
-    to_channels::<S, Words>(s, out, rows, conv, span);
+    for x in (0..span.width).step_by(S::PIXELS) {
+        for group in conv.groups() {
+            with_outputs!(S, group, N => {
+                let acc = outputs::<S, Words, N, 3>(s, rows, x, span.stride, group);
+                store_channels(s, out, &acc, group.first, MARGIN + x, span.stride);
+            });
+        }
+    }
+    span.clear_tail(out);
     for (channel, sum) in out.chunks_exact(span.stride).zip(sums) {
         let mut acc = s.splat(0.0);
         for x in (0..span.width).step_by(S::PIXELS) {
@@ -257,19 +259,6 @@ fn to_words<S: Simd, const GELU: bool>(
                     }
                 }
                 store_words(s, out, &acc, group.first, MARGIN + x, span.stride);
-            });
-        }
-    }
-    span.clear_tail(out);
-}
-
-#[inline(always)]
-fn to_channels<S: Simd, O: Operand>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span) {
-    for x in (0..span.width).step_by(S::PIXELS) {
-        for group in conv.groups() {
-            with_outputs!(S, group, N => {
-                let acc = outputs::<S, O, N, 3>(s, rows, x, span.stride, group);
-                store_channels(s, out, &acc, group.first, MARGIN + x, span.stride);
             });
         }
     }

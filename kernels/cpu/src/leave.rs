@@ -3,7 +3,7 @@
 use super::dense::{Exact, Words, add_outputs, outputs, with_outputs};
 use super::layout::Span;
 use super::simd::{PIXELS_MAX, Simd};
-use super::weights::{Dense, Group};
+use super::weights::Dense;
 
 /// Of a row or column: the first, any in between, the last.
 pub const PLACES: usize = 3;
@@ -38,50 +38,26 @@ fn sided<S: Simd, const SIDE: usize>(
     scale: usize,
 ) {
     let last = span.width - 1;
-    for x in (0..span.width).step_by(S::PIXELS) {
-        for (main_group, skip_group) in main.1[MIDDLE].groups().zip(skip.1[MIDDLE].groups()) {
-            with_outputs!(S, main_group, N => {
-                let acc = phases::<S, N, SIDE>(s, main.0, skip.0, x, span, main_group, skip_group);
-                let whole = x + S::PIXELS <= span.width;
-                match acc.as_slice() {
-                    [a, b, c, d] if whole && scale == 2 => {
-                        let (upper, lower) = out.split_at_mut(2 * span.width);
-                        s.store_zipped(&mut upper[2 * x..], *a, *b);
-                        s.store_zipped(&mut lower[2 * x..], *c, *d);
+    // What is made of the first and last column as if they lay between others is overwritten.
+    for (place, from, to) in [(MIDDLE, 0, span.width), (0, 0, 1), (PLACES - 1, last, span.width)] {
+        for x in (from - from % S::PIXELS..to).step_by(S::PIXELS) {
+            for (main_group, skip_group) in main.1[place].groups().zip(skip.1[place].groups()) {
+                with_outputs!(S, main_group, N => {
+                    let mut acc = outputs::<S, Words, N, SIDE>(s, main.0, x, span.stride, main_group);
+                    add_outputs::<S, Exact, N, 5>(s, &mut acc, skip.0, x, span.stride, skip_group);
+                    let lanes = (from.max(x) - x, S::PIXELS.min(to - x));
+                    match acc.as_slice() {
+                        [a, b, c, d] if lanes == (0, S::PIXELS) && scale == 2 => {
+                            let (upper, lower) = out.split_at_mut(2 * span.width);
+                            s.store_zipped(&mut upper[2 * x..], *a, *b);
+                            s.store_zipped(&mut lower[2 * x..], *c, *d);
+                        }
+                        _ => scatter(s, out, &acc, main_group.first, lanes, x, span.width, scale),
                     }
-                    _ => {
-                        let pixels = S::PIXELS.min(span.width - x);
-                        scatter(s, out, &acc, main_group.first, (0, pixels), x, span.width, scale);
-                    }
-                }
-            });
+                });
+            }
         }
     }
-    for (place, pixel) in [(0, 0), (PLACES - 1, last)] {
-        let x = pixel - pixel % S::PIXELS;
-        for (main_group, skip_group) in main.1[place].groups().zip(skip.1[place].groups()) {
-            with_outputs!(S, main_group, N => {
-                let acc = phases::<S, N, SIDE>(s, main.0, skip.0, x, span, main_group, skip_group);
-                let lanes = (pixel - x, pixel - x + 1);
-                scatter(s, out, &acc, main_group.first, lanes, x, span.width, scale);
-            });
-        }
-    }
-}
-
-#[inline(always)]
-fn phases<S: Simd, const N: usize, const SIDE: usize>(
-    s: S,
-    main: &[&[f32]; SIDE],
-    skip: &[&[f32]; 5],
-    x: usize,
-    span: Span,
-    main_group: Group<'_>,
-    skip_group: Group<'_>,
-) -> [S::V; N] {
-    let mut acc = outputs::<S, Words, N, SIDE>(s, main, x, span.stride, main_group);
-    add_outputs::<S, Exact, N, 5>(s, &mut acc, skip, x, span.stride, skip_group);
-    acc
 }
 
 /// Lanes `from`..`to` of phases from `first` on to where they belong.

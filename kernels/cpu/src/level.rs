@@ -200,7 +200,6 @@ kernels! {
         out: &mut [f32], n: &[&[f32]], maps: &Gate, coarse: (&[f32], Span, &Between), scratch: &mut [f32], span: Span
     );
     dense::convolve(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
-    dense::convolve_exact(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
     dense::convolve_gelu(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, codes: f32, span: Span);
     dense::convolve_sum(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span, sums: &mut [f32]);
     dense::scale_row(out: &mut [f32], row: &[f32], scale: &[f32], span: Span);

@@ -32,6 +32,8 @@ pub struct Net {
     sizes: Sizes,
     weights: Packed,
     kernels: &'static Kernels,
+    /// For what is f32 in every precision.
+    exact: &'static Kernels,
     shape: Shape,
     enter: Graph,
     block: Graph,
@@ -53,7 +55,7 @@ impl Net {
     ) -> Net {
         let (width, height) = size;
         assert!(height >= SIDE_MIN && width >= SIDE_MIN, "{width}x{height} is too small");
-        let kernels = level.kernels(precision);
+        let (kernels, exact) = (level.kernels(precision), level.kernels(Precision::F32));
         let sizes = model.sizes;
         let weights = Packed::new(model, kernels.packing);
         let shape = Shape::new(&sizes, kernels.packing, height, width);
@@ -70,6 +72,7 @@ impl Net {
             sizes,
             weights,
             kernels,
+            exact,
             shape,
             zeros,
         }
@@ -127,8 +130,8 @@ impl Forward for Net {
         let scratch = aligned(scratch);
         let (kept, rest) = scratch.split_at_mut(self.shape.kept_len());
         let (sums, rings) = rest.split_at_mut((height * self.sizes.dim).next_multiple_of(MARGIN));
-        let Net { sizes, weights, kernels, shape, enter, block, leave, workers, zeros } = self;
-        let common = Common { kernels, shape, zeros };
+        let Net { sizes, weights, kernels, exact, shape, enter, block, leave, workers, zeros } = self;
+        let common = Common { kernels, exact, shape, zeros };
 
         let tensors = shape.tensors(enter, kept, rings);
         enter.run(workers, |stage, band, _| common.enter(stage, band, &tensors, &weights.conv_1, x));

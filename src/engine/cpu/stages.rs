@@ -31,6 +31,8 @@ use super::tensors::*;
 #[derive(Clone, Copy)]
 pub(super) struct Common<'a> {
     pub(super) kernels: &'static Kernels,
+    /// The level's in f32.
+    pub(super) exact: &'static Kernels,
     pub(super) shape: &'a Shape,
     pub(super) zeros: &'a [f32],
 }
@@ -92,7 +94,7 @@ impl<'a> Common<'a> {
                     span.clear_margins(row);
                 } else {
                     let row = tensors[Z].row_mut(y);
-                    (self.kernels.convolve_exact)(row, &self.rows(tensors[X], y, 1, height), conv_1, span);
+                    (self.exact.convolve)(row, &self.rows(tensors[X], y, 1, height), conv_1, span);
                     span.clear_margins(row);
                 }
             }
@@ -193,12 +195,12 @@ impl BlockRun<'_> {
     }
 
     fn conv3(&self, y: usize) {
-        let Common { kernels, shape, .. } = self.common;
+        let Common { exact, shape, .. } = self.common;
         let Grid { height3, span3, .. } = shape.grid;
         // SAFETY: `block_graph` declares these rows.
         unsafe {
             let pooled = self.common.rows(self.tensors[POOLED], y, 1, height3);
-            (kernels.convolve_exact)(self.tensors[GRID].row_mut(y), &pooled, &self.weights.conv3, span3);
+            (exact.convolve)(self.tensors[GRID].row_mut(y), &pooled, &self.weights.conv3, span3);
         }
     }
 

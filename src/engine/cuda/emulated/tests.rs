@@ -16,7 +16,7 @@ const THREADS: usize = 256;
 /// `operations.cu`.
 fn operations() -> Arc<Library> {
     static LIBRARY: OnceLock<Arc<Library>> = OnceLock::new();
-    let build = || Library::build(&tree("kernels"), &tree("tests/emulated/operations.cu"));
+    let build = || Library::build(&tree("kernels"), &tree("tests/emulated/operations.cu"), "-O2");
     LIBRARY.get_or_init(build).clone()
 }
 
