@@ -261,13 +261,17 @@ fn faults_planted_into_kernels_are_caught() {
         ("dense.cuh", 0, ("x < width && y < height) {", "x < width) {")),
         ("dense.cuh", 0, ("x < width && y < height) {", "x < width && y + 1 < height) {")),
     ];
-    for (file, occurrence, (from, to)) in faults {
+    let is_caught = |file, occurrence, (from, to)| {
         let library = Library::with_fault(file, from, occurrence, to);
         let check = |seed| {
             let device = Emulated::new(Options { library: library.clone(), ..options(seed) });
             check_layers_on_noise(&open("hasn-lite-x2"), (21, 19), device, &mut Random(6));
         };
-        assert!(caught(ORDERS, check), "{file}: {from:?} -> {to:?}");
+        caught(ORDERS, check)
+    };
+    assert!(!is_caught("norm.cu", 1, ("BARRIER();", "BARRIER();")), "nothing is wrong without a fault");
+    for (file, occurrence, fault) in faults {
+        assert!(is_caught(file, occurrence, fault), "{file}: {fault:?}");
     }
 }
 
