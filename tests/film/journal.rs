@@ -64,17 +64,20 @@ fn killed_again_and_again_it_makes_the_same_file() {
     let folder = folder_with_film(3000);
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
     let mut chance = Chance(seed);
+    let begun = Instant::now();
     for out in ["whole.mkv", "whole.mp4"] {
         folder.hasn(&command(out)).assert_done();
         // Matroska does not keep them.
         let times = if out == "whole.mp4" { folder.probe(out).video_dts() } else { Vec::new() };
         assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{out}: dts rise across every cut");
     }
+    let undisturbed_ms = begun.elapsed().as_millis() as u64 / 2;
     let (mut kills, mut at) = (0, Vec::new());
     while kills < 25 {
         for out in ["often.mkv", "often.mp4"] {
-            loop {
-                let wait_ms = 50 + chance.below(1200);
+            // After each kill for longer: it ends however slow the machine has become.
+            for nth in 4.. {
+                let wait_ms = undisturbed_ms / 20 + chance.below(undisturbed_ms * nth / 8);
                 let mut child = start(&folder, &command(out));
                 let begun = Instant::now();
                 let mut ended = None;
