@@ -69,7 +69,8 @@ impl LiveStreams {
                 info!("{}: sound is converted from {from} to {to}", input.name());
                 parameters_of(Transcoder::open(&stream, input.name(), encoder, true)?.context())
             }
-            None => stream.parameters(),
+            // A copy, for what a stream gives holds its input open.
+            None => stream.parameters().clone(),
         });
         Ok(streams)
     }

@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::common::Random;
+use crate::common::flat::sample;
 use crate::common::program::{Folder, Ran, SmallDisk, wait_for};
 use crate::harness::{
     Beside, CODECS, FLASHES, assert_in_step, assert_times_rise, free_port, last, lines, lost, seconds,
@@ -95,7 +96,7 @@ fn hls_comes_in_and_a_file_goes_out() {
     );
 }
 
-/// The source is lost again and again, for a second each time, without a word of goodbye.
+/// The source is lost again and again, without a word of goodbye, and is back a second after that was seen.
 #[test]
 fn a_source_that_vanishes_and_returns_leaves_no_hole() {
     let losses = std::env::var("HASN_RELAY_LOSSES").map_or(3, |text| text.parse().expect("a number"));
@@ -103,6 +104,7 @@ fn a_source_that_vanishes_and_returns_leaves_no_hole() {
     let source = format!("udp://127.0.0.1:{}", free_port());
     let relay = Beside::relay(&folder, &format!("{source}?timeout=1000000 out.ts --ladder none"));
     let moving = "-re -f lavfi -i testsrc2=s=96x64:r=25 -re -f lavfi -i sine=r=48000";
+    let mut in_use = Vec::new();
     for loss in 0..losses {
         let before = last(&folder, "decoded");
         let publisher =
@@ -115,12 +117,18 @@ fn a_source_that_vanishes_and_returns_leaves_no_hole() {
             "loss {loss}: back after {:?}",
             returned.elapsed()
         );
+        in_use.extend(sample(relay.0.id()).map(|sample| (sample.handles, sample.threads)));
         drop(publisher);
+        let is_seen = || lines(&folder).pop().unwrap()["on_air"] == false;
+        wait_for("the loss to be seen", || is_seen().then_some(()));
         std::thread::sleep(Duration::from_secs(1));
     }
+    // Nothing is left of a connection that is gone.
+    assert!(in_use.iter().all(|now| *now == in_use[0]), "handles and threads: {in_use:?}");
     let ran = relay.terminate(&folder);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let now = lines(&folder).pop().unwrap();
+    assert_eq!(now["connections"], losses, "{now}");
     assert!(now["made"].as_u64().unwrap() > 20 * losses, "{now}");
     assert!(now["dropped_past"].as_u64().unwrap() <= 5 * losses, "what comes back is shown: {now}");
     assert_times_rise(&folder, "out.ts");
