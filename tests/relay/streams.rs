@@ -117,7 +117,8 @@ fn a_source_that_vanishes_and_returns_leaves_no_hole() {
             "loss {loss}: back after {:?}",
             returned.elapsed()
         );
-        in_use.extend(sample(relay.0.id()).map(|sample| (sample.handles, sample.threads)));
+        let now = sample(relay.0.id()).expect("the relay runs");
+        in_use.push((now.handles, now.threads));
         drop(publisher);
         let is_seen = || lines(&folder).pop().unwrap()["on_air"] == false;
         wait_for("the loss to be seen", || is_seen().then_some(()));
