@@ -11,8 +11,8 @@ use super::weights::{Dense, Group};
 
 /// What the words of an input are.
 pub(crate) trait Operand {
-    /// c + Σ a · b.
-    fn dot<S: Simd>(s: S, a: S::V, b: S::V, c: S::V) -> S::V;
+    /// See [`Simd::dot`].
+    fn dot<S: Simd>(s: S, weight: f32, x: S::V, c: S::V) -> S::V;
     /// See [`Simd::begin`].
     fn begin<S: Simd>(s: S, bias: f32) -> S::V;
     /// See [`Simd::finish`].
@@ -26,8 +26,8 @@ pub(crate) struct Exact;
 
 impl Operand for Words {
     #[inline(always)]
-    fn dot<S: Simd>(s: S, a: S::V, b: S::V, c: S::V) -> S::V {
-        s.dot(a, b, c)
+    fn dot<S: Simd>(s: S, weight: f32, x: S::V, c: S::V) -> S::V {
+        s.dot(weight, x, c)
     }
     #[inline(always)]
     fn begin<S: Simd>(s: S, bias: f32) -> S::V {
@@ -41,8 +41,8 @@ impl Operand for Words {
 
 impl Operand for Exact {
     #[inline(always)]
-    fn dot<S: Simd>(s: S, a: S::V, b: S::V, c: S::V) -> S::V {
-        s.mul_add(a, b, c)
+    fn dot<S: Simd>(s: S, weight: f32, x: S::V, c: S::V) -> S::V {
+        s.mul_add(s.splat(weight), x, c)
     }
     #[inline(always)]
     fn begin<S: Simd>(s: S, bias: f32) -> S::V {
@@ -119,9 +119,14 @@ pub(crate) fn add_outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize
     group: Group<'_>,
 ) {
     let (weights, _) = group.weight.as_chunks::<N>();
+    // Asked once: asked of each word, a Zen 3's gate takes 35 us a row of 320 in f32 instead of 25.
+    let (words, window) = (weights.len() / (SIDE * SIDE), 2 * REACH + S::PIXELS);
+    assert!(rows.iter().all(|row| x + words.saturating_sub(1) * stride + window <= row.len()));
     for (word, weights) in weights.chunks_exact(SIDE * SIDE).enumerate() {
         for (row, weights) in rows.iter().zip(weights.chunks_exact(SIDE)) {
-            let from = &row[word * stride + x..];
+            let first = word * stride + x;
+            // SAFETY: the assertion is about the last word, and all others lie before it.
+            let from = unsafe { row.get_unchecked(first..first + window) };
             match SIDE {
                 1 => add::<S, O, N>(s, acc, s.load(&from[REACH..]), &weights[0]),
                 3 => {
@@ -153,7 +158,7 @@ pub(crate) fn add<S: Simd, O: Operand, const N: usize>(
     weights: &[f32; N],
 ) {
     for (acc, weight) in acc.iter_mut().zip(weights) {
-        *acc = O::dot(s, s.splat(*weight), x, *acc);
+        *acc = O::dot(s, *weight, x, *acc);
     }
 }
 

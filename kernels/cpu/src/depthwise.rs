@@ -44,18 +44,18 @@ pub fn norm<S: Simd>(
     span: Span,
 ) {
     let channels = conv.taps.len();
+    let tile = &mut tile[..channels * ROWS * S::PIXELS];
     for x in (0..span.width).step_by(S::PIXELS) {
         let mut sums = [s.splat(0.0); ROWS];
         for channel in 0..channels {
             let acc = window(s, rows, conv, channel, channel * span.stride + x);
             for row in 0..ROWS {
-                s.store(&mut tile[(row * channels + channel) * PIXELS_MAX..], acc[row]);
+                s.store(&mut tile[(channel * ROWS + row) * S::PIXELS..], acc[row]);
                 sums[row] = s.add(sums[row], acc[row]);
             }
         }
-        let tiles = tile.chunks_exact(channels * PIXELS_MAX).zip(sums);
-        for ((n, c1), (tile, sum)) in n.iter_mut().zip(c1.iter_mut()).zip(tiles) {
-            normalise(s, n, (tile, sum), x, span);
+        normalise(s, n, (tile, sums), x, span);
+        for (n, c1) in n.iter().zip(c1.iter_mut()) {
             squeeze(s, c1, n, conv1, x, span);
         }
     }
@@ -173,7 +173,7 @@ fn column<S: Simd, const FROM: usize, const TO: usize>(
     dx: usize,
 ) {
     for o in FROM..TO {
-        acc[o] = s.dot(s.splat(taps[o][dx]), x, acc[o]);
+        acc[o] = s.dot(taps[o][dx], x, acc[o]);
     }
 }
 
@@ -190,33 +190,49 @@ pub fn pair_rows<S: Simd>(s: S, out: &mut [f32], low: &[f32], high: &[f32], code
     }
 }
 
-/// Over the channels of each pixel, with the biased variance: `tile`: [C, PIXELS_MAX], and its `sum` over channels,
-/// to words of `out` at `x`.
+/// Over the channels of each pixel, with the biased variance: `tile`: [C, ROWS, PIXELS], and its `sums` over
+/// channels, to words of the rows of `out` at `x`. The rows take turns, for each waits for its own sums.
 #[inline(always)]
-fn normalise<S: Simd>(s: S, out: &mut [f32], (tile, sum): (&[f32], S::V), x: usize, span: Span) {
-    let channels = tile.len() / PIXELS_MAX;
+fn normalise<S: Simd>(
+    s: S,
+    out: &mut [&mut [f32]],
+    (tile, sums): (&[f32], [S::V; ROWS]),
+    x: usize,
+    span: Span,
+) {
+    let channels = tile.len() / (ROWS * S::PIXELS);
     let per_channel = s.splat(1.0 / channels as f32);
-    let mean = s.mul(sum, per_channel);
-    let mut squares = s.splat(0.0);
-    for channel in tile.chunks_exact(PIXELS_MAX) {
-        let centred = s.sub(s.load(channel), mean);
-        squares = s.mul_add(centred, centred, squares);
+    let mut mean = sums;
+    for mean in &mut mean {
+        *mean = s.mul(*mean, per_channel);
     }
-    let variance = s.mul_add(squares, per_channel, s.splat(LAYER_NORM_EPS));
-    let mut factor = s.recip(s.sqrt(variance));
-    if S::WHOLE {
-        factor = s.mul(factor, s.splat(norm_codes(channels)));
+    let mut factor = [s.splat(0.0); ROWS];
+    for rows in tile.chunks_exact(ROWS * S::PIXELS) {
+        for (row, value) in rows.chunks_exact(S::PIXELS).enumerate() {
+            let centred = s.sub(s.load(value), mean[row]);
+            factor[row] = s.mul_add(centred, centred, factor[row]);
+        }
     }
-    for (word, tile) in tile.chunks(S::CHANNELS * PIXELS_MAX).enumerate() {
-        let low = s.mul(s.sub(s.load(tile), mean), factor);
-        let word_value = match S::CHANNELS {
-            2 if tile.len() > PIXELS_MAX => {
-                s.pack(low, s.mul(s.sub(s.load(&tile[PIXELS_MAX..]), mean), factor))
-            }
-            2 => s.pack(low, s.splat(0.0)),
-            _ => low,
-        };
-        s.store(&mut out[word * span.stride + MARGIN + x..], word_value);
+    for factor in &mut factor {
+        let variance = s.mul_add(*factor, per_channel, s.splat(LAYER_NORM_EPS));
+        *factor = s.recip(s.sqrt(variance));
+        if S::WHOLE {
+            *factor = s.mul(*factor, s.splat(norm_codes(channels)));
+        }
+    }
+    for (word, rows) in tile.chunks(S::CHANNELS * ROWS * S::PIXELS).enumerate() {
+        for (row, out) in out.iter_mut().enumerate() {
+            let low = s.mul(s.sub(s.load(&rows[row * S::PIXELS..]), mean[row]), factor[row]);
+            let value = match S::CHANNELS {
+                2 if rows.len() > ROWS * S::PIXELS => {
+                    let high = s.load(&rows[(ROWS + row) * S::PIXELS..]);
+                    s.pack(low, s.mul(s.sub(high, mean[row]), factor[row]))
+                }
+                2 => s.pack(low, s.splat(0.0)),
+                _ => low,
+            };
+            s.store(&mut out[word * span.stride + MARGIN + x..], value);
+        }
     }
 }
 

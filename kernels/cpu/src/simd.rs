@@ -57,8 +57,8 @@ pub trait Simd: Copy {
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// a · b + c, rounded once where the CPU can and twice elsewhere.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// c + Σ a · b over the channels of a word.
-    fn dot(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// c + Σ weight · x over the channels of a word.
+    fn dot(self, weight: f32, x: Self::V, c: Self::V) -> Self::V;
     /// Where the sum of dots begins, of an output with this bias.
     #[inline(always)]
     fn begin(self, bias: f32) -> Self::V {
@@ -169,8 +169,8 @@ impl Simd for Plain {
         std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
     #[inline(always)]
-    fn dot(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        self.mul_add(a, b, c)
+    fn dot(self, weight: f32, x: Self::V, c: Self::V) -> Self::V {
+        self.mul_add(self.splat(weight), x, c)
     }
     #[inline(always)]
     fn pack(self, _low: Self::V, _high: Self::V) -> Self::V {

@@ -2,6 +2,7 @@
 //!
 //! In and out: as [`Simd`] has it. What a token of a level stands for is that the CPU has it; who makes one sees to that.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{REACH, Simd, split_by_adding};
@@ -67,19 +68,9 @@ macro_rules! pair {
 
 /// Words of two channels as whole numbers of 16 bits.
 macro_rules! int16_words {
-    ($dot:ident $to_int:ident $to_float:ident $cvt_float:ident $cvt_int:ident $packs:ident $pairs:ident) => {
+    ($to_int:ident $to_float:ident $cvt_float:ident $cvt_int:ident $packs:ident $pairs:ident) => {
         const CHANNELS: usize = 2;
         const WHOLE: bool = true;
-        #[inline(always)]
-        fn dot(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-            // SAFETY: `self` exists, so the CPU has the instructions.
-            unsafe {
-                [
-                    $to_float($dot($to_int(c[0]), $to_int(a[0]), $to_int(b[0]))),
-                    $to_float($dot($to_int(c[1]), $to_int(a[1]), $to_int(b[1]))),
-                ]
-            }
-        }
         #[inline(always)]
         fn begin(self, _bias: f32) -> Self::V {
             self.splat(0.0)
@@ -103,13 +94,30 @@ macro_rules! int16_words {
     };
 }
 
+/// Dots of CPUs with one instruction for products and their sum.
+macro_rules! vnni {
+    ($dot:ident $set1:ident $to_int:ident $to_float:ident) => {
+        #[inline(always)]
+        fn dot(self, weight: f32, x: Self::V, c: Self::V) -> Self::V {
+            // SAFETY: `self` exists, so the CPU has the instructions.
+            unsafe {
+                let weight = $to_int($set1(weight));
+                [
+                    $to_float($dot($to_int(c[0]), weight, $to_int(x[0]))),
+                    $to_float($dot($to_int(c[1]), weight, $to_int(x[1]))),
+                ]
+            }
+        }
+    };
+}
+
 /// Words of one channel.
 macro_rules! f32_words {
     () => {
         const CHANNELS: usize = 1;
         #[inline(always)]
-        fn dot(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-            self.mul_add(a, b, c)
+        fn dot(self, weight: f32, x: Self::V, c: Self::V) -> Self::V {
+            self.mul_add(self.splat(weight), x, c)
         }
         #[inline(always)]
         fn pack(self, _low: Self::V, _high: Self::V) -> Self::V {
@@ -235,8 +243,13 @@ avx2! {
         // cab2 at 320x180: 4.8 ms against 3.2).
         const OUTPUTS_MAX: usize = 4;
         const OUTPUTS_WAITING: usize = 4;
+        #[inline(always)]
+        fn dot(self, weight: f32, x: Self::V, c: Self::V) -> Self::V {
+            // SAFETY: `self` exists, so the CPU has the instructions.
+            unsafe { dot8(_mm256_set1_ps(weight), x, c) }
+        }
         int16_words! {
-            dot8 _mm256_castps_si256 _mm256_castsi256_ps
+            _mm256_castps_si256 _mm256_castsi256_ps
             _mm256_cvtepi32_ps _mm256_cvtps_epi32 _mm256_packs_epi32 pairs8
         }
     }
@@ -247,8 +260,9 @@ avx2! {
     AvxVnniInt16 {
         const OUTPUTS_MAX: usize = 6;
         const OUTPUTS_WAITING: usize = 4;
+        vnni! { _mm256_dpwssd_avx_epi32 _mm256_set1_ps _mm256_castps_si256 _mm256_castsi256_ps }
         int16_words! {
-            _mm256_dpwssd_avx_epi32 _mm256_castps_si256 _mm256_castsi256_ps
+            _mm256_castps_si256 _mm256_castsi256_ps
             _mm256_cvtepi32_ps _mm256_cvtps_epi32 _mm256_packs_epi32 pairs8
         }
     }
@@ -376,8 +390,9 @@ avx512! {
     /// AVX-512 as above and VNNI, with products of whole numbers of 16 bits.
     Avx512VnniInt16 {
         const OUTPUTS_MAX: usize = 12;
+        vnni! { _mm512_dpwssd_epi32 _mm512_set1_ps _mm512_castps_si512 _mm512_castsi512_ps }
         int16_words! {
-            _mm512_dpwssd_epi32 _mm512_castps_si512 _mm512_castsi512_ps
+            _mm512_castps_si512 _mm512_castsi512_ps
             _mm512_cvtepi32_ps _mm512_cvtps_epi32 _mm512_packs_epi32 pairs16
         }
         avx512_short! {}
@@ -391,10 +406,11 @@ avx512! {
         const OUTPUTS_MAX: usize = 12;
 
         #[inline(always)]
-        fn dot(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        fn dot(self, weight: f32, x: Self::V, c: Self::V) -> Self::V {
             // SAFETY: `self` exists, so the CPU has the instruction.
             unsafe {
-                [_mm512_dpbf16_ps(c[0], bf16(a[0]), bf16(b[0])), _mm512_dpbf16_ps(c[1], bf16(a[1]), bf16(b[1]))]
+                let weight = bf16(_mm512_set1_ps(weight));
+                [_mm512_dpbf16_ps(c[0], weight, bf16(x[0])), _mm512_dpbf16_ps(c[1], weight, bf16(x[1]))]
             }
         }
         #[inline(always)]
@@ -406,10 +422,28 @@ avx512! {
     }
 }
 
+/// In assembly, for in Rust the compiler puts the sums of whole numbers in an order of its own, which takes more registers
+/// than there are (a Zen 3's cab2 of a row of 320: 5.9 us against 5.5).
 #[inline]
 #[target_feature(enable = "avx2")]
-fn dot8(sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
-    _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
+fn dot8(weight: __m256, x: [__m256; 2], mut c: [__m256; 2]) -> [__m256; 2] {
+    // SAFETY: the CPU has the instructions, and they touch these registers alone.
+    unsafe {
+        asm!(
+            "vpmaddwd {product}, {weight}, {x0}",
+            "vpmaddwd {weight}, {weight}, {x1}",
+            "vpaddd {c0}, {c0}, {product}",
+            "vpaddd {c1}, {c1}, {weight}",
+            product = out(ymm_reg) _,
+            weight = inout(ymm_reg) weight => _,
+            x0 = in(ymm_reg) x[0],
+            x1 = in(ymm_reg) x[1],
+            c0 = inout(ymm_reg) c[0],
+            c1 = inout(ymm_reg) c[1],
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    c
 }
 
 /// Of registers packed lane by lane: pairs of one half and the other by turns.
