@@ -3,7 +3,7 @@
 //! A vector of pixels passes through all of it before the next, so that the M wide tensors are a few kilobytes
 //! lent by the caller and never a map.
 
-use super::dense::{Words, outputs, store_channels, store_words, with_outputs};
+use super::dense::{Words, outputs, store_channels, store_words, with_outputs, with_outputs_of_three};
 use super::esa::{Between, between_columns};
 use super::layout::{MARGIN, Span};
 use super::math;
@@ -13,12 +13,10 @@ use super::weights::Gate;
 /// Where a channel of the scratch lies for the loops of dense maps, which look for it behind a margin.
 const STRIDE: usize = PIXELS_MAX;
 
-/// Outputs that are made together where a CPU has no more registers.
-const SIXTEEN_REGISTERS: usize = 6;
-
-/// Floats of scratch: the E wide tensor of one vector, and the M wide one of each of `rows`, in words.
+/// Floats of scratch for one vector: the M wide sigmoids, the E wide tensor in words, and the M wide one of each of `rows`
+/// in words.
 pub fn scratch_len(gate: &Gate, rows: usize) -> usize {
-    2 * MARGIN + (gate.conv4.words + rows * gate.g.words) * STRIDE
+    2 * MARGIN + (gate.conv4.bias.len() + gate.conv4.words + rows * gate.g.words) * STRIDE
 }
 
 /// `out`: [C, stride] in f32, or in words of a pair of rows, the second of which may not exist. `n`: its rows, [words
@@ -33,12 +31,13 @@ pub fn gate<S: Simd>(
     scratch: &mut [f32],
     span: Span,
 ) {
-    let (attention, gated) = scratch.split_at_mut(MARGIN + maps.conv4.words * STRIDE);
+    let (sigmoids, rest) = scratch.split_at_mut(maps.conv4.bias.len() * STRIDE);
+    let (attention, gated) = rest.split_at_mut(MARGIN + maps.conv4.words * STRIDE);
     let gated_len = maps.g.words * STRIDE;
     for x in (0..span.width).step_by(S::PIXELS) {
         for (row, coarse) in coarse.chunks_exact(coarse.len() / n.len()).enumerate() {
             let gated = &mut gated[row * gated_len..];
-            gate_vector(s, gated, n[row], maps, (coarse, span3, columns), attention, x, span);
+            gate_vector(s, gated, n[row], maps, (coarse, span3, columns), (sigmoids, attention), x, span);
         }
         for group in maps.g.groups() {
             with_outputs!(S, group, N => {
@@ -68,7 +67,7 @@ fn gate_vector<S: Simd>(
     n: &[f32],
     maps: &Gate,
     (coarse, span3, columns): (&[f32], Span, &Between),
-    attention: &mut [f32],
+    (sigmoids, attention): (&mut [f32], &mut [f32]),
     x: usize,
     span: Span,
 ) {
@@ -81,28 +80,23 @@ fn gate_vector<S: Simd>(
             store_words(s, attention, &acc, group.first, MARGIN, STRIDE);
         });
     }
-    // The four maps are cut into the same groups, of half the registers: one map's outputs wait for the next's.
-    let groups = maps.f1.groups().zip(maps.f2.groups()).zip(maps.f3.groups()).zip(maps.conv4.groups());
-    for (((f1, f2), f3), conv4) in groups {
-        let first = f1.first;
-        with_outputs!(S, f1, N => {
-            let mut t = outputs::<S, Words, N, 1>(s, &[&*attention], 0, STRIDE, conv4);
-            for t in &mut t {
-                *t = math::sigmoid_of_scaled(s, *t);
+    for group in maps.conv4.groups() {
+        with_outputs!(S, group, N => {
+            let mut acc = outputs::<S, Words, N, 1>(s, &[&*attention], 0, STRIDE, group);
+            for acc in &mut acc {
+                *acc = math::sigmoid_of_scaled(s, *acc);
             }
-            let f3 = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f3);
-            for (t, f3) in t.iter_mut().zip(f3) {
-                *t = s.mul(*t, f3);
-            }
-            if S::CHANNELS == 1 || S::OUTPUTS_MAX <= SIXTEEN_REGISTERS {
-                // It waits in memory: AVX2 lacks the registers for it beside two maps' outputs, and would keep one of
-                // those in memory instead, that is written in every round (11.7 ms against 9.3 at 320x180).
-                std::hint::black_box(&mut t);
-            }
-            let f1 = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f1);
-            let f2 = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, f2);
-            for ((t, f1), f2) in t.iter_mut().zip(f1).zip(f2) {
-                *t = s.mul_add(relu6(s, f1), f2, *t);
+            store_channels(s, sigmoids, &acc, group.first, 0, S::PIXELS);
+        });
+    }
+    for group in maps.f.groups() {
+        with_outputs_of_three!(S, group, N N3 => {
+            let first = group.first / 3;
+            let f = outputs::<S, Words, N3, 1>(s, &[n], x, span.stride, group);
+            let mut t = [s.splat(0.0); N];
+            let sigmoids = sigmoids[first * S::PIXELS..].chunks_exact(S::PIXELS);
+            for (i, (t, sigmoid)) in t.iter_mut().zip(sigmoids).enumerate() {
+                *t = s.mul_add(relu6(s, f[i]), f[N + i], s.mul(f[2 * N + i], s.load(sigmoid)));
             }
             store_words(s, gated, &t, first, MARGIN, STRIDE);
         });

@@ -142,6 +142,7 @@ macro_rules! kernels {
                     channels: S::CHANNELS,
                     outputs_max: S::OUTPUTS_MAX,
                     outputs_waiting: S::OUTPUTS_WAITING,
+                    outputs_of_three: S::OUTPUTS_OF_THREE,
                     outputs_multiple: S::CHANNELS,
                     whole: S::WHOLE,
                 };

@@ -25,8 +25,10 @@ pub trait Simd: Copy {
     const WHOLE: bool = false;
     /// Outputs of a dense map that are made together: their accumulators fill the registers.
     const OUTPUTS_MAX: usize;
-    /// The same of maps whose outputs wait for those of another.
+    /// The same where those of one row wait for those of another.
     const OUTPUTS_WAITING: usize = Self::OUTPUTS_MAX / 2;
+    /// Outputs of each of three maps that are made together, at most.
+    const OUTPUTS_OF_THREE: usize = Self::OUTPUTS_MAX / 3;
     /// A vector of [`Simd::PIXELS`] f32 or words.
     type V: Copy;
     /// A vector and its neighbours left and right.
@@ -59,6 +61,13 @@ pub trait Simd: Copy {
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// c + Σ weight · x over the channels of a word.
     fn dot(self, weight: f32, x: Self::V, c: Self::V) -> Self::V;
+    /// The same of several outputs, each with a weight of its own.
+    #[inline(always)]
+    fn dots<const N: usize>(self, weights: &[f32; N], x: Self::V, c: &mut [Self::V; N]) {
+        for (c, weight) in c.iter_mut().zip(weights) {
+            *c = self.dot(*weight, x, *c);
+        }
+    }
     /// Where the sum of dots begins, of an output with this bias.
     #[inline(always)]
     fn begin(self, bias: f32) -> Self::V {

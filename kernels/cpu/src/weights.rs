@@ -7,8 +7,10 @@ pub struct Packing {
     pub channels: usize,
     /// Outputs that are made together, at most.
     pub outputs_max: usize,
-    /// The same where they wait in registers for those of another map.
+    /// The same where those of one row wait in registers for those of another.
     pub outputs_waiting: usize,
+    /// Outputs of each of three maps that are made together, at most.
+    pub outputs_of_three: usize,
     /// Outputs are made in whole multiples of it, for they may become words.
     pub outputs_multiple: usize,
     /// Words are whole numbers, see [`Simd::WHOLE`](crate::simd::Simd::WHOLE).
@@ -21,9 +23,14 @@ impl Packing {
         Packing { channels: 1, whole: false, ..self }
     }
 
-    /// For maps whose outputs wait for those of another.
+    /// For maps of which the outputs of one row wait for those of another.
     pub fn waiting(self) -> Packing {
         Packing { outputs_max: self.outputs_waiting, ..self }
+    }
+
+    /// For each of three maps whose outputs are made together.
+    pub fn of_three(self) -> Packing {
+        Packing { outputs_max: self.outputs_of_three, ..self }
     }
 
     /// Words that hold so many channels.
@@ -68,6 +75,25 @@ pub(crate) struct Group<'a> {
 }
 
 impl Dense {
+    /// Three maps of the same input and cut alike become one: its groups have as many outputs of each, one map's after
+    /// another's.
+    pub fn three(maps: [Dense; 3]) -> Dense {
+        let Dense { words, side, ref groups, .. } = maps[0];
+        assert!(maps.iter().all(|map| map.words == words && map.side == side && map.groups == *groups));
+        let (mut weight, mut scale, mut bias) = (Vec::new(), Vec::new(), Vec::new());
+        let mut of_groups = maps.each_ref().map(Dense::groups);
+        for _ in groups {
+            let parts = of_groups.each_mut().map(|groups| groups.next().expect("as many groups"));
+            let outputs = parts[0].bias.len();
+            for tap in 0..words * side * side {
+                weight.extend(parts.iter().flat_map(|part| &part.weight[tap * outputs..][..outputs]));
+            }
+            scale.extend(parts.iter().flat_map(|part| part.scale));
+            bias.extend(parts.iter().flat_map(|part| part.bias));
+        }
+        Dense { words, side, groups: groups.iter().map(|outputs| 3 * outputs).collect(), weight, scale, bias }
+    }
+
     /// In the order of outputs.
     #[inline(always)]
     pub(crate) fn groups(&self) -> impl Iterator<Item = Group<'_>> {
@@ -102,12 +128,8 @@ pub struct Depthwise {
 /// What makes the gated tensor out of the normalised one, all 1x1.
 #[derive(Debug)]
 pub struct Gate {
-    /// C -> M.
-    pub f1: Dense,
-    /// C -> M.
-    pub f2: Dense,
-    /// C -> M.
-    pub f3: Dense,
+    /// `f1`, `f2` and `f3`, C -> M each, see [`Dense::three`].
+    pub f: Dense,
     /// `conv_f` after `conv1` after `f3`: C -> E.
     pub conv_f: Dense,
     /// E -> M, scaled for the sigmoid that follows.

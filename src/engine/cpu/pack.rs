@@ -30,15 +30,14 @@ impl Block {
         let block = rewrite::Block::new(weights);
         let BlockCodes { n, c1, attention, gated, g, u, t, .. } = codes;
         let dense = |conv: &Conv, from: f32, to: f32| pack_dense(conv, packing, (from, to));
-        let waiting = |conv: &Conv, from: f32, to: f32| pack_dense(conv, packing.waiting(), (from, to));
+        let f = [(&block.f1, 1.0), (&block.f2, gated), (&block.f3, gated)];
+        // A word of what `g` makes holds two rows.
+        let of_rows = if packing.channels == 2 { packing.waiting() } else { packing };
         let gate = Gate {
-            f1: waiting(&block.f1, n, 1.0),
-            f2: waiting(&block.f2, n, gated),
-            f3: waiting(&block.f3, n, gated),
+            f: Dense::three(f.map(|(conv, to)| pack_dense(conv, packing.of_three(), (n, to)))),
             conv_f: dense(&block.conv_f, n, attention),
-            conv4: waiting(&block.conv4, attention, 1.0),
-            // Its outputs wait for those of the row below, where a word holds both.
-            g: if packing.channels == 2 { waiting(&block.g, gated, g) } else { dense(&block.g, gated, g) },
+            conv4: dense(&block.conv4, attention, 1.0),
+            g: pack_dense(&block.g, of_rows, (gated, g)),
         };
         let unscaled = vec![1.0; block.dwconv2.outputs];
         Block {
