@@ -248,6 +248,7 @@ avx2! {
         }
         #[inline(always)]
         fn dots<const N: usize>(self, weights: &[f32; N], x: Self::V, c: &mut [Self::V; N]) {
+            // Outputs become words: they are made in twos.
             let (c, _) = c.as_chunks_mut::<2>();
             for (c, weights) in c.iter_mut().zip(weights.as_chunks::<2>().0) {
                 // SAFETY: `self` exists, so the CPU has the instructions.
