@@ -11,8 +11,8 @@ use super::weights::{Dense, Group};
 
 /// What the words of an input are.
 pub(crate) trait Operand {
-    /// See [`Simd::dots`].
-    fn dots<S: Simd, const N: usize>(s: S, weights: &[f32; N], x: S::V, c: &mut [S::V; N]);
+    /// See [`Simd::dot`].
+    fn dot<S: Simd>(s: S, weight: &f32, x: S::V, c: S::V) -> S::V;
     /// See [`Simd::begin`].
     fn begin<S: Simd>(s: S, bias: f32) -> S::V;
     /// See [`Simd::finish`].
@@ -26,8 +26,8 @@ pub(crate) struct Exact;
 
 impl Operand for Words {
     #[inline(always)]
-    fn dots<S: Simd, const N: usize>(s: S, weights: &[f32; N], x: S::V, c: &mut [S::V; N]) {
-        s.dots(weights, x, c);
+    fn dot<S: Simd>(s: S, weight: &f32, x: S::V, c: S::V) -> S::V {
+        s.dot(weight, x, c)
     }
     #[inline(always)]
     fn begin<S: Simd>(s: S, bias: f32) -> S::V {
@@ -41,10 +41,8 @@ impl Operand for Words {
 
 impl Operand for Exact {
     #[inline(always)]
-    fn dots<S: Simd, const N: usize>(s: S, weights: &[f32; N], x: S::V, c: &mut [S::V; N]) {
-        for (c, weight) in c.iter_mut().zip(weights) {
-            *c = s.mul_add(s.splat(*weight), x, *c);
-        }
+    fn dot<S: Simd>(s: S, weight: &f32, x: S::V, c: S::V) -> S::V {
+        s.mul_add(s.splat(*weight), x, c)
     }
     #[inline(always)]
     fn begin<S: Simd>(s: S, bias: f32) -> S::V {
@@ -56,15 +54,19 @@ impl Operand for Exact {
     }
 }
 
-/// Runs `$body` with `$n` the number of outputs of `$group`, known when compiling. The guard is a constant of its own, by
-/// which the compiler leaves out what the level does not have before it makes code of it.
+/// Runs `$body` with `$n` the number of outputs of `$group`, or of each of three maps in it, known when compiling. The
+/// guard is a constant of its own, by which the compiler leaves out what the level does not have before it makes code of
+/// it.
 macro_rules! with_outputs {
-    ($level:ty, $group:expr, $n:ident => $body:expr) => {
-        crate::dense::with_outputs!(@ $level, $group, $n => $body, 1 2 3 4 5 6 7 8 9 10 11 12 13)
+    ($level:ty, $group:ident, $n:ident => $body:expr) => {
+        with_outputs!(@ $level, OUTPUTS_MAX, $group.bias.len(), $n => $body, 1 2 3 4 5 6 7 8 9 10 11 12 13)
     };
-    (@ $level:ty, $group:expr, $n:ident => $body:expr, $($count:literal)*) => {
-        match $group.bias.len() {
-            $($count if const { $count <= <$level>::OUTPUTS_MAX && $count % <$level>::CHANNELS == 0 } => {
+    ($level:ty, $group:ident / 3, $n:ident => $body:expr) => {
+        with_outputs!(@ $level, OUTPUTS_OF_THREE, $group.bias.len() / 3, $n => $body, 1 2 3 4)
+    };
+    (@ $level:ty, $max:ident, $outputs:expr, $n:ident => $body:expr, $($count:literal)*) => {
+        match $outputs {
+            $($count if const { $count <= <$level>::$max && $count % <$level>::CHANNELS == 0 } => {
                 const $n: usize = $count;
                 $body
             })*
@@ -73,24 +75,6 @@ macro_rules! with_outputs {
     };
 }
 pub(crate) use with_outputs;
-
-/// The same of a group of three maps' outputs, `$n` of each.
-macro_rules! with_outputs_of_three {
-    ($level:ty, $group:expr, $n:ident $n3:ident => $body:expr) => {
-        crate::dense::with_outputs_of_three!(@ $level, $group, $n $n3 => $body, 1 3, 2 6, 3 9, 4 12)
-    };
-    (@ $level:ty, $group:expr, $n:ident $n3:ident => $body:expr, $($count:literal $count3:literal),*) => {
-        match $group.bias.len() {
-            $($count3 if const { $count <= <$level>::OUTPUTS_OF_THREE && $count % <$level>::CHANNELS == 0 } => {
-                const $n: usize = $count;
-                const $n3: usize = $count3;
-                $body
-            })*
-            more => unreachable!("{more} outputs in a group"),
-        }
-    };
-}
-pub(crate) use with_outputs_of_three;
 
 /// The outputs of a group at the pixels from column `x` on.
 #[inline(always)]
@@ -139,7 +123,7 @@ pub(crate) fn add_outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize
     group: Group<'_>,
 ) {
     let (weights, _) = group.weight.as_chunks::<N>();
-    // Asked once: asked of each word, a Zen 3's gate takes 35 us a row of 320 in f32 instead of 25.
+    // Asked once: asked of each word, the gate of a row of 320 takes a Zen 3 35 us in f32 instead of 25 (2026-11-28).
     let words = weights.len() / (SIDE * SIDE);
     let window = S::PIXELS + if SIDE == 1 { REACH } else { 2 * REACH };
     assert!(rows.iter().all(|row| x + words.saturating_sub(1) * stride + window <= row.len()));
@@ -149,24 +133,37 @@ pub(crate) fn add_outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize
             // SAFETY: the assertion is about the last word, and all others lie before it.
             let from = unsafe { row.get_unchecked(first..first + window) };
             match SIDE {
-                1 => O::dots(s, &weights[0], s.load(&from[REACH..]), acc),
+                1 => add::<S, O, N>(s, acc, s.load(&from[REACH..]), &weights[0]),
                 3 => {
                     let around = s.around(from);
-                    O::dots(s, &weights[0], s.shifted::<-1>(around), acc);
-                    O::dots(s, &weights[1], s.shifted::<0>(around), acc);
-                    O::dots(s, &weights[2], s.shifted::<1>(around), acc);
+                    add::<S, O, N>(s, acc, s.shifted::<-1>(around), &weights[0]);
+                    add::<S, O, N>(s, acc, s.shifted::<0>(around), &weights[1]);
+                    add::<S, O, N>(s, acc, s.shifted::<1>(around), &weights[2]);
                 }
                 5 => {
                     let around = s.around(from);
-                    O::dots(s, &weights[0], s.shifted::<-2>(around), acc);
-                    O::dots(s, &weights[1], s.shifted::<-1>(around), acc);
-                    O::dots(s, &weights[2], s.shifted::<0>(around), acc);
-                    O::dots(s, &weights[3], s.shifted::<1>(around), acc);
-                    O::dots(s, &weights[4], s.shifted::<2>(around), acc);
+                    add::<S, O, N>(s, acc, s.shifted::<-2>(around), &weights[0]);
+                    add::<S, O, N>(s, acc, s.shifted::<-1>(around), &weights[1]);
+                    add::<S, O, N>(s, acc, s.shifted::<0>(around), &weights[2]);
+                    add::<S, O, N>(s, acc, s.shifted::<1>(around), &weights[3]);
+                    add::<S, O, N>(s, acc, s.shifted::<2>(around), &weights[4]);
                 }
                 _ => unreachable!("convs are 1x1, 3x3 or 5x5"),
             }
         }
+    }
+}
+
+/// One tap of every output.
+#[inline(always)]
+pub(crate) fn add<S: Simd, O: Operand, const N: usize>(
+    s: S,
+    acc: &mut [S::V; N],
+    x: S::V,
+    weights: &[f32; N],
+) {
+    for (acc, weight) in acc.iter_mut().zip(weights) {
+        *acc = O::dot(s, weight, x, *acc);
     }
 }
 

@@ -173,7 +173,7 @@ fn column<S: Simd, const FROM: usize, const TO: usize>(
     dx: usize,
 ) {
     for o in FROM..TO {
-        acc[o] = s.dot(taps[o][dx], x, acc[o]);
+        acc[o] = s.dot(&taps[o][dx], x, acc[o]);
     }
 }
 

@@ -1,6 +1,6 @@
 //! ESA's grid: from `conv1` of the normalised tensor to a few coarse pixels, and a row of them interpolated.
 
-use super::dense::{Words, begin, finish, store_channels, with_outputs};
+use super::dense::{Words, add, begin, finish, store_channels, with_outputs};
 use super::layout::{MARGIN, Span};
 use super::simd::{PIXELS_MAX, Simd, TABLE};
 use super::weights::Dense;
@@ -49,9 +49,9 @@ pub fn conv2<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, s
                     for (row, weights) in rows.iter().zip(weights.chunks_exact(3)) {
                         let even = &row[word * 2 * half + x..];
                         let odd = &row[(word * 2 + 1) * half + x..];
-                        s.dots(&weights[0], s.load(even), &mut acc);
-                        s.dots(&weights[1], s.load(odd), &mut acc);
-                        s.dots(&weights[2], s.load(&even[1..]), &mut acc);
+                        add::<S, Words, N>(s, &mut acc, s.load(even), &weights[0]);
+                        add::<S, Words, N>(s, &mut acc, s.load(odd), &weights[1]);
+                        add::<S, Words, N>(s, &mut acc, s.load(&even[1..]), &weights[2]);
                     }
                 }
                 finish::<S, Words, N>(s, &mut acc, group);

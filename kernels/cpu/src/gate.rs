@@ -3,7 +3,7 @@
 //! A vector of pixels passes through all of it before the next, so that the M wide tensors are a few kilobytes
 //! lent by the caller and never a map.
 
-use super::dense::{Words, outputs, store_channels, store_words, with_outputs, with_outputs_of_three};
+use super::dense::{Words, outputs, store_channels, store_words, with_outputs};
 use super::esa::{Between, between_columns};
 use super::layout::{MARGIN, Span};
 use super::math;
@@ -90,9 +90,10 @@ fn gate_vector<S: Simd>(
         });
     }
     for group in maps.f.groups() {
-        with_outputs_of_three!(S, group, N N3 => {
+        with_outputs!(S, group / 3, N => {
+            const OF_THREE: usize = 3 * N;
             let first = group.first / 3;
-            let f = outputs::<S, Words, N3, 1>(s, &[n], x, span.stride, group);
+            let f = outputs::<S, Words, OF_THREE, 1>(s, &[n], x, span.stride, group);
             let mut t = [s.splat(0.0); N];
             let sigmoids = sigmoids[first * S::PIXELS..].chunks_exact(S::PIXELS);
             for (i, (t, sigmoid)) in t.iter_mut().zip(sigmoids).enumerate() {

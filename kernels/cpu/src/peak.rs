@@ -15,7 +15,7 @@ pub fn peak<S: Simd>(s: S, sink: &mut [f32], rounds: usize) {
     let mut acc = [s.splat(1.0); SUMS];
     for _ in 0..rounds {
         for i in 0..SUMS {
-            acc[i] = s.dot(nothing, acc[(i + 1) % SUMS], acc[i]);
+            acc[i] = s.dot(&nothing, acc[(i + 1) % SUMS], acc[i]);
         }
     }
     for acc in &acc[1..] {

@@ -60,14 +60,7 @@ pub trait Simd: Copy {
     /// a · b + c, rounded once where the CPU can and twice elsewhere.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// c + Σ weight · x over the channels of a word.
-    fn dot(self, weight: f32, x: Self::V, c: Self::V) -> Self::V;
-    /// The same of several outputs, each with a weight of its own.
-    #[inline(always)]
-    fn dots<const N: usize>(self, weights: &[f32; N], x: Self::V, c: &mut [Self::V; N]) {
-        for (c, weight) in c.iter_mut().zip(weights) {
-            *c = self.dot(*weight, x, *c);
-        }
-    }
+    fn dot(self, weight: &f32, x: Self::V, c: Self::V) -> Self::V;
     /// Where the sum of dots begins, of an output with this bias.
     #[inline(always)]
     fn begin(self, bias: f32) -> Self::V {
@@ -178,8 +171,8 @@ impl Simd for Plain {
         std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
     #[inline(always)]
-    fn dot(self, weight: f32, x: Self::V, c: Self::V) -> Self::V {
-        self.mul_add(self.splat(weight), x, c)
+    fn dot(self, weight: &f32, x: Self::V, c: Self::V) -> Self::V {
+        self.mul_add(self.splat(*weight), x, c)
     }
     #[inline(always)]
     fn pack(self, _low: Self::V, _high: Self::V) -> Self::V {
