@@ -30,8 +30,14 @@ fn main() -> Result<()> {
     let to_fill = writer.picture()?;
 
     let networks = vec![Network::Hasn(Arc::new(model))];
-    let spec =
-        EngineSpec { kind: EngineKind::Cpu(Precision::F32), threads: 2, networks, lr, sr: to_fill.geometry };
+    let spec = EngineSpec {
+        kind: EngineKind::Cpu(Precision::F32),
+        threads: 2,
+        in_flight: 1,
+        networks,
+        lr,
+        sr: to_fill.geometry,
+    };
     let mut engine = spec.open()?;
     engine.submit(picture, to_fill, NetworkId(0))?;
     let (_, filled) = engine.collect()?.expect("a picture was submitted");

@@ -154,9 +154,15 @@ fn to_rgb(picture: Picture) -> Result<Picture> {
     let format = format_by_name("rgb24").expect("FFmpeg always has rgb24");
     let sr = Geometry { format, color: lr.color.as_rgb(), ..lr };
     let networks = vec![Network::Resample];
-    let mut engine =
-        EngineSpec { kind: EngineKind::Cpu(Precision::F32), threads: thread_count(None), networks, lr, sr }
-            .open()?;
+    let mut engine = EngineSpec {
+        kind: EngineKind::Cpu(Precision::F32),
+        threads: thread_count(None),
+        in_flight: 1,
+        networks,
+        lr,
+        sr,
+    }
+    .open()?;
     engine.submit(picture, Picture::new(sr), NetworkId(0))?;
     let (_, rgb) = engine.collect()?.expect("a picture was submitted");
     Ok(rgb)

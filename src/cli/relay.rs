@@ -168,7 +168,7 @@ fn open(args: &Args, source: SourceSpec, first: Session, networks: Vec<Network>)
     }
     let target = Target::choose(&encoder_spec(args, &first, size, threads), &output, &lr, size)?;
     let sr = target.geometry;
-    let spec = |kind| EngineSpec { kind, threads, networks: networks.clone(), lr, sr };
+    let spec = |kind| EngineSpec { kind, threads, in_flight: 1, networks: networks.clone(), lr, sr };
     let kind = args.engine.choose(PrecisionName::Auto, sr.format.depth(), |kind| spec(kind).check())?;
     let engine = spec(kind);
     engine.check()?;

@@ -344,8 +344,8 @@ pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) ->
         output.check_free(journal.is_some_and(Path::exists))?;
     }
     // Scans are not coded as films are, and neither is a picture of a film.
-    let of_stills =
-        Pattern::parse(&args.input)?.is_some() || (output.is_still() && output.sequence().is_none());
+    let makes_one = output.is_still() && output.sequence().is_none();
+    let of_stills = makes_one || Pattern::parse(&args.input)?.is_some();
     let default = if of_stills { catalogue::DEFAULT_CPU } else { catalogue::DEFAULT_FILM };
     let (network, model, model_scale) = match args.model.as_deref().unwrap_or(default) {
         "none" => (Network::Resample, "none".to_owned(), 2),
@@ -373,7 +373,12 @@ pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) ->
     sequence::check_exr(args, &input, &lr, &target)?;
     let sr = target.geometry;
     let bits = if sr.format.float { 32 } else { sr.format.depth() };
-    let spec = |kind| EngineSpec { kind, threads, networks: vec![network.clone()], lr, sr };
+    let in_flight = match pictures_expected(args, &input.video()) {
+        _ if makes_one => 1,
+        0 => usize::MAX,
+        known => known as usize,
+    };
+    let spec = |kind| EngineSpec { kind, threads, in_flight, networks: vec![network.clone()], lr, sr };
     let kind = args.engine.choose(args.precision, bits, |kind| spec(kind).check())?;
     let engine = spec(kind);
     engine.check()?;

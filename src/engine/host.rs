@@ -1,9 +1,17 @@
-//! The engine of the host: whole pictures through a network on the CPU, one at a time.
+//! The engine of the host: whole pictures through a network on the CPU.
 //!
 //! In: an LR picture and an SR picture to fill. Out: both, the second one filled. What happens in between is
-//! a [`plan`] a network, made at open; so is every plane it needs, shared by all networks. It knows neither
-//! which network runs nor on how many threads: a caller that wants its own pool installs it around
-//! [`Engine::submit`].
+//! a [`plan`] a network, made at open; so is every plane it needs, shared by all networks. It does not know which
+//! network runs.
+//!
+//! The threads are shared out among lanes, each of which makes one picture at a time. Two pictures on a thread each
+//! wait for each other nowhere, the bands of one picture do, most of all where encoder and decoder take a core away. So
+//! there are as many lanes as pictures in flight, threads and memory allow; one of them where each picture is waited for.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::cpu::egress::{Rounding, fill_component, write_component};
 use super::cpu::ingest::read_component;
@@ -11,9 +19,13 @@ use super::cpu::{Pool, matrix};
 use super::forward::Forward;
 use super::plan::{Passes, Shape, Slot, Step, plan};
 use super::resample::{Grid, Resampler};
-use super::{Engine, NetworkId};
+use super::{Engine, EngineSpec, NetworkId};
 use crate::error::Result;
 use crate::picture::{Format, Geometry, Picture};
+
+/// What planes and tensors may take for each thread before there are fewer lanes: small beside what servers have for a
+/// core.
+const BYTES_OF_THREAD: usize = 256 << 20;
 
 /// One way of making a picture larger.
 pub(crate) enum HostNetwork {
@@ -23,13 +35,13 @@ pub(crate) enum HostNetwork {
     Net {
         /// How much larger a pass makes a plane, and what it sees.
         shape: Shape,
-        /// Makes one pass for pictures of (width, height).
+        /// Makes one pass for pictures of (width, height) on so many threads.
         open: Box<OpenPass>,
     },
 }
 
-/// Makes one pass for pictures of (width, height).
-type OpenPass = dyn Fn((usize, usize)) -> Box<dyn Forward>;
+/// Makes one pass for pictures of (width, height) on so many threads.
+type OpenPass = dyn Fn((usize, usize), usize) -> Box<dyn Forward>;
 
 /// A network of the engine, ready to run.
 struct Ready {
@@ -39,45 +51,112 @@ struct Ready {
 }
 
 impl Ready {
-    fn new(network: HostNetwork, lr: &Geometry, sr: &Geometry) -> Result<Ready> {
+    fn new(network: &HostNetwork, lr: &Geometry, sr: &Geometry, threads: usize) -> Result<Ready> {
         let HostNetwork::Net { shape, open } = network else {
             return Ok(Ready { steps: plan(lr, sr, None)?, passes: Vec::new() });
         };
-        let steps = plan(lr, sr, Some(shape))?;
+        let steps = plan(lr, sr, Some(*shape))?;
         let sizes = steps.iter().find_map(|step| match step {
             Step::Network(passes) => Some(&passes.sizes),
             _ => None,
         });
-        let passes = sizes.into_iter().flatten().map(|&size| open(size)).collect();
+        let passes = sizes.into_iter().flatten().map(|&size| open(size, threads)).collect();
         Ok(Ready { steps, passes })
+    }
+}
+
+/// A picture to make and who waits for it.
+struct Job {
+    lr: Picture,
+    sr: Picture,
+    network: NetworkId,
+    made: Sender<Made>,
+}
+
+/// Both pictures, or the panic that came instead.
+type Made = std::thread::Result<(Picture, Picture)>;
+
+/// What makes one picture at a time.
+struct Lane {
+    networks: Vec<Ready>,
+    work: Work,
+    rounding: Rounding,
+}
+
+impl Lane {
+    fn new(spec: &EngineSpec, networks: &[HostNetwork], threads: usize) -> Result<Lane> {
+        let EngineSpec { lr, sr, .. } = spec;
+        let networks = networks
+            .iter()
+            .map(|network| Ready::new(network, lr, sr, threads))
+            .collect::<Result<Vec<_>>>()?;
+        let rounding = if dithers(lr, sr) { Rounding::Dither } else { Rounding::Nearest };
+        Ok(Lane { work: Work::new(lr, sr, &networks), networks, rounding })
+    }
+
+    fn make(&mut self, Job { mut lr, mut sr, network, made }: Job) {
+        let Ready { steps, passes } = &mut self.networks[network.0];
+        let run = || self.work.run(steps, passes, self.rounding, (&mut lr, &mut sr));
+        let result = catch_unwind(AssertUnwindSafe(run));
+        // Nobody waits any more where the engine has been dropped.
+        let _ = made.send(result.map(|()| (lr, sr)));
     }
 }
 
 /// [`Engine`] on the CPU.
 pub(crate) struct HostEngine {
-    pool: Pool,
     lr: Geometry,
     sr: Geometry,
-    rounding: Rounding,
-    networks: Vec<Ready>,
-    work: Work,
-    finished: Option<(Picture, Picture)>,
+    depth: usize,
+    /// To whichever lane is free next, and back where none takes them any more.
+    jobs: Option<Sender<Job>>,
+    waiting: Receiver<Job>,
+    in_flight: VecDeque<Receiver<Made>>,
+    /// Disconnected when no lane is left.
+    lanes: Receiver<()>,
 }
 
 impl HostEngine {
-    /// An engine for pictures of these geometries; `networks` are numbered in order.
-    pub(crate) fn open(
-        pool: Pool,
-        lr: Geometry,
-        sr: Geometry,
-        networks: Vec<HostNetwork>,
-    ) -> Result<HostEngine> {
-        let networks =
-            networks.into_iter().map(|network| Ready::new(network, &lr, &sr)).collect::<Result<Vec<_>>>()?;
-        let rounding = if dithers(&lr, &sr) { Rounding::Dither } else { Rounding::Nearest };
-        let work = Work::new(&lr, &sr, &networks);
-        Ok(HostEngine { pool, lr, sr, rounding, networks, work, finished: None })
+    /// An engine for pictures as `spec` has them; `networks` are numbered in order.
+    pub(crate) fn open(spec: &EngineSpec, networks: &[HostNetwork]) -> Result<HostEngine> {
+        let &EngineSpec { threads, in_flight, lr, sr, .. } = spec;
+        assert!(in_flight > 0, "pictures are in flight");
+        let whole = Lane::new(spec, networks, threads)?;
+        let count = lane_count(threads, in_flight, whole.work.bytes());
+        tracing::info!(threads, lanes = count, "pictures side by side");
+        let shares = (0..count).map(|lane| (threads + lane) / count);
+        let lanes = match count {
+            1 => vec![whole],
+            _ => shares.clone().map(|threads| Lane::new(spec, networks, threads)).collect::<Result<_>>()?,
+        };
+        // One more waits where a lane becomes free.
+        let depth = in_flight.min(count + 1);
+        let (jobs, waiting) = bounded(depth);
+        let (alive, lanes_alive) = bounded(0);
+        for (mut lane, threads) in lanes.into_iter().zip(shares) {
+            let (waiting, alive) = (waiting.clone(), alive.clone());
+            Pool::new(threads)?.spawn(move || {
+                waiting.iter().for_each(|job| lane.make(job));
+                drop(lane);
+                drop(alive);
+            });
+        }
+        Ok(HostEngine {
+            lr,
+            sr,
+            depth,
+            jobs: Some(jobs),
+            waiting,
+            in_flight: VecDeque::new(),
+            lanes: lanes_alive,
+        })
     }
+}
+
+/// As many as pictures, threads and memory allow, of about as many threads each.
+fn lane_count(threads: usize, in_flight: usize, bytes_of_lane: usize) -> usize {
+    let most = (threads * BYTES_OF_THREAD / bytes_of_lane).clamp(1, threads.min(in_flight));
+    threads / threads.div_ceil(most)
 }
 
 /// Whether the depth falls on the way.
@@ -88,24 +167,38 @@ pub(super) fn dithers(lr: &Geometry, sr: &Geometry) -> bool {
 
 impl Engine for HostEngine {
     fn depth(&self) -> usize {
-        1
+        self.depth
     }
 
-    fn submit(&mut self, mut lr: Picture, mut sr: Picture, network: NetworkId) -> Result<()> {
-        assert!(self.finished.is_none(), "a picture was submitted before the last one was collected");
+    fn submit(&mut self, lr: Picture, sr: Picture, network: NetworkId) -> Result<()> {
+        assert!(
+            self.in_flight.len() < self.depth,
+            "a picture was submitted before the oldest one was collected"
+        );
         assert_eq!(lr.geometry, self.lr, "LR picture");
         assert_eq!(sr.geometry, self.sr, "SR picture");
-        let HostEngine { pool, networks, work, rounding, .. } = self;
-        let Ready { steps, passes } = &mut networks[network.0];
-        // Exclusive borrows may go to the pool's threads, whatever a picture's owner is.
-        let pair = (&mut lr, &mut sr);
-        pool.install(move || work.run(steps, passes, *rounding, pair));
-        self.finished = Some((lr, sr));
+        let (made, wait) = bounded(1);
+        let jobs = self.jobs.as_ref().expect("open until dropped");
+        jobs.send(Job { lr, sr, network, made }).expect("a lane ends after its jobs");
+        self.in_flight.push_back(wait);
         Ok(())
     }
 
     fn collect(&mut self) -> Result<Option<(Picture, Picture)>> {
-        Ok(self.finished.take())
+        let Some(made) = self.in_flight.pop_front() else { return Ok(None) };
+        match made.recv().expect("a lane answers") {
+            Ok(pair) => Ok(Some(pair)),
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+}
+
+impl Drop for HostEngine {
+    /// Gives the memory back before whoever opens the next engine takes his.
+    fn drop(&mut self) {
+        self.jobs = None;
+        self.waiting.try_iter().for_each(drop);
+        let _ = self.lanes.recv();
     }
 }
 
@@ -176,6 +269,12 @@ impl Work {
             between: between.map(|len| vec![0.0; len]),
             scratch: vec![0.0; scratch],
         }
+    }
+
+    fn bytes(&self) -> usize {
+        let [even, odd] = &self.between;
+        let planes = [&self.lr, &self.sr, even, odd, &self.scratch];
+        planes.iter().map(|plane| size_of_val(plane.as_slice())).sum()
     }
 
     fn slot(&self, slot: Slot, grid: &Grid) -> &[f32] {

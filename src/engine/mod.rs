@@ -93,6 +93,9 @@ pub struct EngineSpec {
     pub kind: EngineKind,
     /// Threads it may use, above 0.
     pub threads: usize,
+    /// Pictures that may be submitted before the first one is collected, above 0. With 1 all threads work on one picture,
+    /// and it is made in the least time; with many a CPU makes the most of them in a second. GPUs choose for themselves.
+    pub in_flight: usize,
     /// What can be submitted with.
     pub networks: Vec<Network>,
     /// Of the pictures that come in.
@@ -121,16 +124,18 @@ impl EngineSpec {
         if let Some(coded) = light::coded(self) {
             return Ok(Box::new(Light::new(coded.open()?, &coded, self)?));
         }
-        let threads = self.threads;
         match self.kind {
             EngineKind::Cuda => cuda::open(self),
-            EngineKind::Reference => self.open_host(|model, size| {
-                Box::new(ReferencePass { reference: Reference::new(model.clone()), size })
-            }),
+            EngineKind::Reference => {
+                let spec = EngineSpec { in_flight: 1, ..self.clone() };
+                spec.open_host(|model, size, _| {
+                    Box::new(ReferencePass { reference: Reference::new(model.clone()), size })
+                })
+            }
             EngineKind::Cpu(precision) => {
                 let level = cpu::level::detect()?;
                 tracing::info!(level = level.name(), precision = precision.name(), "CPU engine");
-                self.open_host(move |model, size| {
+                self.open_host(move |model, size, threads| {
                     Box::new(cpu::Net::new(model, level, precision, size, threads))
                 })
             }
@@ -145,17 +150,17 @@ impl EngineSpec {
     /// An engine of this machine's cores, whose networks are opened by `pass`.
     fn open_host(
         &self,
-        pass: impl Fn(&Arc<Model>, (usize, usize)) -> Box<dyn forward::Forward> + Copy + 'static,
+        pass: impl Fn(&Arc<Model>, (usize, usize), usize) -> Box<dyn forward::Forward> + Copy + 'static,
     ) -> Result<Box<dyn Engine>> {
         let host = |network: &Network| match network {
             Network::Resample => HostNetwork::Resample,
             Network::Hasn(model) => {
                 let shape = Shape { scale: model.sizes.scale, in_channels: model.sizes.in_channels };
                 let model = model.clone();
-                HostNetwork::Net { shape, open: Box::new(move |size| pass(&model, size)) }
+                HostNetwork::Net { shape, open: Box::new(move |size, threads| pass(&model, size, threads)) }
             }
         };
-        let networks = self.networks.iter().map(host).collect();
-        Ok(Box::new(HostEngine::open(cpu::Pool::new(self.threads)?, self.lr, self.sr, networks)?))
+        let networks: Vec<_> = self.networks.iter().map(host).collect();
+        Ok(Box::new(HostEngine::open(self, &networks)?))
     }
 }

@@ -17,7 +17,7 @@ fn luma_codes(path: &str, model: &str, precision: Precision) -> Vec<u8> {
     let lr = reader.geometry();
     let sr = Geometry { width: 2 * lr.width, height: 2 * lr.height, ..lr };
     let networks = vec![Network::Hasn(Arc::new(catalogue::open(model).unwrap()))];
-    let spec = EngineSpec { kind: EngineKind::Cpu(precision), threads: 2, networks, lr, sr };
+    let spec = EngineSpec { kind: EngineKind::Cpu(precision), threads: 2, in_flight: 1, networks, lr, sr };
     let mut engine = spec.open().unwrap();
     let mut codes = Vec::new();
     for _ in 0..PICTURES_MAX {

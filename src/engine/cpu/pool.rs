@@ -25,6 +25,11 @@ impl Pool {
         self.0.install(work)
     }
 
+    /// Runs `work` on the pool until it ends, even after the pool's drop.
+    pub fn spawn(&self, work: impl FnOnce() + Send + 'static) {
+        self.0.spawn(work);
+    }
+
     /// What `work` gives on each of the threads, all at once.
     pub fn on_each<T: Send>(&self, work: impl Fn() -> T + Sync) -> Vec<T> {
         self.0.broadcast(|_| work())

@@ -80,7 +80,7 @@ pub(super) fn measure<D: Device>(device: &D, asked: &Asked) -> Result<Measured> 
 
 fn measure_size<D: Device>(device: &D, asked: &Asked, lr: Geometry, sr: Geometry) -> Result<MeasuredSize> {
     let networks = vec![Network::Hasn(asked.model.clone())];
-    let spec = EngineSpec { kind: EngineKind::Cuda, threads: 1, networks, lr, sr };
+    let spec = EngineSpec { kind: EngineKind::Cuda, threads: 1, in_flight: 1, networks, lr, sr };
     let pairs = || (noise(lr), Picture::new(sr));
     let mut free: Vec<_> = (0..4).map(|_| pairs()).collect();
     let start_s = device.now_s();

@@ -195,7 +195,7 @@ fn normalised(values: &[f32], channels: usize) -> Vec<f32> {
 }
 
 pub(super) fn spec(networks: Vec<Network>, lr: Geometry, sr: Geometry) -> EngineSpec {
-    EngineSpec { kind: EngineKind::Cpu(cpu::Precision::F32), threads: 1, networks, lr, sr }
+    EngineSpec { kind: EngineKind::Cpu(cpu::Precision::F32), threads: 1, in_flight: 1, networks, lr, sr }
 }
 
 /// Numbers of 0 to 1 in every component, at the start of rows that are longer.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::color::{ChromaLocation, Matrix, Range};
+use crate::engine::EngineKind;
 use crate::testing::{format, geometry};
 
 /// Repeats every sample, and leaves dirt in its scratch.
@@ -28,12 +29,19 @@ impl Forward for Nearest {
     }
 }
 
-fn pool() -> Pool {
-    Pool::new(2).unwrap()
+/// The networks are the stand-ins of the test.
+fn spec(lr: Geometry, sr: Geometry, threads: usize, in_flight: usize) -> EngineSpec {
+    EngineSpec { kind: EngineKind::Reference, threads, in_flight, networks: Vec::new(), lr, sr }
+}
+
+/// An engine of two threads for one picture at a time.
+fn open(lr: Geometry, sr: Geometry, networks: &[HostNetwork]) -> Result<HostEngine> {
+    HostEngine::open(&spec(lr, sr, 2, 1), networks)
 }
 
 fn net(scale: usize, in_channels: usize) -> HostNetwork {
-    let open = move |size| -> Box<dyn Forward> { Box::new(Nearest { scale, channels: in_channels, size }) };
+    let open =
+        move |size, _| -> Box<dyn Forward> { Box::new(Nearest { scale, channels: in_channels, size }) };
     HostNetwork::Net { shape: Shape { scale, in_channels }, open: Box::new(open) }
 }
 
@@ -120,7 +128,7 @@ fn a_constant_picture_keeps_its_code_values_in_every_format() {
             (lr.color.range, sr.color.range) = (range, range);
             let count = lr.format.component_count();
             let tolerance = if lr.format.float { 2e-6 } else { 0.0 };
-            let mut engine = HostEngine::open(pool(), lr, sr, every_network()).unwrap();
+            let mut engine = open(lr, sr, &every_network()).unwrap();
             for network in 0..every_network().len() {
                 let sr = upscale(&mut engine, painted(lr, |i, _, _| values[i]), network);
                 let what = format!("{name} {range:?} network {network}");
@@ -177,7 +185,7 @@ fn a_conversion_gives_what_the_standards_say() {
             geometry
         };
         let (lr, sr) = (side(from, 32, 18), side(to, 64, 36));
-        let mut engine = HostEngine::open(pool(), lr, sr, every_network()).unwrap();
+        let mut engine = open(lr, sr, &every_network()).unwrap();
         for network in 0..every_network().len() {
             let sr = upscale(&mut engine, painted(lr, |i, _, _| from.3[i]), network);
             assert_constant(&sr, to.3, *tolerance, &format!("{} to {} network {network}", from.0, to.0));
@@ -200,7 +208,7 @@ fn chroma_keeps_its_place_through_every_network() {
         let (log2, out_log2) = (1, sr.format.log2_chroma_w);
         let ((x0, y0), (out_x0, out_y0)) = (from.offset(log2, log2), to.offset(out_log2, out_log2));
         let value = |x: f32, y: f32| 30_000.0 + 40.0 * x + 20.0 * y;
-        let mut engine = HostEngine::open(pool(), lr, sr, every_network()).unwrap();
+        let mut engine = open(lr, sr, &every_network()).unwrap();
         for network in 0..every_network().len() {
             let painted = painted(lr, |i, x, y| match i {
                 0 => 30_000.0,
@@ -245,13 +253,15 @@ fn sizes_that_no_pass_meets_are_met() {
     for &(from, to, scale, passes) in cases {
         for channels in [1, 3] {
             let (lr, sr) = (geometry(from.0, from.1, "yuv420p"), geometry(to.0, to.1, "yuv420p"));
-            let mut engine = HostEngine::open(pool(), lr, sr, vec![net(scale, channels)]).unwrap();
+            let networks = [net(scale, channels)];
             let in_step = |step: &Step| match step {
                 Step::Network(passes) => passes.sizes.len(),
                 _ => 0,
             };
-            let planned: usize = engine.networks[0].steps.iter().map(in_step).sum();
+            let lane = Lane::new(&spec(lr, sr, 1, 1), &networks, 1).unwrap();
+            let planned: usize = lane.networks[0].steps.iter().map(in_step).sum();
             assert_eq!(planned, passes, "{from:?} to {to:?}");
+            let mut engine = open(lr, sr, &networks).unwrap();
             let sr = upscale(&mut engine, painted(lr, |i, _, _| [77.0, 90.0, 155.0][i]), 0);
             assert_constant(&sr, &[77.0, 90.0, 155.0], 0.0, &format!("{from:?} to {to:?}"));
         }
@@ -261,7 +271,7 @@ fn sizes_that_no_pass_meets_are_met() {
 #[test]
 fn the_same_size_and_meaning_is_a_copy() {
     let geometry = geometry(53, 31, "yuv420p10le");
-    let mut engine = HostEngine::open(pool(), geometry, geometry, vec![HostNetwork::Resample]).unwrap();
+    let mut engine = open(geometry, geometry, &[HostNetwork::Resample]).unwrap();
     let noise = |i: usize, x: usize, y: usize| ((x * 7919 + y * 104_729 + i * 31) % 1024) as f32;
     let sr = upscale(&mut engine, painted(geometry, noise), 0);
     let lr = painted(geometry, noise);
@@ -271,7 +281,7 @@ fn the_same_size_and_meaning_is_a_copy() {
 #[test]
 fn a_smaller_depth_is_dithered_and_keeps_its_mean() {
     let (lr, sr) = (geometry(64, 64, "yuv420p10le"), geometry(128, 128, "yuv420p"));
-    let mut engine = HostEngine::open(pool(), lr, sr, vec![net(2, 1)]).unwrap();
+    let mut engine = open(lr, sr, &[net(2, 1)]).unwrap();
     let sr = upscale(&mut engine, painted(lr, |i, _, _| [401.0, 502.0, 603.0][i]), 0);
     for (i, expected) in [100.25, 125.5, 150.75].into_iter().enumerate() {
         let codes = codes(&sr, i);
@@ -282,7 +292,7 @@ fn a_smaller_depth_is_dithered_and_keeps_its_mean() {
 
 #[test]
 fn what_cannot_be_done_says_what_to_do() {
-    let open = |lr, sr, network| HostEngine::open(pool(), lr, sr, vec![network]).err().map(|e| e.to_string());
+    let open = |lr, sr, network| open(lr, sr, &[network]).err().map(|e| e.to_string());
     let small = open(geometry(14, 14, "gray"), geometry(28, 28, "gray"), net(2, 1));
     let expected = "picture: is 14x14; HASN needs 15x15 at least; use --model none";
     assert_eq!(small.as_deref(), Some(expected));
@@ -306,7 +316,7 @@ fn what_cannot_be_done_says_what_to_do() {
 fn an_rgb_input_may_share_words() {
     assert!(!format("rgb565le").writable());
     let (lr, sr) = (geometry(20, 20, "rgb565le"), geometry(40, 40, "rgb24"));
-    let mut engine = HostEngine::open(pool(), lr, sr, every_network()).unwrap();
+    let mut engine = open(lr, sr, &every_network()).unwrap();
     for network in 0..every_network().len() {
         let mut red = Picture::new(lr);
         red.host_mut().plane_mut(0).as_chunks_mut::<2>().0.fill([0x00, 0xf8]);
@@ -317,15 +327,69 @@ fn an_rgb_input_may_share_words() {
 #[test]
 fn memory_of_hd_to_uhd_is_bounded() {
     let (lr, sr) = (geometry(1920, 1080, "yuv420p"), geometry(3840, 2160, "yuv420p"));
-    let engine = HostEngine::open(pool(), lr, sr, vec![HostNetwork::Resample, net(2, 1)]).unwrap();
-    let Work { lr, sr, between, .. } = &engine.work;
-    let bytes = 4 * (lr.len() + sr.len() + between.concat().len());
-    // One LR plane and one SR plane: chroma passes through the memory of luma.
-    assert_eq!(bytes, 4 * (1920 * 1080 + 3840 * 2160));
+    let lane = Lane::new(&spec(lr, sr, 2, 1), &[HostNetwork::Resample, net(2, 1)], 2).unwrap();
+    // One LR plane and one SR plane: chroma passes through the memory of luma. Three more are the stand-in's scratch.
+    assert_eq!(lane.work.bytes(), 4 * ((1 + 3) * 1920 * 1080 + 3840 * 2160));
 }
 
 #[test]
-fn an_engine_may_run_inside_a_pool_of_its_own() {
-    fn assert_send<T: Send>() {}
-    assert_send::<HostEngine>();
+fn lanes_are_as_many_as_pictures_threads_and_memory_allow() {
+    let share = BYTES_OF_THREAD;
+    assert_eq!(lane_count(2, usize::MAX, share), 2);
+    assert_eq!(lane_count(2, usize::MAX, share + 1), 1, "memory for one");
+    assert_eq!(lane_count(2, usize::MAX, 100 * share), 1, "one, whatever it takes");
+    assert_eq!(lane_count(2, 1, 1), 1, "one picture");
+    assert_eq!(lane_count(16, 5, 1), 4, "of four threads each");
+    assert_eq!(
+        lane_count(16, usize::MAX, 16 * share / 12),
+        8,
+        "of two threads each: 12 would be of one or two"
+    );
+    assert_eq!(lane_count(5, usize::MAX, 5 * share / 3), 2);
+}
+
+#[test]
+fn pictures_come_back_in_order_however_many_are_in_flight() {
+    let (lr, sr) = (geometry(25, 17, "gray"), geometry(50, 34, "gray"));
+    for (threads, in_flight, depth) in [(1, 1, 1), (1, 9, 2), (2, 2, 2), (3, usize::MAX, 4)] {
+        let mut engine = HostEngine::open(&spec(lr, sr, threads, in_flight), &[net(2, 1)]).unwrap();
+        assert_eq!(engine.depth(), depth);
+        let collect = |engine: &mut HostEngine, expected: usize| {
+            let (lr, sr) = engine.collect().unwrap().expect("it was submitted");
+            assert_constant(&lr, &[expected as f32], 0.0, "LR picture");
+            assert_constant(&sr, &[expected as f32], 0.0, "SR picture");
+        };
+        for value in 0..100 {
+            let lr = painted(lr, |_, _, _| value as f32);
+            engine.submit(lr, Picture::new(sr), NetworkId(0)).unwrap();
+            if value + 1 >= depth {
+                collect(&mut engine, value + 1 - depth);
+            }
+        }
+        (101 - depth..100).for_each(|value| collect(&mut engine, value));
+        assert!(engine.collect().unwrap().is_none());
+    }
+}
+
+#[test]
+fn a_panic_in_a_lane_reaches_whoever_collects() {
+    struct Panics;
+    impl Forward for Panics {
+        fn scratch_len(&self) -> usize {
+            0
+        }
+        fn forward(&mut self, _: &[f32], _: &mut [f32], _: &mut [f32]) {
+            panic!("on purpose");
+        }
+    }
+    let shape = Shape { scale: 2, in_channels: 1 };
+    let network = HostNetwork::Net { shape, open: Box::new(|_, _| Box::new(Panics)) };
+    let (lr, sr) = (geometry(25, 17, "gray"), geometry(50, 34, "gray"));
+    let mut engine = HostEngine::open(&spec(lr, sr, 2, 9), &[network, net(2, 1)]).unwrap();
+    for network in 0..2 {
+        engine.submit(Picture::new(lr), Picture::new(sr), NetworkId(network)).unwrap();
+    }
+    let panic = catch_unwind(AssertUnwindSafe(|| engine.collect())).unwrap_err();
+    assert_eq!(panic.downcast_ref(), Some(&"on purpose"));
+    assert!(engine.collect().unwrap().is_some(), "the other picture is made");
 }
