@@ -25,7 +25,7 @@ use crate::picture::{Format, Geometry, Picture};
 
 /// What planes and tensors may take for each thread before there are fewer lanes: small beside what servers have for a
 /// core.
-const BYTES_OF_THREAD: usize = 256 << 20;
+const BYTES_OF_THREAD: usize = 128 << 20;
 
 /// One way of making a picture larger.
 pub(crate) enum HostNetwork {
