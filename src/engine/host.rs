@@ -10,8 +10,8 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-
-use crossbeam_channel::{Receiver, Sender, bounded};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 
 use super::cpu::egress::{Rounding, fill_component, write_component};
 use super::cpu::ingest::read_component;
@@ -110,7 +110,7 @@ pub(crate) struct HostEngine {
     depth: usize,
     /// To whichever lane is free next, and back where none takes them any more.
     jobs: Option<Sender<Job>>,
-    waiting: Receiver<Job>,
+    waiting: Arc<Mutex<Receiver<Job>>>,
     in_flight: VecDeque<Receiver<Made>>,
     /// Disconnected when no lane is left.
     lanes: Receiver<()>,
@@ -131,12 +131,16 @@ impl HostEngine {
         };
         // One more waits where a lane becomes free.
         let depth = in_flight.min(count + 1);
-        let (jobs, waiting) = bounded(depth);
-        let (alive, lanes_alive) = bounded(0);
+        let (jobs, waiting) = channel();
+        let waiting = Arc::new(Mutex::new(waiting));
+        let (alive, lanes_alive) = channel();
         for (mut lane, threads) in lanes.into_iter().zip(shares) {
             let (waiting, alive) = (waiting.clone(), alive.clone());
             Pool::new(threads)?.spawn(move || {
-                waiting.iter().for_each(|job| lane.make(job));
+                let next = || waiting.lock().expect("nothing panics there").recv();
+                while let Ok(job) = next() {
+                    lane.make(job);
+                }
                 drop(lane);
                 drop(alive);
             });
@@ -177,7 +181,7 @@ impl Engine for HostEngine {
         );
         assert_eq!(lr.geometry, self.lr, "LR picture");
         assert_eq!(sr.geometry, self.sr, "SR picture");
-        let (made, wait) = bounded(1);
+        let (made, wait) = channel();
         let jobs = self.jobs.as_ref().expect("open until dropped");
         jobs.send(Job { lr, sr, network, made }).expect("a lane ends after its jobs");
         self.in_flight.push_back(wait);
@@ -197,7 +201,7 @@ impl Drop for HostEngine {
     /// Gives the memory back before whoever opens the next engine takes his.
     fn drop(&mut self) {
         self.jobs = None;
-        self.waiting.try_iter().for_each(drop);
+        self.waiting.lock().expect("nothing panics there").try_iter().for_each(drop);
         let _ = self.lanes.recv();
     }
 }
