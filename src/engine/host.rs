@@ -198,7 +198,7 @@ impl Engine for HostEngine {
 }
 
 impl Drop for HostEngine {
-    /// Gives the memory back before whoever opens the next engine takes his.
+    /// What waits is not made any more, and all memory is given back by the end.
     fn drop(&mut self) {
         self.jobs = None;
         self.waiting.lock().expect("nothing panics there").try_iter().for_each(drop);

@@ -127,6 +127,7 @@ impl EngineSpec {
         match self.kind {
             EngineKind::Cuda => cuda::open(self),
             EngineKind::Reference => {
+                // What it takes for a picture no lane knows.
                 let spec = EngineSpec { in_flight: 1, ..self.clone() };
                 spec.open_host(|model, size, _| {
                     Box::new(ReferencePass { reference: Reference::new(model.clone()), size })

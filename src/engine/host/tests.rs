@@ -1,5 +1,8 @@
 //! Whole pictures through the host engine, with stand-ins for the network.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use super::*;
 use crate::color::{ChromaLocation, Matrix, Range};
 use crate::engine::EngineKind;
@@ -392,4 +395,30 @@ fn a_panic_in_a_lane_reaches_whoever_collects() {
     let panic = catch_unwind(AssertUnwindSafe(|| engine.collect())).unwrap_err();
     assert_eq!(panic.downcast_ref(), Some(&"on purpose"));
     assert!(engine.collect().unwrap().is_some(), "the other picture is made");
+}
+
+#[test]
+fn a_dropped_engine_makes_no_more_and_has_given_its_memory_back() {
+    struct Slow(Arc<AtomicUsize>);
+    impl Forward for Slow {
+        fn scratch_len(&self) -> usize {
+            0
+        }
+        fn forward(&mut self, _: &[f32], _: &mut [f32], _: &mut [f32]) {
+            std::thread::sleep(Duration::from_millis(200));
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let made = Arc::new(AtomicUsize::new(0));
+    let held = made.clone();
+    let shape = Shape { scale: 2, in_channels: 1 };
+    let network = HostNetwork::Net { shape, open: Box::new(move |_, _| Box::new(Slow(held.clone()))) };
+    let (lr, sr) = (geometry(25, 17, "gray"), geometry(50, 34, "gray"));
+    let mut engine = HostEngine::open(&spec(lr, sr, 2, 3), &[network]).unwrap();
+    for _ in 0..3 {
+        engine.submit(Picture::new(lr), Picture::new(sr), NetworkId(0)).unwrap();
+    }
+    drop(engine);
+    assert_eq!(Arc::strong_count(&made), 1, "a lane is left");
+    assert!(made.load(Ordering::Relaxed) < 3, "the one that waited was made");
 }
