@@ -102,7 +102,7 @@ soak-fuzz: deps
 
 # The same in minutes, with the same damaged files each time.
 soak-smoke:
-	$(MAKE) soak SOAK_FILES=20 SOAK_S=20 SOAK_SEED=2 SOAK_PICTURES=3000 SOAK_RELAY_S=60
+	$(MAKE) soak SOAK_FILES=20 SOAK_S=20 SOAK_SEED=2 SOAK_PICTURES=12000 SOAK_RELAY_S=60
 
 # The network alone, one thread, in both precisions.
 bench: deps

@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::common::flat::{Sample, assert_flat, sample};
 use crate::common::program::{Folder, Ran};
 
-/// As many as give a hundred samples on a fast machine.
-const PICTURES: u64 = 6000;
+/// As many as give two hundred samples on a fast machine, of which the start takes less than a tenth on a busy one.
+const PICTURES: u64 = 12_000;
 const RATE: u64 = 25;
 const CLIP_PICTURES: u64 = 500;
 /// Small, so that hours of film are made in minutes; what a picture or a segment leaves behind is the same.
