@@ -253,10 +253,12 @@ def main():
     parser.add_argument("--window", type=int, default=CLIP_SIDE, help="side of a clip in LR; a source has that times the scale")
     parser.add_argument("--part", choices=["train", *PARTS], default="train")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--from-clip", type=int, default=0, help="to share the work among processes")
+    parser.add_argument("--from-clip", type=int, default=0, help="to share the work among processes: this clip up to --clips")
     args = parser.parse_args()
     if args.window < args.tile:
         sys.exit(f"--window {args.window}: is smaller than a tile of {args.tile}")
+    if args.from_clip >= args.clips:
+        sys.exit(f"--from-clip {args.from_clip}: there are only {args.clips} clips; give --clips a larger number")
     sources = part_of(find(args.folders, PICTURES | FILMS), args.part)
     if not sources:
         sys.exit(f"{args.folders[0]}: holds no pictures ({' '.join(sorted(PICTURES))}) and no films")
