@@ -189,8 +189,8 @@ fn wait_for_network(told: &Told, what: &str) -> Instant {
     }
 }
 
-/// A network, and how many pictures a second this machine carries of it without load and not under it: the large one's, half
-/// of the time its own, or all of the light one's where the large one is too slow.
+/// A network, and how many pictures a second of it this machine carries without load and not under it: of the large one as
+/// many as take half of the time, or of the light one where those are too few.
 fn demand(folder: &Folder) -> (&'static str, u32) {
     let ran = folder.hasn(&format!("bench --model hasn-x2 --size {WIDTH}x{HEIGHT} --json"));
     let bench: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
