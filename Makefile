@@ -9,7 +9,7 @@ PACKAGES := gcc g++ libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev liba
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
 .PHONY: demo test test-cuda test-relay relay-packages test-slurm slurm-packages cuda-budget soak soak-smoke soak-fuzz \
-	soak-relay soak-films soak-files lint bench bench-peers kernels kernels-check gpu-pack pack-packages train-deps train-smoke \
+	soak-relay soak-videos soak-files lint bench bench-peers kernels kernels-check gpu-pack pack-packages train-deps train-smoke \
 	deps python
 
 # The clip, twice as large by HASN and by bicubic, and a detail of both side by side.
@@ -50,7 +50,7 @@ relay-packages: deps
 	@command -v chromium >/dev/null || $(ROOT) apt-get install -q -y --no-install-recommends chromium \
 		|| echo "chromium is not among the packages: the relay's page will not be opened"
 
-# A film by Slurm on this machine, which gets it where it is missing, with the program as tests build it.
+# A video by Slurm on this machine, which gets it where it is missing, with the program as tests build it.
 test-slurm: slurm-packages
 	cargo build
 	tests/slurm/run target/debug/hasn
@@ -59,7 +59,7 @@ slurm-packages: deps
 	@command -v slurmctld >/dev/null && command -v munged >/dev/null \
 	|| { $(ROOT) apt-get update -q && $(ROOT) apt-get install -q -y --no-install-recommends slurm-wlm munge; }
 
-# What a 1080p picture asks of a GPU, counted on the emulated device, and the least time that takes.
+# What a 1080p frame asks of a GPU, counted on the emulated device, and the least time that takes.
 cuda-budget: deps
 	cargo test -p hasn --lib cuda::budget -- --nocapture
 
@@ -68,41 +68,41 @@ lint: deps
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
-# A thousand damaged files, others each time, four hours of a small film from file to file and from pipe to pipe, half an
+# A thousand damaged files, others each time, four hours of a small video from file to file and from pipe to pipe, half an
 # hour of a relay, and ten minutes of each fuzz target.
 SOAK_FILES ?= 1000
 SOAK_S ?= 600
-SOAK_PICTURES ?= 360000
+SOAK_FRAMES ?= 360000
 SOAK_RELAY_S ?= 1800
 SOAK_SEED := $(or $(SOAK_SEED),$(shell date +%s))
-soak: soak-fuzz soak-relay soak-films soak-files
+soak: soak-fuzz soak-relay soak-videos soak-files
 
 soak-files: deps
-	@echo "soak: to repeat the damaged files: HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test film damage::"
-	HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test film damage::
+	@echo "soak: to repeat the damaged files: HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test video damage::"
+	HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test video damage::
 
-soak-films: deps
-	HASN_SOAK_PICTURES=$(SOAK_PICTURES) cargo test --test film soak:: -- --nocapture
+soak-videos: deps
+	HASN_SOAK_FRAMES=$(SOAK_FRAMES) cargo test --test video soak:: -- --nocapture
 
 soak-relay: deps
 	HASN_RELAY_SOAK_S=$(SOAK_RELAY_S) cargo test --test relay soak:: -- --nocapture
 
 soak-fuzz: deps
 	@command -v cargo-fuzz >/dev/null || cargo install --debug cargo-fuzz --version 0.13.1
-	mkdir -p fuzz/corpus/weights fuzz/corpus/pictures
+	mkdir -p fuzz/corpus/weights fuzz/corpus/frames
 	cp models/hasn-lite-x2.safetensors fuzz/corpus/weights/
 	for clip in "h264.mkv -c:v libx264" "mpeg2.ts -c:v mpeg2video" "ffv1.mkv -c:v ffv1" "prores.mov -c:v prores_ks" \
 		"png.mov -c:v png" "vp9.webm -c:v libvpx-vp9" "palette.gif -c:v gif"; do \
-		ffmpeg -v error -y -f lavfi -i testsrc2=s=32x32:r=25 -frames:v 3 $${clip#* } fuzz/corpus/pictures/$${clip%% *} || exit 1; \
+		ffmpeg -v error -y -f lavfi -i testsrc2=s=32x32:r=25 -frames:v 3 $${clip#* } fuzz/corpus/frames/$${clip%% *} || exit 1; \
 	done
-	for target in weights pictures; do \
+	for target in weights frames; do \
 		cargo fuzz run -s none $$target -- -max_total_time=$(SOAK_S) || { \
 		echo "soak: to repeat it: cargo fuzz run -s none $$target FILE, with the file that is named above"; exit 1; }; \
 	done
 
 # The same in minutes, with the same damaged files each time.
 soak-smoke:
-	$(MAKE) soak SOAK_FILES=20 SOAK_S=20 SOAK_SEED=2 SOAK_PICTURES=12000 SOAK_RELAY_S=60
+	$(MAKE) soak SOAK_FILES=20 SOAK_S=20 SOAK_SEED=2 SOAK_FRAMES=12000 SOAK_RELAY_S=60
 
 # The network alone, one thread, in both precisions.
 bench: deps
@@ -150,7 +150,7 @@ target/train: training/requirements.txt training/without_cuda.py | deps python
 	command -v nvidia-smi >/dev/null || $@/bin/python training/without_cuda.py
 	touch $@
 
-# Training tried: a tiny network on pictures drawn for it, beside golden tensors, through every codec.
+# Training tried: a tiny network on frames drawn for it, beside golden tensors, through every codec.
 train-smoke: target/train
 	target/train/bin/python training/tests.py
 

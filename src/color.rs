@@ -55,7 +55,7 @@ impl Matrix {
         }
     }
 
-    /// The matrix an untagged picture of this size was most likely made with.
+    /// The matrix an untagged frame of this size was most likely made with.
     pub fn guess(width: usize, height: usize) -> Matrix {
         if width >= 1280 || height > 576 { Matrix::BT709 } else { Matrix::SMPTE170M }
     }
@@ -90,7 +90,7 @@ const SRGB_SLOPE: f32 = 12.92;
 const SRGB_A: f32 = 0.055;
 const SRGB_GAMMA: f32 = 2.4;
 /// The largest number of 16 bits: light beyond it, or none at all, would go through the means of a network into the
-/// whole picture.
+/// whole frame.
 const LIGHT_MAX: f32 = 65_504.0;
 
 /// sRGB's code of light, 0 to 1 and on above; below 0 mirrored. What is no number becomes 0.
@@ -188,7 +188,7 @@ impl ChromaLocation {
     }
 }
 
-/// What the code values of a picture mean.
+/// What the code values of a frame mean.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ColorSpec {
     /// How Y'CbCr was made of R'G'B'.

@@ -1,6 +1,6 @@
 //! The one error of the crate: what went wrong for the user, never our own mistakes (those are `assert!`).
 //!
-//! An error is one line that says where, what, and what to do. The stage that meets it adds the picture
+//! An error is one line that says where, what, and what to do. The stage that meets it adds the frame
 //! it was working on.
 
 use std::fmt;
@@ -21,7 +21,7 @@ pub struct Error {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct At {
     stage: &'static str,
-    picture: u64,
+    frame: u64,
     seconds: Option<String>,
 }
 
@@ -31,10 +31,10 @@ impl Error {
         Error { subject: subject.into(), problem: problem.into(), remedy: remedy.into(), at: None }
     }
 
-    /// Adds the stage and the picture it was working on, unless an inner stage has already done so.
+    /// Adds the stage and the frame it was working on, unless an inner stage has already done so.
     #[must_use]
-    pub fn at(mut self, stage: &'static str, picture: u64, seconds: Option<f64>) -> Self {
-        self.at.get_or_insert(At { stage, picture, seconds: seconds.map(|s| format!("{s:.3}")) });
+    pub fn at(mut self, stage: &'static str, frame: u64, seconds: Option<f64>) -> Self {
+        self.at.get_or_insert(At { stage, frame, seconds: seconds.map(|s| format!("{s:.3}")) });
         self
     }
 
@@ -50,8 +50,8 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.subject, self.problem)?;
-        if let Some(At { stage, picture, seconds }) = &self.at {
-            write!(f, " ({stage}, picture {picture}")?;
+        if let Some(At { stage, frame, seconds }) = &self.at {
+            write!(f, " ({stage}, frame {frame}")?;
             if let Some(seconds) = seconds {
                 write!(f, " at {seconds} s")?;
             }
@@ -82,7 +82,7 @@ mod tests {
         let error = error.at("decode", 57, Some(2.28)).at("upscale", 58, None);
         assert_eq!(
             error.to_string(),
-            "clip.mkv: stream 0 is damaged (decode, picture 57 at 2.280 s); copy the file again"
+            "clip.mkv: stream 0 is damaged (decode, frame 57 at 2.280 s); copy the file again"
         );
     }
 }

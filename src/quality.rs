@@ -1,16 +1,16 @@
-//! How near a picture is to another: PSNR and SSIM of luma.
+//! How near a frame is to another: PSNR and SSIM of luma.
 //!
-//! In: pairs of host pictures of one size. Out: figures for each picture and for all of them. It judges code
+//! In: pairs of host frames of one size. Out: figures for each frame and for all of them. It judges code
 //! values as the super-resolution literature does and knows nothing of engines and files.
 //!
 //! SSIM is that of Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to
 //! structural similarity" (IEEE Transactions on Image Processing 13(4), 2004): a Gaussian window that lies
-//! wholly inside the picture.
+//! wholly inside the frame.
 
 use crate::color::{Matrix, Quantization, Range, Signal};
 use crate::engine::cpu::ingest::read_component;
 use crate::error::{Error, Result};
-use crate::picture::{Family, Geometry, Picture};
+use crate::frame::{Family, Frame, FrameFormat};
 
 /// Side of the SSIM window, and its standard deviation.
 const WINDOW: usize = 11;
@@ -20,13 +20,13 @@ const SIGMA: f64 = 1.5;
 const K1: f64 = 0.01;
 const K2: f64 = 0.03;
 
-/// Y' of a picture as code values, `[H, W]`, and the greatest code value there is.
+/// Y' of a frame as code values, `[H, W]`, and the greatest code value there is.
 ///
-/// Gray and Y'CbCr pictures are in their own codes. R'G'B' ones are made into BT.601 Y' in 8-bit limited
+/// Gray and Y'CbCr frames are in their own codes. R'G'B' ones are made into BT.601 Y' in 8-bit limited
 /// range (16..235), as the literature reports it; so is gray in float, which has no codes of its own.
-pub fn luma_plane(picture: &Picture) -> (Vec<f32>, f32) {
-    let units = Units::of(&picture.geometry);
-    (luma_in(picture, units), units.peak())
+pub fn luma_plane(frame: &Frame) -> (Vec<f32>, f32) {
+    let units = Units::of(&frame.geometry);
+    (luma_in(frame, units), units.peak())
 }
 
 /// In which code values luma is judged.
@@ -37,7 +37,7 @@ struct Units {
 }
 
 impl Units {
-    fn of(geometry: &Geometry) -> Units {
+    fn of(geometry: &FrameFormat) -> Units {
         match geometry.format.family {
             Family::Gray | Family::Ycbcr if !geometry.format.float => {
                 Units { depth: geometry.format.depth(), range: geometry.color.range }
@@ -46,7 +46,7 @@ impl Units {
         }
     }
 
-    /// Those of the deeper picture. Limited range wins, because R'G'B' is judged in it.
+    /// Those of the deeper frame. Limited range wins, because R'G'B' is judged in it.
     fn common(self, other: Units) -> Units {
         let range = if self.range == other.range { self.range } else { Range::Limited };
         Units { depth: self.depth.max(other.depth), range }
@@ -57,18 +57,18 @@ impl Units {
     }
 }
 
-/// Y' in units that are at least as deep as the picture's own.
-fn luma_in(picture: &Picture, units: Units) -> Vec<f32> {
-    let geometry = &picture.geometry;
+/// Y' in units that are at least as deep as the frame's own.
+fn luma_in(frame: &Frame, units: Units) -> Vec<f32> {
+    let geometry = &frame.geometry;
     let (width, height) = (geometry.width, geometry.height);
     let mut luma = vec![0.0; width * height];
-    read_component(picture, 0, &mut luma);
+    read_component(frame, 0, &mut luma);
     if geometry.format.family == Family::Rgb {
         let (k_r, k_b) = Matrix::SMPTE170M.luma_coefficients().expect("BT.601 has K_R and K_B");
         let mut other = vec![0.0; width * height];
         luma.iter_mut().for_each(|v| *v *= k_r as f32);
         for (component, weight) in [(1, 1.0 - k_r - k_b), (2, k_b)] {
-            read_component(picture, component, &mut other);
+            read_component(frame, component, &mut other);
             luma.iter_mut().zip(&other).for_each(|(sum, v)| *sum += weight as f32 * v);
         }
     }
@@ -86,7 +86,7 @@ fn luma_in(picture: &Picture, units: Units) -> Vec<f32> {
     let whole = coded && own.range == units.range;
     for v in &mut luma {
         let code = *v * unit + zero;
-        // What was a whole code is one again, so that equal pictures differ by nothing.
+        // What was a whole code is one again, so that equal frames differ by nothing.
         *v = if whole { code.round_ties_even() } else { code };
     }
     luma
@@ -114,7 +114,7 @@ pub fn ssim(a: &[f32], b: &[f32], width: usize, peak: f32) -> f64 {
     let stabilise = |k: f64| (k * f64::from(peak)).powi(2);
     let (c1, c2) = (stabilise(K1), stabilise(K2));
     // Windowed sums of a, b, a^2 + b^2 and ab, which is all that SSIM is made of: first down the columns,
-    // then along the row. In f64, because variances are small differences of large sums: where a picture is
+    // then along the row. In f64, because variances are small differences of large sums: where a frame is
     // flat, f32 gave figures that were off in the fifth digit.
     let mut columns = [(); 4].map(|()| vec![0.0f64; width]);
     let mut sums = [(); 4].map(|()| vec![0.0f64; out_width]);
@@ -175,9 +175,9 @@ fn sum_row(taps: &[f64; WINDOW], row: &[f64], sums: &mut [f64]) {
     }
 }
 
-/// Figures of one pair of pictures.
+/// Figures of one pair of frames.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct PictureQuality {
+pub struct FrameQuality {
     /// Mean squared error of luma, in code values.
     pub mse: f64,
     /// In dB; infinite where nothing differs.
@@ -188,56 +188,56 @@ pub struct PictureQuality {
     pub peak: f32,
 }
 
-/// Figures over many pictures.
+/// Figures over many frames.
 #[derive(Clone, Default, Debug)]
 pub struct Quality {
-    pictures: Vec<PictureQuality>,
+    frames: Vec<FrameQuality>,
 }
 
 impl Quality {
-    /// Judges one more picture against its original.
-    pub fn add(&mut self, picture: &Picture, original: &Picture) -> Result<PictureQuality> {
-        let (a, b) = (&picture.geometry, &original.geometry);
+    /// Judges one more frame against its original.
+    pub fn add(&mut self, frame: &Frame, original: &Frame) -> Result<FrameQuality> {
+        let (a, b) = (&frame.geometry, &original.geometry);
         let (width, height) = (a.width, a.height);
         if (width, height) != (b.width, b.height) {
             let problem = format!("is {width}x{height} and its original {}x{}", b.width, b.height);
-            return Err(Error::new("picture", problem, "compare pictures of one size"));
+            return Err(Error::new("frame", problem, "compare frames of one size"));
         }
         if width < WINDOW || height < WINDOW {
             let problem = format!("is {width}x{height}; SSIM needs {WINDOW}x{WINDOW} at least");
-            return Err(Error::new("picture", problem, "compare larger pictures"));
+            return Err(Error::new("frame", problem, "compare larger frames"));
         }
         let units = Units::of(a).common(Units::of(b));
-        let (a, b, peak) = (luma_in(picture, units), luma_in(original, units), units.peak());
+        let (a, b, peak) = (luma_in(frame, units), luma_in(original, units), units.peak());
         let mse = mse(&a, &b);
-        let quality = PictureQuality { mse, psnr: psnr(mse, peak), ssim: ssim(&a, &b, width, peak), peak };
-        self.pictures.push(quality);
+        let quality = FrameQuality { mse, psnr: psnr(mse, peak), ssim: ssim(&a, &b, width, peak), peak };
+        self.frames.push(quality);
         Ok(quality)
     }
 
-    /// Of each picture, in the order they were added.
-    pub fn pictures(&self) -> &[PictureQuality] {
-        &self.pictures
+    /// Of each frame, in the order they were added.
+    pub fn frames(&self) -> &[FrameQuality] {
+        &self.frames
     }
 
-    /// Mean of the pictures' PSNR; infinite as soon as one picture is identical.
+    /// Mean of the frames' PSNR; infinite as soon as one frame is identical.
     pub fn psnr_mean(&self) -> f64 {
         self.mean(|p| p.psnr)
     }
 
-    /// PSNR of the mean MSE, which one identical picture cannot make infinite.
+    /// PSNR of the mean MSE, which one identical frame cannot make infinite.
     pub fn psnr_of_mean_mse(&self) -> f64 {
-        // Relative to the peak, so that pictures of several depths count alike.
+        // Relative to the peak, so that frames of several depths count alike.
         psnr(self.mean(|p| p.mse / f64::from(p.peak).powi(2)), 1.0)
     }
 
-    /// Mean of the pictures' SSIM.
+    /// Mean of the frames' SSIM.
     pub fn ssim_mean(&self) -> f64 {
         self.mean(|p| p.ssim)
     }
 
-    fn mean(&self, figure: impl Fn(&PictureQuality) -> f64) -> f64 {
-        self.pictures.iter().map(figure).sum::<f64>() / self.pictures.len() as f64
+    fn mean(&self, figure: impl Fn(&FrameQuality) -> f64) -> f64 {
+        self.frames.iter().map(figure).sum::<f64>() / self.frames.len() as f64
     }
 }
 
@@ -247,26 +247,21 @@ mod tests {
     use crate::engine::cpu::egress::{Rounding, write_component};
     use crate::testing::geometry;
 
-    /// A picture whose components hold these code values.
-    fn picture(
-        width: usize,
-        height: usize,
-        name: &'static str,
-        code: impl Fn(usize, usize) -> f32,
-    ) -> Picture {
+    /// A frame whose components hold these code values.
+    fn frame(width: usize, height: usize, name: &'static str, code: impl Fn(usize, usize) -> f32) -> Frame {
         let geometry = geometry(width, height, name);
         of(geometry, code)
     }
 
-    fn of(geometry: Geometry, code: impl Fn(usize, usize) -> f32) -> Picture {
-        let mut picture = Picture::new(geometry);
+    fn of(geometry: FrameFormat, code: impl Fn(usize, usize) -> f32) -> Frame {
+        let mut frame = Frame::new(geometry);
         for i in 0..geometry.format.component_count() {
             let q = geometry.quantization(i);
             let (width, height) = geometry.component_size(i);
             let plane: Vec<f32> = (0..width * height).map(|n| (code(i, n) - q.zero) / q.unit).collect();
-            write_component(&mut picture, i, &plane, Rounding::Nearest);
+            write_component(&mut frame, i, &plane, Rounding::Nearest);
         }
-        picture
+        frame
     }
 
     fn scene(n: usize) -> f32 {
@@ -276,24 +271,24 @@ mod tests {
 
     #[test]
     fn luma_is_in_the_codes_that_the_literature_uses() {
-        let first = |picture: Picture| {
-            let (plane, peak) = luma_plane(&picture);
+        let first = |frame: Frame| {
+            let (plane, peak) = luma_plane(&frame);
             (plane[0], peak)
         };
-        assert_eq!(first(picture(16, 16, "yuv420p", |_, _| 77.0)), (77.0, 255.0));
-        assert_eq!(first(picture(16, 16, "p010le", |_, _| 701.0)), (701.0, 1023.0));
-        assert_eq!(first(picture(16, 16, "gray16be", |_, _| 31_001.0)), (31_001.0, 65_535.0));
-        assert_eq!(first(picture(16, 16, "grayf32le", |_, _| 0.5)), (125.5, 255.0));
-        let (red, peak) = first(picture(16, 16, "rgb24", |i, _| if i == 0 { 255.0 } else { 0.0 }));
+        assert_eq!(first(frame(16, 16, "yuv420p", |_, _| 77.0)), (77.0, 255.0));
+        assert_eq!(first(frame(16, 16, "p010le", |_, _| 701.0)), (701.0, 1023.0));
+        assert_eq!(first(frame(16, 16, "gray16be", |_, _| 31_001.0)), (31_001.0, 65_535.0));
+        assert_eq!(first(frame(16, 16, "grayf32le", |_, _| 0.5)), (125.5, 255.0));
+        let (red, peak) = first(frame(16, 16, "rgb24", |i, _| if i == 0 { 255.0 } else { 0.0 }));
         assert!((red - (16.0 + 65.481)).abs() < 1e-4 && peak == 255.0, "{red}");
-        let (white, _) = first(picture(16, 16, "gbrp10le", |_, _| 1023.0));
+        let (white, _) = first(frame(16, 16, "gbrp10le", |_, _| 1023.0));
         assert!((white - 235.0).abs() < 1e-4, "{white}");
     }
 
     #[test]
-    fn nothing_differs_between_a_picture_and_itself() {
+    fn nothing_differs_between_a_frame_and_itself() {
         for name in ["gray", "yuv420p", "p010le", "yuv444p16le", "rgb24", "gbrpf32le"] {
-            let one = || picture(64, 48, name, |_, n| scene(n));
+            let one = || frame(64, 48, name, |_, n| scene(n));
             let figures = Quality::default().add(&one(), &one()).unwrap();
             assert_eq!((figures.mse, figures.psnr), (0.0, f64::INFINITY), "{name}");
             assert!((figures.ssim - 1.0).abs() < 1e-12, "{name}: {}", figures.ssim);
@@ -303,9 +298,9 @@ mod tests {
     #[test]
     fn psnr_is_that_of_the_noise_put_in() {
         // Every sample off by 2 is an MSE of 4: 10 log10(255^2 / 4).
-        let original = picture(64, 48, "gray", |_, n| scene(n));
-        let off = picture(64, 48, "gray", |_, n| scene(n) + if n % 2 == 0 { 2.0 } else { -2.0 });
-        let half = picture(64, 48, "gray", |_, n| scene(n) + if n % 2 == 0 { 2.0 } else { 0.0 });
+        let original = frame(64, 48, "gray", |_, n| scene(n));
+        let off = frame(64, 48, "gray", |_, n| scene(n) + if n % 2 == 0 { 2.0 } else { -2.0 });
+        let half = frame(64, 48, "gray", |_, n| scene(n) + if n % 2 == 0 { 2.0 } else { 0.0 });
         let mut quality = Quality::default();
         let first = quality.add(&off, &original).unwrap();
         assert_eq!(first.mse, 4.0);
@@ -315,11 +310,11 @@ mod tests {
         assert!((quality.psnr_mean() - (42.1102 + 45.1205) / 2.0).abs() < 1e-4);
         assert!((quality.psnr_of_mean_mse() - 43.3596).abs() < 1e-4, "{}", quality.psnr_of_mean_mse());
         assert_eq!(quality.ssim_mean(), (first.ssim + second.ssim) / 2.0);
-        assert_eq!(quality.pictures().len(), 2);
+        assert_eq!(quality.frames().len(), 2);
     }
 
     #[test]
-    fn ssim_of_flat_pictures_is_their_luminance_term() {
+    fn ssim_of_flat_frames_is_their_luminance_term() {
         let (a, b) = (vec![100.0; 20 * 15], vec![120.0; 20 * 15]);
         let c1 = (0.01f64 * 255.0).powi(2);
         let expected = (2.0 * 100.0 * 120.0 + c1) / (100.0 * 100.0 + 120.0 * 120.0 + c1);
@@ -356,26 +351,23 @@ mod tests {
 
     #[test]
     fn depths_and_ranges_are_aligned() {
-        let eight = picture(64, 48, "yuv420p", |_, n| scene(n));
-        let ten = picture(64, 48, "yuv420p10le", |_, n| scene(n) * 4.0 + 4.0);
+        let eight = frame(64, 48, "yuv420p", |_, n| scene(n));
+        let ten = frame(64, 48, "yuv420p10le", |_, n| scene(n) * 4.0 + 4.0);
         let figures = Quality::default().add(&eight, &ten).unwrap();
         assert_eq!((figures.mse, figures.peak), (16.0, 1023.0));
 
         let mut full = geometry(64, 48, "gray");
         full.color.range = Range::Full;
         let gray = of(full, |_, n| scene(n));
-        let rgb = picture(64, 48, "rgb24", |_, n| scene(n));
+        let rgb = frame(64, 48, "rgb24", |_, n| scene(n));
         assert!(Quality::default().add(&gray, &rgb).unwrap().mse < 1e-6);
     }
 
     #[test]
     fn what_cannot_be_compared_is_said() {
-        let flat = |width, height| picture(width, height, "gray", |_, _| 99.0);
+        let flat = |width, height| frame(width, height, "gray", |_, _| 99.0);
         let error = Quality::default().add(&flat(64, 48), &flat(64, 50)).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "picture: is 64x48 and its original 64x50; compare pictures of one size"
-        );
+        assert_eq!(error.to_string(), "frame: is 64x48 and its original 64x50; compare frames of one size");
         let error = Quality::default().add(&flat(64, 10), &flat(64, 10)).unwrap_err();
         assert!(error.to_string().contains("SSIM needs 11x11 at least"), "{error}");
     }

@@ -1,19 +1,19 @@
-//! Formats by FFmpeg's name and pictures that hold them, for tests. The program derives formats from FFmpeg's own
+//! Formats by FFmpeg's name and frames that hold them, for tests. The program derives formats from FFmpeg's own
 //! descriptors; tests of what knows no FFmpeg write them down here.
 
 use std::any::Any;
 use std::sync::Arc;
 
 use crate::color::{ChromaLocation, ColorSpec, Matrix, Primaries, Range, Transfer};
-use crate::picture::{Component, Family, Format, Geometry, HostBuffer, Memory, Picture};
+use crate::frame::{Component, Family, Frame, FrameFormat, HostBuffer, Memory, PixelFormat};
 
 /// The format of this name.
-pub(crate) fn format(name: &'static str) -> Format {
+pub(crate) fn format(name: &'static str) -> PixelFormat {
     let big_endian = name.ends_with("be");
     let stem = name.trim_end_matches("le").trim_end_matches("be");
     let float = stem.ends_with("f32");
     let stem = stem.trim_end_matches("f32");
-    let base = Format {
+    let base = PixelFormat {
         name,
         family: Family::Ycbcr,
         float,
@@ -33,7 +33,7 @@ fn component([plane, step, offset, shift, depth]: [u8; 5]) -> Component {
 }
 
 /// What is not one plane a component.
-fn packed(base: Format, stem: &str) -> Option<Format> {
+fn packed(base: PixelFormat, stem: &str) -> Option<PixelFormat> {
     use Family::{Gray, Rgb, Ycbcr};
     let bytes = |step: u8, offsets: [u8; 4]| offsets.map(|offset| [0, step, offset, 0, 8]);
     let (family, alpha, (w, h), planes, components) = match stem {
@@ -60,11 +60,11 @@ fn packed(base: Format, stem: &str) -> Option<Format> {
         _ => return None,
     };
     let components = components.map(component);
-    Some(Format { family, alpha, log2_chroma_w: w, log2_chroma_h: h, planes, components, ..base })
+    Some(PixelFormat { family, alpha, log2_chroma_w: w, log2_chroma_h: h, planes, components, ..base })
 }
 
 /// `gray`, `yuv420p`, `yuva444p12`, `gbrp`, `gbrap16` and the like.
-fn planar(base: Format, stem: &str) -> Format {
+fn planar(base: PixelFormat, stem: &str) -> PixelFormat {
     let letters = stem.trim_end_matches(|c: char| c.is_ascii_digit());
     let depth: u8 = match stem[letters.len()..].parse() {
         _ if base.float => 32,
@@ -88,7 +88,7 @@ fn planar(base: Format, stem: &str) -> Format {
         _ => panic!("no format {}", base.name),
     };
     let components = order.map(|plane| component([plane, step, 0, 0, depth]));
-    let mut format = Format { family, alpha, log2_chroma_w, log2_chroma_h, components, ..base };
+    let mut format = PixelFormat { family, alpha, log2_chroma_w, log2_chroma_h, components, ..base };
     let count = format.component_count();
     format.planes = count as u8;
     format.components[count..].fill(Component::default());
@@ -96,7 +96,7 @@ fn planar(base: Format, stem: &str) -> Format {
 }
 
 /// A size and a format: BT.709, limited range (full for R'G'B'), chroma on the left.
-pub(crate) fn geometry(width: usize, height: usize, name: &'static str) -> Geometry {
+pub(crate) fn geometry(width: usize, height: usize, name: &'static str) -> FrameFormat {
     let format = format(name);
     let rgb = format.family == Family::Rgb;
     let color = ColorSpec {
@@ -106,13 +106,13 @@ pub(crate) fn geometry(width: usize, height: usize, name: &'static str) -> Geome
         range: if rgb { Range::Full } else { Range::Limited },
         chroma_location: ChromaLocation::Left,
     };
-    Geometry { width, height, format, color }
+    FrameFormat { width, height, format, color }
 }
 
-/// A picture whose rows are longer than their samples and whose planes end with the last of them, as a
+/// A frame whose rows are longer than their samples and whose planes end with the last of them, as a
 /// decoder's may be.
-pub(crate) fn padded(geometry: Geometry) -> Picture {
-    let plain = Picture::new(geometry);
+pub(crate) fn padded(geometry: FrameFormat) -> Frame {
+    let plain = Frame::new(geometry);
     let plane = |index: usize| {
         let linesize = plain.host().linesize(index);
         let rows = plain.host().plane(index).len() / linesize;
@@ -120,7 +120,7 @@ pub(crate) fn padded(geometry: Geometry) -> Picture {
         (padded, Arc::new(vec![0xaa; (rows - 1) * padded + linesize]))
     };
     let planes = (0..usize::from(geometry.format.planes)).map(plane).collect();
-    Picture { memory: Memory::Host(Box::new(PaddedBuffer(planes))), ..plain }
+    Frame { memory: Memory::Host(Box::new(PaddedBuffer(planes))), ..plain }
 }
 
 /// Linesize and bytes of each plane.

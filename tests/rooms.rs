@@ -60,19 +60,19 @@ const PRINTS_ROOMS: [&str; 2] = ["src/cli/", "src/engine/cuda/budget.rs"];
 const ARROWS: [(&str, &[&str]); 12] = [
     ("error", &[]),
     ("color", &["error"]),
-    ("picture", &["error", "color"]),
-    ("media", &["error", "picture", "color"]),
-    ("model", &["error", "picture", "color"]),
-    ("engine", &["error", "picture", "color", "model"]),
-    ("quality", &["error", "picture", "color", "engine"]),
-    ("pipeline", &["error", "picture", "media", "engine"]),
+    ("frame", &["error", "color"]),
+    ("media", &["error", "frame", "color"]),
+    ("model", &["error", "frame", "color"]),
+    ("engine", &["error", "frame", "color", "model"]),
+    ("quality", &["error", "frame", "color", "engine"]),
+    ("pipeline", &["error", "frame", "media", "engine"]),
     ("journal", &["error", "media", "pipeline"]),
-    ("relay", &["error", "picture", "media", "engine"]),
+    ("relay", &["error", "frame", "media", "engine"]),
     (
         "cli",
-        &["error", "picture", "color", "media", "model", "engine", "quality", "pipeline", "journal", "relay"],
+        &["error", "frame", "color", "media", "model", "engine", "quality", "pipeline", "journal", "relay"],
     ),
-    ("testing", &["picture", "color"]),
+    ("testing", &["frame", "color"]),
 ];
 
 /// How far above an `unsafe` the fact may stand that makes it safe.
@@ -102,7 +102,7 @@ fn every_violation_is_found() {
         ("src/media/mod.rs", "use crate::model::Model;", "crate::model"),
         ("src/engine/cpu/net.rs", "fn f(x: crate::media::Input) {}", "crate::media"),
         ("src/pipeline/stages.rs", "use crate::{\n    color::Matrix,\n    error::Error,\n};", "crate::color"),
-        ("src/error.rs", "use crate::picture::Picture;", "crate::picture"),
+        ("src/error.rs", "use crate::frame::Frame;", "crate::frame"),
         ("src/media/mux.rs", "let c = '\"'; println!(\"\");", "println!"),
         ("src/quality.rs", "use crate::nowhere::Thing;", "crate::nowhere"),
     ] {
@@ -115,7 +115,7 @@ fn every_violation_is_found() {
         ("src/engine/mod.rs", "let behalf = r#\"clap \" rayon\"#;"),
         ("src/media/mod.rs", "// SAFETY: near\nlet x =\n    unsafe { f() };"),
         ("kernels/cpu/src/simd.rs", "unsafe fn new() -> Self {"),
-        ("src/quality.rs", "let half = picture(64, 48);"),
+        ("src/quality.rs", "let half = frame(64, 48);"),
         ("src/cli/mod.rs", "eprintln!(\"hasn\"); use crate::{media, engine::EngineKind};"),
     ] {
         assert_eq!(violations(path, text), Vec::<String>::new(), "{path}: {text}");

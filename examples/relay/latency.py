@@ -1,4 +1,4 @@
-"""Draws what tests/relay/latency.rs measured: the relay's own latency of each picture, and which network made it.
+"""Draws what tests/relay/latency.rs measured: the relay's own latency of each frame, and which network made it.
 
     HASN_LATENCY_CSV=$PWD/latency.csv HASN_RELAY_SECONDS=20 cargo test --test relay latency::
     python examples/relay/latency.py latency.csv examples/relay-latency.png    # matplotlib 3
@@ -29,7 +29,7 @@ def main(source, target):
     upper.axhline(CEILING_MS, color="#b03030", linewidth=1)
     upper.text(seconds[0], CEILING_MS - 15, "--latency-max", color="#b03030", va="top")
     upper.set_ylim(0, 1.08 * CEILING_MS)
-    upper.set_ylabel("ms from picture to picture,\nbeyond ffmpeg -c copy")
+    upper.set_ylabel("ms from frame to frame,\nbeyond ffmpeg -c copy")
     upper.text(sum(loaded) / len(loaded), 0.8 * CEILING_MS, "all cores busy", ha="center")
     names = ["none", "network"]
     lower.step(seconds, [names.index(row["rung"]) for row in rows], where="post", color="#1f4e79")

@@ -1,4 +1,4 @@
-//! `hasn batch`: many films one after the other. One that fails does not stop the rest, and a second start makes what is
+//! `hasn batch`: many videos one after the other. One that fails does not stop the rest, and a second start makes what is
 //! missing.
 
 use std::path::{Path, PathBuf};
@@ -8,18 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::jobs::{self, Film};
+use super::jobs::{self, BatchItem};
 use super::upscale::catch_signals;
 use super::words::Words;
 use super::{EXIT_INTERRUPTED, child, json, resume};
 use crate::error::{Error, Result};
-use crate::journal::{Facts, Making, Standing};
+use crate::journal::{BatchRecord, JobFingerprint, OutputState};
 use crate::media::{self, Output};
 use crate::model::catalogue;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Films, and folders that are searched for films.
+    /// Videos, and folders that are searched for videos.
     #[arg(value_name = "INPUT")]
     pub inputs: Vec<PathBuf>,
     /// Where what is made goes, in the order of the folders it comes from.
@@ -28,13 +28,13 @@ pub(super) struct Args {
     /// The container of what is made [default: the input's where FFmpeg writes it, else mkv]
     #[arg(long, value_name = "mkv|mp4|...")]
     pub ending: Option<String>,
-    /// A file in TOML of films and options.
+    /// A file in TOML of videos and options.
     #[arg(long, value_name = "FILE.toml")]
     pub jobs: Option<PathBuf>,
-    /// Write what became of each film as JSON.
+    /// Write what became of each video as JSON.
     #[arg(long, value_name = "FILE.json")]
     pub report: Option<PathBuf>,
-    #[command(flatten, next_help_heading = "Options of hasn upscale, for all films")]
+    #[command(flatten, next_help_heading = "Options of hasn upscale, for all videos")]
     pub words: Words,
 }
 
@@ -63,7 +63,7 @@ impl Outcome {
     }
 }
 
-/// What became of a film.
+/// What became of a video.
 #[derive(Serialize)]
 struct Row<'a> {
     input: &'a str,
@@ -79,8 +79,8 @@ impl Row<'_> {
         self.report.pointer(pointer).and_then(Value::as_f64).unwrap_or(0.0)
     }
 
-    fn pictures(&self) -> f64 {
-        self.figure("/pictures/encoded")
+    fn frames(&self) -> f64 {
+        self.figure("/frames/encoded")
     }
 
     fn seconds(&self) -> f64 {
@@ -88,14 +88,14 @@ impl Row<'_> {
     }
 }
 
-/// Pictures and seconds are of what was made this time.
+/// Frames and seconds are of what was made this time.
 #[derive(Serialize)]
 struct Totals {
-    films: usize,
+    videos: usize,
     made: usize,
     skipped: usize,
     failed: usize,
-    pictures: u64,
+    frames: u64,
     seconds: f64,
     interrupted: bool,
 }
@@ -103,7 +103,7 @@ struct Totals {
 #[derive(Serialize)]
 struct BatchReport<'a> {
     hasn: &'a str,
-    films: &'a [Row<'a>],
+    videos: &'a [Row<'a>],
     left_out: &'a [String],
     totals: Totals,
 }
@@ -116,27 +116,27 @@ pub(super) fn run(args: Args, verbose: u8) -> Result<ExitCode> {
     let interrupt = catch_signals()?;
     let jobs = jobs::collect(&args)?;
     for name in &jobs.left_out {
-        eprintln!("{name}: left out, there is no film in it");
+        eprintln!("{name}: left out, there is no video in it");
     }
     let mut rows = Vec::new();
-    for film in &jobs.films {
+    for video in &jobs.videos {
         let (outcome, error, report) = match interrupt.load(Ordering::Relaxed) {
             true => (Outcome::Waiting, None, Value::Null),
-            false => match make(film, verbose, &interrupt) {
+            false => match make(video, verbose, &interrupt) {
                 Ok((outcome, report)) => (outcome, None, report),
                 Err(error) => (Outcome::Failed, Some(error), Value::Null),
             },
         };
-        rows.push(Row { input: &film.input, output: &film.output, outcome, error, report });
+        rows.push(Row { input: &video.input, output: &video.output, outcome, error, report });
     }
     let count = |outcome: Outcome| rows.iter().filter(|row| row.outcome == outcome).count();
     let made = || rows.iter().filter(|row| row.outcome == Outcome::Made);
     let totals = Totals {
-        films: rows.len(),
+        videos: rows.len(),
         made: count(Outcome::Made),
         skipped: count(Outcome::Skipped),
         failed: count(Outcome::Failed),
-        pictures: made().map(Row::pictures).sum::<f64>() as u64,
+        frames: made().map(Row::frames).sum::<f64>() as u64,
         seconds: (made().map(Row::seconds).sum::<f64>() * 1e3).round() / 1e3,
         interrupted: count(Outcome::Interrupted) + count(Outcome::Waiting) > 0,
     };
@@ -150,23 +150,27 @@ pub(super) fn run(args: Args, verbose: u8) -> Result<ExitCode> {
         let hasn = env!("CARGO_PKG_VERSION");
         write_report(
             path,
-            &(json(&BatchReport { hasn, films: &rows, left_out: &jobs.left_out, totals }) + "\n"),
+            &(json(&BatchReport { hasn, videos: &rows, left_out: &jobs.left_out, totals }) + "\n"),
         )?;
     }
     Ok(code)
 }
 
-/// Makes a film, unless it was made from the same already. An error is the line that was told.
-fn make(film: &Film, verbose: u8, interrupt: &AtomicBool) -> std::result::Result<(Outcome, Value), String> {
+/// Makes a video, unless it was made from the same already. An error is the line that was told.
+fn make(
+    video: &BatchItem,
+    verbose: u8,
+    interrupt: &AtomicBool,
+) -> std::result::Result<(Outcome, Value), String> {
     let told = |error: Error| {
         eprintln!("hasn: {error}");
         error.to_string()
     };
-    let output = Path::new(&film.output);
-    let facts = facts(film).map_err(told)?;
-    match Standing::of(output, &facts).map_err(told)? {
-        Standing::Made(report) => return Ok((Outcome::Skipped, report)),
-        Standing::InTheWay(error) if !film.words.overwrites() => return Err(told(error)),
+    let output = Path::new(&video.output);
+    let facts = facts(video).map_err(told)?;
+    match OutputState::of(output, &facts).map_err(told)? {
+        OutputState::Finished(report) => return Ok((Outcome::Skipped, report)),
+        OutputState::InTheWay(error) if !video.words.overwrites() => return Err(told(error)),
         _ => {}
     }
     if let Some(folder) = output.parent() {
@@ -174,8 +178,9 @@ fn make(film: &Film, verbose: u8, interrupt: &AtomicBool) -> std::result::Result
             told(Error::new(folder.to_string_lossy(), format!("cannot be made: {e}"), "check its name"))
         })?;
     }
-    let making = Making::begin(output, facts).map_err(told)?;
-    let ended = child::run(&film.output, &film.words.command(&film.input, &film.output), verbose, interrupt);
+    let making = BatchRecord::begin(output, facts).map_err(told)?;
+    let ended =
+        child::run(&video.output, &video.words.command(&video.input, &video.output), verbose, interrupt);
     let ended = ended.map_err(told)?;
     match ended.code {
         Some(0) => {
@@ -194,36 +199,36 @@ fn make(film: &Film, verbose: u8, interrupt: &AtomicBool) -> std::result::Result
     }
 }
 
-/// What a film depends on, as far as that is known without opening it: a second start is to be quick.
-fn facts(film: &Film) -> Result<Facts> {
-    let mut facts = Facts::of_input(&film.input)?;
-    let still = Output::new(&film.output, &film.input)?.is_still();
-    let default = if still { catalogue::DEFAULT_CPU } else { catalogue::DEFAULT_FILM };
-    let model = film.words.model().unwrap_or(default);
+/// What a video depends on, as far as that is known without opening it: a second start is to be quick.
+fn facts(video: &BatchItem) -> Result<JobFingerprint> {
+    let mut facts = JobFingerprint::of_input(&video.input)?;
+    let still = Output::new(&video.output, &video.input)?.is_still();
+    let default = if still { catalogue::DEFAULT_CPU } else { catalogue::DEFAULT_VIDEO };
+    let model = video.words.model().unwrap_or(default);
     facts.add("hasn", env!("CARGO_PKG_VERSION"));
     facts.add("FFmpeg", media::info().version);
     facts.add("the model", format!("{model} {}", resume::weights(model)?));
-    film.words.facts().for_each(|(name, value)| facts.add(&name, value));
+    video.words.facts().for_each(|(name, value)| facts.add(&name, value));
     Ok(facts)
 }
 
 fn tell_table(rows: &[Row], totals: &Totals) {
     let width = rows.iter().map(|row| row.output.chars().count()).max().unwrap_or(0);
-    eprintln!("{:width$}  outcome      pictures    seconds  pictures/s", "film");
+    eprintln!("{:width$}  outcome      frames    seconds  frames/s", "video");
     for row in rows {
-        let (pictures, seconds) = (row.pictures(), row.seconds());
-        let rate = row.figure("/pictures_per_second");
+        let (frames, seconds) = (row.frames(), row.seconds());
+        let rate = row.figure("/fps");
         let error = row.error.as_deref().unwrap_or_default();
-        let figures = match pictures > 0.0 {
-            true => format!("{pictures:8}  {seconds:9.1}  {rate:10.1}"),
+        let figures = match frames > 0.0 {
+            true => format!("{frames:8}  {seconds:9.1}  {rate:10.1}"),
             false => format!("{:31}", ""),
         };
         let line = format!("{:width$}  {:11}  {figures}  {error}", row.output, row.outcome.name());
         eprintln!("{}", line.trim_end());
     }
-    let Totals { films, made, skipped, failed, pictures, seconds, .. } = totals;
+    let Totals { videos, made, skipped, failed, frames, seconds, .. } = totals;
     eprintln!(
-        "{films} films: {made} made, {skipped} skipped, {failed} failed; {pictures} pictures in {seconds:.1} s"
+        "{videos} videos: {made} made, {skipped} skipped, {failed} failed; {frames} frames in {seconds:.1} s"
     );
 }
 

@@ -1,5 +1,5 @@
 //! `hasn bench`: how fast the network alone is on this machine, and what part of the processor it uses; on a GPU, whole
-//! pictures.
+//! frames.
 
 mod cuda;
 
@@ -25,7 +25,7 @@ pub(super) struct Args {
     /// A built-in model or a safetensors file.
     #[arg(long, value_name = "NAME|FILE", default_value = catalogue::DEFAULT_CPU)]
     model: String,
-    /// Of the pictures that the network reads [default: 320x180, or 540p, 720p and 1080p on a GPU]
+    /// Of the frames that the network reads [default: 320x180, or 540p, 720p and 1080p on a GPU]
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     size: Option<(usize, usize)>,
     /// [default: all]
@@ -34,7 +34,7 @@ pub(super) struct Args {
     /// What the CPU engine multiplies.
     #[arg(long, value_enum, default_value = "auto")]
     precision: PrecisionName,
-    /// Pictures of which the median is told.
+    /// Frames of which the median is told.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), default_value = "7")]
     runs: u16,
     /// One line of JSON.
@@ -52,7 +52,7 @@ struct Figures {
     height: usize,
     threads: usize,
     runs: u16,
-    picture_ms_median: f64,
+    frame_ms_median: f64,
     gflops: f64,
     /// Of one thread that does nothing but multiply and add, measured before and after.
     peak_gflops: f64,
@@ -100,7 +100,7 @@ fn measure(args: &Args, engine: EngineKind, model: Arc<Model>) -> Result<Figures
         (0..model.sizes.in_channels * height * width).map(|i| (i * 7919 % 256) as f32 / 255.0).collect();
     let mut y = vec![0.0; model.sizes.upsampler_channels() * height * width];
     let (median_ms, peak_flops, stages) = match engine {
-        EngineKind::Cuda => unreachable!("it is measured by pictures"),
+        EngineKind::Cuda => unreachable!("it is measured by frames"),
         EngineKind::Reference => {
             let mut pass = ReferencePass { reference: Reference::new(model.clone()), size: (width, height) };
             let median_ms = median_ms(args.runs, || pool.install(|| pass.forward(&x, &mut y, &mut [])));
@@ -127,7 +127,7 @@ fn measure(args: &Args, engine: EngineKind, model: Arc<Model>) -> Result<Figures
         height,
         threads,
         runs: args.runs,
-        picture_ms_median: median_ms,
+        frame_ms_median: median_ms,
         gflops: flops * 1e-9,
         peak_gflops: peak_flops * 1e-9,
         peak_percent: 100.0 * flops / (peak_flops * threads as f64),
@@ -141,11 +141,11 @@ fn peak_flops(pool: &Pool, level: Level, precision: Precision) -> f64 {
     threads.iter().sum::<f64>() / threads.len() as f64
 }
 
-fn median_ms(runs: u16, mut picture: impl FnMut()) -> f64 {
+fn median_ms(runs: u16, mut frame: impl FnMut()) -> f64 {
     let mut times_ms: Vec<f64> = (0..runs)
         .map(|_| {
             let start = Instant::now();
-            picture();
+            frame();
             start.elapsed().as_secs_f64() * 1e3
         })
         .collect();
@@ -168,8 +168,8 @@ impl Figures {
         let Figures { model, engine, cpu_level, precision, width, height, threads, runs, .. } = self;
         let mut text = format!(
             "{model} {width}x{height}, engine {engine} ({cpu_level} {precision}), threads: {threads}\n\
-             {:.2} ms a picture (median of {runs}), {:.1} GFLOP/s, {:.0} % of {:.1} a thread\n",
-            self.picture_ms_median, self.gflops, self.peak_percent, self.peak_gflops,
+             {:.2} ms a frame (median of {runs}), {:.1} GFLOP/s, {:.0} % of {:.1} a thread\n",
+            self.frame_ms_median, self.gflops, self.peak_percent, self.peak_gflops,
         );
         if !self.stages.is_empty() {
             text += "stage     share  of peak\n";

@@ -1,4 +1,4 @@
-//! Child: one film of a batch, made by a process of its own, which whatever is wrong with it ends alone and whose memory
+//! Child: one video of a batch, made by a process of its own, which whatever is wrong with it ends alone and whose memory
 //! goes with it.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// How a film ended.
+/// How a video ended.
 pub(super) struct Ended {
     /// `None`: a signal ended it.
     pub code: Option<i32>,
@@ -25,14 +25,14 @@ pub(super) struct Ended {
     pub error: String,
 }
 
-/// A parent that is killed ends its film in order.
+/// A parent that is killed ends its video in order.
 pub(super) fn follow_parent() -> Result<()> {
     set_parent_process_death_signal(Some(Signal::INT)).map_err(|e| failed("this process", e.into()))
 }
 
 /// Runs a command of this program to its end. It is in a process group of its own, so that Ctrl-C reaches it once: from
 /// here.
-pub(super) fn run(film: &str, words: &[String], verbose: u8, interrupt: &AtomicBool) -> Result<Ended> {
+pub(super) fn run(video: &str, words: &[String], verbose: u8, interrupt: &AtomicBool) -> Result<Ended> {
     let folder = tempfile::tempdir().map_err(|e| failed("the folder for temporary files", e))?;
     let path = |name: &str| -> PathBuf { folder.path().join(name) };
     // The program that runs, even where another one has its name by now.
@@ -61,7 +61,7 @@ pub(super) fn run(film: &str, words: &[String], verbose: u8, interrupt: &AtomicB
                 Some(signal) => format!("its run was ended by signal {signal}"),
                 None => format!("its run ended with code {}", status.code().unwrap_or_default()),
             };
-            Error::new(film, how, "start the batch again: it goes on where it was").to_string()
+            Error::new(video, how, "start the batch again: it goes on where it was").to_string()
         });
     Ok(Ended { code: status.code(), report, error })
 }

@@ -1,4 +1,4 @@
-//! Jobs: inputs and folders, and a job file, become the films of a batch. Nothing is written here.
+//! Jobs: inputs and folders, and a job file, become the videos of a batch. Nothing is written here.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,11 +11,11 @@ use toml::{Spanned, Value};
 use super::batch::Args;
 use super::words::Words;
 use crate::error::{Error, Result};
-use crate::media::{is_film, is_film_name};
+use crate::media::{has_video_extension, is_video_file};
 use crate::model::catalogue;
 
 /// What `hasn upscale` is to do.
-pub(super) struct Film {
+pub(super) struct BatchItem {
     pub input: String,
     pub output: String,
     pub words: Words,
@@ -23,8 +23,8 @@ pub(super) struct Film {
 
 #[derive(Default)]
 pub(super) struct Jobs {
-    pub films: Vec<Film>,
-    /// Files of folders in which FFmpeg finds no film.
+    pub videos: Vec<BatchItem>,
+    /// Files of folders in which FFmpeg finds no video.
     pub left_out: Vec<String>,
 }
 
@@ -40,18 +40,22 @@ pub(super) fn collect(args: &Args) -> Result<Jobs> {
         _ => {}
     }
     if let Some(path) = &args.jobs {
-        jobs.films.extend(read(path, &args.words)?);
+        jobs.videos.extend(read(path, &args.words)?);
     }
-    if jobs.films.is_empty() {
-        return Err(Error::new("hasn batch", "there is no film in what was named", "look at what is there"));
+    if jobs.videos.is_empty() {
+        return Err(Error::new("hasn batch", "there is no video in what was named", "look at what is there"));
     }
     let mut outputs = BTreeMap::new();
-    for film in &jobs.films {
-        let path = std::path::absolute(&film.output)
-            .map_err(|e| Error::new(&film.output, e.to_string(), "name it otherwise"))?;
-        if let Some(other) = outputs.insert(path, &film.input) {
-            let problem = format!("would be made of {other} and of {}", film.input);
-            return Err(Error::new(&film.output, problem, "make them one after the other, into two folders"));
+    for video in &jobs.videos {
+        let path = std::path::absolute(&video.output)
+            .map_err(|e| Error::new(&video.output, e.to_string(), "name it otherwise"))?;
+        if let Some(other) = outputs.insert(path, &video.input) {
+            let problem = format!("would be made of {other} and of {}", video.input);
+            return Err(Error::new(
+                &video.output,
+                problem,
+                "make them one after the other, into two folders",
+            ));
         }
     }
     Ok(jobs)
@@ -84,8 +88,8 @@ fn walk_inputs(args: &Args, into: &Path, jobs: &mut Jobs) -> Result<()> {
                 None if is_written(&beside) => beside,
                 None => beside.with_extension("mkv"),
             };
-            let film = Film { input: text(&path)?, output: text(&output)?, words: args.words.clone() };
-            jobs.films.push(film);
+            let video = BatchItem { input: text(&path)?, output: text(&output)?, words: args.words.clone() };
+            jobs.videos.push(video);
         }
     }
     Ok(())
@@ -94,7 +98,7 @@ fn walk_inputs(args: &Args, into: &Path, jobs: &mut Jobs) -> Result<()> {
 /// Stills are, where they were named themselves.
 fn is_written(path: &Path) -> bool {
     let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    is_film_name(&format!("film.{ending}")) || ["png", "jpg", "jpeg", "webp"].contains(&&*ending)
+    has_video_extension(&format!("video.{ending}")) || ["png", "jpg", "jpeg", "webp"].contains(&&*ending)
 }
 
 /// Files of a folder and those in it, by name.
@@ -122,7 +126,7 @@ impl Walk<'_> {
                 } else if self.skipped != fs::canonicalize(&path).ok().as_deref() {
                     self.folder(&path)?;
                 }
-            } else if path.to_str().is_none_or(is_film) {
+            } else if path.to_str().is_none_or(is_video_file) {
                 self.found.push(path);
             } else {
                 self.left_out.push(path.display().to_string());
@@ -144,8 +148,8 @@ struct JobFile {
 
 type Table = BTreeMap<Spanned<String>, Spanned<Value>>;
 
-/// The films of a job file. A job's options win over the command line's, and these over the defaults.
-fn read(path: &Path, typed: &Words) -> Result<Vec<Film>> {
+/// The videos of a job file. A job's options win over the command line's, and these over the defaults.
+fn read(path: &Path, typed: &Words) -> Result<Vec<BatchItem>> {
     let text = fs::read_to_string(path).map_err(|e| cannot_read(path, &e))?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let place = |at: usize| format!("{}:{}", path.display(), text[..at].matches('\n').count() + 1);
@@ -154,13 +158,13 @@ fn read(path: &Path, typed: &Words) -> Result<Vec<Film>> {
         Error::new(place(at), e.message().replace('\n', " "), "see the example in the README")
     })?;
     let defaults = words(&file.defaults, folder, &place)?.under(typed);
-    let mut films = Vec::new();
+    let mut videos = Vec::new();
     for (number, table) in (1..).zip(&mut file.job) {
         let mut take = |key: &str| {
             let name = format!("{}, job {number}", path.display());
             let found = table.keys().find(|name| name.get_ref() == key).cloned();
             let value = found.and_then(|key| table.remove(&key)).ok_or_else(|| {
-                Error::new(name, format!("has no {key}"), format!("write {key} = \"film.mkv\""))
+                Error::new(name, format!("has no {key}"), format!("write {key} = \"video.mkv\""))
             })?;
             match value.get_ref() {
                 Value::String(name) => Ok(folder.join(name).to_string_lossy().into_owned()),
@@ -173,9 +177,9 @@ fn read(path: &Path, typed: &Words) -> Result<Vec<Film>> {
             all.set(&name, values);
         }
         all.check(&format!("{}, job {number}", path.display()))?;
-        films.push(Film { input, output, words: all });
+        videos.push(BatchItem { input, output, words: all });
     }
-    Ok(films)
+    Ok(videos)
 }
 
 fn words(table: &Table, folder: &Path, place: &dyn Fn(usize) -> String) -> Result<Words> {

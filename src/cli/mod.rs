@@ -34,7 +34,7 @@ struct Cli {
     /// Say what is chosen and why; twice, say everything.
     #[arg(short, action = ArgAction::Count, global = true)]
     verbose: u8,
-    /// Of a film of a batch: where its error is to be written, beside standard error.
+    /// Of a video of a batch: where its error is to be written, beside standard error.
     #[arg(long, hide = true)]
     error_file: Option<PathBuf>,
     #[command(subcommand)]
@@ -43,19 +43,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make a video or a picture larger.
+    /// Make a video or a frame larger.
     Upscale(Box<upscale::Args>),
     /// Make a live stream larger, with a ceiling on its latency.
     Relay(Box<relay::Args>),
     /// Make many videos larger, one after the other.
     Batch(batch::Args),
-    /// Prepare a film to be made by many processes; arguments as for upscale.
+    /// Prepare a video to be made by many processes; arguments as for upscale.
     Plan(Box<upscale::Args>),
     /// Make one segment of a plan.
     Segment(plan::SegmentArgs),
-    /// Join a plan's segments to the film.
+    /// Join a plan's segments to the video.
     Join(plan::JoinArgs),
-    /// Measure a video or picture against a reference: PSNR-Y and SSIM.
+    /// Measure a video or frame against a reference: PSNR-Y and SSIM.
     Compare(compare::Args),
     /// List the built-in models, or show one.
     Model(model::Args),
@@ -101,7 +101,7 @@ fn run_command(command: Command, verbose: u8) -> Result<ExitCode> {
         Command::Batch(args) => batch::run(args, verbose),
         Command::Plan(args) => plan::plan(*args),
         Command::Segment(args) => plan::segment(args),
-        Command::Join(args) => plan::join_film(args),
+        Command::Join(args) => plan::join_segments(args),
         Command::Compare(args) => compare::run(args),
         Command::Model(args) => model::run(args),
         Command::Bench(args) => bench::run(args),

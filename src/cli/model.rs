@@ -33,7 +33,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
             for built_in in catalogue::ALL {
                 let model = catalogue::open(built_in.name)?;
                 let default = match built_in.name {
-                    catalogue::DEFAULT_FILM => "  default",
+                    catalogue::DEFAULT_VIDEO => "  default",
                     catalogue::DEFAULT_CPU => "  default for stills",
                     _ => "",
                 };

@@ -1,4 +1,4 @@
-//! `hasn plan`, `hasn segment`, `hasn join`: one film made by many processes, for the scheduler that is there already.
+//! `hasn plan`, `hasn segment`, `hasn join`: one video made by many processes, for the scheduler that is there already.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,9 +9,9 @@ use super::resume::{self, Parts};
 use super::upscale::{self, Args, Opened, catch_signals};
 use super::{Cli, Command, EXIT_INTERRUPTED, print, thread_count};
 use crate::error::{Error, Result};
+use crate::frame::Timestamp;
 use crate::journal::{CutPoint, Journal, WorkPlan};
-use crate::media::{Muxer, Output, SEGMENT_PICTURES};
-use crate::picture::PictureTime;
+use crate::media::{Muxer, Output, SEGMENT_FRAMES};
 use crate::pipeline::Sink;
 
 #[derive(clap::Args)]
@@ -28,11 +28,15 @@ pub(super) struct JoinArgs {
     plan: PathBuf,
 }
 
-/// Decodes the film once, and writes down where its segments begin.
+/// Decodes the video once, and writes down where its segments begin.
 pub(super) fn plan(args: Args) -> Result<ExitCode> {
-    let is_film = Output::new(&args.output, &args.input)?.is_cut();
-    let folder = resume::folder(&args)?.filter(|_| is_film).ok_or_else(|| {
-        Error::new(&args.output, "cannot be joined from segments", "plan a film from file to file, e.g. .mkv")
+    let is_video_file = Output::new(&args.output, &args.input)?.is_cut();
+    let folder = resume::folder(&args)?.filter(|_| is_video_file).ok_or_else(|| {
+        Error::new(
+            &args.output,
+            "cannot be joined from segments",
+            "plan a video from file to file, e.g. .mkv",
+        )
     })?;
     if args.report.is_some() {
         return Err(Error::new("--report", "a plan runs nothing", "leave it out"));
@@ -53,25 +57,25 @@ pub(super) fn plan(args: Args) -> Result<ExitCode> {
     }
     let plan = look_through(opened, args.tolerate, current, command)?;
     plan.write(journal.folder())?;
-    let (segments, pictures, folder) = (plan.cuts.len(), plan.pictures, folder.display());
-    print(&format!("{folder}: {pictures} pictures in segments 0 to {}\n", segments - 1))?;
+    let (segments, frames, folder) = (plan.cuts.len(), plan.frames, folder.display());
+    print(&format!("{folder}: {frames} frames in segments 0 to {}\n", segments - 1))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn look_through(opened: Opened, tolerate: u64, folder: PathBuf, command: Vec<String>) -> Result<WorkPlan> {
     let Opened { mut input, mut decoder, mut encoder, .. } = opened;
-    let (mut cuts, mut pictures) = (Vec::new(), 0);
-    let mut note = |time: PictureTime| {
-        if time.index.is_multiple_of(SEGMENT_PICTURES) {
+    let (mut cuts, mut frames) = (Vec::new(), 0);
+    let mut note = |time: Timestamp| {
+        if time.index.is_multiple_of(SEGMENT_FRAMES) {
             cuts.push(CutPoint { pts: time.pts, state: encoder.state() });
         }
         encoder.skip(&time);
-        pictures += 1;
+        frames += 1;
     };
     let mut at_end = false;
     loop {
-        while let Some(picture) = decoder.receive()? {
-            note(picture.time);
+        while let Some(frame) = decoder.receive()? {
+            note(frame.time);
         }
         if at_end {
             break;
@@ -90,7 +94,7 @@ fn look_through(opened: Opened, tolerate: u64, folder: PathBuf, command: Vec<Str
         return Err(error);
     }
     let begins_anywhere = decoder.can_begin_anywhere() && input.has_steady_clock();
-    Ok(WorkPlan { folder, command, pictures, begins_anywhere, cuts })
+    Ok(WorkPlan { folder, command, frames, begins_anywhere, cuts })
 }
 
 /// The plan of a folder, with the arguments it was made from. Paths lead from where it was made.
@@ -130,13 +134,14 @@ pub(super) fn segment(args: SegmentArgs) -> Result<ExitCode> {
     if journal.has(args.segment) {
         return Ok(ExitCode::SUCCESS);
     }
-    let (store, todo) = (Box::new(journal.keeper(plan.pictures, interrupt.clone())), plan.todo(args.segment));
-    let outcome = opened.run(&upscale, |_| Sink::Segments { store, todo }, &interrupt)?;
+    let (store, resume_state) =
+        (Box::new(journal.store(plan.frames, interrupt.clone())), plan.resume_state(args.segment));
+    let outcome = opened.run(&upscale, |_| Sink::Segments { store, resume_state }, &interrupt)?;
     Ok(if outcome.report.interrupted { ExitCode::from(EXIT_INTERRUPTED) } else { ExitCode::SUCCESS })
 }
 
-/// Joins the film, if every segment is there.
-pub(super) fn join_film(args: JoinArgs) -> Result<ExitCode> {
+/// Joins the video, if every segment is there.
+pub(super) fn join_segments(args: JoinArgs) -> Result<ExitCode> {
     let interrupt = catch_signals()?;
     let (folder, plan, upscale) = read(&args.plan)?;
     let opened = upscale::open(&upscale, Some(&folder), None)?;
@@ -147,19 +152,19 @@ pub(super) fn join_film(args: JoinArgs) -> Result<ExitCode> {
         let remedy = format!("hasn segment {} {first}", args.plan.display());
         return Err(Error::new(args.plan.to_string_lossy(), problem, remedy));
     }
-    if journal.pictures() != plan.pictures {
-        let problem = format!("its segments have {} pictures and not {}", journal.pictures(), plan.pictures);
+    if journal.frames() != plan.frames {
+        let problem = format!("its segments have {} frames and not {}", journal.frames(), plan.frames);
         return Err(Error::new(args.plan.to_string_lossy(), problem, "plan it again with --restart"));
     }
     let Opened { input: source, encoder, plan: streams, output, trim, .. } = opened;
     let parts = Parts { source, encoder, plan: Some(streams), output, trim };
     let muxer = parts.join(&journal, &upscale.audio, &interrupt)?;
-    muxer.prove()?;
+    muxer.verify()?;
     if let Some(partial) = muxer.keep_partial() {
         journal.note_joined(&partial)?;
     }
     muxer.publish()?;
     journal.remove()?;
-    print(&format!("{}: {} pictures\n", upscale.output, plan.pictures))?;
+    print(&format!("{}: {} frames\n", upscale.output, plan.frames))?;
     Ok(ExitCode::SUCCESS)
 }

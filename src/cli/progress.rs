@@ -26,7 +26,7 @@ pub(super) struct Shown {
     thread: Option<JoinHandle<()>>,
 }
 
-/// JSON lines go to standard output unless the pictures do.
+/// JSON lines go to standard output unless the frames do.
 pub(super) fn show(show: Show, progress: Arc<Progress>, expected: u64, piped: bool) -> Shown {
     let bar = show == Show::Bar || (show == Show::Auto && std::io::stderr().is_terminal());
     if !bar && show != Show::Json {
@@ -38,9 +38,9 @@ pub(super) fn show(show: Show, progress: Arc<Progress>, expected: u64, piped: bo
         let mut rate = Rate { started: Instant::now(), first: None };
         let mut display = if bar { draw_bar(expected) } else { write_json(expected, piped) };
         while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
-            display(&progress, rate.measure(progress.pictures()));
+            display(&progress, rate.measure(progress.frames()));
         }
-        display(&progress, rate.measure(progress.pictures()));
+        display(&progress, rate.measure(progress.frames()));
     });
     Shown { stop: Some(stop), thread: Some(thread) }
 }
@@ -55,39 +55,39 @@ impl Drop for Shown {
     }
 }
 
-/// Draws a run and its pictures a second.
+/// Draws a run and its fps.
 type Display = Box<dyn FnMut(&Progress, f64)>;
 
-/// Pictures a second since the first one: opening files is not the network's speed.
+/// Frames a second since the first one: opening files is not the network's speed.
 struct Rate {
     started: Instant,
     first: Option<(Instant, u64)>,
 }
 
 impl Rate {
-    fn measure(&mut self, pictures: u64) -> f64 {
-        if pictures > 0 && self.first.is_none() {
-            self.first = Some((Instant::now(), pictures));
+    fn measure(&mut self, frames: u64) -> f64 {
+        if frames > 0 && self.first.is_none() {
+            self.first = Some((Instant::now(), frames));
         }
         match self.first {
-            Some((at, count)) if pictures > count => (pictures - count) as f64 / at.elapsed().as_secs_f64(),
-            _ => pictures as f64 / self.started.elapsed().as_secs_f64(),
+            Some((at, count)) if frames > count => (frames - count) as f64 / at.elapsed().as_secs_f64(),
+            _ => frames as f64 / self.started.elapsed().as_secs_f64(),
         }
     }
 }
 
 fn draw_bar(expected: u64) -> Display {
     let bar = if expected > 0 { ProgressBar::new(expected) } else { ProgressBar::no_length() };
-    let template = "{wide_bar} {pos}/{len} pictures, {msg}";
+    let template = "{wide_bar} {pos}/{len} frames, {msg}";
     bar.set_style(ProgressStyle::with_template(template).expect("a template of ours"));
     Box::new(move |progress, rate| {
-        let pictures = progress.pictures();
-        let left = expected.saturating_sub(pictures);
+        let frames = progress.frames();
+        let left = expected.saturating_sub(frames);
         let eta = match rate > 0.0 && expected > 0 {
             true => format!(", {} left", clock(left as f64 / rate)),
             false => String::new(),
         };
-        bar.set_position(pictures);
+        bar.set_position(frames);
         bar.set_message(format!("{rate:.1} per second{eta}, limited by {}", progress.limit().name()));
     })
 }
@@ -99,18 +99,18 @@ fn clock(seconds: f64) -> String {
 
 #[derive(serde::Serialize)]
 struct Line {
-    pictures: u64,
-    pictures_expected: u64,
-    pictures_per_second: f64,
+    frames: u64,
+    frames_expected: u64,
+    fps: f64,
     limited_by: &'static str,
 }
 
-fn write_json(pictures_expected: u64, piped: bool) -> Display {
+fn write_json(frames_expected: u64, piped: bool) -> Display {
     Box::new(move |progress, rate| {
         let line = json(&Line {
-            pictures: progress.pictures(),
-            pictures_expected,
-            pictures_per_second: (rate * 1e3).round() / 1e3,
+            frames: progress.frames(),
+            frames_expected,
+            fps: (rate * 1e3).round() / 1e3,
             limited_by: progress.limit().name(),
         });
         // A reader that has gone does not stop the run.

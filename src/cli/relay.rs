@@ -11,15 +11,15 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::settings::{Hangups, Settings};
-use super::upscale::{SIDE_MAX, catch_signals, parse_key_value, parse_sound};
+use super::upscale::{SIDE_MAX, catch_signals, parse_audio, parse_key_value};
 use super::{EngineName, PrecisionName, engine_name, json, parse_size, thread_count};
 use crate::engine::{EngineSpec, Network};
 use crate::error::{Error, Result};
+use crate::frame::FrameFormat;
 use crate::media::{
-    Deinterlace, EncoderSpec, FilterSpec, LiveOutput, LiveStreams, Output, Sound, Target, redacted,
+    AudioMode, Deinterlace, EncoderSpec, FilterSpec, LiveOutput, LiveStreams, Output, Target, redacted,
 };
 use crate::model::catalogue;
-use crate::picture::Geometry;
 use crate::relay::{self, Control, Mark, OnLoss, Relay, Server, Session, Snapshot, SourceSpec};
 
 #[derive(clap::Args)]
@@ -32,10 +32,10 @@ pub(super) struct Args {
     /// Wait for somebody to publish at the source's address (rtmp, rtsp; srt has ?mode=listener).
     #[arg(long)]
     pub listen: bool,
-    /// From the arrival of a picture to its coded one, at the most.
+    /// From the arrival of a frame to its coded one, at the most.
     #[arg(long, value_name = "T", default_value = "2s", value_parser = parse_duration)]
     pub latency_max: Duration,
-    /// Networks, best first, of which each picture takes the best that is fast enough; none is the plain resampler.
+    /// Networks, best first, of which each frame takes the best that is fast enough; none is the plain resampler.
     #[arg(long, value_name = "auto|MODEL,...", default_value = "auto")]
     pub ladder: String,
     /// What runs the networks.
@@ -53,16 +53,16 @@ pub(super) struct Args {
     /// An option of the encoder, as often as needed.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_key_value)]
     pub encoder_opt: Vec<(String, String)>,
-    /// Bits a second of the pictures, e.g. 6M [default: a tenth of a bit a sample]
+    /// Bits a second of the frames, e.g. 6M [default: a tenth of a bit a sample]
     #[arg(long, value_name = "B", value_parser = parse_bit_rate)]
     pub bitrate: Option<u64>,
     /// FFmpeg's name of a pixel format.
     #[arg(long, value_name = "FORMAT", default_value = "yuv420p")]
     pub pix_fmt: String,
-    /// What becomes of sound: copied, or AAC where a sink does not take it; left out; converted by FFmpeg's encoder.
-    #[arg(long, value_name = "copy|none|CODEC", default_value = "copy", value_parser = parse_sound)]
-    pub audio: Sound,
-    /// Make interlaced pictures whole.
+    /// What becomes of audio: copied, or AAC where a sink does not take it; left out; converted by FFmpeg's encoder.
+    #[arg(long, value_name = "copy|none|CODEC", default_value = "copy", value_parser = parse_audio)]
+    pub audio: AudioMode,
+    /// Make interlaced frames whole.
     #[arg(long)]
     pub deinterlace: bool,
     /// What goes out while the source is gone.
@@ -87,7 +87,7 @@ pub(super) struct Args {
 
 #[derive(Clone, Copy, clap::ValueEnum, PartialEq, Eq, Debug)]
 pub(super) enum OnLossName {
-    /// The last picture goes on.
+    /// The last frame goes on.
     Hold,
     Black,
     /// The relay ends, with an error.
@@ -147,7 +147,7 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
 /// Networks by their names, best first.
 pub(super) fn ladder(asked: &str) -> Result<Vec<Network>> {
     let asked = match asked {
-        "auto" => format!("{},none", catalogue::DEFAULT_FILM),
+        "auto" => format!("{},none", catalogue::DEFAULT_VIDEO),
         list => list.to_owned(),
     };
     let rung = |name: &str| match name {
@@ -177,7 +177,7 @@ fn open(args: &Args, source: SourceSpec, first: Session, networks: Vec<Network>)
     for sink in &args.sinks {
         LiveOutput::check(sink, &streams, args.overwrite)?;
     }
-    let shown = |of: &Geometry| format!("{}x{}", of.width, of.height);
+    let shown = |of: &FrameFormat| format!("{}x{}", of.width, of.height);
     info!("{}: {} -> {} by {}", redacted(&args.source), shown(&lr), shown(&sr), engine_name(kind));
     // Until it ends, one that stops holds on as well.
     let on_loss = if args.on_loss == OnLossName::Black { OnLoss::Black } else { OnLoss::Hold };
@@ -188,14 +188,14 @@ fn open(args: &Args, source: SourceSpec, first: Session, networks: Vec<Network>)
 /// Whoever watches begins at a keyframe: there is one so often.
 const KEYFRAME_S: f64 = 2.0;
 
-/// Every picture comes out as soon as it is in, at an even rate of bits.
+/// Every frame comes out as soon as it is in, at an even rate of bits.
 fn encoder_spec(
     args: &Args,
     first: &Session,
     (width, height): (usize, usize),
     threads: usize,
 ) -> EncoderSpec {
-    let rate = first.pictures_per_second();
+    let rate = first.fps();
     let bitrate = args.bitrate.map_or_else(|| 0.1 * (width * height) as f64 * rate, |bits| bits as f64);
     let bitrate = format!("{bitrate:.0}");
     let gop = format!("{:.0}", (KEYFRAME_S * rate).max(1.0));
@@ -246,15 +246,15 @@ fn show(how: ShowName, mut snapshot: impl FnMut() -> Snapshot, end: &mpsc::Recei
 
 fn in_words(now: &Snapshot) -> String {
     let ladder: Vec<String> =
-        now.ladder.iter().map(|rung| format!("{} {}", rung.pictures, rung.model)).collect();
+        now.ladder.iter().map(|rung| format!("{} {}", rung.frames, rung.model)).collect();
     let dropped = now.dropped_late + now.dropped_past + now.dropped_full;
     let connected = now.sinks.iter().filter(|sink| sink.connected).count();
     format!(
-        "{}, {} pictures out ({}, {} made), {dropped} dropped, latency {} to {} ms, {connected} of {} sinks",
+        "{}, {} frames out ({}, {} duplicated), {dropped} dropped, latency {} to {} ms, {connected} of {} sinks",
         if now.on_air { "on air" } else { "source gone" },
         now.encoded,
         ladder.join(", "),
-        now.made,
+        now.duplicated,
         now.latency_ms_p50,
         now.latency_ms_p99,
         now.sinks.len()

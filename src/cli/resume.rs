@@ -1,4 +1,4 @@
-//! Runs of `hasn upscale` that are kept in a journal: how one is begun, gone on with, and joined to a film.
+//! Runs of `hasn upscale` that are kept in a journal: how one is begun, gone on with, and joined to a video.
 
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::upscale::{Args, Opened, pictures_expected, publish, write_report};
+use super::upscale::{Args, Opened, frames_expected, publish, write_report};
 use super::{EXIT_INTERRUPTED, thread_count};
 use crate::engine::cpu::level;
 use crate::engine::{EngineKind, cuda};
 use crate::error::{Error, Result};
-use crate::journal::{Facts, Film, Journal, fingerprint, join};
-use crate::media::{self, Encoder, Input, Muxer, Output, Pattern, Plan, SEGMENT_PICTURES, Sound, Trim};
+use crate::journal::{JobFingerprint, JoinOutput, Journal, fingerprint, join};
+use crate::media::{self, AudioMode, Encoder, Input, Muxer, Output, Pattern, Plan, SEGMENT_FRAMES, Trim};
 use crate::model::catalogue;
 use crate::pipeline::{Outcome, Sink};
 
@@ -25,7 +25,7 @@ pub(super) fn folder(args: &Args) -> Result<Option<PathBuf>> {
     let folder = kept.map(Journal::folder_of);
     match &folder {
         None if args.resume => {
-            let problem = "only a film that goes from file to file can be gone on with";
+            let problem = "only a video that goes from file to file can be gone on with";
             Err(Error::new("--resume", problem, "leave it out"))
         }
         Some(folder) if !folder.exists() && args.resume => {
@@ -45,7 +45,7 @@ pub(super) fn was_finished(args: &Args, folder: &Path) -> Result<bool> {
     Ok(finished)
 }
 
-/// Makes what is missing of the film, then the film.
+/// Makes what is missing of the video, then the video.
 pub(super) fn run(
     args: &Args,
     opened: Opened,
@@ -56,9 +56,9 @@ pub(super) fn run(
         Journal::discard(folder)?;
     }
     let mut journal = Journal::open(folder, &facts(args, &opened)?)?;
-    if journal.pictures() > 0 {
-        let (folder, pictures, reached_s) = (folder.display(), journal.pictures(), journal.reached_s());
-        eprintln!("{folder}: going on after {pictures} pictures, at {reached_s:.3} s");
+    if journal.frames() > 0 {
+        let (folder, frames, reached_s) = (folder.display(), journal.frames(), journal.reached_s());
+        eprintln!("{folder}: going on after {frames} frames, at {reached_s:.3} s");
     }
     let result = make(args, opened, &mut journal, interrupt);
     if let Ok(code) = result
@@ -70,19 +70,17 @@ pub(super) fn run(
         // The first error is the one to tell.
         return result;
     }
-    let pictures = journal.pictures();
-    if pictures == 0 {
+    let frames = journal.frames();
+    if frames == 0 {
         if result.is_ok() {
             eprintln!(
-                "hasn: interrupted before the first {SEGMENT_PICTURES} pictures were whole; nothing is kept"
+                "hasn: interrupted before the first {SEGMENT_FRAMES} frames were whole; nothing is kept"
             );
         }
         return journal.remove().and(result);
     }
-    let left = format!(
-        "{} keeps the first {pictures} pictures: the same command goes on from there",
-        folder.display()
-    );
+    let left =
+        format!("{} keeps the first {frames} frames: the same command goes on from there", folder.display());
     match result {
         Err(error) if interrupt.load(Ordering::Relaxed) => eprintln!("hasn: {}", error.keeping(&left)),
         Err(error) => return Err(error.keeping(&left)),
@@ -97,15 +95,15 @@ fn make(args: &Args, opened: Opened, journal: &mut Journal, interrupt: &Arc<Atom
     let source = opened.input.open_again(trim)?;
     // Whether the container takes all this is found out now rather than after days.
     drop(Muxer::create(output.clone(), &opened.input, &opened.encoder, trim, &opened.plan)?);
-    let expected = pictures_expected(args, &opened.input.video());
+    let expected = frames_expected(args, &opened.input.video());
     let (lr, sr) = (&opened.engine.lr, &opened.engine.sr);
     let growth = (sr.width * sr.height) as f64 / (lr.width * lr.height) as f64;
-    let keeper = journal.keeper(expected, interrupt.clone());
-    journal.tell_room(expected, opened.encoder.bytes_a_picture(&opened.input, growth), &keeper)?;
+    let store = journal.store(expected, interrupt.clone());
+    journal.tell_room(expected, opened.encoder.bytes_per_frame(&opened.input, growth), &store)?;
     let mut planned = None;
     let sink = |plan: Plan| {
         planned = Some(plan);
-        Sink::Segments { store: Box::new(keeper), todo: journal.todo() }
+        Sink::Segments { store: Box::new(store), resume_state: journal.resume_state() }
     };
     let Outcome { mut report, encoder, .. } = opened.run(args, sink, interrupt)?;
     journal.look()?;
@@ -128,7 +126,7 @@ fn make(args: &Args, opened: Opened, journal: &mut Journal, interrupt: &Arc<Atom
     result
 }
 
-/// What a film is joined from, beside its segments.
+/// What a video is joined from, beside its segments.
 pub(super) struct Parts {
     pub source: Input,
     pub encoder: Encoder,
@@ -139,23 +137,23 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// The film, whole, under its partial name.
-    pub fn join(self, journal: &Journal, sound: &Sound, interrupt: &Arc<AtomicBool>) -> Result<Muxer> {
+    /// The video, whole, under its partial name.
+    pub fn join(self, journal: &Journal, audio: &AudioMode, interrupt: &Arc<AtomicBool>) -> Result<Muxer> {
         let Parts { source, encoder, mut plan, output, trim } = self;
         join(journal, encoder.header(), interrupt, || {
             let input = source.open_again(trim)?;
-            let plan = plan.take().map_or_else(|| Plan::new(&input, &output, sound), Ok)?;
+            let plan = plan.take().map_or_else(|| Plan::new(&input, &output, audio), Ok)?;
             let muxer = Muxer::create(output.clone(), &input, &encoder, trim, &plan)?;
-            Ok(Film { input, transcoders: plan.into_transcoders(), muxer })
+            Ok(JoinOutput { input, transcoders: plan.into_transcoders(), muxer })
         })
     }
 }
 
 /// What packets depend on, by the names a user knows.
-pub(super) fn facts(args: &Args, opened: &Opened) -> Result<Facts> {
+pub(super) fn facts(args: &Args, opened: &Opened) -> Result<JobFingerprint> {
     let mut facts = match opened.input.numbers() {
-        Some(_) => Facts::of_files(&args.input, &opened.input.paths())?,
-        None => Facts::of_input(&args.input)?,
+        Some(_) => JobFingerprint::of_files(&args.input, &opened.input.paths())?,
+        None => JobFingerprint::of_input(&args.input)?,
     };
     let choice = &opened.choice;
     // A file may have any name inside, that of a built-in model too.

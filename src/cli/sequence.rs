@@ -1,4 +1,4 @@
-//! Runs of `hasn upscale` whose output is a file a picture, and what is asked of sequences and of EXR.
+//! Runs of `hasn upscale` whose output is a file a frame, and what is asked of sequences and of EXR.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,21 +13,21 @@ use super::resume::{facts, is_gone_on_with};
 use super::upscale::{Args, Choice, Opened, conclude, write_report};
 use crate::color::Transfer;
 use crate::error::{Error, Result};
-use crate::journal::PictureJournal;
+use crate::frame::FrameFormat;
+use crate::journal::SequenceJournal;
 use crate::media::{Damage, Input, Numbering, Output, Pattern, Target, transfer_by_name};
-use crate::picture::Geometry;
-use crate::pipeline::{FoundReport, Outcome, ProofReport, Report, Sink, Todo};
+use crate::pipeline::{Outcome, Report, ResumeState, Sink, StreamReport, VerificationReport};
 
-/// Where the numbers of a film's pictures begin.
+/// Where the numbers of a video's frames begin.
 const START: u64 = 1;
 
-/// Tells the input how many pictures it has a second, and refuses what has no meaning for it.
+/// Tells the input how many frames it has a second, and refuses what has no meaning for it.
 pub(super) fn settle(args: &Args, input: &mut Input, output: &Output) -> Result<()> {
     let from_sequence = input.numbers().is_some();
     match args.frame_rate {
         Some(rate) => input.set_frame_rate(rate)?,
         None if from_sequence && !output.is_still() => {
-            warn!("{}: 25 pictures a second are taken; --frame-rate says otherwise", args.input);
+            warn!("{}: 25 fps are taken; --frame-rate says otherwise", args.input);
         }
         None => {}
     }
@@ -36,7 +36,7 @@ pub(super) fn settle(args: &Args, input: &mut Input, output: &Output) -> Result<
         (Some(_), false, None) => "the output is no sequence",
         _ => return Ok(()),
     };
-    Err(Error::new("--start-number", problem, "leave it out: it is for films that become out/%06d.tif"))
+    Err(Error::new("--start-number", problem, "leave it out: it is for videos that become out/%06d.tif"))
 }
 
 /// What the input's samples are coded with, where only the user knows.
@@ -54,17 +54,17 @@ pub(super) fn transfer(args: &Args, input: &Input) -> Result<Option<Transfer>> {
 }
 
 /// Nobody writes coded samples into an EXR by mistake: whoever opens it takes them for light.
-pub(super) fn check_exr(args: &Args, input: &Input, lr: &Geometry, target: &Target) -> Result<()> {
+pub(super) fn check_exr(args: &Args, input: &Input, lr: &FrameFormat, target: &Target) -> Result<()> {
     let to_exr = target.encoder_name() == "exr";
     let is_light = lr.format.float && lr.color.transfer == Transfer::LINEAR;
     let (problem, remedy) = match &args.exr_transfer {
         Some(_) if !to_exr && !input.is_exr() => ("neither the input nor the output is EXR", "leave it out"),
         None if to_exr && !is_light => (
-            "an EXR is taken for light, and the pictures are coded",
+            "an EXR is taken for light, and the frames are coded",
             "name the transfer they are coded with, e.g. bt709, to write them as they are",
         ),
         Some((_, Transfer::LINEAR)) if to_exr && !is_light => (
-            "the pictures are coded, and nothing makes light of them",
+            "the frames are coded, and nothing makes light of them",
             "name the transfer they are coded with, or make light with --filter zscale=t=linear,format=gbrpf32le",
         ),
         _ => return Ok(()),
@@ -80,14 +80,14 @@ pub(super) fn parse_transfer(name: &str) -> std::result::Result<(String, Transfe
     })
 }
 
-/// Pictures a second, as a fraction.
+/// Frames a second, as a fraction.
 pub(super) fn parse_rate(text: &str) -> std::result::Result<(i32, i32), String> {
     let (num, den) = text.split_once('/').unwrap_or((text, "1"));
     let rate = num.parse().ok().zip(den.parse().ok()).filter(|&(num, den): &(i32, i32)| num > 0 && den > 0);
     rate.ok_or_else(|| "write it like 24 or 24000/1001".to_owned())
 }
 
-/// Makes the pictures that are missing. `folder`: where it is kept what was made; `None` where the input cannot be read
+/// Makes the frames that are missing. `folder`: where it is kept what was made; `None` where the input cannot be read
 /// twice.
 pub(super) fn run(
     args: &Args,
@@ -100,16 +100,16 @@ pub(super) fn run(
     let kept = folder.map(|folder| facts(args, &opened).map(|facts| (folder, facts))).transpose()?;
     match folder.filter(|folder| folder.exists()) {
         None if !args.overwrite => check_free(&opened.input, &pattern, numbering)?,
-        Some(folder) if !is_gone_on_with(args, folder)? => PictureJournal::discard(&pattern, folder)?,
+        Some(folder) if !is_gone_on_with(args, folder)? => SequenceJournal::discard(&pattern, folder)?,
         _ => {}
     }
-    let journal = PictureJournal::open(pattern, kept)?;
-    let todo = begin(args, &mut opened, &journal, numbering)?;
+    let journal = SequenceJournal::open(pattern, kept)?;
+    let resume_state = begin(args, &mut opened, &journal, numbering)?;
     let (choice, damage) = (opened.choice.clone(), opened.input.damage());
     let left_out = opened.plan.left_out().to_vec();
-    let store = Box::new(journal.keeper(numbering, damage.clone(), interrupt.clone())?);
-    let result = opened.run(args, |_| Sink::Segments { store, todo }, interrupt);
-    let pictures = journal.pictures();
+    let store = Box::new(journal.store(numbering, damage.clone(), interrupt.clone())?);
+    let result = opened.run(args, |_| Sink::Segments { store, resume_state }, interrupt);
+    let frames = journal.frames();
     let result = result.map(|outcome| {
         let Outcome { mut report, .. } = outcome;
         report.left_out.splice(0..0, left_out);
@@ -117,15 +117,15 @@ pub(super) fn run(
         report
     });
     let left = match folder {
-        Some(_) => format!("{} has {pictures} pictures: the same command goes on from there", args.output),
-        None => format!("{} has {pictures} pictures", args.output),
+        Some(_) => format!("{} has {frames} frames: the same command goes on from there", args.output),
+        None => format!("{} has {frames} frames", args.output),
     };
     match result {
         Ok(report) if !report.interrupted => return finish(args, &choice, report, journal, &damage),
-        result if pictures == 0 => {
+        result if frames == 0 => {
             journal.remove()?;
             write_report(args, &choice, &result?)?;
-            eprintln!("hasn: interrupted before the first picture was whole; nothing is kept");
+            eprintln!("hasn: interrupted before the first frame was whole; nothing is kept");
         }
         Err(error) if interrupt.load(Ordering::Relaxed) => eprintln!("hasn: {}", error.keeping(&left)),
         Err(error) => return Err(error.keeping(&left)),
@@ -156,21 +156,30 @@ fn check_free(input: &Input, pattern: &Pattern, numbering: Numbering) -> Result<
     }
 }
 
-/// What is left to do. Of a sequence only that is read, unless a filter looks at pictures beside each other.
-fn begin(args: &Args, opened: &mut Opened, journal: &PictureJournal, numbering: Numbering) -> Result<Todo> {
+/// What is left to do. Of a sequence only that is read, unless a filter looks at frames beside each other.
+fn begin(
+    args: &Args,
+    opened: &mut Opened,
+    journal: &SequenceJournal,
+    numbering: Numbering,
+) -> Result<ResumeState> {
     let ready = journal.ready();
-    let pictures_ready = ready.len() as u64;
+    let frames_ready = ready.len() as u64;
     if ready.is_empty() {
-        return Ok(Todo::default());
+        return Ok(ResumeState::default());
     }
-    eprintln!("{}: going on after {pictures_ready} pictures", args.output);
+    eprintln!("{}: going on after {frames_ready} frames", args.output);
     let Opened { input, decoder, .. } = opened;
     if input.numbers().is_none() || !decoder.can_begin_anywhere() {
-        return Ok(Todo { pictures_ready, numbers_ready: Some((numbering, ready)), ..Todo::default() });
+        return Ok(ResumeState {
+            frames_ready,
+            numbers_ready: Some((numbering, ready)),
+            ..ResumeState::default()
+        });
     }
     decoder.pass_over(input, &|number| ready.contains(&number));
     journal.restore_damage(numbering, &input.damage())?;
-    Ok(Todo { pictures_ready, passed_over: pictures_ready, ..Todo::default() })
+    Ok(ResumeState { frames_ready, passed_over: frames_ready, ..ResumeState::default() })
 }
 
 /// Every file is looked at before anybody is told that all is done.
@@ -178,25 +187,25 @@ fn finish(
     args: &Args,
     choice: &Choice,
     mut report: Report,
-    journal: PictureJournal,
+    journal: SequenceJournal,
     damage: &Damage,
 ) -> Result<ExitCode> {
     let started = Instant::now();
-    let (found, encoded) = (journal.prove()?, report.pictures.encoded);
+    let (found, encoded) = (journal.verify()?, report.frames.encoded);
     if found != encoded {
-        let problem = format!("{found} files are there for {encoded} pictures");
+        let problem = format!("{found} files are there for {encoded} frames");
         return Err(Error::new(&args.output, problem, "run it again"));
     }
-    let video = FoundReport {
+    let video = StreamReport {
         kind: "video".into(),
         codec: choice.encoder.clone(),
         language: None,
         dispositions: Vec::new(),
         packets: found,
     };
-    // Files of pictures have no times.
-    report.proof = Some(ProofReport {
-        pictures: found,
+    // Files of frames have no times.
+    report.verification = Some(VerificationReport {
+        frames: found,
         duration_s: 0.0,
         first_pts_s: 0.0,
         last_pts_s: 0.0,

@@ -14,7 +14,7 @@ use crate::relay::Control;
 /// What can be changed.
 pub(super) struct Settings {
     pub ladder: String,
-    /// `None` is by the size of the pictures.
+    /// `None` is by the size of the frames.
     pub bit_rate: Option<u64>,
 }
 

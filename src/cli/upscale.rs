@@ -17,19 +17,19 @@ use super::{
 use crate::color::Transfer;
 use crate::engine::{EngineSpec, Network, NetworkId};
 use crate::error::{Error, Result};
+use crate::frame::FrameFormat;
 use crate::media::{
-    Begin, Damage, DecodeSpec, Decoder, Deinterlace, Encoder, EncoderSpec, FilterSpec, Input, Muxer, Output,
-    Pattern, Plan, Sound, Target, Trim, VideoInfo,
+    AudioMode, Begin, Damage, DecodeSpec, Decoder, Deinterlace, Encoder, EncoderSpec, FilterSpec, Input,
+    Muxer, Output, Pattern, Plan, Target, Trim, VideoInfo,
 };
 use crate::model::catalogue;
-use crate::picture::Geometry;
 use crate::pipeline::{self, Job, Outcome, Progress, Report, Sink};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// A file or address that FFmpeg opens, - for y4m on standard input, or pictures like scan/%06d.dpx.
+    /// A file or address that FFmpeg opens, - for y4m on standard input, or frames like scan/%06d.dpx.
     pub input: String,
-    /// A file, whose ending names the container, - for y4m on standard output, or pictures like out/%06d.tif.
+    /// A file, whose ending names the container, - for y4m on standard output, or frames like out/%06d.tif.
     pub output: String,
     /// A built-in model, a safetensors file, or none for the resampler alone [default:
     /// hasn-lite-x2-video, for stills hasn-lite-x2]
@@ -38,7 +38,7 @@ pub(super) struct Args {
     /// What runs the network.
     #[arg(long, value_enum, default_value = "auto")]
     pub engine: EngineName,
-    /// What the CPU engine multiplies: bf16 or int16 where the CPU can and pictures have at most 10 bits, or as told.
+    /// What the CPU engine multiplies: bf16 or int16 where the CPU can and frames have at most 10 bits, or as told.
     #[arg(long, value_enum, default_value = "auto")]
     pub precision: PrecisionName,
     /// Threads of the engine, and of decoder and encoder each [default: all]
@@ -65,18 +65,18 @@ pub(super) struct Args {
     /// Which streams, as FFmpeg's -map names them: 0:v, 0:a:1, -0:s, 0:m:language:fra? [default: all]
     #[arg(long, value_name = "SPEC", allow_hyphen_values = true)]
     pub map: Vec<String>,
-    /// Pictures a second of an input like scan/%06d.dpx, as 24 or 24000/1001 [default: 25]
+    /// Frames a second of an input like scan/%06d.dpx, as 24 or 24000/1001 [default: 25]
     #[arg(long, value_name = "R", value_parser = sequence::parse_rate)]
     pub frame_rate: Option<(i32, i32)>,
-    /// The number of the first picture, where a film becomes pictures like out/%06d.tif [default: 1]
+    /// The number of the first frame, where a video becomes frames like out/%06d.tif [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..1_000_000_000_000))]
     pub start_number: Option<u64>,
     /// What the numbers in EXR files are: linear, for light, or a transfer they are coded with, as bt709.
     #[arg(long, value_name = "linear|NAME", value_parser = sequence::parse_transfer)]
     pub exr_transfer: Option<(String, Transfer)>,
-    /// What becomes of sound: copy, none, or an encoder of FFmpeg's.
-    #[arg(long, value_name = "copy|none|CODEC", default_value = "copy", value_parser = parse_sound)]
-    pub audio: Sound,
+    /// What becomes of audio: copy, none, or an encoder of FFmpeg's.
+    #[arg(long, value_name = "copy|none|CODEC", default_value = "copy", value_parser = parse_audio)]
+    pub audio: AudioMode,
     /// Fail where the container cannot hold a stream, rather than leave it out.
     #[arg(long)]
     pub strict: bool,
@@ -86,7 +86,7 @@ pub(super) struct Args {
     /// Leave out what is at or after this time.
     #[arg(long, value_name = "T", value_parser = parse_time)]
     pub to: Option<f64>,
-    /// Make interlaced pictures whole: where they are found to be, always, or never.
+    /// Make interlaced frames whole: where they are found to be, always, or never.
     #[arg(long, value_enum, default_value = "auto")]
     pub deinterlace: DeinterlaceName,
     /// FFmpeg filters before the network, e.g. fieldmatch,decimate or crop=704:576.
@@ -95,10 +95,10 @@ pub(super) struct Args {
     /// Make samples square: the width is the one that is shown.
     #[arg(long, conflicts_with = "size")]
     pub square: bool,
-    /// Take so many damaged pictures and packets of the source for no failure.
+    /// Take so many damaged frames and packets of the source for no failure.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub tolerate: u64,
-    /// Run the network even where a picture is as the one before.
+    /// Run the network even where a frame is as the one before.
     #[arg(long)]
     pub no_reuse: bool,
     /// Overwrite what is there already.
@@ -118,7 +118,7 @@ pub(super) struct Args {
     pub report: Option<PathBuf>,
 }
 
-/// What to do with interlaced pictures, as a user names it.
+/// What to do with interlaced frames, as a user names it.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub(super) enum DeinterlaceName {
     Auto,
@@ -136,13 +136,13 @@ impl From<DeinterlaceName> for Deinterlace {
     }
 }
 
-/// What a film is made for.
+/// What a video is made for.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub(super) enum Preset {
     /// FFV1 with checksums, 10 bit or more: to be kept, in .mkv
-    FilmArchive,
+    Archive,
     /// ProRes 422 HQ or 4444: to be worked on, in .mov
-    FilmMaster,
+    Master,
     /// x264, slow, 8 bit 4:2:0: to be shown, in .mp4
     Web,
 }
@@ -150,9 +150,9 @@ pub(super) enum Preset {
 impl Preset {
     fn encoder(self) -> EncoderSpec {
         let (name, options, pixel_format, depth_min): (_, &[(&str, &str)], _, _) = match self {
-            // As archives ask for: each picture by itself, in slices that have checksums of their own.
-            Preset::FilmArchive => ("ffv1", &[("g", "1"), ("slices", "16"), ("context", "1")], None, 10),
-            Preset::FilmMaster => ("prores_ks", &[("vendor", "apl0")], None, 10),
+            // As archives ask for: each frame by itself, in slices that have checksums of their own.
+            Preset::Archive => ("ffv1", &[("g", "1"), ("slices", "16"), ("context", "1")], None, 10),
+            Preset::Master => ("prores_ks", &[("vendor", "apl0")], None, 10),
             Preset::Web => ("libx264", &[("preset", "slow"), ("crf", "20")], Some("yuv420p"), 8),
         };
         let options = options.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
@@ -273,7 +273,7 @@ pub(super) fn publish(
     conclude(args, choice, report, damaged, partial.map(|partial| partial.display().to_string()))
 }
 
-/// Tells the end of a run whose pictures are where they belong. `place`: where they are if the input was too damaged.
+/// Tells the end of a run whose frames are where they belong. `place`: where they are if the input was too damaged.
 pub(super) fn conclude(
     args: &Args,
     choice: &Choice,
@@ -281,12 +281,12 @@ pub(super) fn conclude(
     damaged: Option<Error>,
     place: Option<String>,
 ) -> Result<ExitCode> {
-    // The film is there by now, whatever becomes of the report.
+    // The video is there by now, whatever becomes of the report.
     write_report(args, choice, report)?;
     if let Some(error) = damaged {
-        let pictures = report.pictures.encoded;
+        let frames = report.frames.encoded;
         return Err(match place {
-            Some(place) => error.keeping(&format!("{place} has the {pictures} pictures there are")),
+            Some(place) => error.keeping(&format!("{place} has the {frames} frames there are")),
             None => error,
         });
     }
@@ -297,9 +297,9 @@ pub(super) fn conclude(
 }
 
 /// By the container's word; 0 where it has none.
-pub(super) fn pictures_expected(args: &Args, video: &VideoInfo) -> u64 {
+pub(super) fn frames_expected(args: &Args, video: &VideoInfo) -> u64 {
     let rate = f64::from(video.frame_rate);
-    let whole_s = video.pictures_expected as f64 / rate;
+    let whole_s = video.frames_expected as f64 / rate;
     let part_s = args.to.map_or(whole_s, |to| to.min(whole_s)) - args.from.unwrap_or(0.0);
     (part_s * rate).round().max(0.0) as u64
 }
@@ -326,7 +326,7 @@ impl Opened {
     ) -> Result<Outcome> {
         let Opened { input, decoder, engine, encoder, plan, .. } = self;
         let progress = Arc::new(Progress::default());
-        let expected = pictures_expected(args, &input.video());
+        let expected = frames_expected(args, &input.video());
         let _shown = progress::show(args.progress, progress.clone(), expected, args.output == "-");
         let (network, reuse) = (NetworkId(0), !args.no_reuse);
         let job = Job { input, decoder, engine, network, reuse, encoder, sink: sink(plan) };
@@ -335,7 +335,7 @@ impl Opened {
 }
 
 /// Opens every part, and writes nothing. `journal`: a partial output beside it is its own. `begin`: where to, if not at
-/// the first picture.
+/// the first frame.
 pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) -> Result<Opened> {
     let threads = thread_count(args.threads.map(usize::from));
     let mut output = Output::new(&args.output, &args.input)?;
@@ -343,10 +343,10 @@ pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) ->
     if !args.overwrite {
         output.check_free(journal.is_some_and(Path::exists))?;
     }
-    // Scans are not coded as films are, and neither is a picture of a film.
+    // Scans are not coded as videos are, and neither is a frame of a video.
     let makes_one = output.is_still() && output.sequence().is_none();
     let of_stills = makes_one || Pattern::parse(&args.input)?.is_some();
-    let default = if of_stills { catalogue::DEFAULT_CPU } else { catalogue::DEFAULT_FILM };
+    let default = if of_stills { catalogue::DEFAULT_CPU } else { catalogue::DEFAULT_VIDEO };
     let (network, model, model_scale) = match args.model.as_deref().unwrap_or(default) {
         "none" => (Network::Resample, "none".to_owned(), 2),
         name => {
@@ -373,7 +373,7 @@ pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) ->
     sequence::check_exr(args, &input, &lr, &target)?;
     let sr = target.geometry;
     let bits = if sr.format.float { 32 } else { sr.format.depth() };
-    let in_flight = match pictures_expected(args, &input.video()) {
+    let in_flight = match frames_expected(args, &input.video()) {
         _ if makes_one => 1,
         0 => usize::MAX,
         known => known as usize,
@@ -400,7 +400,7 @@ pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) ->
 
 /// An exact size is taken as it is; a scaled one is rounded to whole chroma samples. `shape` is how much wider than
 /// high a sample is to be taken for.
-fn output_size(args: &Args, lr: &Geometry, model_scale: usize, shape: f64) -> Result<(usize, usize)> {
+fn output_size(args: &Args, lr: &FrameFormat, model_scale: usize, shape: f64) -> Result<(usize, usize)> {
     let scale = args.scale.unwrap_or(model_scale as f64);
     let scaled = |side: f64, log2_chroma: u8| {
         let step = f64::from(1u32 << log2_chroma);
@@ -442,11 +442,11 @@ pub(super) fn write_report(args: &Args, choice: &Choice, report: &Report) -> Res
 }
 
 fn tell_how_to_go_on(report: &Report, partial: Option<&Path>) {
-    let (pictures, reached_s) = (report.pictures.encoded, report.reached_s);
+    let (frames, reached_s) = (report.frames.encoded, report.reached_s);
     match partial {
-        None => eprintln!("hasn: interrupted after {pictures} pictures"),
+        None => eprintln!("hasn: interrupted after {frames} frames"),
         Some(partial) => eprintln!(
-            "hasn: interrupted after {pictures} pictures; {} is playable up to there; \
+            "hasn: interrupted after {frames} frames; {} is playable up to there; \
              --from {reached_s:.6} makes the rest, into a file of its own",
             partial.display(),
         ),
@@ -455,11 +455,11 @@ fn tell_how_to_go_on(report: &Report, partial: Option<&Path>) {
 
 fn tell_summary(choice: &Choice, report: &Report) {
     let Choice { output, width, height, model, engine, .. } = choice;
-    let Report { pictures, seconds, pictures_per_second, limited_by, peak_memory_bytes, .. } = report;
+    let Report { frames, seconds, fps, limited_by, peak_memory_bytes, .. } = report;
     eprintln!(
-        "{output}: {} pictures of {width}x{height} by {model} ({engine}) in {seconds:.1} s, \
-         {pictures_per_second:.1} per second, limited by {limited_by}, {} MB",
-        pictures.encoded,
+        "{output}: {} frames of {width}x{height} by {model} ({engine}) in {seconds:.1} s, \
+         {fps:.1} per second, limited by {limited_by}, {} MB",
+        frames.encoded,
         peak_memory_bytes / 1_000_000
     );
 }
@@ -469,12 +469,12 @@ fn parse_scale(text: &str) -> std::result::Result<f64, String> {
     scale.ok_or_else(|| "write it like 2 or 1.5".to_owned())
 }
 
-pub(super) fn parse_sound(text: &str) -> std::result::Result<Sound, String> {
+pub(super) fn parse_audio(text: &str) -> std::result::Result<AudioMode, String> {
     Ok(match text {
-        "copy" => Sound::Copy,
-        "none" => Sound::None,
+        "copy" => AudioMode::Copy,
+        "none" => AudioMode::None,
         "" => return Err("write copy, none, or the name of an encoder".to_owned()),
-        encoder => Sound::Encode(encoder.to_owned()),
+        encoder => AudioMode::Encode(encoder.to_owned()),
     })
 }
 

@@ -8,10 +8,10 @@ use clap::{Arg, ArgMatches, Args as _, Command, Parser};
 use super::{Cli, upscale};
 use crate::error::{Error, Result};
 
-/// What a batch does itself: each film has its own report, and goes on with its journal unasked.
+/// What a batch does itself: each video has its own report, and goes on with its journal unasked.
 const OF_THE_BATCH: [&str; 2] = ["report", "resume"];
-/// What changes nothing in a film: the machine, what is shown, and what is done about an earlier run.
-const NOT_IN_THE_FILM: [&str; 5] = ["threads", "no-reuse", "y", "restart", "progress"];
+/// What changes nothing in a video: the machine, what is shown, and what is done about an earlier run.
+const NOT_IN_THE_VIDEO: [&str; 5] = ["threads", "no-reuse", "y", "restart", "progress"];
 
 /// Values by an option's name without its hyphens; a flag has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,9 +110,9 @@ impl Words {
         Err(Error::new(place, line, "hasn upscale --help tells what it takes"))
     }
 
-    /// What a film depends on: every option by name, given or not.
+    /// What a video depends on: every option by name, given or not.
     pub fn facts(&self) -> impl Iterator<Item = (String, String)> {
-        let names = Words::names().into_iter().filter(|name| !NOT_IN_THE_FILM.contains(&name.as_str()));
+        let names = Words::names().into_iter().filter(|name| !NOT_IN_THE_VIDEO.contains(&name.as_str()));
         names.map(|name| {
             let value = self.0.get(&name).map_or("not given".to_owned(), |values| match values.as_slice() {
                 [] => "given".to_owned(),

@@ -3,7 +3,7 @@
 /// ESA's pool needs 7 pixels after a step of 2 without padding, which takes 15.
 pub const SIDE_MIN: usize = 15;
 
-/// A network, ready to run on the host on pictures of one size.
+/// A network, ready to run on the host on frames of one size.
 pub trait Forward: Send {
     /// Floats of scratch that [`Forward::forward`] needs.
     fn scratch_len(&self) -> usize;

@@ -1,12 +1,12 @@
-//! The engine of the host: whole pictures through a network on the CPU.
+//! The engine of the host: whole frames through a network on the CPU.
 //!
-//! In: an LR picture and an SR picture to fill. Out: both, the second one filled. What happens in between is
+//! In: an LR frame and an SR frame to fill. Out: both, the second one filled. What happens in between is
 //! a [`plan`] a network, made at open; so is every plane it needs, shared by all networks. It does not know which
 //! network runs.
 //!
-//! The threads are shared out among lanes, each of which makes one picture at a time. Two pictures on a thread each
-//! wait for each other nowhere, the bands of one picture do, most of all where encoder and decoder take a core away. So
-//! there are as many lanes as pictures in flight, threads and memory allow; one of them where each picture is waited for.
+//! The threads are shared out among lanes, each of which makes one frame at a time. Two frames on a thread each
+//! wait for each other nowhere, the bands of one frame do, most of all where encoder and decoder take a core away. So
+//! there are as many lanes as frames in flight, threads and memory allow; one of them where each frame is waited for.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -21,13 +21,13 @@ use super::plan::{Passes, Shape, Slot, Step, plan};
 use super::resample::{Grid, Resampler};
 use super::{Engine, EngineSpec, NetworkId};
 use crate::error::Result;
-use crate::picture::{Format, Geometry, Picture};
+use crate::frame::{Frame, FrameFormat, PixelFormat};
 
 /// What planes and tensors may take for each thread before there are fewer lanes: small beside what servers have for a
 /// core.
 const BYTES_OF_THREAD: usize = 128 << 20;
 
-/// One way of making a picture larger.
+/// One way of making a frame larger.
 pub(crate) enum HostNetwork {
     /// The separable resampler alone.
     Resample,
@@ -35,12 +35,12 @@ pub(crate) enum HostNetwork {
     Net {
         /// How much larger a pass makes a plane, and what it sees.
         shape: Shape,
-        /// Makes one pass for pictures of (width, height) on so many threads.
+        /// Makes one pass for frames of (width, height) on so many threads.
         open: Box<OpenPass>,
     },
 }
 
-/// Makes one pass for pictures of (width, height) on so many threads.
+/// Makes one pass for frames of (width, height) on so many threads.
 type OpenPass = dyn Fn((usize, usize), usize) -> Box<dyn Forward>;
 
 /// A network of the engine, ready to run.
@@ -51,7 +51,7 @@ struct Ready {
 }
 
 impl Ready {
-    fn new(network: &HostNetwork, lr: &Geometry, sr: &Geometry, threads: usize) -> Result<Ready> {
+    fn new(network: &HostNetwork, lr: &FrameFormat, sr: &FrameFormat, threads: usize) -> Result<Ready> {
         let HostNetwork::Net { shape, open } = network else {
             return Ok(Ready { steps: plan(lr, sr, None)?, passes: Vec::new() });
         };
@@ -65,33 +65,33 @@ impl Ready {
     }
 }
 
-/// A picture to make and who waits for it.
+/// A frame to make and who waits for it.
 struct Job {
-    lr: Picture,
-    sr: Picture,
+    lr: Frame,
+    sr: Frame,
     network: NetworkId,
     made: Sender<Made>,
 }
 
-/// Both pictures, or the panic that came instead.
-type Made = std::thread::Result<(Picture, Picture)>;
+/// Both frames, or the panic that came instead.
+type Made = std::thread::Result<(Frame, Frame)>;
 
-/// What makes one picture at a time.
-struct Lane {
+/// What makes one frame at a time.
+struct Worker {
     networks: Vec<Ready>,
     work: Work,
     rounding: Rounding,
 }
 
-impl Lane {
-    fn new(spec: &EngineSpec, networks: &[HostNetwork], threads: usize) -> Result<Lane> {
+impl Worker {
+    fn new(spec: &EngineSpec, networks: &[HostNetwork], threads: usize) -> Result<Worker> {
         let EngineSpec { lr, sr, .. } = spec;
         let networks = networks
             .iter()
             .map(|network| Ready::new(network, lr, sr, threads))
             .collect::<Result<Vec<_>>>()?;
         let rounding = if dithers(lr, sr) { Rounding::Dither } else { Rounding::Nearest };
-        Ok(Lane { work: Work::new(lr, sr, &networks), networks, rounding })
+        Ok(Worker { work: Work::new(lr, sr, &networks), networks, rounding })
     }
 
     fn make(&mut self, Job { mut lr, mut sr, network, made }: Job) {
@@ -105,43 +105,43 @@ impl Lane {
 
 /// [`Engine`] on the CPU.
 pub(crate) struct HostEngine {
-    lr: Geometry,
-    sr: Geometry,
+    lr: FrameFormat,
+    sr: FrameFormat,
     depth: usize,
     /// To whichever lane is free next, and back where none takes them any more.
     jobs: Option<Sender<Job>>,
     waiting: Arc<Mutex<Receiver<Job>>>,
     in_flight: VecDeque<Receiver<Made>>,
     /// Disconnected when no lane is left.
-    lanes: Receiver<()>,
+    workers: Receiver<()>,
 }
 
 impl HostEngine {
-    /// An engine for pictures as `spec` has them; `networks` are numbered in order.
+    /// An engine for frames as `spec` has them; `networks` are numbered in order.
     pub(crate) fn open(spec: &EngineSpec, networks: &[HostNetwork]) -> Result<HostEngine> {
         let &EngineSpec { threads, in_flight, lr, sr, .. } = spec;
-        assert!(in_flight > 0, "pictures are in flight");
-        let whole = Lane::new(spec, networks, threads)?;
+        assert!(in_flight > 0, "frames are in flight");
+        let whole = Worker::new(spec, networks, threads)?;
         let count = lane_count(threads, in_flight, whole.work.bytes());
-        tracing::info!(threads, lanes = count, "pictures side by side");
-        let shares = (0..count).map(|lane| (threads + lane) / count);
-        let lanes = match count {
+        tracing::info!(threads, workers = count, "frames side by side");
+        let shares = (0..count).map(|worker| (threads + worker) / count);
+        let workers = match count {
             1 => vec![whole],
-            _ => shares.clone().map(|threads| Lane::new(spec, networks, threads)).collect::<Result<_>>()?,
+            _ => shares.clone().map(|threads| Worker::new(spec, networks, threads)).collect::<Result<_>>()?,
         };
         // One more waits where a lane becomes free.
         let depth = in_flight.min(count + 1);
         let (jobs, waiting) = channel();
         let waiting = Arc::new(Mutex::new(waiting));
         let (alive, lanes_alive) = channel();
-        for (mut lane, threads) in lanes.into_iter().zip(shares) {
+        for (mut worker, threads) in workers.into_iter().zip(shares) {
             let (waiting, alive) = (waiting.clone(), alive.clone());
             Pool::new(threads)?.spawn(move || {
                 let next = || waiting.lock().expect("nothing panics there").recv();
                 while let Ok(job) = next() {
-                    lane.make(job);
+                    worker.make(job);
                 }
-                drop(lane);
+                drop(worker);
                 drop(alive);
             });
         }
@@ -152,20 +152,20 @@ impl HostEngine {
             jobs: Some(jobs),
             waiting,
             in_flight: VecDeque::new(),
-            lanes: lanes_alive,
+            workers: lanes_alive,
         })
     }
 }
 
-/// As many as pictures, threads and memory allow, of about as many threads each.
+/// As many as frames, threads and memory allow, of about as many threads each.
 fn lane_count(threads: usize, in_flight: usize, bytes_of_lane: usize) -> usize {
     let most = (threads * BYTES_OF_THREAD / bytes_of_lane).clamp(1, threads.min(in_flight));
     threads / threads.div_ceil(most)
 }
 
 /// Whether the depth falls on the way.
-pub(super) fn dithers(lr: &Geometry, sr: &Geometry) -> bool {
-    let bits = |format: &Format| if format.float { 32 } else { format.depth() };
+pub(super) fn dithers(lr: &FrameFormat, sr: &FrameFormat) -> bool {
+    let bits = |format: &PixelFormat| if format.float { 32 } else { format.depth() };
     bits(&sr.format) < bits(&lr.format)
 }
 
@@ -174,13 +174,13 @@ impl Engine for HostEngine {
         self.depth
     }
 
-    fn submit(&mut self, lr: Picture, sr: Picture, network: NetworkId) -> Result<()> {
+    fn submit(&mut self, lr: Frame, sr: Frame, network: NetworkId) -> Result<()> {
         assert!(
             self.in_flight.len() < self.depth,
-            "a picture was submitted before the oldest one was collected"
+            "a frame was submitted before the oldest one was collected"
         );
-        assert_eq!(lr.geometry, self.lr, "LR picture");
-        assert_eq!(sr.geometry, self.sr, "SR picture");
+        assert_eq!(lr.geometry, self.lr, "LR frame");
+        assert_eq!(sr.geometry, self.sr, "SR frame");
         let (made, wait) = channel();
         let jobs = self.jobs.as_ref().expect("open until dropped");
         jobs.send(Job { lr, sr, network, made }).expect("a lane ends after its jobs");
@@ -188,7 +188,7 @@ impl Engine for HostEngine {
         Ok(())
     }
 
-    fn collect(&mut self) -> Result<Option<(Picture, Picture)>> {
+    fn collect(&mut self) -> Result<Option<(Frame, Frame)>> {
         let Some(made) = self.in_flight.pop_front() else { return Ok(None) };
         match made.recv().expect("a lane answers") {
             Ok(pair) => Ok(Some(pair)),
@@ -202,11 +202,11 @@ impl Drop for HostEngine {
     fn drop(&mut self) {
         self.jobs = None;
         self.waiting.lock().expect("nothing panics there").try_iter().for_each(drop);
-        let _ = self.lanes.recv();
+        let _ = self.workers.recv();
     }
 }
 
-/// All memory that grows with the picture.
+/// All memory that grows with the frame.
 struct Work {
     lr_plane_len: usize,
     sr_plane_len: usize,
@@ -226,7 +226,7 @@ impl Work {
         steps: &[Step],
         forwards: &mut [Box<dyn Forward>],
         rounding: Rounding,
-        pair: (&mut Picture, &mut Picture),
+        pair: (&mut Frame, &mut Frame),
     ) {
         let (lr, sr) = pair;
         for step in steps {
@@ -247,7 +247,7 @@ impl Work {
         }
     }
 
-    fn new(lr: &Geometry, sr: &Geometry, networks: &[Ready]) -> Work {
+    fn new(lr: &FrameFormat, sr: &FrameFormat, networks: &[Ready]) -> Work {
         let (mut lr_planes, mut sr_planes) = (0, 0);
         let (mut between, mut scratch) = ([0; 2], 0);
         for Ready { steps, passes: forwards } in networks {

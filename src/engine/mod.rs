@@ -1,8 +1,8 @@
-//! The one dynamic border: whole pictures in, whole pictures out.
+//! The one dynamic border: whole frames in, whole frames out.
 //!
 //! An engine is one device with several networks, all of which give the same size, phase and chroma. It
 //! is opened on the thread that drives it, from an [`EngineSpec`] that can be sent there. It knows
-//! pictures, colour and models; it does not know FFmpeg.
+//! frames, colour and models; it does not know FFmpeg.
 
 pub mod cpu;
 pub(crate) mod cuda;
@@ -18,35 +18,35 @@ mod rewrite;
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::frame::{Frame, FrameFormat};
 use crate::model::Model;
-use crate::picture::{Geometry, Picture};
 use host::{HostEngine, HostNetwork};
 use light::Light;
 use plan::{Shape, plan};
 use reference::{Reference, ReferencePass};
 use reuse::Reuse;
 
-/// Makes a picture black, and solid where it has alpha.
-pub fn blacken(picture: &mut Picture) {
-    let format = picture.geometry.format;
+/// Makes a frame black, and solid where it has alpha.
+pub fn blacken(frame: &mut Frame) {
+    let format = frame.geometry.format;
     for component in 0..format.component_count() {
         let is_alpha = component >= format.color_count();
-        cpu::egress::fill_component(picture, component, if is_alpha { 1.0 } else { 0.0 });
+        cpu::egress::fill_component(frame, component, if is_alpha { 1.0 } else { 0.0 });
     }
 }
 
-/// A device that makes LR pictures into SR pictures, in order.
+/// A device that makes LR frames into SR frames, in order.
 pub trait Engine {
-    /// Pictures in flight: after so many submitted ones, one must be collected.
+    /// Frames in flight: after so many submitted ones, one must be collected.
     fn depth(&self) -> usize;
 
     /// Starts work on `lr`; `sr` is filled by the time both come back from [`Engine::collect`].
-    fn submit(&mut self, lr: Picture, sr: Picture, network: NetworkId) -> Result<()>;
+    fn submit(&mut self, lr: Frame, sr: Frame, network: NetworkId) -> Result<()>;
 
     /// The oldest submitted pair, waiting for it if need be; `None` when nothing is in flight.
-    fn collect(&mut self) -> Result<Option<(Picture, Picture)>>;
+    fn collect(&mut self) -> Result<Option<(Frame, Frame)>>;
 
-    /// Pictures that were as the one before and got its result.
+    /// Frames that were as the one before and got its result.
     fn reused(&self) -> u64 {
         0
     }
@@ -56,7 +56,7 @@ pub trait Engine {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NetworkId(pub usize);
 
-/// One way of making a picture larger.
+/// One way of making a frame larger.
 #[derive(Clone, Debug)]
 pub enum Network {
     /// The separable resampler alone.
@@ -93,15 +93,15 @@ pub struct EngineSpec {
     pub kind: EngineKind,
     /// Threads it may use, above 0.
     pub threads: usize,
-    /// Pictures that may be submitted before the first one is collected, above 0. With 1 all threads work on one picture,
+    /// Frames that may be submitted before the first one is collected, above 0. With 1 all threads work on one frame,
     /// and it is made in the least time; with many a CPU makes the most of them in a second. GPUs choose for themselves.
     pub in_flight: usize,
     /// What can be submitted with.
     pub networks: Vec<Network>,
-    /// Of the pictures that come in.
-    pub lr: Geometry,
-    /// Of the pictures to fill.
-    pub sr: Geometry,
+    /// Of the frames that come in.
+    pub lr: FrameFormat,
+    /// Of the frames to fill.
+    pub sr: FrameFormat,
 }
 
 impl EngineSpec {
@@ -127,7 +127,7 @@ impl EngineSpec {
         match self.kind {
             EngineKind::Cuda => cuda::open(self),
             EngineKind::Reference => {
-                // What it takes for a picture no lane knows.
+                // What it takes for a frame no lane knows.
                 let spec = EngineSpec { in_flight: 1, ..self.clone() };
                 spec.open_host(|model, size, _| {
                     Box::new(ReferencePass { reference: Reference::new(model.clone()), size })
@@ -143,7 +143,7 @@ impl EngineSpec {
         }
     }
 
-    /// The same, with the network left out where a picture is as the one before.
+    /// The same, with the network left out where a frame is as the one before.
     pub fn open_with_reuse(&self) -> Result<Box<dyn Engine>> {
         Ok(Box::new(Reuse::new(self.open()?)))
     }

@@ -1,6 +1,6 @@
-//! What one network does to every picture of a geometry, decided once: a list of steps.
+//! What one network does to every frame of a geometry, decided once: a list of steps.
 //!
-//! In: the geometry of the LR and of the SR pictures, and what the network is. Out: steps over two banks of
+//! In: the geometry of the LR and of the SR frames, and what the network is. Out: steps over two banks of
 //! dense planes, one at LR size and one at SR size, that [`HostEngine`] walks through. Which components a
 //! network sees, where the chroma goes and which matrices apply is decided here and nowhere else.
 //!
@@ -15,7 +15,7 @@ use super::forward::SIDE_MIN;
 use super::resample::{Grid, Resampler};
 use crate::color::{Matrix, rgb_to_ycbcr, ycbcr_to_rgb};
 use crate::error::{Error, Result};
-use crate::picture::{Family, Geometry};
+use crate::frame::{Family, FrameFormat};
 
 /// What a plan must know of a network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,7 +38,7 @@ pub(crate) enum Slot {
 /// One thing done to whole planes.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// A component of the LR picture, as numbers.
+    /// A component of the LR frame, as numbers.
     Read { component: usize, to: Slot },
     /// The resampler, from one plane to another.
     Resample { from: (Slot, Grid), to: (Slot, Grid), by: Resampler },
@@ -48,9 +48,9 @@ pub(crate) enum Step {
     MatrixLr(Coefficients),
     /// Three planes at SR size, in place.
     MatrixSr(Coefficients),
-    /// A component of the SR picture.
+    /// A component of the SR frame.
     Write { from: (Slot, Grid), component: usize },
-    /// A component of the SR picture that is the same everywhere.
+    /// A component of the SR frame that is the same everywhere.
     Fill { component: usize, value: f32 },
 }
 
@@ -105,7 +105,7 @@ impl Step {
 }
 
 /// The steps from `lr` to `sr` by a network, or by the resampler alone.
-pub(crate) fn plan(lr: &Geometry, sr: &Geometry, network: Option<Shape>) -> Result<Vec<Step>> {
+pub(crate) fn plan(lr: &FrameFormat, sr: &FrameFormat, network: Option<Shape>) -> Result<Vec<Step>> {
     if !sr.format.writable() {
         let problem = format!("{} packs several components into one word", sr.format.name);
         return Err(Error::new("output", problem, "choose another pixel format"));
@@ -121,7 +121,7 @@ pub(crate) fn plan(lr: &Geometry, sr: &Geometry, network: Option<Shape>) -> Resu
 }
 
 /// `None` where nothing is to be enlarged.
-fn passes(lr: &Geometry, sr: &Geometry, shape: Shape) -> Result<Option<Passes>> {
+fn passes(lr: &FrameFormat, sr: &FrameFormat, shape: Shape) -> Result<Option<Passes>> {
     let Shape { scale, in_channels: channels } = shape;
     assert!(scale > 1 && matches!(channels, 1 | 3), "{shape:?}");
     if sr.width <= lr.width && sr.height <= lr.height {
@@ -129,7 +129,7 @@ fn passes(lr: &Geometry, sr: &Geometry, shape: Shape) -> Result<Option<Passes>> 
     }
     if lr.width.min(lr.height) < SIDE_MIN {
         let problem = format!("is {}x{}; HASN needs {SIDE_MIN}x{SIDE_MIN} at least", lr.width, lr.height);
-        return Err(Error::new("picture", problem, "use --model none"));
+        return Err(Error::new("frame", problem, "use --model none"));
     }
     let (mut width, mut height) = (lr.width, lr.height);
     let mut sizes = Vec::new();
@@ -144,13 +144,13 @@ fn passes(lr: &Geometry, sr: &Geometry, shape: Shape) -> Result<Option<Passes>> 
     Ok(Some(Passes { channels, scale, sizes, end: (width, height), exact }))
 }
 
-fn ratio((width, height): (usize, usize), sr: &Geometry) -> (f64, f64) {
+fn ratio((width, height): (usize, usize), sr: &FrameFormat) -> (f64, f64) {
     (width as f64 / sr.width as f64, height as f64 / sr.height as f64)
 }
 
 struct Planner<'a> {
-    lr: &'a Geometry,
-    sr: &'a Geometry,
+    lr: &'a FrameFormat,
+    sr: &'a FrameFormat,
     ratio: (f64, f64),
     steps: Vec<Step>,
 }
@@ -209,7 +209,7 @@ impl Planner<'_> {
     /// enlarged by itself. R'G'B' becomes Y'CbCr where the network is to see Y'.
     fn matrices(&self, network: bool) -> Result<(Option<Coefficients>, Option<Coefficients>)> {
         use Family::{Gray, Rgb, Ycbcr};
-        let of = |geometry: &Geometry, which| luma_coefficients(geometry.color.matrix, which);
+        let of = |geometry: &FrameFormat, which| luma_coefficients(geometry.color.matrix, which);
         Ok(match (self.lr.format.family, self.sr.format.family) {
             (Gray, _) | (Ycbcr, Gray) => (None, None),
             (Rgb, Rgb) if !network => (None, None),

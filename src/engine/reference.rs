@@ -77,7 +77,7 @@ impl Reference {
     }
 }
 
-/// [`Reference`] for pictures of one size.
+/// [`Reference`] for frames of one size.
 #[derive(Clone, Debug)]
 pub struct ReferencePass {
     /// The network.

@@ -4,13 +4,13 @@
 //! target sizes and the plain `Resample` network are all this one mechanism. It knows no code values.
 //!
 //! The filter is Lanczos with a = 3, stretched when reducing so that nothing aliases. Edges repeat the last
-//! sample. A row is filtered vertically first, which needs one short row of memory a thread and no picture;
+//! sample. A row is filtered vertically first, which needs one short row of memory a thread and no frame;
 //! every output sample is summed in one fixed order, so the result is the same on any number of threads.
 
 use rayon::prelude::*;
 
 use crate::color::Signal;
-use crate::picture::Geometry;
+use crate::frame::FrameFormat;
 
 /// Lobes of the Lanczos window on either side.
 const LOBES: f64 = 3.0;
@@ -22,7 +22,7 @@ const SAME_POSITION: f64 = 1e-9;
 /// Rows that are worth handing to another thread.
 const ROWS_MIN: usize = 8;
 
-/// Samples of one direction: sample `k` lies at `k * sub + offset` in luma samples of its picture.
+/// Samples of one direction: sample `k` lies at `k * sub + offset` in luma samples of its frame.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Samples {
     /// How many.
@@ -43,14 +43,14 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Luma, R'G'B' or alpha of a picture of this size.
+    /// Luma, R'G'B' or alpha of a frame of this size.
     pub fn full(width: usize, height: usize) -> Grid {
         let samples = |len| Samples { len, sub: 1.0, offset: 0.5 };
         Grid { x: samples(width), y: samples(height) }
     }
 
-    /// Component `index` of a picture, with its siting.
-    pub fn of(geometry: &Geometry, index: usize) -> Grid {
+    /// Component `index` of a frame, with its siting.
+    pub fn of(geometry: &FrameFormat, index: usize) -> Grid {
         let format = &geometry.format;
         if format.signal(index) != Signal::Chroma {
             return Grid::full(geometry.width, geometry.height);
@@ -63,7 +63,7 @@ impl Grid {
     }
 
     /// How many samples there are.
-    #[expect(clippy::len_without_is_empty, reason = "no picture is empty")]
+    #[expect(clippy::len_without_is_empty, reason = "no frame is empty")]
     pub fn len(&self) -> usize {
         self.x.len * self.y.len
     }
@@ -77,7 +77,7 @@ pub struct Resampler {
 }
 
 impl Resampler {
-    /// `ratio` is luma width and height of the input picture over those of the output picture.
+    /// `ratio` is luma width and height of the input frame over those of the output frame.
     pub fn new(from: Grid, to: Grid, ratio: (f64, f64)) -> Resampler {
         Resampler { x: Taps::new(from.x, to.x, ratio.0), y: Taps::new(from.y, to.y, ratio.1) }
     }
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ramp_of_chroma_keeps_its_place_in_the_picture() {
+    fn a_ramp_of_chroma_keeps_its_place_in_the_frame() {
         use ChromaLocation::{BottomLeft, Center, Left, TopLeft};
         for (from, to) in
             [(Left, Left), (Center, Center), (TopLeft, TopLeft), (Left, Center), (BottomLeft, Left)]
@@ -291,7 +291,7 @@ mod tests {
                 let mut sr = geometry(320, 240, name);
                 (lr.color.chroma_location, sr.color.chroma_location) = (from, to);
                 let (input, output) = (Grid::of(&lr, 1), Grid::of(&sr, 1));
-                // The value of a sample is where it lies, in luma samples of its own picture.
+                // The value of a sample is where it lies, in luma samples of its own frame.
                 let place = |s: Samples, k: usize| (k as f64 * s.sub + s.offset) as f32;
                 let plane: Vec<f32> = (0..input.len())
                     .map(|i| place(input.x, i % input.x.len) + 3.0 * place(input.y, i / input.x.len))

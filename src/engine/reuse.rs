@@ -1,24 +1,24 @@
-//! Pictures that are as the one before: its result once more, without the network.
+//! Frames that are as the one before: its result once more, without the network.
 //!
-//! Film at another rate, cartoons and screens that stand still repeat a picture sample by sample. In and out as of any
+//! Video at another rate, cartoons and screens that stand still repeat a frame sample by sample. In and out as of any
 //! engine, which it wraps; results are handed out as references to the same memory. What is compared are the samples
-//! themselves: this ends at the first row that differs, and no hash can take one picture for another.
+//! themselves: this ends at the first row that differs, and no hash can take one frame for another.
 
 use std::collections::VecDeque;
 
 use super::{Engine, NetworkId};
 use crate::error::Result;
-use crate::picture::Picture;
+use crate::frame::Frame;
 
-/// [`Engine`] that knows the picture before.
+/// [`Engine`] that knows the frame before.
 pub(super) struct Reuse {
     engine: Box<dyn Engine>,
-    /// The LR picture that the engine took last, and its network.
-    last: Option<(Picture, NetworkId)>,
+    /// The LR frame that the engine took last, and its network.
+    last: Option<(Frame, NetworkId)>,
     /// What it gave last.
-    result: Option<Picture>,
-    /// In order: LR pictures that are as the one before, `None` for one that the engine has.
-    in_flight: VecDeque<Option<Picture>>,
+    result: Option<Frame>,
+    /// In order: LR frames that are as the one before, `None` for one that the engine has.
+    in_flight: VecDeque<Option<Frame>>,
     reused: u64,
 }
 
@@ -33,8 +33,8 @@ impl Engine for Reuse {
         self.engine.depth()
     }
 
-    fn submit(&mut self, lr: Picture, sr: Picture, network: NetworkId) -> Result<()> {
-        let is_last = |(last, by): &(Picture, NetworkId)| *by == network && last.has_samples_of(&lr);
+    fn submit(&mut self, lr: Frame, sr: Frame, network: NetworkId) -> Result<()> {
+        let is_last = |(last, by): &(Frame, NetworkId)| *by == network && last.has_samples_of(&lr);
         if self.last.as_ref().is_some_and(is_last) {
             self.reused += 1;
             self.in_flight.push_back(Some(lr));
@@ -46,7 +46,7 @@ impl Engine for Reuse {
         Ok(())
     }
 
-    fn collect(&mut self) -> Result<Option<(Picture, Picture)>> {
+    fn collect(&mut self) -> Result<Option<(Frame, Frame)>> {
         match self.in_flight.pop_front() {
             None => Ok(None),
             // Whatever it repeats was collected before it.
@@ -71,10 +71,10 @@ mod tests {
     use super::*;
     use crate::testing::{geometry, padded};
 
-    /// With three pictures in flight, fills the SR picture with the first LR sample and the network's number.
+    /// With three frames in flight, fills the SR frame with the first LR sample and the network's number.
     #[derive(Default)]
     struct Copies {
-        pairs: VecDeque<(Picture, Picture)>,
+        pairs: VecDeque<(Frame, Frame)>,
         taken: u64,
     }
 
@@ -83,7 +83,7 @@ mod tests {
             3
         }
 
-        fn submit(&mut self, lr: Picture, mut sr: Picture, network: NetworkId) -> Result<()> {
+        fn submit(&mut self, lr: Frame, mut sr: Frame, network: NetworkId) -> Result<()> {
             assert!(self.pairs.len() < 3);
             self.taken += 1;
             let sum = lr.host().plane(0)[0] + network.0 as u8;
@@ -92,7 +92,7 @@ mod tests {
             Ok(())
         }
 
-        fn collect(&mut self) -> Result<Option<(Picture, Picture)>> {
+        fn collect(&mut self) -> Result<Option<(Frame, Frame)>> {
             Ok(self.pairs.pop_front())
         }
 
@@ -102,34 +102,33 @@ mod tests {
     }
 
     /// Samples of value `first`, and of `last` in the last byte of the last plane; rows end in what is not looked at.
-    fn picture(first: u8, last: u8, between_rows: u8) -> Picture {
+    fn frame(first: u8, last: u8, between_rows: u8) -> Frame {
         let geometry = geometry(6, 4, "yuv420p");
-        let mut picture = padded(geometry);
+        let mut frame = padded(geometry);
         for plane in 0..3 {
-            let linesize = picture.host().linesize(plane);
+            let linesize = frame.host().linesize(plane);
             let (row_len, _) = geometry.plane_size(plane);
-            for row in picture.host_mut().plane_mut(plane).chunks_mut(linesize) {
+            for row in frame.host_mut().plane_mut(plane).chunks_mut(linesize) {
                 row.fill(between_rows);
                 row[..row_len].fill(first);
             }
         }
-        *picture.host_mut().plane_mut(2).last_mut().unwrap() = last;
-        picture
+        *frame.host_mut().plane_mut(2).last_mut().unwrap() = last;
+        frame
     }
 
     #[test]
-    fn each_picture_gets_its_own_result_and_the_engine_only_what_differs() {
-        let pictures =
-            [(1, 1, 0), (1, 1, 0), (1, 1, 0), (1, 2, 2), (1, 1, 0), (1, 1, 9), (3, 3, 0), (3, 3, 0)];
+    fn each_frame_gets_its_own_result_and_the_engine_only_what_differs() {
+        let frames = [(1, 1, 0), (1, 1, 0), (1, 1, 0), (1, 2, 2), (1, 1, 0), (1, 1, 9), (3, 3, 0), (3, 3, 0)];
         let computed = 4;
         for depth in 1..=3 {
             let mut engine = Reuse::new(Box::new(Copies::default()));
             let mut results = Vec::new();
             let mut in_flight = 0;
-            for (index, (first, last, between_rows)) in pictures.into_iter().enumerate() {
-                let mut lr = picture(first, last, between_rows);
+            for (index, (first, last, between_rows)) in frames.into_iter().enumerate() {
+                let mut lr = frame(first, last, between_rows);
                 lr.time.index = index as u64;
-                engine.submit(lr, Picture::new(geometry(12, 8, "yuv420p")), NetworkId(0)).unwrap();
+                engine.submit(lr, Frame::new(geometry(12, 8, "yuv420p")), NetworkId(0)).unwrap();
                 in_flight += 1;
                 if in_flight == depth {
                     results.push(engine.collect().unwrap().unwrap());
@@ -139,13 +138,13 @@ mod tests {
             while let Some(pair) = engine.collect().unwrap() {
                 results.push(pair);
             }
-            assert_eq!(results.len(), pictures.len());
+            assert_eq!(results.len(), frames.len());
             for (index, (lr, sr)) in results.iter().enumerate() {
                 assert_eq!(lr.time.index, index as u64);
-                assert!(sr.host().plane(0).iter().all(|&code| code == pictures[index].0), "picture {index}");
+                assert!(sr.host().plane(0).iter().all(|&code| code == frames[index].0), "frame {index}");
             }
             assert_eq!(engine.engine.reused(), computed, "given to the engine");
-            assert_eq!(engine.reused(), pictures.len() as u64 - computed);
+            assert_eq!(engine.reused(), frames.len() as u64 - computed);
         }
     }
 
@@ -154,8 +153,8 @@ mod tests {
         let mut engine = Reuse::new(Box::new(Copies::default()));
         let mut results = Vec::new();
         for network in [0, 1, 1, 0] {
-            let sr = Picture::new(geometry(12, 8, "yuv420p"));
-            engine.submit(picture(1, 1, 0), sr, NetworkId(network)).unwrap();
+            let sr = Frame::new(geometry(12, 8, "yuv420p"));
+            engine.submit(frame(1, 1, 0), sr, NetworkId(network)).unwrap();
             results.push(engine.collect().unwrap().unwrap().1.host().plane(0)[0]);
         }
         assert_eq!(results, [1, 2, 2, 1]);

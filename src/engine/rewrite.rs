@@ -3,8 +3,8 @@
 //! LayerNorm's affine goes into the maps that read it; ESA's `conv1` and `conv_f` after `f3` become maps of the
 //! normalised tensor itself; `conv4` is scaled for a sigmoid by powers of two; and the network's last two convs
 //! become one. Nothing is non-linear between `conv_2` and `upsampler`, so they are one 5x5 conv where that is less
-//! work, and the long skip (`upsampler` after `conv_1`) is a 5x5 conv of the picture itself. `upsampler` sees zeros
-//! outside the picture, not what the inner conv would have there: pixels at the border leave out those taps of
+//! work, and the long skip (`upsampler` after `conv_1`) is a 5x5 conv of the frame itself. `upsampler` sees zeros
+//! outside the frame, not what the inner conv would have there: pixels at the border leave out those taps of
 //! `upsampler`, so there are nine versions of each.
 
 use crate::model::{BlockWeights, Conv, LayerNorm, Model};
@@ -77,7 +77,7 @@ impl Block {
 pub(super) struct Output {
     /// Of the trunk or, in two steps, of what `conv_2` makes of it.
     pub(super) main: ByPlace<Conv>,
-    /// Of the picture, 5x5; its biases are in `main`'s.
+    /// Of the frame, 5x5; its biases are in `main`'s.
     pub(super) skip: ByPlace<Conv>,
 }
 
@@ -200,7 +200,7 @@ fn compose(outer: &Conv, inner: &Conv) -> Conv {
 mod tests {
     use super::*;
 
-    /// Every border's taps, on constant pictures: the sum of weights is what two convs in a row give.
+    /// Every border's taps, on constant frames: the sum of weights is what two convs in a row give.
     #[test]
     fn merged_taps_sum_to_what_two_convs_give() {
         let conv = |outputs: usize, inputs: usize, seed: usize| Conv {

@@ -1,4 +1,4 @@
-//! Join: segments become the film, without being coded again, among what is copied of the input.
+//! Join: segments become the video, without being coded again, among what is copied of the input.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use super::{Journal, failed, segment_path};
 use crate::error::{Error, Result};
 use crate::media::{CopyQueue, Input, Muxer, SegmentReader, Transcoders};
 
-/// How far sound may lie behind the pictures it belongs to.
+/// How far audio may lie behind the frames it belongs to.
 const BEHIND_US: i64 = 2_000_000;
 
-/// A film that is to be written.
-pub struct Film {
+/// A video that is to be written.
+pub struct JoinOutput {
     /// What is copied comes from here; read from its beginning.
     pub input: Input,
     /// Of streams that are not copied as they are.
@@ -24,13 +24,13 @@ pub struct Film {
     pub muxer: Muxer,
 }
 
-/// Writes the film that `make` makes, under the encoder's `header`, and ends it under its partial name. A full disk is
-/// waited for, and the film begun again.
+/// Writes the video that `make` makes, under the encoder's `header`, and ends it under its partial name. A full disk is
+/// waited for, and the video begun again.
 pub fn join(
     journal: &Journal,
     header: u32,
     interrupt: &Arc<AtomicBool>,
-    mut make: impl FnMut() -> Result<Film>,
+    mut make: impl FnMut() -> Result<JoinOutput>,
 ) -> Result<Muxer> {
     let segments = journal.records.len() as u64;
     if let Some(missing) = (0..segments).find(|segment| !journal.records.contains_key(segment)) {
@@ -49,7 +49,7 @@ pub fn join(
         if disk.available() < wanted {
             disk.wait_for(wanted)?;
         }
-        let Film { input, transcoders, mut muxer } = make()?;
+        let JoinOutput { input, transcoders, mut muxer } = make()?;
         let copies =
             Copies { input: Some(input), transcoders, queue: CopyQueue::default(), read_us: i64::MIN };
         match write(journal, segments, copies, &mut muxer, interrupt) {
@@ -96,13 +96,13 @@ fn write(
     muxer.finish()
 }
 
-/// What is copied of the input, read as far as the pictures have got.
+/// What is copied of the input, read as far as the frames have got.
 struct Copies {
     /// `None` after its end.
     input: Option<Input>,
     transcoders: Transcoders,
     queue: CopyQueue,
-    /// Up to this time the input's pictures were passed.
+    /// Up to this time the input's frames were passed.
     read_us: i64,
 }
 

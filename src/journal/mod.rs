@@ -3,26 +3,26 @@
 //! In: packets, and cuts that depend on the input alone. Out: a muxer whose file is whole. It knows neither samples nor
 //! how packets came about, only what they depend on: the facts.
 //!
-//! `film.mkv.hasn/` lies beside `film.mkv` while it is made:
+//! `video.mkv.hasn/` lies beside `video.mkv` while it is made:
 //!
 //! ```text
 //! journal.json     the facts; what is begun with others is refused by name
-//! joined           which file is the film, just before it gets its name
+//! joined           which file is the video, just before it gets its name
 //! lock             whoever writes holds it
 //! plan.json        of work that is shared out: where segments begin
 //! 000000.segment   has its name when it is whole and on the disk; its end says what it holds
 //! .writing-*       the segment that is written: worth nothing after a crash
 //! ```
 //!
-//! There is no list of segments: those that are there, are done. A sequence of pictures has another folder, told of in
-//! `pictures`.
+//! There is no list of segments: those that are there, are done. A sequence of frames has another folder, told of in
+//! `frames`.
 
+mod batch_record;
 mod disk;
-mod facts;
+mod fingerprint;
 mod join;
-mod made;
-mod pictures;
 mod plan;
+mod sequence;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -36,16 +36,16 @@ use tempfile::NamedTempFile;
 use tracing::{debug, warn};
 
 use crate::error::{Error, Result};
-use crate::media::{Coded, Cut, Record, SEGMENT_PICTURES, SegmentReader, SegmentWriter};
-use crate::pipeline::{Store, Todo};
+use crate::media::{Cut, Packet, Record, SEGMENT_FRAMES, SegmentReader, SegmentWriter};
+use crate::pipeline::{ResumeState, Store};
 
+pub use batch_record::{BatchRecord, OutputState};
 pub use disk::Disk;
 use disk::in_words;
-pub use facts::{Facts, fingerprint};
-pub use join::{Film, join};
-pub use made::{Making, Standing};
-pub use pictures::PictureJournal;
+pub use fingerprint::{JobFingerprint, fingerprint};
+pub use join::{JoinOutput, join};
 pub use plan::{CutPoint, WorkPlan};
+pub use sequence::SequenceJournal;
 
 /// Its name beside the output is the output's with this added.
 const ENDING: &str = ".hasn";
@@ -73,19 +73,19 @@ impl Journal {
 
     /// Begins a journal, or goes on with the one that is there if it was begun with the same facts. Nobody else is at
     /// work on it then.
-    pub fn open(folder: &Path, facts: &Facts) -> Result<Journal> {
+    pub fn open(folder: &Path, facts: &JobFingerprint) -> Result<Journal> {
         let lock = begin(folder, facts, SEGMENT)?;
         let mut journal = Journal { folder: folder.to_owned(), records: BTreeMap::new(), _lock: lock };
         journal.look()?;
         Ok(journal)
     }
 
-    /// One of several that make segments of one film at the same time.
-    pub fn open_beside_others(folder: &Path, facts: &Facts) -> Result<Journal> {
+    /// One of several that make segments of one video at the same time.
+    pub fn open_beside_others(folder: &Path, facts: &JobFingerprint) -> Result<Journal> {
         let lock = lock(folder, File::try_lock_shared)?;
         let path = folder.join(FACTS);
         let bytes = fs::read(&path).map_err(|e| failed(&path, e))?;
-        Facts::parse(&bytes, &path)?.check_same(facts, folder)?;
+        JobFingerprint::parse(&bytes, &path)?.check_same(facts, folder)?;
         let mut journal = Journal { folder: folder.to_owned(), records: BTreeMap::new(), _lock: lock };
         journal.look()?;
         Ok(journal)
@@ -120,9 +120,9 @@ impl Journal {
         self.records.contains_key(&segment)
     }
 
-    /// Pictures in whole segments.
-    pub fn pictures(&self) -> u64 {
-        self.records.values().map(|record| record.pictures).sum()
+    /// Frames in whole segments.
+    pub fn frames(&self) -> u64 {
+        self.records.values().map(|record| record.frames).sum()
     }
 
     /// Seconds of the input up to the end of the last whole segment.
@@ -131,31 +131,31 @@ impl Journal {
     }
 
     /// What is left to do.
-    pub fn todo(&self) -> Todo {
+    pub fn resume_state(&self) -> ResumeState {
         let next =
-            |(&segment, record): (&u64, &Record)| ((segment + 1) * SEGMENT_PICTURES, record.next.clone());
-        Todo {
+            |(&segment, record): (&u64, &Record)| ((segment + 1) * SEGMENT_FRAMES, record.next.clone());
+        ResumeState {
             ready: self.records.keys().copied().collect(),
-            pictures_ready: self.pictures(),
+            frames_ready: self.frames(),
             starts: self.records.iter().map(next).collect(),
-            ..Todo::default()
+            ..ResumeState::default()
         }
     }
 
-    /// What keeps the segments of a run of so many pictures; 0 where nobody knows.
-    pub fn keeper(&self, pictures: u64, interrupt: Arc<AtomicBool>) -> Keeper {
+    /// What keeps the segments of a run of so many frames; 0 where nobody knows.
+    pub fn store(&self, frames: u64, interrupt: Arc<AtomicBool>) -> SegmentStore {
         let disk = Disk::new(&self.folder, interrupt);
-        let to_measure = pictures.checked_sub(self.pictures());
-        Keeper { disk, folder: self.folder.clone(), open: None, to_measure }
+        let to_measure = frames.checked_sub(self.frames());
+        SegmentStore { disk, folder: self.folder.clone(), open: None, to_measure }
     }
 
-    /// Tells before a run of so many pictures what room it needs: by what is there, else by a guess of bytes a picture.
-    pub fn tell_room(&self, pictures: u64, guess: Option<f64>, keeper: &Keeper) -> Result<()> {
-        let (there, size) = (self.pictures(), self.size()?);
-        let a_picture = if there > 0 { Some(size as f64 / there as f64) } else { guess };
-        let left = pictures.saturating_sub(there);
-        if let Some(bytes) = a_picture.filter(|_| left > 0) {
-            keeper.tell_room(size, (left as f64 * bytes) as u64);
+    /// Tells before a run of so many frames what room it needs: by what is there, else by a guess of bytes a frame.
+    pub fn tell_room(&self, frames: u64, guess: Option<f64>, store: &SegmentStore) -> Result<()> {
+        let (there, size) = (self.frames(), self.size()?);
+        let a_frame = if there > 0 { Some(size as f64 / there as f64) } else { guess };
+        let left = frames.saturating_sub(there);
+        if let Some(bytes) = a_frame.filter(|_| left > 0) {
+            store.tell_room(size, (left as f64 * bytes) as u64);
         }
         Ok(())
     }
@@ -166,7 +166,7 @@ impl Journal {
         self.records.keys().map(size).sum::<io::Result<u64>>().map_err(|e| failed(&self.folder, e))
     }
 
-    /// Says that this file is the whole film, which only lacks its name.
+    /// Says that this file is the whole video, which only lacks its name.
     pub fn note_joined(&self, partial: &Path) -> Result<()> {
         let note =
             identity(partial).and_then(|joined| write_whole(&self.folder.join(JOINED), joined.as_bytes()));
@@ -202,16 +202,16 @@ impl Journal {
 }
 
 /// Keeps the segments of a run.
-pub struct Keeper {
+pub struct SegmentStore {
     folder: PathBuf,
     disk: Disk,
     open: Option<(NamedTempFile, SegmentWriter)>,
-    /// Pictures that are to come, until the first segment has told how large they are.
+    /// Frames that are to come, until the first segment has told how large they are.
     to_measure: Option<u64>,
 }
 
-impl Store for Keeper {
-    fn write(&mut self, packet: Coded) -> Result<()> {
+impl Store for SegmentStore {
+    fn write(&mut self, packet: Packet) -> Result<()> {
         let (folder, disk) = (&self.folder, &self.disk);
         if self.open.is_none() {
             let open = || {
@@ -231,17 +231,17 @@ impl Store for Keeper {
         let path = segment_path(&self.folder, cut.segment);
         let named = file.persist(&path).map_err(|e| e.error).and_then(|_| sync(&self.folder));
         named.map_err(|e| failed(&self.folder, e))?;
-        debug!("{}: {} pictures", path.display(), cut.pictures);
-        if let Some(pictures) = self.to_measure.take() {
+        debug!("{}: {} frames", path.display(), cut.frames);
+        if let Some(frames) = self.to_measure.take() {
             let size = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-            self.tell_room(size, pictures.saturating_sub(cut.pictures) * size / cut.pictures);
+            self.tell_room(size, frames.saturating_sub(cut.frames) * size / cut.frames);
         }
         Ok(())
     }
 }
 
-impl Keeper {
-    /// Segments and the film that is joined from them are there at the same time.
+impl SegmentStore {
+    /// Segments and the video that is joined from them are there at the same time.
     fn tell_room(&self, there: u64, to_come: u64) {
         let (folder, needed, free) = (self.folder.display(), there + 2 * to_come, self.disk.available());
         let told = format!(
@@ -270,7 +270,7 @@ fn identity(path: &Path) -> io::Result<String> {
 
 /// Makes a folder with these facts, or takes the one that is there if it was begun with the same. `made`: what is in
 /// the names of files that hold work.
-fn begin(folder: &Path, facts: &Facts, made: &str) -> Result<File> {
+fn begin(folder: &Path, facts: &JobFingerprint, made: &str) -> Result<File> {
     let failed = |e: io::Error| failed(folder, e);
     fs::create_dir(folder)
         .or_else(|e| if e.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })
@@ -278,7 +278,7 @@ fn begin(folder: &Path, facts: &Facts, made: &str) -> Result<File> {
     let lock = lock(folder, File::try_lock)?;
     let path = folder.join(FACTS);
     match fs::read(&path) {
-        Ok(bytes) => Facts::parse(&bytes, &path)?.check_same(facts, folder)?,
+        Ok(bytes) => JobFingerprint::parse(&bytes, &path)?.check_same(facts, folder)?,
         Err(e) if e.kind() == ErrorKind::NotFound => {
             // Work that nobody knows the facts of is worth nothing.
             clear(folder, made).map_err(failed)?;

@@ -1,4 +1,4 @@
-//! Plan: where the segments of a film begin, so that each can be made by itself, on any machine.
+//! Plan: where the segments of a video begin, so that each can be made by itself, on any machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{failed, write_whole};
 use crate::error::{Error, Result};
-use crate::media::{Begin, CutState, SEGMENT_PICTURES};
-use crate::pipeline::Todo;
+use crate::media::{Begin, CutState, SEGMENT_FRAMES};
+use crate::pipeline::ResumeState;
 
 const PLAN: &str = "plan.json";
 
-/// A film's segments, and the command that they are of.
+/// A video's segments, and the command that they are of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkPlan {
     /// Where paths of the command lead from.
@@ -20,7 +20,7 @@ pub struct WorkPlan {
     /// Words of `hasn upscale`.
     pub command: Vec<String>,
     /// How many there will be in all.
-    pub pictures: u64,
+    pub frames: u64,
     /// Whether a segment can be begun without decoding all before it.
     pub begins_anywhere: bool,
     /// By segment.
@@ -30,7 +30,7 @@ pub struct WorkPlan {
 /// The beginning of a segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutPoint {
-    /// Of its first picture, in the source's ticks.
+    /// Of its first frame, in the source's ticks.
     pub pts: i64,
     /// How its encoder begins.
     pub state: CutState,
@@ -54,22 +54,22 @@ impl WorkPlan {
         serde_json::from_slice(&bytes).map_err(|e| wrong(format!("is no plan: {e}")))
     }
 
-    /// Where the decoder of a segment begins; `None`: at the first picture.
+    /// Where the decoder of a segment begins; `None`: at the first frame.
     pub fn begin(&self, segment: u64) -> Option<Begin> {
-        let first = (segment * SEGMENT_PICTURES, &self.cuts[segment as usize]);
+        let first = (segment * SEGMENT_FRAMES, &self.cuts[segment as usize]);
         let begin = Begin { pts: first.1.pts, index: first.0 };
         (self.begins_anywhere && segment > 0).then_some(begin)
     }
 
     /// This segment and no other.
-    pub fn todo(&self, segment: u64) -> Todo {
+    pub fn resume_state(&self, segment: u64) -> ResumeState {
         let state = self.cuts[segment as usize].state.clone();
-        Todo {
+        ResumeState {
             ready: (0..segment).collect(),
-            pictures_ready: 0,
+            frames_ready: 0,
             until: Some(segment + 1),
-            starts: [(segment * SEGMENT_PICTURES, state)].into(),
-            ..Todo::default()
+            starts: [(segment * SEGMENT_FRAMES, state)].into(),
+            ..ResumeState::default()
         }
     }
 }

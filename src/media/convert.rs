@@ -2,13 +2,13 @@
 
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::ffi;
-use ffmpeg_next::frame::Video as Frame;
+use ffmpeg_next::frame::Video as AvFrame;
 use tracing::info;
 
 use super::check;
 use super::format::describe;
 use crate::error::{Error, Result};
-use crate::picture::Format;
+use crate::frame::PixelFormat;
 
 /// Of swscale.h, where it is a macro or a member of an enumeration by FFmpeg's version.
 const SWS_ACCURATE_RND: i32 = 1 << 18;
@@ -18,7 +18,7 @@ pub(super) struct Converter {
     context: *mut ffi::SwsContext,
     pub from: ffi::AVPixelFormat,
     to: ffi::AVPixelFormat,
-    pub format: Format,
+    pub format: PixelFormat,
     size: (i32, i32),
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Converter {
 unsafe impl Send for Converter {}
 
 impl Converter {
-    pub fn new(from: ffi::AVPixelFormat, known: Option<Format>, source: &str) -> Result<Converter> {
+    pub fn new(from: ffi::AVPixelFormat, known: Option<PixelFormat>, source: &str) -> Result<Converter> {
         use ffi::AVPixelFormat::*;
         const READABLE: [ffi::AVPixelFormat; 9] = [
             AV_PIX_FMT_GRAY8,
@@ -51,7 +51,7 @@ impl Converter {
         let name = name.map_or("an unknown format".into(), |name| name.to_string_lossy());
         // SAFETY: asks about the format only.
         if unsafe { ffi::sws_isSupportedInput(from) } == 0 {
-            let problem = format!("its pictures are {name}, which is not supported");
+            let problem = format!("its frames are {name}, which is not supported");
             return Err(Error::new(source, problem, "convert it with ffmpeg first, e.g. to yuv420p"));
         }
         let format = describe(to).expect("the formats of the list are known");
@@ -59,12 +59,12 @@ impl Converter {
         Ok(Converter { context: std::ptr::null_mut(), from, to, format, size: (0, 0) })
     }
 
-    pub fn convert(&mut self, frame: &Frame) -> std::result::Result<Frame, ffmpeg::Error> {
-        let mut converted = Frame::empty();
+    pub fn convert(&mut self, av_frame: &AvFrame) -> std::result::Result<AvFrame, ffmpeg::Error> {
+        let mut converted = AvFrame::empty();
         // SAFETY: both frames are owned; the context is made anew for each size and freed by drop, and
         // sws_scale_frame allocates the destination of the size and format given.
         unsafe {
-            let (source, target) = (&*frame.as_ptr(), &mut *converted.as_mut_ptr());
+            let (source, target) = (&*av_frame.as_ptr(), &mut *converted.as_mut_ptr());
             let size = (source.width, source.height);
             if size != self.size {
                 ffi::sws_freeContext(self.context);

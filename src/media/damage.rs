@@ -22,14 +22,14 @@ struct Found {
     places: Vec<DamagedPlace>,
 }
 
-/// A picture or a packet that is not what it was.
+/// A frame or a packet that is not what it was.
 #[derive(Clone, PartialEq, Debug)]
 pub struct DamagedPlace {
     /// What is wrong with it.
     pub problem: String,
-    /// The picture it is, or the one that was decoded next.
-    pub picture: Option<u64>,
-    /// pts of that picture in the source's ticks, or of the packet.
+    /// The frame it is, or the one that was decoded next.
+    pub frame: Option<u64>,
+    /// pts of that frame in the source's ticks, or of the packet.
     pub pts: Option<i64>,
     /// The same in seconds.
     pub seconds: Option<f64>,
@@ -73,7 +73,7 @@ impl Damage {
         (found.count, found.places) = (0, Vec::new());
     }
 
-    /// How many pictures and packets.
+    /// How many frames and packets.
     pub fn count(&self) -> u64 {
         self.found.lock().expect("nobody panics with it").count
     }
@@ -89,7 +89,7 @@ impl Damage {
         let first = places.first()?;
         let problem = match count {
             1 => first.to_string(),
-            _ => format!("{count} damaged pictures or packets, the first: {first}"),
+            _ => format!("{count} damaged frames or packets, the first: {first}"),
         };
         Some(Error::new(
             &self.source,
@@ -102,10 +102,10 @@ impl Damage {
 impl std::fmt::Display for DamagedPlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.problem)?;
-        let picture = self.picture.map(|index| format!("picture {index}"));
+        let frame = self.frame.map(|index| format!("frame {index}"));
         let pts = self.pts.map(|pts| format!("pts {pts}"));
         let seconds = self.seconds.map(|seconds| format!("{seconds:.3} s"));
-        let place: Vec<String> = [picture, pts, seconds].into_iter().flatten().collect();
+        let place: Vec<String> = [frame, pts, seconds].into_iter().flatten().collect();
         if place.is_empty() { Ok(()) } else { write!(f, " ({})", place.join(", ")) }
     }
 }

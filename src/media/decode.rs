@@ -1,29 +1,29 @@
-//! Decode: packets become pictures, each with the time its source gave it.
+//! Decode: packets become frames, each with the time its source gave it.
 
 use ffmpeg_next::ffi;
-use ffmpeg_next::frame::Video as Frame;
+use ffmpeg_next::frame::Video as AvFrame;
 use ffmpeg_next::packet::Ref;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
 use tracing::{debug, info, warn};
 
-use super::complaints;
+use super::av_frame::borrow;
 use super::convert::Converter;
 use super::damage::{Damage, DamagedPlace};
+use super::ffmpeg_log;
 use super::filter::{Clock, Deinterlace, FilterSpec, Filters, Timed};
 use super::format::{color_of, describe, pixel_of, transfer_of};
-use super::frame::borrow;
 use super::input::{Input, VideoInfo};
 use super::interlace::{self, Verdict};
-use super::times::Times;
-use super::{Coded, Numbering, Pattern, exr, is_again};
+use super::timestamps::Times;
+use super::{Numbering, Packet, Pattern, exr, is_again};
 use crate::color::Transfer;
 use crate::error::{Error, Result};
-use crate::picture::{Family, Geometry, Picture, PictureTime};
+use crate::frame::{Family, Frame, FrameFormat, Timestamp};
 
 /// The part of the source that is wanted, in microseconds of its own clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trim {
-    /// Pictures before this are dropped.
+    /// Frames before this are dropped.
     pub from_us: i64,
     /// And those at or after this.
     pub to_us: i64,
@@ -58,24 +58,24 @@ pub struct DecodeSpec {
     pub trim: Trim,
     /// Threads the decoder may use.
     pub threads: usize,
-    /// What is done to its frames before they are pictures.
+    /// What is done to its frames before they are frames.
     pub filter: FilterSpec,
-    /// Where to begin, if not at the first picture of that part.
+    /// Where to begin, if not at the first frame of that part.
     pub begin: Option<Begin>,
     /// What its samples are coded with, whatever its frames say.
     pub transfer: Option<Transfer>,
 }
 
-/// A picture that is gone to without all before it: what is decoded from there on is the same as if they had been.
+/// A frame that is gone to without all before it: what is decoded from there on is the same as if they had been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Begin {
     /// Its time in the source's ticks.
     pub pts: i64,
-    /// How many pictures are before it.
+    /// How many frames are before it.
     pub index: u64,
 }
 
-/// The video decoder, with the first picture already out of it.
+/// The video decoder, with the first frame already out of it.
 pub struct Decoder {
     opened: codec::decoder::Video,
     source: String,
@@ -84,14 +84,14 @@ pub struct Decoder {
     files: Option<(Pattern, u64)>,
     trim: Trim,
     transfer: Option<ffi::AVColorTransferCharacteristic>,
-    /// Pictures before the first one.
+    /// Frames before the first one.
     before: u64,
     times: Times,
     filters: Filters,
     converter: Option<Converter>,
     damage: Damage,
-    first: Option<Picture>,
-    last_geometry: Option<Geometry>,
+    first: Option<Frame>,
+    last_geometry: Option<FrameFormat>,
     pub(super) ended: bool,
     counts: Counts,
 }
@@ -102,7 +102,7 @@ struct Counts {
     /// In the wanted part, and outside of it.
     inside: u64,
     outside: u64,
-    /// Pictures that were given out.
+    /// Frames that were given out.
     given: u64,
     patched: u64,
     /// Size, format or colours are not those of the first.
@@ -111,7 +111,7 @@ struct Counts {
     in_a_row: u32,
 }
 
-/// Each picture stands for itself, so that an error in the decoder's log is one in the file. With others it may be a
+/// Each frame stands for itself, so that an error in the decoder's log is one in the file. With others it may be a
 /// reference that was cut away on purpose; their decoders flag what they patch.
 const COMPLAINS_RIGHTLY: [codec::Id; 12] = [
     codec::Id::FFV1,
@@ -128,7 +128,7 @@ const COMPLAINS_RIGHTLY: [codec::Id; 12] = [
     codec::Id::DVVIDEO,
 ];
 
-/// What a picture in the midst of a stream may have: 4K, or so many times what the stream began with.
+/// What a frame in the midst of a stream may have: 4K, or so many times what the stream began with.
 const PIXELS_MAX: i64 = 4096 * 2304;
 const GROWTH_MAX: i64 = 4;
 
@@ -136,7 +136,7 @@ const GROWTH_MAX: i64 = 4;
 const ERRORS_IN_A_ROW_MAX: u32 = 1000;
 
 impl Decoder {
-    /// Opens the decoder of `input`'s video and decodes up to the first wanted picture, which fixes the
+    /// Opens the decoder of `input`'s video and decodes up to the first wanted frame, which fixes the
     /// geometry. Other packets met on the way are put back.
     pub fn open(input: &mut Input, spec: DecodeSpec) -> Result<Decoder> {
         let DecodeSpec { mut trim, threads, mut filter, begin, transfer } = spec;
@@ -148,20 +148,20 @@ impl Decoder {
         input.begin_sequence(trim, &|_| false);
         let is_sequence = input.numbers().is_some();
         if is_sequence && filter.deinterlace == Deinterlace::Auto {
-            // Scans have no fields, whatever a picture's flags say.
+            // Scans have no fields, whatever a frame's flags say.
             filter.deinterlace = Deinterlace::Off;
         }
         let fail = |problem: String, remedy: &str| Error::new(input.name(), problem, remedy);
         let mut context = codec::Context::from_parameters(parameters)
             .map_err(|e| fail(format!("bad stream parameters: {e}"), "get a whole copy"))?;
-        // Parts of a picture are decoded side by side. Whole pictures would be too early for what is said of damage, which
+        // Parts of a frame are decoded side by side. Whole frames would be too early for what is said of damage, which
         // is of the packet that went in last.
         let kind = codec::threading::Type::Slice;
         context.set_threading(codec::threading::Config { kind, ..codec::threading::Config::count(threads) });
         // SAFETY: the context is ours and not yet open; plain values are set.
         unsafe {
             let raw = &mut *context.as_mut_ptr();
-            // Else the left edge is cropped to whole vectors only, and the picture is too wide.
+            // Else the left edge is cropped to whole vectors only, and the frame is too wide.
             raw.flags |= ffi::AV_CODEC_FLAG_UNALIGNED as i32;
             // A damaged header may ask for any size: no stream grows further in its midst.
             raw.max_pixels = PIXELS_MAX.max(GROWTH_MAX * i64::from(raw.width) * i64::from(raw.height));
@@ -206,13 +206,12 @@ impl Decoder {
             input.seek(target_us)?;
             decoder.forget();
             let found = decoder.find_first(input);
-            let us = |picture: &Picture| {
-                let time_base = Rational::from(picture.time.time_base);
-                picture.time.pts.rescale(time_base, Rational(1, 1_000_000))
+            let us = |frame: &Frame| {
+                let time_base = Rational::from(frame.time.time_base);
+                frame.time.pts.rescale(time_base, Rational(1, 1_000_000))
             };
-            let begins_late = |picture: &Picture| us(picture) - trim.from_us >= decoder.times.usual_us();
-            let in_time =
-                decoder.counts.outside > 0 || found.as_ref().is_ok_and(|picture| !begins_late(picture));
+            let begins_late = |frame: &Frame| us(frame) - trim.from_us >= decoder.times.usual_us();
+            let in_time = decoder.counts.outside > 0 || found.as_ref().is_ok_and(|frame| !begins_late(frame));
             if in_time || target_us == input.start_us() {
                 decoder.first = Some(found?);
                 return Ok(decoder);
@@ -221,14 +220,14 @@ impl Decoder {
         unreachable!("the last attempt is from the start");
     }
 
-    /// Reads a sequence from its beginning again, without what is `ready`. What the first picture fixed stays.
+    /// Reads a sequence from its beginning again, without what is `ready`. What the first frame fixed stays.
     pub fn pass_over(&mut self, input: &mut Input, ready: &dyn Fn(u64) -> bool) {
         self.forget();
         self.first = None;
         input.begin_sequence(self.trim, ready);
     }
 
-    /// How its pictures are numbered, those of a film from `start` on.
+    /// How its frames are numbered, those of a video from `start` on.
     pub fn numbering(&self, start: u64) -> Numbering {
         let Clock { time_base, frame_rate } = self.filters.clock();
         match self.files {
@@ -250,49 +249,53 @@ impl Decoder {
         self.counts = Counts { given: self.before, ..Counts::default() };
     }
 
-    fn find_first(&mut self, input: &mut Input) -> Result<Picture> {
+    fn find_first(&mut self, input: &mut Input) -> Result<Frame> {
         loop {
             match input.next_video()? {
                 Some(packet) => self.send(packet)?,
                 None => self.finish()?,
             }
-            if let Some(picture) = self.receive_picture()? {
-                return Ok(picture);
+            if let Some(frame) = self.receive_frame()? {
+                return Ok(frame);
             }
             if self.ended {
                 let (problem, remedy) = match self.counts.outside {
-                    0 => ("no picture could be decoded", "get a whole copy"),
-                    _ => ("has no picture in that part", "choose other times with --from and --to"),
+                    0 => ("no frame could be decoded", "get a whole copy"),
+                    _ => ("has no frame in that part", "choose other times with --from and --to"),
                 };
                 return Err(Error::new(&self.source, problem, remedy));
             }
         }
     }
 
-    /// What the pictures are, by the first one. Later ones may differ.
-    pub fn geometry(&self) -> Geometry {
+    /// What the frames are, by the first one. Later ones may differ.
+    pub fn geometry(&self) -> FrameFormat {
         self.first().geometry
     }
 
-    /// The first picture, before it is taken.
-    pub(super) fn first(&self) -> &Picture {
-        self.first.as_ref().expect("asked before the first picture is taken")
+    /// The first frame, before it is taken.
+    pub(super) fn first(&self) -> &Frame {
+        self.first.as_ref().expect("asked before the first frame is taken")
     }
 
-    /// What ticks and how often pictures come, after the filters.
+    /// What ticks and how often frames come, after the filters.
     pub(super) fn video(&self) -> VideoInfo {
         let Clock { time_base, frame_rate } = self.filters.clock();
         let growth = f64::from(frame_rate) / f64::from(self.video.frame_rate);
-        let pictures_expected = (self.video.pictures_expected as f64 * growth).round() as u64;
+        let frames_expected = (self.video.frames_expected as f64 * growth).round() as u64;
         let first = self.first();
         // A filter may change the shape of samples.
-        let aspect =
-            first.props.0.as_ref().and_then(|props| props.downcast_ref::<Frame>()).map(Frame::aspect_ratio);
+        let aspect = first
+            .props
+            .0
+            .as_ref()
+            .and_then(|props| props.downcast_ref::<AvFrame>())
+            .map(AvFrame::aspect_ratio);
         let aspect = aspect.filter(|aspect| self.filters.is_open() && aspect.0 > 0 && aspect.1 > 0);
         VideoInfo {
             time_base,
             frame_rate,
-            pictures_expected,
+            frames_expected,
             sample_aspect: aspect.unwrap_or(self.video.sample_aspect),
             ..self.video
         }
@@ -303,32 +306,32 @@ impl Decoder {
         self.video().sample_aspect.into()
     }
 
-    /// Pictures decoded, those outside of the wanted part left out.
+    /// Frames decoded, those outside of the wanted part left out.
     pub fn decoded(&self) -> u64 {
         self.counts.inside
     }
 
-    /// How many pictures more, or less, the filters gave than they took.
-    pub fn made_and_dropped(&self) -> (u64, u64) {
-        self.filters.made_and_dropped()
+    /// How many frames more, or less, the filters gave than they took.
+    pub fn duplicated_and_dropped(&self) -> (u64, u64) {
+        self.filters.duplicated_and_dropped()
     }
 
-    /// Pictures whose time was missing or went back and was made up.
+    /// Frames whose time was missing or went back and was made up.
     pub fn repaired(&self) -> u64 {
         self.times.repaired()
     }
 
-    /// Pictures that the decoder says it had to patch.
+    /// Frames that the decoder says it had to patch.
     pub fn patched(&self) -> u64 {
         self.counts.patched
     }
 
-    /// How often no picture came for a while where they had come evenly.
+    /// How often no frame came for a while where they had come evenly.
     pub fn gaps(&self) -> u64 {
         self.times.gaps()
     }
 
-    /// Whether [`Begin`] serves for what was decoded so far: every picture stands for itself, with the time that its
+    /// Whether [`Begin`] serves for what was decoded so far: every frame stands for itself, with the time that its
     /// source gave it, and looks like the first.
     pub fn can_begin_anywhere(&self) -> bool {
         !self.filters.is_open() && self.times.repaired() == 0 && !self.counts.changed
@@ -340,7 +343,7 @@ impl Decoder {
     }
 
     /// Gives the decoder a packet; [`Decoder::receive`] is to be called until it has no more.
-    pub fn send(&mut self, packet: Coded) -> Result<()> {
+    pub fn send(&mut self, packet: Packet) -> Result<()> {
         let packet = packet.packet;
         // SAFETY: the packet is alive.
         let shown = unsafe { (*packet.as_ptr()).flags } & ffi::AV_PKT_FLAG_DISCARD == 0;
@@ -351,7 +354,7 @@ impl Decoder {
         if self.opened.id() == codec::Id::EXR
             && let Some(problem) = exr::what_is_missing(packet.data().unwrap_or_default())
         {
-            self.note(format!("a picture is damaged: {problem}"), packet.pts());
+            self.note(format!("a frame is damaged: {problem}"), packet.pts());
         }
         Ok(())
     }
@@ -364,22 +367,22 @@ impl Decoder {
         }
     }
 
-    /// The next picture; `None` when the decoder wants another packet or is at its end.
-    pub fn receive(&mut self) -> Result<Option<Picture>> {
-        if let Some(picture) = self.first.take() {
-            return Ok(Some(picture));
+    /// The next frame; `None` when the decoder wants another packet or is at its end.
+    pub fn receive(&mut self) -> Result<Option<Frame>> {
+        if let Some(frame) = self.first.take() {
+            return Ok(Some(frame));
         }
-        self.receive_picture()
+        self.receive_frame()
     }
 
-    fn receive_picture(&mut self) -> Result<Option<Picture>> {
+    fn receive_frame(&mut self) -> Result<Option<Frame>> {
         loop {
             if let Some(timed) = self.filters.next() {
-                return self.picture(timed).map(Some);
+                return self.frame(timed).map(Some);
             }
-            let mut frame = Frame::empty();
-            match self.opened.receive_frame(&mut frame) {
-                Ok(()) => self.take(frame)?,
+            let mut av_frame = AvFrame::empty();
+            match self.opened.receive_frame(&mut av_frame) {
+                Ok(()) => self.take(av_frame)?,
                 Err(error) if is_again(error) => return Ok(None),
                 Err(ffmpeg::Error::Eof) if self.ended => return Ok(None),
                 Err(ffmpeg::Error::Eof) => {
@@ -403,7 +406,7 @@ impl Decoder {
             let remedy = "get a whole copy, or stop before with --to";
             return Err(Error::new(&self.source, problem, remedy).at("decode", self.counts.inside, seconds));
         }
-        // What the decoder said of it is not said of the next picture.
+        // What the decoder said of it is not said of the next frame.
         let complaint = self.complaint().map_or(String::new(), |complaint| format!(" ({complaint})"));
         if self.times.refused(pts) {
             self.note(
@@ -418,12 +421,12 @@ impl Decoder {
 
     /// What the decoder said in its log since the last frame, where that tells of damage.
     fn complaint(&self) -> Option<String> {
-        complaints::of_decoders().filter(|_| COMPLAINS_RIGHTLY.contains(&self.opened.id()))
+        ffmpeg_log::of_decoders().filter(|_| COMPLAINS_RIGHTLY.contains(&self.opened.id()))
     }
 
     fn note_lost(&self, times: &[i64]) {
         for &pts in times {
-            self.note("a picture did not come out of the decoder".into(), Some(pts));
+            self.note("a frame did not come out of the decoder".into(), Some(pts));
         }
     }
 
@@ -438,39 +441,39 @@ impl Decoder {
             .zip(pts)
             .map(|((pattern, first), pts)| pattern.name(Numbering::ByTime(*first).number(0, pts)));
         let problem = file.map_or(problem.clone(), |file| format!("{file}: {problem}"));
-        self.damage.note(DamagedPlace { problem, picture: Some(self.counts.inside), pts, seconds });
+        self.damage.note(DamagedPlace { problem, frame: Some(self.counts.inside), pts, seconds });
     }
 
     /// A frame with its time goes to the filters, unless it lies outside of the wanted part.
-    fn take(&mut self, mut frame: Frame) -> Result<()> {
+    fn take(&mut self, mut av_frame: AvFrame) -> Result<()> {
         self.counts.in_a_row = 0;
-        let (pts, duration, lost) = self.times.of(&frame);
+        let (pts, duration, lost) = self.times.of(&av_frame);
         self.note_lost(&lost);
         if !self.trim.holds(self.times.us(pts)) {
             self.counts.outside += 1;
             return Ok(());
         }
         let complaint = self.complaint();
-        if frame.has_decode_errors() || frame.is_corrupt() || complaint.is_some() {
+        if av_frame.has_decode_errors() || av_frame.is_corrupt() || complaint.is_some() {
             self.counts.patched += 1;
             let why = complaint.map_or(String::new(), |complaint| format!(": {complaint}"));
-            self.note(format!("a picture is damaged and was patched by the decoder{why}"), Some(pts));
+            self.note(format!("a frame is damaged and was patched by the decoder{why}"), Some(pts));
         }
         self.counts.inside += 1;
         // SAFETY: the frame is owned; plain values are set. The container's word goes before the bitstream's.
         unsafe {
-            let raw = &mut *frame.as_mut_ptr();
+            let raw = &mut *av_frame.as_mut_ptr();
             raw.sample_aspect_ratio = self.video.sample_aspect.into();
             raw.color_trc = self.transfer.unwrap_or(raw.color_trc);
         }
-        self.filters.push(Timed { frame, pts, duration })
+        self.filters.push(Timed { av_frame, pts, duration })
     }
 
-    /// The frame as a picture.
-    fn picture(&mut self, timed: Timed) -> Result<Picture> {
-        let Timed { mut frame, pts, duration } = timed;
+    /// The frame as a frame.
+    fn frame(&mut self, timed: Timed) -> Result<Frame> {
+        let Timed { mut av_frame, pts, duration } = timed;
         // SAFETY: the frame was filled by the decoder or a filter.
-        let raw = unsafe { &*frame.as_ptr() };
+        let raw = unsafe { &*av_frame.as_ptr() };
         let (pixel, upside_down) = (pixel_of(raw), raw.linesize[0] < 0);
         let format = match describe(pixel) {
             Some(format) if !upside_down => format,
@@ -481,7 +484,7 @@ impl Decoder {
                     None => Converter::new(pixel, known, &self.source)?,
                 };
                 let converter = self.converter.insert(converter);
-                frame = converter.convert(&frame).map_err(|e| {
+                av_frame = converter.convert(&av_frame).map_err(|e| {
                     let index = self.counts.given;
                     Error::new(
                         &self.source,
@@ -494,27 +497,27 @@ impl Decoder {
             }
         };
         // SAFETY: as above.
-        let raw = unsafe { &*frame.as_ptr() };
+        let raw = unsafe { &*av_frame.as_ptr() };
         let (color, guessed) = color_of(raw, &format);
         if self.counts.given == 0 && guessed && format.family == Family::Ycbcr {
             info!("{}: no matrix is tagged; {} is taken for its size", self.source, color.matrix.name());
         }
-        let geometry = Geometry { width: raw.width as usize, height: raw.height as usize, format, color };
+        let geometry = FrameFormat { width: raw.width as usize, height: raw.height as usize, format, color };
         let time_base = self.filters.clock().time_base.into();
-        let time = PictureTime { index: self.counts.given, pts, duration, time_base };
+        let time = Timestamp { index: self.counts.given, pts, duration, time_base };
         self.tell_change(&geometry, &time);
         self.counts.given += 1;
-        Ok(borrow(frame, geometry, time))
+        Ok(borrow(av_frame, geometry, time))
     }
 
-    fn tell_change(&mut self, new: &Geometry, time: &PictureTime) {
+    fn tell_change(&mut self, new: &FrameFormat, time: &Timestamp) {
         if let Some(old) = self.last_geometry.replace(*new).filter(|old| old != new) {
             self.counts.changed = true;
-            let said = |of: &Geometry| format!("{}x{} {}", of.width, of.height, of.format.name);
+            let said = |of: &FrameFormat| format!("{}x{} {}", of.width, of.height, of.format.name);
             let colours = if old.color == new.color { "" } else { ", with other colour tags" };
             let (source, index, seconds) = (&self.source, time.index, time.seconds());
             warn!(
-                "{source}: from picture {index} at {seconds:.3} s on {} is {}{colours}; the output stays as it began",
+                "{source}: from frame {index} at {seconds:.3} s on {} is {}{colours}; the output stays as it began",
                 said(&old),
                 said(new)
             );

@@ -1,31 +1,31 @@
-//! Encode: pictures become packets, in segments that are cut by picture number alone.
+//! Encode: frames become packets, in segments that are cut by frame number alone.
 //!
 //! Encoders see a time base they accept; the times on packets are the source's own, put back from a table.
 
 use ffmpeg_next::ffi;
-use ffmpeg_next::frame::Video as Frame;
+use ffmpeg_next::frame::Video as AvFrame;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
 use std::collections::BTreeMap;
 use tracing::{debug, warn};
 
+use super::av_frame::AvFrameBuffer;
 use super::decode::Decoder;
 use super::format::Tags;
-use super::frame::FrameBuffer;
 use super::input::{Input, VideoInfo};
 use super::output::Output;
 use super::segment::{Cut, CutState, sum_of_header};
 use super::side::{self, StreamSide};
 use super::target::{Target, open_context};
-use super::{Coded, SEGMENT_PICTURES, check, is_again};
+use super::{Packet, SEGMENT_FRAMES, check, is_again};
 use crate::error::{Error, Result};
-use crate::picture::{Geometry, Memory, Picture, PictureTime, TimeBase};
+use crate::frame::{Frame, FrameFormat, Memory, TimeBase, Timestamp};
 
-/// The most that codecs in use reorder pictures by: 16 in H.264 and HEVC.
+/// The most that codecs in use reorder frames by: 16 in H.264 and HEVC.
 const DELAY_MAX: u64 = 16;
-/// So many pictures' times before the packet that is awaited are kept.
+/// So many frames' times before the packet that is awaited are kept.
 const ORDER_KEPT: u64 = DELAY_MAX + 1;
 
-/// An opened encoder and what is between its pictures and its packets.
+/// An opened encoder and what is between its frames and its packets.
 pub struct Encoder {
     target: Target,
     video: VideoInfo,
@@ -36,16 +36,16 @@ pub struct Encoder {
     time_base: Rational,
     context: ffmpeg::encoder::Encoder,
     extradata: Vec<u8>,
-    /// Packets come in another order than pictures by at most so many.
+    /// Packets come in another order than frames by at most so many.
     delay: Option<u64>,
-    /// When the first picture is shown.
+    /// When the first frame is shown.
     begin_us: i64,
-    /// pts given to the encoder -> the picture's own time.
-    times: BTreeMap<i64, PictureTime>,
+    /// pts given to the encoder -> the frame's own time.
+    times: BTreeMap<i64, Timestamp>,
     /// What went in, as far as it matters after the next cut; and how many packets came out.
     state: CutState,
     received: u64,
-    /// Number of the segment that is being coded, and how many pictures were before it.
+    /// Number of the segment that is being coded, and how many frames were before it.
     segment: u64,
     segment_begin: u64,
     finishing: bool,
@@ -54,12 +54,12 @@ pub struct Encoder {
     segments: u64,
     stream: usize,
     side: StreamSide,
-    /// Names of what pictures carry and the encoder does not take, each said when it was met.
+    /// Names of what frames carry and the encoder does not take, each said when it was met.
     left_out: Vec<&'static str>,
 }
 
 impl Encoder {
-    /// Opens the encoder for pictures of `target`, to go where the decoder's stream of the input was.
+    /// Opens the encoder for frames of `target`, to go where the decoder's stream of the input was.
     pub fn open(mut target: Target, output: &Output, input: &Input, decoder: &Decoder) -> Result<Encoder> {
         let video = decoder.video();
         let sample_aspect = scaled_aspect(video.sample_aspect, &decoder.geometry(), &target.geometry);
@@ -111,22 +111,22 @@ impl Encoder {
         Ok(encoder)
     }
 
-    /// Of the pictures to fill.
-    pub fn geometry(&self) -> Geometry {
+    /// Of the frames to fill.
+    pub fn geometry(&self) -> FrameFormat {
         self.target.geometry
     }
 
-    /// About how many bytes a picture will take, which has `growth` times the pixels of one of the input.
-    pub fn bytes_a_picture(&self, input: &Input, growth: f64) -> Option<f64> {
+    /// About how many bytes a frame will take, which has `growth` times the pixels of one of the input.
+    pub fn bytes_per_frame(&self, input: &Input, growth: f64) -> Option<f64> {
         let rate = f64::from(self.video.frame_rate);
-        self.target.bytes_a_picture(rate, input.bit_rate().map(|bits| bits / 8.0 / rate), growth)
+        self.target.bytes_per_frame(rate, input.bit_rate().map(|bits| bits / 8.0 / rate), growth)
     }
 
-    /// From the next picture on it spends so many bits a second. Whether it can do that while it is open.
+    /// From the next frame on it spends so many bits a second. Whether it can do that while it is open.
     pub fn set_bit_rate(&mut self, bit_rate: u64) -> bool {
         let can = matches!(self.name(), "libx264" | "h264_nvenc" | "hevc_nvenc" | "av1_nvenc");
         if can {
-            // SAFETY: the context is open and ours, and these encoders look at its plain numbers before each picture.
+            // SAFETY: the context is open and ours, and these encoders look at its plain numbers before each frame.
             let raw = unsafe { &mut *self.context.as_mut_ptr() };
             (raw.bit_rate, raw.rc_max_rate) = (bit_rate as i64, bit_rate as i64);
             raw.rc_buffer_size = bit_rate.min(i32::MAX as u64) as i32;
@@ -144,12 +144,12 @@ impl Encoder {
         self.segments
     }
 
-    /// Pictures that went in.
+    /// Frames that went in.
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// When the first picture is shown, in microseconds of the source's clock.
+    /// When the first frame is shown, in microseconds of the source's clock.
     pub(super) fn begin_us(&self) -> i64 {
         self.begin_us
     }
@@ -170,26 +170,26 @@ impl Encoder {
         &self.side
     }
 
-    /// Names of what pictures carried and the encoder did not take.
+    /// Names of what frames carried and the encoder did not take.
     pub fn left_out(&self) -> &[&'static str] {
         &self.left_out
     }
 
-    /// Whether a segment ends before this picture: then [`Encoder::finish`], take all packets, and
+    /// Whether a segment ends before this frame: then [`Encoder::finish`], take all packets, and
     /// [`Encoder::reopen`].
-    pub fn cuts_before(&self, time: &PictureTime) -> bool {
-        self.cuts && self.has_begun() && time.index / SEGMENT_PICTURES != self.segment
+    pub fn cuts_before(&self, time: &Timestamp) -> bool {
+        self.cuts && self.has_begun() && time.index / SEGMENT_FRAMES != self.segment
     }
 
     fn has_begun(&self) -> bool {
-        self.state.pictures > self.segment_begin
+        self.state.frames > self.segment_begin
     }
 
-    /// The segment that ends here; `None` if it has no picture.
+    /// The segment that ends here; `None` if it has no frame.
     pub fn cut(&self) -> Option<Cut> {
-        let (segment, pictures) = (self.segment, self.state.pictures - self.segment_begin);
+        let (segment, frames) = (self.segment, self.state.frames - self.segment_begin);
         let header = self.header();
-        self.has_begun().then(|| Cut { segment, pictures, next: self.state.clone(), header })
+        self.has_begun().then(|| Cut { segment, frames, next: self.state.clone(), header })
     }
 
     /// Tells what it wrote as its header from others.
@@ -205,41 +205,41 @@ impl Encoder {
     /// Goes on after a cut as the encoder would that had coded all before it.
     pub fn go_on_from(&mut self, state: CutState) {
         assert!(self.times.is_empty(), "only at a cut");
-        self.received = state.pictures;
-        self.segment_begin = state.pictures;
+        self.received = state.frames;
+        self.segment_begin = state.frames;
         self.state = state;
     }
 
-    /// Passes a picture over, as one that lies in another segment.
-    pub fn skip(&mut self, time: &PictureTime) {
+    /// Passes a frame over, as one that lies in another segment.
+    pub fn skip(&mut self, time: &Timestamp) {
         self.note(time);
-        self.received = self.state.pictures;
+        self.received = self.state.frames;
     }
 
-    /// Gives the encoder a picture from its pool.
-    pub fn send(&mut self, picture: Picture) -> Result<()> {
-        let Picture { time, props, memory, .. } = picture;
+    /// Gives the encoder a frame from its pool.
+    pub fn send(&mut self, frame: Frame) -> Result<()> {
+        let Frame { time, props, memory, .. } = frame;
         let Memory::Host(buffer) = memory else { panic!("the encoder's pool is in host memory") };
-        let buffer = buffer.into_any().downcast::<FrameBuffer>().expect("a picture of the encoder's pool");
-        let mut frame = buffer.frame;
+        let buffer = buffer.into_any().downcast::<AvFrameBuffer>().expect("a frame of the encoder's pool");
+        let mut av_frame = buffer.av_frame;
         if !self.has_begun() {
-            self.segment = time.index / SEGMENT_PICTURES;
+            self.segment = time.index / SEGMENT_FRAMES;
         }
         let pts = self.note(&time);
         let props = side::frame_of(&props);
         for name in props.into_iter().flat_map(|props| side::not_taken(props, self.target.codec())) {
             note_left_out(&mut self.left_out, name, &self.target);
         }
-        dress(&mut frame, &self.target.geometry, self.sample_aspect, pts, props);
+        dress(&mut av_frame, &self.target.geometry, self.sample_aspect, pts, props);
         self.times.insert(pts, time);
         self.sent += 1;
-        self.context.send_frame(&frame).map_err(|e| self.failed(&time, e))
+        self.context.send_frame(&av_frame).map_err(|e| self.failed(&time, e))
     }
 
-    /// Takes a picture into account. Gives its time in what the encoder counts in: the nearest that is not taken.
-    fn note(&mut self, time: &PictureTime) -> i64 {
+    /// Takes a frame into account. Gives its time in what the encoder counts in: the nearest that is not taken.
+    fn note(&mut self, time: &Timestamp) -> i64 {
         let state = &mut self.state;
-        match state.pictures {
+        match state.frames {
             0 => state.first_pts = time.pts,
             1 => state.order_step = time.pts.saturating_sub(state.order[0]).max(1),
             _ => {}
@@ -250,7 +250,7 @@ impl Encoder {
             state.order_begin += 1;
         }
         state.end = state.end.max(time.pts.saturating_add(time.duration));
-        state.pictures += 1;
+        state.frames += 1;
         if self.time_base == self.video.time_base {
             return time.pts;
         }
@@ -259,7 +259,7 @@ impl Encoder {
         state.last_coded_pts
     }
 
-    /// Says that no picture follows in this segment.
+    /// Says that no frame follows in this segment.
     pub fn finish(&mut self) -> Result<()> {
         self.finishing = true;
         self.context
@@ -267,8 +267,8 @@ impl Encoder {
             .map_err(|e| Error::new(self.name(), e.to_string(), "choose another --encoder"))
     }
 
-    /// The next packet; `None` when the encoder wants another picture or is at its end.
-    pub fn receive(&mut self) -> Result<Option<Coded>> {
+    /// The next packet; `None` when the encoder wants another frame or is at its end.
+    pub fn receive(&mut self) -> Result<Option<Packet>> {
         let mut packet = ffmpeg::Packet::empty();
         match self.context.receive_packet(&mut packet) {
             Ok(()) => {}
@@ -286,18 +286,18 @@ impl Encoder {
         };
         let dts = self.next_dts(&packet);
         if dts > time.pts {
-            let problem = "reorders pictures further than it says".to_owned();
+            let problem = "reorders frames further than it says".to_owned();
             return Err(Error::new(self.name(), problem, "turn its B-frames off (--encoder-opt bf=0)"));
         }
         packet.set_pts(Some(time.pts));
         packet.set_dts(Some(dts));
         packet.set_duration(self.coded_duration(&time, dts));
         let (stream, time_base) = (self.stream, time.time_base.into());
-        Ok(Some(Coded { packet, stream, time_base, index: time.index }))
+        Ok(Some(Packet { packet, stream, time_base, index: time.index }))
     }
 
-    /// The k-th packet is decoded at the time of the picture shown `delay` before the k-th: this rises
-    /// strictly whatever the gaps between pictures, and goes on across cuts.
+    /// The k-th packet is decoded at the time of the frame shown `delay` before the k-th: this rises
+    /// strictly whatever the gaps between frames, and goes on across cuts.
     fn next_dts(&mut self, packet: &ffmpeg::Packet) -> i64 {
         let delay = *self.delay.get_or_insert_with(|| {
             // SAFETY: the context is open.
@@ -316,9 +316,9 @@ impl Encoder {
         }
     }
 
-    /// MP4 knows lengths in the order of coding only: the packet coded last stands for the picture shown last.
-    fn coded_duration(&self, time: &PictureTime, dts: i64) -> i64 {
-        let is_last = self.lengths_by_coding && self.finishing && self.received == self.state.pictures;
+    /// MP4 knows lengths in the order of coding only: the packet coded last stands for the frame shown last.
+    fn coded_duration(&self, time: &Timestamp, dts: i64) -> i64 {
+        let is_last = self.lengths_by_coding && self.finishing && self.received == self.state.frames;
         let reordering = (self.delay.unwrap_or(0) as i64).saturating_mul(self.state.order_step);
         let to_end = if is_last && reordering > 0 {
             self.state.end.saturating_sub(reordering).saturating_sub(dts)
@@ -329,11 +329,11 @@ impl Encoder {
     }
 
     fn check_complete(&self) -> Result<()> {
-        let sent = self.state.pictures;
+        let sent = self.state.frames;
         if self.received == sent {
             return Ok(());
         }
-        let problem = format!("gave {} packets for {sent} pictures", self.received);
+        let problem = format!("gave {} packets for {sent} frames", self.received);
         Err(Error::new(self.name(), problem, "choose another --encoder"))
     }
 
@@ -343,8 +343,8 @@ impl Encoder {
             open_context(&self.target, &self.video, self.sample_aspect, self.global_header, self.time_base)?;
         self.finishing = false;
         self.segments += 1;
-        self.segment_begin = self.state.pictures;
-        debug!("a segment begins at picture {}", self.segment_begin);
+        self.segment_begin = self.state.frames;
+        debug!("a segment begins at frame {}", self.segment_begin);
         if self.extradata() == self.extradata {
             return Ok(());
         }
@@ -352,7 +352,7 @@ impl Encoder {
         Err(Error::new(self.name(), problem, "choose another --encoder"))
     }
 
-    /// Of the pictures it takes.
+    /// Of the frames it takes.
     pub fn time_base(&self) -> TimeBase {
         self.video.time_base.into()
     }
@@ -368,8 +368,8 @@ impl Encoder {
         }
     }
 
-    fn failed(&self, time: &PictureTime, error: ffmpeg::Error) -> Error {
-        let problem = format!("refused a picture: {error}");
+    fn failed(&self, time: &Timestamp, error: ffmpeg::Error) -> Error {
+        let problem = format!("refused a frame: {error}");
         Error::new(self.name(), problem, "choose another --encoder or --pix-fmt").at(
             "encode",
             time.index,
@@ -388,17 +388,17 @@ fn note_left_out(left_out: &mut Vec<&'static str>, name: &'static str, target: &
 
 /// Puts on a frame to be encoded what its code values mean and what travels along.
 pub(super) fn dress(
-    frame: &mut Frame,
-    geometry: &Geometry,
+    av_frame: &mut AvFrame,
+    geometry: &FrameFormat,
     aspect: Rational,
     pts: i64,
-    props: Option<&Frame>,
+    props: Option<&AvFrame>,
 ) {
     let tags = Tags::of(geometry);
     // SAFETY: both frames are owned; copying props takes references to side data. All fields set are plain
     // values.
     unsafe {
-        let raw = &mut *frame.as_mut_ptr();
+        let raw = &mut *av_frame.as_mut_ptr();
         if let Some(props) = props {
             check(ffi::av_frame_copy_props(raw, props.as_ptr())).expect("no memory for side data");
             ffi::av_frame_remove_side_data(raw, ffi::AVFrameSideDataType::AV_FRAME_DATA_MOTION_VECTORS);
@@ -416,9 +416,9 @@ pub(super) fn dress(
     }
 }
 
-/// The shape of the whole picture stays: where the two directions grow differently, samples change shape. Sides are
+/// The shape of the whole frame stays: where the two directions grow differently, samples change shape. Sides are
 /// whole numbers of samples, so that less than two of them is no shape of its own.
-fn scaled_aspect(aspect: Rational, lr: &Geometry, sr: &Geometry) -> Rational {
+fn scaled_aspect(aspect: Rational, lr: &FrameFormat, sr: &FrameFormat) -> Rational {
     let num = i64::from(aspect.numerator()) * lr.width as i64 * sr.height as i64;
     let den = i64::from(aspect.denominator()) * lr.height as i64 * sr.width as i64;
     let (mut reduced_num, mut reduced_den) = (0, 0);

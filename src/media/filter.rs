@@ -2,13 +2,13 @@
 //! chain a user names.
 //!
 //! In: frames with pts and duration. Out: frames with theirs. A graph is opened for one kind of frame; another kind
-//! empties it and opens it again. What goes in and comes out is counted, for a filter may make and drop pictures.
+//! empties it and opens it again. What goes in and comes out is counted, for a filter may make and drop frames.
 
 use std::collections::VecDeque;
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::filter::{self, Graph};
-use ffmpeg_next::frame::Video as Frame;
+use ffmpeg_next::frame::Video as AvFrame;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale};
 use tracing::info;
 
@@ -16,10 +16,10 @@ use super::interlace::Verdict;
 use super::is_again;
 use crate::error::{Error, Result};
 
-/// Whether interlaced pictures are made whole.
+/// Whether interlaced frames are made whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Deinterlace {
-    /// Where pictures are found to be interlaced.
+    /// Where frames are found to be interlaced.
     #[default]
     Auto,
     /// All of them.
@@ -31,13 +31,13 @@ pub enum Deinterlace {
 /// What a user asks to be done before the network.
 #[derive(Clone, Debug, Default)]
 pub struct FilterSpec {
-    /// By bwdif, one picture a frame.
+    /// By bwdif, one frame a frame.
     pub deinterlace: Deinterlace,
     /// FFmpeg's words for a chain of filters.
     pub graph: Option<String>,
 }
 
-/// Filters that look at fields themselves: pictures they are to see must have both.
+/// Filters that look at fields themselves: frames they are to see must have both.
 const FIELD_FILTERS: [&str; 17] = [
     "bwdif",
     "yadif",
@@ -59,7 +59,7 @@ const FIELD_FILTERS: [&str; 17] = [
 ];
 
 impl FilterSpec {
-    /// Whether interlaced pictures are to be found and made whole.
+    /// Whether interlaced frames are to be found and made whole.
     pub(super) fn is_auto(&self) -> bool {
         let words = self.graph.iter().flat_map(|graph| graph.split([',', ';', ']', '=', '@', ' ']));
         self.deinterlace == Deinterlace::Auto && !words.into_iter().any(|word| FIELD_FILTERS.contains(&word))
@@ -68,7 +68,7 @@ impl FilterSpec {
 
 /// A frame and when it is shown.
 pub(super) struct Timed {
-    pub frame: Frame,
+    pub av_frame: AvFrame,
     pub pts: i64,
     pub duration: i64,
 }
@@ -92,7 +92,7 @@ pub(super) struct Filters {
     given: u64,
 }
 
-/// What ticks and how often pictures come.
+/// What ticks and how often frames come.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Clock {
     pub time_base: Rational,
@@ -148,31 +148,31 @@ impl Filters {
     }
 
     /// How many frames more, or less, came out than went in.
-    pub fn made_and_dropped(&self) -> (u64, u64) {
+    pub fn duplicated_and_dropped(&self) -> (u64, u64) {
         (self.given.saturating_sub(self.taken), self.taken.saturating_sub(self.given))
     }
 
     /// Takes a frame; [`Filters::next`] is to be called until it has no more.
     pub fn push(&mut self, timed: Timed) -> Result<()> {
         self.taken += 1;
-        self.find_interlaced(&timed.frame);
+        self.find_interlaced(&timed.av_frame);
         if self.spec.graph.is_none() && !self.deinterlacing {
             self.ready.push_back(timed);
             return Ok(());
         }
-        let kind = Kind::of(&timed.frame, self.deinterlacing);
+        let kind = Kind::of(&timed.av_frame, self.deinterlacing);
         if self.opened.as_ref().is_none_or(|opened| opened.kind != kind) {
             self.empty()?;
             let opened = self.open(kind)?;
             self.output.get_or_insert(opened.clock);
             self.opened = Some(opened);
         }
-        let Timed { mut frame, pts, duration } = timed;
+        let Timed { mut av_frame, pts, duration } = timed;
         self.end = pts.saturating_add(duration);
-        frame.set_pts(Some(pts));
+        av_frame.set_pts(Some(pts));
         let graph = &mut self.opened.as_mut().expect("just opened").graph;
-        let sent = graph.get("in").expect("a graph has its source").source().add(&frame);
-        sent.map_err(|e| self.failed(&format!("refused a picture: {e}")))?;
+        let sent = graph.get("in").expect("a graph has its source").source().add(&av_frame);
+        sent.map_err(|e| self.failed(&format!("refused a frame: {e}")))?;
         self.drain()
     }
 
@@ -188,10 +188,10 @@ impl Filters {
         next
     }
 
-    /// In auto, from the first frame on whose decoder says so, or from the beginning where the pictures themselves do.
-    fn find_interlaced(&mut self, frame: &Frame) {
+    /// In auto, from the first frame on whose decoder says so, or from the beginning where the frames themselves do.
+    fn find_interlaced(&mut self, av_frame: &AvFrame) {
         let told = match self.verdict {
-            Verdict::AsFlagged => frame.is_interlaced(),
+            Verdict::AsFlagged => av_frame.is_interlaced(),
             Verdict::Interlaced { .. } => true,
             Verdict::Progressive => false,
         };
@@ -199,7 +199,7 @@ impl Filters {
             self.deinterlacing = true;
             let source = &self.source;
             info!(
-                "{source}: interlaced pictures are made whole by bwdif, one a frame; --deinterlace off leaves them"
+                "{source}: interlaced frames are made whole by bwdif, one a frame; --deinterlace off leaves them"
             );
         }
     }
@@ -213,7 +213,7 @@ impl Filters {
                 _ if self.spec.deinterlace == Deinterlace::Bwdif => ("auto", "all"),
                 _ => ("auto", "interlaced"),
             };
-            // bwdif counts in half ticks, of which one picture a frame has no need.
+            // bwdif counts in half ticks, of which one frame a frame has no need.
             chain.push(format!("bwdif=mode=send_frame:parity={parity}:deint={which},settb={num}/{den}"));
         }
         chain.extend(self.spec.graph.clone());
@@ -262,14 +262,14 @@ impl Filters {
         let Some(opened) = &mut self.opened else { return Ok(()) };
         let output = self.output.expect("fixed when the first graph was opened").time_base;
         loop {
-            let mut frame = Frame::empty();
-            match opened.graph.get("out").expect("a graph has its sink").sink().frame(&mut frame) {
+            let mut av_frame = AvFrame::empty();
+            match opened.graph.get("out").expect("a graph has its sink").sink().frame(&mut av_frame) {
                 Ok(()) => {}
                 Err(error) if is_again(error) || error == ffmpeg::Error::Eof => break,
                 Err(error) => return Err(self.failed(&format!("failed: {error}"))),
             }
             let last = self.waiting.as_ref().map(|timed| timed.pts);
-            let pts = match frame.pts() {
+            let pts = match av_frame.pts() {
                 Some(pts) => pts.rescale(opened.clock.time_base, output),
                 None => last.map_or(0, |last| last + 1),
             };
@@ -277,8 +277,8 @@ impl Filters {
             if last.is_some_and(|last| pts <= last) {
                 continue;
             }
-            // A picture stays until the next one.
-            if let Some(mut before) = self.waiting.replace(Timed { frame, pts, duration: 0 }) {
+            // A frame stays until the next one.
+            if let Some(mut before) = self.waiting.replace(Timed { av_frame, pts, duration: 0 }) {
                 before.duration = pts - before.pts;
                 self.ready.push_back(before);
             }
@@ -286,7 +286,7 @@ impl Filters {
         Ok(())
     }
 
-    /// Takes all that is left in the graph, and closes it. The last picture stays until the end of the input's last.
+    /// Takes all that is left in the graph, and closes it. The last frame stays until the end of the input's last.
     fn empty(&mut self) -> Result<()> {
         let Some(opened) = &mut self.opened else { return Ok(()) };
         let sent = opened.graph.get("in").expect("a graph has its source").source().close(self.end);
@@ -310,9 +310,9 @@ impl Filters {
 }
 
 impl Kind {
-    fn of(frame: &Frame, deinterlacing: bool) -> Kind {
+    fn of(av_frame: &AvFrame, deinterlacing: bool) -> Kind {
         // SAFETY: the frame was filled by the decoder.
-        let raw = unsafe { &*frame.as_ptr() };
+        let raw = unsafe { &*av_frame.as_ptr() };
         let aspect = (raw.sample_aspect_ratio.num, raw.sample_aspect_ratio.den);
         Kind { size: (raw.width, raw.height), format: raw.format, aspect, deinterlacing }
     }

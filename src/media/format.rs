@@ -6,11 +6,11 @@ use ffmpeg_next::ffi::{self, AVPixelFormat};
 
 use super::c_string;
 use crate::color::{ChromaLocation, ColorSpec, Matrix, Primaries, Range, Transfer};
-use crate::picture::{Component, Family, Format, Geometry};
+use crate::frame::{Component, Family, FrameFormat, PixelFormat};
 
 /// A format by FFmpeg's name; `None` where there is no such format or its samples do not lie in bytes or
 /// words of their own (palettes, bit streams, Bayer patterns).
-pub fn format_by_name(name: &str) -> Option<Format> {
+pub fn format_by_name(name: &str) -> Option<PixelFormat> {
     describe(pixel_format(name))
 }
 
@@ -32,13 +32,13 @@ pub(super) fn pixel_format(name: &str) -> AVPixelFormat {
 }
 
 /// FFmpeg's number of a frame's format.
-pub(super) fn pixel_of(frame: &ffi::AVFrame) -> AVPixelFormat {
+pub(super) fn pixel_of(av_frame: &ffi::AVFrame) -> AVPixelFormat {
     // SAFETY: whoever filled the frame put a member of this enumeration there.
-    unsafe { std::mem::transmute::<i32, AVPixelFormat>(frame.format) }
+    unsafe { std::mem::transmute::<i32, AVPixelFormat>(av_frame.format) }
 }
 
 /// The format as components in memory; see [`format_by_name`].
-pub(super) fn describe(pixel: AVPixelFormat) -> Option<Format> {
+pub(super) fn describe(pixel: AVPixelFormat) -> Option<PixelFormat> {
     // SAFETY: the descriptor of a known format is static; of an unknown one, null.
     let descriptor = unsafe { ffi::av_pix_fmt_desc_get(pixel).as_ref() }?;
     // SAFETY: names of formats are static C strings.
@@ -85,7 +85,17 @@ pub(super) fn describe(pixel: AVPixelFormat) -> Option<Format> {
     let planes = 1 + components[..count].iter().map(|c| c.plane).max().expect("a format has components");
     let big_endian = has(ffi::AV_PIX_FMT_FLAG_BE);
     let (log2_chroma_w, log2_chroma_h) = (descriptor.log2_chroma_w, descriptor.log2_chroma_h);
-    Some(Format { name, family, float, big_endian, alpha, log2_chroma_w, log2_chroma_h, planes, components })
+    Some(PixelFormat {
+        name,
+        family,
+        float,
+        big_endian,
+        alpha,
+        log2_chroma_w,
+        log2_chroma_h,
+        planes,
+        components,
+    })
 }
 
 /// Formats whose name says full range: the tag's doing, everywhere else.
@@ -94,15 +104,18 @@ fn is_full_range_name(name: &str) -> bool {
 }
 
 /// The format of `offered` that loses least of `source`, among those an engine can write.
-pub(super) fn closest(offered: impl Iterator<Item = AVPixelFormat>, source: &Format) -> Option<Format> {
-    offered.filter_map(describe).filter(Format::writable).min_by_key(|format| distance(format, source))
+pub(super) fn closest(
+    offered: impl Iterator<Item = AVPixelFormat>,
+    source: &PixelFormat,
+) -> Option<PixelFormat> {
+    offered.filter_map(describe).filter(PixelFormat::writable).min_by_key(|format| distance(format, source))
 }
 
 /// What is lost counts first (colour, depth, chroma, alpha), then what is changed, then what is carried for
 /// nothing. A name that only says full range comes last: the tag says it too.
-fn distance(format: &Format, source: &Format) -> u32 {
+fn distance(format: &PixelFormat, source: &PixelFormat) -> u32 {
     let over = |a: u8, b: u8| u32::from(a.saturating_sub(b));
-    let chroma = |f: &Format, other: &Format| {
+    let chroma = |f: &PixelFormat, other: &PixelFormat| {
         over(f.log2_chroma_w, other.log2_chroma_w) + over(f.log2_chroma_h, other.log2_chroma_h)
     };
     let no_color = format.family == Family::Gray && source.family != Family::Gray;
@@ -123,7 +136,7 @@ fn distance(format: &Format, source: &Format) -> u32 {
 }
 
 /// What `format` cannot hold of `source`, in words; `None` where it holds all.
-pub(super) fn loss(format: &Format, source: &Format) -> Option<String> {
+pub(super) fn loss(format: &PixelFormat, source: &PixelFormat) -> Option<String> {
     let mut lost = Vec::new();
     if source.alpha && !format.alpha {
         lost.push("alpha".to_owned());
@@ -142,10 +155,10 @@ pub(super) fn loss(format: &Format, source: &Format) -> Option<String> {
 }
 
 /// The colour tags of a decoded frame, and whether its matrix is guessed, for there is none.
-pub(super) fn color_of(frame: &ffi::AVFrame, format: &Format) -> (ColorSpec, bool) {
-    let untagged = frame.color_range == ffi::AVColorRange::AVCOL_RANGE_UNSPECIFIED;
+pub(super) fn color_of(av_frame: &ffi::AVFrame, format: &PixelFormat) -> (ColorSpec, bool) {
+    let untagged = av_frame.color_range == ffi::AVColorRange::AVCOL_RANGE_UNSPECIFIED;
     let range = if is_full_range_name(format.name)
-        || frame.color_range == ffi::AVColorRange::AVCOL_RANGE_JPEG
+        || av_frame.color_range == ffi::AVColorRange::AVCOL_RANGE_JPEG
         || (untagged && format.family != Family::Ycbcr)
     {
         Range::Full
@@ -158,19 +171,19 @@ pub(super) fn color_of(frame: &ffi::AVFrame, format: &Format) -> (ColorSpec, boo
         let code = unsafe { tag.read() };
         if code < end { code as u8 } else { Matrix::UNSPECIFIED.0 }
     };
-    let space = code((&raw const frame.colorspace).cast(), ffi::AVColorSpace::AVCOL_SPC_NB as u32);
+    let space = code((&raw const av_frame.colorspace).cast(), ffi::AVColorSpace::AVCOL_SPC_NB as u32);
     let primaries =
-        code((&raw const frame.color_primaries).cast(), ffi::AVColorPrimaries::AVCOL_PRI_NB as u32);
+        code((&raw const av_frame.color_primaries).cast(), ffi::AVColorPrimaries::AVCOL_PRI_NB as u32);
     let transfer =
-        code((&raw const frame.color_trc).cast(), ffi::AVColorTransferCharacteristic::AVCOL_TRC_NB as u32);
+        code((&raw const av_frame.color_trc).cast(), ffi::AVColorTransferCharacteristic::AVCOL_TRC_NB as u32);
     let untold = matches!(Matrix(space), Matrix::UNSPECIFIED | Matrix::IDENTITY);
     let guessed = format.family != Family::Rgb && untold;
     let matrix = match format.family {
         Family::Rgb => Matrix::IDENTITY,
-        _ if untold => Matrix::guess(frame.width as usize, frame.height as usize),
+        _ if untold => Matrix::guess(av_frame.width as usize, av_frame.height as usize),
         _ => Matrix(space),
     };
-    let chroma_location = match frame.chroma_location {
+    let chroma_location = match av_frame.chroma_location {
         ffi::AVChromaLocation::AVCHROMA_LOC_CENTER => ChromaLocation::Center,
         ffi::AVChromaLocation::AVCHROMA_LOC_TOPLEFT => ChromaLocation::TopLeft,
         ffi::AVChromaLocation::AVCHROMA_LOC_TOP => ChromaLocation::Top,
@@ -205,7 +218,7 @@ pub(super) struct Tags {
 }
 
 impl Tags {
-    pub fn of(geometry: &Geometry) -> Tags {
+    pub fn of(geometry: &FrameFormat) -> Tags {
         use ffi::AVChromaLocation::*;
         let color = &geometry.color;
         let subsampled = geometry.format.log2_chroma_w + geometry.format.log2_chroma_h > 0;

@@ -8,16 +8,16 @@ use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format};
 use tracing::warn;
 
-use super::complaints;
 use super::damage::{Damage, DamagedPlace};
+use super::ffmpeg_log;
 use super::live::{Watch, open_source, redacted};
 use super::open::{best_video, open_by, open_remedy};
+use super::packet_queue::CopyQueue;
 use super::sequence::{Pattern, Sequence};
-use super::spill::CopyQueue;
 use super::streams::select;
 use super::target::check_kind;
 use super::timeline::Timeline;
-use super::{Coded, Trim};
+use super::{Packet, Trim};
 use crate::error::{Error, Result};
 
 /// What the container says of the stream to upscale.
@@ -31,11 +31,11 @@ pub struct VideoInfo {
     pub is_constant: bool,
     /// Width of a sample over its height; 1 where nobody knows.
     pub sample_aspect: Rational,
-    /// How many pictures there will be, for a progress bar; 0 where nobody knows.
-    pub pictures_expected: u64,
+    /// How many frames there will be, for a progress bar; 0 where nobody knows.
+    pub frames_expected: u64,
 }
 
-/// Sound may lie behind the pictures it belongs to by about a second: so much is read past the wanted part.
+/// Audio may lie behind the frames it belongs to by about a second: so much is read past the wanted part.
 const PAST_END_US: i64 = 2_000_000;
 
 /// An opened source.
@@ -52,14 +52,14 @@ pub struct Input {
     told_late: bool,
     /// Where the format's clock may jump.
     timeline: Option<Timeline>,
-    picture_us: i64,
-    /// Packets that were read while the first picture was looked for.
+    frame_us: i64,
+    /// Packets that were read while the first frame was looked for.
     backlog: CopyQueue,
     /// What was read so far: the proof that the file is whole.
     video_packets: u64,
     last_byte: i64,
     last_end_us: i64,
-    /// When the last packet of the pictures was to be decoded, and the least and the longest time between two.
+    /// When the last packet of the frames was to be decoded, and the least and the longest time between two.
     last_dts_us: Option<i64>,
     step_us: (i64, i64),
     /// Reading stops here; `Some` also says that how much was read proves nothing.
@@ -92,7 +92,7 @@ impl Input {
     fn open_as(source: &str, is_again: bool) -> Result<Input> {
         let name = if source == "-" { "standard input" } else { source };
         let fail = |error: ffmpeg::Error| Error::new(name, error.to_string(), open_remedy(source, error));
-        complaints::of_demuxer();
+        ffmpeg_log::of_demuxer();
         let sequence = Pattern::parse(source)?.map(|pattern| Sequence::find(source, pattern)).transpose()?;
         let first = sequence.as_ref().map(|sequence| sequence.first_path().to_string_lossy().into_owned());
         let (demuxer, url) = match (source, &first) {
@@ -100,7 +100,7 @@ impl Input {
             (_, Some(first)) => (Some(c"image2"), first.as_str()),
             _ => (None, source),
         };
-        // A name of a picture is what it says, not a pattern for many.
+        // A name of a frame is what it says, not a pattern for many.
         let options = [("pattern_type", "none")].into_iter().collect();
         let context = open_by(demuxer, url, options, None);
         let mut input = Input::of(context.map_err(fail)?, name, is_again)?;
@@ -114,7 +114,7 @@ impl Input {
     fn of(context: format::context::Input, name: &str, is_again: bool) -> Result<Input> {
         let wanted: Vec<usize> = context.streams().map(|stream| stream.index()).collect();
         let video = best_video(&context, &wanted)
-            .ok_or_else(|| Error::new(name, "has no video stream", "name a file with pictures in it"))?;
+            .ok_or_else(|| Error::new(name, "has no video stream", "name a file with frames in it"))?;
         // SAFETY: an opened context has a demuxer.
         let jumps = unsafe { (*(*context.as_ptr()).iformat).flags } & ffi::AVFMT_TS_DISCONT != 0;
         let streams_at_open = wanted.len();
@@ -127,7 +127,7 @@ impl Input {
             streams_at_open,
             told_late: is_again,
             timeline: jumps.then(Timeline::new),
-            picture_us: 0,
+            frame_us: 0,
             backlog: CopyQueue::default(),
             video_packets: 0,
             last_byte: 0,
@@ -140,12 +140,12 @@ impl Input {
             ended: false,
             is_broken: is_again,
         };
-        input.picture_us = (1e6 / f64::from(input.video().frame_rate)) as i64;
+        input.frame_us = (1e6 / f64::from(input.video().frame_rate)) as i64;
         // The first packets are read to know the streams: what was torn there is not met again.
-        if let Some(complaint) = complaints::of_demuxer() {
+        if let Some(complaint) = ffmpeg_log::of_demuxer() {
             input.damaged(&complaint);
         }
-        if complaints::cells_are_missing() {
+        if ffmpeg_log::cells_are_missing() {
             input.tell_break("near its beginning or its end");
         }
         Ok(input)
@@ -175,7 +175,7 @@ impl Input {
         let mut again = Input::open_as(&self.name, true)?;
         again.want(self.wanted.clone(), self.video);
         if let Some(sequence) = &mut again.sequence {
-            // Nothing but pictures is in its files.
+            // Nothing but frames is in its files.
             sequence.end();
             return Ok(again);
         }
@@ -228,17 +228,17 @@ impl Input {
         if let Some(sequence) = &self.sequence {
             return sequence.video(sample_aspect);
         }
-        // Matroska's and NUT's length count from 0, however late the first picture is.
+        // Matroska's and NUT's length count from 0, however late the first frame is.
         let counts_from_0 = ["matroska,webm", "nut"].contains(&self.context.format().name());
         let before_us = if counts_from_0 { self.start_us().max(0) } else { 0 };
-        let pictures_expected = match stream.frames() {
+        let frames_expected = match stream.frames() {
             0 if self.context.duration() > before_us => {
                 let duration_s = (self.context.duration() - before_us) as f64 / 1e6;
                 (duration_s * f64::from(frame_rate)).round() as u64
             }
-            frames => frames.max(0) as u64,
+            announced => announced.max(0) as u64,
         };
-        VideoInfo { time_base, frame_rate, is_constant, sample_aspect, pictures_expected }
+        VideoInfo { time_base, frame_rate, is_constant, sample_aspect, frames_expected }
     }
 
     /// Index of the stream to upscale.
@@ -305,7 +305,7 @@ impl Input {
         }
     }
 
-    /// Says how many pictures of a sequence are shown a second.
+    /// Says how many frames of a sequence are shown a second.
     pub fn set_frame_rate(&mut self, (num, den): (i32, i32)) -> Result<()> {
         let Some(sequence) = &mut self.sequence else {
             let problem = format!("{} has times of its own", self.name);
@@ -327,7 +327,7 @@ impl Input {
         }
     }
 
-    /// Whether its pictures are EXR's, of which nothing says what their numbers mean.
+    /// Whether its frames are EXR's, of which nothing says what their numbers mean.
     pub fn is_exr(&self) -> bool {
         self.video_parameters().id() == codec::Id::EXR
     }
@@ -337,7 +337,7 @@ impl Input {
         self.part_end_us = Some(end_us.saturating_add(PAST_END_US));
     }
 
-    /// Whether its clock is never mended, so that a time leads to a picture: whether it is no broadcast.
+    /// Whether its clock is never mended, so that a time leads to a frame: whether it is no broadcast.
     pub fn has_steady_clock(&self) -> bool {
         self.timeline.is_none()
     }
@@ -348,12 +348,12 @@ impl Input {
     }
 
     /// Whether packets of this stream are to be decoded.
-    pub fn is_video(&self, packet: &Coded) -> bool {
+    pub fn is_video(&self, packet: &Packet) -> bool {
         packet.stream == self.video
     }
 
     /// Keeps a packet that was read too early, to be given by [`Input::next_packet`] first.
-    pub(super) fn put_back(&mut self, packet: Coded) -> Result<()> {
+    pub(super) fn put_back(&mut self, packet: Packet) -> Result<()> {
         self.backlog.push(packet)
     }
 
@@ -363,7 +363,7 @@ impl Input {
     }
 
     /// The next packet of the video; those of other streams that come before it are kept.
-    pub(super) fn next_video(&mut self) -> Result<Option<Coded>> {
+    pub(super) fn next_video(&mut self) -> Result<Option<Packet>> {
         if let Some(packet) = self.backlog.pop_of(self.video)? {
             return Ok(Some(packet));
         }
@@ -377,7 +377,7 @@ impl Input {
     }
 
     /// The next packet of any stream; `None` at the end of a file that is whole.
-    pub fn next_packet(&mut self) -> Result<Option<Coded>> {
+    pub fn next_packet(&mut self) -> Result<Option<Packet>> {
         match self.backlog.pop_before(None)? {
             Some(packet) => Ok(Some(packet)),
             None => self.read(),
@@ -385,19 +385,19 @@ impl Input {
     }
 
     /// The next packet from the container itself. What cannot be read is noted and passed over.
-    pub(super) fn read(&mut self) -> Result<Option<Coded>> {
+    pub(super) fn read(&mut self) -> Result<Option<Packet>> {
         /// Some demuxers go on after an error, others repeat it for ever.
         const ERRORS_IN_A_ROW_MAX: u32 = 16;
         if let Some(sequence) = &mut self.sequence {
             let time_base = sequence.frame_rate.invert();
             let packet = sequence.next_packet(&self.damage);
-            return Ok(packet.map(|packet| Coded { packet, stream: self.video, time_base, index: 0 }));
+            return Ok(packet.map(|packet| Packet { packet, stream: self.video, time_base, index: 0 }));
         }
         loop {
             let mut packet = ffmpeg::Packet::empty();
-            complaints::of_demuxer();
+            ffmpeg_log::of_demuxer();
             let read = packet.read(&mut self.context);
-            let complaint = complaints::of_demuxer();
+            let complaint = ffmpeg_log::of_demuxer();
             match read {
                 Ok(()) => {
                     if let Some(complaint) = complaint {
@@ -405,11 +405,11 @@ impl Input {
                     }
                     self.errors_in_a_row = 0;
                     let is_cells = self.context.format().name() == "mpegts";
-                    if complaints::cells_are_missing() || (is_cells && packet.is_corrupt()) {
+                    if ffmpeg_log::cells_are_missing() || (is_cells && packet.is_corrupt()) {
                         self.tell_break(&self.at_last_end());
                     } else if packet.is_corrupt() {
                         self.damaged("a packet is cut short");
-                        // Of a picture the decoder may show a part; other packets are good for nothing then.
+                        // Of a frame the decoder may show a part; other packets are good for nothing then.
                         if packet.stream() != self.video {
                             continue;
                         }
@@ -417,7 +417,7 @@ impl Input {
                     let (stream, time_base) = (packet.stream(), self.stream(packet.stream()).time_base());
                     if let Some(timeline) = &mut self.timeline {
                         let medium = self.context.stream(stream).expect("a stream").parameters().medium();
-                        timeline.mend(&mut packet, time_base, medium, self.picture_us);
+                        timeline.mend(&mut packet, time_base, medium, self.frame_us);
                     }
                     if stream >= self.streams_at_open && !self.told_late {
                         self.told_late = true;
@@ -436,10 +436,10 @@ impl Input {
                     let past_end =
                         |end_us| stream == self.video && packet.dts().is_some_and(|dts| us(dts) >= end_us);
                     let wanted = !self.part_end_us.is_some_and(past_end);
-                    return Ok(wanted.then_some(Coded { packet, stream, time_base, index: 0 }));
+                    return Ok(wanted.then_some(Packet { packet, stream, time_base, index: 0 }));
                 }
                 Err(ffmpeg::Error::Eof) => {
-                    if complaints::cells_are_missing() {
+                    if ffmpeg_log::cells_are_missing() {
                         self.tell_break(&self.at_last_end());
                     }
                     if !std::mem::replace(&mut self.ended, true)
@@ -463,7 +463,7 @@ impl Input {
     }
 
     /// A transport stream numbers its cells, so that missing ones are known. They are missing as well where two recordings
-    /// are joined: what is missing in a picture is the decoder's to judge.
+    /// are joined: what is missing in a frame is the decoder's to judge.
     fn tell_break(&mut self, place: &str) {
         if !std::mem::replace(&mut self.is_broken, true) {
             let name = &self.name;
@@ -479,7 +479,7 @@ impl Input {
 
     fn damaged(&self, problem: &str) {
         let seconds = Some(self.last_end_us as f64 / 1e6);
-        self.damage.note(DamagedPlace { problem: problem.to_owned(), picture: None, pts: None, seconds });
+        self.damage.note(DamagedPlace { problem: problem.to_owned(), frame: None, pts: None, seconds });
     }
 
     fn stream(&self, index: usize) -> ffmpeg::Stream<'_> {

@@ -1,20 +1,20 @@
-//! Whether pictures are interlaced, where their flags lie: the first ones of a source are looked at by FFmpeg's idet.
+//! Whether frames are interlaced, where their flags lie: the first ones of a source are looked at by FFmpeg's idet.
 //!
 //! The packets that are read for it are put back and decoded again by whoever comes next.
 
 use ffmpeg_next::filter::{self, Graph};
-use ffmpeg_next::frame::Video as Frame;
+use ffmpeg_next::frame::Video as AvFrame;
 use ffmpeg_next::{self as ffmpeg, codec};
 use tracing::{info, warn};
 
-use super::Coded;
+use super::Packet;
 use super::input::Input;
 use crate::error::Result;
 
 /// What is known of a source's fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
-    /// Nothing against the flags of each picture.
+    /// Nothing against the flags of each frame.
     AsFlagged,
     /// Whatever the flags say.
     Interlaced { top_first: bool },
@@ -23,24 +23,24 @@ pub(super) enum Verdict {
 }
 
 /// Two seconds and a little: enough for something to move.
-const PICTURES: u32 = 60;
+const FRAMES: u32 = 60;
 /// Packets are held for so long; a second of uncompressed HD is more.
 const BYTES_MAX: usize = 64 << 20;
 /// Nothing interlaced is lower than a quarter of NTSC, or higher or faster than 1080i.
 const LINES: std::ops::RangeInclusive<i32> = 200..=1152;
 const RATE_MAX: f64 = 30.5;
 
-/// Pictures by what idet takes them for.
+/// Frames by what idet takes them for.
 #[derive(Clone, Copy, Default, Debug, PartialEq)]
 struct Seen {
-    pictures: u32,
+    frames: u32,
     flagged: u32,
     top_first: u32,
     bottom_first: u32,
     progressive: u32,
 }
 
-/// Looks at the first pictures, if they can be interlaced at all.
+/// Looks at the first frames, if they can be interlaced at all.
 pub(super) fn look(input: &mut Input) -> Result<Verdict> {
     let parameters = input.video_parameters();
     // SAFETY: the parameters are owned and alive.
@@ -51,16 +51,16 @@ pub(super) fn look(input: &mut Input) -> Result<Verdict> {
     if !LINES.contains(&height)
         || too_fast
         || fieldless.contains(&parameters.id())
-        || input.video().pictures_expected == 1
+        || input.video().frames_expected == 1
     {
         return Ok(Verdict::AsFlagged);
     }
     let mut packets = Vec::new();
-    let (mut bytes, mut pictures) = (0, 0);
-    while pictures < PICTURES && bytes < BYTES_MAX {
+    let (mut bytes, mut frames) = (0, 0);
+    while frames < FRAMES && bytes < BYTES_MAX {
         let Some(packet) = input.read()? else { break };
         bytes += packet.size();
-        pictures += u32::from(input.is_video(&packet));
+        frames += u32::from(input.is_video(&packet));
         packets.push(packet);
     }
     let videos = packets.iter().filter(|packet| input.is_video(packet));
@@ -73,11 +73,11 @@ pub(super) fn look(input: &mut Input) -> Result<Verdict> {
         Verdict::Interlaced { top_first } => {
             let order = if top_first { "top" } else { "bottom" };
             let name = input.name();
-            warn!("{name}: pictures are not flagged so, but are interlaced, {order} field first (by idet)");
+            warn!("{name}: frames are not flagged so, but are interlaced, {order} field first (by idet)");
         }
         Verdict::Progressive => {
             info!(
-                "{}: pictures are flagged as interlaced, but both fields are of one moment (by idet)",
+                "{}: frames are flagged as interlaced, but both fields are of one moment (by idet)",
                 input.name()
             );
         }
@@ -87,26 +87,26 @@ pub(super) fn look(input: &mut Input) -> Result<Verdict> {
 }
 
 fn judge(seen: Seen) -> Verdict {
-    let Seen { pictures, flagged, top_first, bottom_first, progressive } = seen;
+    let Seen { frames, flagged, top_first, bottom_first, progressive } = seen;
     let (more, less) = (top_first.max(bottom_first), top_first.min(bottom_first));
-    // Sharp detail that moves is taken for interlaced as well, in both orders; a telecined film is so in two of five.
+    // Sharp detail that moves is taken for interlaced as well, in both orders; a telecined video is so in two of five.
     let combed = more >= 8 && more >= 19 * less && 2 * more >= progressive;
     let whole = progressive >= 20 && progressive >= 20 * (top_first + bottom_first);
     match () {
-        () if combed && 2 * flagged < pictures => Verdict::Interlaced { top_first: top_first > bottom_first },
-        () if whole && 10 * flagged >= 9 * pictures => Verdict::Progressive,
+        () if combed && 2 * flagged < frames => Verdict::Interlaced { top_first: top_first > bottom_first },
+        () if whole && 10 * flagged >= 9 * frames => Verdict::Progressive,
         () => Verdict::AsFlagged,
     }
 }
 
 fn seen<'a>(
     parameters: codec::Parameters,
-    packets: impl Iterator<Item = &'a Coded>,
+    packets: impl Iterator<Item = &'a Packet>,
 ) -> std::result::Result<Seen, ffmpeg::Error> {
     let mut decoder = codec::Context::from_parameters(parameters)?.decoder().video()?;
     let mut seen = Seen::default();
     let mut graph: Option<((u32, u32), Graph)> = None;
-    let mut frame = Frame::empty();
+    let mut av_frame = AvFrame::empty();
     let packets: Vec<Option<&ffmpeg::Packet>> =
         packets.map(|coded| Some(&coded.packet)).chain([None]).collect();
     for packet in packets {
@@ -115,16 +115,16 @@ fn seen<'a>(
             Some(packet) => decoder.send_packet(packet),
             None => decoder.send_eof(),
         };
-        while decoder.receive_frame(&mut frame).is_ok() {
-            let size = (frame.width(), frame.height());
+        while decoder.receive_frame(&mut av_frame).is_ok() {
+            let size = (av_frame.width(), av_frame.height());
             let graph = match &mut graph {
                 Some((opened, graph)) if *opened == size => graph,
-                graph => &mut graph.insert((size, open(&frame)?)).1,
+                graph => &mut graph.insert((size, open(&av_frame)?)).1,
             };
-            seen.pictures += 1;
-            seen.flagged += u32::from(frame.is_interlaced());
-            frame.set_pts(Some(i64::from(seen.pictures)));
-            graph.get("in").expect("a graph has its source").source().add(&frame)?;
+            seen.frames += 1;
+            seen.flagged += u32::from(av_frame.is_interlaced());
+            av_frame.set_pts(Some(i64::from(seen.frames)));
+            graph.get("in").expect("a graph has its source").source().add(&av_frame)?;
             count(graph, &mut seen);
         }
     }
@@ -135,10 +135,10 @@ fn seen<'a>(
     Ok(seen)
 }
 
-fn open(frame: &Frame) -> std::result::Result<Graph, ffmpeg::Error> {
+fn open(av_frame: &AvFrame) -> std::result::Result<Graph, ffmpeg::Error> {
     // SAFETY: the frame was just filled by the decoder.
-    let format = unsafe { (*frame.as_ptr()).format };
-    let (width, height) = (frame.width(), frame.height());
+    let format = unsafe { (*av_frame.as_ptr()).format };
+    let (width, height) = (av_frame.width(), av_frame.height());
     let arguments = format!("video_size={width}x{height}:pix_fmt={format}:time_base=1/25:pixel_aspect=1/1");
     let named = |name: &str| filter::find(name).ok_or(ffmpeg::Error::FilterNotFound);
     let mut graph = Graph::new();
@@ -151,9 +151,9 @@ fn open(frame: &Frame) -> std::result::Result<Graph, ffmpeg::Error> {
 
 /// What idet wrote on the frames that are ready.
 fn count(graph: &mut Graph, seen: &mut Seen) {
-    let mut frame = Frame::empty();
-    while graph.get("out").expect("a graph has its sink").sink().frame(&mut frame).is_ok() {
-        match frame.metadata().get("lavfi.idet.multiple.current_frame") {
+    let mut av_frame = AvFrame::empty();
+    while graph.get("out").expect("a graph has its sink").sink().frame(&mut av_frame).is_ok() {
+        match av_frame.metadata().get("lavfi.idet.multiple.current_frame") {
             Some("tff") => seen.top_first += 1,
             Some("bff") => seen.bottom_first += 1,
             Some("progressive") => seen.progressive += 1,
@@ -167,9 +167,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_are_believed_unless_the_pictures_say_otherwise() {
+    fn flags_are_believed_unless_the_frames_say_otherwise() {
         let seen = |flagged, top_first, bottom_first, progressive| {
-            judge(Seen { pictures: 60, flagged, top_first, bottom_first, progressive })
+            judge(Seen { frames: 60, flagged, top_first, bottom_first, progressive })
         };
         for (seen, expected) in [
             (seen(0, 0, 0, 58), Verdict::AsFlagged),

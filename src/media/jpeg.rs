@@ -1,42 +1,43 @@
-//! A picture as a JPEG, to be looked at.
+//! A frame as a JPEG, to be looked at.
 //!
-//! In: a picture in host memory, as decoders and pools give them. Out: the bytes of a file.
+//! In: a frame in host memory, as decoders and pools give them. Out: the bytes of a file.
 
 use ffmpeg_next::ffi;
-use ffmpeg_next::frame::Video as Frame;
+use ffmpeg_next::frame::Video as AvFrame;
 use ffmpeg_next::{self as ffmpeg, Rational, codec};
 
+use super::av_frame::AvFrameBuffer;
 use super::check;
 use super::format::pixel_format;
-use super::frame::FrameBuffer;
 use crate::color::Range;
 use crate::error::{Error, Result};
-use crate::picture::{Memory, Picture};
+use crate::frame::{Frame, Memory};
 
-/// Of 2 to 31: nothing of the coding is seen on a picture of the usual size.
+/// Of 2 to 31: nothing of the coding is seen on a frame of the usual size.
 const QUALITY: i32 = 3;
-/// BT.601, as JFIF has it, whatever the picture's matrix.
+/// BT.601, as JFIF has it, whatever the frame's matrix.
 const MATRIX: i32 = 5;
 /// Of swscale.h and avutil.h, where they are macros or members of an enumeration by FFmpeg's version.
 const SWS_BILINEAR: i32 = 2;
 const QP_TO_LAMBDA: i32 = 118;
 
-/// The picture as a JPEG of 8 bits and 4:2:0.
-pub fn jpeg(picture: Picture) -> Result<Vec<u8>> {
-    encode(picture).map_err(|e| {
-        Error::new("picture", format!("cannot be made a JPEG: {e}"), "look at its format with ffprobe")
+/// The frame as a JPEG of 8 bits and 4:2:0.
+pub fn jpeg(frame: Frame) -> Result<Vec<u8>> {
+    encode(frame).map_err(|e| {
+        Error::new("frame", format!("cannot be made a JPEG: {e}"), "look at its format with ffprobe")
     })
 }
 
-fn encode(picture: Picture) -> std::result::Result<Vec<u8>, ffmpeg::Error> {
-    let geometry = picture.geometry;
-    let Memory::Host(buffer) = picture.memory else { panic!("pictures of streams are in host memory") };
-    let source = buffer.into_any().downcast::<FrameBuffer>().expect("a picture of a decoder or a pool").frame;
+fn encode(frame: Frame) -> std::result::Result<Vec<u8>, ffmpeg::Error> {
+    let geometry = frame.geometry;
+    let Memory::Host(buffer) = frame.memory else { panic!("frames of streams are in host memory") };
+    let source =
+        buffer.into_any().downcast::<AvFrameBuffer>().expect("a frame of a decoder or a pool").av_frame;
     let from = pixel_format(geometry.format.name);
     let to = ffi::AVPixelFormat::AV_PIX_FMT_YUVJ420P;
     let (width, height) = (geometry.width as i32, geometry.height as i32);
     let is_full = i32::from(geometry.color.range == Range::Full);
-    let mut frame = Frame::empty();
+    let mut av_frame = AvFrame::empty();
     // SAFETY: the source is owned, of this size and format; sws_scale_frame allocates the other frame as it says, the
     // context is freed once, and tables of coefficients are static.
     unsafe {
@@ -49,7 +50,7 @@ fn encode(picture: Picture) -> std::result::Result<Vec<u8>, ffmpeg::Error> {
         let table = |matrix| ffi::sws_getCoefficients(matrix);
         let matrix = i32::from(geometry.color.matrix.0);
         ffi::sws_setColorspaceDetails(context, table(matrix), is_full, table(MATRIX), 1, 0, 1 << 16, 1 << 16);
-        let raw = &mut *frame.as_mut_ptr();
+        let raw = &mut *av_frame.as_mut_ptr();
         (raw.width, raw.height, raw.format) = (width, height, to as i32);
         let code = ffi::sws_scale_frame(context, raw, source.as_ptr());
         ffi::sws_freeContext(context);
@@ -65,7 +66,7 @@ fn encode(picture: Picture) -> std::result::Result<Vec<u8>, ffmpeg::Error> {
     context.set_flags(codec::Flags::QSCALE);
     let mut encoder = context.open_as(codec)?;
     let mut packet = ffmpeg::Packet::empty();
-    encoder.send_frame(&frame)?;
+    encoder.send_frame(&av_frame)?;
     encoder.send_eof()?;
     encoder.receive_packet(&mut packet)?;
     Ok(packet.data().unwrap_or_default().to_vec())

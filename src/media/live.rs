@@ -21,7 +21,7 @@ use ffmpeg_next::{self as ffmpeg, Rescale, format, media};
 
 use super::input::Input;
 use super::open::open_by;
-use super::{Coded, MICROSECONDS, check};
+use super::{MICROSECONDS, Packet, check};
 
 /// So much of a source is looked at to know its streams; FFmpeg's five seconds would all be latency.
 const PROBE_US: &str = "1000000";
@@ -169,7 +169,7 @@ impl Input {
         matches!(kind.name(), "hls" | "dash" | "lavfi") || Path::new(self.name()).is_file()
     }
 
-    /// Whether its pictures are so large that the header that says so is taken for damaged.
+    /// Whether its frames are so large that the header that says so is taken for damaged.
     pub fn is_too_large(&self) -> bool {
         let parameters = self.video_parameters();
         // SAFETY: the parameters are alive.
@@ -177,19 +177,19 @@ impl Input {
         i64::from(width) * i64::from(height) > PIXELS_MAX
     }
 
-    /// The stream of sound that goes along.
-    pub(super) fn sound_stream(&self) -> Option<ffmpeg::Stream<'_>> {
+    /// The stream of audio that goes along.
+    pub(super) fn audio_stream(&self) -> Option<ffmpeg::Stream<'_>> {
         self.context().streams().best(media::Type::Audio)
     }
 }
 
-impl Coded {
+impl Packet {
     /// When it ends, in microseconds.
     pub fn end_us(&self) -> i64 {
         self.pts_us().saturating_add(self.packet.duration().rescale(self.time_base, MICROSECONDS))
     }
 
-    /// When its picture is shown, in ticks of its own.
+    /// When its frame is shown, in ticks of its own.
     pub fn pts(&self) -> i64 {
         self.packet.pts().unwrap_or(i64::MIN)
     }
@@ -200,14 +200,14 @@ impl Coded {
     }
 
     /// Moved by so much, in microseconds from now on.
-    pub fn moved_by_us(mut self, offset_us: i64) -> Coded {
+    pub fn moved_by_us(mut self, offset_us: i64) -> Packet {
         let us = |time: i64| time.rescale(self.time_base, MICROSECONDS) + offset_us;
         let (pts, dts) = (self.packet.pts().map(us), self.packet.dts().map(us));
         let duration = self.packet.duration().rescale(self.time_base, MICROSECONDS);
         self.packet.set_pts(pts.or(dts));
         self.packet.set_dts(dts.or(pts));
         self.packet.set_duration(duration);
-        Coded { time_base: MICROSECONDS, ..self }
+        Packet { time_base: MICROSECONDS, ..self }
     }
 
     /// Whether decoding can begin with it.
@@ -216,12 +216,12 @@ impl Coded {
     }
 
     /// The same bytes once more.
-    pub fn share(&self) -> Coded {
+    pub fn share(&self) -> Packet {
         let mut packet = ffmpeg::Packet::empty();
         // SAFETY: both packets are alive; the new one takes a reference to the other's bytes.
         let code = unsafe { ffi::av_packet_ref(packet.as_mut_ptr(), self.packet.as_ptr()) };
         check(code).expect("no memory for a packet");
-        Coded { packet, stream: self.stream, time_base: self.time_base, index: self.index }
+        Packet { packet, stream: self.stream, time_base: self.time_base, index: self.index }
     }
 }
 
@@ -245,7 +245,7 @@ mod tests {
             ("srt://example.com:9000", false, "srt://example.com:9000"),
             ("rtmp://:1935/live/key", true, "rtmp://127.0.0.1:1935/live/key"),
             ("rtmp://user:pw@host/live/key", false, "rtmp://user:pw@host/live/key"),
-            ("film.mkv", false, "film.mkv"),
+            ("video.mkv", false, "video.mkv"),
         ] {
             assert_eq!(bound(address, listen), opened);
         }

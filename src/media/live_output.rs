@@ -1,6 +1,6 @@
 //! Live outputs: files and connections that are written to while they are watched.
 //!
-//! In: packets with times in microseconds of the relay's clock. Out: the same in each output's container, with sound that
+//! In: packets with times in microseconds of the relay's clock. Out: the same in each output's container, with audio that
 //! all of them take. It knows no retry and no queue.
 
 use std::fs;
@@ -18,38 +18,43 @@ use super::input::Input;
 use super::live::{Watch, bound, redacted};
 use super::output::Output;
 use super::silence::Silence;
-use super::streams::{Sound, sound_encoder};
+use super::streams::{AudioMode, audio_encoder};
 use super::transcode::Transcoder;
-use super::{Coded, c_string, check, parameters_of};
+use super::{Packet, c_string, check, parameters_of};
 use crate::error::{Error, Result};
 
 /// What every output gets, known before one is opened.
 #[derive(Clone)]
 pub struct LiveStreams {
-    picture: codec::Parameters,
+    frame: codec::Parameters,
     rate: Rational,
     aspect: Rational,
     header: Vec<u8>,
-    sound: Option<codec::Parameters>,
-    /// What makes the sound, where it is not the source's.
-    sound_encoder: Option<ffmpeg::Codec>,
+    audio: Option<codec::Parameters>,
+    /// What makes the audio, where it is not the source's.
+    audio_encoder: Option<ffmpeg::Codec>,
 }
 
-/// What sound becomes where an output does not take the source's: the first that all of them take.
-const SOUND_ENCODERS: [&str; 3] = ["aac", "libopus", "libmp3lame"];
+/// What audio becomes where an output does not take the source's: the first that all of them take.
+const AUDIO_ENCODERS: [&str; 3] = ["aac", "libopus", "libmp3lame"];
 
 impl LiveStreams {
-    /// Pictures as the encoder makes them, and sound that all sinks take.
-    pub fn new(encoder: &Encoder, input: &Input, wanted: &Sound, sinks: &[String]) -> Result<LiveStreams> {
+    /// Frames as the encoder makes them, and audio that all sinks take.
+    pub fn new(
+        encoder: &Encoder,
+        input: &Input,
+        wanted: &AudioMode,
+        sinks: &[String],
+    ) -> Result<LiveStreams> {
         let mut streams = LiveStreams {
-            picture: parameters_of(encoder.context()),
+            frame: parameters_of(encoder.context()),
             rate: encoder.video().frame_rate,
             aspect: encoder.sample_aspect(),
             header: encoder.extradata().to_vec(),
-            sound: None,
-            sound_encoder: None,
+            audio: None,
+            audio_encoder: None,
         };
-        let Some(stream) = input.sound_stream().filter(|_| *wanted != Sound::None) else {
+        let Some(stream) = input.audio_stream().filter(|_| *wanted != AudioMode::None) else {
             return Ok(streams);
         };
         let container = |sink: &String| kind_and_container(sink, &redacted(sink)).map(|(_, found)| found);
@@ -58,15 +63,15 @@ impl LiveStreams {
         let found = |name: &&str| {
             ffmpeg::encoder::find_by_name(name).filter(|encoder| encoder.is_audio() && all_hold(encoder.id()))
         };
-        streams.sound_encoder = match wanted {
-            Sound::Encode(name) => Some(sound_encoder(name)?),
+        streams.audio_encoder = match wanted {
+            AudioMode::Encode(name) => Some(audio_encoder(name)?),
             _ if all_hold(stream.parameters().id()) => None,
-            _ => SOUND_ENCODERS.iter().find_map(found),
+            _ => AUDIO_ENCODERS.iter().find_map(found),
         };
-        streams.sound = Some(match streams.sound_encoder {
+        streams.audio = Some(match streams.audio_encoder {
             Some(encoder) => {
                 let (from, to) = (stream.parameters().id().name(), encoder.id().name());
-                info!("{}: sound is converted from {from} to {to}", input.name());
+                info!("{}: audio is converted from {from} to {to}", input.name());
                 parameters_of(Transcoder::open(&stream, input.name(), encoder, true)?.context())
             }
             // A copy, for what a stream gives holds its input open.
@@ -75,28 +80,28 @@ impl LiveStreams {
         Ok(streams)
     }
 
-    /// What is heard while no sound comes; `None` where there is none, or no encoder for it.
+    /// What is heard while no audio comes; `None` where there is none, or no encoder for it.
     pub fn silence(&self) -> Option<Silence> {
-        self.sound.as_ref().and_then(Silence::like)
+        self.audio.as_ref().and_then(Silence::like)
     }
 
-    /// The sound of a connection; `None` where there is none that could follow that of the first one.
-    pub fn sound_of(&self, input: &Input) -> Result<Option<LiveSound>> {
-        let Some((sound, stream)) = self.sound.as_ref().zip(input.sound_stream()) else { return Ok(None) };
+    /// The audio of a connection; `None` where there is none that could follow that of the first one.
+    pub fn audio_of(&self, input: &Input) -> Result<Option<LiveAudio>> {
+        let Some((audio, stream)) = self.audio.as_ref().zip(input.audio_stream()) else { return Ok(None) };
         let index = stream.index();
-        let transcoder = match self.sound_encoder {
-            Some(encoder) => Some(Transcoder::open_like(Some(sound), &stream, input.name(), encoder, true)?),
+        let transcoder = match self.audio_encoder {
+            Some(encoder) => Some(Transcoder::open_like(Some(audio), &stream, input.name(), encoder, true)?),
             None => None,
         };
-        let follows = transcoder.is_some() || described(sound) == described(&stream.parameters());
+        let follows = transcoder.is_some() || described(audio) == described(&stream.parameters());
         if !follows {
-            warn!("{}: its sound is not as before, and is left out; --audio aac takes any", input.name());
+            warn!("{}: its audio is not as before, and is left out; --audio aac takes any", input.name());
         }
-        Ok(follows.then_some(LiveSound { index, transcoder }))
+        Ok(follows.then_some(LiveAudio { index, transcoder }))
     }
 }
 
-/// What an output was told of sound in the beginning.
+/// What an output was told of audio in the beginning.
 fn described(parameters: &codec::Parameters) -> (ffi::AVCodecID, i32, i32, &[u8]) {
     // SAFETY: the parameters are alive, and so is what they point to.
     unsafe {
@@ -115,15 +120,15 @@ fn holds(container: &ffi::AVOutputFormat, id: codec::Id) -> bool {
     unsafe { ffi::avformat_query_codec(container, id.into(), ffi::FF_COMPLIANCE_EXPERIMENTAL) != 0 }
 }
 
-/// The sound of one connection.
-pub struct LiveSound {
+/// The audio of one connection.
+pub struct LiveAudio {
     index: usize,
     transcoder: Option<Transcoder>,
 }
 
-impl LiveSound {
-    /// Packets of sound for the outputs, if this is one of the source's.
-    pub fn of(&mut self, packet: Coded) -> Result<Vec<Coded>> {
+impl LiveAudio {
+    /// Packets of audio for the outputs, if this is one of the source's.
+    pub fn of(&mut self, packet: Packet) -> Result<Vec<Packet>> {
         match &mut self.transcoder {
             _ if packet.stream != self.index => Ok(Vec::new()),
             Some(transcoder) => transcoder.take(Some(packet)),
@@ -170,7 +175,7 @@ pub struct LiveOutput {
     /// Its first time, which is 0 for whoever takes it: a connection that is made later begins as well.
     begin_us: Option<i64>,
     last_dts: [Option<i64>; 2],
-    has_sound: bool,
+    has_audio: bool,
 }
 
 impl LiveOutput {
@@ -187,13 +192,13 @@ impl LiveOutput {
     pub fn check(sink: &str, streams: &LiveStreams, overwrite: bool) -> Result<()> {
         let name = redacted(sink);
         let (_, container) = kind_and_container(sink, &name)?;
-        let id = streams.picture.id();
+        let id = streams.frame.id();
         if !holds(container, id) {
             let problem = format!("does not take {}", id.name());
             return Err(Error::new(name, problem, "choose another --encoder, e.g. libx264"));
         }
-        if let Some(sound) = streams.sound.as_ref().filter(|sound| !holds(container, sound.id())) {
-            let problem = format!("does not take {} as sound", sound.id().name());
+        if let Some(audio) = streams.audio.as_ref().filter(|audio| !holds(container, audio.id())) {
+            let problem = format!("does not take {} as audio", audio.id().name());
             return Err(Error::new(name, problem, "name another --audio, e.g. aac, or none"));
         }
         let folder = Path::new(sink).parent().filter(|folder| *folder != Path::new(""));
@@ -251,7 +256,7 @@ impl LiveOutput {
             wrapped
         };
         let mut added = context.add_stream(ffmpeg::encoder::find(codec::Id::None)).map_err(fail)?;
-        added.set_parameters(streams.picture.clone());
+        added.set_parameters(streams.frame.clone());
         added.set_avg_frame_rate(streams.rate);
         added.set_time_base(Rational(1, 90_000));
         // SAFETY: the stream is alive. The tag is another container's word for the codec.
@@ -259,9 +264,9 @@ impl LiveOutput {
             (*added.as_mut_ptr()).sample_aspect_ratio = streams.aspect.into();
             (*(*added.as_mut_ptr()).codecpar).codec_tag = 0;
         }
-        if let Some(sound) = &streams.sound {
+        if let Some(audio) = &streams.audio {
             let mut added = context.add_stream(ffmpeg::encoder::find(codec::Id::None)).map_err(fail)?;
-            added.set_parameters(sound.clone());
+            added.set_parameters(audio.clone());
             added.set_time_base(Rational(1, 90_000));
             // SAFETY: as above.
             unsafe { (*(*added.as_mut_ptr()).codecpar).codec_tag = 0 };
@@ -276,21 +281,21 @@ impl LiveOutput {
             header,
             begin_us: None,
             last_dts: [None; 2],
-            has_sound: streams.sound.is_some(),
+            has_audio: streams.audio.is_some(),
         })
     }
 
-    /// Writes a packet of the pictures, or of the sound.
-    pub fn write(&mut self, coded: Coded, is_sound: bool) -> Result<()> {
+    /// Writes a packet of the frames, or of the audio.
+    pub fn write(&mut self, coded: Packet, is_audio: bool) -> Result<()> {
         let begin_us = *self.begin_us.get_or_insert(coded.dts_us());
-        let Coded { mut packet, time_base, .. } = coded.moved_by_us(-begin_us);
-        if is_sound && (!self.has_sound || packet.dts().is_none_or(|dts| dts < 0)) {
+        let Packet { mut packet, time_base, .. } = coded.moved_by_us(-begin_us);
+        if is_audio && (!self.has_audio || packet.dts().is_none_or(|dts| dts < 0)) {
             return Ok(());
         }
-        if !is_sound && packet.is_key() && !packet.data().unwrap_or_default().starts_with(&self.header) {
+        if !is_audio && packet.is_key() && !packet.data().unwrap_or_default().starts_with(&self.header) {
             packet = with_header(&packet, &self.header);
         }
-        let index = usize::from(is_sound);
+        let index = usize::from(is_audio);
         let base = self.context.stream(index).expect("an added stream").time_base();
         packet.rescale_ts(time_base, base);
         // Where ticks are long, two times may become one.

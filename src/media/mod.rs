@@ -1,101 +1,101 @@
-//! All that touches FFmpeg: demux, decode, encode, mux, and frames borrowed as pictures.
+//! All that touches FFmpeg: demux, decode, encode, mux, and frames borrowed as frames.
 //!
-//! In: names of files and options. Out: [`Picture`](crate::picture::Picture)s and packets. It knows
+//! In: names of files and options. Out: [`Frame`](crate::frame::Frame)s and packets. It knows
 //! nothing of networks and engines, and starts no threads of its own: the pipeline drives it.
 
-mod complaints;
+mod av_frame;
 mod convert;
 mod damage;
 mod decode;
 mod encode;
 mod exr;
+mod ffmpeg_log;
 mod filter;
 mod format;
-mod frame;
 mod input;
 mod interlace;
 mod jpeg;
 mod live;
 mod live_output;
-mod look;
 mod matroska;
 mod mpegts;
 mod mux;
 mod open;
 mod output;
-mod proof;
+mod packet_queue;
+mod probe;
 mod quicktime;
 mod reader;
 mod segment;
 mod sequence;
 mod side;
 mod silence;
-mod spill;
 mod still;
 mod streams;
 mod target;
 mod timeline;
-mod times;
+mod timestamps;
 mod transcode;
+mod verify;
 
 use std::ffi::{CStr, CString};
 
 use ffmpeg_next::{self as ffmpeg, Rescale, ffi};
 
-use crate::picture::TimeBase;
+use crate::frame::TimeBase;
 
+pub use av_frame::FramePool;
 pub use damage::{Damage, DamagedPlace};
 pub use decode::{Begin, DecodeSpec, Decoder, Trim};
 pub use encode::Encoder;
 pub use filter::{Deinterlace, FilterSpec};
 pub use format::{format_by_name, transfer_by_name};
-pub use frame::PicturePool;
 pub use input::{Input, VideoInfo};
 pub use jpeg::jpeg;
 pub use live::{Watch, redacted};
-pub use live_output::{LiveOutput, LiveSound, LiveStreams};
-pub use look::{is_film, is_film_name};
+pub use live_output::{LiveAudio, LiveOutput, LiveStreams};
 pub use mux::Muxer;
 pub use output::Output;
-pub use proof::{Found, Proof};
-pub use reader::PictureReader;
+pub use packet_queue::CopyQueue;
+pub use probe::{has_video_extension, is_video_file};
+pub use reader::FrameReader;
 pub use segment::{Cut, CutState, Record, SegmentReader, SegmentWriter};
 pub use sequence::{Numbering, Pattern};
 pub use silence::Silence;
-pub use spill::CopyQueue;
 pub use still::StillWriter;
-pub use streams::{Plan, Sound};
+pub use streams::{AudioMode, Plan};
 pub use target::{EncoderSpec, Target};
 pub use transcode::Transcoders;
+pub use verify::{Found, Verification};
 
-/// Pictures from one cut to the next. Encoders are closed and opened again at cuts, which depend on the
+/// Frames from one cut to the next. Encoders are closed and opened again at cuts, which depend on the
 /// input alone: a run that goes on after a crash then writes the same packets as an undisturbed one.
-pub const SEGMENT_PICTURES: u64 = 240;
+pub const SEGMENT_FRAMES: u64 = 240;
 
 const MICROSECONDS: ffmpeg::Rational = ffmpeg::Rational(1, 1_000_000);
 
 /// A packet on its way to the muxer.
-pub struct Coded {
+pub struct Packet {
     packet: ffmpeg::Packet,
     /// Index among the input's streams, which says where it goes in the output.
     stream: usize,
     time_base: ffmpeg::Rational,
-    /// Of the picture that was coded; 0 of what is copied.
+    /// Of the frame that was coded; 0 of what is copied.
     index: u64,
 }
 
-impl Coded {
+impl Packet {
     /// Bytes of payload.
     pub fn size(&self) -> usize {
         self.packet.size()
     }
 
-    /// Of the picture that was coded, in the sequence it goes into.
+    /// Of the frame that was coded, in the sequence it goes into.
     pub fn number(&self, numbering: Numbering) -> u64 {
         numbering.number(self.index, self.packet.pts().unwrap_or_default())
     }
 
-    /// Where the picture that was coded ends, in seconds of its source's clock.
+    /// Where the frame that was coded ends, in seconds of its source's clock.
     pub fn end_s(&self) -> f64 {
         let end = self.packet.pts().unwrap_or_default().saturating_add(self.packet.duration());
         TimeBase::from(self.time_base).seconds(end)
@@ -108,7 +108,7 @@ impl Coded {
     }
 
     /// Whether this packet is to be written before `other`.
-    pub fn precedes(&self, other: &Coded) -> bool {
+    pub fn precedes(&self, other: &Packet) -> bool {
         let (mine, theirs) = (self.packet.dts().unwrap_or(i64::MIN), other.packet.dts().unwrap_or(i64::MIN));
         // SAFETY: av_compare_ts computes with its arguments only.
         unsafe { ffi::av_compare_ts(mine, self.time_base.into(), theirs, other.time_base.into()) < 0 }
@@ -118,7 +118,7 @@ impl Coded {
 /// Prepares FFmpeg; its own log lines are shown from `verbosity` 1 (warnings) or 2 (all) on.
 pub fn init(verbosity: u8) {
     ffmpeg::init().expect("FFmpeg's registration never fails");
-    complaints::listen();
+    ffmpeg_log::listen();
     ffmpeg::log::set_level(match verbosity {
         0 => ffmpeg::log::Level::Quiet,
         1 => ffmpeg::log::Level::Warning,

@@ -1,5 +1,5 @@
 //! Transport streams: whether cells say what cannot be. FFmpeg leaves such a cell out without a word, and with it a
-//! picture that is small enough to lie in one.
+//! frame that is small enough to lie in one.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};

@@ -1,4 +1,4 @@
-//! Mux: encoded pictures and copied packets become a file, which gets its name only when it is whole.
+//! Mux: encoded frames and copied packets become a file, which gets its name only when it is whole.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use tracing::debug;
 use super::encode::Encoder;
 use super::input::Input;
 use super::output::{Output, open_output};
-use super::proof::{self, Facts, Proof};
 use super::side::copy_entries;
 use super::streams::{Plan, Way, attach_cover, copy_chapters, copy_programs, cover_packet, metadata, tag};
-use super::{Coded, Trim, check};
+use super::verify::{self, StreamSummary, Verification};
+use super::{Packet, Trim, check};
 use crate::error::{Error, Result};
 
 /// An output whose header is written.
@@ -25,21 +25,21 @@ pub struct Muxer {
     streams: Vec<Option<usize>>,
     last_dts: Vec<Option<i64>>,
     /// By output stream, for the proof at the end.
-    written: Vec<Facts>,
+    written: Vec<StreamSummary>,
     /// By output stream.
     unsaid_delay_us: Vec<i64>,
     /// What all times are moved back by.
     offset_us: i64,
     trim: Trim,
     video: usize,
-    /// What y4m asks of every picture's time.
+    /// What y4m asks of every frame's time.
     constant_rate: Option<Rational>,
     first_pts: Option<i64>,
-    pictures: u64,
-    /// Where the last written picture ends, and where the input began.
+    frames: u64,
+    /// Where the last written frame ends, and where the input began.
     end_us: i64,
     start_us: i64,
-    /// Pictures beside the film, and where they go.
+    /// Frames beside the video, and where they go.
     covers: Vec<(usize, ffmpeg::Packet)>,
     left_out: Vec<String>,
     converted: Vec<String>,
@@ -74,7 +74,7 @@ impl Muxer {
             video: input.video_index(),
             constant_rate: output.is_y4m().then_some(encoder.video().frame_rate),
             first_pts: None,
-            pictures: 0,
+            frames: 0,
             end_us: trim.from_us.max(input.start_us()),
             start_us: input.start_us(),
             covers: Vec::new(),
@@ -119,7 +119,7 @@ impl Muxer {
                 "choose another container, e.g. .mkv, or another --encoder",
             )
         })?;
-        muxer.written = muxer.context.streams().map(|stream| Facts::of(&stream)).collect();
+        muxer.written = muxer.context.streams().map(|stream| StreamSummary::of(&stream)).collect();
         muxer.last_dts = vec![None; muxer.written.len()];
         muxer.unsaid_delay_us =
             muxer.context.streams().map(|stream| unsaid_delay_us(&stream, &muxer.output)).collect();
@@ -197,17 +197,17 @@ impl Muxer {
         Ok(index)
     }
 
-    /// Ends the copied streams where the pictures end: what follows belongs to whoever goes on from there.
+    /// Ends the copied streams where the frames end: what follows belongs to whoever goes on from there.
     pub fn cut_here(&mut self) {
         self.trim.to_us = self.end_us;
     }
 
-    /// Written pictures.
-    pub fn pictures(&self) -> u64 {
-        self.pictures
+    /// Written frames.
+    pub fn frames(&self) -> u64 {
+        self.frames
     }
 
-    /// Seconds of the input up to the end of the last written picture: what `--from` takes to go on.
+    /// Seconds of the input up to the end of the last written frame: what `--from` takes to go on.
     pub fn reached_s(&self) -> f64 {
         (self.end_us - self.start_us) as f64 / 1e6
     }
@@ -223,14 +223,14 @@ impl Muxer {
     }
 
     /// Writes a packet, unless its stream is left out or it lies outside of the wanted part.
-    pub fn write(&mut self, coded: Coded) -> Result<()> {
-        let Coded { mut packet, stream, time_base, .. } = coded;
+    pub fn write(&mut self, coded: Packet) -> Result<()> {
+        let Packet { mut packet, stream, time_base, .. } = coded;
         let Some(index) = self.streams.get(stream).copied().flatten() else { return Ok(()) };
         let is_video = stream == self.video;
         let time = packet.pts().or(packet.dts());
         if is_video {
-            let pts = packet.pts().expect("encoded pictures have times");
-            self.check_picture(pts, time_base)?;
+            let pts = packet.pts().expect("encoded frames have times");
+            self.check_frame(pts, time_base)?;
             self.end_us =
                 self.end_us.max((pts + packet.duration()).rescale(time_base, Rational(1, 1_000_000)));
         } else if self.is_hidden(&packet, time_base)
@@ -255,7 +255,7 @@ impl Muxer {
         packet.write(&mut self.context).map(drop).map_err(|e| self.failed(e))
     }
 
-    /// Whether an edit list hides this packet and the output has none to hide it again. What sound needs to begin (AAC's
+    /// Whether an edit list hides this packet and the output has none to hide it again. What audio needs to begin (AAC's
     /// first packet) lies just before the beginning, and stays.
     fn is_hidden(&self, packet: &ffmpeg::Packet, time_base: Rational) -> bool {
         const RUN_UP_US: i64 = 50_000;
@@ -265,12 +265,12 @@ impl Muxer {
         is_marked && !self.output.has_lengths_by_coding() && !(-RUN_UP_US..0).contains(&us)
     }
 
-    /// What some containers ask of pictures.
-    fn check_picture(&mut self, pts: i64, time_base: Rational) -> Result<()> {
+    /// What some containers ask of frames.
+    fn check_frame(&mut self, pts: i64, time_base: Rational) -> Result<()> {
         let first = *self.first_pts.get_or_insert(pts);
-        self.pictures += 1;
-        if self.output.is_still() && self.pictures > 1 {
-            let problem = "holds one picture, and the input has more";
+        self.frames += 1;
+        if self.output.is_still() && self.frames > 1 {
+            let problem = "holds one frame, and the input has more";
             return Err(Error::new(
                 &self.output.name,
                 problem,
@@ -278,11 +278,11 @@ impl Muxer {
             ));
         }
         if let Some(rate) = self.constant_rate {
-            let pictures = (pts - first) as f64 * f64::from(time_base) * f64::from(rate);
-            if (pictures - (self.pictures - 1) as f64).abs() > 0.5 {
+            let frames = (pts - first) as f64 * f64::from(time_base) * f64::from(rate);
+            if (frames - (self.frames - 1) as f64).abs() > 0.5 {
                 let problem = format!(
-                    "y4m has one frame rate, and picture {} is not where {rate} puts it",
-                    self.pictures - 1
+                    "y4m has one frame rate, and frame {} is not where {rate} puts it",
+                    self.frames - 1
                 );
                 return Err(Error::new(&self.output.name, problem, "write to a file, e.g. .mkv"));
             }
@@ -347,12 +347,12 @@ impl Muxer {
     }
 
     /// Reads the finished file again; `None` for a pipe, which cannot be.
-    pub fn prove(&self) -> Result<Option<Proof>> {
+    pub fn verify(&self) -> Result<Option<Verification>> {
         let Some(partial) = self.output.partial().filter(|_| self.output.is_readable()) else {
             return Ok(None);
         };
         let video = self.streams[self.video].expect("the video is written");
-        proof::prove(partial, &self.output, &self.written, video)
+        verify::verify(partial, &self.output, &self.written, video)
             .map(Some)
             .map_err(|problem| Error::new(partial.to_string_lossy(), problem, "choose another container"))
     }
@@ -378,7 +378,7 @@ impl Muxer {
     }
 }
 
-/// What lies before 0 the MP4 family does not show. Sound that an edit list hides before the first picture stays there.
+/// What lies before 0 the MP4 family does not show. Audio that an edit list hides before the first frame stays there.
 fn offset_us(output: &Output, input: &Input, encoder: &Encoder, trim: Trim) -> i64 {
     let offset_us = trim.offset_us();
     let is_hidden = output.has_lengths_by_coding() && encoder.begin_us() < offset_us;
@@ -386,7 +386,7 @@ fn offset_us(output: &Output, input: &Input, encoder: &Encoder, trim: Trim) -> i
 }
 
 /// Matroska's times are later by the codec's delay, which readers take off again. FFmpeg before 6.1 writes the delay of
-/// Opus down and does not add it, so that its sound would come 6.5 ms too early.
+/// Opus down and does not add it, so that its audio would come 6.5 ms too early.
 fn unsaid_delay_us(stream: &ffmpeg::Stream, output: &Output) -> i64 {
     let is_matroska = matches!(output.container(), "matroska" | "webm");
     if cfg!(ffmpeg_6_1) || !is_matroska || stream.parameters().id() != codec::Id::OPUS {

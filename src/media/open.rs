@@ -1,4 +1,4 @@
-//! Open: a name becomes FFmpeg's own context, and one of its streams the film.
+//! Open: a name becomes FFmpeg's own context, and one of its streams the video.
 
 use std::ffi::CStr;
 use std::path::Path;
@@ -10,15 +10,15 @@ use ffmpeg_next::{self as ffmpeg, format, media};
 use super::streams::is_cover;
 use super::{c_string, check};
 
-/// FFmpeg's choice where it is wanted, else the first; a cover is no film.
+/// FFmpeg's choice where it is wanted, else the first; a cover is no video.
 pub(super) fn best_video(context: &format::context::Input, wanted: &[usize]) -> Option<usize> {
-    let is_film = |stream: &ffmpeg::Stream| {
+    let is_video_file = |stream: &ffmpeg::Stream| {
         stream.parameters().medium() == media::Type::Video
             && !is_cover(stream)
             && wanted.contains(&stream.index())
     };
-    let best = context.streams().best(media::Type::Video).filter(is_film);
-    best.or_else(|| context.streams().find(is_film)).map(|stream| stream.index())
+    let best = context.streams().best(media::Type::Video).filter(is_video_file);
+    best.or_else(|| context.streams().find(is_video_file)).map(|stream| stream.index())
 }
 
 /// What to do about a source that does not open.

@@ -24,7 +24,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// A file, `-` for y4m on standard output, or a file a picture under a name like `out/%06d.tif`.
+    /// A file, `-` for y4m on standard output, or a file a frame under a name like `out/%06d.tif`.
     pub fn new(name: &str, input: &str) -> Result<Output> {
         if name == "-" {
             let container = guess_container(Some(c"yuv4mpegpipe"), "").expect("FFmpeg always has y4m");
@@ -102,7 +102,7 @@ impl Output {
         container_name(self.container)
     }
 
-    /// The names of its files, where each picture is to have one.
+    /// The names of its files, where each frame is to have one.
     pub fn sequence(&self) -> Option<&Pattern> {
         self.sequence.as_ref()
     }
@@ -111,7 +111,7 @@ impl Output {
         self.container() == "yuv4mpegpipe"
     }
 
-    /// A picture file.
+    /// A frame file.
     pub fn is_still(&self) -> bool {
         self.container() == "image2"
     }
@@ -131,7 +131,7 @@ impl Output {
         matches!(self.container(), "mp4" | "mov" | "ipod" | "3gp" | "3g2" | "psp" | "ismv" | "f4v")
     }
 
-    /// AVI, MXF and y4m count pictures instead of telling times.
+    /// AVI, MXF and y4m count frames instead of telling times.
     pub(super) fn has_times(&self) -> bool {
         !matches!(self.container(), "avi" | "mxf" | "mxf_opatom" | "gxf" | "yuv4mpegpipe")
     }
@@ -189,12 +189,12 @@ impl Output {
         }
     }
 
-    /// Whether FFmpeg 5.1 to 6 write down there how the pictures are to be turned.
+    /// Whether FFmpeg 5.1 to 6 write down there how the frames are to be turned.
     pub(super) fn holds_rotation(&self) -> bool {
         self.has_lengths_by_coding()
     }
 
-    /// Whether it has a place for a picture beside the film. FFmpeg writes none into QuickTime's files.
+    /// Whether it has a place for a frame beside the video. FFmpeg writes none into QuickTime's files.
     pub(super) fn holds_cover(&self, id: codec::Id) -> bool {
         let is_known = matches!(id, codec::Id::MJPEG | codec::Id::PNG | codec::Id::BMP);
         is_known && matches!(self.container(), "mp4" | "ipod" | "matroska")
@@ -205,7 +205,7 @@ impl Output {
     }
 
     pub(super) fn default_encoder(&self) -> Result<ffmpeg::Codec> {
-        // The muxer of still pictures holds any codec.
+        // The muxer of still frames holds any codec.
         let h264 = !self.is_still() && (self.query(codec::Id::H264) == 1 || self.container() == "mpegts");
         if let Some(x264) = ffmpeg::encoder::find_by_name("libx264").filter(|_| h264) {
             return Ok(x264);
@@ -238,7 +238,7 @@ pub(super) fn guess_container(
     unsafe { ffi::av_guess_format(short_name, file_name.as_ptr(), std::ptr::null()).as_ref() }
 }
 
-/// `film.mkv` -> `film.partial.mkv`: the ending stays, so that players open it.
+/// `video.mkv` -> `video.partial.mkv`: the ending stays, so that players open it.
 pub(super) fn partial_path(path: &Path) -> PathBuf {
     let mut name = path.file_stem().unwrap_or_default().to_owned();
     name.push(".partial");
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_partial_file_keeps_the_ending_that_players_know() {
-        assert_eq!(partial_path(Path::new("a/film.4k.mkv")), Path::new("a/film.4k.partial.mkv"));
-        assert_eq!(partial_path(Path::new("film")), Path::new("film.partial"));
+        assert_eq!(partial_path(Path::new("a/video.4k.mkv")), Path::new("a/video.4k.partial.mkv"));
+        assert_eq!(partial_path(Path::new("video")), Path::new("video.partial"));
     }
 }

@@ -1,10 +1,10 @@
 //! QuickTime and MP4: whether what a file says of a track holds together. FFmpeg leaves out what an edit list does not
-//! show, and without a word also where only a wrong bit makes pictures lie outside of it.
+//! show, and without a word also where only a wrong bit makes frames lie outside of it.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
-/// An index of a film of days is smaller; a damaged size is not.
+/// An index of a video of days is smaller; a damaged size is not.
 const INDEX_BYTES_MAX: u64 = 1 << 28;
 
 /// Whether the tables of this track contradict each other; not where the file does not say, or is none.
@@ -47,9 +47,9 @@ fn contradicts(index: &[u8], track: u32) -> Option<bool> {
     let table = |name| find(content, &[b"mdia", b"minf", b"stbl", name]);
 
     let sizes = u64::from(u32_at(table(b"stsz").or_else(|| table(b"stz2"))?, 8)?);
-    let (mut pictures, mut ticks) = (0, 0);
+    let (mut frames, mut ticks) = (0, 0);
     for [count, length] in rows(table(b"stts")?) {
-        pictures += u64::from(count);
+        frames += u64::from(count);
         ticks = u64::saturating_add(ticks, u64::from(count) * u64::from(length));
     }
     let chunks = u64::from(u32_at(table(b"stco").or_else(|| table(b"co64"))?, 4)?);
@@ -58,10 +58,10 @@ fn contradicts(index: &[u8], track: u32) -> Option<bool> {
     let in_run = |(run, end): (&[u32; 3], u64)| end.saturating_sub(run[0].into()) * u64::from(run[1]);
     let in_chunks = runs.iter().zip(ends).map(in_run).fold(0, u64::saturating_add);
 
-    // Some leave the last picture out of the length of all.
+    // Some leave the last frame out of the length of all.
     let media = find(content, &[b"mdia", b"mdhd"]).and_then(|header| length_at(header, 16));
-    let is_other_length = media.is_some_and(|media| ticks.abs_diff(media).saturating_mul(pictures) > ticks);
-    Some(pictures != sizes || in_chunks != sizes || is_other_length || is_cut_otherwise(content))
+    let is_other_length = media.is_some_and(|media| ticks.abs_diff(media).saturating_mul(frames) > ticks);
+    Some(frames != sizes || in_chunks != sizes || is_other_length || is_cut_otherwise(content))
 }
 
 /// Whether a track's edits last longer or shorter than its header says.
@@ -72,7 +72,7 @@ fn is_cut_otherwise(track: &[u8]) -> bool {
     };
     let sum =
         |edits: &mut dyn Iterator<Item = &Edit>| edits.fold(0, |sum: u64, e| sum.saturating_add(e.length));
-    // Some leave out the while before the first picture, and all round.
+    // Some leave out the while before the first frame, and all round.
     let sums = [sum(&mut edits.iter()), sum(&mut edits.iter().filter(|edit| !edit.is_empty))];
     !edits.is_empty() && sums.iter().all(|sum| sum.abs_diff(length) > edits.len() as u64)
 }
@@ -152,7 +152,7 @@ mod tests {
         words.iter().flat_map(|word| word.to_be_bytes()).collect()
     }
 
-    /// Of five pictures of 512 ticks in two chunks, in one of the two forms of its headers.
+    /// Of five frames of 512 ticks in two chunks, in one of the two forms of its headers.
     fn index(is_wide: bool, lengths: &[u32], media: u32, shown: u32) -> Vec<u8> {
         let form = |narrow: &[u32], wide: &[u32]| words(if is_wide { wide } else { narrow });
         let wide = 1 << 24;
@@ -190,7 +190,7 @@ mod tests {
             for shown in [200, 202, 240] {
                 assert_eq!(told(&good, 2560, shown), Some(false), "a while before it counts or does not");
             }
-            assert_eq!(told(&good, 2560 - 512, 200), Some(false), "without the last picture");
+            assert_eq!(told(&good, 2560 - 512, 200), Some(false), "without the last frame");
             assert_eq!(told(&good, u32::MAX, 200), Some(is_wide), "nobody knows a length of 32 bits set");
             assert_eq!(told(&good, 2560 - 513, 200), Some(true));
             assert_eq!(told(&good, 2560, 220), Some(true));

@@ -1,4 +1,4 @@
-//! A segment's packets in a file of their own, from one cut to the next, until the whole film is there to be joined.
+//! A segment's packets in a file of their own, from one cut to the next, until the whole video is there to be joined.
 //!
 //! In: packets of the encoder. Out: the same packets. The file ends with what it holds and a checksum, so that one that
 //! was not written to its end says so. It knows nothing of other segments.
@@ -17,7 +17,7 @@ use ffmpeg_next::packet::{Mut, Ref};
 use ffmpeg_next::{self as ffmpeg, Rational, ffi};
 use serde::{Deserialize, Serialize};
 
-use super::Coded;
+use super::Packet;
 
 const MAGIC: [u8; 8] = *b"hasn-seg";
 /// Size of the record, checksum, magic.
@@ -25,16 +25,16 @@ const END_BYTES: u64 = 4 + 4 + MAGIC.len() as u64;
 const PACKET: u8 = 1;
 const END: u8 = 0;
 
-/// What an encoder that begins after a cut must know of the pictures before it.
+/// What an encoder that begins after a cut must know of the frames before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutState {
-    /// Pictures up to there.
-    pub pictures: u64,
-    /// Where the picture shown last ends, in ticks.
+    /// Frames up to there.
+    pub frames: u64,
+    /// Where the frame shown last ends, in ticks.
     pub end: i64,
     pub(super) first_pts: i64,
     pub(super) last_coded_pts: i64,
-    /// Times of the last pictures, the first of which is picture `order_begin`.
+    /// Times of the last frames, the first of which is frame `order_begin`.
     pub(super) order: VecDeque<i64>,
     pub(super) order_begin: u64,
     pub(super) order_step: i64,
@@ -45,8 +45,8 @@ pub struct CutState {
 pub struct Record {
     /// Its number, from 0 on.
     pub segment: u64,
-    /// How many pictures.
-    pub pictures: u64,
+    /// How many frames.
+    pub frames: u64,
     /// How the next one begins.
     pub next: CutState,
     /// Of the header that the encoder wrote: segments are joined under one.
@@ -68,8 +68,8 @@ impl Record {
 pub struct Cut {
     /// Number of the segment that ends there.
     pub segment: u64,
-    /// How many pictures it has.
-    pub pictures: u64,
+    /// How many frames it has.
+    pub frames: u64,
     /// How the next one begins.
     pub next: CutState,
     /// Of the header that the encoder wrote.
@@ -99,7 +99,7 @@ impl SegmentWriter {
 
     /// Adds a packet. Of what encoders put beside its payload, containers take the header that some have with their first
     /// packet only; the rest are statistics.
-    pub fn write(&mut self, coded: &Coded) -> io::Result<()> {
+    pub fn write(&mut self, coded: &Packet) -> io::Result<()> {
         let packet = &coded.packet;
         let payload = packet.data().unwrap_or_default();
         self.of = Some((coded.stream, coded.time_base));
@@ -118,9 +118,9 @@ impl SegmentWriter {
     /// Ends the file; it is on the disk then.
     pub fn finish(&mut self, cut: &Cut) -> io::Result<()> {
         let (stream, time_base) = self.of.expect("a segment has packets");
-        let Cut { segment, pictures, next, header } = cut.clone();
+        let Cut { segment, frames, next, header } = cut.clone();
         let time_base = (time_base.numerator(), time_base.denominator());
-        let record = Record { segment, pictures, next, header, stream, time_base };
+        let record = Record { segment, frames, next, header, stream, time_base };
         let json = serde_json::to_vec(&record).expect("plain data is always JSON");
         self.bytes.clear();
         self.bytes.push(END);
@@ -174,7 +174,7 @@ impl SegmentReader {
     }
 
     /// The next packet; `None` at the end of a segment in which every byte is as it was written.
-    pub fn next_packet(&mut self) -> io::Result<Option<Coded>> {
+    pub fn next_packet(&mut self) -> io::Result<Option<Packet>> {
         match self.file.array::<1>()? {
             [PACKET] => {}
             [END] => return self.check_end().map(|()| None),
@@ -194,7 +194,7 @@ impl SegmentReader {
         // SAFETY: the packet is owned; a plain value is set.
         unsafe { (*packet.as_mut_ptr()).flags = flags };
         let Record { stream, time_base: (num, den), .. } = self.record;
-        Ok(Some(Coded { packet, stream, time_base: Rational(num, den), index: 0 }))
+        Ok(Some(Packet { packet, stream, time_base: Rational(num, den), index: 0 }))
     }
 
     fn part(&mut self) -> io::Result<Vec<u8>> {
@@ -263,7 +263,7 @@ fn torn() -> io::Error {
 mod tests {
     use super::*;
 
-    fn packet(pts: i64, payload: &[u8]) -> Coded {
+    fn packet(pts: i64, payload: &[u8]) -> Packet {
         let mut packet = ffmpeg::Packet::copy(payload);
         packet.set_pts(Some(pts));
         packet.set_dts(Some(pts - 2));
@@ -272,7 +272,7 @@ mod tests {
         if pts == 0 {
             add_late_header(&mut packet, b"header");
         }
-        Coded { packet, stream: 3, time_base: Rational(1, 25), index: 0 }
+        Packet { packet, stream: 3, time_base: Rational(1, 25), index: 0 }
     }
 
     fn written(path: &Path) -> Cut {
@@ -280,13 +280,13 @@ mod tests {
         for pts in 0..5 {
             writer.write(&packet(pts, &vec![pts as u8; 1000 * pts as usize])).unwrap();
         }
-        let next = CutState { pictures: 5, end: 5, order: [3, 4].into(), ..CutState::default() };
-        let cut = Cut { segment: 7, pictures: 5, next, header: 9 };
+        let next = CutState { frames: 5, end: 5, order: [3, 4].into(), ..CutState::default() };
+        let cut = Cut { segment: 7, frames: 5, next, header: 9 };
         writer.finish(&cut).unwrap();
         cut
     }
 
-    fn read(path: &Path) -> io::Result<Vec<Coded>> {
+    fn read(path: &Path) -> io::Result<Vec<Packet>> {
         let mut reader = SegmentReader::open(path)?;
         let mut packets = Vec::new();
         while let Some(packet) = reader.next_packet()? {
@@ -301,7 +301,7 @@ mod tests {
         let path = folder.path().join("segment");
         let cut = written(&path);
         let record = SegmentReader::open(&path).unwrap().record().clone();
-        assert_eq!((record.segment, record.pictures, &record.next), (7, 5, &cut.next));
+        assert_eq!((record.segment, record.frames, &record.next), (7, 5, &cut.next));
         assert_eq!(record.end_s(), 0.2);
         let packets = read(&path).unwrap();
         assert_eq!(packets.len(), 5);
@@ -309,7 +309,7 @@ mod tests {
             let wanted = packet(pts as i64, &vec![pts as u8; 1000 * pts]);
             assert_eq!(coded.packet.data(), wanted.packet.data());
             assert_eq!(late_header(&coded.packet), late_header(&wanted.packet));
-            let facts = |c: &Coded| (c.packet.pts(), c.packet.dts(), c.packet.duration(), c.packet.flags());
+            let facts = |c: &Packet| (c.packet.pts(), c.packet.dts(), c.packet.duration(), c.packet.flags());
             assert_eq!(facts(coded), facts(&wanted));
             assert_eq!((coded.stream, coded.time_base), (wanted.stream, wanted.time_base));
         }

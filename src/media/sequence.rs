@@ -1,4 +1,4 @@
-//! Sequences: one file a picture, under names that differ by a number.
+//! Sequences: one file a frame, under names that differ by a number.
 //!
 //! In: a name like `scan/%06d.dpx`. Out: which numbers are there and which are missing between them, each file as a
 //! packet, and packets as files, which have their name when they are whole and on the disk. It knows nothing of codecs.
@@ -12,7 +12,7 @@ use ffmpeg_next::{self as ffmpeg, Rational, Rescale};
 use super::damage::{Damage, DamagedPlace};
 use super::decode::Trim;
 use super::output::{partial_path, same_file};
-use super::{Coded, VideoInfo};
+use super::{Packet, VideoInfo};
 use crate::error::{Error, Result};
 
 /// A name with one number in it.
@@ -111,13 +111,13 @@ impl Pattern {
         })
     }
 
-    /// Writes a picture's file. It has its name when it is whole and on the disk.
-    pub fn write(&self, number: u64, picture: &Coded) -> io::Result<()> {
+    /// Writes a frame's file. It has its name when it is whole and on the disk.
+    pub fn write(&self, number: u64, frame: &Packet) -> io::Result<()> {
         let path = self.path(number);
         let partial = partial_path(&path);
         let write = || {
             let mut file = File::create(&partial)?;
-            file.write_all(picture.packet.data().unwrap_or_default())?;
+            file.write_all(frame.packet.data().unwrap_or_default())?;
             file.sync_all()
         };
         write().and_then(|()| fs::rename(&partial, &path)).inspect_err(|_| {
@@ -139,17 +139,17 @@ fn conversions(name: &str) -> Vec<(usize, usize)> {
     places.collect()
 }
 
-/// How pictures are numbered in the sequence that they go into.
+/// How frames are numbered in the sequence that they go into.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Numbering {
-    /// From this number on by their times, which count pictures: where one is missing, those after it keep theirs.
+    /// From this number on by their times, which count frames: where one is missing, those after it keep theirs.
     ByTime(u64),
     /// From this number on, in their order.
     InOrder(u64),
 }
 
 impl Numbering {
-    /// Of a picture of this index and time.
+    /// Of a frame of this index and time.
     pub fn number(self, index: u64, pts: i64) -> u64 {
         match self {
             Numbering::ByTime(first) => first.saturating_add_signed(pts),
@@ -185,7 +185,7 @@ impl Sequence {
         self.pattern.path(self.first())
     }
 
-    /// The smallest number that is there: its picture has time 0.
+    /// The smallest number that is there: its frame has time 0.
     pub fn first(&self) -> u64 {
         self.all[0]
     }
@@ -208,7 +208,7 @@ impl Sequence {
             frame_rate: self.frame_rate,
             is_constant: last - self.first() < self.all.len() as u64,
             sample_aspect,
-            pictures_expected: self.all.len() as u64,
+            frames_expected: self.all.len() as u64,
         }
     }
 
@@ -266,7 +266,7 @@ impl Sequence {
     fn place(&self, number: u64, problem: String) -> DamagedPlace {
         let seconds = self.us(number) as f64 / 1e6;
         let pts = (number - self.first()) as i64;
-        DamagedPlace { problem, picture: None, pts: Some(pts), seconds: Some(seconds) }
+        DamagedPlace { problem, frame: None, pts: Some(pts), seconds: Some(seconds) }
     }
 }
 
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(scan.path(123_456), Path::new("a%d/scan123456.x.dpx"));
         assert_eq!(pattern("%d.png").path(7), Path::new("./7.png"));
         for name in
-            ["film.mkv", "100%.png", "a%d/b.png", "a%%b.png", "50% off.png", "http://host/%06d.png", "-"]
+            ["video.mkv", "100%.png", "a%d/b.png", "a%%b.png", "50% off.png", "http://host/%06d.png", "-"]
         {
             assert_eq!(Pattern::parse(name), Ok(None), "{name}");
         }
@@ -340,7 +340,7 @@ mod tests {
         }
         let name = folder.path().join("%d.png").to_str().unwrap().to_owned();
         let whole = Trim { from_us: i64::MIN, to_us: i64::MAX };
-        // At 25 a second picture 8 is at 0.12 s, and 13 at 0.32 s.
+        // At 25 a second frame 8 is at 0.12 s, and 13 at 0.32 s.
         let part = Trim { from_us: 120_000, to_us: 320_000 };
         for (trim, wanted, missing) in [(whole, vec![5, 6, 10, 11, 13], 4), (part, vec![10, 11], 3)] {
             let mut sequence = Sequence::find(&name, pattern(&name)).unwrap();

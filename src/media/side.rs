@@ -1,18 +1,18 @@
-//! Side data: what streams and pictures carry besides samples, and where it can go.
+//! Side data: what streams and frames carry besides samples, and where it can go.
 //!
-//! In: streams and decoded pictures. Out: entries of the output's stream, parameters of encoders, and names of what
-//! an encoder does not take. What holds for the whole film (mastering display, rotation) is written to the stream
-//! and, where the codec has a place for it, into the bitstream; what belongs to one picture stays on that picture.
+//! In: streams and decoded frames. Out: entries of the output's stream, parameters of encoders, and names of what
+//! an encoder does not take. What holds for the whole video (mastering display, rotation) is written to the stream
+//! and, where the codec has a place for it, into the bitstream; what belongs to one frame stays on that frame.
 
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::ffi::{self, AVFrameSideDataType as OfFrame, AVPacketSideDataType as OfStream};
-use ffmpeg_next::frame::Video as Frame;
+use ffmpeg_next::frame::Video as AvFrame;
 
 use super::c_string;
 use crate::color::Transfer;
-use crate::picture::{Picture, Props};
+use crate::frame::{Frame, Props};
 
-/// What may be found on pictures and holds for a stream. Both hold the same C structure.
+/// What may be found on frames and holds for a stream. Both hold the same C structure.
 const OF_STREAMS: [(OfFrame, OfStream); 4] = [
     (OfFrame::AV_FRAME_DATA_MASTERING_DISPLAY_METADATA, OfStream::AV_PKT_DATA_MASTERING_DISPLAY_METADATA),
     (OfFrame::AV_FRAME_DATA_CONTENT_LIGHT_LEVEL, OfStream::AV_PKT_DATA_CONTENT_LIGHT_LEVEL),
@@ -20,28 +20,28 @@ const OF_STREAMS: [(OfFrame, OfStream); 4] = [
     (OfFrame::AV_FRAME_DATA_STEREO3D, OfStream::AV_PKT_DATA_STEREO3D),
 ];
 
-/// What belongs to single pictures: its name, the encoders' option that is there where one takes it, and encoders
+/// What belongs to single frames: its name, the encoders' option that is there where one takes it, and encoders
 /// that take it without an option.
-const OF_PICTURES: [(OfFrame, &str, Option<&str>, &[&str]); 6] = [
+const FRAME_DATA: [(OfFrame, &str, Option<&str>, &[&str]); 6] = [
     (OfFrame::AV_FRAME_DATA_A53_CC, "closed captions (A53)", Some("a53cc"), &[]),
-    (OfFrame::AV_FRAME_DATA_S12M_TIMECODE, "timecode of pictures (SMPTE 12M)", Some("s12m_tc"), &[]),
+    (OfFrame::AV_FRAME_DATA_S12M_TIMECODE, "timecode of frames (SMPTE 12M)", Some("s12m_tc"), &[]),
     (OfFrame::AV_FRAME_DATA_AFD, "active format description (AFD)", None, &[]),
     (OfFrame::AV_FRAME_DATA_DYNAMIC_HDR_PLUS, "HDR10+", None, &["libvpx-vp9"]),
     (OfFrame::AV_FRAME_DATA_DYNAMIC_HDR_VIVID, "HDR Vivid", None, &[]),
     (OfFrame::AV_FRAME_DATA_DOVI_RPU_BUFFER, "Dolby Vision", None, &[]),
 ];
 
-/// Side data that holds for all pictures of the output.
+/// Side data that holds for all frames of the output.
 #[derive(Default)]
 pub(super) struct StreamSide(Vec<(OfStream, Vec<u8>)>);
 
 impl StreamSide {
-    /// Of the first picture, else of the stream it came from.
-    pub fn of(stream: &ffmpeg::Stream, first: &Picture) -> StreamSide {
-        let frame = frame_of(&first.props);
+    /// Of the first frame, else of the stream it came from.
+    pub fn of(stream: &ffmpeg::Stream, first: &Frame) -> StreamSide {
+        let av_frame = frame_of(&first.props);
         // SAFETY: the stream and its parameters are alive.
         let stream_transfer = unsafe { (*(*stream.as_ptr()).codecpar).color_trc as u32 };
-        // Where a filter made SDR of HDR, the stream's display is not that of the pictures any more.
+        // Where a filter made SDR of HDR, the stream's display is not that of the frames any more.
         let unspecified = u32::from(Transfer::UNSPECIFIED.0);
         let same_light = [unspecified, u32::from(first.geometry.color.transfer.0)].contains(&stream_transfer);
         let entries = OF_STREAMS.iter().filter_map(|&(of_frame, of_stream)| {
@@ -49,12 +49,12 @@ impl StreamSide {
                 of_stream,
                 OfStream::AV_PKT_DATA_MASTERING_DISPLAY_METADATA | OfStream::AV_PKT_DATA_CONTENT_LIGHT_LEVEL
             );
-            let of_picture = frame.and_then(|frame| frame_bytes(frame, of_frame));
+            let frame_data = av_frame.and_then(|av_frame| frame_bytes(av_frame, of_frame));
             let of_whole = || {
                 let mut list = stream_entries(stream).into_iter();
                 list.find(|(kind, _)| *kind == of_stream && (same_light || !light)).map(|(_, bytes)| bytes)
             };
-            Some((of_stream, of_picture.map(<[u8]>::to_vec).or_else(of_whole)?))
+            Some((of_stream, frame_data.map(<[u8]>::to_vec).or_else(of_whole)?))
         });
         StreamSide(entries.collect())
     }
@@ -76,7 +76,7 @@ impl StreamSide {
         self.0.iter().find(|(kind, _)| *kind == wanted).map(|(_, bytes)| bytes.as_slice())
     }
 
-    /// The encoder's own parameters for the light of the pictures, as (option, value): FFmpeg's wrappers of these
+    /// The encoder's own parameters for the light of the frames, as (option, value): FFmpeg's wrappers of these
     /// encoders pass it on from version 7.1 at the earliest.
     pub fn encoder_parameters(&self, encoder: &str) -> Option<(&'static str, String)> {
         let (option, display_key, light_key) = match encoder {
@@ -106,16 +106,16 @@ impl StreamSide {
         (!values.is_empty()).then(|| (option, values.join(":")))
     }
 
-    /// Whether the light of the pictures is known.
+    /// Whether the light of the frames is known.
     pub fn has_light(&self) -> bool {
         self.get(OfStream::AV_PKT_DATA_MASTERING_DISPLAY_METADATA).is_some()
             || self.get(OfStream::AV_PKT_DATA_CONTENT_LIGHT_LEVEL).is_some()
     }
 }
 
-/// Names of what the picture carries and the encoder does not take.
-pub(super) fn not_taken(props: &Frame, codec: ffmpeg::Codec) -> impl Iterator<Item = &'static str> {
-    let carried = OF_PICTURES.iter().filter(|(kind, ..)| frame_bytes(props, *kind).is_some());
+/// Names of what the frame carries and the encoder does not take.
+pub(super) fn not_taken(props: &AvFrame, codec: ffmpeg::Codec) -> impl Iterator<Item = &'static str> {
+    let carried = FRAME_DATA.iter().filter(|(kind, ..)| frame_bytes(props, *kind).is_some());
     carried
         .filter(move |(_, _, option, encoders)| {
             !option.is_some_and(|name| has_option(codec, name)) && !encoders.contains(&codec.name())
@@ -123,8 +123,8 @@ pub(super) fn not_taken(props: &Frame, codec: ffmpeg::Codec) -> impl Iterator<It
         .map(|(_, name, ..)| *name)
 }
 
-/// The decoded frame that a picture's props are.
-pub(super) fn frame_of(props: &Props) -> Option<&Frame> {
+/// The decoded frame that a frame's props are.
+pub(super) fn frame_of(props: &Props) -> Option<&AvFrame> {
     props.0.as_ref().and_then(|props| props.downcast_ref())
 }
 
@@ -140,10 +140,10 @@ fn has_option(codec: ffmpeg::Codec, name: &str) -> bool {
     }
 }
 
-fn frame_bytes(frame: &Frame, kind: OfFrame) -> Option<&[u8]> {
+fn frame_bytes(av_frame: &AvFrame, kind: OfFrame) -> Option<&[u8]> {
     // SAFETY: the frame is alive, and an entry of its list has `size` bytes, which stay as long as it does.
     unsafe {
-        let entry = ffi::av_frame_get_side_data(frame.as_ptr(), kind).as_ref()?;
+        let entry = ffi::av_frame_get_side_data(av_frame.as_ptr(), kind).as_ref()?;
         Some(std::slice::from_raw_parts(entry.data, entry.size))
     }
 }
@@ -192,7 +192,7 @@ fn add_entry(stream: &mut ffmpeg::StreamMut, kind: OfStream, bytes: &[u8]) {
     }
 }
 
-/// Whether a container of this name has a place of its own for the light of the pictures.
+/// Whether a container of this name has a place of its own for the light of the frames.
 pub(super) fn holds_light(container: &str) -> bool {
     matches!(container, "matroska" | "webm" | "mp4" | "mov")
 }

@@ -3,10 +3,10 @@
 //! In: a stream's parameters. Out: one packet, which can be repeated: silence depends on nothing before it.
 
 use ffmpeg_next::ffi;
-use ffmpeg_next::frame::Audio as Frame;
+use ffmpeg_next::frame::Audio as AvFrame;
 use ffmpeg_next::{self as ffmpeg, ChannelLayout, codec};
 
-use super::{Coded, MICROSECONDS};
+use super::{MICROSECONDS, Packet};
 
 /// A packet of silence.
 pub struct Silence {
@@ -44,13 +44,13 @@ impl Silence {
     }
 
     /// The packet, for this time.
-    pub fn at_us(&self, us: i64) -> Coded {
+    pub fn at_us(&self, us: i64) -> Packet {
         let mut packet = self.packet.clone();
         packet.set_pts(Some(us));
         packet.set_dts(Some(us));
         packet.set_duration(self.duration_us);
         packet.set_flags(ffmpeg::packet::Flags::KEY);
-        Coded { packet, stream: 0, time_base: MICROSECONDS, index: 0 }
+        Packet { packet, stream: 0, time_base: MICROSECONDS, index: 0 }
     }
 }
 
@@ -71,16 +71,16 @@ fn encode(id: codec::Id, rate: i32, layout: ChannelLayout) -> Result<(ffmpeg::Pa
     let samples = encoder.frame_size() as usize;
     let mut last = ffmpeg::Packet::empty();
     for number in 0..PACKETS_TO_BEGIN {
-        let mut frame = Frame::new(format, samples, layout);
-        frame.set_rate(rate as u32);
-        frame.set_pts(Some((number * samples) as i64));
+        let mut av_frame = AvFrame::new(format, samples, layout);
+        av_frame.set_rate(rate as u32);
+        av_frame.set_pts(Some((number * samples) as i64));
         // SAFETY: the frame is owned, with room for so many samples of this format and layout.
         unsafe {
-            let raw = &mut *frame.as_mut_ptr();
+            let raw = &mut *av_frame.as_mut_ptr();
             let (data, count) = (raw.extended_data, samples as i32);
             super::check(ffi::av_samples_set_silence(data, 0, count, layout.channels(), format.into()))?;
         }
-        encoder.send_frame(&frame)?;
+        encoder.send_frame(&av_frame)?;
         let mut packet = ffmpeg::Packet::empty();
         while encoder.receive_packet(&mut packet).is_ok() {
             last = packet.clone();

@@ -8,14 +8,14 @@ use tracing::warn;
 
 use super::input::Input;
 use super::output::Output;
-use super::proof::kind_name;
 use super::transcode::{Transcoder, Transcoders};
+use super::verify::kind_name;
 use super::{Trim, check};
 use crate::error::{Error, Result};
 
-/// What is to become of sound.
+/// What is to become of audio.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Sound {
+pub enum AudioMode {
     /// Copied; converted where the container cannot hold it.
     #[default]
     Copy,
@@ -31,7 +31,7 @@ pub(super) enum Way {
     Upscale,
     Copy,
     Convert,
-    /// A picture beside the film, which is written with the header.
+    /// A frame beside the video, which is written with the header.
     Cover,
 }
 
@@ -45,7 +45,7 @@ pub struct Plan {
 
 impl Plan {
     /// What the container cannot hold is converted where FFmpeg can, else left out and said.
-    pub fn new(input: &Input, output: &Output, sound: &Sound) -> Result<Plan> {
+    pub fn new(input: &Input, output: &Output, audio: &AudioMode) -> Result<Plan> {
         let mut plan = Plan {
             lanes: Vec::new(),
             transcoders: Transcoders::default(),
@@ -60,22 +60,28 @@ impl Plan {
                     plan.leave_out(format!("how {} is turned", in_words(&stream)), output);
                 }
             } else {
-                plan.add(&stream, input, output, sound)?;
+                plan.add(&stream, input, output, audio)?;
             }
         }
         Ok(plan)
     }
 
-    fn add(&mut self, stream: &ffmpeg::Stream, input: &Input, output: &Output, sound: &Sound) -> Result<()> {
+    fn add(
+        &mut self,
+        stream: &ffmpeg::Stream,
+        input: &Input,
+        output: &Output,
+        audio: &AudioMode,
+    ) -> Result<()> {
         let parameters = stream.parameters();
         let (medium, id, index) = (parameters.medium(), parameters.id(), stream.index());
-        let is_sound = medium == media::Type::Audio;
-        if (is_sound && *sound == Sound::None) || is_made_anew(stream, output) {
+        let is_audio = medium == media::Type::Audio;
+        if (is_audio && *audio == AudioMode::None) || is_made_anew(stream, output) {
             return Ok(());
         }
         // Found by its packets at the end of a broadcast, and not yet heard.
         // SAFETY: stream and parameters are alive.
-        if is_sound && unsafe { (*parameters.as_ptr()).sample_rate } == 0 {
+        if is_audio && unsafe { (*parameters.as_ptr()).sample_rate } == 0 {
             self.leave_out(
                 format!("{}, of which nothing is known at the beginning", in_words(stream)),
                 output,
@@ -84,8 +90,8 @@ impl Plan {
         }
         let is_cover = is_cover(stream);
         let holds = if is_cover { output.holds_cover(id) } else { output.holds(medium, id) };
-        let encoder = match sound {
-            Sound::Encode(name) if is_sound => Some(find_encoder(name, output)?),
+        let encoder = match audio {
+            AudioMode::Encode(name) if is_audio => Some(find_encoder(name, output)?),
             _ if holds || is_cover => None,
             _ => usual_encoder(output, medium, id),
         };
@@ -94,7 +100,7 @@ impl Plan {
                 let header = output.wants_global_header();
                 self.transcoders.add(Transcoder::open(stream, input.name(), encoder, header)?);
                 let told = format!("{} to {}", in_words(stream), encoder.id().name());
-                if *sound == Sound::Copy || !is_sound {
+                if *audio == AudioMode::Copy || !is_audio {
                     warn!("{}: {} cannot hold its codec: {told}", output.name, output.container());
                 }
                 self.converted.push(told);
@@ -145,7 +151,7 @@ pub(super) fn is_cover(stream: &ffmpeg::Stream) -> bool {
     unsafe { (*stream.as_ptr()).disposition & ffi::AV_DISPOSITION_ATTACHED_PIC != 0 }
 }
 
-/// Telephones film upright and say so.
+/// Telephones video upright and say so.
 fn is_turned(stream: &ffmpeg::Stream) -> bool {
     use ffmpeg::packet::side_data::Type;
     stream.side_data().any(|data| data.kind() == Type::DisplayMatrix)
@@ -164,8 +170,8 @@ fn is_made_anew(stream: &ffmpeg::Stream, output: &Output) -> bool {
     stream.parameters().medium() == media::Type::Data && kept && (hidden || tag == TIMECODE)
 }
 
-/// FFmpeg's encoder of sound of this name.
-pub(super) fn sound_encoder(name: &str) -> Result<ffmpeg::Codec> {
+/// FFmpeg's encoder of audio of this name.
+pub(super) fn audio_encoder(name: &str) -> Result<ffmpeg::Codec> {
     ffmpeg::encoder::find_by_name(name).filter(ffmpeg::Codec::is_audio).ok_or_else(|| {
         let problem = format!("this FFmpeg has no audio encoder '{name}'");
         Error::new("--audio", problem, "ffmpeg -encoders lists those it has")
@@ -173,7 +179,7 @@ pub(super) fn sound_encoder(name: &str) -> Result<ffmpeg::Codec> {
 }
 
 fn find_encoder(name: &str, output: &Output) -> Result<ffmpeg::Codec> {
-    let encoder = sound_encoder(name)?;
+    let encoder = audio_encoder(name)?;
     if output.holds(media::Type::Audio, encoder.id()) {
         return Ok(encoder);
     }
@@ -181,7 +187,7 @@ fn find_encoder(name: &str, output: &Output) -> Result<ffmpeg::Codec> {
     Err(Error::new(&output.name, problem, "choose another --audio or file name"))
 }
 
-/// Of what the container cannot hold: sound and text have a usual codec there.
+/// Of what the container cannot hold: audio and text have a usual codec there.
 fn usual_encoder(output: &Output, medium: media::Type, id: codec::Id) -> Option<ffmpeg::Codec> {
     if output.is_still() || output.is_y4m() {
         return None;
@@ -297,7 +303,7 @@ pub(super) fn tag(stream: &ffmpeg::Stream, key: &CStr) -> Option<String> {
     }
 }
 
-/// Whether this packet is the film's cover, as the demuxer found it.
+/// Whether this packet is the video's cover, as the demuxer found it.
 pub(super) fn cover_packet(stream: &ffmpeg::Stream) -> ffmpeg::Packet {
     use ffmpeg::packet::Mut;
     let mut packet = ffmpeg::Packet::empty();
@@ -308,18 +314,18 @@ pub(super) fn cover_packet(stream: &ffmpeg::Stream) -> ffmpeg::Packet {
 }
 
 /// Matroska keeps covers as attached files.
-pub(super) fn attach_cover(added: &mut ffmpeg::format::stream::StreamMut, id: codec::Id, picture: &[u8]) {
+pub(super) fn attach_cover(added: &mut ffmpeg::format::stream::StreamMut, id: codec::Id, frame: &[u8]) {
     // SAFETY: the stream is new and alive; its extradata is null, and gets a copy with FFmpeg's padding, zeroed, which
     // the parameters free.
     unsafe {
         let parameters = &mut *(*added.as_mut_ptr()).codecpar;
         parameters.codec_type = ffi::AVMediaType::AVMEDIA_TYPE_ATTACHMENT;
         parameters.codec_id = id.into();
-        let padded = picture.len() + ffi::AV_INPUT_BUFFER_PADDING_SIZE as usize;
+        let padded = frame.len() + ffi::AV_INPUT_BUFFER_PADDING_SIZE as usize;
         parameters.extradata = ffi::av_mallocz(padded).cast();
         assert!(!parameters.extradata.is_null(), "no memory for a cover");
-        parameters.extradata.copy_from_nonoverlapping(picture.as_ptr(), picture.len());
-        parameters.extradata_size = picture.len() as i32;
+        parameters.extradata.copy_from_nonoverlapping(frame.as_ptr(), frame.len());
+        parameters.extradata_size = frame.len() as i32;
     }
 }
 

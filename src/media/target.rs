@@ -12,7 +12,7 @@ use super::output::Output;
 use super::{c_string, check};
 use crate::color::{ChromaLocation, ColorSpec, Matrix, Range, Transfer};
 use crate::error::{Error, Result};
-use crate::picture::{Family, Format, Geometry};
+use crate::frame::{Family, FrameFormat, PixelFormat};
 
 /// What the user asked of the encoder.
 #[derive(Clone, Debug, Default)]
@@ -35,8 +35,8 @@ pub struct Target {
     codec: ffmpeg::Codec,
     options: Vec<(String, String)>,
     threads: usize,
-    /// Of the pictures to fill.
-    pub geometry: Geometry,
+    /// Of the frames to fill.
+    pub geometry: FrameFormat,
 }
 
 /// What quality means to each encoder, near CRF 18 of x264, and what makes them usable.
@@ -58,11 +58,11 @@ fn default_options(encoder: &str) -> &'static [(&'static str, &'static str)] {
 }
 
 impl Target {
-    /// Chooses encoder and pixel format for pictures like `source`, to be made `width` x `height`.
+    /// Chooses encoder and pixel format for frames like `source`, to be made `width` x `height`.
     pub fn choose(
         spec: &EncoderSpec,
         output: &Output,
-        source: &Geometry,
+        source: &FrameFormat,
         (width, height): (usize, usize),
     ) -> Result<Target> {
         let codec = match &spec.name {
@@ -85,11 +85,11 @@ impl Target {
         if let Some(lost) = loss(&format, &source.format).filter(|_| spec.pixel_format.is_none()) {
             let (name, from, to) = (codec.name(), source.format.name, format.name);
             warn!(
-                "encoder {name} takes {to} at best, the pictures are {from}: {lost} left out; another --encoder may keep it"
+                "encoder {name} takes {to} at best, the frames are {from}: {lost} left out; another --encoder may keep it"
             );
         }
         let color = output_color(codec.id(), source, &format, (width, height));
-        let geometry = Geometry { width, height, format, color };
+        let geometry = FrameFormat { width, height, format, color };
         let own = |key: &str| spec.options.iter().any(|(k, _)| k == key);
         let defaults = default_options(codec.name()).iter().filter(|(key, _)| !own(key));
         let mut options: Vec<_> = defaults.map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
@@ -107,14 +107,14 @@ impl Target {
         self.codec
     }
 
-    /// About how many bytes a picture will take, `rate` of them a second, from one of the source that takes
+    /// About how many bytes a frame will take, `rate` of them a second, from one of the source that takes
     /// `source_bytes` and has so many times fewer pixels; `None` where nothing can be said.
     ///
     /// Measured on the clip of `examples/`, enlarged twice (2026-11-24): FFV1 takes 25 % of the bare samples, Ut Video 43
     /// and Huffyuv 46 %, and film grain more than these clean drawings; ProRes 422 HQ 20 %, which it keeps to; x264 at
     /// CRF 18 88 % of what is said here, and x265 59 %.
-    pub(super) fn bytes_a_picture(&self, rate: f64, source_bytes: Option<f64>, growth: f64) -> Option<f64> {
-        let Geometry { width, height, format, .. } = self.geometry;
+    pub(super) fn bytes_per_frame(&self, rate: f64, source_bytes: Option<f64>, growth: f64) -> Option<f64> {
+        let FrameFormat { width, height, format, .. } = self.geometry;
         let chroma = 1.0 / f64::from(1u32 << (format.log2_chroma_w + format.log2_chroma_h));
         let samples = match format.family {
             Family::Gray => 1.0,
@@ -165,7 +165,7 @@ fn threading_of(id: codec::Id) -> codec::threading::Type {
     }
 }
 
-/// What sequences are made of: each picture is a packet, and the packet is the file.
+/// What sequences are made of: each frame is a packet, and the packet is the file.
 fn is_still(id: codec::Id) -> bool {
     use codec::Id::*;
     matches!(id, PNG | TIFF | DPX | EXR | MJPEG | BMP)
@@ -180,7 +180,7 @@ pub(super) fn check_kind(name: &str, id: codec::Id) -> Result<()> {
     Err(Error::new(name, problem, "sequences are of png, tif, dpx, exr, jpg or bmp"))
 }
 
-fn choose_format(spec: &EncoderSpec, codec: ffmpeg::Codec, source: &Format) -> Result<Format> {
+fn choose_format(spec: &EncoderSpec, codec: ffmpeg::Codec, source: &PixelFormat) -> Result<PixelFormat> {
     let offered: Vec<ffi::AVPixelFormat> = codec
         .video()
         .ok()
@@ -208,7 +208,7 @@ fn choose_format(spec: &EncoderSpec, codec: ffmpeg::Codec, source: &Format) -> R
             })
         }
         Some(name) => {
-            let format = describe(pixel_format(name)).filter(Format::writable);
+            let format = describe(pixel_format(name)).filter(PixelFormat::writable);
             let format = format.ok_or_else(|| {
                 Error::new(
                     "--pix-fmt",
@@ -227,7 +227,12 @@ fn choose_format(spec: &EncoderSpec, codec: ffmpeg::Codec, source: &Format) -> R
 }
 
 /// What the output's code values mean: what the input's did, wherever format and codec allow.
-fn output_color(id: codec::Id, source: &Geometry, format: &Format, size: (usize, usize)) -> ColorSpec {
+fn output_color(
+    id: codec::Id,
+    source: &FrameFormat,
+    format: &PixelFormat,
+    size: (usize, usize),
+) -> ColorSpec {
     let mut color = source.color;
     let was_rgb = source.format.family == Family::Rgb;
     match format.family {
@@ -256,7 +261,7 @@ fn output_color(id: codec::Id, source: &Geometry, format: &Format, size: (usize,
     color
 }
 
-/// Still picture files have no tag for range: their gray is full.
+/// Still frame files have no tag for range: their gray is full.
 fn id_keeps_range(id: codec::Id) -> bool {
     use codec::Id::*;
     !matches!(id, PNG | TIFF | BMP | PGM | PPM | PAM | WEBP | DPX | EXR | GIF)
@@ -312,7 +317,7 @@ pub(super) fn open_context(
         (code, left_over)
     };
     check(code).map_err(|error| {
-        let Geometry { width, height, format, .. } = target.geometry;
+        let FrameFormat { width, height, format, .. } = target.geometry;
         let whole = |side: usize, log2_chroma: u8| side.is_multiple_of(1 << log2_chroma);
         let remedy = match whole(width, format.log2_chroma_w) && whole(height, format.log2_chroma_h) {
             true => "check --encoder-opt and the size, or choose another encoder",

@@ -1,12 +1,12 @@
-//! Transcode: sound and text in a codec that the output's container cannot hold become one that it can.
+//! Transcode: audio and text in a codec that the output's container cannot hold become one that it can.
 
 use ffmpeg_next::ffi;
-use ffmpeg_next::frame::Audio as Frame;
+use ffmpeg_next::frame::Audio as AvFrame;
 use ffmpeg_next::packet::Mut;
 use ffmpeg_next::{self as ffmpeg, ChannelLayout, Rational, Rescale, codec, filter, format};
 use tracing::warn;
 
-use super::{Coded, MICROSECONDS, check, is_again};
+use super::{MICROSECONDS, Packet, check, is_again};
 use crate::error::{Error, Result};
 
 /// All streams that are converted.
@@ -23,7 +23,7 @@ pub(super) struct Transcoder {
 }
 
 enum Kind {
-    Sound(Box<Sound>),
+    AudioMode(Box<AudioMode>),
     Text(Text),
 }
 
@@ -39,7 +39,7 @@ impl Transcoders {
     }
 
     /// What becomes of a packet: itself, unless its stream is converted.
-    pub fn convert(&mut self, packet: Coded) -> Result<Vec<Coded>> {
+    pub fn convert(&mut self, packet: Packet) -> Result<Vec<Packet>> {
         match self.0.iter_mut().find(|transcoder| transcoder.stream == packet.stream) {
             Some(transcoder) => transcoder.take(Some(packet)),
             None => Ok(vec![packet]),
@@ -47,7 +47,7 @@ impl Transcoders {
     }
 
     /// What is still inside of decoders and encoders, after the last packet.
-    pub fn finish(&mut self) -> Result<Vec<Coded>> {
+    pub fn finish(&mut self) -> Result<Vec<Packet>> {
         let mut rest = Vec::new();
         for transcoder in &mut self.0 {
             rest.extend(transcoder.take(None)?);
@@ -77,7 +77,8 @@ impl Transcoder {
     ) -> Result<Transcoder> {
         let name = format!("{source}: stream {}", stream.index());
         let opened = if encoder.is_audio() {
-            Sound::open(before, stream, encoder, global_header).map(|sound| Kind::Sound(Box::new(sound)))
+            AudioMode::open(before, stream, encoder, global_header)
+                .map(|audio| Kind::AudioMode(Box::new(audio)))
         } else {
             Text::open(stream, encoder).map(Kind::Text)
         };
@@ -91,21 +92,21 @@ impl Transcoder {
     /// What describes the converted stream.
     pub(super) fn context(&self) -> &codec::Context {
         match &self.kind {
-            Kind::Sound(sound) => &sound.encoder,
+            Kind::AudioMode(audio) => &audio.encoder,
             Kind::Text(text) => &text.encoder,
         }
     }
 
     /// What becomes of a packet, or, without one, of what is still inside.
-    pub(super) fn take(&mut self, packet: Option<Coded>) -> Result<Vec<Coded>> {
+    pub(super) fn take(&mut self, packet: Option<Packet>) -> Result<Vec<Packet>> {
         let mut out = Vec::new();
         let result = match &mut self.kind {
-            Kind::Sound(sound) => sound.take(packet.map(|coded| coded.packet), &mut out),
+            Kind::AudioMode(audio) => audio.take(packet.map(|coded| coded.packet), &mut out),
             Kind::Text(text) => packet.map_or(Ok(()), |coded| text.take(coded.packet, &mut out)),
         };
         match result {
             Ok(()) => {}
-            // As FFmpeg does: what a decoder cannot read is a gap, and gaps of sound are filled.
+            // As FFmpeg does: what a decoder cannot read is a gap, and gaps of audio are filled.
             Err(ffmpeg::Error::InvalidData) => {
                 self.damaged += 1;
                 if self.damaged == 1 {
@@ -118,12 +119,12 @@ impl Transcoder {
             }
         }
         let (stream, time_base) = (self.stream, self.time_base());
-        Ok(out.into_iter().map(|packet| Coded { packet, stream, time_base, index: 0 }).collect())
+        Ok(out.into_iter().map(|packet| Packet { packet, stream, time_base, index: 0 }).collect())
     }
 
     fn time_base(&self) -> Rational {
         match &self.kind {
-            Kind::Sound(sound) => sound.time_base,
+            Kind::AudioMode(audio) => audio.time_base,
             Kind::Text(_) => MICROSECONDS,
         }
     }
@@ -131,7 +132,7 @@ impl Transcoder {
 
 type Outcome = std::result::Result<(), ffmpeg::Error>;
 
-struct Sound {
+struct AudioMode {
     decoder: codec::decoder::Audio,
     source_base: Rational,
     /// Made for frames of one kind.
@@ -145,13 +146,13 @@ type FrameKind = (format::Sample, u32, u64);
 /// Enough for each channel in any codec that is in use.
 const BITS_A_SECOND_A_CHANNEL: usize = 96_000;
 
-impl Sound {
+impl AudioMode {
     fn open(
         before: Option<&codec::Parameters>,
         stream: &ffmpeg::Stream,
         encoder: ffmpeg::Codec,
         global_header: bool,
-    ) -> std::result::Result<Sound, ffmpeg::Error> {
+    ) -> std::result::Result<AudioMode, ffmpeg::Error> {
         let mut context = codec::Context::from_parameters(stream.parameters())?.decoder();
         context.set_packet_time_base(stream.time_base());
         let decoder = context.audio()?;
@@ -178,7 +179,7 @@ impl Sound {
         context.set_time_base(time_base);
         context.set_bit_rate(BITS_A_SECOND_A_CHANNEL * layout.channels().max(1) as usize);
         let encoder = context.open_as(encoder)?;
-        Ok(Sound { decoder, source_base: stream.time_base(), graph: None, encoder, time_base })
+        Ok(AudioMode { decoder, source_base: stream.time_base(), graph: None, encoder, time_base })
     }
 
     fn take(&mut self, packet: Option<ffmpeg::Packet>, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
@@ -188,9 +189,9 @@ impl Sound {
             None => self.decoder.send_eof().or_else(at_end)?,
         }
         loop {
-            let mut frame = Frame::empty();
-            match self.decoder.receive_frame(&mut frame) {
-                Ok(()) => self.filter(frame, out)?,
+            let mut av_frame = AvFrame::empty();
+            match self.decoder.receive_frame(&mut av_frame) {
+                Ok(()) => self.filter(av_frame, out)?,
                 Err(error) if is_again(error) || error == ffmpeg::Error::Eof => break,
                 Err(error) => return Err(error),
             }
@@ -203,23 +204,23 @@ impl Sound {
         Ok(())
     }
 
-    fn filter(&mut self, mut frame: Frame, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
-        let pts = frame.timestamp();
-        frame.set_pts(pts);
-        if frame.channel_layout().is_empty() {
-            frame.set_channel_layout(ChannelLayout::default(i32::from(self.decoder.channels())));
+    fn filter(&mut self, mut av_frame: AvFrame, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
+        let pts = av_frame.timestamp();
+        av_frame.set_pts(pts);
+        if av_frame.channel_layout().is_empty() {
+            av_frame.set_channel_layout(ChannelLayout::default(i32::from(self.decoder.channels())));
         }
-        let kind = (frame.format(), frame.rate(), frame.channel_layout().bits());
+        let kind = (av_frame.format(), av_frame.rate(), av_frame.channel_layout().bits());
         if self.graph.as_ref().is_none_or(|(made_for, _)| *made_for != kind) {
             self.end_graph(out)?;
             self.graph = Some((kind, self.new_graph(kind)?));
         }
         let (_, graph) = self.graph.as_mut().expect("just made");
-        graph.get("in").expect("its source").source().add(&frame)?;
+        graph.get("in").expect("its source").source().add(&av_frame)?;
         self.encode(out)
     }
 
-    /// Gaps become silence and overlaps are cut, so that the sound stays where its times put it.
+    /// Gaps become silence and overlaps are cut, so that the audio stays where its times put it.
     fn new_graph(
         &self,
         (sample, rate, layout): FrameKind,
@@ -260,11 +261,11 @@ impl Sound {
         let Some((_, graph)) = &mut self.graph else { return Ok(()) };
         let mut sink = graph.get("out").expect("its sink");
         let base = sink.sink().time_base();
-        let mut frame = Frame::empty();
-        while sink.sink().frame(&mut frame).is_ok() {
-            let pts = frame.pts().map(|pts| pts.rescale(base, self.time_base));
-            frame.set_pts(pts);
-            self.encoder.send_frame(&frame)?;
+        let mut av_frame = AvFrame::empty();
+        while sink.sink().frame(&mut av_frame).is_ok() {
+            let pts = av_frame.pts().map(|pts| pts.rescale(base, self.time_base));
+            av_frame.set_pts(pts);
+            self.encoder.send_frame(&av_frame)?;
             drain(&mut self.encoder, out)?;
         }
         Ok(())

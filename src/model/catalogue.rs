@@ -38,8 +38,8 @@ pub const ALL: &[BuiltIn] = &[
 /// What a CPU runs on stills, and wherever else nothing is told.
 pub const DEFAULT_CPU: &str = "hasn-lite-x2";
 
-/// What a film gets unless told otherwise: films were coded. A still gets [`DEFAULT_CPU`].
-pub const DEFAULT_FILM: &str = "hasn-lite-x2-video";
+/// What a video gets unless told otherwise: videos were coded. A still gets [`DEFAULT_CPU`].
+pub const DEFAULT_VIDEO: &str = "hasn-lite-x2-video";
 
 /// The built-in model of that name.
 pub fn find(name: &str) -> Option<&'static BuiltIn> {
@@ -79,7 +79,7 @@ mod tests {
                 assert!(built_in.card.contains(said), "{} does not say {said}", built_in.name);
             }
         }
-        assert!(find(DEFAULT_CPU).is_some() && find(DEFAULT_FILM).is_some());
+        assert!(find(DEFAULT_CPU).is_some() && find(DEFAULT_VIDEO).is_some());
     }
 
     #[test]

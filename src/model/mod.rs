@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// checked against them and dropped, for a count has one meaning and a floored ratio has several.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sizes {
-    /// How many times wider and higher the picture becomes.
+    /// How many times wider and higher the frame becomes.
     pub scale: usize,
     /// 1 for luma, 3 for R'G'B'; as many come out.
     pub in_channels: usize,

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 const CHANNELS_MAX: usize = 2048;
 /// See [`CHANNELS_MAX`].
 const BLOCKS_MAX: usize = 64;
-/// Beyond it nothing was ever trained, and an x8 picture of UHD is 33 k pixels wide.
+/// Beyond it nothing was ever trained, and an x8 frame of UHD is 33 k pixels wide.
 const SCALE_MAX: usize = 8;
 
 pub(super) fn parse(source_name: &str, bytes: &[u8]) -> Result<Model> {
@@ -98,7 +98,7 @@ impl File<'_> {
         if in_channels != 1 && in_channels != 3 {
             return Err(self.refuse(
                 "conv_1.weight",
-                format!("reads {in_channels} channels, a picture has 1 (luma) or 3 (RGB)"),
+                format!("reads {in_channels} channels, a frame has 1 (luma) or 3 (RGB)"),
             ));
         }
         let scale = (upsampled / in_channels).isqrt();

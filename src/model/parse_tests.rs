@@ -171,7 +171,7 @@ fn zero_and_absurd_sizes_are_refused() {
 }
 
 #[test]
-fn a_picture_of_two_channels_is_refused() {
+fn a_frame_of_two_channels_is_refused() {
     let line = refusal(|tensors, _| reshape(tensors, "conv_1.weight", &[16, 2, 3, 3]));
     assert!(line.contains("tensor conv_1.weight reads 2 channels"), "{line}");
 }

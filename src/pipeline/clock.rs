@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 pub enum Stage {
     /// Reads packets.
     Demux,
-    /// Packets to pictures.
+    /// Packets to frames.
     Decode,
-    /// Pictures to larger pictures.
+    /// Frames to larger frames.
     Upscale,
-    /// Pictures to packets.
+    /// Frames to packets.
     Encode,
     /// Writes packets.
     Mux,
@@ -38,7 +38,7 @@ impl Stage {
 #[derive(Default)]
 pub struct Progress {
     times: [Times; STAGES.len()],
-    pictures: AtomicU64,
+    frames: AtomicU64,
 }
 
 #[derive(Default)]
@@ -49,14 +49,14 @@ struct Times {
 }
 
 impl Progress {
-    /// Pictures that are encoded.
-    pub fn pictures(&self) -> u64 {
-        self.pictures.load(Relaxed)
+    /// Frames that are encoded.
+    pub fn frames(&self) -> u64 {
+        self.frames.load(Relaxed)
     }
 
     /// Counts from so many on: those that an earlier run has encoded.
-    pub(super) fn begin_at(&self, pictures: u64) {
-        self.pictures.store(pictures, Relaxed);
+    pub(super) fn begin_at(&self, frames: u64) {
+        self.frames.store(frames, Relaxed);
     }
 
     /// Of one stage: worked, waited for input, waited for room in its output.
@@ -72,14 +72,14 @@ impl Progress {
     }
 
     pub(super) fn clock(&self, stage: Stage) -> Clock<'_> {
-        Clock { times: &self.times[stage as usize], pictures: &self.pictures, last: Instant::now() }
+        Clock { times: &self.times[stage as usize], frames: &self.frames, last: Instant::now() }
     }
 }
 
 /// Measures one stage: all time is work but for what passes inside of [`Clock::input`] and [`Clock::output`].
 pub(super) struct Clock<'a> {
     times: &'a Times,
-    pictures: &'a AtomicU64,
+    frames: &'a AtomicU64,
     last: Instant,
 }
 
@@ -98,8 +98,8 @@ impl Clock<'_> {
         value
     }
 
-    pub fn count_picture(&self) {
-        self.pictures.fetch_add(1, Relaxed);
+    pub fn count_frame(&self) {
+        self.frames.fetch_add(1, Relaxed);
     }
 
     fn lap(&mut self, counter: &AtomicU64) {

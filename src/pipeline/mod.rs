@@ -1,10 +1,10 @@
-//! Stages on threads with bounded queues between them: the way of a picture from demux to mux.
+//! Stages on threads with bounded queues between them: the way of a frame from demux to mux.
 //!
 //! In: an opened [`Job`]. Out: an [`Outcome`]: segments that are kept, or a muxer whose file is whole, and a [`Report`]. It knows no sample, no layer
 //! and no file format.
 //!
 //! ```text
-//! demux ─packets→ decode ─pictures→ upscale ─pictures→ encode ─packets→ mux
+//! demux ─packets→ decode ─frames→ upscale ─frames→ encode ─packets→ mux
 //!   └──────────────── packets of other streams, never held back ─────────┘
 //! ```
 //!
@@ -25,39 +25,39 @@ use crossbeam_channel::bounded;
 
 use crate::engine::{EngineSpec, NetworkId};
 use crate::error::{Error, Result};
+use crate::frame::{FrameFormat, Timestamp};
 use crate::media::{
-    Coded, CopyQueue, Cut, CutState, Decoder, Encoder, Input, Muxer, Numbering, PicturePool,
-    SEGMENT_PICTURES, Transcoders,
+    CopyQueue, Cut, CutState, Decoder, Encoder, FramePool, Input, Muxer, Numbering, Packet, SEGMENT_FRAMES,
+    Transcoders,
 };
-use crate::picture::{Geometry, PictureTime};
 
 pub use clock::{Progress, STAGES, Stage};
-pub use report::{FoundReport, Pictures, Place, ProofReport, Report, StageReport};
+pub use report::{FrameCounts, Place, Report, StageReport, StreamReport, VerificationReport};
 
-/// Compressed pictures ahead of the decoder: enough to hide a slow read, little memory.
+/// Compressed frames ahead of the decoder: enough to hide a slow read, little memory.
 const PACKETS_TO_DECODE: usize = 16;
-/// Decoded pictures ahead of the engine: one is ready whenever it asks, one more evens out I pictures.
-const PICTURES_TO_UPSCALE: usize = 2;
-/// The same for the encoder. SR pictures are the large ones: 12 MB each at 4K.
-const PICTURES_TO_ENCODE: usize = 2;
+/// Decoded frames ahead of the engine: one is ready whenever it asks, one more evens out I frames.
+const FRAMES_TO_UPSCALE: usize = 2;
+/// The same for the encoder. SR frames are the large ones: 12 MB each at 4K.
+const FRAMES_TO_ENCODE: usize = 2;
 /// Encoders give packets in bursts.
 const PACKETS_TO_MUX: usize = 32;
-/// A packet of what is coded without loss may be as large as its picture: a queue of packets holds no more than this.
+/// A packet of what is coded without loss may be as large as its frame: a queue of packets holds no more than this.
 const PACKETS_BYTES: usize = 256 << 20;
 
 /// All parts of a run, opened.
 pub struct Job {
     /// Where packets come from.
     pub input: Input,
-    /// Of the input's video, its first picture decoded.
+    /// Of the input's video, its first frame decoded.
     pub decoder: Decoder,
     /// Opened on the thread that drives it.
     pub engine: EngineSpec,
-    /// Which of the engine's networks pictures take.
+    /// Which of the engine's networks frames take.
     pub network: NetworkId,
-    /// Whether a picture that is as the one before gets its result.
+    /// Whether a frame that is as the one before gets its result.
     pub reuse: bool,
-    /// Open for pictures of the engine's output.
+    /// Open for frames of the engine's output.
     pub encoder: Encoder,
     /// Where packets go.
     pub sink: Sink,
@@ -65,7 +65,7 @@ pub struct Job {
 
 /// Where packets go.
 pub enum Sink {
-    /// Into the output as they come, among those that are copied: for pipes, still pictures and what else cannot be
+    /// Into the output as they come, among those that are copied: for pipes, still frames and what else cannot be
     /// joined from parts, and for what cannot be read twice.
     Direct {
         /// Its header written.
@@ -78,42 +78,42 @@ pub enum Sink {
         /// Who keeps them.
         store: Box<dyn Store>,
         /// Which ones are wanted.
-        todo: Todo,
+        resume_state: ResumeState,
     },
 }
 
 /// Who keeps segments.
 pub trait Store: Send {
     /// The next packet of the segment.
-    fn write(&mut self, packet: Coded) -> Result<()>;
+    fn write(&mut self, packet: Packet) -> Result<()>;
     /// The segment has all its packets.
     fn close(&mut self, cut: Cut) -> Result<()>;
 }
 
-/// Which pictures are to be made.
+/// Which frames are to be made.
 #[derive(Default)]
-pub struct Todo {
+pub struct ResumeState {
     /// These segments are there.
     pub ready: BTreeSet<u64>,
-    /// Of a sequence: these pictures are there, by number.
+    /// Of a sequence: these frames are there, by number.
     pub numbers_ready: Option<(Numbering, BTreeSet<u64>)>,
-    /// So many pictures are there.
-    pub pictures_ready: u64,
+    /// So many frames are there.
+    pub frames_ready: u64,
     /// So many of them are not read again.
     pub passed_over: u64,
     /// This one and those after it are not wanted.
     pub until: Option<u64>,
-    /// First picture after one that is there -> how the encoder goes on.
+    /// First frame after one that is there -> how the encoder goes on.
     pub starts: BTreeMap<u64, CutState>,
 }
 
-impl Todo {
-    /// Whether a picture is there.
-    fn has(&self, time: &PictureTime) -> bool {
+impl ResumeState {
+    /// Whether a frame is there.
+    fn has(&self, time: &Timestamp) -> bool {
         let of_sequence = |(numbering, ready): &(Numbering, BTreeSet<u64>)| {
             ready.contains(&numbering.number(time.index, time.pts))
         };
-        self.ready.contains(&(time.index / SEGMENT_PICTURES))
+        self.ready.contains(&(time.index / SEGMENT_FRAMES))
             || self.numbers_ready.as_ref().is_some_and(of_sequence)
     }
 }
@@ -128,7 +128,7 @@ pub struct Outcome {
     pub muxer: Option<Muxer>,
 }
 
-/// Runs the job to its end, or to the picture at which `interrupt` was seen.
+/// Runs the job to its end, or to the frame at which `interrupt` was seen.
 pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<Outcome> {
     let Job { input, decoder, engine, network, reuse, encoder, sink } = job;
     let started = Instant::now();
@@ -136,35 +136,35 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<Outc
     let failure = Failure::default();
     let stop = Stop { asked: interrupt, stopped: AtomicBool::new(false) };
     let (to_decode, from_demux) = bounded(packets(PACKETS_TO_DECODE, &engine.lr));
-    let (to_upscale, from_decode) = bounded(PICTURES_TO_UPSCALE);
-    let (to_encode, from_upscale) = bounded(PICTURES_TO_ENCODE);
+    let (to_upscale, from_decode) = bounded(FRAMES_TO_UPSCALE);
+    let (to_encode, from_upscale) = bounded(FRAMES_TO_ENCODE);
     let (to_mux, from_encode) = bounded(packets(PACKETS_TO_MUX, &engine.sr));
     let copies = Copies::default();
-    let pool = PicturePool::new(encoder.geometry());
-    let (mut end, transcoders, todo) = match sink {
-        Sink::Direct { muxer, transcoders } => (End::Muxer(muxer), Some(transcoders), Todo::default()),
-        Sink::Segments { store, todo } => (End::Store(store), None, todo),
+    let pool = FramePool::new(encoder.geometry());
+    let (mut end, transcoders, resume_state) = match sink {
+        Sink::Direct { muxer, transcoders } => (End::Muxer(muxer), Some(transcoders), ResumeState::default()),
+        Sink::Segments { store, resume_state } => (End::Store(store), None, resume_state),
     };
-    progress.begin_at(todo.pictures_ready);
+    progress.begin_at(resume_state.frames_ready);
 
     let (clock_jumps, decoder, reused, encoder) = thread::scope(|scope| {
         let spawn = |stage: Stage| thread::Builder::new().name(stage.name().into());
         let clock = |stage: Stage| progress.clock(stage);
-        let (failure, stop, copies, todo) = (&failure, &stop, &copies, &todo);
+        let (failure, stop, copies, resume_state) = (&failure, &stop, &copies, &resume_state);
         let demux = spawn(Stage::Demux).spawn_scoped(scope, move || {
             let copies = transcoders.map(|transcoders| (copies, transcoders));
             failure.note(stages::demux(input, to_decode, copies, stop, clock(Stage::Demux)))
         });
         let decode = spawn(Stage::Decode).spawn_scoped(scope, move || {
             let clock = clock(Stage::Decode);
-            failure.note(stages::decode(decoder, from_demux, to_upscale, (todo, stop), clock))
+            failure.note(stages::decode(decoder, from_demux, to_upscale, (resume_state, stop), clock))
         });
         let upscale = spawn(Stage::Upscale).spawn_scoped(scope, move || {
             let io = stages::UpscaleIo { input: from_decode, output: to_encode, pool };
             failure.note(stages::upscale(engine, network, reuse, io, clock(Stage::Upscale)))
         });
         let encode = spawn(Stage::Encode).spawn_scoped(scope, move || {
-            failure.note(stages::encode(encoder, from_upscale, to_mux, todo, clock(Stage::Encode)))
+            failure.note(stages::encode(encoder, from_upscale, to_mux, resume_state, clock(Stage::Encode)))
         });
         match &mut end {
             End::Muxer(muxer) => {
@@ -186,14 +186,14 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<Outc
     if let (End::Store(store), Some(cut), false) = (&mut end, encoder.cut(), interrupted) {
         store.close(cut)?;
     }
-    let mut pictures = Pictures::count(&decoder, todo.pictures_ready + encoder.sent());
-    pictures.decoded += todo.passed_over;
-    // An interrupted run leaves pictures behind in its queues, one of a part does not decode the rest.
-    if !interrupted && todo.until.is_none() && !pictures.add_up() {
-        let problem = format!("pictures were lost on the way: {pictures:?}");
+    let mut frames = FrameCounts::count(&decoder, resume_state.frames_ready + encoder.sent());
+    frames.decoded += resume_state.passed_over;
+    // An interrupted run leaves frames behind in its queues, one of a part does not decode the rest.
+    if !interrupted && resume_state.until.is_none() && !frames.add_up() {
+        let problem = format!("frames were lost on the way: {frames:?}");
         return Err(Error::new(source, problem, "this is an error of hasn: please report it with the file"));
     }
-    let mut report = Report::new(pictures, decoder.damage(), &encoder, progress, started.elapsed());
+    let mut report = Report::new(frames, decoder.damage(), &encoder, progress, started.elapsed());
     report.interrupted = interrupted;
     report.clock_jumps = clock_jumps.unwrap_or(0);
     report.reused = reused.unwrap_or(0);
@@ -208,14 +208,14 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<Outc
     Ok(Outcome { report, encoder, muxer })
 }
 
-/// Room for so many packets of such pictures, or for as many as memory allows.
-fn packets(most: usize, geometry: &Geometry) -> usize {
+/// Room for so many packets of such frames, or for as many as memory allows.
+fn packets(most: usize, geometry: &FrameFormat) -> usize {
     let plane_bytes = |plane| {
         let (row_len, rows) = geometry.plane_size(usize::from(plane));
         row_len * rows
     };
-    let picture_bytes: usize = (0..geometry.format.planes).map(plane_bytes).sum();
-    most.min(PACKETS_BYTES / picture_bytes.max(1)).max(1)
+    let frame_bytes: usize = (0..geometry.format.planes).map(plane_bytes).sum();
+    most.min(PACKETS_BYTES / frame_bytes.max(1)).max(1)
 }
 
 /// The last stage of a run.
@@ -226,15 +226,15 @@ enum End {
 
 /// Days of work are not thrown away for an error at their end: what is worth it stays under the partial name.
 fn keep_what_is_done(mut muxer: Muxer, error: Error) -> Error {
-    let (pictures, reached_s) = (muxer.pictures(), muxer.reached_s());
-    if pictures < SEGMENT_PICTURES {
+    let (frames, reached_s) = (muxer.frames(), muxer.reached_s());
+    if frames < SEGMENT_FRAMES {
         return error;
     }
     muxer.cut_here();
     match muxer.finish().map(|()| muxer.keep_partial()) {
         Ok(Some(partial)) => {
             let partial = partial.display();
-            error.keeping(&format!("{partial} keeps the first {pictures} pictures, up to {reached_s:.3} s"))
+            error.keeping(&format!("{partial} keeps the first {frames} frames, up to {reached_s:.3} s"))
         }
         // Where the end of the file cannot be written either, there is only the first error to tell.
         Ok(None) | Err(_) => error,
@@ -269,16 +269,16 @@ impl Stop<'_> {
     }
 }
 
-/// Packets that go by the pictures, counted in bytes from the moment they are read.
+/// Packets that go by the frames, counted in bytes from the moment they are read.
 #[derive(Default)]
 struct Copies(Mutex<CopyQueue>);
 
 impl Copies {
-    fn push(&self, packet: Coded) -> Result<()> {
+    fn push(&self, packet: Packet) -> Result<()> {
         self.0.lock().expect("no stage panicked").push(packet)
     }
 
-    fn pop_before(&self, next: Option<&Coded>) -> Result<Option<Coded>> {
+    fn pop_before(&self, next: Option<&Packet>) -> Result<Option<Packet>> {
         self.0.lock().expect("no stage panicked").pop_before(next)
     }
 }

@@ -6,37 +6,37 @@ use serde::Serialize;
 
 use super::clock::{Progress, STAGES};
 use crate::error::Result;
-use crate::media::{Damage, DamagedPlace, Decoder, Encoder, Found, Muxer, Proof};
+use crate::media::{Damage, DamagedPlace, Decoder, Encoder, Found, Muxer, Verification};
 
 /// A run in figures.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Where the pictures went.
-    pub pictures: Pictures,
-    /// Damaged pictures and packets of the source.
+    /// Where the frames went.
+    pub frames: FrameCounts,
+    /// Damaged frames and packets of the source.
     pub damaged: u64,
     /// The first of them.
     pub damaged_places: Vec<Place>,
     /// Ended before the end of the input by the user.
     pub interrupted: bool,
-    /// Seconds of the input up to the end of the last picture.
+    /// Seconds of the input up to the end of the last frame.
     pub reached_s: f64,
     /// From the first packet to the last.
     pub seconds: f64,
-    /// Pictures that were encoded in that time: an earlier run's are not among them.
-    pub pictures_per_second: f64,
+    /// Frames that were encoded in that time: an earlier run's are not among them.
+    pub fps: f64,
     /// How many times an encoder was opened.
     pub segments: u64,
-    /// Streams that the container could not hold, and side data of pictures that the encoder does not take.
+    /// Streams that the container could not hold, and side data of frames that the encoder does not take.
     pub left_out: Vec<String>,
     /// Streams whose codec it could not hold, and what they became.
     pub converted: Vec<String>,
-    /// Pictures that were as the one before and got its result, unless `--no-reuse` was given.
+    /// Frames that were as the one before and got its result, unless `--no-reuse` was given.
     pub reused: u64,
     /// How often the input's clock jumped and was made to go on.
     pub clock_jumps: u64,
     /// What the finished file was found to hold; `None` for pipes and interrupted runs.
-    pub proof: Option<ProofReport>,
+    pub verification: Option<VerificationReport>,
     /// In the order of the flow.
     pub stages: Vec<StageReport>,
     /// The stage that worked longest.
@@ -45,41 +45,41 @@ pub struct Report {
     pub peak_memory_bytes: u64,
 }
 
-/// The proof that no picture was lost: `decoded + made = encoded + dropped`.
+/// The proof that no frame was lost: `decoded + duplicated = encoded + dropped`.
 #[derive(Debug, Serialize, Clone, Copy)]
-pub struct Pictures {
+pub struct FrameCounts {
     /// Came out of the decoder, in the wanted part.
     pub decoded: u64,
     /// Made where the source had none: by the filters, in a file run.
-    pub made: u64,
+    pub duplicated: u64,
     /// Went into the encoder and came out as a packet.
     pub encoded: u64,
     /// Left out: by the filters, in a file run.
     pub dropped: u64,
     /// Among the decoded: their time was missing or went back, and was made up.
     pub times_repaired: u64,
-    /// Times at which no picture came for a while where they had come evenly.
+    /// Times at which no frame came for a while where they had come evenly.
     pub gaps: u64,
     /// Among the decoded: damaged in the source, and patched by the decoder.
     pub patched: u64,
 }
 
-/// [`Proof`], to be written down.
+/// [`Verification`], to be written down.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs, reason = "they are the proof's own")]
-pub struct ProofReport {
-    pub pictures: u64,
+#[allow(missing_docs, reason = "they are the verification's own")]
+pub struct VerificationReport {
+    pub frames: u64,
     pub duration_s: f64,
     pub first_pts_s: f64,
     pub last_pts_s: f64,
-    pub streams: Vec<FoundReport>,
+    pub streams: Vec<StreamReport>,
     pub seconds: f64,
 }
 
 /// A stream of it.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs, reason = "they are the proof's own")]
-pub struct FoundReport {
+#[allow(missing_docs, reason = "they are the verification's own")]
+pub struct StreamReport {
     pub kind: String,
     pub codec: String,
     pub language: Option<String>,
@@ -87,15 +87,15 @@ pub struct FoundReport {
     pub packets: u64,
 }
 
-impl From<Proof> for ProofReport {
-    fn from(proof: Proof) -> ProofReport {
-        let Proof { pictures, duration_s, first_pts_s, last_pts_s, streams, seconds } = proof;
+impl From<Verification> for VerificationReport {
+    fn from(verification: Verification) -> VerificationReport {
+        let Verification { frames, duration_s, first_pts_s, last_pts_s, streams, seconds } = verification;
         let report = |found: Found| {
             let Found { kind, codec, language, dispositions, packets } = found;
-            FoundReport { kind, codec, language, dispositions, packets }
+            StreamReport { kind, codec, language, dispositions, packets }
         };
         let streams = streams.into_iter().map(report).collect();
-        ProofReport { pictures, duration_s, first_pts_s, last_pts_s, streams, seconds }
+        VerificationReport { frames, duration_s, first_pts_s, last_pts_s, streams, seconds }
     }
 }
 
@@ -104,8 +104,8 @@ impl From<Proof> for ProofReport {
 pub struct Place {
     /// What is wrong.
     pub problem: String,
-    /// Index of the picture, or of the one that was decoded next.
-    pub picture: Option<u64>,
+    /// Index of the frame, or of the one that was decoded next.
+    pub frame: Option<u64>,
     /// In the source's ticks.
     pub pts: Option<i64>,
     /// The same in seconds.
@@ -114,8 +114,8 @@ pub struct Place {
 
 impl From<DamagedPlace> for Place {
     fn from(place: DamagedPlace) -> Place {
-        let DamagedPlace { problem, picture, pts, seconds } = place;
-        Place { problem, picture, pts, seconds }
+        let DamagedPlace { problem, frame, pts, seconds } = place;
+        Place { problem, frame, pts, seconds }
     }
 }
 
@@ -132,13 +132,13 @@ pub struct StageReport {
     pub waited_for_output_s: f64,
 }
 
-impl Pictures {
-    pub(super) fn count(decoder: &Decoder, encoded: u64) -> Pictures {
-        // Filters alone make or drop pictures in a file run.
-        let (made, dropped) = decoder.made_and_dropped();
-        Pictures {
+impl FrameCounts {
+    pub(super) fn count(decoder: &Decoder, encoded: u64) -> FrameCounts {
+        // Filters alone make or drop frames in a file run.
+        let (duplicated, dropped) = decoder.duplicated_and_dropped();
+        FrameCounts {
             decoded: decoder.decoded(),
-            made,
+            duplicated,
             encoded,
             dropped,
             times_repaired: decoder.repaired(),
@@ -147,15 +147,15 @@ impl Pictures {
         }
     }
 
-    /// Whether every picture is accounted for.
+    /// Whether every frame is accounted for.
     pub fn add_up(&self) -> bool {
-        self.decoded + self.made == self.encoded + self.dropped
+        self.decoded + self.duplicated == self.encoded + self.dropped
     }
 }
 
 impl Report {
     pub(super) fn new(
-        pictures: Pictures,
+        frames: FrameCounts,
         damage: &Damage,
         encoder: &Encoder,
         progress: &Progress,
@@ -171,19 +171,19 @@ impl Report {
             }
         });
         Report {
-            pictures,
+            frames,
             damaged: damage.count(),
             damaged_places: damage.places().into_iter().map(Place::from).collect(),
             interrupted: false,
             reached_s: 0.0,
             seconds: round(elapsed),
-            pictures_per_second: (encoder.sent() as f64 / elapsed.as_secs_f64() * 1e3).round() / 1e3,
+            fps: (encoder.sent() as f64 / elapsed.as_secs_f64() * 1e3).round() / 1e3,
             segments: encoder.segments(),
             left_out: encoder.left_out().iter().map(|&name| name.into()).collect(),
             converted: Vec::new(),
             reused: 0,
             clock_jumps: 0,
-            proof: None,
+            verification: None,
             stages: stages.into(),
             limited_by: progress.limit().name(),
             peak_memory_bytes: peak_memory_bytes(),
@@ -197,9 +197,9 @@ impl Report {
         self.converted = muxer.converted().to_vec();
         self.peak_memory_bytes = peak_memory_bytes();
         if !self.interrupted {
-            let proof =
-                muxer.prove().map_err(|error| error.keeping("the file is left there to be looked at"))?;
-            self.proof = proof.map(ProofReport::from);
+            let verification =
+                muxer.verify().map_err(|error| error.keeping("the file is left there to be looked at"))?;
+            self.verification = verification.map(VerificationReport::from);
         }
         Ok(())
     }

@@ -5,17 +5,17 @@
 use crossbeam_channel::{Receiver, Sender};
 
 use super::clock::Clock;
-use super::{Copies, Stop, Store, Todo};
+use super::{Copies, ResumeState, Stop, Store};
 use crate::engine::{Engine, EngineSpec, NetworkId};
 use crate::error::Result;
-use crate::media::{Coded, Cut, Decoder, Encoder, Input, Muxer, PicturePool, SEGMENT_PICTURES, Transcoders};
-use crate::picture::Picture;
+use crate::frame::Frame;
+use crate::media::{Cut, Decoder, Encoder, FramePool, Input, Muxer, Packet, SEGMENT_FRAMES, Transcoders};
 
 /// Packets of the video go to the decoder, all others to the muxer, some by way of a transcoder; or nowhere, where they
 /// are read again when segments are joined. Gives how often the input's clock jumped.
 pub(super) fn demux(
     mut input: Input,
-    to_decode: Sender<Coded>,
+    to_decode: Sender<Packet>,
     mut copies: Option<(&Copies, Transcoders)>,
     stop: &Stop,
     mut clock: Clock,
@@ -42,22 +42,22 @@ pub(super) fn demux(
     Ok(input.clock_jumps())
 }
 
-/// Pictures that are there already end here. Gives the decoder back for its counts.
+/// Frames that are there already end here. Gives the decoder back for its counts.
 pub(super) fn decode(
     mut decoder: Decoder,
-    packets: Receiver<Coded>,
-    pictures: Sender<Picture>,
-    (todo, stop): (&Todo, &Stop),
+    packets: Receiver<Packet>,
+    frames: Sender<Frame>,
+    (resume_state, stop): (&ResumeState, &Stop),
     mut clock: Clock,
 ) -> Result<Decoder> {
-    let send = |picture: Picture, clock: &mut Clock| {
-        todo.has(&picture.time) || clock.output(|| pictures.send(picture).is_ok())
+    let send = |frame: Frame, clock: &mut Clock| {
+        resume_state.has(&frame.time) || clock.output(|| frames.send(frame).is_ok())
     };
     loop {
-        // At first for the picture that fixed the geometry.
-        while let Some(picture) = decoder.receive()? {
-            let is_past = todo.until.is_some_and(|end| picture.time.index / SEGMENT_PICTURES >= end);
-            if is_past || stop.now() || !send(picture, &mut clock) {
+        // At first for the frame that fixed the geometry.
+        while let Some(frame) = decoder.receive()? {
+            let is_past = resume_state.until.is_some_and(|end| frame.time.index / SEGMENT_FRAMES >= end);
+            if is_past || stop.now() || !send(frame, &mut clock) {
                 return Ok(decoder);
             }
         }
@@ -67,23 +67,23 @@ pub(super) fn decode(
         }
     }
     decoder.finish()?;
-    while let Some(picture) = decoder.receive()? {
-        if !send(picture, &mut clock) {
+    while let Some(frame) = decoder.receive()? {
+        if !send(frame, &mut clock) {
             break;
         }
     }
     Ok(decoder)
 }
 
-/// The queues of the upscale stage, and where it gets pictures to fill.
+/// The queues of the upscale stage, and where it gets frames to fill.
 pub(super) struct UpscaleIo {
-    pub input: Receiver<Picture>,
-    pub output: Sender<Picture>,
-    pub pool: PicturePool,
+    pub input: Receiver<Frame>,
+    pub output: Sender<Frame>,
+    pub pool: FramePool,
 }
 
-/// When the pictures' size or format changes, the engine is emptied and opened again for the same output. Gives how many
-/// pictures were as the one before and, where `reuse` is on, got its result.
+/// When the frames' size or format changes, the engine is emptied and opened again for the same output. Gives how many
+/// frames were as the one before and, where `reuse` is on, got its result.
 pub(super) fn upscale(
     mut spec: EngineSpec,
     network: NetworkId,
@@ -118,8 +118,8 @@ pub(super) fn upscale(
     Ok(reused + engine.reused())
 }
 
-/// Whether there was a picture, and somebody to take it.
-fn send_collected(engine: &mut dyn Engine, output: &Sender<Picture>, clock: &mut Clock) -> Result<bool> {
+/// Whether there was a frame, and somebody to take it.
+fn send_collected(engine: &mut dyn Engine, output: &Sender<Frame>, clock: &mut Clock) -> Result<bool> {
     let Some((lr, mut sr)) = engine.collect()? else { return Ok(false) };
     sr.time = lr.time;
     sr.props = lr.props;
@@ -128,7 +128,7 @@ fn send_collected(engine: &mut dyn Engine, output: &Sender<Picture>, clock: &mut
 
 /// What comes out of the encode stage.
 pub(super) enum Encoded {
-    Packet(Coded),
+    Packet(Packet),
     /// All packets of a segment were sent.
     Cut(Cut),
 }
@@ -136,13 +136,13 @@ pub(super) enum Encoded {
 /// Gives the encoder back for its counts. The cut at the end is not sent: whether the end is one is not known here.
 pub(super) fn encode(
     mut encoder: Encoder,
-    pictures: Receiver<Picture>,
+    frames: Receiver<Frame>,
     encoded: Sender<Encoded>,
-    todo: &Todo,
+    resume_state: &ResumeState,
     mut clock: Clock,
 ) -> Result<Encoder> {
-    while let Ok(picture) = clock.input(|| pictures.recv()) {
-        if encoder.cuts_before(&picture.time) {
+    while let Ok(frame) = clock.input(|| frames.recv()) {
+        if encoder.cuts_before(&frame.time) {
             encoder.finish()?;
             let cut = encoder.cut().expect("a segment that is cut has begun");
             if !send_packets(&mut encoder, &encoded, &mut clock)?
@@ -152,11 +152,11 @@ pub(super) fn encode(
             }
             encoder.reopen()?;
         }
-        if let Some(state) = todo.starts.get(&picture.time.index) {
+        if let Some(state) = resume_state.starts.get(&frame.time.index) {
             encoder.go_on_from(state.clone());
         }
-        encoder.send(picture)?;
-        clock.count_picture();
+        encoder.send(frame)?;
+        clock.count_frame();
         if !send_packets(&mut encoder, &encoded, &mut clock)? {
             return Ok(encoder);
         }
@@ -176,7 +176,7 @@ fn send_packets(encoder: &mut Encoder, encoded: &Sender<Encoded>, clock: &mut Cl
     Ok(true)
 }
 
-/// Writes packets of all streams in the order of their dts. Demux is done before the last picture is encoded: then all
+/// Writes packets of all streams in the order of their dts. Demux is done before the last frame is encoded: then all
 /// copies are there.
 pub(super) fn mux(
     muxer: &mut Muxer,
@@ -201,7 +201,7 @@ pub(super) fn mux(
     Ok(())
 }
 
-/// Keeps packets until their film is whole.
+/// Keeps packets until their video is whole.
 pub(super) fn store(store: &mut dyn Store, encoded: Receiver<Encoded>, mut clock: Clock) -> Result<()> {
     while let Ok(item) = clock.input(|| encoded.recv()) {
         match item {

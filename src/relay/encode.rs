@@ -1,6 +1,6 @@
-//! Encode: pictures as they come, or made ones, become packets for all sinks.
+//! Encode: frames as they come, or made ones, become packets for all sinks.
 //!
-//! In: larger pictures, sound, the output's clock. Out: packets, each given to every sink. It knows no network.
+//! In: larger frames, audio, the output's clock. Out: packets, each given to every sink. It knows no network.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use std::time::Instant;
 
 use tracing::{info, warn};
 
-use super::queue::SoundQueue;
+use super::queue::AudioQueue;
 use super::sinks::{Lane, Shared};
 use super::upscale::Ready;
 use super::{Budget, Clock, Control, OnLoss, Stats};
 use crate::engine::blacken;
 use crate::error::Result;
-use crate::media::{Coded, Encoder, PicturePool, Silence};
-use crate::picture::{Picture, PictureTime};
+use crate::frame::{Frame, Timestamp};
+use crate::media::{Encoder, FramePool, Packet, Silence};
 
 /// What the encode stage takes and gives.
 pub(super) struct EncodeIo<'a> {
     pub ready: Receiver<Ready>,
-    pub sound: &'a SoundQueue,
+    pub audio: &'a AudioQueue,
     pub lanes: Vec<Lane>,
     pub clock: &'a Clock,
     pub budget: &'a Budget,
@@ -30,13 +30,13 @@ pub(super) struct EncodeIo<'a> {
     pub stats: &'a Stats,
 }
 
-/// Codes until no picture follows.
+/// Codes until no frame follows.
 pub(super) fn run(encoder: Encoder, on_loss: OnLoss, silence: Option<Silence>, io: EncodeIo) -> Result<()> {
-    let mut black = PicturePool::new(encoder.geometry()).take()?;
+    let mut black = FramePool::new(encoder.geometry()).take()?;
     blacken(&mut black);
     let mut last = black.share();
     let begun = BTreeMap::new();
-    let mut stage = Encode { encoder, io, begun, index: 0, last_pts: i64::MIN, sound_end_us: 0 };
+    let mut stage = Encode { encoder, io, begun, index: 0, last_pts: i64::MIN, audio_end_us: 0 };
     loop {
         let now = Instant::now();
         let pacer = || stage.io.clock.0.lock().expect("nobody panics with it");
@@ -53,9 +53,9 @@ pub(super) fn run(encoder: Encoder, on_loss: OnLoss, silence: Option<Silence>, i
             Ok(_) => drop(stage.io.stats.dropped_past.fetch_add(1, Relaxed)),
             Err(RecvTimeoutError::Timeout) => {
                 let time_us = pacer().make();
-                let picture = if on_loss == OnLoss::Black { &black } else { &last };
-                stage.io.stats.made.fetch_add(1, Relaxed);
-                stage.send(picture.share(), time_us, None)?;
+                let frame = if on_loss == OnLoss::Black { &black } else { &last };
+                stage.io.stats.duplicated.fetch_add(1, Relaxed);
+                stage.send(frame.share(), time_us, None)?;
                 stage.be_silent_until(time_us, silence.as_ref());
             }
             Err(RecvTimeoutError::Disconnected) => break,
@@ -68,22 +68,22 @@ pub(super) fn run(encoder: Encoder, on_loss: OnLoss, silence: Option<Silence>, i
 struct Encode<'a> {
     encoder: Encoder,
     io: EncodeIo<'a>,
-    /// Time of a picture in the encoder -> when its packet came, and when the network had done.
+    /// Time of a frame in the encoder -> when its packet came, and when the network had done.
     begun: BTreeMap<i64, (Instant, Instant)>,
     index: u64,
     last_pts: i64,
-    sound_end_us: i64,
+    audio_end_us: i64,
 }
 
-/// Packets of sound may overlap by what their times are rounded by.
-const SOUND_ROUNDING_US: i64 = 2_000;
+/// Packets of audio may overlap by what their times are rounded by.
+const AUDIO_ROUNDING_US: i64 = 2_000;
 
 impl Encode<'_> {
-    fn send(&mut self, mut picture: Picture, time_us: i64, begun: Option<(Instant, Instant)>) -> Result<()> {
+    fn send(&mut self, mut frame: Frame, time_us: i64, begun: Option<(Instant, Instant)>) -> Result<()> {
         let base = self.encoder.time_base();
         let ticks = i128::from(time_us) * i128::from(base.den) / (1_000_000 * i128::from(base.num));
         let pts = (ticks as i64).max(self.last_pts.saturating_add(1));
-        picture.time = PictureTime { index: self.index, pts, duration: 0, time_base: base };
+        frame.time = Timestamp { index: self.index, pts, duration: 0, time_base: base };
         (self.index, self.last_pts) = (self.index + 1, pts);
         if let Some(begun) = begun {
             self.begun.insert(pts, begun);
@@ -92,8 +92,8 @@ impl Encode<'_> {
             self.change_bit_rate(bit_rate);
         }
         let coding = Instant::now();
-        self.encoder.send(picture)?;
-        self.io.stats.note_picture();
+        self.encoder.send(frame)?;
+        self.io.stats.note_frame();
         let given = self.give_packets();
         self.io.stats.encode.note(coding.elapsed());
         given
@@ -114,29 +114,29 @@ impl Encode<'_> {
             }
             let packet = packet.moved_by_us(0);
             let until_us = packet.dts_us();
-            // The picture first: with it outputs begin.
+            // The frame first: with it outputs begin.
             self.share_out(packet, false);
-            while let Some(sound) = self.io.sound.pop_until(until_us) {
-                if sound.pts_us() >= self.sound_end_us - SOUND_ROUNDING_US {
-                    self.sound_end_us = sound.end_us();
-                    self.share_out(sound, true);
+            while let Some(audio) = self.io.audio.pop_until(until_us) {
+                if audio.pts_us() >= self.audio_end_us - AUDIO_ROUNDING_US {
+                    self.audio_end_us = audio.end_us();
+                    self.share_out(audio, true);
                 }
             }
         }
         Ok(())
     }
 
-    /// While pictures are made no sound comes either.
+    /// While frames are made no audio comes either.
     fn be_silent_until(&mut self, time_us: i64, silence: Option<&Silence>) {
         let Some(silence) = silence else { return };
-        while self.sound_end_us < time_us {
-            self.share_out(silence.at_us(self.sound_end_us), true);
-            self.sound_end_us += silence.duration_us();
+        while self.audio_end_us < time_us {
+            self.share_out(silence.at_us(self.audio_end_us), true);
+            self.audio_end_us += silence.duration_us();
         }
     }
 
-    fn share_out(&mut self, packet: Coded, is_sound: bool) {
-        let shared = Arc::new(Shared { packet, is_sound, made: Instant::now() });
+    fn share_out(&mut self, packet: Packet, is_audio: bool) {
+        let shared = Arc::new(Shared { packet, is_audio, made: Instant::now() });
         for (lane, stats) in self.io.lanes.iter_mut().zip(&self.io.stats.sinks) {
             lane.send(&shared, stats);
         }

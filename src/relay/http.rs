@@ -38,7 +38,7 @@ const CONNECTION_MAX: Duration = Duration::from_secs(10);
 const REQUEST_BYTES: usize = 16 << 10;
 /// Seconds that the page shows.
 const POINTS: usize = 600;
-/// The output makes pictures when none come: without one for so long, something hangs.
+/// The output makes frames when none come: without one for so long, something hangs.
 const STALLED: Duration = Duration::from_secs(10);
 
 const PAGE: &str = include_str!("status.html");
@@ -130,8 +130,8 @@ fn routes(page: Arc<Page>) -> Router {
         .route("/healthz", get(async |State(page): State<Arc<Page>>| page.health()))
         .route("/readyz", get(async |State(page): State<Arc<Page>>| page.readiness()))
         .route("/status.json", get(async |State(page): State<Arc<Page>>, uri: Uri| page.status(&uri)))
-        .route("/before.jpg", get(async |State(page): State<Arc<Page>>| page.picture(0)))
-        .route("/after.jpg", get(async |State(page): State<Arc<Page>>| page.picture(1)))
+        .route("/before.jpg", get(async |State(page): State<Arc<Page>>| page.frame(0)))
+        .route("/after.jpg", get(async |State(page): State<Arc<Page>>| page.frame(1)))
         .with_state(page)
 }
 
@@ -141,7 +141,7 @@ struct Page {
     metrics: Metrics,
     began: Instant,
     points: Mutex<Points>,
-    /// A pair of pictures by its number, as far as it was asked for.
+    /// A pair of frames by its number, as far as it was asked for.
     jpegs: Mutex<(u64, [Option<Vec<u8>>; 2])>,
 }
 
@@ -157,9 +157,9 @@ struct Point {
     /// Counts seconds.
     number: u64,
     encoded: u64,
-    made: u64,
+    duplicated: u64,
     dropped: u64,
-    /// Pictures by network, in the order of the snapshot.
+    /// Frames by network, in the order of the snapshot.
     ladder: Vec<u64>,
     latency_ms_p50: u64,
     latency_ms_p99: u64,
@@ -176,8 +176,8 @@ struct Status<'a> {
     up_s: u64,
     now: Snapshot,
     points: Vec<Point>,
-    /// The newest pair of pictures.
-    picture: u64,
+    /// The newest pair of frames.
+    frame: u64,
 }
 
 impl Page {
@@ -192,9 +192,9 @@ impl Page {
 
     /// Whether it does what it is there for, or waits for its source.
     fn health(&self) -> Response {
-        match self.stats.since_last_picture() {
+        match self.stats.since_last_frame() {
             Some(silent) if silent > STALLED => {
-                let told = format!("no picture went out for {} s\n", silent.as_secs());
+                let told = format!("no frame went out for {} s\n", silent.as_secs());
                 (StatusCode::SERVICE_UNAVAILABLE, told).into_response()
             }
             _ => "ok\n".into_response(),
@@ -212,7 +212,7 @@ impl Page {
         (StatusCode::SERVICE_UNAVAILABLE, problem).into_response()
     }
 
-    /// `since`: the last point that the page has. Whoever asks wants to see a picture, too.
+    /// `since`: the last point that the page has. Whoever asks wants to see a frame, too.
     fn status(&self, uri: &Uri) -> Response {
         let since = uri.query().and_then(|query| query.strip_prefix("since=")?.parse::<u64>().ok());
         let points = self.points.lock().expect("nobody panics with it");
@@ -224,24 +224,24 @@ impl Page {
             up_s: self.began.elapsed().as_secs(),
             now: points.now.clone().unwrap_or_else(|| self.stats.snapshot(&mut Mark::default())),
             points: new.cloned().collect(),
-            picture: self.stats.want_picture(),
+            frame: self.stats.want_frame(),
         };
         ([(CACHE_CONTROL, "no-store")], Json(status)).into_response()
     }
 
     /// Before (0) or after (1).
-    fn picture(&self, which: usize) -> Response {
+    fn frame(&self, which: usize) -> Response {
         const HEADERS: [(HeaderName, &str); 2] = [(CONTENT_TYPE, "image/jpeg"), (CACHE_CONTROL, "no-store")];
         let mut jpegs = self.jpegs.lock().expect("nobody panics with it");
-        let Some((number, picture)) = self.stats.shown(which) else {
-            return (StatusCode::NOT_FOUND, "there was no picture yet\n").into_response();
+        let Some((number, frame)) = self.stats.shown(which) else {
+            return (StatusCode::NOT_FOUND, "there was no frame yet\n").into_response();
         };
         if jpegs.0 != number {
             *jpegs = (number, Default::default());
         }
         let made = match jpegs.1[which].take() {
             Some(made) => Ok(made),
-            None => media::jpeg(picture),
+            None => media::jpeg(frame),
         };
         match made {
             Ok(made) => (HEADERS, jpegs.1[which].insert(made).clone()).into_response(),
@@ -259,9 +259,9 @@ async fn note_points(page: Arc<Page>) {
         let point = Point {
             number,
             encoded: now.encoded,
-            made: now.made,
+            duplicated: now.duplicated,
             dropped: now.dropped_late + now.dropped_past + now.dropped_full,
-            ladder: now.ladder.iter().map(|rung| rung.pictures).collect(),
+            ladder: now.ladder.iter().map(|rung| rung.frames).collect(),
             latency_ms_p50: now.latency_ms_p50,
             latency_ms_p99: now.latency_ms_p99,
             bytes_in: now.bytes,

@@ -1,33 +1,33 @@
-//! Ladder: which of several networks a picture takes, so that it is there in time.
+//! Ladder: which of several networks a frame takes, so that it is there in time.
 //!
-//! In: how long each network took when the machine had nothing else to do, how long pictures take now, when the next one
-//! has to be ready. Out: the best rung that is ready by then, or none. It knows neither pictures nor engines.
+//! In: how long each network took when the machine had nothing else to do, how long frames take now, when the next one
+//! has to be ready. Out: the best rung that is ready by then, or none. It knows neither frames nor engines.
 
 use std::time::{Duration, Instant};
 
-/// A rung is left when pictures would take more than this part of the time between them.
+/// A rung is left when frames would take more than this part of the time between them.
 const BUSY_MAX: f64 = 0.95;
-/// A better one is taken when its pictures would take less than that.
+/// A better one is taken when its frames would take less than that.
 const BUSY_MIN: f64 = 0.7;
 /// And have done so for so long; longer after each time that it did not hold.
 const CALM_MIN: Duration = Duration::from_secs(3);
 const CALM_MAX: Duration = Duration::from_secs(60);
 /// A rung that was left sooner than this did not hold.
 const HELD_MIN: Duration = Duration::from_secs(10);
-/// Share of the newest picture in what is taken for the load.
+/// Share of the newest frame in what is taken for the load.
 const NEWEST: f64 = 0.35;
-/// Part of the time between pictures that waking up and cold caches may cost, whatever the machine has to do: a network that
+/// Part of the time between frames that waking up and cold caches may cost, whatever the machine has to do: a network that
 /// takes no longer than this tells little of the load.
 const NOISE: f64 = 0.1;
 
 /// Networks, best first.
 pub struct Ladder {
-    /// Seconds a picture, with the machine to itself.
+    /// Seconds a frame, with the machine to itself.
     alone_s: Vec<f64>,
-    /// Seconds from one picture to the next.
+    /// Seconds from one frame to the next.
     period_s: f64,
     current: usize,
-    /// How many times longer pictures take than with the machine to themselves.
+    /// How many times longer frames take than with the machine to themselves.
     load: f64,
     calm_since: Option<Instant>,
     calm: Duration,
@@ -42,7 +42,7 @@ impl Ladder {
         Ladder { alone_s, period_s, current, load: 1.0, calm_since: None, calm: CALM_MIN, climbed: None }
     }
 
-    /// The rung for a picture that has to be ready by `deadline`; `None` if none is fast enough.
+    /// The rung for a frame that has to be ready by `deadline`; `None` if none is fast enough.
     pub fn choose(&mut self, now: Instant, deadline: Instant) -> Option<usize> {
         let last = self.alone_s.len() - 1;
         if self.current < last && self.expected_s(self.current) > BUSY_MAX * self.period_s {
@@ -57,7 +57,7 @@ impl Ladder {
         Some(in_time)
     }
 
-    /// A picture took so long on this rung.
+    /// A frame took so long on this rung.
     pub fn took(&mut self, rung: usize, seconds: f64) {
         let noise_s = NOISE * self.period_s;
         let now = (seconds + noise_s) / (self.alone_s[rung] + noise_s);
@@ -68,7 +68,7 @@ impl Ladder {
         self.load += NEWEST * (now.max(1.0) - self.load);
     }
 
-    /// The rung that pictures take.
+    /// The rung that frames take.
     pub fn current(&self) -> usize {
         self.current
     }
@@ -97,7 +97,7 @@ impl Ladder {
 mod tests {
     use super::*;
 
-    /// Pictures every 40 ms, each to be ready 300 ms after it came, on a machine of which `load` says how much slower it
+    /// Frames every 40 ms, each to be ready 300 ms after it came, on a machine of which `load` says how much slower it
     /// is from a second on. Gives the rung of each, and how late the worst was.
     fn run(seconds: usize, load: impl Fn(f64) -> f64) -> (Vec<Option<usize>>, f64) {
         let alone = [0.100, 0.024, 0.002];
@@ -105,8 +105,8 @@ mod tests {
         let start = Instant::now();
         let at = |s: f64| start + Duration::from_secs_f64(s);
         let (mut free_s, mut late_s, mut rungs) = (0.0_f64, f64::MIN, Vec::new());
-        for picture in 0..seconds * 25 {
-            let came_s = picture as f64 * 0.04;
+        for frame in 0..seconds * 25 {
+            let came_s = frame as f64 * 0.04;
             free_s = free_s.max(came_s);
             let rung = ladder.choose(at(free_s), at(came_s + 0.3));
             if let Some(rung) = rung {
@@ -131,7 +131,7 @@ mod tests {
     fn load_leads_down_within_a_second_and_its_end_up_again() {
         let (rungs, late_s) = run(40, |s| if (10.0..20.0).contains(&s) { 3.0 } else { 1.0 });
         let first_low = rungs.iter().position(|&rung| rung == Some(2)).unwrap();
-        assert!((250..275).contains(&first_low), "picture {first_low}");
+        assert!((250..275).contains(&first_low), "frame {first_low}");
         assert!(rungs[275..500].iter().all(|&rung| rung == Some(2)));
         assert!(rungs[1000 - 25..].iter().all(|&rung| rung == Some(1)), "it is climbed again");
         assert!(late_s < 0.0, "{late_s}");
@@ -145,12 +145,12 @@ mod tests {
         let alone = [0.024, 0.002];
         let mut ladder = Ladder::new(alone.to_vec(), 0.04);
         let (start, mut climbs, mut before) = (Instant::now(), Vec::new(), 0);
-        for picture in 0..120 * 25 {
-            let now = start + Duration::from_secs_f64(f64::from(picture) * 0.04);
+        for frame in 0..120 * 25 {
+            let now = start + Duration::from_secs_f64(f64::from(frame) * 0.04);
             let rung = ladder.choose(now, now + Duration::from_secs(1)).unwrap();
             ladder.took(rung, alone[rung] * if rung == 0 { 3.0 } else { 1.0 });
             if rung < before {
-                climbs.push(picture);
+                climbs.push(frame);
             }
             before = rung;
         }
@@ -163,15 +163,15 @@ mod tests {
         let mut ladder = Ladder::new(vec![0.024, 0.001], 0.04);
         let start = Instant::now();
         let mut climbed = None;
-        for picture in 0..20 * 25 {
-            let now = start + Duration::from_secs_f64(f64::from(picture) * 0.04);
+        for frame in 0..20 * 25 {
+            let now = start + Duration::from_secs_f64(f64::from(frame) * 0.04);
             let rung = ladder.choose(now, now + Duration::from_secs(1)).unwrap();
-            let is_loaded = picture < 50;
+            let is_loaded = frame < 50;
             ladder.took(rung, if is_loaded { 0.1 } else { [0.024, 0.0015][rung] });
-            climbed = climbed.or((!is_loaded && rung == 0).then_some(picture));
+            climbed = climbed.or((!is_loaded && rung == 0).then_some(frame));
         }
         let climbed = climbed.expect("it is climbed again");
-        assert!((100..200).contains(&climbed), "picture {climbed}");
+        assert!((100..200).contains(&climbed), "frame {climbed}");
         assert_eq!(ladder.current(), 0);
     }
 
@@ -180,8 +180,8 @@ mod tests {
         let alone = [0.024, 0.002];
         let mut ladder = Ladder::new(alone.map(|s| 4.0 * s).to_vec(), 0.04);
         let start = Instant::now();
-        for picture in 0..20 * 25 {
-            let now = start + Duration::from_secs_f64(f64::from(picture) * 0.04);
+        for frame in 0..20 * 25 {
+            let now = start + Duration::from_secs_f64(f64::from(frame) * 0.04);
             let rung = ladder.choose(now, now + Duration::from_secs(1)).unwrap();
             ladder.took(rung, alone[rung]);
         }
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_that_no_rung_can_save_is_dropped() {
+    fn a_frame_that_no_rung_can_save_is_dropped() {
         let mut ladder = Ladder::new(vec![0.02, 0.002], 0.04);
         let now = Instant::now();
         assert_eq!(ladder.choose(now, now + Duration::from_millis(10)), Some(1));

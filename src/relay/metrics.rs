@@ -53,18 +53,18 @@ impl Collector for Counters {
         let now = stats.snapshot(&mut Mark::default());
         let mut out = Out(encoder);
         let one = |value: u64| [(None, value)];
-        out.counters("pictures_decoded", "Pictures that came out of the decoder", None, &one(now.decoded))?;
-        out.counters("pictures_encoded", "Pictures that went into the encoder", None, &one(now.encoded))?;
+        out.counters("frames_decoded", "Frames that came out of the decoder", None, &one(now.decoded))?;
+        out.counters("frames_encoded", "Frames that went into the encoder", None, &one(now.encoded))?;
         let rungs: Vec<Of<u64>> =
-            now.ladder.iter().map(|rung| (Some(("model", rung.model.as_str())), rung.pictures)).collect();
-        out.counters("pictures_upscaled", "Pictures made larger, by network", None, &rungs)?;
-        let made = [(Some(("cause", "loss")), now.made)];
-        out.counters("pictures_made", "Pictures made in the place of missing ones", None, &made)?;
+            now.ladder.iter().map(|rung| (Some(("model", rung.model.as_str())), rung.frames)).collect();
+        out.counters("frames_upscaled", "Frames made larger, by network", None, &rungs)?;
+        let duplicated = [(Some(("cause", "loss")), now.duplicated)];
+        out.counters("frames_duplicated", "Frames duplicated in place of missing ones", None, &duplicated)?;
         let dropped = [("late", now.dropped_late), ("past", now.dropped_past), ("full", now.dropped_full)];
         let dropped = dropped.map(|(cause, count)| (Some(("cause", cause)), count));
         out.counters(
-            "pictures_dropped",
-            "Pictures dropped: no network was fast enough; ready after the output had \
+            "frames_dropped",
+            "Frames dropped: no network was fast enough; ready after the output had \
                       gone on; no room before the network",
             None,
             &dropped,
@@ -80,7 +80,7 @@ impl Collector for Counters {
         let ages: Vec<Of<f64>> = queues().map(|(q, at)| (Some(("queue", q)), lag(at.age_ms))).collect();
         out.gauges("queue_age", "Age of the oldest that waits or is worked at", Some(Unit::Seconds), &ages)?;
         let lengths: Vec<Of<u64>> = queues().map(|(q, at)| (Some(("queue", q)), at.count)).collect();
-        out.gauges("queue_length", "Pictures before the network, packets before a sink", None, &lengths)?;
+        out.gauges("queue_length", "Frames before the network, packets before a sink", None, &lengths)?;
         let ceiling = [(None, stats.latency_max.as_secs_f64())];
         out.gauges("latency_max", "The ceiling", Some(Unit::Seconds), &ceiling)?;
         out.gauges("source_up", "Whether the source is there", None, &one(now.on_air.into()))?;
@@ -147,7 +147,7 @@ impl Out<'_> {
             (if ms == usize::MAX { f64::INFINITY } else { ms as f64 * 1e-3 }, count)
         });
         let buckets: Vec<(f64, u64)> = buckets.collect();
-        let help = "From the arrival of a picture's packet to its coded picture";
+        let help = "From the arrival of a frame's packet to its coded frame";
         let (unit, kind) = (Some(&Unit::Seconds), MetricType::Histogram);
         let mut family = self.0.encode_descriptor("latency", help, unit, kind)?;
         family.encode_histogram::<NoLabelSet>(latency.sum_s, below, &buckets, None)
@@ -166,12 +166,12 @@ mod tests {
         let stats = Arc::new(Stats::new("udp://s".into(), sinks, Duration::from_millis(1500)));
         stats.note_latency(Duration::from_millis(15));
         stats.note_latency(Duration::from_secs(60));
-        stats.rung_of("none").1.pictures.store(7, std::sync::atomic::Ordering::Relaxed);
+        stats.rung_of("none").1.frames.store(7, std::sync::atomic::Ordering::Relaxed);
         let text = Metrics::new(stats).text();
         for line in [
-            "# TYPE hasn_pictures_upscaled counter",
-            "hasn_pictures_upscaled_total{model=\"none\"} 7",
-            "hasn_pictures_dropped_total{cause=\"late\"} 0",
+            "# TYPE hasn_frames_upscaled counter",
+            "hasn_frames_upscaled_total{model=\"none\"} 7",
+            "hasn_frames_dropped_total{cause=\"late\"} 0",
             "hasn_stage_busy_seconds_total{stage=\"decode\"} 0.0",
             "hasn_queue_age_seconds{queue=\"udp://a\"} 0.0",
             "hasn_latency_max_seconds 1.5",

@@ -4,13 +4,13 @@
 //! container.
 //!
 //! ```text
-//! source ─pictures→ ladder ─pictures→ pacer, encode ─packets→ sinks
-//!    └──────────────────── sound ───────────┘
+//! source ─frames→ ladder ─frames→ pacer, encode ─packets→ sinks
+//!    └──────────────────── audio ───────────┘
 //! ```
 //!
-//! The source is read and decoded at its own pace. A picture has to be coded at the latest a given time after its packet came:
-//! the [`ladder`] takes the best network that can do it, and drops what none can; this is the only place where pictures are
-//! dropped for being late. The [`pacer`] makes pictures when none come. Each sink has a thread and a ring of packets.
+//! The source is read and decoded at its own pace. A frame has to be coded at the latest a given time after its packet came:
+//! the [`ladder`] takes the best network that can do it, and drops what none can; this is the only place where frames are
+//! dropped for being late. The [`pacer`] makes frames when none come. Each sink has a thread and a ring of packets.
 
 mod encode;
 mod http;
@@ -34,7 +34,7 @@ use crate::error::{Error, Result};
 use crate::media::{Encoder, LiveStreams, redacted};
 use encode::EncodeIo;
 use pacer::Pacer;
-use queue::{LiveQueue, SoundQueue};
+use queue::{AudioQueue, LiveQueue};
 use sinks::Lane;
 use source::SourceIo;
 use upscale::UpscaleIo;
@@ -43,13 +43,13 @@ pub use http::{Server, ServerEnd};
 pub use source::{Session, SourceSpec};
 pub use stats::{Mark, Queue, Rung, Sink, Snapshot, Stats};
 
-/// Larger pictures ahead of the encoder: more would only be later.
-const PICTURES_TO_ENCODE: usize = 1;
+/// Larger frames ahead of the encoder: more would only be later.
+const FRAMES_TO_ENCODE: usize = 1;
 
 /// What goes out when nothing comes in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnLoss {
-    /// The last picture.
+    /// The last frame.
     Hold,
     /// Black.
     Black,
@@ -63,13 +63,13 @@ pub struct Relay {
     pub first: Session,
     /// With the ladder's networks, best first.
     pub engine: EngineSpec,
-    /// For pictures of the engine's output.
+    /// For frames of the engine's output.
     pub encoder: Encoder,
     /// What every sink gets.
     pub streams: LiveStreams,
     /// Where it goes.
     pub sinks: Vec<String>,
-    /// From a packet's arrival to its coded picture.
+    /// From a packet's arrival to its coded frame.
     pub latency_max: Duration,
     /// What goes out when nothing comes in.
     pub on_loss: OnLoss,
@@ -95,7 +95,7 @@ impl Control {
         *self.networks.lock().expect("nobody panics with it") = Some(networks);
     }
 
-    /// From the next picture on the encoder spends so many bits a second.
+    /// From the next frame on the encoder spends so many bits a second.
     pub fn set_bit_rate(&self, bit_rate: u64) {
         self.bit_rate.store(bit_rate, Relaxed);
     }
@@ -126,11 +126,11 @@ impl Clock {
 pub fn run(relay: Relay, control: &Control, stats: &Stats, stop: &Arc<AtomicBool>) -> Result<()> {
     let Relay { source, first, engine, encoder, streams, sinks, latency_max, on_loss } = relay;
     let period = Duration::from_secs_f64(1.0 / f64::from(first.input.video().frame_rate));
-    let (pictures, sound) = (LiveQueue::default(), SoundQueue::default());
+    let (frames, audio) = (LiveQueue::default(), AudioQueue::default());
     let clock = Clock(Mutex::new(Pacer::new(period)));
     let budget = Budget { latency_max, tail_us: AtomicU64::new(0) };
     let silence = streams.silence();
-    let (output, ready) = sync_channel(PICTURES_TO_ENCODE);
+    let (output, ready) = sync_channel(FRAMES_TO_ENCODE);
     let (lanes, rings): (Vec<Lane>, Vec<_>) = sinks.iter().map(|_| Lane::new()).unzip();
     let (failure, unwhole) = (Mutex::new(None), Mutex::new(None));
     let first_of = |errors: &Mutex<Option<Error>>, error: Error| {
@@ -144,7 +144,7 @@ pub fn run(relay: Relay, control: &Control, stats: &Stats, stop: &Arc<AtomicBool
         }
     };
     thread::scope(|scope| {
-        let (pictures, sound, clock, budget, noted) = (&pictures, &sound, &clock, &budget, &noted);
+        let (frames, audio, clock, budget, noted) = (&frames, &audio, &clock, &budget, &noted);
         let (first_of, unwhole) = (&first_of, &unwhole);
         for ((sink, ring), stats) in sinks.iter().zip(rings).zip(&stats.sinks) {
             let streams = streams.clone();
@@ -154,36 +154,36 @@ pub fn run(relay: Relay, control: &Control, stats: &Stats, stop: &Arc<AtomicBool
             });
         }
         scope.spawn(move || {
-            noted(upscale::run(engine, &UpscaleIo { pictures, output, budget, control, stats, period }));
+            noted(upscale::run(engine, &UpscaleIo { frames, output, budget, control, stats, period }));
             // Nobody waits for a place that none will take.
-            pictures.close();
+            frames.close();
         });
         scope.spawn(move || {
-            let io = EncodeIo { ready, sound, lanes, clock, budget, control, stats };
+            let io = EncodeIo { ready, audio, lanes, clock, budget, control, stats };
             noted(encode::run(encoder, on_loss, silence, io));
         });
-        let io = SourceIo { pictures, sound, streams: &streams, clock, stats, stop };
+        let io = SourceIo { frames, audio, streams: &streams, clock, stats, stop };
         noted(source::run(&source, first, &io));
-        pictures.close();
+        frames.close();
     });
     let errors = [failure, unwhole].map(|error| error.into_inner().expect("no part panicked"));
     errors.into_iter().flatten().next().map_or(Ok(()), Err)
 }
 
-/// How long a picture may take, and what of that the encoder needs.
+/// How long a frame may take, and what of that the encoder needs.
 struct Budget {
     latency_max: Duration,
     tail_us: AtomicU64,
 }
 
 impl Budget {
-    /// When the network has to have done with a picture that came then.
+    /// When the network has to have done with a frame that came then.
     fn deadline(&self, arrived: Instant) -> Instant {
         let tail = Duration::from_micros(self.tail_us.load(Relaxed));
         arrived + self.latency_max.saturating_sub(tail)
     }
 
-    /// A picture took so long from the network to its packet. What is rare is soon forgotten, not at once.
+    /// A frame took so long from the network to its packet. What is rare is soon forgotten, not at once.
     fn note_tail(&self, tail: Duration) {
         let kept_us = self.tail_us.load(Relaxed) * 49 / 50;
         self.tail_us.store(kept_us.max(tail.as_micros() as u64 * 5 / 4), Relaxed);

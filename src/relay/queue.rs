@@ -4,17 +4,17 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};
 use std::time::Instant;
 
-use crate::media::Coded;
-use crate::picture::Picture;
+use crate::frame::Frame;
+use crate::media::Packet;
 
-/// Decoded pictures that wait for the network. Their deadlines drop them long before at usual rates: this bounds memory.
-const PICTURES_MAX: usize = 48;
-/// Packets of sound that wait for their pictures: a minute of the shortest ones.
-const SOUND_MAX: usize = 6000;
+/// Decoded frames that wait for the network. Their deadlines drop them long before at usual rates: this bounds memory.
+const FRAMES_MAX: usize = 48;
+/// Packets of audio that wait for their frames: a minute of the shortest ones.
+const AUDIO_MAX: usize = 6000;
 
-/// A picture on its way to the network.
+/// A frame on its way to the network.
 pub(super) struct Waiting {
-    pub lr: Picture,
+    pub lr: Frame,
     /// When it is shown, in the output's time.
     pub time_us: i64,
     /// When the source sent it.
@@ -35,10 +35,10 @@ struct State {
 }
 
 impl LiveQueue {
-    /// Whether there was room; else the oldest picture is gone.
+    /// Whether there was room; else the oldest frame is gone.
     pub fn push(&self, waiting: Waiting) -> bool {
         let mut state = self.state.lock().expect("nobody panics with it");
-        let has_room = state.waiting.len() < PICTURES_MAX;
+        let has_room = state.waiting.len() < FRAMES_MAX;
         if !has_room {
             state.waiting.pop_front();
         }
@@ -47,35 +47,35 @@ impl LiveQueue {
         has_room
     }
 
-    /// The oldest picture, when there is one; `None` when none will come.
+    /// The oldest frame, when there is one; `None` when none will come.
     pub fn pop(&self) -> Option<Waiting> {
         let state = self.state.lock().expect("nobody panics with it");
         let idle = |state: &mut State| state.waiting.is_empty() && !state.closed;
         self.changed.wait_while(state, idle).expect("nobody panics with it").waiting.pop_front()
     }
 
-    /// Says that no picture follows.
+    /// Says that no frame follows.
     pub fn close(&self) {
         self.state.lock().expect("nobody panics with it").closed = true;
         self.changed.notify_all();
     }
 }
 
-/// Sound that waits for the pictures it belongs to.
+/// Audio that waits for the frames it belongs to.
 #[derive(Default)]
-pub(super) struct SoundQueue(Mutex<VecDeque<Coded>>);
+pub(super) struct AudioQueue(Mutex<VecDeque<Packet>>);
 
-impl SoundQueue {
-    pub fn push(&self, packet: Coded) {
+impl AudioQueue {
+    pub fn push(&self, packet: Packet) {
         let mut packets = self.0.lock().expect("nobody panics with it");
-        if packets.len() == SOUND_MAX {
+        if packets.len() == AUDIO_MAX {
             packets.pop_front();
         }
         packets.push_back(packet);
     }
 
     /// The next packet that is not later than this.
-    pub fn pop_until(&self, time_us: i64) -> Option<Coded> {
+    pub fn pop_until(&self, time_us: i64) -> Option<Packet> {
         let mut packets = self.0.lock().expect("nobody panics with it");
         packets
             .front()

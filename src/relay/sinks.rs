@@ -11,9 +11,9 @@ use tracing::{info, warn};
 
 use super::stats::SinkStats;
 use crate::error::{Error, Result};
-use crate::media::{Coded, LiveOutput, LiveStreams, Watch};
+use crate::media::{LiveOutput, LiveStreams, Packet, Watch};
 
-/// Packets that wait for an output: some seconds of pictures and sound.
+/// Packets that wait for an output: some seconds of frames and audio.
 const PACKETS_MAX: usize = 512;
 /// To connect, and to take one packet.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -22,8 +22,8 @@ const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 
 /// A packet for all outputs.
 pub(super) struct Shared {
-    pub packet: Coded,
-    pub is_sound: bool,
+    pub packet: Packet,
+    pub is_audio: bool,
     /// When it was coded.
     pub made: Instant,
 }
@@ -31,7 +31,7 @@ pub(super) struct Shared {
 impl Shared {
     /// Whether an output can begin here.
     fn begins(&self) -> bool {
-        !self.is_sound && self.packet.is_key()
+        !self.is_audio && self.packet.is_key()
     }
 }
 
@@ -109,7 +109,7 @@ impl Retried<'_> {
         };
         watch.allow(PATIENCE);
         let size = shared.packet.size() as u64;
-        match output.write(shared.packet.share(), shared.is_sound) {
+        match output.write(shared.packet.share(), shared.is_audio) {
             Ok(()) => {
                 self.stats.packets.fetch_add(1, Relaxed);
                 self.stats.bytes.fetch_add(size, Relaxed);

@@ -1,6 +1,6 @@
 //! Source: read and decoded while it is there, and opened again whenever it is gone.
 //!
-//! In: an address. Out: pictures and packets of sound, with times of the output and the moment of their arrival.
+//! In: an address. Out: frames and packets of audio, with times of the output and the moment of their arrival.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,39 +11,39 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{info, warn};
 
-use super::queue::{LiveQueue, SoundQueue, Waiting};
+use super::queue::{AudioQueue, LiveQueue, Waiting};
 use super::{Clock, Stats};
 use crate::error::{Error, Result};
+use crate::frame::{Frame, FrameFormat};
 use crate::media::{
-    Coded, DecodeSpec, Decoder, Encoder, FilterSpec, Input, LiveSound, LiveStreams, Output, Target, Trim,
+    DecodeSpec, Decoder, Encoder, FilterSpec, Input, LiveAudio, LiveStreams, Output, Packet, Target, Trim,
     Watch,
 };
-use crate::picture::{Geometry, Picture};
 
 /// Without a packet for so long, a connection is taken to be dead.
 const SILENT_MAX: Duration = Duration::from_secs(3);
 /// SRT says so itself after five seconds. Whoever hangs up before is not heard by a sender whose network is down, and it sends
 /// on in vain when that is up again.
 const SILENT_MAX_SRT: Duration = Duration::from_secs(6);
-/// To connect, and to see the first picture.
+/// To connect, and to see the first frame.
 const OPEN_MAX: Duration = Duration::from_secs(10);
 /// Waits between attempts, doubled each time. The last is short enough for a source that returns after hours.
 const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(1200));
-/// A new connection's first picture is late by what it takes to be made larger; until then pictures are made in its place.
+/// A new connection's first frame is late by what it takes to be made larger; until then frames are made in its place.
 const LEAD_US: i64 = 200_000;
 /// Times further from the output's than this are those of another clock.
 const JUMP_US: i64 = 5_000_000;
 /// Who makes up for a stall does so at once. Who shows for so long what others were made in place of is behind for good.
 const BEHIND_MAX: Duration = Duration::from_secs(1);
 
-/// Where pictures come from.
+/// Where frames come from.
 #[derive(Clone)]
 pub struct SourceSpec {
     /// What FFmpeg opens.
     pub address: String,
     /// Wait for somebody to publish there.
     pub listen: bool,
-    /// How frames become pictures.
+    /// How frames become frames.
     pub filter: FilterSpec,
     /// How long it may be away.
     pub away_max: Option<Duration>,
@@ -60,13 +60,13 @@ pub struct Session {
 }
 
 impl Session {
-    /// Of its pictures.
-    pub fn geometry(&self) -> Geometry {
+    /// Of its frames.
+    pub fn geometry(&self) -> FrameFormat {
         self.decoder.geometry()
     }
 
-    /// Of its pictures, as far as is known.
-    pub fn pictures_per_second(&self) -> f64 {
+    /// Of its frames, as far as is known.
+    pub fn fps(&self) -> f64 {
         self.input.video().frame_rate.into()
     }
 
@@ -75,7 +75,7 @@ impl Session {
         &self.input
     }
 
-    /// An encoder for what is made of its pictures.
+    /// An encoder for what is made of its frames.
     pub fn open_encoder(&self, target: Target, output: &Output) -> Result<Encoder> {
         Encoder::open(target, output, &self.input, &self.decoder)
     }
@@ -114,7 +114,7 @@ impl SourceSpec {
         }
         let mut input = Input::open_live(&self.address, self.listen, &watch)?;
         if input.is_too_large() {
-            let problem = "says that its pictures are larger than 8K";
+            let problem = "says that its frames are larger than 8K";
             return Err(Error::new(input.name(), problem, "look at what is sent there"));
         }
         watch.allow(OPEN_MAX);
@@ -138,10 +138,10 @@ fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(0.75 + 0.5 * f64::from(nanos % 1000) / 1000.0)
 }
 
-/// Where a source's pictures and sound go.
+/// Where a source's frames and audio go.
 pub(super) struct SourceIo<'a> {
-    pub pictures: &'a LiveQueue,
-    pub sound: &'a SoundQueue,
+    pub frames: &'a LiveQueue,
+    pub audio: &'a AudioQueue,
     pub streams: &'a LiveStreams,
     pub clock: &'a Clock,
     pub stats: &'a Stats,
@@ -177,12 +177,12 @@ pub(super) fn run(spec: &SourceSpec, first: Session, io: &SourceIo) -> Result<()
 struct Connection<'a> {
     session: Session,
     io: &'a SourceIo<'a>,
-    sound: Option<LiveSound>,
+    audio: Option<LiveAudio>,
     /// Added to the source's times.
     offset_us: i64,
     /// Jumps of the source's clock that are seen to.
     mended: u64,
-    /// Since when all pictures come after others that were made in their place.
+    /// Since when all frames come after others that were made in their place.
     behind_since: Option<Instant>,
     /// Packets' times in the source -> when they came.
     arrivals: BTreeMap<i64, Instant>,
@@ -192,29 +192,29 @@ struct Connection<'a> {
     pace: Option<(Instant, i64)>,
 }
 
-/// What the times of a packet and of its picture may be rounded by.
+/// What the times of a packet and of its frame may be rounded by.
 const ROUNDING_US: i64 = 1_000;
-/// Pictures that a decoder may still hold, in times of arrival.
+/// Frames that a decoder may still hold, in times of arrival.
 const ARRIVALS_MAX: usize = 64;
 
 impl<'a> Connection<'a> {
     fn new(session: Session, io: &'a SourceIo<'a>) -> Result<Connection<'a>> {
-        let sound = io.streams.sound_of(&session.input)?;
+        let audio = io.streams.audio_of(&session.input)?;
         let is_paced = session.input.comes_in_pieces();
         let arrivals = BTreeMap::new();
         let (offset_us, mended, behind_since, pace) = (0, 0, None, None);
-        Ok(Connection { session, io, sound, offset_us, mended, behind_since, arrivals, is_paced, pace })
+        Ok(Connection { session, io, audio, offset_us, mended, behind_since, arrivals, is_paced, pace })
     }
 
     fn run(mut self) -> Result<()> {
         let mut first = true;
         // A device does not ask whether it is to end.
         while !self.io.stop.load(Relaxed) {
-            while let Some(picture) = self.decoded()? {
+            while let Some(frame) = self.decoded()? {
                 if std::mem::take(&mut first) {
-                    self.anchor(us_of(&picture));
+                    self.anchor(us_of(&frame));
                 }
-                self.give(picture);
+                self.give(frame);
             }
             self.session.watch.allow(self.session.silent_max);
             let Some(packet) = self.session.input.next_packet()? else { break };
@@ -230,25 +230,25 @@ impl<'a> Connection<'a> {
                 let begun = Instant::now();
                 self.session.decoder.send(packet)?;
                 self.io.stats.decode.note(begun.elapsed());
-            } else if let Some(sound) = &mut self.sound {
-                sound.of(packet)?.into_iter().for_each(|packet| self.give_sound(packet));
+            } else if let Some(audio) = &mut self.audio {
+                audio.of(packet)?.into_iter().for_each(|packet| self.give_audio(packet));
             }
         }
         self.session.decoder.finish()?;
-        while let Some(picture) = self.decoded()? {
-            self.give(picture);
+        while let Some(frame) = self.decoded()? {
+            self.give(frame);
         }
         Ok(())
     }
 
-    fn decoded(&mut self) -> Result<Option<Picture>> {
+    fn decoded(&mut self) -> Result<Option<Frame>> {
         let begun = Instant::now();
         let decoded = self.session.decoder.receive();
         self.io.stats.decode.note(begun.elapsed());
         decoded
     }
 
-    fn wait_for_time_of(&mut self, packet: &Coded) {
+    fn wait_for_time_of(&mut self, packet: &Packet) {
         let us = packet.dts_us();
         let now = Instant::now();
         let (since, first_us) = *self.pace.get_or_insert((now, us));
@@ -280,9 +280,9 @@ impl<'a> Connection<'a> {
         }
     }
 
-    fn give(&mut self, picture: Picture) {
+    fn give(&mut self, frame: Frame) {
         self.io.stats.decoded.fetch_add(1, Relaxed);
-        let us = us_of(&picture);
+        let us = us_of(&frame);
         let now_us = self.io.clock.now_us();
         // A jump that was mended on the way leads on from the last packet, and the output went on meanwhile.
         let mended = self.session.input.clock_jumps();
@@ -296,24 +296,24 @@ impl<'a> Connection<'a> {
         self.see_whether_behind(us);
         let near = self.arrivals.range(us - ROUNDING_US..=us + ROUNDING_US).next().map(|(&us, _)| us);
         let arrived = near.and_then(|us| self.arrivals.remove(&us)).unwrap_or_else(Instant::now);
-        let waiting = Waiting { lr: picture, time_us: us + self.offset_us, arrived };
+        let waiting = Waiting { lr: frame, time_us: us + self.offset_us, arrived };
         self.io.stats.waiting.came();
-        if !self.io.pictures.push(waiting) {
+        if !self.io.frames.push(waiting) {
             self.io.stats.waiting.is_thrown();
             self.io.stats.dropped_full.fetch_add(1, Relaxed);
         }
     }
 
-    fn give_sound(&self, packet: Coded) {
+    fn give_audio(&self, packet: Packet) {
         let packet = packet.moved_by_us(self.offset_us);
         if packet.dts_us() >= 0 {
-            self.io.sound.push(packet);
+            self.io.audio.push(packet);
         }
     }
 }
 
-fn us_of(picture: &Picture) -> i64 {
-    let base = picture.time.time_base;
-    let us = i128::from(picture.time.pts) * 1_000_000 * i128::from(base.num) / i128::from(base.den);
+fn us_of(frame: &Frame) -> i64 {
+    let base = frame.time.time_base;
+    let us = i128::from(frame.time.pts) * 1_000_000 * i128::from(base.num) / i128::from(base.den);
     us as i64
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::picture::Picture;
+use crate::frame::Frame;
 
 /// Counters of a relay.
 pub struct Stats {
@@ -15,7 +15,7 @@ pub struct Stats {
     pub(super) source: String,
     pub(super) decoded: AtomicU64,
     pub(super) encoded: AtomicU64,
-    pub(super) made: AtomicU64,
+    pub(super) duplicated: AtomicU64,
     /// No rung was fast enough.
     pub(super) dropped_late: AtomicU64,
     /// Ready after the output had gone on without them.
@@ -27,24 +27,24 @@ pub struct Stats {
     pub(super) clock_jumps: AtomicU64,
     /// Bytes of packets that the source sent.
     pub(super) bytes: AtomicU64,
-    /// Every network that was ever on the ladder, and which one of them the last picture took.
+    /// Every network that was ever on the ladder, and which one of them the last frame took.
     pub(super) rungs: Mutex<Vec<Arc<RungStats>>>,
     pub(super) rung: AtomicUsize,
     pub(super) decode: Busy,
     pub(super) upscale: Busy,
     pub(super) encode: Busy,
-    /// Pictures before the network; the oldest is in work.
+    /// Frames before the network; the oldest is in work.
     pub(super) waiting: Waits,
     pub(super) sinks: Vec<SinkStats>,
     pub(super) latency: Mutex<Latency>,
-    last_picture: Mutex<Option<Instant>>,
+    last_frame: Mutex<Option<Instant>>,
     shown: Mutex<Shown>,
 }
 
 /// Counters of one network.
 pub(super) struct RungStats {
     pub name: String,
-    pub pictures: AtomicU64,
+    pub frames: AtomicU64,
 }
 
 /// Counters of one output.
@@ -111,33 +111,33 @@ impl Waits {
     }
 }
 
-/// A picture before and after, for whoever asked for one.
+/// A frame before and after, for whoever asked for one.
 #[derive(Default)]
 struct Shown {
     is_wanted: bool,
     /// Counts pairs from 1.
     number: u64,
-    pair: Option<[Picture; 2]>,
+    pair: Option<[Frame; 2]>,
 }
 
 /// Of one moment.
 #[derive(Serialize, Clone, Debug)]
 pub struct Snapshot {
-    /// Pictures that came out of the decoder.
+    /// Frames that came out of the decoder.
     pub decoded: u64,
-    /// Pictures that went out, made ones among them.
+    /// Frames that went out, made ones among them.
     pub encoded: u64,
     /// Made, for the source was silent.
-    pub made: u64,
+    pub duplicated: u64,
     /// Not made larger, for there was no time left.
     pub dropped_late: u64,
     /// Ready when the output had gone on without them.
     pub dropped_past: u64,
     /// For there was no room before the network.
     pub dropped_full: u64,
-    /// Pictures by network, best first.
+    /// Frames by network, best first.
     pub ladder: Vec<Rung>,
-    /// The network of the last picture.
+    /// The network of the last frame.
     pub rung: String,
     /// Whether the source is there.
     pub on_air: bool,
@@ -147,7 +147,7 @@ pub struct Snapshot {
     pub clock_jumps: u64,
     /// Bytes that came in.
     pub bytes: u64,
-    /// From the arrival of a picture's packet to its coded picture, since the snapshot before.
+    /// From the arrival of a frame's packet to its coded frame, since the snapshot before.
     pub latency_ms_p50: u64,
     /// The same, of the slowest in a hundred.
     pub latency_ms_p99: u64,
@@ -155,19 +155,19 @@ pub struct Snapshot {
     pub latency_ms_max: u64,
     /// Seconds that decoder, network and encoder worked.
     pub busy_s: [f64; 3],
-    /// Pictures before the network, and the age of the oldest.
+    /// Frames before the network, and the age of the oldest.
     pub waiting: Queue,
     /// In the order of the command line.
     pub sinks: Vec<Sink>,
 }
 
-/// A network and how many pictures took it.
+/// A network and how many frames took it.
 #[derive(Serialize, Clone, Debug)]
 pub struct Rung {
     /// Its name.
     pub model: String,
     /// How many.
-    pub pictures: u64,
+    pub frames: u64,
 }
 
 /// What waits.
@@ -212,7 +212,7 @@ impl Stats {
             source,
             decoded: AtomicU64::default(),
             encoded: AtomicU64::default(),
-            made: AtomicU64::default(),
+            duplicated: AtomicU64::default(),
             dropped_late: AtomicU64::default(),
             dropped_past: AtomicU64::default(),
             dropped_full: AtomicU64::default(),
@@ -228,7 +228,7 @@ impl Stats {
             waiting: Waits::default(),
             sinks: (0..sinks.len()).map(sink).collect(),
             latency: Mutex::new(Latency::default()),
-            last_picture: Mutex::default(),
+            last_frame: Mutex::default(),
             shown: Mutex::default(),
         }
     }
@@ -237,7 +237,7 @@ impl Stats {
     pub(super) fn rung_of(&self, name: &str) -> (usize, Arc<RungStats>) {
         let mut rungs = self.rungs.lock().expect("nobody panics with it");
         let index = rungs.iter().position(|rung| rung.name == name).unwrap_or_else(|| {
-            rungs.push(Arc::new(RungStats { name: name.to_owned(), pictures: AtomicU64::default() }));
+            rungs.push(Arc::new(RungStats { name: name.to_owned(), frames: AtomicU64::default() }));
             rungs.len() - 1
         });
         (index, rungs[index].clone())
@@ -247,41 +247,41 @@ impl Stats {
         self.latency.lock().expect("nobody panics with it").note(latency);
     }
 
-    /// A picture went out.
-    pub(super) fn note_picture(&self) {
+    /// A frame went out.
+    pub(super) fn note_frame(&self) {
         self.encoded.fetch_add(1, Relaxed);
-        *self.last_picture.lock().expect("nobody panics with it") = Some(Instant::now());
+        *self.last_frame.lock().expect("nobody panics with it") = Some(Instant::now());
     }
 
     /// `None` before the first one.
-    pub(super) fn since_last_picture(&self) -> Option<Duration> {
-        self.last_picture.lock().expect("nobody panics with it").map(|then| then.elapsed())
+    pub(super) fn since_last_frame(&self) -> Option<Duration> {
+        self.last_frame.lock().expect("nobody panics with it").map(|then| then.elapsed())
     }
 
-    /// Asks for a pair of pictures. Gives the number of the last one, 0 before the first.
-    pub(super) fn want_picture(&self) -> u64 {
+    /// Asks for a pair of frames. Gives the number of the last one, 0 before the first.
+    pub(super) fn want_frame(&self) -> u64 {
         let mut shown = self.shown.lock().expect("nobody panics with it");
         shown.is_wanted = true;
         shown.number
     }
 
-    pub(super) fn is_picture_wanted(&self) -> bool {
+    pub(super) fn is_frame_wanted(&self) -> bool {
         self.shown.lock().expect("nobody panics with it").is_wanted
     }
 
-    /// A picture before and after.
-    pub(super) fn show(&self, lr: Picture, sr: Picture) {
+    /// A frame before and after.
+    pub(super) fn show(&self, lr: Frame, sr: Frame) {
         let mut shown = self.shown.lock().expect("nobody panics with it");
         *shown = Shown { is_wanted: false, number: shown.number + 1, pair: Some([lr, sr]) };
     }
 
     /// One of the last pair, and the pair's number.
-    pub(super) fn shown(&self, which: usize) -> Option<(u64, Picture)> {
+    pub(super) fn shown(&self, which: usize) -> Option<(u64, Frame)> {
         let shown = self.shown.lock().expect("nobody panics with it");
         shown.pair.as_ref().map(|pair| (shown.number, pair[which].share()))
     }
 
-    /// All counters; the latency is that of pictures since the call before with this mark.
+    /// All counters; the latency is that of frames since the call before with this mark.
     pub fn snapshot(&self, mark: &mut Mark) -> Snapshot {
         let latency = self.latency.lock().expect("nobody panics with it");
         let [p50, p99] = latency.quantiles_since(mark, [0.5, 0.99]);
@@ -293,12 +293,12 @@ impl Stats {
         Snapshot {
             decoded: get(&self.decoded),
             encoded: get(&self.encoded),
-            made: get(&self.made),
+            duplicated: get(&self.duplicated),
             dropped_late: get(&self.dropped_late),
             dropped_past: get(&self.dropped_past),
             dropped_full: get(&self.dropped_full),
             ladder: (rungs.iter())
-                .map(|rung| Rung { model: rung.name.clone(), pictures: get(&rung.pictures) })
+                .map(|rung| Rung { model: rung.name.clone(), frames: get(&rung.frames) })
                 .collect(),
             rung: rungs.get(self.rung.load(Relaxed)).map_or(String::new(), |rung| rung.name.clone()),
             on_air: self.on_air.load(Relaxed),
@@ -328,14 +328,14 @@ impl Stats {
 /// Latencies are counted by the millisecond, up to this many.
 const LATENCY_MS_MAX: usize = 10_000;
 
-/// Of all pictures since the beginning.
+/// Of all frames since the beginning.
 pub(super) struct Latency {
     by_ms: Vec<u64>,
     max_ms: u64,
     pub sum_s: f64,
 }
 
-/// Which pictures a reader has seen the latency of.
+/// Which frames a reader has seen the latency of.
 #[derive(Default)]
 pub struct Mark(Vec<u64>);
 
@@ -353,12 +353,12 @@ impl Latency {
         self.sum_s += latency.as_secs_f64();
     }
 
-    /// How many pictures took less than so long.
+    /// How many frames took less than so long.
     pub fn count_below(&self, ms: usize) -> u64 {
         self.by_ms[..ms.min(LATENCY_MS_MAX)].iter().sum()
     }
 
-    /// Milliseconds that so large a part of all pictures since the mark did not exceed; then the mark is here.
+    /// Milliseconds that so large a part of all frames since the mark did not exceed; then the mark is here.
     fn quantiles_since<const N: usize>(&self, mark: &mut Mark, parts: [f64; N]) -> [u64; N] {
         mark.0.resize(LATENCY_MS_MAX, 0);
         let new: Vec<u64> = self.by_ms.iter().zip(&mark.0).map(|(now, then)| now - then).collect();
@@ -381,7 +381,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_those_of_the_pictures_since_each_readers_mark() {
+    fn quantiles_are_those_of_the_frames_since_each_readers_mark() {
         let (mut latency, mut mark, mut other) = (Latency::default(), Mark::default(), Mark::default());
         (1..=100).for_each(|ms| latency.note(Duration::from_millis(ms)));
         assert_eq!(latency.quantiles_since(&mut mark, [0.5, 0.99, 1.0]), [50, 99, 100]);

@@ -1,6 +1,6 @@
-//! Upscale: each picture by the best network that makes it in time.
+//! Upscale: each frame by the best network that makes it in time.
 //!
-//! In: decoded pictures with their moments of arrival. Out: larger ones. Those for which no network is fast enough are
+//! In: decoded frames with their moments of arrival. Out: larger ones. Those for which no network is fast enough are
 //! dropped here and nowhere else.
 
 use std::sync::Arc;
@@ -17,41 +17,41 @@ use super::stats::RungStats;
 use super::{Budget, Control, Stats};
 use crate::engine::{Engine, EngineSpec, Network, NetworkId};
 use crate::error::Result;
-use crate::media::PicturePool;
-use crate::picture::{Geometry, Picture};
+use crate::frame::{Frame, FrameFormat};
+use crate::media::FramePool;
 
 /// How often each network is tried at the start; one that cannot keep up is not tried again.
 const TRIALS: usize = 3;
 
-/// A larger picture.
+/// A larger frame.
 pub(super) struct Ready {
-    pub sr: Picture,
+    pub sr: Frame,
     /// When it is shown, in the output's time.
     pub time_us: i64,
     pub arrived: Instant,
     pub made: Instant,
 }
 
-/// Where pictures come from and go, and what is to be heeded on the way.
+/// Where frames come from and go, and what is to be heeded on the way.
 pub(super) struct UpscaleIo<'a> {
-    pub pictures: &'a LiveQueue,
+    pub frames: &'a LiveQueue,
     pub output: SyncSender<Ready>,
     pub budget: &'a Budget,
     pub control: &'a Control,
     pub stats: &'a Stats,
-    /// From one picture to the next.
+    /// From one frame to the next.
     pub period: Duration,
 }
 
-/// Makes pictures larger until none follows.
+/// Makes frames larger until none follows.
 pub(super) fn run(spec: EngineSpec, io: &UpscaleIo) -> Result<()> {
     let engine = spec.open()?;
     let rungs = rungs(&spec.networks, io.stats);
     let (tried, new_ladders) = channel();
     thread::scope(|scope| {
-        let pool = PicturePool::new(spec.sr);
+        let pool = FramePool::new(spec.sr);
         let mut upscale = Upscale { spec, engine, ladder: None, rungs, pool, io };
-        while let Some(waiting) = io.pictures.pop() {
+        while let Some(waiting) = io.frames.pop() {
             io.stats.waiting.begins(waiting.arrived);
             if let Some(networks) = io.control.take_networks() {
                 upscale.try_out(networks, &waiting.lr, scope, &tried);
@@ -72,17 +72,17 @@ pub(super) fn run(spec: EngineSpec, io: &UpscaleIo) -> Result<()> {
 struct Upscale<'a> {
     spec: EngineSpec,
     engine: Box<dyn Engine>,
-    /// Timed with the first picture of a size.
+    /// Timed with the first frame of a size.
     ladder: Option<Ladder>,
     rungs: Vec<(usize, Arc<RungStats>)>,
-    pool: PicturePool,
+    pool: FramePool,
     io: &'a UpscaleIo<'a>,
 }
 
-/// Networks for pictures of this size, and how long each takes.
+/// Networks for frames of this size, and how long each takes.
 struct Tried {
     networks: Vec<Network>,
-    lr: Geometry,
+    lr: FrameFormat,
     alone_s: Vec<f64>,
 }
 
@@ -105,12 +105,12 @@ impl Upscale<'_> {
             stats.dropped_late.fetch_add(1, Relaxed);
             return Ok(None);
         };
-        let is_shown = stats.is_picture_wanted().then(|| lr.share());
+        let is_shown = stats.is_frame_wanted().then(|| lr.share());
         let sr = engine_runs(self.engine.as_mut(), lr, self.pool.take()?, rung)?;
         let made = Instant::now();
         ladder.took(rung, (made - begun).as_secs_f64());
         let (index, of_rung) = &self.rungs[rung];
-        of_rung.pictures.fetch_add(1, Relaxed);
+        of_rung.frames.fetch_add(1, Relaxed);
         stats.rung.store(*index, Relaxed);
         stats.upscale.note(made - begun);
         if let Some(lr) = is_shown {
@@ -123,14 +123,14 @@ impl Upscale<'_> {
     fn try_out<'scope>(
         &self,
         networks: Vec<Network>,
-        lr: &Picture,
+        lr: &Frame,
         scope: &'scope Scope<'scope, '_>,
         tried: &Sender<Tried>,
     ) {
         let spec = EngineSpec { networks, lr: lr.geometry, ..self.spec.clone() };
         let (lr, period, tried) = (lr.share(), self.io.period, tried.clone());
         scope.spawn(move || {
-            let pool = PicturePool::new(spec.sr);
+            let pool = FramePool::new(spec.sr);
             let timed = (spec.check().and_then(|()| spec.open()))
                 .and_then(|mut engine| time_all(engine.as_mut(), &spec, &lr, &pool, period));
             match timed {
@@ -166,20 +166,20 @@ fn rungs(networks: &[Network], stats: &Stats) -> Vec<(usize, Arc<RungStats>)> {
     networks.iter().map(|network| stats.rung_of(network.name())).collect()
 }
 
-/// One picture through one network, with what travels along.
-fn engine_runs(engine: &mut dyn Engine, lr: Picture, sr: Picture, rung: usize) -> Result<Picture> {
+/// One frame through one network, with what travels along.
+fn engine_runs(engine: &mut dyn Engine, lr: Frame, sr: Frame, rung: usize) -> Result<Frame> {
     engine.submit(lr, sr, NetworkId(rung))?;
     let (lr, mut sr) = engine.collect()?.expect("it was submitted");
     sr.props = lr.props;
     Ok(sr)
 }
 
-/// Times every network on this machine, with this picture, in seconds.
+/// Times every network on this machine, with this frame, in seconds.
 fn time_all(
     engine: &mut dyn Engine,
     spec: &EngineSpec,
-    lr: &Picture,
-    pool: &PicturePool,
+    lr: &Frame,
+    pool: &FramePool,
     period: Duration,
 ) -> Result<Vec<f64>> {
     let time = |(rung, network): (usize, &Network)| {
@@ -192,7 +192,7 @@ fn time_all(
                 break;
             }
         }
-        info!("{}: {:.1} ms a picture", network.name(), 1e3 * best.as_secs_f64());
+        info!("{}: {:.1} ms a frame", network.name(), 1e3 * best.as_secs_f64());
         Ok(best.as_secs_f64())
     };
     spec.networks.iter().enumerate().map(time).collect()

@@ -165,17 +165,17 @@ impl Folder {
         self.ffprobe::<Programs>("-show_programs", name).programs
     }
 
-    /// Every decoded picture of the file's video.
-    pub fn pictures(&self, name: &str) -> Vec<PictureSeen> {
+    /// Every decoded frame of the file's video.
+    pub fn frames(&self, name: &str) -> Vec<FrameSeen> {
         #[derive(Deserialize)]
         struct Frames {
-            frames: Vec<PictureSeen>,
+            frames: Vec<FrameSeen>,
         }
         self.ffprobe::<Frames>("-select_streams v:0 -show_frames", name).frames
     }
 
-    /// MD5 of every decoded picture in this pixel format: two lists are equal when all samples are.
-    pub fn picture_hashes(&self, name: &str, pix_fmt: &str) -> Vec<String> {
+    /// MD5 of every decoded frame in this pixel format: two lists are equal when all samples are.
+    pub fn frame_hashes(&self, name: &str, pix_fmt: &str) -> Vec<String> {
         self.hashes_of_all([(name.to_owned(), pix_fmt)]).remove(0)
     }
 
@@ -242,7 +242,7 @@ impl Probe {
         self.packets.iter().filter(|packet| packet.stream_index == stream).collect()
     }
 
-    /// The first video stream that is no picture attached.
+    /// The first video stream that is no frame attached.
     pub fn video(&self) -> &Stream {
         self.streams.iter().find(|stream| stream.codec_type == "video").expect("a video stream")
     }
@@ -255,7 +255,7 @@ impl Probe {
         times
     }
 
-    /// When its pictures are decoded, in ticks and in the order of the file.
+    /// When its frames are decoded, in ticks and in the order of the file.
     pub fn video_dts(&self) -> Vec<i64> {
         let packets = self.packets_of(self.video().index);
         packets.iter().map(|packet| packet.dts.expect("a dts")).collect()
@@ -345,9 +345,9 @@ pub struct Container {
     pub tags: std::collections::BTreeMap<String, String>,
 }
 
-/// A decoded picture.
+/// A decoded frame.
 #[derive(Deserialize, Debug, Clone, PartialEq)]
-pub struct PictureSeen {
+pub struct FrameSeen {
     pub pts: Option<i64>,
     pub pkt_duration: Option<i64>,
     pub key_frame: u8,

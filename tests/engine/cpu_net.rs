@@ -143,7 +143,7 @@ fn scratch_may_lie_anywhere_and_be_longer_and_a_network_runs_again() {
 }
 
 #[test]
-fn not_a_number_in_the_picture_is_not_hidden() {
+fn not_a_number_in_the_frame_is_not_hidden() {
     let model = catalogue::open(catalogue::DEFAULT_CPU).unwrap();
     let mut x = noise(&model, (20, 20), &mut Random(5));
     x[210] = f32::NAN;
@@ -153,10 +153,10 @@ fn not_a_number_in_the_picture_is_not_hidden() {
     }
 }
 
-/// Whole numbers are clipped where a tensor becomes larger than on the picture that their codes were made for: no
-/// pattern of a film does that.
+/// Whole numbers are clipped where a tensor becomes larger than on the frame that their codes were made for: no
+/// pattern of a video does that.
 #[test]
-fn whole_numbers_hold_what_any_picture_shows() {
+fn whole_numbers_hold_what_any_frame_shows() {
     let Some(level) =
         Level::available().into_iter().rev().find(|level| level.precisions().any(|p| p == Precision::Int16))
     else {

@@ -104,11 +104,7 @@ fn a_gpu_that_fails_is_told_in_one_line() {
             "hasn-lite-x2",
             "Stand-in (sm_86): starting ingest failed: unspecified launch failure; ",
         ),
-        (
-            "work-fails",
-            "hasn-lite-x2",
-            "Stand-in (sm_86): a picture's work failed: unspecified launch failure",
-        ),
+        ("work-fails", "hasn-lite-x2", "Stand-in (sm_86): a frame's work failed: unspecified launch failure"),
     ] {
         machine.assert_told(wrong, model, said);
     }
@@ -128,15 +124,12 @@ fn a_gpu_is_measured_and_one_that_is_not_there_is_told() {
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let figures: serde_json::Value = serde_json::from_str(ran.text()).unwrap();
     assert_eq!(figures["device"], "Stand-in (sm_86)");
-    assert!(
-        figures["first_picture_ms"].as_f64() < figures["first_picture_with_driver_ms"].as_f64(),
-        "{figures}"
-    );
+    assert!(figures["first_frame_ms"].as_f64() < figures["first_frame_with_driver_ms"].as_f64(), "{figures}");
     let size = &figures["sizes"][0];
     assert_eq!([&size["width"], &size["to_height"]], [64, 96]);
     let number = |key: &str| size[key].as_f64().expect(key);
-    assert!((number("picture_ms_median") * number("pictures_per_second") - 1000.0).abs() < 1e-6);
-    assert_eq!(number("streams"), (number("pictures_per_second") / 30.0).floor());
+    assert!((number("frame_ms_median") * number("fps") - 1000.0).abs() < 1e-6);
+    assert_eq!(number("streams"), (number("fps") / 30.0).floor());
     let stages = size["stages"].as_array().unwrap();
     // The stand-in's clock goes on by an eighth of a millisecond an event.
     for stage in stages {
@@ -167,7 +160,7 @@ fn a_run_gives_back_what_it_takes_of_the_driver() {
             let ran = machine.hasn(gpu, &format!("{UPSCALE} {model} -y"));
             assert_eq!(ran.code, Some(0), "{name} {model}\n{}", ran.stderr);
             // No kernel does anything: every sample is what the memory held at first.
-            let hashes = machine.folder.picture_hashes("out.mkv", "yuv420p");
+            let hashes = machine.folder.frame_hashes("out.mkv", "yuv420p");
             assert_eq!(hashes.len(), 5);
             assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{name} {model}: {hashes:?}");
         }

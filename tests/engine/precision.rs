@@ -4,25 +4,25 @@ use std::sync::Arc;
 
 use hasn::engine::cpu::{Precision, level};
 use hasn::engine::{EngineKind, EngineSpec, Network, NetworkId};
-use hasn::media::PictureReader;
+use hasn::frame::{Frame, FrameFormat};
+use hasn::media::FrameReader;
 use hasn::model::catalogue;
-use hasn::picture::{Geometry, Picture};
 
-/// Pictures of the clip that are compared: more would show the same scene.
-const PICTURES_MAX: usize = 3;
+/// Frames of the clip that are compared: more would show the same scene.
+const FRAMES_MAX: usize = 3;
 
-/// Y' of every picture in 8-bit codes.
+/// Y' of every frame in 8-bit codes.
 fn luma_codes(path: &str, model: &str, precision: Precision) -> Vec<u8> {
-    let mut reader = PictureReader::open(path, 1).unwrap();
+    let mut reader = FrameReader::open(path, 1).unwrap();
     let lr = reader.geometry();
-    let sr = Geometry { width: 2 * lr.width, height: 2 * lr.height, ..lr };
+    let sr = FrameFormat { width: 2 * lr.width, height: 2 * lr.height, ..lr };
     let networks = vec![Network::Hasn(Arc::new(catalogue::open(model).unwrap()))];
     let spec = EngineSpec { kind: EngineKind::Cpu(precision), threads: 2, in_flight: 1, networks, lr, sr };
     let mut engine = spec.open().unwrap();
     let mut codes = Vec::new();
-    for _ in 0..PICTURES_MAX {
-        let Some(picture) = reader.next_picture().unwrap() else { break };
-        engine.submit(picture, Picture::new(sr), NetworkId(0)).unwrap();
+    for _ in 0..FRAMES_MAX {
+        let Some(frame) = reader.next_frame().unwrap() else { break };
+        engine.submit(frame, Frame::new(sr), NetworkId(0)).unwrap();
         let (_, sr) = engine.collect().unwrap().unwrap();
         codes.extend_from_slice(sr.host().plane(0));
     }
@@ -49,10 +49,10 @@ fn code_values_of_short_products_are_within_two_of_f32() {
             continue;
         }
         for (path, model) in [
-            ("examples/picture.png", "hasn-lite-x2"),
+            ("examples/frame.png", "hasn-lite-x2"),
             ("examples/bbb-360p.mp4", "hasn-lite-x2"),
             ("examples/bbb-360p.mp4", "hasn-lite-x2-video"),
-            ("examples/picture.png", "hasn-x2"),
+            ("examples/frame.png", "hasn-x2"),
         ] {
             let name = format!("{} of {model} on {path}", precision.name());
             let exact = luma_codes(path, model, Precision::F32);

@@ -1,4 +1,4 @@
-//! Pictures that say their number, however they were coded on their way, and when each was seen: what a publisher sends
+//! Frames that say their number, however they were coded on their way, and when each was seen: what a publisher sends
 //! and a player shows, as two `ffmpeg` commands that wait for nothing.
 
 use std::io::{Read, Write};
@@ -12,16 +12,16 @@ use crate::harness::Beside;
 
 pub const WIDTH: usize = 160;
 pub const HEIGHT: usize = 96;
-/// Blocks of a picture, each a bit of 20x24 samples: the number in the upper rows, its check in the lower ones.
+/// Blocks of a frame, each a bit of 20x24 samples: the number in the upper rows, its check in the lower ones.
 const COLUMNS: usize = 8;
 pub const ROWS: usize = 4;
 
-/// What only this number has, however much of another one's bits is left in a damaged picture.
+/// What only this number has, however much of another one's bits is left in a damaged frame.
 fn check_of(number: u16) -> u16 {
     (u32::from(number ^ 0x5a5a).wrapping_mul(0x9e37_79b1) >> 16) as u16
 }
 
-/// Luma of picture `number`: [HEIGHT, WIDTH] u8.
+/// Luma of frame `number`: [HEIGHT, WIDTH] u8.
 pub fn drawn(number: u16) -> Vec<u8> {
     let bits = u32::from(number) << 16 | u32::from(check_of(number));
     let sample = |at: usize| {
@@ -32,7 +32,7 @@ pub fn drawn(number: u16) -> Vec<u8> {
     (0..WIDTH * HEIGHT).map(sample).collect()
 }
 
-/// The number of a picture of this width; `None` of one that is damaged.
+/// The number of a frame of this width; `None` of one that is damaged.
 pub fn number_of(luma: &[u8], width: usize) -> Option<u16> {
     let height = luma.len() / width;
     let bits = (0..ROWS * COLUMNS).fold(0u32, |bits, bit| {
@@ -68,7 +68,7 @@ fn favour_this_thread() {
     }
 }
 
-/// What sends pictures: one after the other, each at its time.
+/// What sends frames: one after the other, each at its time.
 pub struct Publisher {
     sent: Arc<Mutex<Vec<Instant>>>,
     /// Nothing is sent for so many milliseconds, and then what would have been.
@@ -78,7 +78,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// `rate` pictures a second to `address`. `through` is the command that runs `ffmpeg`: itself, or one that does so
+    /// `rate` fps to `address`. `through` is the command that runs `ffmpeg`: itself, or one that does so
     /// somewhere else. A connection that breaks is made again, as encoders do.
     pub fn start(through: impl Fn() -> Command + Send + 'static, rate: u32, address: &str) -> Publisher {
         let line = format!(
@@ -123,7 +123,7 @@ impl Publisher {
         thread::sleep(time);
     }
 
-    /// When each picture so far went into the encoder, by number.
+    /// When each frame so far went into the encoder, by number.
     pub fn sent(&self) -> Vec<Instant> {
         self.sent.lock().unwrap().clone()
     }
@@ -136,7 +136,7 @@ impl Drop for Publisher {
     }
 }
 
-/// A picture at the far end: its number where it can be read, and when it was there.
+/// A frame at the far end: its number where it can be read, and when it was there.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     pub number: Option<u16>,
@@ -150,7 +150,7 @@ pub struct Player {
 }
 
 impl Player {
-    /// Of pictures `width` samples wide. `ffmpeg` is the command that runs it.
+    /// Of frames `width` samples wide. `ffmpeg` is the command that runs it.
     pub fn start(mut ffmpeg: Command, address: &str, width: usize) -> Player {
         let line = format!(
             "-v error -nostdin -fflags nobuffer -flags low_delay -probesize 32768 -analyzeduration 0 -threads 1 \
@@ -158,14 +158,14 @@ impl Player {
         );
         ffmpeg.args(line.split_whitespace()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = ffmpeg.spawn().expect("ffmpeg is installed");
-        let mut pictures = child.stdout.take().expect("it is piped");
+        let mut frames = child.stdout.take().expect("it is piped");
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let noted = seen.clone();
         // Ends with the player.
         thread::spawn(move || {
             favour_this_thread();
             let mut luma = vec![0; width * (width * HEIGHT / WIDTH)];
-            while pictures.read_exact(&mut luma).is_ok() {
+            while frames.read_exact(&mut luma).is_ok() {
                 let number = number_of(&luma, width);
                 noted.lock().unwrap().push(Seen { number, at: Instant::now() });
             }
@@ -173,19 +173,19 @@ impl Player {
         Player { seen, _player: Beside(child) }
     }
 
-    /// All pictures so far.
+    /// All frames so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 }
 
-/// From a picture's way into the publisher to its first appearance: number and milliseconds, in the order they came.
+/// From a frame's way into the publisher to its first appearance: number and milliseconds, in the order they came.
 pub fn latencies_ms(sent: &[Instant], seen: &[Seen]) -> Vec<(u16, f64)> {
     let mut newest = None;
-    let mut of = |picture: &Seen| {
-        let number = picture.number.filter(|&number| newest.is_none_or(|newest| number > newest))?;
+    let mut of = |frame: &Seen| {
+        let number = frame.number.filter(|&number| newest.is_none_or(|newest| number > newest))?;
         newest = Some(number);
-        let latency = picture.at - *sent.get(usize::from(number))?;
+        let latency = frame.at - *sent.get(usize::from(number))?;
         Some((number, 1e3 * latency.as_secs_f64()))
     };
     seen.iter().filter_map(&mut of).collect()

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::common::program::{Folder, Probe, Ran, signal, wait_for};
 
-/// A white picture and a beep at the beginning of each second.
+/// A white frame and a beep at the beginning of each second.
 pub const FLASHES: &str = "-re -f lavfi -i color=c=black:s=96x64:r=25,drawbox=c=white:t=fill:enable=lt(mod(t\\,1)\\,0.04) \
      -re -f lavfi -i aevalsrc=if(lt(mod(t\\,1)\\,0.04)\\,0.5*sin(6283*t)\\,0):s=48000";
 pub const CODECS: &str = "-c:v libx264 -preset ultrafast -tune zerolatency -g 25 -c:a aac -b:a 64k";
@@ -96,13 +96,13 @@ impl Beside {
         Ran { code, stdout: folder.read("stats.json"), stderr }
     }
 
-    /// The same, and no picture is missing in what it says at its end.
+    /// The same, and no frame is missing in what it says at its end.
     pub fn end_whole(self, folder: &Folder) -> serde_json::Value {
         let ran = self.terminate(folder);
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         let stats = lines(folder).pop().expect("a line at the end");
         let count = |key: &str| stats[key].as_u64().expect("a counter");
-        assert_eq!(count("decoded") + count("made"), count("encoded") + lost(&stats), "{stats}");
+        assert_eq!(count("decoded") + count("duplicated"), count("encoded") + lost(&stats), "{stats}");
         stats
     }
 }
@@ -125,7 +125,7 @@ pub fn last(folder: &Folder, key: &str) -> u64 {
     lines(folder).last().map_or(0, |line| line[key].as_u64().expect("a counter"))
 }
 
-/// Pictures that came in and did not go out.
+/// Frames that came in and did not go out.
 pub fn lost(stats: &serde_json::Value) -> u64 {
     ["dropped_late", "dropped_past", "dropped_full"]
         .map(|key| stats[key].as_u64().expect("a counter"))
@@ -137,7 +137,7 @@ pub fn lost(stats: &serde_json::Value) -> u64 {
 pub fn flashes_and_beeps(folder: &Folder, name: &str) -> [Vec<f64>; 2] {
     folder.ffmpeg(&format!(
         "-i {name} -map 0:v -vf signalstats,metadata=print:key=lavfi.signalstats.YAVG:file=luma.txt -f null - \
-         -map 0:a -af aresample=async=1:first_pts=0 -ac 1 -f s16le sound.raw"
+         -map 0:a -af aresample=async=1:first_pts=0 -ac 1 -f s16le audio.raw"
     ));
     let (mut flashes, mut time, mut was_white) = (Vec::new(), 0.0, true);
     for line in String::from_utf8(folder.read("luma.txt")).unwrap().lines() {
@@ -152,7 +152,7 @@ pub fn flashes_and_beeps(folder: &Folder, name: &str) -> [Vec<f64>; 2] {
         }
     }
     let (mut beeps, mut quiet) = (Vec::new(), 0);
-    for (i, sample) in folder.read("sound.raw").chunks_exact(2).enumerate() {
+    for (i, sample) in folder.read("audio.raw").chunks_exact(2).enumerate() {
         let is_loud = i16::from_le_bytes([sample[0], sample[1]]).abs() > 3000;
         if is_loud && quiet > 12_000 {
             beeps.push(i as f64 / 48_000.0);
@@ -179,24 +179,24 @@ pub fn widest_gap(probe: &Probe, stream: usize) -> f64 {
     times.windows(2).map(|pair| (pair[1] - pair[0]) as f64 * tick).fold(0.0, f64::max)
 }
 
-/// A beep and its flash: half of the 21 ms that a packet of sound is long.
+/// A beep and its flash: half of the 21 ms that a packet of audio is long.
 const APART_MAX_S: f64 = 0.010;
 
-/// What came out of [`FLASHES`]: so many pictures at least, at twice the size, none further from the next than that, times
+/// What came out of [`FLASHES`]: so many frames at least, at twice the size, none further from the next than that, times
 /// that rise, a beep with each flash.
-pub fn assert_in_step(folder: &Folder, name: &str, pictures_min: u64, gap_max_s: f64) {
+pub fn assert_in_step(folder: &Folder, name: &str, frames_min: u64, gap_max_s: f64) {
     assert_times_rise(folder, name);
     let probe = folder.probe(name);
     assert_eq!((probe.video().width, probe.video().height), (192, 128), "{name}");
-    let (pictures, widest) = (probe.packets_of(0).len() as u64, widest_gap(&probe, 0));
-    assert!(pictures >= pictures_min && widest < gap_max_s, "{name}: {pictures} pictures, {widest} s apart");
+    let (frames, widest) = (probe.packets_of(0).len() as u64, widest_gap(&probe, 0));
+    assert!(frames >= frames_min && widest < gap_max_s, "{name}: {frames} frames, {widest} s apart");
     let apart = beeps_after_flashes(folder, name);
-    assert!(apart.len() as u64 + 1 >= pictures_min / 25, "{name}: {apart:?}");
+    assert!(apart.len() as u64 + 1 >= frames_min / 25, "{name}: {apart:?}");
     println!("{name}: a beep after its flash: {apart:.4?}");
     assert!(apart.iter().all(|apart| apart.abs() < APART_MAX_S), "{name}: a beep after its flash: {apart:?}");
 }
 
-/// Seconds from each flash to its beep. Of the first half a second sound may be missing.
+/// Seconds from each flash to its beep. Of the first half a second audio may be missing.
 pub fn beeps_after_flashes(folder: &Folder, name: &str) -> Vec<f64> {
     let [flashes, beeps] = flashes_and_beeps(folder, name);
     let nearest =

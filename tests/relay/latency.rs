@@ -1,7 +1,7 @@
-//! Latency of a relay from picture to picture: each says its number, is noted when it goes into a publisher and when a
+//! Latency of a relay from frame to frame: each says its number, is noted when it goes into a publisher and when a
 //! player has decoded it. What `ffmpeg -c copy` takes in the relay's place is the way's own share.
 //!
-//! `HASN_LATENCY_CSV` names a file for a line a picture, which `examples/relay/latency.py` draws. Its latency is the relay's
+//! `HASN_LATENCY_CSV` names a file for a line a frame, which `examples/relay/latency.py` draws. Its latency is the relay's
 //! own: `ffmpeg`'s is subtracted.
 
 use std::io::Write;
@@ -17,12 +17,12 @@ use crate::counted::{
 };
 use crate::harness::{Beside, free_port, lines, seconds, shared_machine, whole_machine};
 
-/// Pictures a second, at the most and the least.
+/// Frames a second, at the most and the least.
 const RATE: u32 = 14;
 const RATE_MIN: u32 = 6;
 const CEILING_MS: f64 = 1000.0;
 /// The slowest in a hundred is asked for.
-const PICTURES_UNDER_LOAD: u32 = 140;
+const FRAMES_UNDER_LOAD: u32 = 140;
 /// From the load's end until the better network has been tried again, and was not too much: calm seconds are more after
 /// each time it was tried in vain.
 const UP_AGAIN_MAX: Duration = Duration::from_secs(100);
@@ -57,7 +57,7 @@ fn baseline_ms(folder: &Folder, rate: u32) -> f64 {
     );
     let _copy = Beside::ffmpeg(folder, &copy);
     let publisher = publisher(&from, rate);
-    wait_for("pictures of ffmpeg", || (player.seen().len() >= 60).then_some(()));
+    wait_for("frames of ffmpeg", || (player.seen().len() >= 60).then_some(()));
     let seen = latencies_ms(&publisher.sent(), &player.seen());
     // The first ones waited for each other.
     let ms = of(&seen[20..]);
@@ -99,10 +99,10 @@ impl Told {
         self.growth().pop().unwrap()
     }
 
-    /// Of each line but the first: pictures by rung since the line before.
+    /// Of each line but the first: frames by rung since the line before.
     fn growth(&self) -> Vec<(Instant, [u64; 2])> {
         let by_rung =
-            |line: &serde_json::Value| [0, 1].map(|rung| line["ladder"][rung]["pictures"].as_u64().unwrap());
+            |line: &serde_json::Value| [0, 1].map(|rung| line["ladder"][rung]["frames"].as_u64().unwrap());
         let of = |pair: &[(Instant, serde_json::Value)]| {
             let [before, now] = [by_rung(&pair[0].1), by_rung(&pair[1].1)];
             (pair[1].0, [now[0] - before[0], now[1] - before[1]])
@@ -110,7 +110,7 @@ impl Told {
         self.now().windows(2).map(of).collect()
     }
 
-    /// When which rung began. A line with pictures of both: those of the new one came last, evenly.
+    /// When which rung began. A line with frames of both: those of the new one came last, evenly.
     fn changes(&self, rate: u32) -> Vec<(Instant, usize)> {
         let mut changes: Vec<(Instant, usize)> = Vec::new();
         for (at, [best, plain]) in self.growth() {
@@ -121,8 +121,8 @@ impl Told {
                 Some(&(_, rung)) => 1 - rung,
                 None => usize::from(best == 0),
             };
-            let pictures = [best, plain][new] as u32;
-            changes.push((at - (Duration::from_secs(1) * pictures / rate).min(Duration::from_secs(1)), new));
+            let frames = [best, plain][new] as u32;
+            changes.push((at - (Duration::from_secs(1) * frames / rate).min(Duration::from_secs(1)), new));
         }
         changes
     }
@@ -150,7 +150,7 @@ impl Phases {
     }
 }
 
-/// A picture at the far end.
+/// A frame at the far end.
 struct Shown {
     at: Instant,
     /// The relay's own part.
@@ -167,17 +167,17 @@ fn write_csv(path: &str, shown: &[Shown], changes: &[(Instant, usize)], phases: 
     }
 }
 
-/// No picture is one that was never sent, or comes after a later one.
+/// No frame is one that was never sent, or comes after a later one.
 fn assert_in_order(sent: &[Instant], seen: &[Seen]) {
     let numbers: Vec<u16> = seen
         .iter()
-        .map(|seen| seen.number.unwrap_or_else(|| panic!("a picture cannot be read: {seen:?}")))
+        .map(|seen| seen.number.unwrap_or_else(|| panic!("a frame cannot be read: {seen:?}")))
         .collect();
     assert!(numbers.windows(2).all(|pair| pair[0] <= pair[1]), "{numbers:?}");
     assert!(usize::from(*numbers.last().unwrap()) < sent.len());
 }
 
-/// Until a second in which the network alone has made pictures.
+/// Until a second in which the network alone has made frames.
 fn wait_for_network(told: &Told, what: &str) -> Instant {
     let begun = Instant::now();
     loop {
@@ -189,21 +189,21 @@ fn wait_for_network(told: &Told, what: &str) -> Instant {
     }
 }
 
-/// A network, and how many pictures a second of it this machine carries without load and not under it: of the large one as
+/// A network, and how many fps of it this machine carries without load and not under it: of the large one as
 /// many as take half of the time, or of the light one where those are too few.
 fn demand(folder: &Folder) -> (&'static str, u32) {
     let ran = folder.hasn(&format!("bench --model hasn-x2 --size {WIDTH}x{HEIGHT} --json"));
     let bench: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
-    let ms = bench["picture_ms_median"].as_f64().unwrap();
+    let ms = bench["frame_ms_median"].as_f64().unwrap();
     let (network, rate) = match RATE.min((500.0 / ms) as u32) {
         rate @ RATE_MIN.. => ("hasn-x2", rate),
         _ => ("hasn-lite-x2-video", RATE),
     };
-    println!("hasn-x2 takes {ms:.1} ms: {rate} pictures a second by {network}");
+    println!("hasn-x2 takes {ms:.1} ms: {rate} fps by {network}");
     (network, rate)
 }
 
-/// Burners on all cores: the network that the machine can no longer carry is left within a second, no picture comes too
+/// Burners on all cores: the network that the machine can no longer carry is left within a second, no frame comes too
 /// late, and when they are gone it is taken again.
 #[test]
 fn under_load_latency_stays_under_its_ceiling() {
@@ -221,7 +221,7 @@ fn under_load_latency_stays_under_its_ceiling() {
     let relay = Beside::relay(&folder, &format!("{from} {to} {options}"));
     let told = Told::watch(folder.clone());
     let publisher = publisher(&from, rate);
-    wait_for("pictures", || (player.seen().len() > 10).then_some(()));
+    wait_for("frames", || (player.seen().len() > 10).then_some(()));
     thread::sleep(seconds());
     // A line is just out then: the next one comes a second later.
     wait_for_network(&told, "without load the network keeps up");
@@ -230,13 +230,13 @@ fn under_load_latency_stays_under_its_ceiling() {
     let burn = || Beside(Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap());
     let burners: Vec<Beside> = (0..8 * cores).map(|_| burn()).collect();
     let (at, by_rung) = told.next();
-    println!("{:?} after the load began: {by_rung:?} pictures by rung", at - load);
+    println!("{:?} after the load began: {by_rung:?} frames by rung", at - load);
     assert!(by_rung[1] > 0, "the ladder steps down within a second");
-    thread::sleep(seconds().max(Duration::from_secs(1) * PICTURES_UNDER_LOAD / rate));
+    thread::sleep(seconds().max(Duration::from_secs(1) * FRAMES_UNDER_LOAD / rate));
     drop(burners);
     let calm = Instant::now();
     let up_again = wait_for_network(&told, "the network is taken again");
-    println!("{:?} after the load's end the network alone makes pictures again", up_again - calm);
+    println!("{:?} after the load's end the network alone makes frames again", up_again - calm);
     thread::sleep(Duration::from_secs(2));
     let (sent, seen) = (publisher.sent(), player.seen());
     let ran = relay.terminate(&folder);
@@ -252,9 +252,9 @@ fn under_load_latency_stays_under_its_ceiling() {
         let of_phase = shown.iter().filter(|shown| phases.of(shown.at) == phase);
         let ms: Vec<f64> = of_phase.map(|shown| shown.latency_ms).collect();
         let [p50, p99, max] = [0.5, 0.99, 1.0].map(|part| quantile(&ms, part));
-        let pictures = ms.len();
+        let frames = ms.len();
         println!(
-            "{phase}: {pictures} pictures, p50 {p50:.1} ms, p99 {p99:.1} ms, at most {max:.1} ms more than ffmpeg"
+            "{phase}: {frames} frames, p50 {p50:.1} ms, p99 {p99:.1} ms, at most {max:.1} ms more than ffmpeg"
         );
         assert!(p99 < CEILING_MS, "{phase}: {p99} ms");
     }
@@ -292,9 +292,9 @@ fn a_segment_is_listed_as_soon_as_it_is_over() {
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     for (name, length_s, at) in listed {
         let luma = folder.ffmpeg(&format!("-i {name} -frames:v 1 -f rawvideo -pix_fmt gray -"));
-        let number = number_of(&luma, 2 * WIDTH).expect("its first picture can be read");
+        let number = number_of(&luma, 2 * WIDTH).expect("its first frame can be read");
         let after_s = (at - sent[usize::from(number)]).as_secs_f64();
-        println!("{name}: {length_s} s long, listed {after_s:.3} s after its first picture");
+        println!("{name}: {length_s} s long, listed {after_s:.3} s after its first frame");
         assert!(after_s < length_s + CEILING_MS / 1e3, "{name}: {length_s} s long, listed after {after_s} s");
     }
 }

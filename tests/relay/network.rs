@@ -1,7 +1,7 @@
 //! Networks that lose, delay, stop and break: what comes out of a relay goes on, in order, and shows what is sent soon
 //! after they work again.
 //!
-//! Each picture says its number. Packets are lost in a network namespace by nftables' rules; RTMP goes through a proxy of
+//! Each frame says its number. Packets are lost in a network namespace by nftables' rules; RTMP goes through a proxy of
 //! the test.
 
 use std::io::{Read, Write};
@@ -16,11 +16,11 @@ use crate::common::program::{Folder, say_skipped, wait_for};
 use crate::counted::{Player, Publisher, Seen, WIDTH, favoured};
 use crate::harness::{Beside, assert_times_rise, free_port, seconds, shared_machine, widest_gap};
 
-/// Pictures a second.
+/// Frames a second.
 const RATE: u32 = 25;
-/// From the moment a network works again to the first picture that was sent afterwards.
+/// From the moment a network works again to the first frame that was sent afterwards.
 const RECOVERY_MAX: Duration = Duration::from_secs(2);
-/// Between two pictures of what comes out: after half a second without any from the source they are made.
+/// Between two frames of what comes out: after half a second without any from the source they are made.
 const GAP_MAX_S: f64 = 0.55;
 
 /// A publisher, a relay and a player, side by side.
@@ -48,19 +48,19 @@ impl Streaming {
         );
         relay.wait_until_it_listens(source.split_whitespace().next().unwrap());
         let publisher = Publisher::start(move || through(favoured("ffmpeg")), RATE, publish);
-        wait_for("pictures", || (player.seen().len() > 25).then_some(()));
+        wait_for("frames", || (player.seen().len() > 25).then_some(()));
         Streaming { folder, relay, publisher, player }
     }
 
-    /// How many of the pictures that were seen since then can be read: the part of all.
+    /// How many of the frames that were seen since then can be read: the part of all.
     fn readable_since(&self, since: Instant) -> f64 {
         let seen: Vec<Seen> = self.player.seen().into_iter().filter(|seen| seen.at > since).collect();
         seen.iter().filter(|seen| seen.number.is_some()).count() as f64 / seen.len() as f64
     }
 
-    /// Waits for a picture that was sent since then: how long it took to be seen.
+    /// Waits for a frame that was sent since then: how long it took to be seen.
     fn recovered_after(&self, since: Instant) -> Duration {
-        wait_for("a picture sent since", || {
+        wait_for("a frame sent since", || {
             let sent = self.publisher.sent();
             let is_new = |seen: &&Seen| seen.number.is_some_and(|number| sent[usize::from(number)] >= since);
             self.player
@@ -74,7 +74,7 @@ impl Streaming {
         })
     }
 
-    /// Nobody who watches has seen anything of it but the pictures.
+    /// Nobody who watches has seen anything of it but the frames.
     fn assert_went_on(self) {
         let Streaming { folder, relay, publisher, player } = self;
         let stats = relay.end_whole(&folder);
@@ -84,7 +84,7 @@ impl Streaming {
         assert!(sinks.iter().all(|sink| sink["connections"] == 1 && sink["dropped"] == 0), "{stats}");
         assert_times_rise(&folder, "out.ts");
         let widest = widest_gap(&folder.probe("out.ts"), 0);
-        assert!(widest < GAP_MAX_S, "{widest} s without a picture");
+        assert!(widest < GAP_MAX_S, "{widest} s without a frame");
         folder.assert_decodes("out.ts");
     }
 }
@@ -176,9 +176,9 @@ fn through_losses(number: usize, scheme: &str, listen: &str, readable_min: f64) 
     let restored = Instant::now();
     let recovery = streaming.recovered_after(restored);
     println!(
-        "{scheme}: {dropped} packets lost, {readable:.3} of the pictures can be read; after a blackout back in {recovery:?}"
+        "{scheme}: {dropped} packets lost, {readable:.3} of the frames can be read; after a blackout back in {recovery:?}"
     );
-    assert!(readable > readable_min, "{scheme}: {readable} of the pictures can be read");
+    assert!(readable > readable_min, "{scheme}: {readable} of the frames can be read");
     assert!(recovery < RECOVERY_MAX, "{scheme}: back after {recovery:?}");
     thread::sleep(Duration::from_secs(1));
     streaming.assert_went_on();
@@ -276,7 +276,7 @@ fn rtmp_through_delays_a_standstill_and_cuts() {
     let delayed = Instant::now();
     thread::sleep(seconds());
     let readable = streaming.readable_since(delayed);
-    assert!(readable > 0.99, "with delays {readable} of the pictures can be read");
+    assert!(readable > 0.99, "with delays {readable} of the frames can be read");
     road.stand_still(Duration::from_secs(4));
     let recovery = streaming.recovered_after(Instant::now());
     println!("rtmp: after a standstill of four seconds back in {recovery:?}");
@@ -332,7 +332,7 @@ fn segments_that_come_later_are_all_shown() {
     println!("{stats}");
     let count = |key: &str| stats[key].as_u64().unwrap();
     // The second and a half, one in which it might have been made up for, and one until the list is read again.
-    assert!(count("made") > 10 && count("made") < 100, "{stats}");
+    assert!(count("duplicated") > 10 && count("duplicated") < 100, "{stats}");
     assert!(count("dropped_past") < 40, "{stats}");
     assert_times_rise(&folder, "out.ts");
 }

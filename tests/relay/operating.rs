@@ -25,14 +25,14 @@ fn text(port: u16, path: &str) -> String {
     String::from_utf8(body).unwrap()
 }
 
-/// Pictures that take as many bits as they are given.
+/// Frames that take as many bits as they are given.
 const NOISE: &str = "-re -f lavfi -i testsrc2=s=96x64:r=25,noise=alls=40:allf=t";
 
 /// A relay of a source that publishes this by UDP, with metrics there, and the source.
-fn relayed(folder: &Folder, film: &str, line: &str) -> (Beside, Beside, u16) {
+fn relayed(folder: &Folder, video: &str, line: &str) -> (Beside, Beside, u16) {
     let (source, port) = (format!("udp://127.0.0.1:{}", free_port()), free_port());
     let relay = Beside::relay(folder, &format!("{source} {line} --metrics {port}"));
-    let publisher = Beside::ffmpeg(folder, &format!("{film} {CODECS} -f mpegts {source}?pkt_size=1316"));
+    let publisher = Beside::ffmpeg(folder, &format!("{video} {CODECS} -f mpegts {source}?pkt_size=1316"));
     (relay, publisher, port)
 }
 
@@ -53,12 +53,12 @@ fn metrics_and_health_say_what_the_relay_does() {
     assert_eq!(wait_for("an answer", || get(port, "/healthz")).0, 200, "it waits, in good health");
     assert_eq!(get(port, "/readyz"), Some((503, b"the source is not there\n".to_vec())));
     let publisher = Beside::ffmpeg(&folder, &format!("{FLASHES} {CODECS} -f mpegts {source}?pkt_size=1316"));
-    wait_for("pictures", || (last(&folder, "encoded") > 50).then_some(()));
+    wait_for("frames", || (last(&folder, "encoded") > 50).then_some(()));
     assert_eq!(get(port, "/readyz"), Some((200, b"ok\n".to_vec())));
     let metrics = text(port, "/metrics");
-    let encoded = metric(&metrics, "hasn_pictures_encoded_total");
+    let encoded = metric(&metrics, "hasn_frames_encoded_total");
     assert!(encoded > 50.0 && metric(&metrics, "hasn_latency_seconds_count") >= encoded - 2.0, "{metrics}");
-    assert!(metric(&metrics, "hasn_pictures_upscaled_total{model=\"none\"}") >= encoded - 2.0, "{metrics}");
+    assert!(metric(&metrics, "hasn_frames_upscaled_total{model=\"none\"}") >= encoded - 2.0, "{metrics}");
     assert_eq!(metric(&metrics, "hasn_sink_up{sink=\"out.ts\"}"), 1.0);
     assert_eq!(metric(&metrics, "hasn_latency_max_seconds"), 1.5);
     assert!(metric(&metrics, "hasn_stage_busy_seconds_total{stage=\"encode\"}") > 0.0, "{metrics}");
@@ -66,7 +66,7 @@ fn metrics_and_health_say_what_the_relay_does() {
     let told = metrics + &text(port, "/status.json") + &text(port, "/");
     drop(publisher);
     wait_for("the loss to be seen", || (get(port, "/readyz")?.0 == 503).then_some(()));
-    assert_eq!(get(port, "/healthz").map(|answer| answer.0), Some(200), "made pictures go on");
+    assert_eq!(get(port, "/healthz").map(|answer| answer.0), Some(200), "made frames go on");
     assert_eq!(get(port, "/nowhere").map(|answer| answer.0), Some(404));
     let ran = relay.terminate(&folder);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
@@ -82,7 +82,7 @@ fn metrics_and_health_say_what_the_relay_does() {
 fn the_dashboard_and_the_unit_fit_the_program() {
     let (_machine, folder) = (shared_machine(), Folder::new());
     let (relay, _publisher, port) = relayed(&folder, FLASHES, "out.ts --ladder none");
-    wait_for("pictures", || (last(&folder, "encoded") > 10).then_some(()));
+    wait_for("frames", || (last(&folder, "encoded") > 10).then_some(()));
     let metrics = text(port, "/metrics");
     relay.end_whole(&folder);
     let names = |text: &str| -> Vec<String> {
@@ -121,7 +121,7 @@ fn a_hangup_changes_ladder_and_bitrate_and_nothing_else() {
     let (_machine, folder) = (shared_machine(), Folder::new());
     folder.write("live.toml", "ladder = \"none\"\nbitrate = \"2M\"\n");
     let (relay, _publisher, _) = relayed(&folder, NOISE, "out.ts --settings live.toml -v");
-    wait_for("pictures", || (last(&folder, "encoded") > 50).then_some(()));
+    wait_for("frames", || (last(&folder, "encoded") > 50).then_some(()));
     let bytes = || lines(&folder).last().map_or(0, |line| line["sinks"][0]["bytes"].as_u64().unwrap());
     let in_two_seconds = || {
         let before = bytes();
@@ -154,7 +154,7 @@ fn a_hangup_changes_ladder_and_bitrate_and_nothing_else() {
 fn a_slow_loris_and_a_flood_are_stood() {
     let (_machine, folder) = (shared_machine(), Folder::new());
     let (relay, _publisher, port) = relayed(&folder, FLASHES, "out.ts --ladder none");
-    wait_for("pictures", || (last(&folder, "encoded") > 25).then_some(()));
+    wait_for("frames", || (last(&folder, "encoded") > 25).then_some(()));
     let memory_kb = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", relay.0.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().to_owned();
@@ -189,7 +189,7 @@ fn a_slow_loris_and_a_flood_are_stood() {
     let after_kb = memory_kb();
     assert!(after_kb < before_kb + 30_000, "{before_kb} kB, then {after_kb}");
     let stats = relay.end_whole(&folder);
-    assert_eq!([&stats["dropped_full"], &stats["dropped_past"], &stats["made"]], [0, 0, 0], "{stats}");
+    assert_eq!([&stats["dropped_full"], &stats["dropped_past"], &stats["duplicated"]], [0, 0, 0], "{stats}");
 }
 
 /// Flags of a browser that asks nobody but the page.
@@ -225,7 +225,7 @@ fn browse(folder: &Folder, how: &str, address: &str) -> Option<(String, Vec<Stri
     Some((stdout, console))
 }
 
-/// The picture of the page stays in target/relay-page.png.
+/// The frame of the page stays in target/relay-page.png.
 #[test]
 fn the_page_shows_the_stream_and_the_console_stays_empty() {
     let (_machine, folder) = (shared_machine(), Folder::new());
@@ -236,22 +236,22 @@ fn the_page_shows_the_stream_and_the_console_stays_empty() {
     };
     assert!(console.iter().any(|line| line.contains("seen")), "errors are to be seen: {console:?}");
     let (relay, _publisher, port) = relayed(&folder, FLASHES, "out.ts --ladder none");
-    wait_for("pictures", || (last(&folder, "encoded") > 75).then_some(()));
-    // A picture is taken when somebody has looked.
+    wait_for("frames", || (last(&folder, "encoded") > 75).then_some(()));
+    // A frame is taken when somebody has looked.
     text(port, "/status.json");
-    wait_for("a picture", || (get(port, "/after.jpg")?.0 == 200).then_some(()));
+    wait_for("a frame", || (get(port, "/after.jpg")?.0 == 200).then_some(()));
     let page = format!("http://127.0.0.1:{port}/");
     let (shown, console) = browse(&folder, "--dump-dom", &page).unwrap();
     assert_eq!(console, Vec::<String>::new());
     for part in ["on air", "out.ts", "takes it", "none", "after.jpg?", "latency, 99 %"] {
         assert!(shown.contains(part), "{part} is missing in\n{shown}");
     }
-    let picture = project_file("target/relay-page.png");
+    let frame = project_file("target/relay-page.png");
     std::fs::create_dir_all(project_file("target")).unwrap();
-    let _ = std::fs::remove_file(&picture);
-    let (_, console) = browse(&folder, &format!("--screenshot={}", picture.display()), &page).unwrap();
+    let _ = std::fs::remove_file(&frame);
+    let (_, console) = browse(&folder, &format!("--screenshot={}", frame.display()), &page).unwrap();
     assert_eq!(console, Vec::<String>::new());
-    let size = std::fs::metadata(&picture).expect("a picture of the page").len();
+    let size = std::fs::metadata(&frame).expect("a frame of the page").len();
     assert!(size > 20_000, "{size} bytes");
     for (name, width) in [("before", 96), ("after", 192)] {
         folder.write(&format!("{name}.jpg"), get(port, &format!("/{name}.jpg")).unwrap().1);
@@ -261,14 +261,14 @@ fn the_page_shows_the_stream_and_the_console_stays_empty() {
 }
 
 #[test]
-fn sound_that_a_sink_does_not_take_becomes_aac_and_stays_in_step() {
+fn audio_that_a_sink_does_not_take_becomes_aac_and_stays_in_step() {
     let (_machine, folder) = (shared_machine(), Folder::new());
     let source = format!("udp://127.0.0.1:{}", free_port());
     let relay = Beside::relay(&folder, &format!("{source} out.flv out.ts --ladder none"));
     // Between two flashes the publisher ends, so that the relay cannot between a flash and its beep.
     let codecs = "-t 5.5 -c:v libx264 -preset ultrafast -tune zerolatency -g 25 -c:a libopus";
     let publisher = Beside::ffmpeg(&folder, &format!("{FLASHES} {codecs} -f mpegts {source}?pkt_size=1316"));
-    wait_for("pictures", || (last(&folder, "encoded") > 130).then_some(()));
+    wait_for("frames", || (last(&folder, "encoded") > 130).then_some(()));
     relay.end_whole(&folder);
     drop(publisher);
     for name in ["out.flv", "out.ts"] {
@@ -315,7 +315,7 @@ fn a_pipe_that_nobody_writes_to_is_waited_for_and_left() {
     let relay = Beside::relay(&folder, "pipe out.ts --ladder none");
     for publication in 1..=2 {
         let _publisher = Beside::ffmpeg(&folder, &format!("{FLASHES} {CODECS} -f mpegts pipe"));
-        wait_for("pictures", || (last(&folder, "decoded") > publication * 50).then_some(()));
+        wait_for("frames", || (last(&folder, "decoded") > publication * 50).then_some(()));
     }
     relay.end_whole(&folder);
     folder.assert_decodes("out.ts");
@@ -326,9 +326,9 @@ fn a_device_is_a_source() {
     let (_machine, folder) = (shared_machine(), Folder::new());
     let relay =
         Beside::relay(&folder, "lavfi:testsrc2=s=96x64:r=25[out0];sine=r=48000[out1] out.ts --ladder none");
-    wait_for("pictures", || (last(&folder, "encoded") > 50).then_some(()));
+    wait_for("frames", || (last(&folder, "encoded") > 50).then_some(()));
     let stats = relay.end_whole(&folder);
-    assert_eq!(stats["made"], 0, "{stats}");
+    assert_eq!(stats["duplicated"], 0, "{stats}");
     assert_eq!(folder.probe("out.ts").streams.len(), 2);
     let ran = folder.hasn("relay v4l2:/dev/nowhere out.ts --reconnect-max 100ms");
     ran.assert_told("/dev/nowhere", "a camera that is not there");

@@ -1,5 +1,5 @@
-//! A relay that runs for long takes no more memory, handles or threads at its end than at its beginning, and sound stays
-//! with its pictures.
+//! A relay that runs for long takes no more memory, handles or threads at its end than at its beginning, and audio stays
+//! with its frames.
 //!
 //! `HASN_RELAY_SOAK_S` is how long it runs; `make soak` lets it run for half an hour.
 
@@ -17,7 +17,7 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 const GROWTH_MAX: f64 = 1.05;
 /// Of beep and flash, at the beginning or at the end, beside what `ffmpeg -c copy` makes of the same.
 const DRIFT_MAX_S: f64 = 0.020;
-/// A machine that others use as well may hold all up for a moment: then pictures are made, and those that come are dropped.
+/// A machine that others use as well may hold all up for a moment: then frames are made, and those that come are dropped.
 const OTHERS_MAX: f64 = 0.02;
 const GAP_MAX_S: f64 = 0.55;
 /// At the beginning and at the end so much is listened to.
@@ -48,7 +48,7 @@ fn a_long_relay_is_flat() {
 
     let relay = Beside::relay(&folder, &format!("{source} out.ts --ladder none"));
     let publisher = Beside::ffmpeg(&folder, &publish);
-    wait_for("pictures", || (last(&folder, "encoded") > 0).then_some(()));
+    wait_for("frames", || (last(&folder, "encoded") > 0).then_some(()));
     let (begun, mut samples) = (Instant::now(), Vec::new());
     while begun.elapsed() < Duration::from_secs(run_s) {
         samples.push(sample(relay.0.id()).expect("the relay runs"));
@@ -61,14 +61,11 @@ fn a_long_relay_is_flat() {
 
     assert_times_rise(&folder, "out.ts");
     let probe = folder.probe("out.ts");
-    let (pictures, widest) = (probe.packets_of(0).len() as u64, widest_gap(&probe, 0));
-    assert!(pictures > 25 * (run_s - 1) && widest < GAP_MAX_S, "{pictures} pictures, {widest} s apart");
-    let [made, connections] = ["made", "connections"].map(|key| stats[key].as_u64().unwrap());
+    let (frames, widest) = (probe.packets_of(0).len() as u64, widest_gap(&probe, 0));
+    assert!(frames > 25 * (run_s - 1) && widest < GAP_MAX_S, "{frames} frames, {widest} s apart");
+    let [duplicated, connections] = ["duplicated", "connections"].map(|key| stats[key].as_u64().unwrap());
     let others = lost(&stats) + made;
-    assert!(
-        connections == 1 && others as f64 <= OTHERS_MAX * pictures as f64,
-        "{others} of {pictures}: {stats}"
-    );
+    assert!(connections == 1 && others as f64 <= OTHERS_MAX * frames as f64, "{others} of {frames}: {stats}");
     let copied = median_apart(&folder, "copied.ts", "");
     let end = format!("-ss {}", run_s - PART_S);
     for (when, part) in [("at the beginning", ""), ("at the end", end.as_str())] {

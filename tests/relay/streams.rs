@@ -43,16 +43,16 @@ fn relayed(source: &str, options: &str, publish: &str, sink: &str, play: Option<
             "played.mkv"
         }
         None => {
-            wait_for("pictures", || (last(&folder, "encoded") > 25 * sent_s).then_some(()));
+            wait_for("frames", || (last(&folder, "encoded") > 25 * sent_s).then_some(()));
             sink
         }
     };
     let stats = relay.end_whole(&folder);
     drop(publisher);
-    assert_eq!((lost(&stats), stats["made"].as_u64()), (0, Some(0)), "{source} to {sink}: {stats}");
+    assert_eq!((lost(&stats), stats["duplicated"].as_u64()), (0, Some(0)), "{source} to {sink}: {stats}");
     // A list has five segments of two seconds.
-    let pictures = if name.ends_with(".m3u8") { played_s.min(8) } else { played_s } * 25 - 1;
-    assert_in_step(&folder, name, pictures, 0.045);
+    let frames = if name.ends_with(".m3u8") { played_s.min(8) } else { played_s } * 25 - 1;
+    assert_in_step(&folder, name, frames, 0.045);
 }
 
 #[test]
@@ -110,8 +110,8 @@ fn a_source_that_vanishes_and_returns_leaves_no_hole() {
         let publisher =
             Beside::ffmpeg(&folder, &format!("{moving} {CODECS} -f mpegts {source}?pkt_size=1316"));
         let returned = Instant::now();
-        wait_for("pictures of the source", || (last(&folder, "decoded") > before + 25).then_some(()));
-        // A second for a second of pictures, and one for the next line of counters; at first the relay has to start.
+        wait_for("frames of the source", || (last(&folder, "decoded") > before + 25).then_some(()));
+        // A second for a second of frames, and one for the next line of counters; at first the relay has to start.
         assert!(
             loss == 0 || returned.elapsed() < Duration::from_secs(4),
             "loss {loss}: back after {:?}",
@@ -135,9 +135,9 @@ fn a_source_that_vanishes_and_returns_leaves_no_hole() {
     assert_times_rise(&folder, "out.ts");
     let probe = folder.probe("out.ts");
     let widest = widest_gap(&probe, 0);
-    assert!(widest < 0.25, "{widest} s without a picture");
+    assert!(widest < 0.25, "{widest} s without a frame");
     let widest = widest_gap(&probe, 1);
-    assert!(widest < 0.4, "{widest} s without sound");
+    assert!(widest < 0.4, "{widest} s without audio");
     folder.assert_decodes("out.ts");
 }
 
@@ -148,10 +148,10 @@ fn a_sink_that_fails_hurts_no_other_and_is_tried_again() {
     let (source, sink) = (format!("udp://127.0.0.1:{from}"), format!("rtmp://127.0.0.1:{to}/live/s3cret"));
     let relay = Beside::relay(&folder, &format!("{source} {sink} out.ts --ladder none -v"));
     let publisher = Beside::ffmpeg(&folder, &format!("{FLASHES} {CODECS} -f mpegts {source}?pkt_size=1316"));
-    wait_for("pictures", || (last(&folder, "encoded") > 50).then_some(()));
+    wait_for("frames", || (last(&folder, "encoded") > 50).then_some(()));
     let player = Beside::ffmpeg(&folder, &format!("-listen 1 -f flv -i {sink} -t 2 -c copy played.mkv"));
     assert_eq!(player.end("the player"), Some(0));
-    wait_for("more pictures", || (last(&folder, "encoded") > 200).then_some(()));
+    wait_for("more frames", || (last(&folder, "encoded") > 200).then_some(()));
     let ran = relay.terminate(&folder);
     drop(publisher);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);

@@ -10,7 +10,7 @@ use super::layout::{MARGIN, Span};
 use super::simd::{PIXELS_MAX, Simd};
 use super::weights::{Dense, Depthwise};
 
-/// Rows of output that a call makes, or fewer at the end of the picture.
+/// Rows of output that a call makes, or fewer at the end of the frame.
 pub const ROWS: usize = 4;
 /// Rows of input that it reads in f32: from the third above the outputs to the third below.
 pub const ROWS_READ: usize = ROWS + 6;

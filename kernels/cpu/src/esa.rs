@@ -24,7 +24,7 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Of a picture of this size.
+    /// Of a frame of this size.
     pub fn new(height: usize, width: usize) -> Grid {
         let (height2, width2) = ((height - 1) / 2, (width - 1) / 2);
         Grid {
@@ -136,7 +136,7 @@ pub fn between_rows<S: Simd>(s: S, out: &mut [f32], rows: [&[f32]; 2], fraction:
     }
 }
 
-/// Between two columns of a row that [`between_rows`] made, for the vector at column `x` of the picture. `row`:
+/// Between two columns of a row that [`between_rows`] made, for the vector at column `x` of the frame. `row`:
 /// one channel.
 #[inline(always)]
 pub(crate) fn between_columns<S: Simd>(s: S, row: &[f32], columns: &Between, x: usize) -> S::V {

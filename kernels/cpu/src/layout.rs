@@ -10,7 +10,7 @@ const _: () = assert!(MARGIN.is_multiple_of(16) && PIXELS_MAX.is_multiple_of(MAR
 /// A row of one channel.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
-    /// Of the picture.
+    /// Of the frame.
     pub width: usize,
     /// Floats from one channel to the next.
     pub stride: usize,

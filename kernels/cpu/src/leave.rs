@@ -1,4 +1,4 @@
-//! The last conv with the long skip, and the pixel shuffle: a row of the trunk to `scale` rows of the picture.
+//! The last conv with the long skip, and the pixel shuffle: a row of the trunk to `scale` rows of the frame.
 
 use super::dense::{Exact, Words, add_outputs, outputs, with_outputs};
 use super::layout::Span;
@@ -11,7 +11,7 @@ pub const PLACES: usize = 3;
 const MIDDLE: usize = 1;
 
 /// One colour component: `out`: [scale, scale·W], dense. `main`: five rows of words round this one, and the maps by
-/// the place of a column, 5x5 or 3x3; `skip`: the same of the picture, in f32, 5x5.
+/// the place of a column, 5x5 or 3x3; `skip`: the same of the frame, in f32, 5x5.
 #[inline(always)]
 pub fn leave<S: Simd>(
     s: S,

@@ -1,4 +1,4 @@
-//! `hasn bench --engine cuda`: whole pictures through the machine's first GPU, and what part of it they use.
+//! `hasn bench --engine cuda`: whole frames through the machine's first GPU, and what part of it they use.
 
 use std::sync::Arc;
 
@@ -9,18 +9,18 @@ use crate::color::{ChromaLocation, ColorSpec, Matrix, Primaries, Range, Transfer
 use crate::engine::EngineKind;
 use crate::engine::cuda::{self, Asked, MeasuredSize, Probes};
 use crate::error::Result;
+use crate::frame::FrameFormat;
 use crate::media;
 use crate::model::Model;
-use crate::picture::Geometry;
 
 /// Without `--size`: 540p, 720p, 1080p.
 const SIZES: [(usize, usize); 3] = [(960, 540), (1280, 720), (1920, 1080)];
 
 /// Of a run: half a second of 1080p.
-const PICTURES: usize = 48;
+const FRAMES: usize = 48;
 
 /// What a stream asks for, a second.
-const STREAM_PICTURES: f64 = 30.0;
+const STREAM_FRAMES: f64 = 30.0;
 
 #[derive(Serialize)]
 struct Figures {
@@ -34,10 +34,10 @@ struct Figures {
     peak_gflops: f64,
     peak_f32_gflops: f64,
     peak_special_per_second: f64,
-    /// From an open device on: kernels loaded, engine opened, a picture there and back.
-    first_picture_ms: f64,
+    /// From an open device on: kernels loaded, engine opened, a frame there and back.
+    first_frame_ms: f64,
     /// The same with the driver's own start.
-    first_picture_with_driver_ms: f64,
+    first_frame_with_driver_ms: f64,
     sizes: Vec<SizeFigures>,
 }
 
@@ -47,9 +47,9 @@ struct SizeFigures {
     height: usize,
     to_width: usize,
     to_height: usize,
-    picture_ms_median: f64,
-    pictures_per_second: f64,
-    /// Streams of 30 pictures a second.
+    frame_ms_median: f64,
+    fps: f64,
+    /// Streams of 30 fps.
     streams: u64,
     gb_per_second: f64,
     /// By the network's definition, without padding.
@@ -93,7 +93,7 @@ pub(super) fn measure(
     let geometries =
         |(width, height): (usize, usize)| (geometry(width, height), geometry(width * scale, height * scale));
     let sizes = size.map_or(SIZES.to_vec(), |size| vec![size]).into_iter().map(geometries).collect();
-    let asked = Asked { model, sizes, runs, pictures: PICTURES, probes: Probes::default() };
+    let asked = Asked { model, sizes, runs, frames: FRAMES, probes: Probes::default() };
     let (opening, measured) = cuda::bench(&asked)?;
     let first_s = opening.kernels_s + measured.sizes[0].first_s;
     let peaks = measured.ceilings;
@@ -107,15 +107,15 @@ pub(super) fn measure(
         peak_gflops: peaks.matrix * 1e-9,
         peak_f32_gflops: peaks.f32 * 1e-9,
         peak_special_per_second: peaks.special,
-        first_picture_ms: first_s * 1e3,
-        first_picture_with_driver_ms: (opening.driver_s + first_s) * 1e3,
+        first_frame_ms: first_s * 1e3,
+        first_frame_with_driver_ms: (opening.driver_s + first_s) * 1e3,
         sizes: measured.sizes.iter().map(|size| size_figures(size, &asked.model, peaks)).collect(),
     };
     Ok(if as_json { json(&figures) + "\n" } else { figures.table() })
 }
 
-/// As most films are.
-fn geometry(width: usize, height: usize) -> Geometry {
+/// As most videos are.
+fn geometry(width: usize, height: usize) -> FrameFormat {
     let color = ColorSpec {
         matrix: Matrix::BT709,
         primaries: Primaries::UNSPECIFIED,
@@ -124,15 +124,15 @@ fn geometry(width: usize, height: usize) -> Geometry {
         chroma_location: ChromaLocation::Left,
     };
     let format = media::format_by_name("yuv420p").expect("FFmpeg has it");
-    Geometry { width, height, format, color }
+    FrameFormat { width, height, format, color }
 }
 
 fn size_figures(size: &MeasuredSize, model: &Model, peaks: cuda::Demand) -> SizeFigures {
-    let MeasuredSize { lr, sr, picture_s, kernels, .. } = size;
+    let MeasuredSize { lr, sr, frame_s, kernels, .. } = size;
     let mut demand = cuda::Demand::default();
     kernels.iter().for_each(|kernel| demand += kernel.demand);
     let all_s: f64 = kernels.iter().map(|kernel| kernel.seconds).sum();
-    let flops = 2.0 * (model.sizes.multiply_adds() * lr.width * lr.height) as f64 / picture_s;
+    let flops = 2.0 * (model.sizes.multiply_adds() * lr.width * lr.height) as f64 / frame_s;
     let stage = |kernel: &cuda::MeasuredKernel| {
         let of_peaks = OfPeaks::new(kernel.demand, peaks, kernel.seconds);
         let (limit, peak_percent) = of_peaks.largest();
@@ -151,13 +151,13 @@ fn size_figures(size: &MeasuredSize, model: &Model, peaks: cuda::Demand) -> Size
         height: lr.height,
         to_width: sr.width,
         to_height: sr.height,
-        picture_ms_median: picture_s * 1e3,
-        pictures_per_second: picture_s.recip(),
-        streams: (picture_s * STREAM_PICTURES).recip() as u64,
-        gb_per_second: demand.bytes / picture_s * 1e-9,
+        frame_ms_median: frame_s * 1e3,
+        fps: frame_s.recip(),
+        streams: (frame_s * STREAM_FRAMES).recip() as u64,
+        gb_per_second: demand.bytes / frame_s * 1e-9,
         gflops: flops * 1e-9,
         peak_percent: 100.0 * flops / peaks.matrix,
-        of_peaks: OfPeaks::new(demand, peaks, *picture_s),
+        of_peaks: OfPeaks::new(demand, peaks, *frame_s),
         stages: kernels.iter().map(stage).collect(),
     }
 }
@@ -189,13 +189,13 @@ impl Figures {
         let mut text = format!(
             "{model}, {device}, f16; 4:2:0 of 8 bits, copies in and out included, no codec; medians of {runs}\n\
              alone it does {:.0} GB/s, {:.1} TFLOP/s of matrices, {:.1} of f32, {:.2} T special functions a second\n\
-             first picture: {:.0} ms, {:.0} with the driver's own start\n",
+             first frame: {:.0} ms, {:.0} with the driver's own start\n",
             self.peak_gb_per_second,
             self.peak_gflops * 1e-3,
             self.peak_f32_gflops * 1e-3,
             self.peak_special_per_second * 1e-12,
-            self.first_picture_ms,
-            self.first_picture_with_driver_ms,
+            self.first_frame_ms,
+            self.first_frame_with_driver_ms,
         );
         self.sizes.iter().for_each(|size| text += &size.table());
         text
@@ -207,11 +207,11 @@ impl SizeFigures {
         let SizeFigures { width, height, to_width, to_height, streams, .. } = self;
         let percents = |of: &OfPeaks| of.all().map(|(_, percent)| format!("{percent:7.1}")).concat();
         let mut text = format!(
-            "\n{width}x{height} to {to_width}x{to_height}: {:.2} ms a picture, {:.1} a second, {streams} streams at 30\n\
+            "\n{width}x{height} to {to_width}x{to_height}: {:.2} ms a frame, {:.1} a second, {streams} streams at 30\n\
              {:.0} GB/s, {:.1} TFLOP/s, {:.0} % of its matrices\n\
              kernel     launches      ms  share  percent of: bytes matrix    f32 special\n",
-            self.picture_ms_median,
-            self.pictures_per_second,
+            self.frame_ms_median,
+            self.fps,
             self.gb_per_second,
             self.gflops * 1e-3,
             self.peak_percent,

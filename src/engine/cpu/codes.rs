@@ -1,7 +1,7 @@
 //! What a whole number of 16 bits stands for: how many codes of a tensor are 1.0.
 //!
-//! A model in, codes out. They come from how large its tensors become on a picture of patterns, and leave room for four
-//! times as much, since a pattern that fills a whole picture may resonate more. Beyond that values are clipped. Where
+//! A model in, codes out. They come from how large its tensors become on a frame of patterns, and leave room for four
+//! times as much, since a pattern that fills a whole frame may resonate more. Beyond that values are clipped. Where
 //! words are floats all codes are 1, and whatever is multiplied by them stays as it is.
 
 use hasn_kernels::depthwise::norm_codes;
@@ -37,7 +37,7 @@ pub(super) struct Codes {
 
 /// Codes of the largest value that the patterns make, a quarter of those there are.
 const CODES: f32 = 8192.0;
-/// Side of the picture of patterns, large enough for a block to see each of them.
+/// Side of the frame of patterns, large enough for a block to see each of them.
 const SIDE: usize = 32;
 
 impl Codes {

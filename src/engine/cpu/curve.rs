@@ -1,24 +1,24 @@
-//! A curve over the samples of a picture, in place.
+//! A curve over the samples of a frame, in place.
 //!
-//! In: a picture of floats, and what becomes of each of them. It knows every layout of floats and no curve.
+//! In: a frame of floats, and what becomes of each of them. It knows every layout of floats and no curve.
 
 use rayon::prelude::*;
 
-use crate::picture::Picture;
+use crate::frame::Frame;
 
 /// Rows that are worth handing to another thread.
 const ROWS_MIN: usize = 16;
 
 /// Puts every sample of component `index` through `curve`.
-pub fn map_component(picture: &mut Picture, index: usize, curve: impl Fn(f32) -> f32 + Sync) {
-    let format = picture.geometry.format;
+pub fn map_component(frame: &mut Frame, index: usize, curve: impl Fn(f32) -> f32 + Sync) {
+    let format = frame.geometry.format;
     assert!(format.float, "{} is no format of floats", format.name);
     let component = format.components[index];
-    let (width, height) = picture.geometry.component_size(index);
+    let (width, height) = frame.geometry.component_size(index);
     let plane = usize::from(component.plane);
     let (step, offset) = (usize::from(component.step), usize::from(component.offset));
-    let linesize = picture.host().linesize(plane);
-    let rows = picture.host_mut().plane_mut(plane).par_chunks_mut(linesize).with_min_len(ROWS_MIN);
+    let linesize = frame.host().linesize(plane);
+    let rows = frame.host_mut().plane_mut(plane).par_chunks_mut(linesize).with_min_len(ROWS_MIN);
     rows.take(height).for_each(|row| {
         let row = &mut row[offset..];
         match format.big_endian {
@@ -38,7 +38,7 @@ fn map_row(row: &mut [u8], width: usize, step: usize, map: impl Fn([u8; 4]) -> [
         words[..width].iter_mut().for_each(|word| *word = map(*word));
     } else {
         for x in 0..width {
-            let word = row[x * step..].first_chunk_mut().expect("a row of the picture is too short");
+            let word = row[x * step..].first_chunk_mut().expect("a row of the frame is too short");
             *word = map(*word);
         }
     }

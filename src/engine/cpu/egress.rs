@@ -1,15 +1,15 @@
-//! The way out: a dense plane of numbers to a component of a picture.
+//! The way out: a dense plane of numbers to a component of a frame.
 //!
 //! In: numbers in f32. Out: code values, rounded and clamped to the whole code range of the component, in
 //! whatever bytes the format puts them; bytes of other components and of padding are left as they are. It
-//! knows every layout a [`Format`] can describe and nothing of networks.
+//! knows every layout a [`PixelFormat`] can describe and nothing of networks.
 //!
-//! [`Format`]: crate::picture::Format
+//! [`PixelFormat`]: crate::frame::Format
 
 use rayon::prelude::*;
 
 use crate::color::Quantization;
-use crate::picture::{Component, Picture};
+use crate::frame::{Component, Frame};
 
 /// Rows that are worth handing to another thread.
 const ROWS_MIN: usize = 16;
@@ -26,31 +26,31 @@ const ROUND: f32 = 8_388_608.0;
 pub enum Rounding {
     /// To the nearest.
     Nearest,
-    /// By an ordered pattern, the same in every picture, so that means survive a smaller depth.
+    /// By an ordered pattern, the same in every frame, so that means survive a smaller depth.
     Dither,
 }
 
-/// `plane: [H, W]` of the component's own size to component `index` of a host picture.
-pub fn write_component(picture: &mut Picture, index: usize, plane: &[f32], rounding: Rounding) {
-    let (width, height) = picture.geometry.component_size(index);
+/// `plane: [H, W]` of the component's own size to component `index` of a host frame.
+pub fn write_component(frame: &mut Frame, index: usize, plane: &[f32], rounding: Rounding) {
+    let (width, height) = frame.geometry.component_size(index);
     assert_eq!(plane.len(), width * height, "plane of component {index}");
     let rows = |y: usize| &plane[y * width..][..width];
-    write_rows(picture, index, rounding, rows);
+    write_rows(frame, index, rounding, rows);
 }
 
 /// The same number to every sample of component `index`.
-pub fn fill_component(picture: &mut Picture, index: usize, value: f32) {
-    let row = vec![value; picture.geometry.component_size(index).0];
-    write_rows(picture, index, Rounding::Nearest, |_| &row);
+pub fn fill_component(frame: &mut Frame, index: usize, value: f32) {
+    let row = vec![value; frame.geometry.component_size(index).0];
+    write_rows(frame, index, Rounding::Nearest, |_| &row);
 }
 
 fn write_rows<'a>(
-    picture: &mut Picture,
+    frame: &mut Frame,
     index: usize,
     rounding: Rounding,
     row_values: impl Fn(usize) -> &'a [f32] + Sync,
 ) {
-    let geometry = picture.geometry;
+    let geometry = frame.geometry;
     assert!(geometry.format.writable(), "{} cannot be written", geometry.format.name);
     let component = geometry.format.components[index];
     let writer = Writer {
@@ -62,9 +62,9 @@ fn write_rows<'a>(
     };
     let (_, height) = geometry.component_size(index);
     let host_plane = usize::from(component.plane);
-    let linesize = picture.host().linesize(host_plane);
-    let rows = picture.host_mut().plane_mut(host_plane).par_chunks_mut(linesize).with_min_len(ROWS_MIN);
-    assert!(rows.len() >= height, "a plane of the picture has too few rows");
+    let linesize = frame.host().linesize(host_plane);
+    let rows = frame.host_mut().plane_mut(host_plane).par_chunks_mut(linesize).with_min_len(ROWS_MIN);
+    assert!(rows.len() >= height, "a plane of the frame has too few rows");
     rows.take(height).enumerate().for_each(|(y, row)| {
         writer.write_row(&mut row[usize::from(component.offset)..], row_values(y), y);
     });
@@ -138,11 +138,11 @@ impl Writer {
         let step = usize::from(self.component.step);
         if step == N {
             let (words, _) = row.as_chunks_mut::<N>();
-            assert!(words.len() >= values.len(), "a row of the picture is too short");
+            assert!(words.len() >= values.len(), "a row of the frame is too short");
             words.iter_mut().zip(values).for_each(|(bytes, &v)| *bytes = word(v));
         } else {
             for (x, &v) in values.iter().enumerate() {
-                *row[x * step..].first_chunk_mut().expect("a row of the picture is too short") = word(v);
+                *row[x * step..].first_chunk_mut().expect("a row of the frame is too short") = word(v);
             }
         }
     }
@@ -191,22 +191,22 @@ mod tests {
             for width in [37, 48] {
                 let mut geometry = geometry(width, 19, name);
                 geometry.color.range = range;
-                write_and_read_back(Picture::new(geometry));
+                write_and_read_back(Frame::new(geometry));
                 write_and_read_back(padded(geometry));
             }
         }
     }
 
-    fn write_and_read_back(mut picture: Picture) {
-        let geometry = picture.geometry;
+    fn write_and_read_back(mut frame: Frame) {
+        let geometry = frame.geometry;
         let planes: Vec<Vec<f32>> =
             (0..geometry.format.component_count()).map(|i| ramp(&geometry, i)).collect();
         for (i, plane) in planes.iter().enumerate() {
-            write_component(&mut picture, i, plane, Rounding::Nearest);
+            write_component(&mut frame, i, plane, Rounding::Nearest);
         }
         for (i, plane) in planes.iter().enumerate() {
             let mut back = vec![f32::NAN; plane.len()];
-            read_component(&picture, i, &mut back);
+            read_component(&frame, i, &mut back);
             let unit = geometry.quantization(i).unit;
             let step = if geometry.format.float { 0.0 } else { 0.51 / unit };
             for (a, b) in plane.iter().zip(&back) {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     /// Values that differ between components, inside their range.
-    fn ramp(geometry: &crate::picture::Geometry, index: usize) -> Vec<f32> {
+    fn ramp(geometry: &crate::frame::FrameFormat, index: usize) -> Vec<f32> {
         let (width, height) = geometry.component_size(index);
         let len = width * height;
         let low = if geometry.format.signal(index) == crate::color::Signal::Chroma { -0.5 } else { 0.0 };
@@ -224,10 +224,10 @@ mod tests {
     }
 
     fn bytes_of(name: &'static str, index: usize, value: f32) -> Vec<u8> {
-        let mut picture = Picture::new(geometry(2, 1, name));
-        picture.host_mut().plane_mut(0).fill(0xaa);
-        fill_component(&mut picture, index, value);
-        picture.host().plane(0).to_vec()
+        let mut frame = Frame::new(geometry(2, 1, name));
+        frame.host_mut().plane_mut(0).fill(0xaa);
+        fill_component(&mut frame, index, value);
+        frame.host().plane(0).to_vec()
     }
 
     #[test]
@@ -251,10 +251,10 @@ mod tests {
         let geometry = geometry(64, 64, "gray");
         for tenth in 0..=20 {
             let code = 100.0 + tenth as f32 / 10.0;
-            let mut picture = Picture::new(geometry);
+            let mut frame = Frame::new(geometry);
             let plane = vec![(code - 16.0) / 219.0; 64 * 64];
-            write_component(&mut picture, 0, &plane, Rounding::Dither);
-            let codes = picture.host().plane(0);
+            write_component(&mut frame, 0, &plane, Rounding::Dither);
+            let codes = frame.host().plane(0);
             let mean = codes.iter().map(|&c| f32::from(c)).sum::<f32>() / codes.len() as f32;
             assert!((mean - code).abs() < 0.003, "{code}: {mean}");
             assert!(codes.iter().all(|&c| (f32::from(c) - code).abs() < 1.0), "{code}");

@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn a_ring_holds_what_is_alive_and_no_more() {
         let (low, high) = (in_place(40, 1).rings[1], in_place(4000, 1).rings[1]);
-        assert_eq!(low, high, "a ring does not grow with the picture");
+        assert_eq!(low, high, "a ring does not grow with the frame");
         assert!((3..20).contains(&low), "{low}");
         assert!(in_place(4000, 16).rings[1] > low, "more threads are on the way with more rows");
     }

@@ -1,29 +1,29 @@
-//! The way in: a component of a picture to a dense plane of numbers.
+//! The way in: a component of a frame to a dense plane of numbers.
 //!
 //! In: code values in whatever bytes the format puts them. Out: `(code - zero) / unit` in f32, values outside
-//! 0..1 kept. It knows every layout a [`Format`] can describe and nothing of networks.
+//! 0..1 kept. It knows every layout a [`PixelFormat`] can describe and nothing of networks.
 //!
-//! [`Format`]: crate::picture::Format
+//! [`PixelFormat`]: crate::frame::Format
 
 use rayon::prelude::*;
 
 use crate::color::Quantization;
-use crate::picture::{Component, Picture};
+use crate::frame::{Component, Frame};
 
 /// Rows that are worth handing to another thread.
 const ROWS_MIN: usize = 16;
 
-/// Component `index` of a host picture to `plane: [H, W]` of that component's own size.
-pub fn read_component(picture: &Picture, index: usize, plane: &mut [f32]) {
-    let geometry = &picture.geometry;
+/// Component `index` of a host frame to `plane: [H, W]` of that component's own size.
+pub fn read_component(frame: &Frame, index: usize, plane: &mut [f32]) {
+    let geometry = &frame.geometry;
     let (width, height) = geometry.component_size(index);
     assert_eq!(plane.len(), width * height, "plane of component {index}");
     let component = geometry.format.components[index];
     let host_plane = usize::from(component.plane);
-    let (bytes, linesize) = (picture.host().plane(host_plane), picture.host().linesize(host_plane));
-    let reader = Reader::new(picture, index);
+    let (bytes, linesize) = (frame.host().plane(host_plane), frame.host().linesize(host_plane));
+    let reader = Reader::new(frame, index);
     let rows = bytes.par_chunks(linesize);
-    assert!(rows.len() >= height, "a plane of the picture has too few rows");
+    assert!(rows.len() >= height, "a plane of the frame has too few rows");
     plane
         .par_chunks_mut(width)
         .with_min_len(ROWS_MIN)
@@ -48,8 +48,8 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(picture: &Picture, index: usize) -> Reader {
-        let format = &picture.geometry.format;
+    fn new(frame: &Frame, index: usize) -> Reader {
+        let format = &frame.geometry.format;
         let word = match (format.word_bytes(index), format.big_endian) {
             (1, _) => Word::U8,
             (2, false) => Word::U16Le,
@@ -58,7 +58,7 @@ impl Reader {
             (_, true) => Word::F32Be,
         };
         let component = format.components[index];
-        Reader { word, component, quantization: picture.geometry.quantization(index) }
+        Reader { word, component, quantization: frame.geometry.quantization(index) }
     }
 
     /// `row` starts with the first sample.
@@ -86,11 +86,11 @@ impl Reader {
         let step = usize::from(self.component.step);
         if step == N {
             let (words, _) = row.as_chunks::<N>();
-            assert!(words.len() >= out.len(), "a row of the picture is too short");
+            assert!(words.len() >= out.len(), "a row of the frame is too short");
             out.iter_mut().zip(words).for_each(|(v, &word)| *v = value(word));
         } else {
             for (x, v) in out.iter_mut().enumerate() {
-                *v = value(*row[x * step..].first_chunk().expect("a row of the picture is too short"));
+                *v = value(*row[x * step..].first_chunk().expect("a row of the frame is too short"));
             }
         }
     }
@@ -102,17 +102,17 @@ mod tests {
     use crate::color::Range;
     use crate::testing::geometry;
 
-    /// The first samples of every component of a picture whose plane 0 starts with these bytes.
+    /// The first samples of every component of a frame whose plane 0 starts with these bytes.
     fn read(name: &'static str, range: Range, bytes: &[u8]) -> Vec<f32> {
         let mut geometry = geometry(8, 2, name);
         geometry.color.range = range;
-        let mut picture = Picture::new(geometry);
-        picture.host_mut().plane_mut(0)[..bytes.len()].copy_from_slice(bytes);
+        let mut frame = Frame::new(geometry);
+        frame.host_mut().plane_mut(0)[..bytes.len()].copy_from_slice(bytes);
         let components = 0..geometry.format.component_count();
         let first = |i| {
             let (width, height) = geometry.component_size(i);
             let mut plane = vec![f32::NAN; width * height];
-            read_component(&picture, i, &mut plane);
+            read_component(&frame, i, &mut plane);
             plane[0]
         };
         components.map(first).collect()

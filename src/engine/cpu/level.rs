@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 /// Names the level to run, for measurements and tests.
 const VARIABLE: &str = "HASN_CPU_LEVEL";
 
-/// The deepest pictures that are made in bf16 or int16 unasked.
+/// The deepest frames that are made in bf16 or int16 unasked.
 const SHORT_BITS_MAX: u8 = 10;
 
 /// The fastest level that this CPU has, or the one that `HASN_CPU_LEVEL` names.
@@ -31,7 +31,7 @@ pub fn named(name: &str) -> Result<Level> {
     })
 }
 
-/// The precision asked for, or else the fastest one that loses nothing one can see in pictures of so many bits.
+/// The precision asked for, or else the fastest one that loses nothing one can see in frames of so many bits.
 pub fn precision(level: Level, asked: Option<Precision>, bits: u8) -> Result<Precision> {
     match asked {
         None if bits <= SHORT_BITS_MAX => Ok(level.precisions().last().expect("every level has f32")),

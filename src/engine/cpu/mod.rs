@@ -1,12 +1,12 @@
 //! The network on the CPU: SIMD, on all cores, in scratch that the caller lends.
 //!
-//! Weights are packed once ([`Net::new`]); a picture runs as waves of small tasks down its rows, on the current
-//! rayon pool. One map of the trunk's width is all the memory of picture size. The loops themselves are a crate of their
+//! Weights are packed once ([`Net::new`]); a frame runs as waves of small tasks down its rows, on the current
+//! rayon pool. One map of the trunk's width is all the memory of frame size. The loops themselves are a crate of their
 //! own, `hasn_kernels`: they are most of what a build compiles, and change seldom.
 //!
 //! | file | what |
 //! |---|---|
-//! | `net`, `stages` | a picture through the graphs of stages, and what a stage does |
+//! | `net`, `stages` | a frame through the graphs of stages, and what a stage does |
 //! | `tensors` | what the stages read and write |
 //! | `graph` | from that, their order, their memory and what waits for what |
 //! | `pack`, `tail` | weights as the loops read them, with the exact rewrites |
@@ -14,7 +14,7 @@
 //! | `layout` | tensors in scratch |
 //! | `level`, `pool` | the kind of CPU, the threads |
 //!
-//! It must not know pictures, colour or files.
+//! It must not know frames, colour or files.
 
 mod codes;
 pub(crate) mod curve;

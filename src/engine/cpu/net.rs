@@ -1,7 +1,7 @@
-//! A picture through the graphs of stages.
+//! A frame through the graphs of stages.
 //!
 //! The channel attention's scale is no stage: dwconv's weights, the skip and the tail's weights are multiplied by it for
-//! this picture. It is where a block must end before the next begins. Sums are made row by row and added in the order of
+//! this frame. It is where a block must end before the next begins. Sums are made row by row and added in the order of
 //! rows, so that the result does not depend on the number of threads.
 
 use hasn_kernels::depthwise::norm_tile_len;
@@ -23,11 +23,11 @@ pub struct StageTime {
     pub name: &'static str,
     /// Summed over threads.
     pub seconds: f64,
-    /// Multiplications and additions of its convs, in one picture.
+    /// Multiplications and additions of its convs, in one frame.
     pub flop: f64,
 }
 
-/// A network packed for one CPU level, one precision, one size of picture and a number of threads.
+/// A network packed for one CPU level, one precision, one size of frame and a number of threads.
 pub struct Net {
     sizes: Sizes,
     weights: Packed,
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
     use crate::model::catalogue;
 
-    /// Bits of the larger picture, with the tasks in the order that they have.
+    /// Bits of the larger frame, with the tasks in the order that they have.
     fn bits(net: &mut Net) -> Vec<u32> {
         let (height, width) = (net.shape.height, net.shape.span.width);
         let x: Vec<f32> = (0..height * width).map(|i| (i * 7919 % 256) as f32 / 255.0).collect();

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 
-/// A fixed number of threads, on which passes over a picture share their rows.
+/// A fixed number of threads, on which passes over a frame share their rows.
 #[derive(Debug)]
 pub struct Pool(rayon::ThreadPool);
 

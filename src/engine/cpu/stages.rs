@@ -1,8 +1,8 @@
-//! The stages of a picture through the network: what each does with the rows of a band.
+//! The stages of a frame through the network: what each does with the rows of a band.
 //!
 //! The trunk `z` is the one tensor that is kept whole, in f32 and in place (and once more in pairs of rows, where the
 //! depthwise convs read words of two); all others are rings of the few rows that are alive while a wave of tasks (see
-//! `graph`) goes down the picture:
+//! `graph`) goes down the frame:
 //!
 //! | stage | makes | of |
 //! |---|---|---|
@@ -71,7 +71,7 @@ impl<'a> Common<'a> {
         }
     }
 
-    /// Takes the picture in and makes the trunk of it.
+    /// Takes the frame in and makes the trunk of it.
     pub(super) fn enter(
         &self,
         stage: usize,
@@ -119,7 +119,7 @@ impl<'a> std::ops::Deref for Window<'a> {
     }
 }
 
-/// One block of one picture.
+/// One block of one frame.
 pub(super) struct BlockRun<'a> {
     pub(super) common: Common<'a>,
     pub(super) tensors: &'a [Shared; TENSORS],
@@ -276,14 +276,14 @@ impl BlockRun<'_> {
     }
 }
 
-/// The end of one picture.
+/// The end of one frame.
 pub(super) struct LeaveRun<'a> {
     pub(super) common: Common<'a>,
     pub(super) tensors: &'a [Shared; TENSORS],
     pub(super) tail: &'a Tail,
     /// The channel attention of the last block, in codes of the trunk.
     pub(super) scale: &'a [f32],
-    /// Of the larger picture; a row of them is made of one row of the trunk.
+    /// Of the larger frame; a row of them is made of one row of the trunk.
     pub(super) planes: &'a [Shared],
 }
 

@@ -16,7 +16,7 @@ pub(super) type ByPlace = rewrite::ByPlace<Dense>;
 pub(super) struct Output {
     /// Of the trunk or, in two steps, of what `conv_2` makes of it.
     pub(super) main: ByPlace,
-    /// Of the picture, in f32 whatever the rest is; its biases are in `main`'s.
+    /// Of the frame, in f32 whatever the rest is; its biases are in `main`'s.
     pub(super) skip: ByPlace,
 }
 

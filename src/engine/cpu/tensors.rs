@@ -1,6 +1,6 @@
-//! The tensors of a picture, and what each stage reads and writes of them.
+//! The tensors of a frame, and what each stage reads and writes of them.
 //!
-//! In: the sizes of a network and of a picture. Out: how long rows are and where they lie, and the graphs that
+//! In: the sizes of a network and of a frame. Out: how long rows are and where they lie, and the graphs that
 //! `net` runs. What stands here of a stage must be what its function in `stages` does: tests run the stages in other
 //! legal orders and want the same bits.
 
@@ -35,7 +35,7 @@ pub(super) const V: usize = 12;
 pub(super) const TENSORS: usize = 13;
 const WHOLE: usize = 2;
 
-/// What the size of the picture decides.
+/// What the size of the frame decides.
 #[derive(Debug)]
 pub(super) struct Shape {
     pub(super) height: usize,
@@ -168,9 +168,9 @@ fn stage<'a>(
     Stage { name, bands, reads: Box::new(reads), writes: Box::new(writes) }
 }
 
-/// The picture with its margins, and the trunk.
+/// The frame with its margins, and the trunk.
 pub(super) fn enter_graph(shape: &Shape, threads: usize) -> Graph {
-    // What the picture holds before is of no use to anyone.
+    // What the frame holds before is of no use to anyone.
     let height = shape.height;
     let later = move |rows: Range<usize>| rows.start + height..rows.end + height;
     let stages = [

@@ -1,7 +1,7 @@
-//! How fast a device makes pictures larger, and how near that comes to what it can do: figures for people.
+//! How fast a device makes frames larger, and how near that comes to what it can do: figures for people.
 //!
 //! In: a device, a model, sizes. Out: seconds, as the device's and the host's clocks have them, and what the kernels ask
-//! for. Pictures are copied in and out as in a run; there is no codec. It prints nothing.
+//! for. Frames are copied in and out as in a run; there is no codec. It prints nothing.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use super::engine::{CudaEngine, Launched, part_of};
 use super::kernels::{Launcher, Probe};
 use crate::engine::{Engine, EngineKind, EngineSpec, Network, NetworkId};
 use crate::error::{Error, Result};
+use crate::frame::{Frame, FrameFormat};
 use crate::model::Model;
-use crate::picture::{Geometry, Picture};
 
 /// What is to be measured.
 pub(crate) struct Asked {
     pub(crate) model: Arc<Model>,
-    /// Of the pictures that come in and go out.
-    pub(crate) sizes: Vec<(Geometry, Geometry)>,
+    /// Of the frames that come in and go out.
+    pub(crate) sizes: Vec<(FrameFormat, FrameFormat)>,
     /// Of which the median is told.
     pub(crate) runs: usize,
     /// Of a run.
-    pub(crate) pictures: usize,
+    pub(crate) frames: usize,
     /// How long the device is probed.
     pub(crate) probes: Probes,
 }
@@ -49,19 +49,19 @@ pub(crate) struct Measured {
     pub(crate) sizes: Vec<MeasuredSize>,
 }
 
-/// Of pictures of one size.
+/// Of frames of one size.
 pub(crate) struct MeasuredSize {
-    pub(crate) lr: Geometry,
-    pub(crate) sr: Geometry,
-    /// From an open device to the first picture that is back.
+    pub(crate) lr: FrameFormat,
+    pub(crate) sr: FrameFormat,
+    /// From an open device to the first frame that is back.
     pub(crate) first_s: f64,
-    /// From picture to picture, where they follow each other.
-    pub(crate) picture_s: f64,
+    /// From frame to frame, where they follow each other.
+    pub(crate) frame_s: f64,
     /// In the order of their first launch.
     pub(crate) kernels: Vec<MeasuredKernel>,
 }
 
-/// All launches of a kernel for one picture.
+/// All launches of a kernel for one frame.
 pub(crate) struct MeasuredKernel {
     /// Without the size it is built for.
     pub(crate) name: &'static str,
@@ -72,41 +72,42 @@ pub(crate) struct MeasuredKernel {
 }
 
 pub(super) fn measure<D: Device>(device: &D, asked: &Asked) -> Result<Measured> {
-    // The sizes first, so that the first of them has the first picture.
+    // The sizes first, so that the first of them has the first frame.
     let sizes =
         asked.sizes.iter().map(|&(lr, sr)| measure_size(device, asked, lr, sr)).collect::<Result<_>>()?;
     Ok(Measured { device: device.name(), ceilings: ceilings(device, asked)?, sizes })
 }
 
-fn measure_size<D: Device>(device: &D, asked: &Asked, lr: Geometry, sr: Geometry) -> Result<MeasuredSize> {
+fn measure_size<D: Device>(
+    device: &D,
+    asked: &Asked,
+    lr: FrameFormat,
+    sr: FrameFormat,
+) -> Result<MeasuredSize> {
     let networks = vec![Network::Hasn(asked.model.clone())];
     let spec = EngineSpec { kind: EngineKind::Cuda, threads: 1, in_flight: 1, networks, lr, sr };
-    let pairs = || (noise(lr), Picture::new(sr));
+    let pairs = || (noise(lr), Frame::new(sr));
     let mut free: Vec<_> = (0..4).map(|_| pairs()).collect();
     let start_s = device.now_s();
     let mut engine = CudaEngine::open(device.clone(), &spec)?;
     run(&mut engine, &mut free, 1)?;
     let first_s = device.now_s() - start_s;
     // Clocks rise with the work.
-    run(&mut engine, &mut free, asked.pictures)?;
+    run(&mut engine, &mut free, asked.frames)?;
     let mut seconds = Vec::new();
     for _ in 0..asked.runs {
         let start_s = device.now_s();
-        run(&mut engine, &mut free, asked.pictures)?;
-        seconds.push((device.now_s() - start_s) / asked.pictures as f64);
+        run(&mut engine, &mut free, asked.frames)?;
+        seconds.push((device.now_s() - start_s) / asked.frames as f64);
     }
     let launches = (0..asked.runs).map(|_| engine.time_launches(NetworkId(0))).collect::<Result<Vec<_>>>()?;
-    Ok(MeasuredSize { lr, sr, first_s, picture_s: median(seconds), kernels: by_kernel(&launches) })
+    Ok(MeasuredSize { lr, sr, first_s, frame_s: median(seconds), kernels: by_kernel(&launches) })
 }
 
-/// So many pictures through the ring; `free` has more of them than the ring holds.
-fn run<D: Device>(
-    engine: &mut CudaEngine<D>,
-    free: &mut Vec<(Picture, Picture)>,
-    pictures: usize,
-) -> Result<()> {
-    for picture in 0..pictures {
-        if picture >= engine.depth() {
+/// So many frames through the ring; `free` has more of them than the ring holds.
+fn run<D: Device>(engine: &mut CudaEngine<D>, free: &mut Vec<(Frame, Frame)>, frames: usize) -> Result<()> {
+    for frame in 0..frames {
+        if frame >= engine.depth() {
             free.push(engine.collect()?.expect("the ring is full"));
         }
         let (lr, sr) = free.pop().expect("there are more than the ring holds");
@@ -119,17 +120,17 @@ fn run<D: Device>(
 }
 
 /// Code values by chance: a GPU that multiplies zeros needs less power, and is faster for it.
-fn noise(geometry: Geometry) -> Picture {
-    let mut picture = Picture::new(geometry);
+fn noise(geometry: FrameFormat) -> Frame {
+    let mut frame = Frame::new(geometry);
     let mut random = 1u64;
     for plane in 0..usize::from(geometry.format.planes) {
-        for byte in picture.host_mut().plane_mut(plane) {
+        for byte in frame.host_mut().plane_mut(plane) {
             // Knuth's linear congruential generator.
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             *byte = (random >> 56) as u8;
         }
     }
-    picture
+    frame
 }
 
 fn by_kernel(runs: &[Vec<Launched>]) -> Vec<MeasuredKernel> {
@@ -261,7 +262,7 @@ mod tests {
         ];
         let model = Arc::new(crate::model::catalogue::open("hasn-lite-x2").unwrap());
         let probes = Probes { copy_bytes: 1 << 20, blocks: 2, rounds: 2 };
-        let measured = measure(&device, &Asked { model, sizes, runs, pictures: 8, probes }).unwrap();
+        let measured = measure(&device, &Asked { model, sizes, runs, frames: 8, probes }).unwrap();
         let copies = device.watch().trace().into_iter().filter(|span| span.kind == SpanKind::CopyOut);
         (measured, copies.map(|span| span.end_ns - span.start_ns).collect())
     }
@@ -273,7 +274,7 @@ mod tests {
             Options { launch_ns: Some(launch_ns), copy_bytes_per_us: 100_000, ..Options::default() };
         let (measured, copies_out) = measured(options, 3);
         assert_eq!(measured.sizes.len(), 2);
-        assert_eq!(copies_out.len(), 2 * (1 + 4 * 8), "a first picture, a run to get warm, three runs");
+        assert_eq!(copies_out.len(), 2 * (1 + 4 * 8), "a first frame, a run to get warm, three runs");
         for size in &measured.sizes {
             let launches: usize = size.kernels.iter().map(|kernel| kernel.launches).sum();
             let kernels_s: f64 = size.kernels.iter().map(|kernel| kernel.seconds).sum();
@@ -283,9 +284,9 @@ mod tests {
                 let expected_s = kernel.launches as f64 * launch_ns as f64 * 1e-9;
                 assert!((kernel.seconds - expected_s).abs() < 1e-12, "{}", kernel.name);
             }
-            // Of eight pictures, the first is copied in and the last copied out with nothing beside it.
-            assert!(size.picture_s >= kernels_s && size.picture_s < 1.1 * kernels_s, "{}", size.picture_s);
-            assert!(size.first_s > size.picture_s);
+            // Of eight frames, the first is copied in and the last copied out with nothing beside it.
+            assert!(size.frame_s >= kernels_s && size.frame_s < 1.1 * kernels_s, "{}", size.frame_s);
+            assert!(size.first_s > size.frame_s);
             let names: Vec<_> = size.kernels.iter().map(|kernel| kernel.name).collect();
             assert!(names.contains(&"gate") && names.contains(&"egress"), "{names:?}");
         }

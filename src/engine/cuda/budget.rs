@@ -1,4 +1,4 @@
-//! What a picture asks of a GPU, counted on the emulated device and scaled to 1080p: a budget that the kernels keep.
+//! What a frame asks of a GPU, counted on the emulated device and scaled to 1080p: a budget that the kernels keep.
 //!
 //! The least time of a kernel is that of what it needs most of: bytes, matrices, f32, special functions. Blocks are
 //! alike, so one is run and counted as often as the network has them.
@@ -87,7 +87,7 @@ impl Row {
     }
 }
 
-/// By kernel, what a picture of 1080p asks for; the large network, 4:2:0 of 8 bits.
+/// By kernel, what a frame of 1080p asks for; the large network, 4:2:0 of 8 bits.
 fn count() -> BTreeMap<String, Row> {
     let mut model = catalogue::open("hasn-x2").unwrap();
     let blocks = model.blocks.len() as f64;
@@ -119,10 +119,10 @@ fn count() -> BTreeMap<String, Row> {
 }
 
 #[test]
-fn a_picture_keeps_to_the_budget() {
+fn a_frame_keeps_to_the_budget() {
     let rows = count();
     println!(
-        "1080p to 4K by hasn-x2, whole pictures from and to device memory, counted; milliseconds on an H100 at best"
+        "1080p to 4K by hasn-x2, whole frames from and to device memory, counted; milliseconds on an H100 at best"
     );
     println!(
         "kernel          GB  by blocks   bytes  matrix     f32 special     ms  warps  matrices read again"

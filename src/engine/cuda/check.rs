@@ -13,8 +13,8 @@ use crate::engine::cpu::egress::{Rounding, write_component};
 use crate::engine::cpu::ingest::read_component;
 use crate::engine::reference::Reference;
 use crate::engine::{Engine, EngineKind, EngineSpec, Network, NetworkId, cpu};
+use crate::frame::{Frame, FrameFormat};
 use crate::model::{Model, catalogue};
-use crate::picture::{Geometry, Picture};
 use crate::testing::padded;
 use common::Random;
 
@@ -134,8 +134,8 @@ pub(super) fn check_layers<D: Device>(
 ) -> Vec<f32> {
     let sizes = model.sizes;
     let mut modules = std::collections::BTreeMap::new();
-    let picture = Array3::from_shape_vec((sizes.in_channels, height, width), x.clone()).unwrap();
-    let expected = Reference::new(Arc::new(model.clone())).forward_probed(&picture, &mut |name, values| {
+    let frame = Array3::from_shape_vec((sizes.in_channels, height, width), x.clone()).unwrap();
+    let expected = Reference::new(Arc::new(model.clone())).forward_probed(&frame, &mut |name, values| {
         modules.insert(name.to_owned(), values.as_standard_layout().iter().copied().collect::<Vec<f32>>());
     });
     let bench = Bench::new(device, model, (width, height), &x);
@@ -172,7 +172,7 @@ pub(super) fn check_layers<D: Device>(
     out
 }
 
-/// On a picture by chance.
+/// On a frame by chance.
 pub(super) fn check_layers_on_noise<D: Device>(
     model: &Model,
     size: (usize, usize),
@@ -194,33 +194,33 @@ fn normalised(values: &[f32], channels: usize) -> Vec<f32> {
     map.into_raw_vec_and_offset().0
 }
 
-pub(super) fn spec(networks: Vec<Network>, lr: Geometry, sr: Geometry) -> EngineSpec {
+pub(super) fn spec(networks: Vec<Network>, lr: FrameFormat, sr: FrameFormat) -> EngineSpec {
     EngineSpec { kind: EngineKind::Cpu(cpu::Precision::F32), threads: 1, in_flight: 1, networks, lr, sr }
 }
 
 /// Numbers of 0 to 1 in every component, at the start of rows that are longer.
-fn painted(geometry: Geometry, random: &mut Random) -> Picture {
-    let mut picture = padded(geometry);
+fn painted(geometry: FrameFormat, random: &mut Random) -> Frame {
+    let mut frame = padded(geometry);
     for component in 0..geometry.format.component_count() {
         let (width, height) = geometry.component_size(component);
-        write_component(&mut picture, component, &noise(width * height, random), Rounding::Nearest);
+        write_component(&mut frame, component, &noise(width * height, random), Rounding::Nearest);
     }
-    picture
+    frame
 }
 
-fn values(picture: &Picture, component: usize) -> Vec<f32> {
-    let (width, height) = picture.geometry.component_size(component);
+fn values(frame: &Frame, component: usize) -> Vec<f32> {
+    let (width, height) = frame.geometry.component_size(component);
     let mut plane = vec![f32::NAN; width * height];
-    read_component(picture, component, &mut plane);
+    read_component(frame, component, &mut plane);
     plane
 }
 
-/// Pictures through the ring and one by one through the CPU engine: code values differ by one where a number lies
+/// Frames through the ring and one by one through the CPU engine: code values differ by one where a number lies
 /// between two, and by what `tolerance` makes of f16.
 pub(super) fn check_engine<D: Device>(
     device: D,
     spec: &EngineSpec,
-    pictures: usize,
+    frames: usize,
     tolerance: f32,
     random: &mut Random,
 ) {
@@ -229,9 +229,9 @@ pub(super) fn check_engine<D: Device>(
     for network in (0..spec.networks.len()).map(NetworkId) {
         let mut expected = Vec::new();
         let mut actual = Vec::new();
-        for _ in 0..pictures {
+        for _ in 0..frames {
             let lr = painted(spec.lr, random);
-            host.submit(lr, Picture::new(spec.sr), network).unwrap();
+            host.submit(lr, Frame::new(spec.sr), network).unwrap();
             let (lr, sr) = host.collect().unwrap().unwrap();
             if expected.len() - actual.len() == cuda.depth() {
                 actual.push(cuda.collect().unwrap().unwrap().1);
@@ -242,7 +242,7 @@ pub(super) fn check_engine<D: Device>(
         while let Some((_, sr)) = cuda.collect().unwrap() {
             actual.push(sr);
         }
-        assert_eq!(actual.len(), pictures);
+        assert_eq!(actual.len(), frames);
         for (index, (actual, expected)) in actual.iter().zip(&expected).enumerate() {
             for component in 0..spec.sr.format.component_count() {
                 let unit = spec.sr.quantization(component).unit;
@@ -250,7 +250,7 @@ pub(super) fn check_engine<D: Device>(
                 let worst = worst(&values(actual, component), &values(expected, component));
                 assert!(
                     worst < limit,
-                    "{} to {}: component {component} of picture {index}, network {network:?}, is off by {worst}",
+                    "{} to {}: component {component} of frame {index}, network {network:?}, is off by {worst}",
                     spec.lr.format.name,
                     spec.sr.format.name
                 );

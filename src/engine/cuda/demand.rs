@@ -1,4 +1,4 @@
-//! What launches ask of a device, from their sizes alone: the least that a picture takes, and how near a kernel comes.
+//! What launches ask of a device, from their sizes alone: the least that a frame takes, and how near a kernel comes.
 //!
 //! Device memory is counted once, as it is where neighbours share a cache; weights stay in caches and are left out.
 //! Operations are those that are done, of padding and of margins too. Tests hold this to what the emulated device counts.

@@ -1,7 +1,7 @@
 //! NVIDIA's driver as a [`Device`], by cudarc, which finds it when the program runs.
 //!
 //! In: what the engine asks of a device. Out: the first GPU's memory, streams and graphs, and one line for whatever is
-//! missing on a machine. It knows the kernels by name only, and no picture.
+//! missing on a machine. It knows the kernels by name only, and no frame.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -332,11 +332,11 @@ impl Device for Driver {
 
     fn synchronize(&self, event: &DriverEvent) -> Result<()> {
         // SAFETY: it is alive.
-        self.call("a picture's work", || unsafe { result::event::synchronize(event.event) })
+        self.call("a frame's work", || unsafe { result::event::synchronize(event.event) })
     }
 
     fn capture(&self, stream: &Arc<CudaStream>, work: &mut dyn FnMut() -> Result<()>) -> Result<CudaGraph> {
-        let what = "capturing a picture's launches";
+        let what = "capturing a frame's launches";
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         self.call(what, || stream.begin_capture(mode))?;
         let worked = work();
@@ -348,7 +348,7 @@ impl Device for Driver {
 
     unsafe fn replay(&self, stream: &Arc<CudaStream>, graph: &CudaGraph) -> Result<()> {
         // SAFETY: both are alive; the launches are the caller's promise.
-        self.call("starting a picture's work", || unsafe {
+        self.call("starting a frame's work", || unsafe {
             result::graph::launch(graph.cu_graph_exec(), stream.cu_stream())
         })
     }

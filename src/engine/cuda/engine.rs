@@ -1,11 +1,11 @@
-//! The ring: pictures on the host through a network on the device, copies beside the kernels.
+//! The ring: frames on the host through a network on the device, copies beside the kernels.
 //!
-//! In: an LR picture and an SR picture to fill. Out: both, in order, the second one filled. A slot of the ring has
-//! pinned memory, its copy on the device, and for every network the launches of a picture as a graph. Three streams
+//! In: an LR frame and an SR frame to fill. Out: both, in order, the second one filled. A slot of the ring has
+//! pinned memory, its copy on the device, and for every network the launches of a frame as a graph. Three streams
 //! run beside each other: a slot is copied in, worked on and copied out behind the events of the stream before. All
 //! memory is taken at open, and how much that is, is known before the first byte of it.
 //!
-//! What happens to a picture is the same [`plan`] as on the host. It knows neither the driver nor FFmpeg.
+//! What happens to a frame is the same [`plan`] as on the host. It knows neither the driver nor FFmpeg.
 
 use std::cell::RefCell;
 
@@ -20,7 +20,7 @@ use crate::engine::plan::{Passes, Shape, Slot, Step, plan};
 use crate::engine::resample::{Grid, Resampler, Taps};
 use crate::engine::{Engine, EngineSpec, Network, NetworkId};
 use crate::error::{Error, Result};
-use crate::picture::Picture;
+use crate::frame::Frame;
 
 /// One is copied in, one is worked on, one is copied out.
 const DEPTH: usize = 3;
@@ -31,7 +31,7 @@ const RESERVE: usize = 128 << 20;
 /// [`Engine`] on a device. Fields are dropped in order: what the device handed out before the device.
 pub(crate) struct CudaEngine<D: Device> {
     slots: Vec<RingSlot<D>>,
-    /// Pictures submitted and collected.
+    /// Frames submitted and collected.
     submitted: usize,
     collected: usize,
     lr: Layout,
@@ -43,7 +43,7 @@ pub(crate) struct CudaEngine<D: Device> {
     device: D,
 }
 
-/// A launch of a picture.
+/// A launch of a frame.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Launched {
     pub(super) kernel: &'static str,
@@ -68,7 +68,7 @@ struct RingSlot<D: Device> {
     copied_in: D::Event,
     computed: D::Event,
     copied_out: D::Event,
-    pair: Option<(Picture, Picture)>,
+    pair: Option<(Frame, Frame)>,
 }
 
 impl<D: Device> CudaEngine<D> {
@@ -125,9 +125,9 @@ impl<D: Device> CudaEngine<D> {
         })
     }
 
-    /// The launches of the picture that was copied in first, each by itself with a timer behind it.
+    /// The launches of the frame that was copied in first, each by itself with a timer behind it.
     pub(super) fn time_launches(&mut self, network: NetworkId) -> Result<Vec<Launched>> {
-        assert_eq!(self.submitted, self.collected, "a picture is under way");
+        assert_eq!(self.submitted, self.collected, "a frame is under way");
         let CudaEngine { device, streams, slots, lr, sr, work, networks, .. } = self;
         let (stream, slot) = (&streams.compute, &slots[0]);
         let timers = RefCell::new(vec![device.timer()?]);
@@ -175,10 +175,10 @@ impl<D: Device> Engine for CudaEngine<D> {
         self.slots.len()
     }
 
-    fn submit(&mut self, lr: Picture, sr: Picture, network: NetworkId) -> Result<()> {
-        assert!(self.submitted - self.collected < self.depth(), "a picture was submitted to a full ring");
-        assert_eq!(lr.geometry, self.lr.geometry, "LR picture");
-        assert_eq!(sr.geometry, self.sr.geometry, "SR picture");
+    fn submit(&mut self, lr: Frame, sr: Frame, network: NetworkId) -> Result<()> {
+        assert!(self.submitted - self.collected < self.depth(), "a frame was submitted to a full ring");
+        assert_eq!(lr.geometry, self.lr.geometry, "LR frame");
+        assert_eq!(sr.geometry, self.sr.geometry, "SR frame");
         let slot = self.submitted % self.depth();
         self.lr.gather(lr.host(), self.slots[slot].lr_pinned.bytes_mut());
         self.start(slot, network)?;
@@ -187,7 +187,7 @@ impl<D: Device> Engine for CudaEngine<D> {
         Ok(())
     }
 
-    fn collect(&mut self) -> Result<Option<(Picture, Picture)>> {
+    fn collect(&mut self) -> Result<Option<(Frame, Frame)>> {
         let slot = self.collected % self.depth();
         let slot = &mut self.slots[slot];
         let Some((lr, mut sr)) = slot.pair.take() else { return Ok(None) };
@@ -373,11 +373,7 @@ impl Needs {
                 mb(total),
                 mb(needed - free)
             );
-            return Err(Error::new(
-                device.name(),
-                problem,
-                "use --engine cpu, or a smaller model or picture",
-            ));
+            return Err(Error::new(device.name(), problem, "use --engine cpu, or a smaller model or frame"));
         }
         if depth < DEPTH {
             tracing::info!(depth, "little device memory: a shorter ring");
@@ -386,7 +382,7 @@ impl Needs {
     }
 }
 
-/// The memory that pictures take turns in, and what is the same for all of them.
+/// The memory that frames take turns in, and what is the same for all of them.
 struct Work {
     maps: [Part; MAPS],
     /// [1 or 3, H, W] f32, as [`Step`] has it.
@@ -400,7 +396,7 @@ struct Work {
 }
 
 impl Work {
-    /// The launches of one picture. `from`, `to`: where they lie in device memory.
+    /// The launches of one frame. `from`, `to`: where they lie in device memory.
     fn run<D: Device>(
         &self,
         launcher: &Launcher<'_, D>,

@@ -47,7 +47,7 @@ fn every_layer_agrees_with_the_reference_on_sizes_and_models_by_chance() {
 
 #[test]
 #[ignore = "needs a GPU"]
-fn whole_pictures_come_out_as_on_the_cpu() {
+fn whole_frames_come_out_as_on_the_cpu() {
     let device = driver();
     let mut random = Random(13);
     let networks =
@@ -66,7 +66,7 @@ fn whole_pictures_come_out_as_on_the_cpu() {
         let spec = spec(networks(), geometry(95, 67, from), geometry(190, 134, to));
         check_engine(device.clone(), &spec, 4, 0.01, &mut random);
     }
-    // A size that a pass does not meet, and one of a film.
+    // A size that a pass does not meet, and one of a video.
     for (lr, sr) in [((64, 48), (200, 150)), ((640, 360), (1280, 720))] {
         let spec = spec(networks(), geometry(lr.0, lr.1, "yuv420p"), geometry(sr.0, sr.1, "yuv420p"));
         check_engine(device.clone(), &spec, 5, 0.01, &mut random);

@@ -1,7 +1,7 @@
 //! One typed launcher a kernel: its arguments, its grid, its shared memory, and what it asks of the device.
 //!
 //! In: parts of the device's memory and sizes. A launcher asserts that each part holds what its kernel touches there,
-//! so that no launch of this room reaches outside. It knows no model, no picture and no order of stages.
+//! so that no launch of this room reaches outside. It knows no model, no frame and no order of stages.
 
 use bytemuck::{NoUninit, Zeroable};
 

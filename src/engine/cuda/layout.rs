@@ -1,15 +1,15 @@
-//! A picture in one piece of memory, pinned or on the device: where its planes and samples lie.
+//! A frame in one piece of memory, pinned or on the device: where its planes and samples lie.
 //!
 //! In: a geometry, and planes of the host to be gathered from or scattered to. Out: what the kernels that read and
 //! write samples are told.
 
 use super::kernels::Samples;
 use super::maps::Part;
-use crate::picture::{Geometry, HostBuffer};
+use crate::frame::{FrameFormat, HostBuffer};
 
-/// A picture in one piece of memory: its planes one after another, rows and planes at whole words.
+/// A frame in one piece of memory: its planes one after another, rows and planes at whole words.
 pub(super) struct Layout {
-    pub(super) geometry: Geometry,
+    pub(super) geometry: FrameFormat,
     planes: Vec<Plane>,
     pub(super) len: usize,
 }
@@ -24,7 +24,7 @@ struct Plane {
 }
 
 impl Layout {
-    pub(super) fn new(geometry: Geometry) -> Layout {
+    pub(super) fn new(geometry: FrameFormat) -> Layout {
         let mut len = 0;
         let planes = (0..usize::from(geometry.format.planes)).map(|plane| {
             let (row_len, rows) = geometry.plane_size(plane);

@@ -1,6 +1,6 @@
 //! What lies in the device's memory: parts of it, the network's maps and weights, and the sizes they are padded to.
 //!
-//! In: sizes of a network and of a picture. Out: how many bytes each tensor takes, and where it lies. It launches
+//! In: sizes of a network and of a frame. Out: how many bytes each tensor takes, and where it lies. It launches
 //! nothing.
 
 /// Bytes of an f16, of an f32.
@@ -52,7 +52,7 @@ pub(super) const SIZES: [Size; 3] = [
     Size { index: 2, c: 64, m: 256, e: 32, r: 64, rows: 8 },
 ];
 
-/// Everything that lies in device memory while a picture goes through the network.
+/// Everything that lies in device memory while a frame goes through the network.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Maps {
     pub(super) width: usize,

@@ -1,14 +1,14 @@
-//! The CUDA engine: pictures in and out through a ring of pinned memory, copies beside the kernels.
+//! The CUDA engine: frames in and out through a ring of pinned memory, copies beside the kernels.
 //!
 //! | file | what |
 //! |---|---|
-//! | `engine` | the ring, and a picture through a plan |
+//! | `engine` | the ring, and a frame through a plan |
 //! | `net` | a network as launches |
 //! | `kernels`, `args` | a typed launcher for each of `kernels/*.cu`, and the bytes of its argument |
 //! | `demand` | what launches ask of a device |
 //! | `bench` | how fast a device is, and how near to what it can do |
 //! | `maps` | what lies in the device's memory, and how large it is |
-//! | `layout` | a picture in one piece of memory |
+//! | `layout` | a frame in one piece of memory |
 //! | `weights` | weights as the kernels read them |
 //! | `device` | what is asked of a device |
 //! | `driver`, `archive` | NVIDIA's driver as a device, and the kernels compiled ahead |

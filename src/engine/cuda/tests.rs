@@ -10,8 +10,8 @@ use super::emulated::{CopyMode, Emulated, LaneOrder, Library, Options, Span, Spa
 use super::engine::CudaEngine;
 use crate::engine::{Engine, Network, NetworkId};
 use crate::error::Result;
+use crate::frame::Frame;
 use crate::model::Model;
-use crate::picture::Picture;
 use crate::testing::geometry;
 
 /// A device that does what it does in an order of its own.
@@ -78,7 +78,7 @@ fn every_layer_agrees_with_the_reference_on_sizes_and_models_by_chance() {
 }
 
 #[test]
-fn pictures_of_every_format_come_out_as_on_the_cpu() {
+fn frames_of_every_format_come_out_as_on_the_cpu() {
     let mut random = Random(4);
     let model = open("hasn-lite-x2");
     let formats = [
@@ -118,12 +118,12 @@ fn other_sizes_and_rgb_models_come_out_as_on_the_cpu() {
     let networks = vec![Network::Resample, Network::Hasn(open("hasn-lite-x2")), Network::Hasn(rgb)];
     for (seed, (width, height)) in [(38, 34), (47, 31), (76, 68)].into_iter().enumerate() {
         let (lr, sr) = (geometry(19, 17, "yuv420p"), geometry(width, height, "yuv420p"));
-        // Weights by chance make numbers that are several times as large as a picture's.
+        // Weights by chance make numbers that are several times as large as a frame's.
         check_engine(device(seed as u64), &spec(networks.clone(), lr, sr), 3, 0.05, &mut random);
     }
 }
 
-/// An engine for pictures of 64 x 48 by the light model.
+/// An engine for frames of 64 x 48 by the light model.
 fn ring(options: Options) -> Result<(CudaEngine<Emulated>, Watch)> {
     let device = Emulated::new(options);
     let watch = device.watch();
@@ -134,19 +134,19 @@ fn ring(options: Options) -> Result<(CudaEngine<Emulated>, Watch)> {
 
 fn submit(engine: &mut CudaEngine<Emulated>) {
     let (lr, sr) = (geometry(64, 48, "yuv420p"), geometry(128, 96, "yuv420p"));
-    engine.submit(Picture::new(lr), Picture::new(sr), NetworkId(0)).unwrap();
+    engine.submit(Frame::new(lr), Frame::new(sr), NetworkId(0)).unwrap();
 }
 
-/// Copies that take as long as the launches of a picture, some three quarters of it, or next to nothing.
+/// Copies that take as long as the launches of a frame, some three quarters of it, or next to nothing.
 #[test]
 fn copies_of_neighbours_overlap_the_launches() {
     for copy_bytes_per_us in [460, 614, 100_000] {
         let options = Options { launch_ns: Some(1000), copy_bytes_per_us, ..Options::default() };
         let (mut engine, watch) = ring(options).unwrap();
         let opened = watch.trace().len();
-        let pictures = 100;
-        for picture in 0..pictures {
-            if picture >= engine.depth() {
+        let frames = 100;
+        for frame in 0..frames {
+            if frame >= engine.depth() {
                 engine.collect().unwrap().unwrap();
             }
             submit(&mut engine);
@@ -161,7 +161,7 @@ fn copies_of_neighbours_overlap_the_launches() {
             of(&|kind| matches!(kind, SpanKind::Kernel(_))),
             of(&|kind| *kind == SpanKind::CopyOut),
         ];
-        let launches = engines[1].len() / pictures;
+        let launches = engines[1].len() / frames;
         let busiest: u64 =
             engines.iter().map(|spans| spans.iter().map(|s| s.end_ns - s.start_ns).sum()).max().unwrap();
         let start = trace.iter().map(|span| span.start_ns).min().unwrap();
@@ -171,13 +171,13 @@ fn copies_of_neighbours_overlap_the_launches() {
             "{} ns, and {busiest} of the busiest, at {copy_bytes_per_us}",
             end - start
         );
-        for picture in 2..pictures - 1 {
+        for frame in 2..frames - 1 {
             let (start, end) =
-                (engines[1][launches * picture].start_ns, engines[1][launches * (picture + 1) - 1].end_ns);
-            let others = (picture - 2..picture + 2).filter(|other| *other != picture);
+                (engines[1][launches * frame].start_ns, engines[1][launches * (frame + 1) - 1].end_ns);
+            let others = (frame - 2..frame + 2).filter(|other| *other != frame);
             let beside = |copy: &Span| copy.start_ns < end && copy.end_ns > start;
             let overlaps = others.flat_map(|other| [&engines[0][other], &engines[2][other]]).any(beside);
-            assert!(overlaps, "picture {picture} at {copy_bytes_per_us}");
+            assert!(overlaps, "frame {frame} at {copy_bytes_per_us}");
         }
     }
 }
@@ -198,7 +198,7 @@ fn nothing_is_allocated_after_open_and_all_is_given_back() {
 
 #[test]
 #[should_panic = "full ring"]
-fn a_full_ring_takes_no_picture() {
+fn a_full_ring_takes_no_frame() {
     let (mut engine, _) = ring(Options { launch_ns: Some(1), ..Options::default() }).unwrap();
     for _ in 0..=engine.depth() {
         submit(&mut engine);
@@ -217,7 +217,7 @@ fn a_launch_that_fails_is_told_and_ends_cleanly() {
         }
     };
     assert!(error.to_string().contains("launch failed"), "{error}");
-    assert_eq!(collected, 1, "there are some twenty launches a picture");
+    assert_eq!(collected, 1, "there are some twenty launches a frame");
     submit(&mut engine);
     assert!(engine.collect().is_err(), "a device that failed has failed");
     drop(engine);
@@ -225,7 +225,7 @@ fn a_launch_that_fails_is_told_and_ends_cleanly() {
 }
 
 #[test]
-fn too_little_memory_is_a_shorter_ring_or_an_error_before_the_first_picture() {
+fn too_little_memory_is_a_shorter_ring_or_an_error_before_the_first_frame() {
     let whole = {
         let (engine, watch) = ring(Options { launch_ns: Some(1), ..Options::default() }).unwrap();
         assert_eq!(engine.depth(), 3);
@@ -237,7 +237,7 @@ fn too_little_memory_is_a_shorter_ring_or_an_error_before_the_first_picture() {
     assert_eq!(with(whole + reserve).unwrap().0.depth(), 3);
     assert_eq!(with(whole + reserve - slot).unwrap().0.depth(), 2);
     assert_eq!(with(whole + reserve - 2 * slot).unwrap().0.depth(), 1);
-    let error = with(whole + reserve - 3 * slot).err().expect("not one picture fits").to_string();
+    let error = with(whole + reserve - 3 * slot).err().expect("not one frame fits").to_string();
     assert!(error.contains("1 MB are missing"), "{error}");
 }
 
@@ -283,7 +283,7 @@ fn a_missing_wait_between_streams_is_caught() {
         let device = Emulated::new(Options { forget_wait, ..options(seed) });
         check_engine(device, &spec, 4, 0.0, &mut Random(7));
     };
-    // Two of every picture: the launches behind the copy in, the copy out behind the launches.
+    // Two of every frame: the launches behind the copy in, the copy out behind the launches.
     for wait in 0..8 {
         assert!(caught(100, |seed| run(Some(wait), seed)), "wait {wait}");
     }

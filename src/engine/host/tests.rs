@@ -1,4 +1,4 @@
-//! Whole pictures through the host engine, with stand-ins for the network.
+//! Whole frames through the host engine, with stand-ins for the network.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -33,12 +33,12 @@ impl Forward for Nearest {
 }
 
 /// The networks are the stand-ins of the test.
-fn spec(lr: Geometry, sr: Geometry, threads: usize, in_flight: usize) -> EngineSpec {
+fn spec(lr: FrameFormat, sr: FrameFormat, threads: usize, in_flight: usize) -> EngineSpec {
     EngineSpec { kind: EngineKind::Reference, threads, in_flight, networks: Vec::new(), lr, sr }
 }
 
-/// An engine of two threads for one picture at a time.
-fn open(lr: Geometry, sr: Geometry, networks: &[HostNetwork]) -> Result<HostEngine> {
+/// An engine of two threads for one frame at a time.
+fn open(lr: FrameFormat, sr: FrameFormat, networks: &[HostNetwork]) -> Result<HostEngine> {
     HostEngine::open(&spec(lr, sr, 2, 1), networks)
 }
 
@@ -53,47 +53,47 @@ fn every_network() -> Vec<HostNetwork> {
     vec![HostNetwork::Resample, net(2, 1), net(2, 3), net(3, 1), net(3, 3)]
 }
 
-fn upscale(engine: &mut HostEngine, lr: Picture, network: usize) -> Picture {
-    let sr = Picture::new(engine.sr);
+fn upscale(engine: &mut HostEngine, lr: Frame, network: usize) -> Frame {
+    let sr = Frame::new(engine.sr);
     engine.submit(lr, sr, NetworkId(network)).unwrap();
     let (_, sr) = engine.collect().unwrap().unwrap();
     assert!(engine.collect().unwrap().is_none());
     sr
 }
 
-/// A picture whose components hold `value(component, x, y)`, as code values (as themselves in float).
-fn painted(geometry: Geometry, value: impl Fn(usize, usize, usize) -> f32) -> Picture {
-    let mut picture = Picture::new(geometry);
+/// A frame whose components hold `value(component, x, y)`, as code values (as themselves in float).
+fn painted(geometry: FrameFormat, value: impl Fn(usize, usize, usize) -> f32) -> Frame {
+    let mut frame = Frame::new(geometry);
     for i in 0..geometry.format.component_count() {
         let (width, height) = geometry.component_size(i);
         let q = geometry.quantization(i);
         let plane: Vec<f32> =
             (0..width * height).map(|n| (value(i, n % width, n / width) - q.zero) / q.unit).collect();
-        write_component(&mut picture, i, &plane, Rounding::Nearest);
+        write_component(&mut frame, i, &plane, Rounding::Nearest);
     }
-    picture
+    frame
 }
 
 /// The code values of a component.
-fn codes(picture: &Picture, index: usize) -> Vec<f32> {
-    let (width, height) = picture.geometry.component_size(index);
+fn codes(frame: &Frame, index: usize) -> Vec<f32> {
+    let (width, height) = frame.geometry.component_size(index);
     let mut plane = vec![f32::NAN; width * height];
-    read_component(picture, index, &mut plane);
-    let q = picture.geometry.quantization(index);
-    let whole = |v: f32| if picture.geometry.format.float { v } else { v.round() };
+    read_component(frame, index, &mut plane);
+    let q = frame.geometry.quantization(index);
+    let whole = |v: f32| if frame.geometry.format.float { v } else { v.round() };
     plane.iter().map(|v| whole(v * q.unit + q.zero)).collect()
 }
 
-fn assert_constant(picture: &Picture, expected: &[f32], tolerance: f32, what: &str) {
+fn assert_constant(frame: &Frame, expected: &[f32], tolerance: f32, what: &str) {
     for (i, expected) in expected.iter().enumerate() {
-        let codes = codes(picture, i);
+        let codes = codes(frame, i);
         let near = codes.iter().all(|v| (v - expected).abs() <= tolerance);
         assert!(near, "{what}: component {i} is {} and not {expected}", codes[0]);
     }
 }
 
 #[test]
-fn a_constant_picture_keeps_its_code_values_in_every_format() {
+fn a_constant_frame_keeps_its_code_values_in_every_format() {
     // Colours no 8-bit rounding would give back by luck; alpha last.
     let formats: &[(&str, [f32; 4])] = &[
         ("gray", [77.0, 0.0, 0.0, 0.0]),
@@ -261,8 +261,8 @@ fn sizes_that_no_pass_meets_are_met() {
                 Step::Network(passes) => passes.sizes.len(),
                 _ => 0,
             };
-            let lane = Lane::new(&spec(lr, sr, 1, 1), &networks, 1).unwrap();
-            let planned: usize = lane.networks[0].steps.iter().map(in_step).sum();
+            let worker = Worker::new(&spec(lr, sr, 1, 1), &networks, 1).unwrap();
+            let planned: usize = worker.networks[0].steps.iter().map(in_step).sum();
             assert_eq!(planned, passes, "{from:?} to {to:?}");
             let mut engine = open(lr, sr, &networks).unwrap();
             let sr = upscale(&mut engine, painted(lr, |i, _, _| [77.0, 90.0, 155.0][i]), 0);
@@ -297,7 +297,7 @@ fn a_smaller_depth_is_dithered_and_keeps_its_mean() {
 fn what_cannot_be_done_says_what_to_do() {
     let open = |lr, sr, network| open(lr, sr, &[network]).err().map(|e| e.to_string());
     let small = open(geometry(14, 14, "gray"), geometry(28, 28, "gray"), net(2, 1));
-    let expected = "picture: is 14x14; HASN needs 15x15 at least; use --model none";
+    let expected = "frame: is 14x14; HASN needs 15x15 at least; use --model none";
     assert_eq!(small.as_deref(), Some(expected));
     assert_eq!(open(geometry(14, 14, "gray"), geometry(28, 28, "gray"), HostNetwork::Resample), None);
 
@@ -321,7 +321,7 @@ fn an_rgb_input_may_share_words() {
     let (lr, sr) = (geometry(20, 20, "rgb565le"), geometry(40, 40, "rgb24"));
     let mut engine = open(lr, sr, &every_network()).unwrap();
     for network in 0..every_network().len() {
-        let mut red = Picture::new(lr);
+        let mut red = Frame::new(lr);
         red.host_mut().plane_mut(0).as_chunks_mut::<2>().0.fill([0x00, 0xf8]);
         assert_constant(&upscale(&mut engine, red, network), &[255.0, 0.0, 0.0], 0.0, "red");
     }
@@ -330,18 +330,18 @@ fn an_rgb_input_may_share_words() {
 #[test]
 fn memory_of_hd_to_uhd_is_bounded() {
     let (lr, sr) = (geometry(1920, 1080, "yuv420p"), geometry(3840, 2160, "yuv420p"));
-    let lane = Lane::new(&spec(lr, sr, 2, 1), &[HostNetwork::Resample, net(2, 1)], 2).unwrap();
+    let worker = Worker::new(&spec(lr, sr, 2, 1), &[HostNetwork::Resample, net(2, 1)], 2).unwrap();
     // One LR plane and one SR plane: chroma passes through the memory of luma. Three more are the stand-in's scratch.
-    assert_eq!(lane.work.bytes(), 4 * ((1 + 3) * 1920 * 1080 + 3840 * 2160));
+    assert_eq!(worker.work.bytes(), 4 * ((1 + 3) * 1920 * 1080 + 3840 * 2160));
 }
 
 #[test]
-fn lanes_are_as_many_as_pictures_threads_and_memory_allow() {
+fn lanes_are_as_many_as_frames_threads_and_memory_allow() {
     let share = BYTES_OF_THREAD;
     assert_eq!(lane_count(2, usize::MAX, share), 2);
     assert_eq!(lane_count(2, usize::MAX, share + 1), 1, "memory for one");
     assert_eq!(lane_count(2, usize::MAX, 100 * share), 1, "one, whatever it takes");
-    assert_eq!(lane_count(2, 1, 1), 1, "one picture");
+    assert_eq!(lane_count(2, 1, 1), 1, "one frame");
     assert_eq!(lane_count(16, 5, 1), 4, "of four threads each");
     assert_eq!(
         lane_count(16, usize::MAX, 16 * share / 12),
@@ -352,19 +352,19 @@ fn lanes_are_as_many_as_pictures_threads_and_memory_allow() {
 }
 
 #[test]
-fn pictures_come_back_in_order_however_many_are_in_flight() {
+fn frames_come_back_in_order_however_many_are_in_flight() {
     let (lr, sr) = (geometry(25, 17, "gray"), geometry(50, 34, "gray"));
     for (threads, in_flight, depth) in [(1, 1, 1), (1, 9, 2), (2, 2, 2), (3, usize::MAX, 4)] {
         let mut engine = HostEngine::open(&spec(lr, sr, threads, in_flight), &[net(2, 1)]).unwrap();
         assert_eq!(engine.depth(), depth);
         let collect = |engine: &mut HostEngine, expected: usize| {
             let (lr, sr) = engine.collect().unwrap().expect("it was submitted");
-            assert_constant(&lr, &[expected as f32], 0.0, "LR picture");
-            assert_constant(&sr, &[expected as f32], 0.0, "SR picture");
+            assert_constant(&lr, &[expected as f32], 0.0, "LR frame");
+            assert_constant(&sr, &[expected as f32], 0.0, "SR frame");
         };
         for value in 0..100 {
             let lr = painted(lr, |_, _, _| value as f32);
-            engine.submit(lr, Picture::new(sr), NetworkId(0)).unwrap();
+            engine.submit(lr, Frame::new(sr), NetworkId(0)).unwrap();
             if value + 1 >= depth {
                 collect(&mut engine, value + 1 - depth);
             }
@@ -390,11 +390,11 @@ fn a_panic_in_a_lane_reaches_whoever_collects() {
     let (lr, sr) = (geometry(25, 17, "gray"), geometry(50, 34, "gray"));
     let mut engine = HostEngine::open(&spec(lr, sr, 2, 9), &[network, net(2, 1)]).unwrap();
     for network in 0..2 {
-        engine.submit(Picture::new(lr), Picture::new(sr), NetworkId(network)).unwrap();
+        engine.submit(Frame::new(lr), Frame::new(sr), NetworkId(network)).unwrap();
     }
     let panic = catch_unwind(AssertUnwindSafe(|| engine.collect())).unwrap_err();
     assert_eq!(panic.downcast_ref(), Some(&"on purpose"));
-    assert!(engine.collect().unwrap().is_some(), "the other picture is made");
+    assert!(engine.collect().unwrap().is_some(), "the other frame is made");
 }
 
 #[test]
@@ -416,9 +416,9 @@ fn a_dropped_engine_makes_no_more_and_has_given_its_memory_back() {
     let (lr, sr) = (geometry(25, 17, "gray"), geometry(50, 34, "gray"));
     let mut engine = HostEngine::open(&spec(lr, sr, 2, 3), &[network]).unwrap();
     for _ in 0..3 {
-        engine.submit(Picture::new(lr), Picture::new(sr), NetworkId(0)).unwrap();
+        engine.submit(Frame::new(lr), Frame::new(sr), NetworkId(0)).unwrap();
     }
     drop(engine);
-    assert_eq!(Arc::strong_count(&made), 1, "a lane is left");
+    assert_eq!(Arc::strong_count(&made), 1, "a worker is left");
     assert!(made.load(Ordering::Relaxed) < 3, "the one that waited was made");
 }

@@ -1,0 +1,25 @@
+//! Any bytes as a video: refused in one line, or frames whose planes can be read to the last sample.
+#![no_main]
+
+use std::io::Write;
+use std::sync::Once;
+
+use hasn::media::{self, FrameReader};
+use libfuzzer_sys::fuzz_target;
+
+/// Of a hopeful file the first frames tell enough.
+const FRAMES: usize = 30;
+
+fuzz_target!(|bytes: &[u8]| {
+    static START: Once = Once::new();
+    START.call_once(|| media::init(0));
+    let mut file = tempfile::NamedTempFile::new_in("/dev/shm").expect("memory for a file");
+    file.write_all(bytes).expect("memory for a file");
+    let Ok(mut reader) = FrameReader::open(file.path().to_str().expect("a plain name"), 1) else { return };
+    for _ in 0..FRAMES {
+        let Ok(Some(frame)) = reader.next_frame() else { return };
+        for plane in 0..frame.geometry.format.planes {
+            std::hint::black_box(frame.host().plane(plane.into()).iter().fold(0u8, |sum, b| sum ^ b));
+        }
+    }
+});

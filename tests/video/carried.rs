@@ -1,0 +1,272 @@
+//! What goes with the frames from one container to another: copied, converted, or left out by name.
+
+use crate::common::program::{Folder, Probe, Stream};
+
+const SMALL: &str = "-f lavfi -i testsrc2=s=32x32:r=25";
+const SINE: &str = "-f lavfi -i sine=r=48000";
+
+/// Frames, two languages of audio, two of text, a font, a cover, chapters.
+fn folder_of_all() -> Folder {
+    let folder = Folder::new();
+    folder.write(
+        "en.srt",
+        "1\n00:00:00,200 --> 00:00:00,900\nHello <i>there</i>\n\n2\n00:00:01,000 --> 00:00:01,500\nII\n",
+    );
+    folder.write("font.ttf", b"not really a font, but bytes to be kept");
+    folder.write("meta.txt", ";FFMETADATA1\ntitle=A video\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=1000\ntitle=One\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=1000\nEND=2000\ntitle=Two\n");
+    folder.ffmpeg("-f lavfi -i color=red:s=16x16 -frames:v 1 cover.jpg");
+    folder.ffmpeg(&format!(
+        "{SMALL} {SINE} -f lavfi -i sine=f=220:r=44100 -i en.srt -i en.srt -i meta.txt -map 0 -map 1 -map 2 -map 3 -map 4 \
+         -map_metadata 5 -map_chapters 5 -t 2 -c:v libx264 -bf 2 -c:a:0 aac -c:a:1 vorbis -strict -2 -ac:a:1 2 \
+         -c:s:0 srt -c:s:1 ass -attach cover.jpg -metadata:s:t:0 mimetype=image/jpeg -attach font.ttf \
+         -metadata:s:t:1 mimetype=application/x-truetype-font -metadata:s:a:0 language=eng \
+         -metadata:s:a:1 language=fra -metadata:s:s:0 language=eng -metadata:s:s:1 language=fra in.mkv"
+    ));
+    folder
+}
+
+/// (kind, codec, language) of every stream, covers and fonts last.
+fn table(probe: &Probe) -> Vec<String> {
+    let is_apart = |stream: &&Stream| stream.codec_type == "attachment" || is_cover(stream);
+    let row = |stream: &Stream| {
+        let language = stream.tags.get("language").map_or("", String::as_str);
+        let cover = if is_cover(stream) { "cover" } else { language };
+        format!("{} {} {cover}", stream.codec_type, stream.codec_name)
+            .trim_end_matches(" und")
+            .trim()
+            .to_owned()
+    };
+    let (apart, tracks): (Vec<_>, Vec<_>) = probe.streams.iter().partition(is_apart);
+    // Chapters of MP4 have a track that players do not show.
+    let shown = tracks.into_iter().chain(apart).filter(|stream| stream.codec_type != "data");
+    shown.map(row).collect()
+}
+
+fn is_cover(stream: &Stream) -> bool {
+    stream.disposition.get("attached_pic") == Some(&1)
+}
+
+fn chapters(probe: &Probe) -> Vec<(String, String)> {
+    let seconds = |text: &str| format!("{:.2}", text.parse::<f64>().unwrap());
+    probe
+        .chapters
+        .iter()
+        .map(|chapter| (seconds(&chapter.start_time), chapter.tags["title"].clone()))
+        .collect()
+}
+
+/// Text of a text stream, and its times from where the frames begin, in hundredths of a second.
+fn text(folder: &Folder, name: &str, place: usize) -> (String, Vec<i64>) {
+    let srt = folder.ffmpeg(&format!("-i {name} -map 0:s:{place} -f srt -"));
+    let srt = String::from_utf8(srt).unwrap().replace("\r\n", "\n");
+    let words = srt.lines().filter(|line| !line.contains("-->")).collect::<Vec<_>>().join("\n");
+    let probe = folder.probe(name);
+    let stream = probe.streams.iter().filter(|stream| stream.codec_type == "subtitle").nth(place).unwrap();
+    let begin = probe.video_seconds()[0];
+    // MP4 fills the time between texts with empty ones of two bytes.
+    let packets = probe
+        .packets_of(stream.index)
+        .into_iter()
+        .filter(|packet| !name.ends_with(".mp4") || packet.size != "2");
+    let hundredths = |ticks: i64| (ticks as f64 * stream.tick() - begin) * 100.0;
+    let times =
+        packets.flat_map(|packet| [packet.pts.unwrap(), packet.pts.unwrap() + packet.duration.unwrap()]);
+    (words, times.map(|ticks| hundredths(ticks).round() as i64).collect())
+}
+
+/// Where the decoded audio begins and ends, in seconds from where the frames begin.
+fn audio_span(folder: &Folder, name: &str, stream: usize) -> (f64, f64) {
+    let probe = folder.probe(name);
+    let packets = probe.packets_of(stream);
+    let tick = probe.streams[stream].tick();
+    let begin = packets.iter().filter_map(|packet| packet.pts).min().unwrap() as f64 * tick;
+    let end = packets.iter().map(|packet| packet.pts.unwrap() + packet.duration.unwrap_or(0)).max().unwrap();
+    (begin - probe.video_seconds()[0], end as f64 * tick - probe.video_seconds()[0])
+}
+
+#[test]
+fn everything_goes_into_mp4_or_is_named() {
+    let folder = folder_of_all();
+    let ran = folder.upscale("in.mkv out.mp4 --model none --report out.json");
+    let probe = folder.probe("out.mp4");
+    assert_eq!(
+        table(&probe),
+        [
+            "video h264",
+            "audio aac eng",
+            "audio vorbis fra",
+            "subtitle mov_text eng",
+            "subtitle mov_text fra",
+            "video mjpeg cover"
+        ]
+    );
+    assert_eq!(chapters(&probe), [("0.00".into(), "One".into()), ("1.00".into(), "Two".into())]);
+    assert_eq!(probe.format.tags["title"], "A video");
+    assert!(ran.stderr.contains("(attachment, ttf); it is left out"), "{}", ran.stderr);
+    let report: serde_json::Value = serde_json::from_slice(&folder.read("out.json")).unwrap();
+    assert_eq!(report["left_out"].as_array().unwrap().len(), 1, "{report}");
+    assert_eq!(report["converted"].as_array().unwrap().len(), 2, "{report}");
+    let ran = folder.hasn("upscale in.mkv strict.mp4 --model none --strict");
+    ran.assert_told("mp4 cannot hold stream", "--strict");
+    assert!(!folder.names().iter().any(|name| name.starts_with("strict")));
+    assert_eq!(text(&folder, "in.mkv", 0).1, [20, 90, 100, 150]);
+    for place in [0, 1] {
+        assert_eq!(text(&folder, "out.mp4", place), text(&folder, "in.mkv", 0), "text {place}");
+    }
+
+    // And from there.
+    folder.upscale("out.mp4 back.mkv --model none --strict");
+    let back = folder.probe("back.mkv");
+    assert_eq!(table(&back)[3..], ["subtitle subrip eng", "subtitle subrip fra", "video mjpeg cover"]);
+    assert_eq!(chapters(&back), chapters(&probe));
+    assert_eq!(text(&folder, "back.mkv", 0), text(&folder, "in.mkv", 0));
+    let cover = |name: &str| folder.ffmpeg(&format!("-i {name} -map 0:v:1 -c copy -f image2pipe -"));
+    assert!(cover("back.mkv") == folder.read("cover.jpg"), "the cover is to be the same file");
+    assert!(cover("out.mp4") == folder.read("cover.jpg"), "the cover is to be the same file");
+    folder.upscale("in.mkv cut.mp4 --model none --from 0.5 --to 1.5");
+    assert!(cover("cut.mp4") == folder.read("cover.jpg"), "the cover is no part of the video's time");
+}
+
+#[test]
+fn audio_and_text_are_converted_for_webm() {
+    let folder = folder_of_all();
+    folder.upscale("in.mkv out.webm --model none --encoder-opt cpu-used=8 --encoder-opt deadline=realtime");
+    let probe = folder.probe("out.webm");
+    let expected =
+        ["video vp9", "audio opus eng", "audio vorbis fra", "subtitle webvtt eng", "subtitle webvtt fra"];
+    assert_eq!(table(&probe), expected);
+    assert_eq!(text(&folder, "out.webm", 0), text(&folder, "in.mkv", 0));
+    let (old, new) = (audio_span(&folder, "in.mkv", 1), audio_span(&folder, "out.webm", 1));
+    assert!((new.0 - old.0).abs() < 0.03 && (new.1 - old.1).abs() < 0.03, "{old:?} became {new:?}");
+    folder.assert_decodes("out.webm");
+}
+
+#[test]
+fn maps_choose_as_ffmpegs_do() {
+    let folder = folder_of_all();
+    let all = table(&folder.probe("in.mkv"));
+    assert_eq!(all.len(), 7);
+    for (maps, kept) in [
+        ("--map 0", vec![0, 1, 2, 3, 4, 5, 6]),
+        ("--map 0:v:0 --map 0:a:1", vec![0, 2]),
+        ("--map 0:a:1 --map 0:v:0 --map 0:a:0", vec![2, 0, 1]),
+        ("--map 0 --map -0:s", vec![0, 1, 2, 5, 6]),
+        ("--map -0:s --map -0:t?", vec![0, 1, 2, 5]),
+        ("--map 0:V --map 0:m:language:fra", vec![0, 2, 4]),
+        ("--map 0:v:0 --map 0:a:7?", vec![0]),
+    ] {
+        folder.upscale(&format!("in.mkv out.mkv -y --model none --strict {maps}"));
+        let expected: Vec<_> = kept.iter().map(|&index| all[index].clone()).collect();
+        assert_eq!(table(&folder.probe("out.mkv")), expected, "{maps}");
+    }
+    for (maps, said) in [
+        ("--map 0:v:0 --map 0:a:7", "--map 0:a:7: matches no stream"),
+        ("--map 1:a", "input 0, the only one"),
+        ("--map 0:a", "none of the streams of --map is video"),
+        ("--map 0:nonsense", "--map 0:nonsense: "),
+    ] {
+        folder.hasn(&format!("upscale in.mkv none.mkv --model none {maps}")).assert_told(said, maps);
+    }
+}
+
+#[test]
+fn audio_becomes_what_is_asked() {
+    let folder = folder_of_all();
+    for (audio, codecs) in [("none", vec![]), ("copy", vec!["aac", "vorbis"]), ("flac", vec!["flac", "flac"])]
+    {
+        folder.upscale(&format!("in.mkv out.mkv -y --model none --strict --audio {audio}"));
+        let probe = folder.probe("out.mkv");
+        let written = probe.streams.iter().filter(|stream| stream.codec_type == "audio");
+        assert_eq!(written.map(|stream| stream.codec_name.as_str()).collect::<Vec<_>>(), codecs, "{audio}");
+    }
+    // Lossless: the samples are those that the source decodes to.
+    let samples = |name: &str| folder.ffmpeg(&format!("-i {name} -map 0:a:0 -f s16le -"));
+    assert!(samples("out.mkv").len().abs_diff(samples("in.mkv").len()) < 4096, "the audio's length");
+    let ran = folder.hasn("upscale in.mkv none.mkv --model none --audio no_such");
+    ran.assert_told("no audio encoder 'no_such'", "--audio no_such");
+    let ran = folder.hasn("upscale in.mkv none.webm --model none --audio aac");
+    ran.assert_told("webm cannot hold aac", "--audio aac");
+}
+
+#[test]
+fn converted_audio_keeps_its_gaps() {
+    let folder = Folder::new();
+    // A second of audio is missing in the middle.
+    folder.ffmpeg(&format!(
+        "{SMALL} {SINE} -t 4 -af aselect='not(between(t\\,1\\,2))' -c:v libx264 -c:a pcm_s16le in.mkv"
+    ));
+    folder.upscale("in.mkv out.mkv --model none --audio flac");
+    let (old, new) = (audio_span(&folder, "in.mkv", 1), audio_span(&folder, "out.mkv", 1));
+    assert!((new.0 - old.0).abs() < 0.022 && (new.1 - old.1).abs() < 0.022, "{old:?} became {new:?}");
+}
+
+#[test]
+fn programs_of_a_transport_stream_stay() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!(
+        "{SMALL} {SINE} {SINE} -map 0 -map 1 -map 2 -t 2 -c:v libx264 -c:a mp2 \
+         -program program_num=7:title=One:st=0:st=1 -program program_num=9:title=Two:st=2 \
+         -metadata:s:a:0 language=eng -metadata:s:a:1 language=fra in.ts"
+    ));
+    folder.upscale("in.ts out.ts --model none");
+    let programs = |name: &str| -> Vec<(u64, String, usize)> {
+        let programs = folder.programs(name);
+        let row = |program: &serde_json::Value| {
+            let title = program["tags"]["service_name"].as_str().unwrap_or_default().to_owned();
+            (program["program_num"].as_u64().unwrap(), title, program["streams"].as_array().unwrap().len())
+        };
+        programs.iter().map(row).collect()
+    };
+    assert_eq!(programs("in.ts"), [(7, "One".into(), 2), (9, "Two".into(), 1)]);
+    assert_eq!(programs("out.ts"), programs("in.ts"));
+    let ids =
+        |name: &str| folder.probe(name).streams.iter().map(|stream| stream.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids("out.ts"), ids("in.ts"));
+    assert_eq!(table(&folder.probe("out.ts")), table(&folder.probe("in.ts")));
+}
+
+#[test]
+fn audio_finds_a_codec_in_every_container() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{SMALL} {SINE} -t 1 -c:v libx264 -c:a libopus in.mkv"));
+    for (out, codec) in [
+        ("out.mov", "aac"),
+        ("out.mp4", "opus"),
+        ("out.ts", "opus"),
+        ("out.nut", "opus"),
+        ("out.avi", "mp3"),
+        ("out.flv", "mp3"),
+        ("out.wmv", "wmav2"),
+        ("out.mpg", "mp2"),
+    ] {
+        // NUT has no times below 0, which packets of reordered frames have.
+        let encoder = if out == "out.nut" { "--encoder ffv1" } else { "" };
+        folder.upscale(&format!("in.mkv {out} --model none --strict {encoder}"));
+        let probe = folder.probe(out);
+        let audio = probe.streams.iter().find(|stream| stream.codec_type == "audio").expect("audio");
+        assert_eq!(audio.codec_name, codec, "{out}");
+    }
+}
+
+#[test]
+fn tags_that_are_no_utf8_are_kept_as_bytes() {
+    let folder = Folder::new();
+    folder.write(
+        "meta.txt",
+        b";FFMETADATA1\ntitle=Gar\xe7on\n[STREAM]\ntitle=Fran\xe7ais\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=900\n\
+          title=Caf\xe9\n",
+    );
+    folder.ffmpeg(&format!(
+        "{SMALL} {SINE} -i meta.txt -map 0 -map 1 -t 1 -map_metadata 2 -map_metadata:s:a 2:s:0 -map_chapters 2 \
+         -c:v libx264 -c:a aac in.mkv"
+    ));
+    let times =
+        |name: &str, tag: &[u8]| folder.read(name).windows(tag.len()).filter(|word| *word == tag).count();
+    for audio in ["copy", "flac"] {
+        folder.upscale(&format!("in.mkv out.mkv -y --model none --audio {audio}"));
+        for tag in [b"Gar\xe7on".as_slice(), b"Fran\xe7ais", b"Caf\xe9"] {
+            assert_eq!(times("in.mkv", tag), 1, "the clip is to have its tags");
+            assert_eq!(times("out.mkv", tag), 1, "{audio}: {}", String::from_utf8_lossy(tag));
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Good files cut off and with bytes changed by chance: every run ends, and whatever is lost is told.
+//!
+//! `HASN_DAMAGE_FILES` is how many are tried and `HASN_DAMAGE_SEED` which; `make soak` tries a thousand.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::common::Random;
+use crate::common::program::{Folder, Ran};
+
+const CLIP: &str = "-f lavfi -i testsrc2=s=64x48:r=25,gblur=1 -f lavfi -i sine=r=48000 -t 1.6";
+const FRAMES: usize = 40;
+const FILES: usize = 60;
+/// Longer than any of these runs needs, on a machine that does much else.
+const HANGS_AFTER: Duration = Duration::from_secs(120);
+
+/// Clips of the containers and codecs that people have, and whether the container says how much it holds.
+const CLIPS: [(&str, &str, bool); 10] = [
+    ("h264.mp4", "-c:v libx264 -g 12 -c:a aac -movflags +faststart", true),
+    ("h264.mkv", "-c:v libx264 -g 12 -c:a aac", true),
+    ("h264.ts", "-c:v libx264 -g 12 -c:a mp2", false),
+    ("hevc.mkv", "-c:v libx265 -g 12 -x265-params log-level=error -c:a libopus", true),
+    ("mpeg2.ts", "-c:v mpeg2video -q:v 4 -c:a mp2", false),
+    ("mpeg4.avi", "-c:v mpeg4 -q:v 4 -c:a mp2", true),
+    ("prores.mov", "-c:v prores_ks -c:a pcm_s16le -movflags +faststart", true),
+    ("ffv1.mkv", "-c:v ffv1 -level 3 -slicecrc 1 -c:a flac", true),
+    ("vp9.webm", "-c:v libvpx-vp9 -cpu-used 8 -g 12 -c:a libopus", true),
+    ("mjpeg.mov", "-c:v mjpeg -q:v 3 -c:a pcm_s16le -movflags +faststart", true),
+];
+
+/// Runs the program with a limit on time.
+fn upscale(folder: &Folder, line: &str) -> Ran {
+    let mut command = folder.hasn_command(&format!("upscale {line} --model none --progress none -y"));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let stderr = child.stderr.take().unwrap();
+    let reader = std::thread::spawn(move || std::io::read_to_string(stderr));
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if started.elapsed() > HANGS_AFTER {
+            child.kill().unwrap();
+            panic!("{line} hangs");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let stderr = reader.join().unwrap().expect("messages are UTF-8");
+    Ran { code: status.code(), stdout: Vec::new(), stderr }
+}
+
+/// Audio is copied as it is, damaged or not, and looked at whenever a file with it is opened: the frames are tried alone.
+fn assert_frames_decode(folder: &Folder, name: &str) {
+    folder.ffmpeg(&format!("-v quiet -i {name} -map 0:v -c copy alone.mkv"));
+    // Without their times, which no frame rate holds.
+    folder.ffmpeg("-i alone.mkv -fps_mode drop -f null -");
+}
+
+/// Whether frames are as far from each other as the first two, to a tick.
+fn has_no_gap(pts: &[i64]) -> bool {
+    let step = pts[1] - pts[0];
+    pts.windows(2).all(|pair| (pair[1] - pair[0] - step).abs() <= 1)
+}
+
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// Cuts the file off, or changes some bytes, or some bits.
+fn damage(whole: &[u8], random: &mut Random) -> (String, Vec<u8>) {
+    let mut below = |n: usize| random.below(n);
+    let mut bytes = whole.to_vec();
+    match below(3) {
+        0 => {
+            let length = whole.len() / 20 + below(whole.len() * 19 / 20);
+            bytes.truncate(length);
+            (format!("cut off after {length} of {} bytes", whole.len()), bytes)
+        }
+        1 => {
+            let count = 1 + below(10);
+            let places: Vec<usize> = (0..count).map(|_| below(whole.len())).collect();
+            for &place in &places {
+                bytes[place] ^= 1 << below(8);
+            }
+            (format!("a bit flipped at {places:?}"), bytes)
+        }
+        _ => {
+            let (start, length) = (below(whole.len()), 1 + below(whole.len() / 50));
+            let end = (start + length).min(whole.len());
+            bytes[start..end].iter_mut().for_each(|byte| *byte = below(256) as u8);
+            (format!("bytes {start} to {end} by chance"), bytes)
+        }
+    }
+}
+
+#[test]
+fn no_damage_ends_in_a_panic_a_hang_or_a_silent_loss() {
+    let folder = Folder::new();
+    for (name, line, _) in CLIPS {
+        folder.ffmpeg(&format!("{CLIP} {line} {name}"));
+        let ran = upscale(&folder, &format!("{name} out.mkv"));
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{name} is whole");
+        assert_eq!(folder.frames("out.mkv").len(), FRAMES, "{name}");
+    }
+    let seed = number("HASN_DAMAGE_SEED", 1);
+    let (mut told, mut unseen) = (0, 0);
+    for i in 0..number("HASN_DAMAGE_FILES", FILES) {
+        let (name, _, announces) = CLIPS[i % CLIPS.len()];
+        let mut random = Random((seed * 1_000_003 + i) as u64);
+        let (how, bytes) = damage(&folder.read(name), &mut random);
+        let bad = format!("bad-{name}");
+        folder.write(&bad, &bytes);
+        let what = format!("{name}, {how} (seed {seed}, file {i})");
+        for out in ["out.mkv", "out.partial.mkv"] {
+            let _ = std::fs::remove_file(folder.path(out));
+        }
+        let _ = std::fs::remove_dir_all(folder.path("out.mkv.hasn"));
+        let ran = upscale(&folder, &format!("{bad} out.mkv"));
+        match ran.code {
+            Some(0) => {
+                unseen += 1;
+                let frames = folder.frames("out.mkv").len();
+                // A transport stream does not say how long it is: nothing in it tells of what is lost whole at its ends.
+                let is_cut = || how.starts_with("cut") || has_no_gap(&folder.probe("out.mkv").video_pts());
+                let is_whole = || !announces && is_cut();
+                assert!(
+                    frames >= FRAMES || !ran.stderr.is_empty() || is_whole(),
+                    "{what}: {frames} frames, and not a word"
+                );
+                assert_frames_decode(&folder, "out.mkv");
+            }
+            _ => {
+                ran.assert_told("", &what);
+                told += 1;
+                assert!(!folder.path("out.mkv").exists(), "{what}");
+                // The proof may find that an edit list says what cannot be: that is told, and there is no tolerating it.
+                let is_proof = ran.stderr.contains("the file is left there to be looked at");
+                if folder.path("out.partial.mkv").exists() && !is_proof {
+                    assert!(ran.stderr.contains("out.partial.mkv has the"), "{what}\n{}", ran.stderr);
+                    let tolerant = upscale(&folder, &format!("{bad} out.mkv --tolerate 100000"));
+                    assert_eq!(tolerant.code, Some(0), "{what}\n{}", tolerant.stderr);
+                    assert_frames_decode(&folder, "out.mkv");
+                }
+            }
+        }
+    }
+    assert!(told > unseen / 4, "{told} files told as damaged, {unseen} not: damage is to be seen");
+}
+
+#[test]
+fn damage_is_counted_and_told_with_its_place() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{CLIP} -map 0:v -c:v libx264 -g 12 -bf 0 -movflags +faststart in.mp4"));
+    let mut bytes = folder.read("in.mp4");
+    let middle = bytes.len() * 3 / 4;
+    bytes[middle..middle + 100].fill(0x55);
+    folder.write("bad.mp4", &bytes);
+    let ran = folder.hasn("upscale bad.mp4 out.mkv --model none --report report.json");
+    ran.assert_told("out.partial.mkv has the", "a damaged middle");
+    let report: serde_json::Value = serde_json::from_slice(&folder.read("report.json")).unwrap();
+    let damaged = report["damaged"].as_u64().unwrap();
+    let places = report["damaged_places"].as_array().unwrap();
+    assert!(damaged > 0 && places.len() as u64 == damaged, "{report}");
+    assert!(places.iter().any(|place| place["frame"].is_u64() && place["pts"].is_i64()), "{report}");
+    assert!(ran.stderr.contains(&format!("--tolerate {damaged}")), "{}", ran.stderr);
+    assert_frames_decode(&folder, "out.partial.mkv");
+
+    let less = folder.hasn(&format!("upscale bad.mp4 out.mkv -y --model none --tolerate {}", damaged - 1));
+    assert_eq!(less.code, Some(1), "{}", less.stderr);
+    let ran = folder.upscale(&format!("bad.mp4 out.mkv -y --model none --tolerate {damaged}"));
+    assert!(ran.stderr.contains("going on"), "{}", ran.stderr);
+    assert_eq!(folder.names().iter().filter(|name| name.contains("partial")).count(), 0);
+}
+
+#[test]
+fn a_recording_that_begins_between_keyframes_is_whole() {
+    let folder = Folder::new();
+    for (codec, name) in [("libx264 -g 12", "h264.ts"), ("mpeg2video -g 12", "mpeg2.ts")] {
+        folder.ffmpeg(&format!("{CLIP} -map 0:v -c:v {codec} whole.ts"));
+        let whole = folder.read("whole.ts");
+        let half = whole.len() / 2 / 188 * 188;
+        folder.write(name, [&whole[..3 * 188], &whole[half..]].concat());
+        let ran = upscale(&folder, &format!("{name} out.mkv"));
+        assert_eq!(ran.code, Some(0), "{name}: {}", ran.stderr);
+        let frames = folder.frames("out.mkv").len();
+        assert!((8..FRAMES).contains(&frames), "{name}: {frames}");
+    }
+}
+
+/// Whatever was taken for a keyframe is none any more, and the decoder waits for the next one.
+#[test]
+fn a_first_keyframe_that_is_lost_is_told() {
+    let folder = Folder::new();
+    for name in ["h264.mp4", "h264.mkv"] {
+        folder.ffmpeg(&format!(
+            "{CLIP} -map 0:v -c:v libx264 -g 12 -bf 0 -bsf:v filter_units=remove_types=6 {name}"
+        ));
+        let mut bytes = folder.read(name);
+        // A slice of an IDR frame, and the first bytes of its header.
+        let slice = bytes.windows(2).position(|two| two == [0x65, 0x88]).unwrap();
+        bytes[slice..slice + 300].fill(0x6f);
+        folder.write(name, &bytes);
+        let ran = upscale(&folder, &format!("{name} out.mkv"));
+        ran.assert_told("out.partial.mkv has the", name);
+        assert!(folder.frames("out.partial.mkv").len() < FRAMES, "{name}");
+        std::fs::remove_file(folder.path("out.partial.mkv")).unwrap();
+    }
+}
+
+/// Between two blocks nothing is torn, and less than a second is missing.
+#[test]
+fn a_matroska_file_that_is_cut_between_two_blocks_is_told() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{CLIP} -map 0:v -c:v libx264 -g 12 -bf 0 in.mkv"));
+    let packet = folder.ffprobe::<serde_json::Value>("-show_packets", "in.mkv")["packets"][30].clone();
+    let content: usize = packet["pos"].as_str().unwrap().parse().unwrap();
+    let bytes = folder.read("in.mkv");
+    // A simple block begins with its name and its length, some bytes before.
+    let begin = bytes[..content].iter().rposition(|&byte| byte == 0xa3).unwrap();
+    assert!(content - begin < 9, "the block's name is to be found");
+    folder.write("in.mkv", &bytes[..begin]);
+    upscale(&folder, "in.mkv out.mkv").assert_told("bytes", "cut before a block");
+    assert_eq!(folder.frames("out.partial.mkv").len(), 30);
+}
+
+/// A wrong length of a frame puts those after it where the edit list shows none: FFmpeg leaves them out without a word.
+#[test]
+fn frames_that_a_damaged_quicktime_index_hides_are_told() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{CLIP} -c:v mjpeg -c:a pcm_s16le in.mov"));
+    let whole = folder.read("in.mov");
+    let find = |name: &[u8]| whole.windows(4).position(|four| four == name).unwrap() + 4;
+    let (mut as_damage, mut hidden) = (0, 0);
+    // The first table of each kind is of the frames. All have a version and flags; of most a number of rows follows.
+    for (name, bytes) in
+        [(b"stts", 4..16), (b"stsc", 4..20), (b"stsz", 4..12), (b"elst", 4..16), (b"mdhd", 12..20)]
+    {
+        for byte in bytes {
+            let mut bytes = whole.clone();
+            bytes[find(name) + byte] ^= 1 << (byte % 8);
+            folder.write("bad.mov", bytes);
+            let _ = std::fs::remove_file(folder.path("out.mkv"));
+            let ran = upscale(&folder, "bad.mov out.mkv");
+            let what = format!("{}, byte {byte}", String::from_utf8_lossy(name));
+            if ran.code != Some(0) {
+                ran.assert_told("", &what);
+                as_damage += u64::from(ran.stderr.contains("its index contradicts itself"));
+            } else if folder.frames("out.mkv").len() < FRAMES {
+                assert!(ran.stderr.contains("its edit list leaves out"), "{what}: {}", ran.stderr);
+                hidden += 1;
+            }
+        }
+    }
+    assert!(as_damage >= 5, "{as_damage} told as damage, {hidden} as cut");
+}
+
+/// A frame that nobody refers to, and which lies in one cell: neither the numbers of cells nor the decoder miss it.
+#[test]
+fn a_cell_that_cannot_be_read_is_told() {
+    const CELL: usize = 188;
+    let folder = Folder::new();
+    let still = "-f lavfi -i color=s=64x48:r=25 -t 1.6 -c:v libx264 -g 12 -x264-params b-pyramid=none";
+    folder.ffmpeg(&format!("{still} good.ts"));
+    let mut bytes = folder.read("good.ts");
+    let frames: Vec<usize> = (0..bytes.len() / CELL)
+        .map(|cell| cell * CELL)
+        .filter(|&at| bytes[at + 1] & 0x1f == 1 && bytes[at + 2] == 0)
+        .collect();
+    let begins = |at: usize| bytes[at + 1] & 0x40 != 0;
+    let in_one_cell = |pair: &&[usize]| begins(pair[0]) && begins(pair[1]) && bytes[pair[0] + 3] >> 4 == 3;
+    let found: Vec<usize> = frames.windows(2).filter(in_one_cell).map(|pair| pair[0]).collect();
+    bytes[found[found.len() / 2] + 4] = 0xff;
+    folder.write("in.ts", &bytes);
+    upscale(&folder, "in.ts out.mkv").assert_told("1 cells of its frames", "a cell that cannot be");
+    assert_eq!(folder.frames("out.partial.mkv").len(), FRAMES - 1);
+}
+
+#[test]
+fn what_is_torn_where_the_file_begins_is_told() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{CLIP} -c:v libx264 -g 12 -c:a aac in.mkv"));
+    let mut bytes = folder.read("in.mkv");
+    // The first block within the first cluster is longer than the cluster.
+    let cluster = bytes.windows(4).position(|id| id == [0x1f, 0x43, 0xb6, 0x75]).unwrap();
+    let block = cluster + bytes[cluster..].iter().position(|&byte| byte == 0xa3).unwrap();
+    bytes[block + 1..block + 600].fill(0x25);
+    folder.write("bad.mkv", bytes);
+    let ran = folder.hasn("upscale bad.mkv out.mkv --model none --progress none");
+    ran.assert_told("out.partial.mkv has the", "a torn beginning");
+}

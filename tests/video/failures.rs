@@ -1,0 +1,248 @@
+//! What goes wrong is told in one line that helps, and leaves nothing behind that looks whole.
+
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::process::{Command, Stdio};
+
+use crate::common::program::{Folder, Ran, SmallDisk, say_skipped, signal, wait_for};
+
+const TEST_FRAMES: &str = "-f lavfi -i testsrc2=s=64x48:r=25";
+const SINE: &str = "-f lavfi -i sine=r=48000";
+
+/// A folder with a good clip and what is wrong with others.
+fn folder_of_bad_files() -> Folder {
+    let folder = Folder::new();
+    let clip = format!("{TEST_FRAMES} {SINE} -t 4 -c:v libx264 -bf 0 -g 10");
+    for name in ["good.mp4", "good.mkv"] {
+        folder.ffmpeg(&format!("{clip} -c:a aac {name}"));
+    }
+    folder.ffmpeg("-i good.mp4 -c copy -movflags +faststart fast.mp4");
+    folder.ffmpeg(&format!("{clip} -c:a mp2 good.avi"));
+    folder.ffmpeg("-i good.mp4 -map 0:v -frames:v 20 good.y4m");
+    folder.ffmpeg(&format!("{SINE} -t 1 audio.wav"));
+    folder.ffmpeg("-f lavfi -i testsrc2=s=14x14 -frames:v 3 -c:v ffv1 tiny.mkv");
+    folder.write("text.mp4", "This is no video.\n".repeat(100));
+    folder.write("empty.mkv", "");
+    folder.write("there.mkv", "somebody's work");
+    folder.write("lies.safetensors", {
+        let mut bytes = 40u64.to_le_bytes().to_vec();
+        bytes.extend(br#"{"conv_1.weight":{"dtype":"F32","shape":"#);
+        bytes
+    });
+    for (source, cut, share) in [
+        ("good.mp4", "cut.mp4", 0.6),
+        ("fast.mp4", "cut-fast.mp4", 0.6),
+        ("good.mkv", "cut.mkv", 0.6),
+        ("good.avi", "cut.avi", 0.6),
+        ("good.y4m", "cut.y4m", 0.62),
+    ] {
+        let bytes = folder.read(source);
+        folder.write(cut, &bytes[..(bytes.len() as f64 * share) as usize]);
+    }
+    std::os::unix::fs::symlink(folder.path("good.mkv"), folder.path("link.mkv")).unwrap();
+    folder
+}
+
+#[test]
+fn every_failure_is_one_line_and_leaves_no_file() {
+    let folder = folder_of_bad_files();
+    let before = folder.names();
+    for (line, said) in [
+        ("missing.mp4 out.mkv", "missing.mp4: No such file or directory; check the name"),
+        ("text.mp4 out.mkv", "no media file"),
+        ("empty.mkv out.mkv", "empty.mkv"),
+        ("audio.wav out.mkv", "no video stream"),
+        ("cut.mp4 out.mkv", "get a whole copy"),
+        ("tiny.mkv out.mkv --model hasn-lite-x2", "14x14"),
+        ("good.mkv out.mkv --encoder no_such", "no video encoder 'no_such'"),
+        ("good.mkv out.mkv --encoder aac", "no video encoder 'aac'"),
+        ("good.mkv out.mkv --encoder-opt no_such=1", "no option 'no_such'"),
+        ("good.mkv out.mkv --encoder-opt preset=no_such", "--encoder"),
+        ("good.mkv out.mkv --pix-fmt rgb24", "does not take rgb24"),
+        ("good.mkv out.mkv --pix-fmt no_such", "no_such is not a format"),
+        ("good.mkv out.webm --encoder libx264", "out.webm: webm cannot hold h264"),
+        ("good.mkv out.mkv --size 100000x100", "larger than"),
+        ("good.mkv out.mkv --from 3 --to 2", "not after --from"),
+        ("good.mkv out.mkv --from 100", "no frame in that part"),
+        ("good.mkv good.mkv -y", "is the input itself"),
+        ("link.mkv good.mkv -y", "is the input itself"),
+        ("good.mkv link.mkv -y", "is the input itself"),
+        ("good.mkv there.mkv", "there already"),
+        ("good.mkv nowhere/out.mkv", "nowhere/out"),
+        ("good.mkv /", "/: "),
+        ("good.mkv out.xyz", "names no container"),
+        ("good.mkv out.png", "holds one frame"),
+        ("good.mkv out.mkv --model no_such", "neither a built-in model nor a file"),
+        ("good.mkv out.mkv --model lies.safetensors", "lies.safetensors"),
+        ("good.mkv out.mkv --model good.mkv", "good.mkv"),
+        ("good.mkv out.mkv --report nowhere/report.json", "nowhere: is no folder"),
+    ] {
+        let line = format!("upscale {line} --model none");
+        // A row that names a model means that one.
+        let line =
+            if line.matches("--model").count() > 1 { line.trim_end_matches(" --model none") } else { &line };
+        let ran = folder.hasn(line);
+        ran.assert_told(said, line);
+        assert_eq!(folder.names(), before, "{line} leaves something behind");
+    }
+    assert_eq!(folder.read("there.mkv"), b"somebody's work");
+    folder.assert_decodes("good.mkv");
+}
+
+#[test]
+fn usage_errors_have_a_code_of_their_own() {
+    let folder = Folder::new();
+    for line in [
+        "upscale",
+        "upscale in.mkv",
+        "upscale in.mkv out.mkv --no-such",
+        "upscale in.mkv out.mkv --size 0x10",
+        "upscale in.mkv out.mkv --size 10x10 --scale 2",
+        "upscale in.mkv out.mkv --scale 0",
+        "upscale in.mkv out.mkv --threads 0",
+        "upscale in.mkv out.mkv --engine abacus",
+        "upscale in.mkv out.mkv --from yesterday",
+        "upscale in.mkv out.mkv --encoder-opt crf",
+        "no-such",
+    ] {
+        let ran = folder.hasn(line);
+        assert_eq!(ran.code, Some(2), "{line}\n{}", ran.stderr);
+        assert!(ran.stderr.starts_with("error: "), "{line}\n{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_cut_file_is_told_and_what_there_is_is_kept() {
+    let folder = folder_of_bad_files();
+    for cut in ["cut-fast.mp4", "cut.mkv", "cut.avi", "cut.y4m"] {
+        let line = format!("upscale {cut} out.mkv -y --model none");
+        let ran = folder.hasn(&line);
+        ran.assert_told("get a whole copy, or accept it with --tolerate", &line);
+        ran.assert_told("out.partial.mkv has the", &line);
+        folder.assert_decodes("out.partial.mkv");
+        assert!(!folder.path("out.mkv").exists(), "{cut}");
+        folder.upscale(&format!("{cut} out.mkv -y --model none --tolerate 3"));
+        assert!(!folder.path("out.partial.mkv").exists(), "{cut}");
+        std::fs::remove_file(folder.path("out.mkv")).unwrap();
+    }
+}
+
+#[test]
+fn a_cut_pipe_is_noticed() {
+    let folder = folder_of_bad_files();
+    let pipe = OpenOptions::new().read(true).open(folder.path("cut.y4m")).unwrap();
+    let output = folder.hasn_command("upscale - out.mkv --model none").stdin(pipe).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    let empty = folder.hasn("upscale - out.mkv -y --model none");
+    empty.assert_told("pipe y4m into it", "an empty pipe");
+    assert!(!folder.path("out.mkv").exists());
+}
+
+/// What comes by a pipe cannot be read again, and so is not kept in a journal.
+#[test]
+fn a_full_disk_at_the_end_of_a_pipe_is_told_and_leaves_no_file() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 60 in.y4m"));
+    let Some(disk) = SmallDisk::mount(&folder, "32k") else {
+        say_skipped("a full disk, for this user may not mount a small one");
+        return;
+    };
+    for name in ["out.mkv", "out.mp4", "out.ts"] {
+        let line = format!("upscale - disk/{name} --model none --scale 8 --encoder-opt crf=1");
+        let pipe = std::fs::File::open(folder.path("in.y4m")).unwrap();
+        let ran = Ran::of(folder.hasn_command(&line).stdin(pipe).output().unwrap());
+        ran.assert_told("No space left on device; free some space there", &line);
+        assert_eq!(std::fs::read_dir(folder.path("disk")).unwrap().count(), 0, "{line}");
+    }
+    drop(disk);
+}
+
+#[test]
+fn an_interrupted_pipe_leaves_a_playable_part_and_says_how_to_go_on() {
+    let folder = Folder::new();
+    for (ending, name) in [("mkv", "-INT"), ("mp4", "-TERM")] {
+        let (out, partial) = (format!("out.{ending}"), format!("out.partial.{ending}"));
+        let mut source = Command::new("ffmpeg");
+        let frames = "-v error -f lavfi -i testsrc2=s=160x120:r=25 -t 600 -pix_fmt yuv420p -f yuv4mpegpipe -";
+        source.args(frames.split(' ')).stdin(Stdio::null()).stderr(Stdio::null());
+        let mut source = source.stdout(Stdio::piped()).spawn().unwrap();
+        let line =
+            format!("upscale - {out} --progress none --encoder-opt preset=ultrafast --encoder-opt bf=2");
+        let mut hasn = folder.hasn_command(&line);
+        let child = hasn.stdin(source.stdout.take().unwrap()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_for("the partial file to grow", || {
+            std::fs::metadata(folder.path(&partial)).ok().filter(|metadata| metadata.len() > 200_000)
+        });
+        signal(&child, name);
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        source.kill().unwrap();
+        source.wait().unwrap();
+        assert_eq!(ran.code, Some(130), "{}", ran.stderr);
+        assert!(!folder.path(&out).exists());
+        folder.assert_decodes(&partial);
+        let part = folder.probe(&partial);
+        let frames = part.video_pts().len();
+        assert!(frames > 10 && frames < 15_000, "{frames}");
+        let told = format!("interrupted after {frames} frames");
+        assert!(ran.stderr.contains(&told), "{}\nis to say: {told}", ran.stderr);
+        let reached = ran.stderr.split("--from ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let end = part.video_seconds()[frames - 1] + 0.04;
+        let reached: f64 = reached.expect("--from T").parse().unwrap();
+        assert!((reached - end).abs() < 2e-3, "{reached} s told, {end} s in the file");
+        std::fs::remove_file(folder.path(&partial)).unwrap();
+    }
+}
+
+#[test]
+fn a_late_error_does_not_throw_the_work_away() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{TEST_FRAMES} {SINE} -t 20 -c:v libx264 -bf 2 -c:a aac long.mkv"));
+    let whole = folder.read("long.mkv");
+    folder.write("cut.mkv", &whole[..whole.len() * 3 / 4]);
+    let ran = folder.hasn("upscale cut.mkv out.mkv --model none");
+    ran.assert_told("get a whole copy", "a late cut");
+    ran.assert_told("out.partial.mkv has the", "a late cut");
+    assert_eq!(folder.names(), ["cut.mkv", "long.mkv", "out.partial.mkv"]);
+    let (kept, source) = (folder.probe("out.partial.mkv"), folder.probe("long.mkv"));
+    assert!(kept.video_pts().len() > 240 && source.video_pts().starts_with(&kept.video_pts()));
+    folder.assert_decodes("out.partial.mkv");
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_run() {
+    let folder = Folder::new();
+    folder.ffmpeg("-f lavfi -i testsrc2=s=320x240 -frames:v 100 -c:v libx264 -preset ultrafast in.mkv");
+    let mut hasn = folder.hasn_command("upscale in.mkv - --model none --progress none");
+    let mut child = hasn.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut start = [0; 9];
+    child.stdout.take().unwrap().read_exact(&mut start).unwrap();
+    assert_eq!(&start, b"YUV4MPEG2");
+    let status = wait_for("the end of the run", || child.try_wait().unwrap());
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    let ran = Ran { code: status.code(), stdout: Vec::new(), stderr };
+    ran.assert_told("the reader has gone", "a reader that went away");
+}
+
+#[test]
+fn progress_and_report_are_json_whose_frames_add_up() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 80 -c:v libx264 in.mp4"));
+    let ran = folder.upscale("in.mp4 out.mkv --progress json --report report.json");
+    let lines: Vec<serde_json::Value> =
+        ran.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = lines.last().expect("a line at the end at least");
+    assert_eq!(last["frames"], 80);
+    assert_eq!(last["frames_expected"], 80);
+    assert!(last["fps"].as_f64().unwrap() > 0.0 && last["limited_by"].is_string());
+
+    let report: serde_json::Value = serde_json::from_slice(&folder.read("report.json")).unwrap();
+    let frames = |name: &str| report["frames"][name].as_u64().unwrap();
+    assert_eq!((frames("decoded"), frames("encoded")), (80, 80));
+    assert_eq!(frames("decoded") + frames("duplicated"), frames("encoded") + frames("dropped"));
+    let said = ["input", "output", "model", "engine", "encoder", "pixel_format"]
+        .map(|key| report[key].as_str().unwrap());
+    assert_eq!(said, ["in.mp4", "out.mkv", "hasn-lite-x2-video", "cpu", "libx264", "yuv420p"]);
+    assert_eq!((&report["width"], &report["height"]), (&128.into(), &96.into()));
+    assert_eq!(report["interrupted"], false);
+}

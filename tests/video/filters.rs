@@ -1,0 +1,155 @@
+//! Interlaced video and whatever FFmpeg's filters do before the network: frames, times and counts.
+
+use crate::common::program::Folder;
+use serde_json::Value;
+
+const TEST_FRAMES: &str = "-f lavfi -i testsrc2=s=160x120:r=50,gblur=1.5";
+/// Large and soft: sharp detail that moves looks interlaced to idet.
+const SOFT_FRAMES: &str = "-f lavfi -i testsrc2=s=320x240:r=50,gblur=2.5";
+/// So that what is compared is what the filters gave.
+const AS_IS: &str = "--model none --scale 1 --encoder ffv1 --report report.json -y";
+
+/// The report of the run before.
+fn report(folder: &Folder) -> Value {
+    serde_json::from_slice(&folder.read("report.json")).unwrap()
+}
+
+/// decoded, made, encoded, dropped.
+fn counts(folder: &Folder) -> [u64; 4] {
+    let report = report(folder);
+    ["decoded", "duplicated", "encoded", "dropped"].map(|name| report["frames"][name].as_u64().unwrap())
+}
+
+/// Hashes of what `ffmpeg` makes of a file with a filter.
+fn filtered(folder: &Folder, name: &str, filter: &str) -> Vec<String> {
+    folder.ffmpeg(&format!("-i {name} -vf {filter} -fps_mode passthrough -c:v ffv1 by-ffmpeg.mkv"));
+    folder.frame_hashes("by-ffmpeg.mkv", "yuv420p")
+}
+
+#[test]
+fn interlaced_frames_are_found_and_made_whole() {
+    let folder = Folder::new();
+    let x264 = "-frames:v 75 -c:v libx264 -bf 2";
+    let fields = "-flags +ilme+ildct -x264opts";
+    let interlace = |scan: &str| format!("format=yuv420p,interlace=scan={scan}:lowpass=1");
+    for (name, line) in [
+        ("top.mkv", format!("-vf {} {x264} {fields} tff=1", interlace("tff"))),
+        ("bottom.mkv", format!("-vf {} {x264} {fields} bff=1", interlace("bff"))),
+        (
+            "mpeg2.ts",
+            format!("-vf {} -frames:v 75 -c:v mpeg2video -flags +ilme+ildct -q:v 2", interlace("tff")),
+        ),
+        ("unflagged.mkv", format!("-vf {},setfield=prog {x264}", interlace("bff"))),
+        ("whole.mkv", format!("-r 25 -pix_fmt yuv420p {x264}")),
+        ("flagged.mkv", format!("-r 25 -vf format=yuv420p,setfield=tff {x264} {fields} tff=1")),
+    ] {
+        folder.ffmpeg(&format!("{SOFT_FRAMES} {line} {name}"));
+    }
+    let bwdif = |rest: &str| format!("bwdif=mode=send_frame:{rest}");
+    for (name, options, expected, said) in [
+        ("top.mkv", "", bwdif("deint=interlaced"), "made whole by bwdif"),
+        ("bottom.mkv", "", bwdif("deint=interlaced"), "made whole by bwdif"),
+        ("mpeg2.ts", "", bwdif("deint=interlaced"), "made whole by bwdif"),
+        (
+            "unflagged.mkv",
+            "",
+            bwdif("parity=bff:deint=all"),
+            "not flagged so, but are interlaced, bottom field first",
+        ),
+        ("whole.mkv", "", "null".into(), ""),
+        ("flagged.mkv", "", "null".into(), "both fields are of one moment"),
+        ("top.mkv", "--deinterlace off", "null".into(), ""),
+        ("whole.mkv", "--deinterlace bwdif", bwdif("deint=all"), ""),
+        ("top.mkv", "--filter yadif", "yadif".into(), ""),
+        ("top.mkv", "--filter hflip", format!("{},hflip", bwdif("deint=interlaced")), "made whole by bwdif"),
+    ] {
+        let ran = folder.upscale(&format!("-v {name} out.mkv {AS_IS} {options}"));
+        assert!(ran.stderr.contains(said), "{name} {options}: {}\nis to say {said}", ran.stderr);
+        if expected == "null" {
+            assert!(!ran.stderr.contains("made whole"), "{name} {options}: {}", ran.stderr);
+        }
+        let frames = folder.frame_hashes("out.mkv", "yuv420p");
+        assert_eq!(frames, filtered(&folder, name, &expected), "{name} {options} is to be {expected}");
+        assert_eq!(counts(&folder), [75, 0, 75, 0], "{name} {options}");
+        if !name.ends_with(".ts") {
+            assert_eq!(
+                folder.probe("out.mkv").video_pts(),
+                folder.probe(name).video_pts(),
+                "{name} {options}"
+            );
+        }
+    }
+}
+
+#[test]
+fn filters_make_and_drop_frames_whose_times_follow() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{TEST_FRAMES} -r 25 -frames:v 60 -c:v libx264 -bf 2 in.mp4"));
+    folder.ffmpeg(&format!("{TEST_FRAMES} -r 24000/1001 -vf telecine -frames:v 60 -c:v ffv1 telecined.mkv"));
+    for (name, filter, expected) in [
+        ("in.mp4", "fps=50", [60, 60, 120, 0]),
+        ("in.mp4", "fps=12.5", [60, 0, 30, 30]),
+        ("in.mp4", "select=not(eq(mod(n\\,5)\\,4))", [60, 0, 48, 12]),
+        ("in.mp4", "setpts=PTS*2", [60, 0, 60, 0]),
+        ("in.mp4", "bwdif=mode=send_field:deint=all", [60, 60, 120, 0]),
+        ("telecined.mkv", "fieldmatch,decimate", [60, 0, 48, 12]),
+    ] {
+        for out in ["out.mkv", "out.mp4"] {
+            folder.upscale(&format!("{name} {out} -y --model none --report report.json --filter {filter}"));
+            assert_eq!(counts(&folder), expected, "{filter}");
+            folder.ffmpeg(&format!(
+                "-i {name} -vf {filter} -fps_mode passthrough -enc_time_base -1 -c:v libx264 by-ffmpeg.mp4"
+            ));
+            let (made, told) =
+                (folder.probe(out).video_seconds(), folder.probe("by-ffmpeg.mp4").video_seconds());
+            assert_eq!(made.len(), told.len(), "{filter}");
+            for (made, told) in made.iter().zip(told) {
+                assert!(
+                    (made - told).abs() < 1.1e-3,
+                    "{filter} in {out}: a frame at {made} s, by ffmpeg at {told} s"
+                );
+            }
+            folder.assert_decodes(out);
+        }
+    }
+    // The last frame ends where the source ends.
+    let length = |name: &str| {
+        let probe = folder.probe(name);
+        probe.video().duration_ts as f64 * probe.video().tick()
+    };
+    folder.upscale("in.mp4 out.mp4 -y --model none --filter fps=12.5");
+    assert!(
+        (length("out.mp4") - length("in.mp4")).abs() < 1e-3,
+        "{} s, the source {} s",
+        length("out.mp4"),
+        length("in.mp4")
+    );
+}
+
+#[test]
+fn filters_change_sizes_and_shapes() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{TEST_FRAMES},setsar=16/15 -frames:v 5 -c:v libx264 in.mkv"));
+    for (options, size, aspect) in [
+        ("", (320, 240), "16:15"),
+        ("--filter crop=100:80", (200, 160), "16:15"),
+        ("--filter crop=100:80,setsar=1", (200, 160), "1:1"),
+        ("--filter transpose", (240, 320), "15:16"),
+        ("--square", (342, 240), "1:1"),
+        ("--square --scale 1", (170, 120), "1:1"),
+    ] {
+        folder.upscale(&format!("in.mkv out.mkv -y --model none {options}"));
+        let probe = folder.probe("out.mkv");
+        let video = probe.video();
+        assert_eq!(
+            ((video.width, video.height), video.sample_aspect_ratio.as_str()),
+            (size, aspect),
+            "{options}"
+        );
+    }
+    for filter in ["no_such", "scale=w=", "crop=9999:1", "split[a][b]", "anullsrc"] {
+        let line = format!("upscale in.mkv bad.mkv --model none --filter {filter}");
+        folder.hasn(&line).assert_told("--filter", &line);
+    }
+    assert!(!folder.names().iter().any(|name| name.starts_with("bad")));
+}

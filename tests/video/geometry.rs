@@ -1,0 +1,78 @@
+//! The shape of frames: what the bitstream crops, what changes in mid-stream, what a format cannot hold.
+
+use crate::common::program::Folder;
+
+const TEST_FRAMES: &str = "-f lavfi -i testsrc2=s=64x48:r=25";
+const AS_IS: &str = "--model none --scale 1 --encoder ffv1 -y";
+
+#[test]
+fn what_the_bitstream_crops_is_not_shown() {
+    let folder = Folder::new();
+    let crop = "h264_metadata=crop_left=2:crop_right=6:crop_top=4:crop_bottom=2";
+    for format in ["yuv420p", "yuv444p", "yuv420p10le"] {
+        folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 6 -pix_fmt {format} -c:v libx264 whole.mkv"));
+        folder.ffmpeg(&format!("-i whole.mkv -c copy -bsf:v {crop} in.mkv"));
+        folder.ffmpeg("-i whole.mkv -vf crop=56:42:2:4:exact=1 -c:v ffv1 expected.mkv");
+        folder.upscale(&format!("in.mkv out.mkv {AS_IS}"));
+        assert_eq!(
+            folder.frame_hashes("out.mkv", format),
+            folder.frame_hashes("expected.mkv", format),
+            "{format}"
+        );
+        folder.upscale("in.mkv out.mkv -y --model none");
+        assert_eq!((folder.frames("out.mkv")[0].width, folder.frames("out.mkv")[0].height), (112, 84));
+    }
+}
+
+#[test]
+fn a_change_in_mid_stream_is_said_and_the_output_stays() {
+    let folder = Folder::new();
+    let clip = |size: &str, format: &str, offset: &str, name: &str| {
+        folder.ffmpeg(&format!(
+            "-f lavfi -i testsrc2=s={size}:r=25 -frames:v 12 -pix_fmt {format} -c:v libx264 -bf 0 \
+             -output_ts_offset {offset} {name}"
+        ));
+    };
+    clip("64x48", "yuv420p", "0", "1.ts");
+    clip("96x80", "yuv420p", "0.48", "2.ts");
+    clip("96x80", "yuv422p10le", "0.96", "3.ts");
+    folder.write("in.ts", [folder.read("1.ts"), folder.read("2.ts"), folder.read("3.ts")].concat());
+    for deinterlace in ["", "--deinterlace bwdif"] {
+        let ran = folder.upscale(&format!("in.ts out.mkv -y --model none {deinterlace}"));
+        for said in [
+            "from frame 12 at ",
+            "on 64x48 yuv420p is 96x80 yuv420p",
+            "from frame 24 at ",
+            "on 96x80 yuv420p is 96x80 yuv422p10le",
+        ] {
+            assert!(ran.stderr.contains(said), "{deinterlace}: {}\nis to say {said}", ran.stderr);
+        }
+        let frames = folder.frames("out.mkv");
+        assert_eq!(frames.len(), 36, "{deinterlace}");
+        assert!(frames.iter().all(|p| (p.width, p.height, p.pix_fmt.as_str()) == (128, 96, "yuv420p")));
+        folder.assert_decodes("out.mkv");
+    }
+}
+
+#[test]
+fn what_a_format_cannot_hold_is_said_by_name() {
+    let folder = Folder::new();
+    for (format, options, said) in [
+        ("bgra", "", "alpha"),
+        ("yuva420p", "", "alpha left out"),
+        ("yuv420p12le", "", "2 of 12 bits left out"),
+        ("yuv444p", "--encoder mpeg4", "chroma resolution left out"),
+        ("yuv420p10le", "--encoder mpeg2video", "2 of 10 bits left out"),
+        ("yuva420p", "--encoder ffv1", ""),
+        ("yuv420p10le", "", ""),
+        // Asked for by the user, who knows.
+        ("yuv420p10le", "--pix-fmt yuv420p", ""),
+    ] {
+        folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 2 -pix_fmt {format} -c:v ffv1 in.mkv"));
+        let ran = folder.upscale(&format!("in.mkv out.mkv -y --model none --progress none {options}"));
+        match said {
+            "" => assert_eq!(ran.stderr, "", "{format} {options}"),
+            said => assert!(ran.stderr.contains(said), "{format} {options}: {}", ran.stderr),
+        }
+    }
+}

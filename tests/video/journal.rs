@@ -1,0 +1,290 @@
+//! A run that is killed, interrupted, or out of disk goes on where it was, and its file is that of an undisturbed run.
+
+use std::os::unix::fs::MetadataExt;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::common::program::{Folder, Ran, SmallDisk, project_file, say_skipped, signal, wait_for};
+
+/// Times that vary, B frames, audio: what a join could get wrong. Fast enough that killing it often is no matter.
+fn folder_with_video(frames: u32) -> Folder {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!(
+        "-f lavfi -i testsrc2=s=64x48:r=25,select='mod(n\\,7)' -f lavfi -i sine=r=48000 -frames:v {frames} \
+         -shortest -fps_mode passthrough -c:v libx264 -preset ultrafast -bf 2 -g 90 -c:a aac video.mkv"
+    ));
+    folder
+}
+
+fn command(out: &str) -> String {
+    format!("upscale video.mkv {out} --model none --progress none --threads 2 --encoder-opt bf=3")
+}
+
+fn start(folder: &Folder, line: &str) -> Child {
+    folder.hasn_command(line).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Starts a run and waits until so many segments are whole.
+fn start_and_wait(folder: &Folder, out: &str, segments: usize) -> Child {
+    let mut child = start(folder, &command(out));
+    wait_for("some segments", || {
+        assert!(child.try_wait().unwrap().is_none(), "the run is over before {segments} segments");
+        (segment_names(folder, out).len() >= segments).then_some(())
+    });
+    child
+}
+
+fn kill(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn segment_names(folder: &Folder, out: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(folder.path(&format!("{out}.hasn")));
+    let names = entries.into_iter().flatten().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.filter(|name| name.ends_with(".segment")).collect();
+    names.sort();
+    names
+}
+
+/// Numbers by chance from a seed (xorshift), so that a failure can be made again.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+#[test]
+fn killed_again_and_again_it_makes_the_same_file() {
+    let folder = folder_with_video(3000);
+    let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
+    let mut chance = Chance(seed);
+    let begun = Instant::now();
+    for out in ["whole.mkv", "whole.mp4"] {
+        folder.hasn(&command(out)).assert_done();
+        // Matroska does not keep them.
+        let times = if out == "whole.mp4" { folder.probe(out).video_dts() } else { Vec::new() };
+        assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{out}: dts rise across every cut");
+    }
+    let undisturbed_ms = begun.elapsed().as_millis() as u64 / 2;
+    let (mut kills, mut at) = (0, Vec::new());
+    while kills < 25 {
+        for out in ["often.mkv", "often.mp4"] {
+            // After each kill for longer: it ends however slow the machine has become.
+            for nth in 4.. {
+                let wait_ms = undisturbed_ms / 20 + chance.below(undisturbed_ms * nth / 8);
+                let mut child = start(&folder, &command(out));
+                let begun = Instant::now();
+                let mut ended = None;
+                while ended.is_none() && begun.elapsed() < Duration::from_millis(wait_ms) {
+                    std::thread::sleep(Duration::from_millis(3));
+                    ended = child.try_wait().unwrap();
+                }
+                if let Some(status) = ended {
+                    let ran = Ran::of(child.wait_with_output().unwrap());
+                    // The kill before came after all was done.
+                    let was_done = ran.stderr.contains(&format!("{out}: is there already"));
+                    assert!(status.success() || was_done, "seed {seed}, after {kills} kills: {}", ran.stderr);
+                    break;
+                }
+                kill(child);
+                kills += 1;
+                at.push(segment_names(&folder, out).len());
+            }
+            let whole = out.replace("often", "whole");
+            assert!(folder.read(out) == folder.read(&whole), "seed {seed}: {out}, killed at segments {at:?}");
+            std::fs::remove_file(folder.path(out)).unwrap();
+        }
+    }
+    assert!(at.iter().any(|&segments| segments > 0), "some kills were in the middle: {at:?}");
+    assert_eq!(folder.names(), ["video.mkv", "whole.mkv", "whole.mp4"]);
+}
+
+#[test]
+fn what_is_torn_is_made_again() {
+    let folder = folder_with_video(1500);
+    folder.hasn(&command("whole.mkv")).assert_done();
+    kill(start_and_wait(&folder, "out.mkv", 3));
+    let journal = |name: &str| format!("out.mkv.hasn/{name}");
+    let names = segment_names(&folder, "out.mkv");
+    // The last one is cut short, as by a power cut; a middle one has a byte changed, as by a bad disk.
+    let (last, middle) = (journal(names.last().unwrap()), journal(&names[1]));
+    let bytes = folder.read(&last);
+    folder.write(&last, &bytes[..bytes.len() - 5]);
+    let mut bytes = folder.read(&middle);
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    folder.write(&middle, &bytes);
+    folder.write(&journal(".writing-left"), "of a run that was killed");
+    let ran = folder.hasn(&command("out.mkv"));
+    ran.assert_told("000001.segment: it is torn", "a changed byte");
+    assert!(ran.stderr.contains("is torn, and made again"), "{}", ran.stderr);
+    folder.hasn(&command("out.mkv")).assert_done();
+    assert!(folder.read("out.mkv") == folder.read("whole.mkv"));
+    assert_eq!(folder.names(), ["video.mkv", "out.mkv", "whole.mkv"]);
+}
+
+#[test]
+fn a_run_that_only_lacked_the_end_of_its_journal_is_whole() {
+    let folder = folder_with_video(300);
+    folder.hasn(&command("out.mkv")).assert_done();
+    let video = std::fs::metadata(folder.path("out.mkv")).unwrap();
+    let joined = format!("{} {} {}", video.dev(), video.ino(), video.size());
+    for (left, there) in [(joined, true), ("1 2 3".to_owned(), false)] {
+        std::fs::create_dir(folder.path("out.mkv.hasn")).unwrap();
+        folder.write("out.mkv.hasn/joined", left);
+        let ran = folder.hasn(&command("out.mkv"));
+        assert_eq!(
+            (ran.code == Some(0), folder.path("out.mkv.hasn").exists()),
+            (there, !there),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn an_interrupted_run_says_what_it_keeps_and_goes_on() {
+    let folder = folder_with_video(3000);
+    folder.hasn(&command("whole.mp4")).assert_done();
+    for name in ["-INT", "-TERM"] {
+        let child = start_and_wait(&folder, "out.mp4", 1);
+        signal(&child, name);
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        assert_eq!(ran.code, Some(130), "{}", ran.stderr);
+        let frames = 240 * segment_names(&folder, "out.mp4").len();
+        let told = format!("interrupted; out.mp4.hasn keeps the first {frames} frames");
+        assert!(ran.stderr.contains(&told), "{}\nis to say: {told}", ran.stderr);
+        assert!(!folder.path("out.mp4").exists() && !folder.path("out.partial.mp4").exists());
+        let ran = folder.hasn(&format!("{} --resume --report report.json", command("out.mp4")));
+        ran.assert_done();
+        let report: serde_json::Value = serde_json::from_slice(&folder.read("report.json")).unwrap();
+        let figure = |name: &str| report[name].as_f64().unwrap();
+        let made = figure("fps") * figure("seconds");
+        assert!((made - (3000 - frames) as f64).abs() < 0.01 * made, "{made} frames in this run");
+        assert!(ran.stderr.contains(&format!("going on after {frames} frames")), "{}", ran.stderr);
+        assert!(folder.read("out.mp4") == folder.read("whole.mp4"));
+        std::fs::remove_file(folder.path("out.mp4")).unwrap();
+    }
+}
+
+#[test]
+fn other_settings_and_other_videos_are_refused_by_name() {
+    let folder = folder_with_video(1500);
+    kill(start_and_wait(&folder, "out.mkv", 1));
+    let line = command("out.mkv");
+    for (more, said) in [
+        ("--encoder-opt crf=30", "was begun with --encoder-opt bf=3, and now it is bf=3 crf=30"),
+        ("--size 100x80", "was begun with --size 128x96, and now it is 100x80"),
+        ("--encoder libx265", "was begun with --encoder libx264, and now it is libx265"),
+        ("--deinterlace off", "--deinterlace"),
+        ("--from 1", "--from"),
+    ] {
+        let line = format!("{line} {more}");
+        folder.hasn(&line).assert_told(said, &line);
+    }
+    // Another file of weights under the same name is another model.
+    let weights = |name: &str| std::fs::read(project_file(&format!("models/{name}.safetensors"))).unwrap();
+    let with_model = "upscale video.mkv model.mkv --progress none --threads 2 --model mine.safetensors";
+    folder.write("mine.safetensors", weights("hasn-lite-x2"));
+    let mut child = start(&folder, with_model);
+    wait_for("a segment", || (!segment_names(&folder, "model.mkv").is_empty()).then_some(()));
+    assert!(child.try_wait().unwrap().is_none(), "the run is over already");
+    kill(child);
+    folder.write("mine.safetensors", weights("hasn-lite-x2-video"));
+    folder.hasn(with_model).assert_told("was begun with the model", with_model);
+    std::fs::remove_dir_all(folder.path("model.mkv.hasn")).unwrap();
+    std::fs::remove_file(folder.path("mine.safetensors")).unwrap();
+    let video = folder.read("video.mkv");
+    folder.write("video.mkv", &video[..video.len() - 1]);
+    folder.hasn(&line).assert_told("was begun with the input's size", "another video");
+    folder.write("video.mkv", &video);
+    folder.hasn(&line).assert_told("was begun with the input's time of change", "a video that was touched");
+    let facts = folder.read("out.mkv.hasn/journal.json");
+    folder.write("out.mkv.hasn/journal.json", &facts[..facts.len() / 2]);
+    folder.hasn(&line).assert_told("is torn or no journal of hasn", "a torn journal");
+    folder.hasn(&format!("{line} --restart")).assert_done();
+    assert_eq!(folder.names(), ["video.mkv", "out.mkv"]);
+    let again = format!("{} --resume", command("new.mkv"));
+    folder.hasn(&again).assert_told("there is no new.mkv.hasn", &again);
+    let still = "upscale video.mkv - --resume";
+    folder.hasn(still).assert_told("only a video that goes from file to file", still);
+}
+
+#[test]
+fn two_runs_on_one_output_exclude_each_other() {
+    let folder = folder_with_video(1500);
+    let child = start_and_wait(&folder, "out.mkv", 1);
+    signal(&child, "-STOP");
+    for line in [command("out.mkv"), format!("{} --restart", command("out.mkv"))] {
+        folder.hasn(&line).assert_told("another run is at work on it", &line);
+    }
+    signal(&child, "-CONT");
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    ran.assert_done();
+}
+
+#[test]
+fn a_full_disk_is_waited_for() {
+    let folder = folder_with_video(1000);
+    folder.hasn(&command("whole.mkv")).assert_done();
+    let size = folder.read("whole.mkv").len() as u64;
+    // Twice the video, and what is kept free beside it; then most of it taken away.
+    let Some(disk) = SmallDisk::mount(&folder, &format!("{}k", size * 3 / 1000 + 1200)) else {
+        say_skipped("a full disk, for this user may not mount a small one");
+        return;
+    };
+    folder.write("disk/filler", vec![0; (size * 5 / 2) as usize + 1_000_000]);
+    let mut child = start(&folder, &command("disk/out.mkv"));
+    let stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut told = std::io::BufRead::lines(stderr).map(Result::unwrap);
+    let line = told.next().unwrap_or_default();
+    assert!(line.contains("what is to come takes about") && line.contains("will wait for room"), "{line}");
+    let full = "the disk is full; waiting until";
+    assert!(told.any(|line| line.contains(full)), "it says: {full}");
+    assert!(child.try_wait().unwrap().is_none(), "it waits");
+    std::fs::remove_file(folder.path("disk/filler")).unwrap();
+    let status = wait_for("the end of the run", || child.try_wait().unwrap());
+    assert!(status.success());
+    assert!(folder.read("disk/out.mkv") == folder.read("whole.mkv"));
+    drop(disk);
+}
+
+#[test]
+fn segments_by_many_processes_in_any_order_make_the_same_video() {
+    let folder = folder_with_video(1500);
+    folder.ffmpeg("-i video.mkv -c copy video.ts");
+    for video in ["video.mkv", "video.ts"] {
+        let line = |out: &str| command(out).replace("video.mkv", video);
+        folder.hasn(&line("whole.mkv -y")).assert_done();
+        let ran = folder.hasn(&line("out.mkv").replace("upscale", "plan"));
+        ran.assert_done();
+        assert_eq!(ran.text(), "out.mkv.hasn: 1500 frames in segments 0 to 6\n");
+        // A transport stream's clock is mended on the way, so that nothing in it is found by its time alone.
+        let plan: serde_json::Value = serde_json::from_slice(&folder.read("out.mkv.hasn/plan.json")).unwrap();
+        assert_eq!(plan["begins_anywhere"], video == "video.mkv");
+        let join = "join out.mkv.hasn";
+        folder
+            .hasn(join)
+            .assert_told("7 segments are missing, the first is 0; hasn segment out.mkv.hasn 0", join);
+        // The last first, two at a time, and one that is killed and asked for once more.
+        kill(start(&folder, "segment out.mkv.hasn 3"));
+        for pair in [[6, 5], [4, 3], [2, 1], [0, 6]] {
+            let made = pair.map(|segment| start(&folder, &format!("segment out.mkv.hasn {segment}")));
+            for child in made {
+                Ran::of(child.wait_with_output().unwrap()).assert_done();
+            }
+        }
+        let beyond = "segment out.mkv.hasn 7";
+        folder.hasn(beyond).assert_told("they go from 0 to 6", beyond);
+        folder.hasn(join).assert_done();
+        assert!(folder.read("out.mkv") == folder.read("whole.mkv"), "{video}");
+        assert!(!folder.path("out.mkv.hasn").exists());
+        std::fs::remove_file(folder.path("out.mkv")).unwrap();
+    }
+}

@@ -1,0 +1,25 @@
+//! Videos from file to file, by what a user relies on.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod batch;
+mod carried;
+mod clip;
+mod colour;
+mod damage;
+mod encoders;
+mod failures;
+mod filters;
+mod frames;
+mod geometry;
+mod journal;
+mod matrix;
+mod memory;
+mod reuse;
+mod sequences;
+mod side_data;
+mod soak;
+mod streams;
+mod timestamps;
+mod verify;

@@ -1,0 +1,214 @@
+//! Times that are not as they should be, and audio beside them: jumps of the clock, doubled times, uneven gaps for ten
+//! minutes.
+
+use crate::common::program::{Folder, Probe};
+
+const SMALL: &str = "-f lavfi -i testsrc2=s=32x32:r=25";
+const SINE: &str = "-f lavfi -i sine=r=48000";
+
+fn report(folder: &Folder, name: &str) -> serde_json::Value {
+    serde_json::from_slice(&folder.read(name)).unwrap()
+}
+
+/// pts of a stream in seconds from where the frames begin, in order.
+fn seconds(probe: &Probe, stream: usize) -> Vec<f64> {
+    let (tick, begin) = (probe.streams[stream].tick(), probe.video_seconds()[0]);
+    let times = probe.packets_of(stream).into_iter().map(|packet| packet.pts.unwrap() as f64 * tick - begin);
+    let mut times: Vec<f64> = times.collect();
+    times.sort_by(f64::total_cmp);
+    times
+}
+
+fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn a_clock_that_jumps_goes_on() {
+    let folder = Folder::new();
+    for (name, offset) in [("a.ts", 0), ("b.ts", 1000), ("c.ts", 77)] {
+        let codecs = "-c:v libx264 -bf 2 -g 25 -c:a mp2";
+        folder.ffmpeg(&format!("{SMALL} {SINE} -t 2 {codecs} -output_ts_offset {offset} {name}"));
+    }
+    for parts in [["a.ts", "b.ts", "c.ts"], ["b.ts", "a.ts", "c.ts"], ["c.ts", "a.ts", "b.ts"]] {
+        folder.write("in.ts", parts.map(|part| folder.read(part)).concat());
+        for out in ["out.mkv", "out.ts"] {
+            folder.upscale(&format!("in.ts {out} -y --model none --report out.json"));
+            let probe = folder.probe(out);
+            let (frames, audio) = (seconds(&probe, 0), seconds(&probe, 1));
+            assert_eq!(frames.len(), 150, "{parts:?} to {out}");
+            let gaps = |times: &[f64]| {
+                let gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+                (gaps.iter().copied().fold(1e9, f64::min), gaps.iter().copied().fold(0.0, f64::max))
+            };
+            let (least, most) = gaps(&frames);
+            assert!(least > 0.0 && most < 0.13, "{parts:?} to {out}: frames are {least} to {most} s apart");
+            let (least, most) = gaps(&audio);
+            assert!(least >= 0.0 && most < 0.13, "{parts:?} to {out}: audio is {least} to {most} s apart");
+            let apart = audio.last().unwrap() - frames.last().unwrap();
+            assert!(apart.abs() < 0.1, "{parts:?} to {out}: audio ends {apart} s after the frames");
+            assert!(report(&folder, "out.json")["clock_jumps"].as_u64().unwrap() >= 2);
+        }
+    }
+}
+
+#[test]
+fn a_doubled_time_moves_one_frame_by_a_tick() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!(
+        "{SMALL} -frames:v 50 -vf setpts='if(eq(N\\,10)\\,9\\,N)/25/TB' -fps_mode passthrough -c:v ffv1 in.mkv"
+    ));
+    folder.upscale("in.mkv out.mkv --model none --encoder ffv1 --report out.json");
+    let (mut expected, made) = (folder.probe("in.mkv").video_pts(), folder.probe("out.mkv").video_pts());
+    let mut doubled = 0;
+    for i in 1..expected.len() {
+        if expected[i] == expected[i - 1] {
+            expected[i] += 1;
+            doubled += 1;
+        }
+    }
+    assert!(doubled > 0, "the clip is to have a doubled time");
+    assert_eq!(made, expected);
+    assert_eq!(report(&folder, "out.json")["frames"]["times_repaired"], doubled);
+}
+
+#[test]
+fn ten_minutes_of_uneven_frames_stay_with_their_audio() {
+    let folder = Folder::new();
+    let uneven = "-vf select='not(mod(n\\,5))+not(mod(n\\,7))' -fps_mode vfr";
+    folder.ffmpeg(&format!(
+        "-f lavfi -i testsrc2=s=16x16:r=24 {SINE} -t 600 {uneven} -c:v libx264 -preset ultrafast -bf 1 -c:a aac -b:a 32k in.mkv"
+    ));
+    let before = folder.probe("in.mkv");
+    let length = *seconds(&before, 0).last().unwrap();
+    assert!(length > 599.0, "{length}");
+    let options = "--model none --encoder-opt preset=ultrafast --encoder-opt bf=1";
+    for (out, audio) in [("out.mkv", "copy"), ("out.mp4", "copy"), ("out.ts", "ac3")] {
+        folder.upscale(&format!("in.mkv {out} {options} --audio {audio}"));
+        let after = folder.probe(out);
+        let frames = largest_difference(&seconds(&before, 0), &seconds(&after, 0));
+        assert!(frames < 0.002, "{out}: a frame is off by {frames} s");
+        let (old, new) = (seconds(&before, 1), seconds(&after, 1));
+        // Packet anew it begins and ends with packets of another length.
+        let near = if audio == "copy" { 0.002 } else { 0.06 };
+        let (begin, end) = ((old[0] - new[0]).abs(), (old[old.len() - 1] - new[new.len() - 1]).abs());
+        assert!(begin < near && end < near, "{out}: audio is off by {begin} and {end} s");
+    }
+}
+
+#[test]
+fn times_past_every_counters_end_stay() {
+    let folder = Folder::new();
+    // Milliseconds past 2^40; ticks past 2^32; transport streams within which 2^32 and, their clock's end, 2^33 pass,
+    // and one that FFmpeg takes to begin below 0, for it passes just after that.
+    for (name, offset, audio) in [
+        ("huge.mkv", 1_200_000_000, "aac"),
+        ("large.mp4", 400_000, "aac"),
+        ("half.ts", 47_720, "mp2"),
+        ("wrap.ts", 95_441, "mp2"),
+        ("below.ts", 95_442, "mp2"),
+    ] {
+        let codecs = format!("-c:v libx264 -bf 2 -c:a {audio} -output_ts_offset {offset}");
+        folder.ffmpeg(&format!("{SMALL} {SINE} -t 2.4 {codecs} {name}"));
+        for out in ["out.mkv", "out.mp4", &format!("out-{name}")] {
+            let ran =
+                folder.upscale(&format!("{name} {out} -y --model none --report out.json --progress json"));
+            let last: serde_json::Value = serde_json::from_str(ran.text().lines().last().unwrap()).unwrap();
+            let expected = last["frames_expected"].as_f64().unwrap();
+            assert!((expected - 60.0).abs() < 3.0, "{name}: {expected} frames are expected, not 60");
+            assert_eq!(folder.frames(out).len(), 60, "{name} to {out}: frames are hidden");
+            let (before, after) = (folder.probe(name), folder.probe(out));
+            for stream in [0, 1] {
+                let apart = largest_difference(&seconds(&before, stream), &seconds(&after, stream));
+                assert!(apart < 0.002, "{name} to {out}: stream {stream} is off by {apart} s");
+            }
+            assert_eq!(report(&folder, "out.json")["clock_jumps"], 0, "{name} to {out}");
+        }
+    }
+}
+
+#[test]
+fn frames_without_any_time_come_at_the_rate_their_stream_tells() {
+    let folder = Folder::new();
+    for (name, encoder) in
+        [("in.h264", "libx264 -bf 2"), ("in.hevc", "libx265 -x265-params log-level=error:bframes=2")]
+    {
+        folder
+            .ffmpeg(&format!("-f lavfi -i testsrc2=s=32x32:r=30000/1001 -frames:v 50 -c:v {encoder} {name}"));
+        assert!(folder.probe(name).packets.iter().all(|packet| packet.pts.is_none()), "{name} has no times");
+        let ran = folder.upscale(&format!("{name} out.mkv -y --model none --report out.json"));
+        assert_eq!(ran.stderr.matches("has time None").count(), 1, "{name}: {}", ran.stderr);
+        assert_eq!(report(&folder, "out.json")["frames"]["times_repaired"], 50, "{name}");
+        let even: Vec<f64> = (0..50).map(|i| f64::from(i) * 1.001 / 30.0).collect();
+        let apart = largest_difference(&seconds(&folder.probe("out.mkv"), 0), &even);
+        assert!(apart < 0.002, "{name}: a frame is off by {apart} s");
+    }
+}
+
+#[test]
+fn a_part_is_cut_out_of_a_stream_whose_clock_jumps() {
+    let folder = Folder::new();
+    for (name, offset) in [("a.ts", 0), ("b.ts", 1000)] {
+        let codecs = "-c:v libx264 -bf 2 -g 25 -c:a mp2";
+        folder.ffmpeg(&format!("{SMALL} {SINE} -t 2 {codecs} -output_ts_offset {offset} {name}"));
+    }
+    folder.write("in.ts", [folder.read("a.ts"), folder.read("b.ts")].concat());
+    folder.upscale("in.ts whole.mkv --model none --encoder ffv1");
+    folder.upscale("in.ts part.mkv --model none --encoder ffv1 --from 1 --to 3");
+    let [whole, part] = ["whole.mkv", "part.mkv"].map(|name| folder.frame_hashes(name, "yuv420p"));
+    assert_eq!(part, whole[25..75], "two seconds around the jump");
+    let probe = folder.probe("part.mkv");
+    let (frames, audio) = (seconds(&probe, 0), seconds(&probe, 1));
+    assert!((audio[0] - frames[0]).abs() < 0.06, "audio begins at {} s", audio[0]);
+    let apart = audio.last().unwrap() - frames.last().unwrap();
+    assert!(apart.abs() < 0.06, "audio ends {apart} s after the frames");
+}
+
+#[test]
+fn an_open_group_of_frames_is_whole_and_cut_to_the_frame() {
+    let folder = Folder::new();
+    let frames = "-f lavfi -i testsrc2=s=64x64:r=25 -frames:v 60";
+    let x265 = "log-level=error:open-gop=1:keyint=12:min-keyint=12:bframes=3:b-adapt=0:scenecut=0";
+    for (name, encoder) in [
+        ("h264.mkv", "libx264 -bf 3 -g 12 -x264-params open-gop=1:b-adapt=0:scenecut=0".to_owned()),
+        ("hevc.mkv", format!("libx265 -x265-params {x265}")),
+        ("mpeg2.ts", "mpeg2video -bf 2 -g 12 -q:v 2".to_owned()),
+    ] {
+        folder.ffmpeg(&format!("{frames} -c:v {encoder} {name}"));
+        let probe = folder.probe(name);
+        let packets = probe.packets_of(0);
+        let key = packets.iter().skip(1).position(|packet| packet.is_key()).unwrap() + 1;
+        assert!(packets[key + 1].pts < packets[key].pts, "{name}: frames are to lead a keyframe");
+        folder.upscale(&format!("{name} whole.mkv -y --model none --encoder ffv1 --scale 1"));
+        let whole = folder.frame_hashes("whole.mkv", "yuv420p");
+        assert_eq!(whole, folder.frame_hashes(name, "yuv420p"), "{name}");
+        for from in [0, 5, 10, 11, 12, 23, 34] {
+            let seconds = from as f64 / 25.0;
+            folder.upscale(&format!(
+                "{name} part.mkv -y --model none --encoder ffv1 --scale 1 --from {seconds}"
+            ));
+            assert_eq!(folder.frame_hashes("part.mkv", "yuv420p"), whole[from..], "{name} from {from}");
+        }
+    }
+}
+
+#[test]
+fn what_an_edit_list_hides_is_not_heard() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{SMALL} {SINE} -t 3 -c:v libx264 -bf 2 -g 25 -c:a aac whole.mp4"));
+    folder.ffmpeg("-ss 1.5 -i whole.mp4 -c copy in.mp4");
+    let shown = folder.frames("in.mp4").len();
+    for out in ["out.mkv", "out.mp4", "out.ts"] {
+        folder.upscale(&format!("in.mp4 {out} --model none"));
+        let probe = folder.probe(out);
+        assert_eq!(folder.frames(out).len(), shown, "{out}");
+        // MP4 hides it by an edit list again.
+        let mut heard = folder.probe(out);
+        heard.packets.retain(|packet| packet.stream_index != 1 || !packet.flags.contains('D'));
+        let (frames, audio) = (seconds(&probe, 0), seconds(&heard, 1));
+        assert!(audio[0] > -0.06, "{out}: audio begins {} s before the frames", -audio[0]);
+        let apart = audio.last().unwrap() - frames.last().unwrap();
+        assert!(apart.abs() < 0.1, "{out}: audio ends {apart} s after the frames");
+    }
+}

@@ -1,0 +1,55 @@
+//! The finished file is read again: what it holds is told, and a file that is not what was meant gets no name.
+
+use crate::common::program::Folder;
+
+const SMALL: &str = "-f lavfi -i testsrc2=s=32x32:r=25";
+const SINE: &str = "-f lavfi -i sine=r=48000";
+
+fn report(folder: &Folder, name: &str) -> serde_json::Value {
+    serde_json::from_slice(&folder.read(name)).unwrap()
+}
+
+#[test]
+fn the_report_tells_what_the_file_was_found_to_hold() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!(
+        "{SMALL} {SINE} -t 2 -c:v libx264 -bf 2 -c:a aac -metadata:s:a language=fra -disposition:a +forced in.mkv"
+    ));
+    for out in ["out.mkv", "out.mp4", "out.ts", "out.mov"] {
+        folder.upscale(&format!("in.mkv {out} --model none --report {out}.json"));
+        let verification = &report(&folder, &format!("{out}.json"))["verification"];
+        let probe = folder.probe(out);
+        assert_eq!(verification["frames"], 50, "{out}");
+        let seconds = probe.video_seconds();
+        for (key, expected) in [("first_pts_s", seconds[0]), ("last_pts_s", seconds[49]), ("duration_s", 2.0)]
+        {
+            assert!(
+                (verification[key].as_f64().unwrap() - expected).abs() < 2e-3,
+                "{out}: {key} of {verification}"
+            );
+        }
+        let streams = verification["streams"].as_array().unwrap();
+        assert_eq!(streams.len(), probe.streams.len(), "{out}");
+        let told = |key: &str| streams.iter().map(|stream| stream[key].as_str().unwrap()).collect::<Vec<_>>();
+        assert_eq!(told("kind"), ["video", "audio"], "{out}");
+        assert_eq!(told("codec"), ["h264", "aac"], "{out}");
+        assert_eq!(streams[1]["packets"], probe.packets_of(1).len(), "{out}");
+        // Languages change their form from one container to the next.
+        let language = streams[1]["language"].as_str().unwrap();
+        assert!(language == "fra" || language == "fre", "{out}: {language}");
+        let forced = streams[1]["dispositions"].as_array().unwrap().contains(&"forced".into());
+        assert!(forced || out != "out.mkv", "{out}");
+    }
+    folder.upscale("in.mkv out.gif --model none --report out.json");
+    assert_eq!(report(&folder, "out.json")["verification"]["frames"], 50);
+}
+
+#[test]
+fn a_file_that_is_not_what_was_meant_keeps_its_partial_name() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{SMALL} -t 1 -c:v libx264 in.mkv"));
+    // A transport stream takes any codec in, and has no name for this one: nobody can play it.
+    let ran = folder.hasn("upscale in.mkv out.ts --model none --encoder ffv1");
+    ran.assert_told("out.partial.ts: lacks its stream 0 (video, ffv1)", "ffv1 in a transport stream");
+    assert_eq!(folder.names(), ["in.mkv", "out.partial.ts", "out.ts.hasn"]);
+}
