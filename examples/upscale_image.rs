@@ -17,7 +17,7 @@ fn main() -> Result<()> {
     };
     hasn::media::init(0);
     let mut reader = FrameReader::open(&small, 1)?;
-    let lr = reader.geometry();
+    let lr = reader.format();
     let frame = reader.next_frame()?.expect("a reader that opens has a frame");
 
     let model = catalogue::open(catalogue::DEFAULT_CPU)?;
@@ -32,7 +32,7 @@ fn main() -> Result<()> {
         in_flight: 1,
         networks,
         lr,
-        sr: to_fill.geometry,
+        sr: to_fill.format,
     };
     let mut engine = spec.open()?;
     engine.submit(frame, to_fill, NetworkId(0))?;

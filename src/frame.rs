@@ -140,7 +140,7 @@ pub struct FrameFormat {
     /// Rows of luma.
     pub height: usize,
     /// Of the samples.
-    pub format: PixelFormat,
+    pub pixel_format: PixelFormat,
     /// Of the code values.
     pub color: ColorSpec,
 }
@@ -148,12 +148,12 @@ pub struct FrameFormat {
 impl FrameFormat {
     /// Width and height of component `index`.
     pub fn component_size(&self, index: usize) -> (usize, usize) {
-        self.format.component_size(index, self.width, self.height)
+        self.pixel_format.component_size(index, self.width, self.height)
     }
 
     /// Bytes of a row of the plane that samples lie in, and how many rows there are.
     pub fn plane_size(&self, plane: usize) -> (usize, usize) {
-        let format = self.format;
+        let format = self.pixel_format;
         let inside =
             (0..format.component_count()).filter(|&i| usize::from(format.components[i].plane) == plane);
         inside.fold((0, 0), |(row_len, rows), i| {
@@ -166,11 +166,11 @@ impl FrameFormat {
 
     /// What the code values of component `index` mean as numbers. Floats are those numbers.
     pub fn quantization(&self, index: usize) -> Quantization {
-        if self.format.float {
+        if self.pixel_format.float {
             return Quantization { zero: 0.0, unit: 1.0 };
         }
-        let depth = self.format.components[index].depth;
-        Quantization::new(self.format.signal(index), self.color.range, depth)
+        let depth = self.pixel_format.components[index].depth;
+        Quantization::new(self.pixel_format.signal(index), self.color.range, depth)
     }
 }
 
@@ -234,100 +234,56 @@ pub trait HostBuffer: Send {
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
 
-/// A plane in device memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct DevicePlane {
-    /// Device address of its first row.
-    pub address: u64,
-    /// Bytes from one row to the next.
-    pub linesize: usize,
-}
-
-/// Where the samples are.
-pub enum Memory {
-    /// Reachable by the CPU.
-    Host(Box<dyn HostBuffer>),
-    /// On a CUDA device.
-    Cuda {
-        /// Ordinal of the device.
-        device: u32,
-        /// Planes in use are those of the format.
-        planes: [DevicePlane; 4],
-        /// Its drop gives the buffer back.
-        owner: Box<dyn Any + Send>,
-    },
-}
-
 /// One frame.
 pub struct Frame {
     /// Size, format and meaning.
-    pub geometry: FrameFormat,
+    pub format: FrameFormat,
     /// When it is shown.
     pub time: Timestamp,
     /// What travels along.
     pub props: Props,
     /// The samples.
-    pub memory: Memory,
+    pub buffer: Box<dyn HostBuffer>,
 }
 
 impl Frame {
     /// A frame of zeroed samples in plain memory, for users of the library and for tests.
-    pub fn new(geometry: FrameFormat) -> Frame {
+    pub fn new(format: FrameFormat) -> Frame {
         Frame {
-            geometry,
+            format,
             time: Timestamp::default(),
             props: Props::default(),
-            memory: Memory::Host(Box::new(PlainBuffer::new(&geometry))),
-        }
-    }
-
-    /// The planes, for an engine that runs on the host.
-    pub fn host(&self) -> &dyn HostBuffer {
-        match &self.memory {
-            Memory::Host(buffer) => buffer.as_ref(),
-            Memory::Cuda { device, .. } => {
-                panic!("a frame on CUDA device {device} was given to a host engine")
-            }
+            buffer: Box::new(PlainBuffer::new(&format)),
         }
     }
 
     /// The same samples once more, to be read, without time and props.
     pub fn share(&self) -> Frame {
         Frame {
-            geometry: self.geometry,
+            format: self.format,
             time: Timestamp::default(),
             props: Props::default(),
-            memory: Memory::Host(self.host().share()),
+            buffer: self.buffer.share(),
         }
     }
 
     /// Whether both have the same samples, whatever lies between their rows.
     pub fn has_samples_of(&self, other: &Frame) -> bool {
-        let (mine, others) = (self.host(), other.host());
-        self.geometry == other.geometry
-            && (0..usize::from(self.geometry.format.planes)).all(|plane| {
-                let (row_len, rows) = self.geometry.plane_size(plane);
+        let (mine, others) = (&self.buffer, &other.buffer);
+        self.format == other.format
+            && (0..usize::from(self.format.pixel_format.planes)).all(|plane| {
+                let (row_len, rows) = self.format.plane_size(plane);
                 let mine = mine.plane(plane).chunks(mine.linesize(plane));
                 let others = others.plane(plane).chunks(others.linesize(plane));
                 mine.zip(others).take(rows).all(|(mine, others)| mine[..row_len] == others[..row_len])
             })
-    }
-
-    /// The planes, to be written.
-    pub fn host_mut(&mut self) -> &mut dyn HostBuffer {
-        match &mut self.memory {
-            Memory::Host(buffer) => buffer.as_mut(),
-            Memory::Cuda { device, .. } => {
-                panic!("a frame on CUDA device {device} was given to a host engine")
-            }
-        }
     }
 }
 
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Frame")
-            .field("geometry", &self.geometry)
+            .field("geometry", &self.format)
             .field("time", &self.time)
             .finish_non_exhaustive()
     }
@@ -339,8 +295,8 @@ struct PlainBuffer {
 }
 
 impl PlainBuffer {
-    fn new(geometry: &FrameFormat) -> PlainBuffer {
-        let FrameFormat { width, height, format, .. } = geometry;
+    fn new(frame_format: &FrameFormat) -> PlainBuffer {
+        let FrameFormat { width, height, pixel_format: format, .. } = frame_format;
         let planes = (0..format.planes).map(|plane| {
             let inside = (0..format.component_count()).filter(|&i| format.components[i].plane == plane);
             let (linesize, rows) = inside.fold((0, 0), |(linesize, rows), i| {

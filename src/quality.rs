@@ -25,7 +25,7 @@ const K2: f64 = 0.03;
 /// Gray and Y'CbCr frames are in their own codes. R'G'B' ones are made into BT.601 Y' in 8-bit limited
 /// range (16..235), as the literature reports it; so is gray in float, which has no codes of its own.
 pub fn luma_plane(frame: &Frame) -> (Vec<f32>, f32) {
-    let units = Units::of(&frame.geometry);
+    let units = Units::of(&frame.format);
     (luma_in(frame, units), units.peak())
 }
 
@@ -37,10 +37,10 @@ struct Units {
 }
 
 impl Units {
-    fn of(geometry: &FrameFormat) -> Units {
-        match geometry.format.family {
-            Family::Gray | Family::Ycbcr if !geometry.format.float => {
-                Units { depth: geometry.format.depth(), range: geometry.color.range }
+    fn of(frame_format: &FrameFormat) -> Units {
+        match frame_format.pixel_format.family {
+            Family::Gray | Family::Ycbcr if !frame_format.pixel_format.float => {
+                Units { depth: frame_format.pixel_format.depth(), range: frame_format.color.range }
             }
             _ => Units { depth: 8, range: Range::Limited },
         }
@@ -59,11 +59,11 @@ impl Units {
 
 /// Y' in units that are at least as deep as the frame's own.
 fn luma_in(frame: &Frame, units: Units) -> Vec<f32> {
-    let geometry = &frame.geometry;
-    let (width, height) = (geometry.width, geometry.height);
+    let frame_format = &frame.format;
+    let (width, height) = (frame_format.width, frame_format.height);
     let mut luma = vec![0.0; width * height];
     read_component(frame, 0, &mut luma);
-    if geometry.format.family == Family::Rgb {
+    if frame_format.pixel_format.family == Family::Rgb {
         let (k_r, k_b) = Matrix::SMPTE170M.luma_coefficients().expect("BT.601 has K_R and K_B");
         let mut other = vec![0.0; width * height];
         luma.iter_mut().for_each(|v| *v *= k_r as f32);
@@ -72,7 +72,7 @@ fn luma_in(frame: &Frame, units: Units) -> Vec<f32> {
             luma.iter_mut().zip(&other).for_each(|(sum, v)| *sum += weight as f32 * v);
         }
     }
-    let own = Units::of(geometry);
+    let own = Units::of(frame_format);
     let Quantization { zero, unit } = Quantization::new(Signal::Luma, own.range, own.depth);
     // Codes of the same range differ by a power of two; else the number behind the code is coded anew.
     let (zero, unit) = if own.range == units.range {
@@ -82,7 +82,7 @@ fn luma_in(frame: &Frame, units: Units) -> Vec<f32> {
         let to = Quantization::new(Signal::Luma, units.range, units.depth);
         (to.zero, to.unit)
     };
-    let coded = geometry.format.family != Family::Rgb && !geometry.format.float;
+    let coded = frame_format.pixel_format.family != Family::Rgb && !frame_format.pixel_format.float;
     let whole = coded && own.range == units.range;
     for v in &mut luma {
         let code = *v * unit + zero;
@@ -197,7 +197,7 @@ pub struct Quality {
 impl Quality {
     /// Judges one more frame against its original.
     pub fn add(&mut self, frame: &Frame, original: &Frame) -> Result<FrameQuality> {
-        let (a, b) = (&frame.geometry, &original.geometry);
+        let (a, b) = (&frame.format, &original.format);
         let (width, height) = (a.width, a.height);
         if (width, height) != (b.width, b.height) {
             let problem = format!("is {width}x{height} and its original {}x{}", b.width, b.height);
@@ -245,19 +245,19 @@ impl Quality {
 mod tests {
     use super::*;
     use crate::engine::cpu::egress::{Rounding, write_component};
-    use crate::testing::geometry;
+    use crate::testing::frame_format;
 
     /// A frame whose components hold these code values.
     fn frame(width: usize, height: usize, name: &'static str, code: impl Fn(usize, usize) -> f32) -> Frame {
-        let geometry = geometry(width, height, name);
-        of(geometry, code)
+        let frame_format = frame_format(width, height, name);
+        of(frame_format, code)
     }
 
-    fn of(geometry: FrameFormat, code: impl Fn(usize, usize) -> f32) -> Frame {
-        let mut frame = Frame::new(geometry);
-        for i in 0..geometry.format.component_count() {
-            let q = geometry.quantization(i);
-            let (width, height) = geometry.component_size(i);
+    fn of(frame_format: FrameFormat, code: impl Fn(usize, usize) -> f32) -> Frame {
+        let mut frame = Frame::new(frame_format);
+        for i in 0..frame_format.pixel_format.component_count() {
+            let q = frame_format.quantization(i);
+            let (width, height) = frame_format.component_size(i);
             let plane: Vec<f32> = (0..width * height).map(|n| (code(i, n) - q.zero) / q.unit).collect();
             write_component(&mut frame, i, &plane, Rounding::Nearest);
         }
@@ -356,7 +356,7 @@ mod tests {
         let figures = Quality::default().add(&eight, &ten).unwrap();
         assert_eq!((figures.mse, figures.peak), (16.0, 1023.0));
 
-        let mut full = geometry(64, 48, "gray");
+        let mut full = frame_format(64, 48, "gray");
         full.color.range = Range::Full;
         let gray = of(full, |_, n| scene(n));
         let rgb = frame(64, 48, "rgb24", |_, n| scene(n));

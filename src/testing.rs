@@ -5,7 +5,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::color::{ChromaLocation, ColorSpec, Matrix, Primaries, Range, Transfer};
-use crate::frame::{Component, Family, Frame, FrameFormat, HostBuffer, Memory, PixelFormat};
+use crate::frame::{Component, Family, Frame, FrameFormat, HostBuffer, PixelFormat};
 
 /// The format of this name.
 pub(crate) fn format(name: &'static str) -> PixelFormat {
@@ -96,7 +96,7 @@ fn planar(base: PixelFormat, stem: &str) -> PixelFormat {
 }
 
 /// A size and a format: BT.709, limited range (full for R'G'B'), chroma on the left.
-pub(crate) fn geometry(width: usize, height: usize, name: &'static str) -> FrameFormat {
+pub(crate) fn frame_format(width: usize, height: usize, name: &'static str) -> FrameFormat {
     let format = format(name);
     let rgb = format.family == Family::Rgb;
     let color = ColorSpec {
@@ -106,21 +106,21 @@ pub(crate) fn geometry(width: usize, height: usize, name: &'static str) -> Frame
         range: if rgb { Range::Full } else { Range::Limited },
         chroma_location: ChromaLocation::Left,
     };
-    FrameFormat { width, height, format, color }
+    FrameFormat { width, height, pixel_format: format, color }
 }
 
 /// A frame whose rows are longer than their samples and whose planes end with the last of them, as a
 /// decoder's may be.
-pub(crate) fn padded(geometry: FrameFormat) -> Frame {
-    let plain = Frame::new(geometry);
+pub(crate) fn padded(frame_format: FrameFormat) -> Frame {
+    let plain = Frame::new(frame_format);
     let plane = |index: usize| {
-        let linesize = plain.host().linesize(index);
-        let rows = plain.host().plane(index).len() / linesize;
+        let linesize = plain.buffer.linesize(index);
+        let rows = plain.buffer.plane(index).len() / linesize;
         let padded = linesize + 13;
         (padded, Arc::new(vec![0xaa; (rows - 1) * padded + linesize]))
     };
-    let planes = (0..usize::from(geometry.format.planes)).map(plane).collect();
-    Frame { memory: Memory::Host(Box::new(PaddedBuffer(planes))), ..plain }
+    let planes = (0..usize::from(frame_format.pixel_format.planes)).map(plane).collect();
+    Frame { buffer: Box::new(PaddedBuffer(planes)), ..plain }
 }
 
 /// Linesize and bytes of each plane.

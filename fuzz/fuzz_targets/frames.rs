@@ -18,8 +18,8 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(mut reader) = FrameReader::open(file.path().to_str().expect("a plain name"), 1) else { return };
     for _ in 0..FRAMES {
         let Ok(Some(frame)) = reader.next_frame() else { return };
-        for plane in 0..frame.geometry.format.planes {
-            std::hint::black_box(frame.host().plane(plane.into()).iter().fold(0u8, |sum, b| sum ^ b));
+        for plane in 0..frame.format.pixel_format.planes {
+            std::hint::black_box(frame.buffer.plane(plane.into()).iter().fold(0u8, |sum, b| sum ^ b));
         }
     }
 });

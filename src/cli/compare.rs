@@ -52,7 +52,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     }
     let mut reference = FrameReader::open(&args.reference, thread_count(None))?;
     let mut distorted = FrameReader::open(&args.distorted, thread_count(None))?;
-    let (size, other) = (reference.geometry(), distorted.geometry());
+    let (size, other) = (reference.format(), distorted.format());
     if (size.width, size.height) != (other.width, other.height) {
         let problem = format!(
             "is {}x{}, and {} is {}x{}",
@@ -126,18 +126,18 @@ const GAP: usize = 4;
 
 fn write_side_by_side(path: &str, left: Frame, right: Frame) -> Result<()> {
     let rgb = format_by_name("rgb24").expect("FFmpeg always has rgb24");
-    let FrameFormat { width, height, .. } = left.geometry;
+    let FrameFormat { width, height, .. } = left.format;
     let writer =
-        StillWriter::new(path, &FrameFormat { format: rgb, ..left.geometry }, (2 * width + GAP, height))?;
+        StillWriter::new(path, &FrameFormat { pixel_format: rgb, ..left.format }, (2 * width + GAP, height))?;
     let mut both = writer.frame()?;
-    if both.geometry.format != rgb {
+    if both.format.pixel_format != rgb {
         return Err(Error::new(path, "is of a kind that holds no rgb24", "name a .png"));
     }
     let (left, right) = (to_rgb(left)?, to_rgb(right)?);
-    let linesize = both.host().linesize(0);
-    for (y, row) in both.host_mut().plane_mut(0).chunks_mut(linesize).enumerate() {
+    let linesize = both.buffer.linesize(0);
+    for (y, row) in both.buffer.plane_mut(0).chunks_mut(linesize).enumerate() {
         let line = |frame: &Frame| {
-            let buffer = frame.host();
+            let buffer = &frame.buffer;
             buffer.plane(0)[y * buffer.linesize(0)..][..3 * width].to_vec()
         };
         row[..3 * width].copy_from_slice(&line(&left));
@@ -149,9 +149,9 @@ fn write_side_by_side(path: &str, left: Frame, right: Frame) -> Result<()> {
 
 /// The resampler at scale 1 is the conversion.
 fn to_rgb(frame: Frame) -> Result<Frame> {
-    let lr = frame.geometry;
+    let lr = frame.format;
     let format = format_by_name("rgb24").expect("FFmpeg always has rgb24");
-    let sr = FrameFormat { format, color: lr.color.as_rgb(), ..lr };
+    let sr = FrameFormat { pixel_format: format, color: lr.color.as_rgb(), ..lr };
     let networks = vec![Network::Resample];
     let mut engine = EngineSpec {
         kind: EngineKind::Cpu(Precision::F32),

@@ -160,16 +160,16 @@ pub(super) fn ladder(asked: &str) -> Result<Vec<Network>> {
 /// Opens all but the sinks, and looks whether these can take what they are to get.
 fn open(args: &Args, source: SourceSpec, first: Session, networks: Vec<Network>) -> Result<Relay> {
     let threads = thread_count(args.threads.map(usize::from));
-    let (lr, output) = (first.geometry(), Output::live());
+    let (lr, output) = (first.format(), Output::live());
     let size = args.size.unwrap_or((2 * lr.width, 2 * lr.height));
     if size.0.max(size.1) > SIDE_MAX {
         let problem = format!("{}x{} is larger than {SIDE_MAX} on a side", size.0, size.1);
         return Err(Error::new("--size", problem, "choose a smaller one"));
     }
     let target = Target::choose(&encoder_spec(args, &first, size, threads), &output, &lr, size)?;
-    let sr = target.geometry;
+    let sr = target.format;
     let spec = |kind| EngineSpec { kind, threads, in_flight: 1, networks: networks.clone(), lr, sr };
-    let kind = args.engine.choose(PrecisionName::Auto, sr.format.depth(), |kind| spec(kind).check())?;
+    let kind = args.engine.choose(PrecisionName::Auto, sr.pixel_format.depth(), |kind| spec(kind).check())?;
     let engine = spec(kind);
     engine.check()?;
     let encoder = first.open_encoder(target, &output)?;

@@ -56,7 +56,7 @@ pub(super) fn transfer(args: &Args, input: &Input) -> Result<Option<Transfer>> {
 /// Nobody writes coded samples into an EXR by mistake: whoever opens it takes them for light.
 pub(super) fn check_exr(args: &Args, input: &Input, lr: &FrameFormat, target: &Target) -> Result<()> {
     let to_exr = target.encoder_name() == "exr";
-    let is_light = lr.format.float && lr.color.transfer == Transfer::LINEAR;
+    let is_light = lr.pixel_format.float && lr.color.transfer == Transfer::LINEAR;
     let (problem, remedy) = match &args.exr_transfer {
         Some(_) if !to_exr && !input.is_exr() => ("neither the input nor the output is EXR", "leave it out"),
         None if to_exr && !is_light => (

@@ -366,13 +366,13 @@ pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) ->
     let trim = Trim::new(&input, args.from, args.to);
     let filter = FilterSpec { deinterlace: args.deinterlace.into(), graph: args.filter.clone() };
     let decoder = Decoder::open(&mut input, DecodeSpec { trim, threads, filter, begin, transfer })?;
-    let lr = decoder.geometry();
+    let lr = decoder.format();
     let shape = if args.square { decoder.sample_aspect() } else { 1.0 };
     let size = output_size(args, &lr, model_scale, shape)?;
     let target = Target::choose(&encoder_spec(args, threads), &output, &lr, size)?;
     sequence::check_exr(args, &input, &lr, &target)?;
-    let sr = target.geometry;
-    let bits = if sr.format.float { 32 } else { sr.format.depth() };
+    let sr = target.format;
+    let bits = if sr.pixel_format.float { 32 } else { sr.pixel_format.depth() };
     let in_flight = match frames_expected(args, &input.video()) {
         _ if makes_one => 1,
         0 => usize::MAX,
@@ -390,11 +390,14 @@ pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) ->
         engine: engine_name(kind),
         precision: precision_name(kind),
         encoder: encoder.name().to_owned(),
-        pixel_format: sr.format.name,
+        pixel_format: sr.pixel_format.name,
         width: sr.width,
         height: sr.height,
     };
-    info!("{}x{} {} -> {}x{} {}", lr.width, lr.height, lr.format.name, sr.width, sr.height, sr.format.name);
+    info!(
+        "{}x{} {} -> {}x{} {}",
+        lr.width, lr.height, lr.pixel_format.name, sr.width, sr.height, sr.pixel_format.name
+    );
     Ok(Opened { input, decoder, engine, encoder, plan, output, trim, choice })
 }
 
@@ -408,8 +411,8 @@ fn output_size(args: &Args, lr: &FrameFormat, model_scale: usize, shape: f64) ->
     };
     let (width, height) = args.size.unwrap_or_else(|| {
         (
-            scaled(lr.width as f64 * shape, lr.format.log2_chroma_w),
-            scaled(lr.height as f64, lr.format.log2_chroma_h),
+            scaled(lr.width as f64 * shape, lr.pixel_format.log2_chroma_w),
+            scaled(lr.height as f64, lr.pixel_format.log2_chroma_h),
         )
     });
     if width.max(height) > SIDE_MAX {

@@ -166,7 +166,7 @@ fn lane_count(threads: usize, in_flight: usize, bytes_of_lane: usize) -> usize {
 /// Whether the depth falls on the way.
 pub(super) fn dithers(lr: &FrameFormat, sr: &FrameFormat) -> bool {
     let bits = |format: &PixelFormat| if format.float { 32 } else { format.depth() };
-    bits(&sr.format) < bits(&lr.format)
+    bits(&sr.pixel_format) < bits(&lr.pixel_format)
 }
 
 impl Engine for HostEngine {
@@ -179,8 +179,8 @@ impl Engine for HostEngine {
             self.in_flight.len() < self.depth,
             "a frame was submitted before the oldest one was collected"
         );
-        assert_eq!(lr.geometry, self.lr, "LR frame");
-        assert_eq!(sr.geometry, self.sr, "SR frame");
+        assert_eq!(lr.format, self.lr, "LR frame");
+        assert_eq!(sr.format, self.sr, "SR frame");
         let (made, wait) = channel();
         let jobs = self.jobs.as_ref().expect("open until dropped");
         jobs.send(Job { lr, sr, network, made }).expect("a lane ends after its jobs");
@@ -233,7 +233,7 @@ impl Work {
             match step {
                 Step::Network(passes) => self.run_network(passes, forwards),
                 Step::Read { component, to } => {
-                    let plane = self.slot_mut(*to, &Grid::of(&lr.geometry, *component));
+                    let plane = self.slot_mut(*to, &Grid::of(&lr.format, *component));
                     read_component(lr, *component, plane);
                 }
                 Step::Resample { from, to, by } => self.resample(*from, *to, by),

@@ -31,7 +31,7 @@ pub(super) struct Light {
 /// What the engine is for that such a spec's frames are coded for; `None` where nothing is to be coded: samples that
 /// are no light, or light that is only resampled.
 pub(super) fn coded(spec: &EngineSpec) -> Option<EngineSpec> {
-    let is_light = |g: &FrameFormat| g.format.float && g.color.transfer == Transfer::LINEAR;
+    let is_light = |g: &FrameFormat| g.pixel_format.float && g.color.transfer == Transfer::LINEAR;
     let is_seen = spec.networks.iter().any(|network| !matches!(network, Network::Resample));
     if !is_light(&spec.lr) || (is_light(&spec.sr) && !is_seen) {
         return None;
@@ -57,17 +57,17 @@ impl Engine for Light {
 
     fn submit(&mut self, lr: Frame, mut sr: Frame, network: NetworkId) -> Result<()> {
         let mut coded = self.free.pop().expect("no more in flight than the engine's depth");
-        for plane in 0..usize::from(self.lr.format.planes) {
+        for plane in 0..usize::from(self.lr.pixel_format.planes) {
             let (row_len, rows) = self.lr.plane_size(plane);
-            let (from_size, to_size) = (lr.host().linesize(plane), coded.host().linesize(plane));
-            let from = lr.host().plane(plane).chunks(from_size);
-            let to = coded.host_mut().plane_mut(plane).chunks_mut(to_size);
+            let (from_size, to_size) = (lr.buffer.linesize(plane), coded.buffer.linesize(plane));
+            let from = lr.buffer.plane(plane).chunks(from_size);
+            let to = coded.buffer.plane_mut(plane).chunks_mut(to_size);
             from.zip(to).take(rows).for_each(|(from, to)| to[..row_len].copy_from_slice(&from[..row_len]));
         }
         let frame = &mut coded;
-        let colors = self.lr.format.color_count();
+        let colors = self.lr.pixel_format.color_count();
         self.pool.install(move || (0..colors).for_each(|i| map_component(frame, i, srgb_of_light)));
-        sr.geometry = self.sr;
+        sr.format = self.sr;
         self.in_flight.push_back(lr);
         self.engine.submit(coded, sr, network)
     }
@@ -77,10 +77,10 @@ impl Engine for Light {
         self.free.push(coded);
         if self.transfer == Transfer::LINEAR {
             let frame = &mut sr;
-            let colors = self.sr.format.color_count();
+            let colors = self.sr.pixel_format.color_count();
             self.pool.install(move || (0..colors).for_each(|i| map_component(frame, i, light_of_srgb)));
         }
-        sr.geometry.color.transfer = self.transfer;
+        sr.format.color.transfer = self.transfer;
         Ok(Some((self.in_flight.pop_front().expect("it was submitted"), sr)))
     }
 

@@ -28,7 +28,7 @@ use reuse::Reuse;
 
 /// Makes a frame black, and solid where it has alpha.
 pub fn blacken(frame: &mut Frame) {
-    let format = frame.geometry.format;
+    let format = frame.format.pixel_format;
     for component in 0..format.component_count() {
         let is_alpha = component >= format.color_count();
         cpu::egress::fill_component(frame, component, if is_alpha { 1.0 } else { 0.0 });

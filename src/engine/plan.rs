@@ -106,8 +106,8 @@ impl Step {
 
 /// The steps from `lr` to `sr` by a network, or by the resampler alone.
 pub(crate) fn plan(lr: &FrameFormat, sr: &FrameFormat, network: Option<Shape>) -> Result<Vec<Step>> {
-    if !sr.format.writable() {
-        let problem = format!("{} packs several components into one word", sr.format.name);
+    if !sr.pixel_format.writable() {
+        let problem = format!("{} packs several components into one word", sr.pixel_format.name);
         return Err(Error::new("output", problem, "choose another pixel format"));
     }
     let passes = network.map(|shape| passes(lr, sr, shape)).transpose()?.flatten();
@@ -163,7 +163,7 @@ impl Planner<'_> {
             (0..3).for_each(|i| self.read(i, Slot::Lr(i)));
             self.steps.push(Step::MatrixLr(matrix));
         }
-        let (lr_family, sr_family) = (self.lr.format.family, self.sr.format.family);
+        let (lr_family, sr_family) = (self.lr.pixel_format.family, self.sr.pixel_format.family);
         let count = if lr_family == Family::Gray || sr_family == Family::Gray { 1 } else { 3 };
         let mut passes = passes;
         for i in 0..count {
@@ -209,8 +209,8 @@ impl Planner<'_> {
     /// enlarged by itself. R'G'B' becomes Y'CbCr where the network is to see Y'.
     fn matrices(&self, network: bool) -> Result<(Option<Coefficients>, Option<Coefficients>)> {
         use Family::{Gray, Rgb, Ycbcr};
-        let of = |geometry: &FrameFormat, which| luma_coefficients(geometry.color.matrix, which);
-        Ok(match (self.lr.format.family, self.sr.format.family) {
+        let of = |frame_format: &FrameFormat, which| luma_coefficients(frame_format.color.matrix, which);
+        Ok(match (self.lr.pixel_format.family, self.sr.pixel_format.family) {
             (Gray, _) | (Ycbcr, Gray) => (None, None),
             (Rgb, Rgb) if !network => (None, None),
             (Rgb, Rgb) => {
@@ -230,7 +230,7 @@ impl Planner<'_> {
 
     /// A network that sees R'G'B'.
     fn through_rgb(&mut self, passes: Passes) -> Result<()> {
-        match self.lr.format.family {
+        match self.lr.pixel_format.family {
             Family::Gray => (0..3).for_each(|i| self.read(0, Slot::Lr(i))),
             Family::Rgb => (0..3).for_each(|i| self.read(i, Slot::Lr(i))),
             Family::Ycbcr => {
@@ -250,7 +250,7 @@ impl Planner<'_> {
             }
         }
         self.steps.push(Step::Network(passes));
-        match self.sr.format.family {
+        match self.sr.pixel_format.family {
             Family::Rgb => {}
             Family::Ycbcr => {
                 let k = luma_coefficients(self.sr.color.matrix, "output")?;
@@ -265,7 +265,7 @@ impl Planner<'_> {
     /// The colour components, whose planes are at SR size and in the target's own terms.
     fn write_gathered(&mut self) {
         let full = self.sr_full();
-        for i in 0..self.sr.format.color_count() {
+        for i in 0..self.sr.pixel_format.color_count() {
             // The plane of Y' has been written by the time chroma needs it.
             let done = self.moved((Slot::Sr(i), full), (Slot::Sr(0), Grid::of(self.sr, i)), (1.0, 1.0));
             self.write(done, i);
@@ -273,8 +273,8 @@ impl Planner<'_> {
     }
 
     fn alpha(&mut self) {
-        let (from, component) = (self.lr.format.color_count(), self.sr.format.color_count());
-        match (self.lr.format.alpha, self.sr.format.alpha) {
+        let (from, component) = (self.lr.pixel_format.color_count(), self.sr.pixel_format.color_count());
+        match (self.lr.pixel_format.alpha, self.sr.pixel_format.alpha) {
             (_, false) => {}
             (false, true) => self.steps.push(Step::Fill { component, value: 1.0 }),
             (true, true) => {
@@ -342,7 +342,7 @@ fn luma_coefficients(matrix: Matrix, which: &str) -> Result<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::geometry;
+    use crate::testing::frame_format;
 
     /// One word a step: what it does and where to.
     fn words(from: &'static str, to: &'static str, in_channels: usize) -> String {
@@ -356,7 +356,7 @@ mod tests {
             Step::Fill { component, value } => format!("fill{component} {value}"),
         };
         let shape = (in_channels > 0).then_some(Shape { scale: 2, in_channels });
-        let steps = plan(&geometry(64, 48, from), &geometry(128, 96, to), shape).unwrap();
+        let steps = plan(&frame_format(64, 48, from), &frame_format(128, 96, to), shape).unwrap();
         steps.iter().map(word).collect::<Vec<_>>().join(", ")
     }
 

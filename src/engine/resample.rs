@@ -50,14 +50,14 @@ impl Grid {
     }
 
     /// Component `index` of a frame, with its siting.
-    pub fn of(geometry: &FrameFormat, index: usize) -> Grid {
-        let format = &geometry.format;
+    pub fn of(frame_format: &FrameFormat, index: usize) -> Grid {
+        let format = &frame_format.pixel_format;
         if format.signal(index) != Signal::Chroma {
-            return Grid::full(geometry.width, geometry.height);
+            return Grid::full(frame_format.width, frame_format.height);
         }
         let (log2_w, log2_h) = (format.log2_chroma_w, format.log2_chroma_h);
-        let (width, height) = geometry.component_size(index);
-        let (left, top) = geometry.color.chroma_location.offset(log2_w, log2_h);
+        let (width, height) = frame_format.component_size(index);
+        let (left, top) = frame_format.color.chroma_location.offset(log2_w, log2_h);
         let samples = |len, log2: u8, offset| Samples { len, sub: f64::from(1u32 << log2), offset };
         Grid { x: samples(width, log2_w, left), y: samples(height, log2_h, top) }
     }
@@ -210,7 +210,7 @@ fn lanczos(x: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::color::ChromaLocation;
-    use crate::testing::geometry;
+    use crate::testing::frame_format;
 
     fn noise(len: usize) -> Vec<f32> {
         let mut state = 12345u32;
@@ -287,8 +287,8 @@ mod tests {
             [(Left, Left), (Center, Center), (TopLeft, TopLeft), (Left, Center), (BottomLeft, Left)]
         {
             for name in ["yuv420p", "yuv444p", "yuv422p", "yuv410p"] {
-                let mut lr = geometry(160, 120, "yuv420p");
-                let mut sr = geometry(320, 240, name);
+                let mut lr = frame_format(160, 120, "yuv420p");
+                let mut sr = frame_format(320, 240, name);
                 (lr.color.chroma_location, sr.color.chroma_location) = (from, to);
                 let (input, output) = (Grid::of(&lr, 1), Grid::of(&sr, 1));
                 // The value of a sample is where it lies, in luma samples of its own frame.

@@ -69,7 +69,7 @@ impl Engine for Reuse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{geometry, padded};
+    use crate::testing::{frame_format, padded};
 
     /// With three frames in flight, fills the SR frame with the first LR sample and the network's number.
     #[derive(Default)]
@@ -86,8 +86,8 @@ mod tests {
         fn submit(&mut self, lr: Frame, mut sr: Frame, network: NetworkId) -> Result<()> {
             assert!(self.pairs.len() < 3);
             self.taken += 1;
-            let sum = lr.host().plane(0)[0] + network.0 as u8;
-            sr.host_mut().plane_mut(0).fill(sum);
+            let sum = lr.buffer.plane(0)[0] + network.0 as u8;
+            sr.buffer.plane_mut(0).fill(sum);
             self.pairs.push_back((lr, sr));
             Ok(())
         }
@@ -103,17 +103,17 @@ mod tests {
 
     /// Samples of value `first`, and of `last` in the last byte of the last plane; rows end in what is not looked at.
     fn frame(first: u8, last: u8, between_rows: u8) -> Frame {
-        let geometry = geometry(6, 4, "yuv420p");
-        let mut frame = padded(geometry);
+        let frame_format = frame_format(6, 4, "yuv420p");
+        let mut frame = padded(frame_format);
         for plane in 0..3 {
-            let linesize = frame.host().linesize(plane);
-            let (row_len, _) = geometry.plane_size(plane);
-            for row in frame.host_mut().plane_mut(plane).chunks_mut(linesize) {
+            let linesize = frame.buffer.linesize(plane);
+            let (row_len, _) = frame_format.plane_size(plane);
+            for row in frame.buffer.plane_mut(plane).chunks_mut(linesize) {
                 row.fill(between_rows);
                 row[..row_len].fill(first);
             }
         }
-        *frame.host_mut().plane_mut(2).last_mut().unwrap() = last;
+        *frame.buffer.plane_mut(2).last_mut().unwrap() = last;
         frame
     }
 
@@ -128,7 +128,7 @@ mod tests {
             for (index, (first, last, between_rows)) in frames.into_iter().enumerate() {
                 let mut lr = frame(first, last, between_rows);
                 lr.time.index = index as u64;
-                engine.submit(lr, Frame::new(geometry(12, 8, "yuv420p")), NetworkId(0)).unwrap();
+                engine.submit(lr, Frame::new(frame_format(12, 8, "yuv420p")), NetworkId(0)).unwrap();
                 in_flight += 1;
                 if in_flight == depth {
                     results.push(engine.collect().unwrap().unwrap());
@@ -141,7 +141,7 @@ mod tests {
             assert_eq!(results.len(), frames.len());
             for (index, (lr, sr)) in results.iter().enumerate() {
                 assert_eq!(lr.time.index, index as u64);
-                assert!(sr.host().plane(0).iter().all(|&code| code == frames[index].0), "frame {index}");
+                assert!(sr.buffer.plane(0).iter().all(|&code| code == frames[index].0), "frame {index}");
             }
             assert_eq!(engine.engine.reused(), computed, "given to the engine");
             assert_eq!(engine.reused(), frames.len() as u64 - computed);
@@ -153,9 +153,9 @@ mod tests {
         let mut engine = Reuse::new(Box::new(Copies::default()));
         let mut results = Vec::new();
         for network in [0, 1, 1, 0] {
-            let sr = Frame::new(geometry(12, 8, "yuv420p"));
+            let sr = Frame::new(frame_format(12, 8, "yuv420p"));
             engine.submit(frame(1, 1, 0), sr, NetworkId(network)).unwrap();
-            results.push(engine.collect().unwrap().unwrap().1.host().plane(0)[0]);
+            results.push(engine.collect().unwrap().unwrap().1.buffer.plane(0)[0]);
         }
         assert_eq!(results, [1, 2, 2, 1]);
         assert_eq!(engine.reused(), 1);

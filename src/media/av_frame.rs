@@ -8,7 +8,7 @@ use ffmpeg_next::frame::Video;
 use super::check;
 use super::format::{describe, pixel_format, pixel_of};
 use crate::error::{Error, Result};
-use crate::frame::{Frame, FrameFormat, HostBuffer, Memory, PixelFormat, Props, Timestamp};
+use crate::frame::{Frame, FrameFormat, HostBuffer, PixelFormat, Props, Timestamp};
 
 /// Rows start at multiples of this, for AVX-512 loads.
 const ALIGNMENT: i32 = 64;
@@ -81,7 +81,7 @@ impl HostBuffer for AvFrameBuffer {
 }
 
 /// A decoded frame as a frame. Its props are the frame's, without its samples.
-pub(super) fn borrow(mut av_frame: Video, geometry: FrameFormat, time: Timestamp) -> Frame {
+pub(super) fn borrow(mut av_frame: Video, frame_format: FrameFormat, time: Timestamp) -> Frame {
     let mut props = Video::empty();
     // SAFETY: both frames are owned; copying props takes references to side data and copies no sample.
     unsafe {
@@ -89,17 +89,17 @@ pub(super) fn borrow(mut av_frame: Video, geometry: FrameFormat, time: Timestamp
         check(code).expect("no memory for a frame's side data");
     }
     Frame {
-        geometry,
+        format: frame_format,
         time,
         props: Props(Some(Box::new(props))),
-        memory: Memory::Host(Box::new(AvFrameBuffer::new(av_frame, &geometry.format))),
+        buffer: Box::new(AvFrameBuffer::new(av_frame, &frame_format.pixel_format)),
     }
 }
 
 /// Gives out frames to be filled; their buffers come back when the encoder has done with them.
 pub struct FramePool {
     pool: BufferPool,
-    geometry: FrameFormat,
+    format: FrameFormat,
     pixel: ffi::AVPixelFormat,
 }
 
@@ -117,26 +117,26 @@ impl Drop for BufferPool {
 
 impl FramePool {
     /// A pool of frames of this geometry.
-    pub fn new(geometry: FrameFormat) -> FramePool {
-        let pixel = pixel_format(geometry.format.name);
+    pub fn new(frame_format: FrameFormat) -> FramePool {
+        let pixel = pixel_format(frame_format.pixel_format.name);
         assert!(describe(pixel).is_some(), "pools are of formats that can be written");
         // SAFETY: both calls compute with their arguments only; null for the allocator means FFmpeg's own.
         let pool = unsafe {
             let size = ffi::av_image_get_buffer_size(
                 pixel,
-                geometry.width as i32,
-                geometry.height as i32,
+                frame_format.width as i32,
+                frame_format.height as i32,
                 ALIGNMENT,
             );
             // Encoders may read a vector past the last sample.
             ffi::av_buffer_pool_init(size as usize + ALIGNMENT as usize, None)
         };
-        FramePool { pool: BufferPool(pool), geometry, pixel }
+        FramePool { pool: BufferPool(pool), format: frame_format, pixel }
     }
 
     /// A frame whose samples are whatever they last were.
     pub fn take(&self) -> Result<Frame> {
-        let FrameFormat { width, height, format, .. } = self.geometry;
+        let FrameFormat { width, height, pixel_format: format, .. } = self.format;
         let pixel = self.pixel;
         let mut av_frame = Video::empty();
         // SAFETY: the buffer is large enough for what av_image_fill_arrays lays out in it (`new` asked for
@@ -162,10 +162,10 @@ impl FramePool {
             check(code).expect("a size that the pool was made for");
         }
         Ok(Frame {
-            geometry: self.geometry,
+            format: self.format,
             time: Timestamp::default(),
             props: Props::default(),
-            memory: Memory::Host(Box::new(AvFrameBuffer::new(av_frame, &format))),
+            buffer: Box::new(AvFrameBuffer::new(av_frame, &format)),
         })
     }
 }

@@ -91,7 +91,7 @@ pub struct Decoder {
     converter: Option<Converter>,
     damage: Damage,
     first: Option<Frame>,
-    last_geometry: Option<FrameFormat>,
+    last_format: Option<FrameFormat>,
     pub(super) ended: bool,
     counts: Counts,
 }
@@ -192,7 +192,7 @@ impl Decoder {
             converter: None,
             damage: input.damage(),
             first: None,
-            last_geometry: None,
+            last_format: None,
             ended: false,
             counts: Counts { given: before, ..Counts::default() },
         };
@@ -245,7 +245,7 @@ impl Decoder {
         self.opened.flush();
         self.times.forget();
         self.filters.forget();
-        (self.ended, self.last_geometry) = (false, None);
+        (self.ended, self.last_format) = (false, None);
         self.counts = Counts { given: self.before, ..Counts::default() };
     }
 
@@ -269,8 +269,8 @@ impl Decoder {
     }
 
     /// What the frames are, by the first one. Later ones may differ.
-    pub fn geometry(&self) -> FrameFormat {
-        self.first().geometry
+    pub fn format(&self) -> FrameFormat {
+        self.first().format
     }
 
     /// The first frame, before it is taken.
@@ -502,18 +502,23 @@ impl Decoder {
         if self.counts.given == 0 && guessed && format.family == Family::Ycbcr {
             info!("{}: no matrix is tagged; {} is taken for its size", self.source, color.matrix.name());
         }
-        let geometry = FrameFormat { width: raw.width as usize, height: raw.height as usize, format, color };
+        let frame_format = FrameFormat {
+            width: raw.width as usize,
+            height: raw.height as usize,
+            pixel_format: format,
+            color,
+        };
         let time_base = self.filters.clock().time_base.into();
         let time = Timestamp { index: self.counts.given, pts, duration, time_base };
-        self.tell_change(&geometry, &time);
+        self.tell_change(&frame_format, &time);
         self.counts.given += 1;
-        Ok(borrow(av_frame, geometry, time))
+        Ok(borrow(av_frame, frame_format, time))
     }
 
     fn tell_change(&mut self, new: &FrameFormat, time: &Timestamp) {
-        if let Some(old) = self.last_geometry.replace(*new).filter(|old| old != new) {
+        if let Some(old) = self.last_format.replace(*new).filter(|old| old != new) {
             self.counts.changed = true;
-            let said = |of: &FrameFormat| format!("{}x{} {}", of.width, of.height, of.format.name);
+            let said = |of: &FrameFormat| format!("{}x{} {}", of.width, of.height, of.pixel_format.name);
             let colours = if old.color == new.color { "" } else { ", with other colour tags" };
             let (source, index, seconds) = (&self.source, time.index, time.seconds());
             warn!(

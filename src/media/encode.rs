@@ -18,7 +18,7 @@ use super::side::{self, StreamSide};
 use super::target::{Target, open_context};
 use super::{Packet, SEGMENT_FRAMES, check, is_again};
 use crate::error::{Error, Result};
-use crate::frame::{Frame, FrameFormat, Memory, TimeBase, Timestamp};
+use crate::frame::{Frame, FrameFormat, TimeBase, Timestamp};
 
 /// The most that codecs in use reorder frames by: 16 in H.264 and HEVC.
 const DELAY_MAX: u64 = 16;
@@ -62,7 +62,7 @@ impl Encoder {
     /// Opens the encoder for frames of `target`, to go where the decoder's stream of the input was.
     pub fn open(mut target: Target, output: &Output, input: &Input, decoder: &Decoder) -> Result<Encoder> {
         let video = decoder.video();
-        let sample_aspect = scaled_aspect(video.sample_aspect, &decoder.geometry(), &target.geometry);
+        let sample_aspect = scaled_aspect(video.sample_aspect, &decoder.format(), &target.format);
         let side = StreamSide::of(&input.video_stream(), decoder.first());
         let mut left_out = Vec::new();
         match side.encoder_parameters(target.encoder_name()) {
@@ -112,8 +112,8 @@ impl Encoder {
     }
 
     /// Of the frames to fill.
-    pub fn geometry(&self) -> FrameFormat {
-        self.target.geometry
+    pub fn format(&self) -> FrameFormat {
+        self.target.format
     }
 
     /// About how many bytes a frame will take, which has `growth` times the pixels of one of the input.
@@ -218,8 +218,7 @@ impl Encoder {
 
     /// Gives the encoder a frame from its pool.
     pub fn send(&mut self, frame: Frame) -> Result<()> {
-        let Frame { time, props, memory, .. } = frame;
-        let Memory::Host(buffer) = memory else { panic!("the encoder's pool is in host memory") };
+        let Frame { time, props, buffer, .. } = frame;
         let buffer = buffer.into_any().downcast::<AvFrameBuffer>().expect("a frame of the encoder's pool");
         let mut av_frame = buffer.av_frame;
         if !self.has_begun() {
@@ -230,7 +229,7 @@ impl Encoder {
         for name in props.into_iter().flat_map(|props| side::not_taken(props, self.target.codec())) {
             note_left_out(&mut self.left_out, name, &self.target);
         }
-        dress(&mut av_frame, &self.target.geometry, self.sample_aspect, pts, props);
+        dress(&mut av_frame, &self.target.format, self.sample_aspect, pts, props);
         self.times.insert(pts, time);
         self.sent += 1;
         self.context.send_frame(&av_frame).map_err(|e| self.failed(&time, e))
@@ -389,12 +388,12 @@ fn note_left_out(left_out: &mut Vec<&'static str>, name: &'static str, target: &
 /// Puts on a frame to be encoded what its code values mean and what travels along.
 pub(super) fn dress(
     av_frame: &mut AvFrame,
-    geometry: &FrameFormat,
+    frame_format: &FrameFormat,
     aspect: Rational,
     pts: i64,
     props: Option<&AvFrame>,
 ) {
-    let tags = Tags::of(geometry);
+    let tags = Tags::of(frame_format);
     // SAFETY: both frames are owned; copying props takes references to side data. All fields set are plain
     // values.
     unsafe {

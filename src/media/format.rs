@@ -218,10 +218,11 @@ pub(super) struct Tags {
 }
 
 impl Tags {
-    pub fn of(geometry: &FrameFormat) -> Tags {
+    pub fn of(frame_format: &FrameFormat) -> Tags {
         use ffi::AVChromaLocation::*;
-        let color = &geometry.color;
-        let subsampled = geometry.format.log2_chroma_w + geometry.format.log2_chroma_h > 0;
+        let color = &frame_format.color;
+        let subsampled =
+            frame_format.pixel_format.log2_chroma_w + frame_format.pixel_format.log2_chroma_h > 0;
         let chroma_location = match color.chroma_location {
             _ if !subsampled => AVCHROMA_LOC_UNSPECIFIED,
             ChromaLocation::Left => AVCHROMA_LOC_LEFT,

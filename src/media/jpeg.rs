@@ -11,7 +11,7 @@ use super::check;
 use super::format::pixel_format;
 use crate::color::Range;
 use crate::error::{Error, Result};
-use crate::frame::{Frame, Memory};
+use crate::frame::Frame;
 
 /// Of 2 to 31: nothing of the coding is seen on a frame of the usual size.
 const QUALITY: i32 = 3;
@@ -29,14 +29,14 @@ pub fn jpeg(frame: Frame) -> Result<Vec<u8>> {
 }
 
 fn encode(frame: Frame) -> std::result::Result<Vec<u8>, ffmpeg::Error> {
-    let geometry = frame.geometry;
-    let Memory::Host(buffer) = frame.memory else { panic!("frames of streams are in host memory") };
+    let frame_format = frame.format;
+    let buffer = frame.buffer;
     let source =
         buffer.into_any().downcast::<AvFrameBuffer>().expect("a frame of a decoder or a pool").av_frame;
-    let from = pixel_format(geometry.format.name);
+    let from = pixel_format(frame_format.pixel_format.name);
     let to = ffi::AVPixelFormat::AV_PIX_FMT_YUVJ420P;
-    let (width, height) = (geometry.width as i32, geometry.height as i32);
-    let is_full = i32::from(geometry.color.range == Range::Full);
+    let (width, height) = (frame_format.width as i32, frame_format.height as i32);
+    let is_full = i32::from(frame_format.color.range == Range::Full);
     let mut av_frame = AvFrame::empty();
     // SAFETY: the source is owned, of this size and format; sws_scale_frame allocates the other frame as it says, the
     // context is freed once, and tables of coefficients are static.
@@ -48,7 +48,7 @@ fn encode(frame: Frame) -> std::result::Result<Vec<u8>, ffmpeg::Error> {
             return Err(ffmpeg::Error::Other { errno: ffmpeg::error::EINVAL });
         }
         let table = |matrix| ffi::sws_getCoefficients(matrix);
-        let matrix = i32::from(geometry.color.matrix.0);
+        let matrix = i32::from(frame_format.color.matrix.0);
         ffi::sws_setColorspaceDetails(context, table(matrix), is_full, table(MATRIX), 1, 0, 1 << 16, 1 << 16);
         let raw = &mut *av_frame.as_mut_ptr();
         (raw.width, raw.height, raw.format) = (width, height, to as i32);

@@ -24,8 +24,8 @@ impl FrameReader {
     }
 
     /// What the frames are, by the first one: to be asked before that is taken.
-    pub fn geometry(&self) -> FrameFormat {
-        self.decoder.geometry()
+    pub fn format(&self) -> FrameFormat {
+        self.decoder.format()
     }
 
     /// The next frame; `None` after the last.

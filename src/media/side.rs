@@ -43,7 +43,7 @@ impl StreamSide {
         let stream_transfer = unsafe { (*(*stream.as_ptr()).codecpar).color_trc as u32 };
         // Where a filter made SDR of HDR, the stream's display is not that of the frames any more.
         let unspecified = u32::from(Transfer::UNSPECIFIED.0);
-        let same_light = [unspecified, u32::from(first.geometry.color.transfer.0)].contains(&stream_transfer);
+        let same_light = [unspecified, u32::from(first.format.color.transfer.0)].contains(&stream_transfer);
         let entries = OF_STREAMS.iter().filter_map(|&(of_frame, of_stream)| {
             let light = matches!(
                 of_stream,

@@ -11,7 +11,7 @@ use super::input::VideoInfo;
 use super::output::Output;
 use super::target::{EncoderSpec, Target, open_context};
 use crate::error::{Error, Result};
-use crate::frame::{Frame, FrameFormat, Memory};
+use crate::frame::{Frame, FrameFormat};
 
 /// A PNG, JPEG or other still frame file to be written.
 pub struct StillWriter {
@@ -31,14 +31,14 @@ impl StillWriter {
 
     /// A frame to be filled.
     pub fn frame(&self) -> Result<Frame> {
-        FramePool::new(self.target.geometry).take()
+        FramePool::new(self.target.format).take()
     }
 
     /// Encodes the filled frame and writes the file.
     pub fn write(self, frame: Frame) -> Result<()> {
         let fail = |problem: String| Error::new(&self.path, problem, "choose another name or ending");
         let encoding = |e: ffmpeg::Error| fail(format!("cannot be encoded: {e}"));
-        let Memory::Host(buffer) = frame.memory else { panic!("pools are in host memory") };
+        let buffer = frame.buffer;
         let mut av_frame =
             buffer.into_any().downcast::<AvFrameBuffer>().expect("a frame of the pool").av_frame;
         let (rate, square) = (Rational(25, 1), Rational(1, 1));
@@ -50,7 +50,7 @@ impl StillWriter {
             frames_expected: 1,
         };
         let mut context = open_context(&self.target, &video, square, false, rate.invert())?;
-        dress(&mut av_frame, &self.target.geometry, square, 0, None);
+        dress(&mut av_frame, &self.target.format, square, 0, None);
         let mut packet = ffmpeg::Packet::empty();
         context.send_frame(&av_frame).map_err(encoding)?;
         context.send_eof().map_err(encoding)?;

@@ -36,7 +36,7 @@ pub struct Target {
     options: Vec<(String, String)>,
     threads: usize,
     /// Of the frames to fill.
-    pub geometry: FrameFormat,
+    pub format: FrameFormat,
 }
 
 /// What quality means to each encoder, near CRF 18 of x264, and what makes them usable.
@@ -81,21 +81,21 @@ impl Target {
         if output.sequence().is_some() {
             check_kind(output.name(), codec.id())?;
         }
-        let format = choose_format(spec, codec, &source.format)?;
-        if let Some(lost) = loss(&format, &source.format).filter(|_| spec.pixel_format.is_none()) {
-            let (name, from, to) = (codec.name(), source.format.name, format.name);
+        let format = choose_format(spec, codec, &source.pixel_format)?;
+        if let Some(lost) = loss(&format, &source.pixel_format).filter(|_| spec.pixel_format.is_none()) {
+            let (name, from, to) = (codec.name(), source.pixel_format.name, format.name);
             warn!(
                 "encoder {name} takes {to} at best, the frames are {from}: {lost} left out; another --encoder may keep it"
             );
         }
         let color = output_color(codec.id(), source, &format, (width, height));
-        let geometry = FrameFormat { width, height, format, color };
+        let frame_format = FrameFormat { width, height, pixel_format: format, color };
         let own = |key: &str| spec.options.iter().any(|(k, _)| k == key);
         let defaults = default_options(codec.name()).iter().filter(|(key, _)| !own(key));
         let mut options: Vec<_> = defaults.map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
         options.extend(spec.options.iter().cloned());
         info!("encoder {} takes {}, options {:?}", codec.name(), format.name, options);
-        Ok(Target { codec, options, threads: spec.threads, geometry })
+        Ok(Target { codec, options, threads: spec.threads, format: frame_format })
     }
 
     /// FFmpeg's name of the encoder.
@@ -114,7 +114,7 @@ impl Target {
     /// and Huffyuv 46 %, and film grain more than these clean drawings; ProRes 422 HQ 20 %, which it keeps to; x264 at
     /// CRF 18 88 % of what is said here, and x265 59 %.
     pub(super) fn bytes_per_frame(&self, rate: f64, source_bytes: Option<f64>, growth: f64) -> Option<f64> {
-        let FrameFormat { width, height, format, .. } = self.geometry;
+        let FrameFormat { width, height, pixel_format: format, .. } = self.format;
         let chroma = 1.0 / f64::from(1u32 << (format.log2_chroma_w + format.log2_chroma_h));
         let samples = match format.family {
             Family::Gray => 1.0,
@@ -234,7 +234,7 @@ fn output_color(
     size: (usize, usize),
 ) -> ColorSpec {
     let mut color = source.color;
-    let was_rgb = source.format.family == Family::Rgb;
+    let was_rgb = source.pixel_format.family == Family::Rgb;
     match format.family {
         Family::Rgb => (color.matrix, color.range) = (Matrix::IDENTITY, Range::Full),
         Family::Ycbcr if id == codec::Id::MJPEG => {
@@ -245,13 +245,13 @@ fn output_color(
         _ if was_rgb => {
             (color.matrix, color.range) = (Matrix::guess(size.0, size.1), Range::Limited);
         }
-        Family::Gray if source.format.family == Family::Ycbcr && !id_keeps_range(id) => {
+        Family::Gray if source.pixel_format.family == Family::Ycbcr && !id_keeps_range(id) => {
             color.range = Range::Full
         }
         _ if is_always_limited(id) => color.range = Range::Limited,
         _ => {}
     }
-    if source.format.float && source.color.transfer == Transfer::LINEAR && !format.float {
+    if source.pixel_format.float && source.color.transfer == Transfer::LINEAR && !format.float {
         // Light has no place in integers: they would be all in the bright.
         color.transfer = Transfer::SRGB;
     }
@@ -291,14 +291,14 @@ pub(super) fn open_context(
         context.set_flags(codec::Flags::GLOBAL_HEADER);
     }
     context.compliance(codec::Compliance::Unofficial);
-    let tags = Tags::of(&target.geometry);
+    let tags = Tags::of(&target.format);
     let mut options = std::ptr::null_mut();
     // SAFETY: the context is ours and not yet open, the strings live through the calls that copy them, and
     // the dictionary is freed after it was looked through.
     let (code, left_over) = unsafe {
         let raw = &mut *context.as_mut_ptr();
-        (raw.width, raw.height) = (target.geometry.width as i32, target.geometry.height as i32);
-        raw.pix_fmt = pixel_format(target.geometry.format.name);
+        (raw.width, raw.height) = (target.format.width as i32, target.format.height as i32);
+        raw.pix_fmt = pixel_format(target.format.pixel_format.name);
         raw.sample_aspect_ratio = sample_aspect.into();
         raw.colorspace = tags.space;
         raw.color_primaries = tags.primaries;
@@ -317,7 +317,7 @@ pub(super) fn open_context(
         (code, left_over)
     };
     check(code).map_err(|error| {
-        let FrameFormat { width, height, format, .. } = target.geometry;
+        let FrameFormat { width, height, pixel_format: format, .. } = target.format;
         let whole = |side: usize, log2_chroma: u8| side.is_multiple_of(1 << log2_chroma);
         let remedy = match whole(width, format.log2_chroma_w) && whole(height, format.log2_chroma_h) {
             true => "check --encoder-opt and the size, or choose another encoder",

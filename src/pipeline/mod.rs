@@ -140,7 +140,7 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<Outc
     let (to_encode, from_upscale) = bounded(FRAMES_TO_ENCODE);
     let (to_mux, from_encode) = bounded(packets(PACKETS_TO_MUX, &engine.sr));
     let copies = Copies::default();
-    let pool = FramePool::new(encoder.geometry());
+    let pool = FramePool::new(encoder.format());
     let (mut end, transcoders, resume_state) = match sink {
         Sink::Direct { muxer, transcoders } => (End::Muxer(muxer), Some(transcoders), ResumeState::default()),
         Sink::Segments { store, resume_state } => (End::Store(store), None, resume_state),
@@ -209,12 +209,12 @@ pub fn run(job: Job, progress: &Progress, interrupt: &AtomicBool) -> Result<Outc
 }
 
 /// Room for so many packets of such frames, or for as many as memory allows.
-fn packets(most: usize, geometry: &FrameFormat) -> usize {
+fn packets(most: usize, frame_format: &FrameFormat) -> usize {
     let plane_bytes = |plane| {
-        let (row_len, rows) = geometry.plane_size(usize::from(plane));
+        let (row_len, rows) = frame_format.plane_size(usize::from(plane));
         row_len * rows
     };
-    let frame_bytes: usize = (0..geometry.format.planes).map(plane_bytes).sum();
+    let frame_bytes: usize = (0..frame_format.pixel_format.planes).map(plane_bytes).sum();
     most.min(PACKETS_BYTES / frame_bytes.max(1)).max(1)
 }
 

@@ -95,11 +95,11 @@ pub(super) fn upscale(
     let mut engine = open(&spec)?;
     let (mut in_flight, mut reused) = (0, 0);
     while let Ok(lr) = clock.input(|| io.input.recv()) {
-        if lr.geometry != spec.lr {
+        if lr.format != spec.lr {
             while send_collected(engine.as_mut(), &io.output, &mut clock)? {}
             in_flight = 0;
             reused += engine.reused();
-            spec.lr = lr.geometry;
+            spec.lr = lr.format;
             engine = open(&spec).map_err(|e| e.at("upscale", lr.time.index, Some(lr.time.seconds())))?;
         }
         let time = lr.time;

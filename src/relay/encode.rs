@@ -32,7 +32,7 @@ pub(super) struct EncodeIo<'a> {
 
 /// Codes until no frame follows.
 pub(super) fn run(encoder: Encoder, on_loss: OnLoss, silence: Option<Silence>, io: EncodeIo) -> Result<()> {
-    let mut black = FramePool::new(encoder.geometry()).take()?;
+    let mut black = FramePool::new(encoder.format()).take()?;
     blacken(&mut black);
     let mut last = black.share();
     let begun = BTreeMap::new();

@@ -61,8 +61,8 @@ pub struct Session {
 
 impl Session {
     /// Of its frames.
-    pub fn geometry(&self) -> FrameFormat {
-        self.decoder.geometry()
+    pub fn format(&self) -> FrameFormat {
+        self.decoder.format()
     }
 
     /// Of its frames, as far as is known.

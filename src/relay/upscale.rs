@@ -89,8 +89,8 @@ struct Tried {
 impl Upscale<'_> {
     fn make(&mut self, Waiting { lr, time_us, arrived }: Waiting) -> Result<Option<Ready>> {
         let (stats, period) = (self.io.stats, self.io.period);
-        if lr.geometry != self.spec.lr {
-            self.spec.lr = lr.geometry;
+        if lr.format != self.spec.lr {
+            self.spec.lr = lr.format;
             (self.engine, self.ladder) = (self.spec.open()?, None);
         }
         let ladder = match &mut self.ladder {
@@ -127,7 +127,7 @@ impl Upscale<'_> {
         scope: &'scope Scope<'scope, '_>,
         tried: &Sender<Tried>,
     ) {
-        let spec = EngineSpec { networks, lr: lr.geometry, ..self.spec.clone() };
+        let spec = EngineSpec { networks, lr: lr.format, ..self.spec.clone() };
         let (lr, period, tried) = (lr.share(), self.io.period, tried.clone());
         scope.spawn(move || {
             let pool = FramePool::new(spec.sr);

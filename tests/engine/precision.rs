@@ -14,7 +14,7 @@ const FRAMES_MAX: usize = 3;
 /// Y' of every frame in 8-bit codes.
 fn luma_codes(path: &str, model: &str, precision: Precision) -> Vec<u8> {
     let mut reader = FrameReader::open(path, 1).unwrap();
-    let lr = reader.geometry();
+    let lr = reader.format();
     let sr = FrameFormat { width: 2 * lr.width, height: 2 * lr.height, ..lr };
     let networks = vec![Network::Hasn(Arc::new(catalogue::open(model).unwrap()))];
     let spec = EngineSpec { kind: EngineKind::Cpu(precision), threads: 2, in_flight: 1, networks, lr, sr };
@@ -24,7 +24,7 @@ fn luma_codes(path: &str, model: &str, precision: Precision) -> Vec<u8> {
         let Some(frame) = reader.next_frame().unwrap() else { break };
         engine.submit(frame, Frame::new(sr), NetworkId(0)).unwrap();
         let (_, sr) = engine.collect().unwrap().unwrap();
-        codes.extend_from_slice(sr.host().plane(0));
+        codes.extend_from_slice(sr.buffer.plane(0));
     }
     codes
 }

@@ -90,8 +90,9 @@ pub(super) fn measure(
     as_json: bool,
 ) -> Result<String> {
     let scale = model.sizes.scale;
-    let geometries =
-        |(width, height): (usize, usize)| (geometry(width, height), geometry(width * scale, height * scale));
+    let geometries = |(width, height): (usize, usize)| {
+        (frame_format(width, height), frame_format(width * scale, height * scale))
+    };
     let sizes = size.map_or(SIZES.to_vec(), |size| vec![size]).into_iter().map(geometries).collect();
     let asked = Asked { model, sizes, runs, frames: FRAMES, probes: Probes::default() };
     let (opening, measured) = cuda::bench(&asked)?;
@@ -115,7 +116,7 @@ pub(super) fn measure(
 }
 
 /// As most videos are.
-fn geometry(width: usize, height: usize) -> FrameFormat {
+fn frame_format(width: usize, height: usize) -> FrameFormat {
     let color = ColorSpec {
         matrix: Matrix::BT709,
         primaries: Primaries::UNSPECIFIED,
@@ -124,7 +125,7 @@ fn geometry(width: usize, height: usize) -> FrameFormat {
         chroma_location: ChromaLocation::Left,
     };
     let format = media::format_by_name("yuv420p").expect("FFmpeg has it");
-    FrameFormat { width, height, format, color }
+    FrameFormat { width, height, pixel_format: format, color }
 }
 
 fn size_figures(size: &MeasuredSize, model: &Model, peaks: cuda::Demand) -> SizeFigures {

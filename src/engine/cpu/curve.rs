@@ -11,14 +11,14 @@ const ROWS_MIN: usize = 16;
 
 /// Puts every sample of component `index` through `curve`.
 pub fn map_component(frame: &mut Frame, index: usize, curve: impl Fn(f32) -> f32 + Sync) {
-    let format = frame.geometry.format;
+    let format = frame.format.pixel_format;
     assert!(format.float, "{} is no format of floats", format.name);
     let component = format.components[index];
-    let (width, height) = frame.geometry.component_size(index);
+    let (width, height) = frame.format.component_size(index);
     let plane = usize::from(component.plane);
     let (step, offset) = (usize::from(component.step), usize::from(component.offset));
-    let linesize = frame.host().linesize(plane);
-    let rows = frame.host_mut().plane_mut(plane).par_chunks_mut(linesize).with_min_len(ROWS_MIN);
+    let linesize = frame.buffer.linesize(plane);
+    let rows = frame.buffer.plane_mut(plane).par_chunks_mut(linesize).with_min_len(ROWS_MIN);
     rows.take(height).for_each(|row| {
         let row = &mut row[offset..];
         match format.big_endian {

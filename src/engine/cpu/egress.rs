@@ -32,7 +32,7 @@ pub enum Rounding {
 
 /// `plane: [H, W]` of the component's own size to component `index` of a host frame.
 pub fn write_component(frame: &mut Frame, index: usize, plane: &[f32], rounding: Rounding) {
-    let (width, height) = frame.geometry.component_size(index);
+    let (width, height) = frame.format.component_size(index);
     assert_eq!(plane.len(), width * height, "plane of component {index}");
     let rows = |y: usize| &plane[y * width..][..width];
     write_rows(frame, index, rounding, rows);
@@ -40,7 +40,7 @@ pub fn write_component(frame: &mut Frame, index: usize, plane: &[f32], rounding:
 
 /// The same number to every sample of component `index`.
 pub fn fill_component(frame: &mut Frame, index: usize, value: f32) {
-    let row = vec![value; frame.geometry.component_size(index).0];
+    let row = vec![value; frame.format.component_size(index).0];
     write_rows(frame, index, Rounding::Nearest, |_| &row);
 }
 
@@ -50,20 +50,20 @@ fn write_rows<'a>(
     rounding: Rounding,
     row_values: impl Fn(usize) -> &'a [f32] + Sync,
 ) {
-    let geometry = frame.geometry;
-    assert!(geometry.format.writable(), "{} cannot be written", geometry.format.name);
-    let component = geometry.format.components[index];
+    let frame_format = frame.format;
+    assert!(frame_format.pixel_format.writable(), "{} cannot be written", frame_format.pixel_format.name);
+    let component = frame_format.pixel_format.components[index];
     let writer = Writer {
         component,
-        word_bytes: geometry.format.word_bytes(index),
-        big_endian: geometry.format.big_endian,
-        quantization: geometry.quantization(index),
+        word_bytes: frame_format.pixel_format.word_bytes(index),
+        big_endian: frame_format.pixel_format.big_endian,
+        quantization: frame_format.quantization(index),
         pattern: pattern(rounding),
     };
-    let (_, height) = geometry.component_size(index);
+    let (_, height) = frame_format.component_size(index);
     let host_plane = usize::from(component.plane);
-    let linesize = frame.host().linesize(host_plane);
-    let rows = frame.host_mut().plane_mut(host_plane).par_chunks_mut(linesize).with_min_len(ROWS_MIN);
+    let linesize = frame.buffer.linesize(host_plane);
+    let rows = frame.buffer.plane_mut(host_plane).par_chunks_mut(linesize).with_min_len(ROWS_MIN);
     assert!(rows.len() >= height, "a plane of the frame has too few rows");
     rows.take(height).enumerate().for_each(|(y, row)| {
         writer.write_row(&mut row[usize::from(component.offset)..], row_values(y), y);
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
     use crate::color::Range;
     use crate::engine::cpu::ingest::read_component;
-    use crate::testing::{geometry, padded};
+    use crate::testing::{frame_format, padded};
 
     const FORMATS: [&str; 26] = [
         "gray",
@@ -189,45 +189,46 @@ mod tests {
         for (name, range) in FORMATS.into_iter().flat_map(|n| [(n, Range::Limited), (n, Range::Full)]) {
             // 48 is a whole number of blocks, 37 is none and odd.
             for width in [37, 48] {
-                let mut geometry = geometry(width, 19, name);
-                geometry.color.range = range;
-                write_and_read_back(Frame::new(geometry));
-                write_and_read_back(padded(geometry));
+                let mut frame_format = frame_format(width, 19, name);
+                frame_format.color.range = range;
+                write_and_read_back(Frame::new(frame_format));
+                write_and_read_back(padded(frame_format));
             }
         }
     }
 
     fn write_and_read_back(mut frame: Frame) {
-        let geometry = frame.geometry;
+        let frame_format = frame.format;
         let planes: Vec<Vec<f32>> =
-            (0..geometry.format.component_count()).map(|i| ramp(&geometry, i)).collect();
+            (0..frame_format.pixel_format.component_count()).map(|i| ramp(&frame_format, i)).collect();
         for (i, plane) in planes.iter().enumerate() {
             write_component(&mut frame, i, plane, Rounding::Nearest);
         }
         for (i, plane) in planes.iter().enumerate() {
             let mut back = vec![f32::NAN; plane.len()];
             read_component(&frame, i, &mut back);
-            let unit = geometry.quantization(i).unit;
-            let step = if geometry.format.float { 0.0 } else { 0.51 / unit };
+            let unit = frame_format.quantization(i).unit;
+            let step = if frame_format.pixel_format.float { 0.0 } else { 0.51 / unit };
             for (a, b) in plane.iter().zip(&back) {
-                assert!((a - b).abs() <= step, "{} component {i}: {a} {b}", geometry.format.name);
+                assert!((a - b).abs() <= step, "{} component {i}: {a} {b}", frame_format.pixel_format.name);
             }
         }
     }
 
     /// Values that differ between components, inside their range.
-    fn ramp(geometry: &crate::frame::FrameFormat, index: usize) -> Vec<f32> {
-        let (width, height) = geometry.component_size(index);
+    fn ramp(frame_format: &crate::frame::FrameFormat, index: usize) -> Vec<f32> {
+        let (width, height) = frame_format.component_size(index);
         let len = width * height;
-        let low = if geometry.format.signal(index) == crate::color::Signal::Chroma { -0.5 } else { 0.0 };
+        let low =
+            if frame_format.pixel_format.signal(index) == crate::color::Signal::Chroma { -0.5 } else { 0.0 };
         (0..len).map(|i| low + ((i * (index + 3)) % len) as f32 / len as f32).collect()
     }
 
     fn bytes_of(name: &'static str, index: usize, value: f32) -> Vec<u8> {
-        let mut frame = Frame::new(geometry(2, 1, name));
-        frame.host_mut().plane_mut(0).fill(0xaa);
+        let mut frame = Frame::new(frame_format(2, 1, name));
+        frame.buffer.plane_mut(0).fill(0xaa);
         fill_component(&mut frame, index, value);
-        frame.host().plane(0).to_vec()
+        frame.buffer.plane(0).to_vec()
     }
 
     #[test]
@@ -248,13 +249,13 @@ mod tests {
 
     #[test]
     fn dither_keeps_the_mean_of_every_level() {
-        let geometry = geometry(64, 64, "gray");
+        let frame_format = frame_format(64, 64, "gray");
         for tenth in 0..=20 {
             let code = 100.0 + tenth as f32 / 10.0;
-            let mut frame = Frame::new(geometry);
+            let mut frame = Frame::new(frame_format);
             let plane = vec![(code - 16.0) / 219.0; 64 * 64];
             write_component(&mut frame, 0, &plane, Rounding::Dither);
-            let codes = frame.host().plane(0);
+            let codes = frame.buffer.plane(0);
             let mean = codes.iter().map(|&c| f32::from(c)).sum::<f32>() / codes.len() as f32;
             assert!((mean - code).abs() < 0.003, "{code}: {mean}");
             assert!(codes.iter().all(|&c| (f32::from(c) - code).abs() < 1.0), "{code}");

@@ -15,12 +15,12 @@ const ROWS_MIN: usize = 16;
 
 /// Component `index` of a host frame to `plane: [H, W]` of that component's own size.
 pub fn read_component(frame: &Frame, index: usize, plane: &mut [f32]) {
-    let geometry = &frame.geometry;
-    let (width, height) = geometry.component_size(index);
+    let frame_format = &frame.format;
+    let (width, height) = frame_format.component_size(index);
     assert_eq!(plane.len(), width * height, "plane of component {index}");
-    let component = geometry.format.components[index];
+    let component = frame_format.pixel_format.components[index];
     let host_plane = usize::from(component.plane);
-    let (bytes, linesize) = (frame.host().plane(host_plane), frame.host().linesize(host_plane));
+    let (bytes, linesize) = (frame.buffer.plane(host_plane), frame.buffer.linesize(host_plane));
     let reader = Reader::new(frame, index);
     let rows = bytes.par_chunks(linesize);
     assert!(rows.len() >= height, "a plane of the frame has too few rows");
@@ -49,7 +49,7 @@ struct Reader {
 
 impl Reader {
     fn new(frame: &Frame, index: usize) -> Reader {
-        let format = &frame.geometry.format;
+        let format = &frame.format.pixel_format;
         let word = match (format.word_bytes(index), format.big_endian) {
             (1, _) => Word::U8,
             (2, false) => Word::U16Le,
@@ -58,7 +58,7 @@ impl Reader {
             (_, true) => Word::F32Be,
         };
         let component = format.components[index];
-        Reader { word, component, quantization: frame.geometry.quantization(index) }
+        Reader { word, component, quantization: frame.format.quantization(index) }
     }
 
     /// `row` starts with the first sample.
@@ -100,17 +100,17 @@ impl Reader {
 mod tests {
     use super::*;
     use crate::color::Range;
-    use crate::testing::geometry;
+    use crate::testing::frame_format;
 
     /// The first samples of every component of a frame whose plane 0 starts with these bytes.
     fn read(name: &'static str, range: Range, bytes: &[u8]) -> Vec<f32> {
-        let mut geometry = geometry(8, 2, name);
-        geometry.color.range = range;
-        let mut frame = Frame::new(geometry);
-        frame.host_mut().plane_mut(0)[..bytes.len()].copy_from_slice(bytes);
-        let components = 0..geometry.format.component_count();
+        let mut frame_format = frame_format(8, 2, name);
+        frame_format.color.range = range;
+        let mut frame = Frame::new(frame_format);
+        frame.buffer.plane_mut(0)[..bytes.len()].copy_from_slice(bytes);
+        let components = 0..frame_format.pixel_format.component_count();
         let first = |i| {
-            let (width, height) = geometry.component_size(i);
+            let (width, height) = frame_format.component_size(i);
             let mut plane = vec![f32::NAN; width * height];
             read_component(&frame, i, &mut plane);
             plane[0]

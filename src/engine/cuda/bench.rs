@@ -120,11 +120,11 @@ fn run<D: Device>(engine: &mut CudaEngine<D>, free: &mut Vec<(Frame, Frame)>, fr
 }
 
 /// Code values by chance: a GPU that multiplies zeros needs less power, and is faster for it.
-fn noise(geometry: FrameFormat) -> Frame {
-    let mut frame = Frame::new(geometry);
+fn noise(frame_format: FrameFormat) -> Frame {
+    let mut frame = Frame::new(frame_format);
     let mut random = 1u64;
-    for plane in 0..usize::from(geometry.format.planes) {
-        for byte in frame.host_mut().plane_mut(plane) {
+    for plane in 0..usize::from(frame_format.pixel_format.planes) {
+        for byte in frame.buffer.plane_mut(plane) {
             // Knuth's linear congruential generator.
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             *byte = (random >> 56) as u8;
@@ -194,7 +194,7 @@ mod tests {
     use super::super::device::{Buffer, Pinned};
     use super::super::emulated::{Emulated, Options, SpanKind, Traffic};
     use super::*;
-    use crate::testing::geometry;
+    use crate::testing::frame_format;
 
     const BLOCKS: usize = 2;
     const ROUNDS: usize = 3;
@@ -257,8 +257,8 @@ mod tests {
     fn measured(options: Options, runs: usize) -> (Measured, Vec<u64>) {
         let device = Emulated::new(options);
         let sizes = vec![
-            (geometry(32, 24, "yuv420p"), geometry(64, 48, "yuv420p")),
-            (geometry(64, 48, "yuv420p"), geometry(128, 96, "yuv420p")),
+            (frame_format(32, 24, "yuv420p"), frame_format(64, 48, "yuv420p")),
+            (frame_format(64, 48, "yuv420p"), frame_format(128, 96, "yuv420p")),
         ];
         let model = Arc::new(crate::model::catalogue::open("hasn-lite-x2").unwrap());
         let probes = Probes { copy_bytes: 1 << 20, blocks: 2, rounds: 2 };

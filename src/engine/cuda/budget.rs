@@ -10,7 +10,7 @@ use super::emulated::{Emulated, Options, SpanKind, Traffic};
 use super::engine::CudaEngine;
 use crate::engine::{EngineKind, EngineSpec, Network, NetworkId};
 use crate::model::catalogue;
-use crate::testing::geometry;
+use crate::testing::frame_format;
 
 /// What is counted: a sixteenth of 1080p, its tiles as full.
 const WIDTH: usize = 480;
@@ -93,7 +93,7 @@ fn count() -> BTreeMap<String, Row> {
     let blocks = model.blocks.len() as f64;
     model.blocks.truncate(1);
     model.sizes.blocks = 1;
-    let (lr, sr) = (geometry(WIDTH, HEIGHT, "yuv420p"), geometry(2 * WIDTH, 2 * HEIGHT, "yuv420p"));
+    let (lr, sr) = (frame_format(WIDTH, HEIGHT, "yuv420p"), frame_format(2 * WIDTH, 2 * HEIGHT, "yuv420p"));
     let networks = vec![Network::Hasn(model.into())];
     let spec = EngineSpec { kind: EngineKind::Cuda, threads: 1, in_flight: 1, networks, lr, sr };
     // The weights are the engine's first allocation.

@@ -199,17 +199,17 @@ pub(super) fn spec(networks: Vec<Network>, lr: FrameFormat, sr: FrameFormat) -> 
 }
 
 /// Numbers of 0 to 1 in every component, at the start of rows that are longer.
-fn painted(geometry: FrameFormat, random: &mut Random) -> Frame {
-    let mut frame = padded(geometry);
-    for component in 0..geometry.format.component_count() {
-        let (width, height) = geometry.component_size(component);
+fn painted(frame_format: FrameFormat, random: &mut Random) -> Frame {
+    let mut frame = padded(frame_format);
+    for component in 0..frame_format.pixel_format.component_count() {
+        let (width, height) = frame_format.component_size(component);
         write_component(&mut frame, component, &noise(width * height, random), Rounding::Nearest);
     }
     frame
 }
 
 fn values(frame: &Frame, component: usize) -> Vec<f32> {
-    let (width, height) = frame.geometry.component_size(component);
+    let (width, height) = frame.format.component_size(component);
     let mut plane = vec![f32::NAN; width * height];
     read_component(frame, component, &mut plane);
     plane
@@ -244,15 +244,15 @@ pub(super) fn check_engine<D: Device>(
         }
         assert_eq!(actual.len(), frames);
         for (index, (actual, expected)) in actual.iter().zip(&expected).enumerate() {
-            for component in 0..spec.sr.format.component_count() {
+            for component in 0..spec.sr.pixel_format.component_count() {
                 let unit = spec.sr.quantization(component).unit;
-                let limit = if spec.sr.format.float { tolerance } else { 1.01 / unit + tolerance };
+                let limit = if spec.sr.pixel_format.float { tolerance } else { 1.01 / unit + tolerance };
                 let worst = worst(&values(actual, component), &values(expected, component));
                 assert!(
                     worst < limit,
                     "{} to {}: component {component} of frame {index}, network {network:?}, is off by {worst}",
-                    spec.lr.format.name,
-                    spec.sr.format.name
+                    spec.lr.pixel_format.name,
+                    spec.sr.pixel_format.name
                 );
             }
         }

@@ -129,15 +129,15 @@ mod tests {
     use super::super::weights::{Blob, Weights};
     use crate::engine::{EngineKind, EngineSpec, Network, NetworkId};
     use crate::model::{Model, catalogue};
-    use crate::testing::geometry;
+    use crate::testing::frame_format;
 
     /// How much a count may be off where it is near enough: blocks at the border have less to do.
     const NEAR: std::ops::Range<f64> = 0.85..1.15;
 
     fn check(model: Arc<Model>, (width, height): (usize, usize), formats: [&'static str; 2]) {
         let scale = model.sizes.scale;
-        let lr = geometry(width, height, formats[0]);
-        let sr = geometry(width * scale, height * scale, formats[1]);
+        let lr = frame_format(width, height, formats[0]);
+        let sr = frame_format(width * scale, height * scale, formats[1]);
         let mut blob = Blob::default();
         Weights::new(&model, &mut blob).unwrap();
         let networks = vec![Network::Hasn(model)];

@@ -177,10 +177,10 @@ impl<D: Device> Engine for CudaEngine<D> {
 
     fn submit(&mut self, lr: Frame, sr: Frame, network: NetworkId) -> Result<()> {
         assert!(self.submitted - self.collected < self.depth(), "a frame was submitted to a full ring");
-        assert_eq!(lr.geometry, self.lr.geometry, "LR frame");
-        assert_eq!(sr.geometry, self.sr.geometry, "SR frame");
+        assert_eq!(lr.format, self.lr.format, "LR frame");
+        assert_eq!(sr.format, self.sr.format, "SR frame");
         let slot = self.submitted % self.depth();
-        self.lr.gather(lr.host(), self.slots[slot].lr_pinned.bytes_mut());
+        self.lr.gather(lr.buffer.as_ref(), self.slots[slot].lr_pinned.bytes_mut());
         self.start(slot, network)?;
         self.slots[slot].pair = Some((lr, sr));
         self.submitted += 1;
@@ -193,7 +193,7 @@ impl<D: Device> Engine for CudaEngine<D> {
         let Some((lr, mut sr)) = slot.pair.take() else { return Ok(None) };
         self.collected += 1;
         self.device.synchronize(&slot.copied_out)?;
-        self.sr.scatter(slot.sr_pinned.bytes(), sr.host_mut());
+        self.sr.scatter(slot.sr_pinned.bytes(), sr.buffer.as_mut());
         Ok(Some((lr, sr)))
     }
 }
@@ -413,7 +413,7 @@ impl Work {
             match step {
                 Step::Read { component, to } => {
                     let (part, samples) = lr.component(*component, from.1);
-                    launcher.ingest(part, slot(*to, &Grid::of(&lr.geometry, *component)), &samples)?;
+                    launcher.ingest(part, slot(*to, &Grid::of(&lr.format, *component)), &samples)?;
                 }
                 Step::Resample { from, to, .. } => {
                     let axes = axes.as_ref().expect("it resamples");
@@ -424,10 +424,10 @@ impl Work {
                     self.run_network(launcher, weights, passes, axes.as_ref(), sr)?;
                 }
                 Step::MatrixLr(matrix) => {
-                    launcher.matrix(self.lr, lr.geometry.width * lr.geometry.height, matrix)?;
+                    launcher.matrix(self.lr, lr.format.width * lr.format.height, matrix)?;
                 }
                 Step::MatrixSr(matrix) => {
-                    launcher.matrix(self.sr, sr.geometry.width * sr.geometry.height, matrix)?;
+                    launcher.matrix(self.sr, sr.format.width * sr.format.height, matrix)?;
                 }
                 Step::Write { from: (from, grid), component } => {
                     let (part, samples) = sr.component(*component, to.1);

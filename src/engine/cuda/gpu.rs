@@ -5,7 +5,7 @@ use super::check::common::{GOLDEN, Golden, Random, Shape, golden, random_model};
 use super::check::{check_engine, check_layers, check_layers_on_noise, open, rms_error, spec};
 use super::driver::Driver;
 use crate::engine::Network;
-use crate::testing::geometry;
+use crate::testing::frame_format;
 
 /// One driver of all tests, so that what is checked is the kernels.
 fn driver() -> Driver {
@@ -63,12 +63,12 @@ fn whole_frames_come_out_as_on_the_cpu() {
         ("gbrpf32le", "gbrpf32be"),
         ("yuv420p", "rgb0"),
     ] {
-        let spec = spec(networks(), geometry(95, 67, from), geometry(190, 134, to));
+        let spec = spec(networks(), frame_format(95, 67, from), frame_format(190, 134, to));
         check_engine(device.clone(), &spec, 4, 0.01, &mut random);
     }
     // A size that a pass does not meet, and one of a video.
     for (lr, sr) in [((64, 48), (200, 150)), ((640, 360), (1280, 720))] {
-        let spec = spec(networks(), geometry(lr.0, lr.1, "yuv420p"), geometry(sr.0, sr.1, "yuv420p"));
+        let spec = spec(networks(), frame_format(lr.0, lr.1, "yuv420p"), frame_format(sr.0, sr.1, "yuv420p"));
         check_engine(device.clone(), &spec, 5, 0.01, &mut random);
     }
 }

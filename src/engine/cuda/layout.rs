@@ -9,7 +9,7 @@ use crate::frame::{FrameFormat, HostBuffer};
 
 /// A frame in one piece of memory: its planes one after another, rows and planes at whole words.
 pub(super) struct Layout {
-    pub(super) geometry: FrameFormat,
+    pub(super) format: FrameFormat,
     planes: Vec<Plane>,
     pub(super) len: usize,
 }
@@ -24,29 +24,29 @@ struct Plane {
 }
 
 impl Layout {
-    pub(super) fn new(geometry: FrameFormat) -> Layout {
+    pub(super) fn new(frame_format: FrameFormat) -> Layout {
         let mut len = 0;
-        let planes = (0..usize::from(geometry.format.planes)).map(|plane| {
-            let (row_len, rows) = geometry.plane_size(plane);
+        let planes = (0..usize::from(frame_format.pixel_format.planes)).map(|plane| {
+            let (row_len, rows) = frame_format.plane_size(plane);
             let plane = Plane { offset: len, linesize: row_len.next_multiple_of(16), row_len, rows };
             len += plane.linesize * rows;
             plane
         });
-        Layout { planes: planes.collect(), geometry, len }
+        Layout { planes: planes.collect(), format: frame_format, len }
     }
 
     /// Bytes of a plane of f32 that any component fits in.
     pub(super) fn plane_len(&self) -> usize {
-        self.geometry.width * self.geometry.height * size_of::<f32>()
+        self.format.width * self.format.height * size_of::<f32>()
     }
 
     /// A component in `memory`, from its first sample on.
     pub(super) fn component(&self, index: usize, memory: Part) -> (Part, Samples) {
-        let format = self.geometry.format;
+        let format = self.format.pixel_format;
         let component = format.components[index];
         let plane = self.planes[usize::from(component.plane)];
-        let (width, height) = self.geometry.component_size(index);
-        let quantization = self.geometry.quantization(index);
+        let (width, height) = self.format.component_size(index);
+        let quantization = self.format.quantization(index);
         let samples = Samples {
             width,
             height,

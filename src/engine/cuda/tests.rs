@@ -12,7 +12,7 @@ use crate::engine::{Engine, Network, NetworkId};
 use crate::error::Result;
 use crate::frame::Frame;
 use crate::model::Model;
-use crate::testing::geometry;
+use crate::testing::frame_format;
 
 /// A device that does what it does in an order of its own.
 fn options(seed: u64) -> Options {
@@ -105,7 +105,7 @@ fn frames_of_every_format_come_out_as_on_the_cpu() {
     ];
     for (seed, (from, to)) in formats.into_iter().enumerate() {
         let networks = vec![Network::Resample, Network::Hasn(model.clone())];
-        let (lr, sr) = (geometry(25, 17, from), geometry(50, 34, to));
+        let (lr, sr) = (frame_format(25, 17, from), frame_format(50, 34, to));
         check_engine(device(seed as u64), &spec(networks, lr, sr), 2, 0.01, &mut random);
     }
 }
@@ -117,7 +117,7 @@ fn other_sizes_and_rgb_models_come_out_as_on_the_cpu() {
     let rgb: Arc<Model> = random_model(&shape, &mut random).into();
     let networks = vec![Network::Resample, Network::Hasn(open("hasn-lite-x2")), Network::Hasn(rgb)];
     for (seed, (width, height)) in [(38, 34), (47, 31), (76, 68)].into_iter().enumerate() {
-        let (lr, sr) = (geometry(19, 17, "yuv420p"), geometry(width, height, "yuv420p"));
+        let (lr, sr) = (frame_format(19, 17, "yuv420p"), frame_format(width, height, "yuv420p"));
         // Weights by chance make numbers that are several times as large as a frame's.
         check_engine(device(seed as u64), &spec(networks.clone(), lr, sr), 3, 0.05, &mut random);
     }
@@ -127,13 +127,13 @@ fn other_sizes_and_rgb_models_come_out_as_on_the_cpu() {
 fn ring(options: Options) -> Result<(CudaEngine<Emulated>, Watch)> {
     let device = Emulated::new(options);
     let watch = device.watch();
-    let (lr, sr) = (geometry(64, 48, "yuv420p"), geometry(128, 96, "yuv420p"));
+    let (lr, sr) = (frame_format(64, 48, "yuv420p"), frame_format(128, 96, "yuv420p"));
     let spec = spec(vec![Network::Hasn(open("hasn-lite-x2"))], lr, sr);
     Ok((CudaEngine::open(device, &spec)?, watch))
 }
 
 fn submit(engine: &mut CudaEngine<Emulated>) {
-    let (lr, sr) = (geometry(64, 48, "yuv420p"), geometry(128, 96, "yuv420p"));
+    let (lr, sr) = (frame_format(64, 48, "yuv420p"), frame_format(128, 96, "yuv420p"));
     engine.submit(Frame::new(lr), Frame::new(sr), NetworkId(0)).unwrap();
 }
 
@@ -277,7 +277,7 @@ fn faults_planted_into_kernels_are_caught() {
 
 #[test]
 fn a_missing_wait_between_streams_is_caught() {
-    let (lr, sr) = (geometry(25, 17, "gray"), geometry(50, 34, "gray"));
+    let (lr, sr) = (frame_format(25, 17, "gray"), frame_format(50, 34, "gray"));
     let spec = spec(vec![Network::Resample], lr, sr);
     let run = |forget_wait, seed| {
         let device = Emulated::new(Options { forget_wait, ..options(seed) });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::color::{ChromaLocation, Matrix, Range};
 use crate::engine::EngineKind;
-use crate::testing::{format, geometry};
+use crate::testing::{format, frame_format};
 
 /// Repeats every sample, and leaves dirt in its scratch.
 struct Nearest {
@@ -62,11 +62,11 @@ fn upscale(engine: &mut HostEngine, lr: Frame, network: usize) -> Frame {
 }
 
 /// A frame whose components hold `value(component, x, y)`, as code values (as themselves in float).
-fn painted(geometry: FrameFormat, value: impl Fn(usize, usize, usize) -> f32) -> Frame {
-    let mut frame = Frame::new(geometry);
-    for i in 0..geometry.format.component_count() {
-        let (width, height) = geometry.component_size(i);
-        let q = geometry.quantization(i);
+fn painted(frame_format: FrameFormat, value: impl Fn(usize, usize, usize) -> f32) -> Frame {
+    let mut frame = Frame::new(frame_format);
+    for i in 0..frame_format.pixel_format.component_count() {
+        let (width, height) = frame_format.component_size(i);
+        let q = frame_format.quantization(i);
         let plane: Vec<f32> =
             (0..width * height).map(|n| (value(i, n % width, n / width) - q.zero) / q.unit).collect();
         write_component(&mut frame, i, &plane, Rounding::Nearest);
@@ -76,11 +76,11 @@ fn painted(geometry: FrameFormat, value: impl Fn(usize, usize, usize) -> f32) ->
 
 /// The code values of a component.
 fn codes(frame: &Frame, index: usize) -> Vec<f32> {
-    let (width, height) = frame.geometry.component_size(index);
+    let (width, height) = frame.format.component_size(index);
     let mut plane = vec![f32::NAN; width * height];
     read_component(frame, index, &mut plane);
-    let q = frame.geometry.quantization(index);
-    let whole = |v: f32| if frame.geometry.format.float { v } else { v.round() };
+    let q = frame.format.quantization(index);
+    let whole = |v: f32| if frame.format.pixel_format.float { v } else { v.round() };
     plane.iter().map(|v| whole(v * q.unit + q.zero)).collect()
 }
 
@@ -127,10 +127,10 @@ fn a_constant_frame_keeps_its_code_values_in_every_format() {
     ];
     for (name, values) in formats {
         for range in [Range::Limited, Range::Full] {
-            let (mut lr, mut sr) = (geometry(25, 17, name), geometry(50, 34, name));
+            let (mut lr, mut sr) = (frame_format(25, 17, name), frame_format(50, 34, name));
             (lr.color.range, sr.color.range) = (range, range);
-            let count = lr.format.component_count();
-            let tolerance = if lr.format.float { 2e-6 } else { 0.0 };
+            let count = lr.pixel_format.component_count();
+            let tolerance = if lr.pixel_format.float { 2e-6 } else { 0.0 };
             let mut engine = open(lr, sr, &every_network()).unwrap();
             for network in 0..every_network().len() {
                 let sr = upscale(&mut engine, painted(lr, |i, _, _| values[i]), network);
@@ -183,9 +183,9 @@ fn a_conversion_gives_what_the_standards_say() {
     ];
     for (from, to, tolerance) in rows {
         let side = |(name, matrix, range, _): &Side, width, height| {
-            let mut geometry = geometry(width, height, name);
-            (geometry.color.matrix, geometry.color.range) = (*matrix, *range);
-            geometry
+            let mut frame_format = frame_format(width, height, name);
+            (frame_format.color.matrix, frame_format.color.range) = (*matrix, *range);
+            frame_format
         };
         let (lr, sr) = (side(from, 32, 18), side(to, 64, 36));
         let mut engine = open(lr, sr, &every_network()).unwrap();
@@ -206,9 +206,9 @@ fn chroma_keeps_its_place_through_every_network() {
     use ChromaLocation::{Center, Left, TopLeft};
     let sitings = [(Left, Left), (Center, Center), (TopLeft, TopLeft), (Center, Left)];
     for ((from, to), target) in sitings.into_iter().flat_map(|s| [(s, "yuv420p16le"), (s, "yuv444p16le")]) {
-        let (mut lr, mut sr) = (geometry(107, 61, "yuv420p16le"), geometry(214, 122, target));
+        let (mut lr, mut sr) = (frame_format(107, 61, "yuv420p16le"), frame_format(214, 122, target));
         (lr.color.chroma_location, sr.color.chroma_location) = (from, to);
-        let (log2, out_log2) = (1, sr.format.log2_chroma_w);
+        let (log2, out_log2) = (1, sr.pixel_format.log2_chroma_w);
         let ((x0, y0), (out_x0, out_y0)) = (from.offset(log2, log2), to.offset(out_log2, out_log2));
         let value = |x: f32, y: f32| 30_000.0 + 40.0 * x + 20.0 * y;
         let mut engine = open(lr, sr, &every_network()).unwrap();
@@ -218,7 +218,7 @@ fn chroma_keeps_its_place_through_every_network() {
                 _ => value(place(log2, x0, x), place(log2, y0, y)),
             });
             let sr = upscale(&mut engine, painted, network);
-            let (width, height) = sr.geometry.component_size(1);
+            let (width, height) = sr.format.component_size(1);
             // The stand-in repeats samples, which an R'G'B' network does to chroma too: by up to a quarter
             // of an LR sample, and by turns to either side, so that pairs are right.
             let tolerance = if matches!(network, 2 | 4) { 30.0 } else { 3.0 };
@@ -255,7 +255,7 @@ fn sizes_that_no_pass_meets_are_met() {
     ];
     for &(from, to, scale, passes) in cases {
         for channels in [1, 3] {
-            let (lr, sr) = (geometry(from.0, from.1, "yuv420p"), geometry(to.0, to.1, "yuv420p"));
+            let (lr, sr) = (frame_format(from.0, from.1, "yuv420p"), frame_format(to.0, to.1, "yuv420p"));
             let networks = [net(scale, channels)];
             let in_step = |step: &Step| match step {
                 Step::Network(passes) => passes.sizes.len(),
@@ -273,17 +273,17 @@ fn sizes_that_no_pass_meets_are_met() {
 
 #[test]
 fn the_same_size_and_meaning_is_a_copy() {
-    let geometry = geometry(53, 31, "yuv420p10le");
-    let mut engine = open(geometry, geometry, &[HostNetwork::Resample]).unwrap();
+    let frame_format = frame_format(53, 31, "yuv420p10le");
+    let mut engine = open(frame_format, frame_format, &[HostNetwork::Resample]).unwrap();
     let noise = |i: usize, x: usize, y: usize| ((x * 7919 + y * 104_729 + i * 31) % 1024) as f32;
-    let sr = upscale(&mut engine, painted(geometry, noise), 0);
-    let lr = painted(geometry, noise);
+    let sr = upscale(&mut engine, painted(frame_format, noise), 0);
+    let lr = painted(frame_format, noise);
     (0..3).for_each(|i| assert_eq!(codes(&sr, i), codes(&lr, i)));
 }
 
 #[test]
 fn a_smaller_depth_is_dithered_and_keeps_its_mean() {
-    let (lr, sr) = (geometry(64, 64, "yuv420p10le"), geometry(128, 128, "yuv420p"));
+    let (lr, sr) = (frame_format(64, 64, "yuv420p10le"), frame_format(128, 128, "yuv420p"));
     let mut engine = open(lr, sr, &[net(2, 1)]).unwrap();
     let sr = upscale(&mut engine, painted(lr, |i, _, _| [401.0, 502.0, 603.0][i]), 0);
     for (i, expected) in [100.25, 125.5, 150.75].into_iter().enumerate() {
@@ -296,20 +296,20 @@ fn a_smaller_depth_is_dithered_and_keeps_its_mean() {
 #[test]
 fn what_cannot_be_done_says_what_to_do() {
     let open = |lr, sr, network| open(lr, sr, &[network]).err().map(|e| e.to_string());
-    let small = open(geometry(14, 14, "gray"), geometry(28, 28, "gray"), net(2, 1));
+    let small = open(frame_format(14, 14, "gray"), frame_format(28, 28, "gray"), net(2, 1));
     let expected = "frame: is 14x14; HASN needs 15x15 at least; use --model none";
     assert_eq!(small.as_deref(), Some(expected));
-    assert_eq!(open(geometry(14, 14, "gray"), geometry(28, 28, "gray"), HostNetwork::Resample), None);
+    assert_eq!(open(frame_format(14, 14, "gray"), frame_format(28, 28, "gray"), HostNetwork::Resample), None);
 
-    let packed = open(geometry(20, 20, "rgb24"), geometry(40, 40, "rgb565le"), net(2, 1)).unwrap();
+    let packed = open(frame_format(20, 20, "rgb24"), frame_format(40, 40, "rgb565le"), net(2, 1)).unwrap();
     assert!(packed.starts_with("output: rgb565le packs"), "{packed}");
 
-    let mut lr = geometry(20, 20, "yuv420p");
+    let mut lr = frame_format(20, 20, "yuv420p");
     lr.color.matrix = Matrix(8);
-    let mut sr = geometry(40, 40, "yuv420p");
+    let mut sr = frame_format(40, 40, "yuv420p");
     sr.color.matrix = Matrix(8);
     assert_eq!(open(lr, sr, net(2, 1)), None);
-    for (sr, network) in [(geometry(40, 40, "rgb24"), net(2, 1)), (sr, net(2, 3))] {
+    for (sr, network) in [(frame_format(40, 40, "rgb24"), net(2, 1)), (sr, net(2, 3))] {
         let error = open(lr, sr, network).unwrap();
         assert!(error.starts_with("input: its colour matrix (YCgCo, code 8)"), "{error}");
     }
@@ -318,18 +318,18 @@ fn what_cannot_be_done_says_what_to_do() {
 #[test]
 fn an_rgb_input_may_share_words() {
     assert!(!format("rgb565le").writable());
-    let (lr, sr) = (geometry(20, 20, "rgb565le"), geometry(40, 40, "rgb24"));
+    let (lr, sr) = (frame_format(20, 20, "rgb565le"), frame_format(40, 40, "rgb24"));
     let mut engine = open(lr, sr, &every_network()).unwrap();
     for network in 0..every_network().len() {
         let mut red = Frame::new(lr);
-        red.host_mut().plane_mut(0).as_chunks_mut::<2>().0.fill([0x00, 0xf8]);
+        red.buffer.plane_mut(0).as_chunks_mut::<2>().0.fill([0x00, 0xf8]);
         assert_constant(&upscale(&mut engine, red, network), &[255.0, 0.0, 0.0], 0.0, "red");
     }
 }
 
 #[test]
 fn memory_of_hd_to_uhd_is_bounded() {
-    let (lr, sr) = (geometry(1920, 1080, "yuv420p"), geometry(3840, 2160, "yuv420p"));
+    let (lr, sr) = (frame_format(1920, 1080, "yuv420p"), frame_format(3840, 2160, "yuv420p"));
     let worker = Worker::new(&spec(lr, sr, 2, 1), &[HostNetwork::Resample, net(2, 1)], 2).unwrap();
     // One LR plane and one SR plane: chroma passes through the memory of luma. Three more are the stand-in's scratch.
     assert_eq!(worker.work.bytes(), 4 * ((1 + 3) * 1920 * 1080 + 3840 * 2160));
@@ -353,7 +353,7 @@ fn lanes_are_as_many_as_frames_threads_and_memory_allow() {
 
 #[test]
 fn frames_come_back_in_order_however_many_are_in_flight() {
-    let (lr, sr) = (geometry(25, 17, "gray"), geometry(50, 34, "gray"));
+    let (lr, sr) = (frame_format(25, 17, "gray"), frame_format(50, 34, "gray"));
     for (threads, in_flight, depth) in [(1, 1, 1), (1, 9, 2), (2, 2, 2), (3, usize::MAX, 4)] {
         let mut engine = HostEngine::open(&spec(lr, sr, threads, in_flight), &[net(2, 1)]).unwrap();
         assert_eq!(engine.depth(), depth);
@@ -387,7 +387,7 @@ fn a_panic_in_a_lane_reaches_whoever_collects() {
     }
     let shape = Shape { scale: 2, in_channels: 1 };
     let network = HostNetwork::Net { shape, open: Box::new(|_, _| Box::new(Panics)) };
-    let (lr, sr) = (geometry(25, 17, "gray"), geometry(50, 34, "gray"));
+    let (lr, sr) = (frame_format(25, 17, "gray"), frame_format(50, 34, "gray"));
     let mut engine = HostEngine::open(&spec(lr, sr, 2, 9), &[network, net(2, 1)]).unwrap();
     for network in 0..2 {
         engine.submit(Frame::new(lr), Frame::new(sr), NetworkId(network)).unwrap();
@@ -413,7 +413,7 @@ fn a_dropped_engine_makes_no_more_and_has_given_its_memory_back() {
     let held = made.clone();
     let shape = Shape { scale: 2, in_channels: 1 };
     let network = HostNetwork::Net { shape, open: Box::new(move |_, _| Box::new(Slow(held.clone()))) };
-    let (lr, sr) = (geometry(25, 17, "gray"), geometry(50, 34, "gray"));
+    let (lr, sr) = (frame_format(25, 17, "gray"), frame_format(50, 34, "gray"));
     let mut engine = HostEngine::open(&spec(lr, sr, 2, 3), &[network]).unwrap();
     for _ in 0..3 {
         engine.submit(Frame::new(lr), Frame::new(sr), NetworkId(0)).unwrap();
