@@ -5,16 +5,16 @@ use std::any::Any;
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video;
 
-use super::check;
-use super::format::{describe, pixel_format, pixel_of};
 use crate::error::{Error, Result};
 use crate::frame::{Frame, FrameFormat, HostBuffer, PixelFormat, Props, Timestamp};
+use crate::media::ffmpeg::check;
+use crate::media::format::{describe, pixel_format, pixel_of};
 
 /// Rows start at multiples of this, for AVX-512 loads.
 const ALIGNMENT: i32 = 64;
 
 /// The planes of a frame in host memory.
-pub(super) struct AvFrameBuffer {
+pub(crate) struct AvFrameBuffer {
     pub av_frame: Video,
     /// Bytes of each plane from its first sample to its last.
     lengths: [usize; 4],
@@ -81,7 +81,7 @@ impl HostBuffer for AvFrameBuffer {
 }
 
 /// A decoded frame as a frame. Its props are the frame's, without its samples.
-pub(super) fn borrow(mut av_frame: Video, frame_format: FrameFormat, time: Timestamp) -> Frame {
+pub(crate) fn borrow(mut av_frame: Video, frame_format: FrameFormat, time: Timestamp) -> Frame {
     let mut props = Video::empty();
     // SAFETY: both frames are owned; copying props takes references to side data and copies no sample.
     unsafe {

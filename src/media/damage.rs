@@ -39,7 +39,7 @@ pub struct DamagedPlace {
 const PLACES_MAX: usize = 1000;
 
 impl Damage {
-    pub(super) fn new(source: &str, quiet: bool) -> Damage {
+    pub(crate) fn new(source: &str, quiet: bool) -> Damage {
         Damage { source: source.to_owned(), quiet, found: Arc::default() }
     }
 
@@ -49,7 +49,7 @@ impl Damage {
     }
 
     /// Counts so many more, from this place on.
-    pub(super) fn note_many(&self, count: u64, place: DamagedPlace) {
+    pub(crate) fn note_many(&self, count: u64, place: DamagedPlace) {
         let mut found = self.found.lock().expect("nobody panics with it");
         found.count += count;
         if !std::mem::replace(&mut found.is_told, true) && !self.quiet {
@@ -61,14 +61,14 @@ impl Damage {
     }
 
     /// Tells what is no damage, but may be mistaken for it.
-    pub(super) fn say(&self, what: &str) {
+    pub(crate) fn say(&self, what: &str) {
         if !self.quiet {
             warn!("{}: {what}", self.source);
         }
     }
 
     /// Forgets what was found, for a source that is read from its beginning again.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let mut found = self.found.lock().expect("nobody panics with it");
         (found.count, found.places) = (0, Vec::new());
     }

@@ -10,7 +10,7 @@ use ffmpeg_next::ffi::{self, AVClassCategory};
 
 /// Lines said since somebody asked last.
 #[derive(Clone, Default)]
-pub(super) struct Complaints {
+pub(crate) struct Complaints {
     count: u64,
     first: String,
 }
@@ -44,7 +44,7 @@ impl Complaints {
 const CELLS: &[u8] = b"Continuity check failed";
 
 /// Listens to the log, which goes on to where it went.
-pub(super) fn listen() {
+pub(crate) fn listen() {
     // SAFETY: `heard` is what FFmpeg asks of a callback, and may be called from any thread.
     #[cfg(target_arch = "x86_64")]
     unsafe {
@@ -53,17 +53,17 @@ pub(super) fn listen() {
 }
 
 /// What this thread's demuxer complained of since the last call.
-pub(super) fn of_demuxer() -> Option<String> {
+pub(crate) fn of_demuxer() -> Option<String> {
     OF_DEMUXER.with_borrow_mut(Complaints::take)
 }
 
 /// Whether this thread's demuxer missed cells of a transport stream since the last call.
-pub(super) fn cells_are_missing() -> bool {
+pub(crate) fn cells_are_missing() -> bool {
     CELLS_ARE_MISSING.take()
 }
 
 /// What decoders complained of since the last call.
-pub(super) fn of_decoders() -> Option<String> {
+pub(crate) fn of_decoders() -> Option<String> {
     OF_DECODERS.lock().expect("nobody panics with it").take()
 }
 

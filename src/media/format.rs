@@ -4,9 +4,9 @@ use std::ffi::CStr;
 
 use ffmpeg_next::ffi::{self, AVPixelFormat};
 
-use super::c_string;
 use crate::color::{ChromaLocation, ColorSpec, Matrix, Primaries, Range, Transfer};
 use crate::frame::{Component, Family, FrameFormat, PixelFormat};
+use crate::media::ffmpeg::c_string;
 
 /// A format by FFmpeg's name; `None` where there is no such format or its samples do not lie in bytes or
 /// words of their own (palettes, bit streams, Bayer patterns).
@@ -25,20 +25,20 @@ pub fn transfer_by_name(name: &str) -> Option<Transfer> {
 }
 
 /// FFmpeg's number of a format.
-pub(super) fn pixel_format(name: &str) -> AVPixelFormat {
+pub(crate) fn pixel_format(name: &str) -> AVPixelFormat {
     let name = c_string(name);
     // SAFETY: `name` is a C string that lives through the call.
     unsafe { ffi::av_get_pix_fmt(name.as_ptr()) }
 }
 
 /// FFmpeg's number of a frame's format.
-pub(super) fn pixel_of(av_frame: &ffi::AVFrame) -> AVPixelFormat {
+pub(crate) fn pixel_of(av_frame: &ffi::AVFrame) -> AVPixelFormat {
     // SAFETY: whoever filled the frame put a member of this enumeration there.
     unsafe { std::mem::transmute::<i32, AVPixelFormat>(av_frame.format) }
 }
 
 /// The format as components in memory; see [`format_by_name`].
-pub(super) fn describe(pixel: AVPixelFormat) -> Option<PixelFormat> {
+pub(crate) fn describe(pixel: AVPixelFormat) -> Option<PixelFormat> {
     // SAFETY: the descriptor of a known format is static; of an unknown one, null.
     let descriptor = unsafe { ffi::av_pix_fmt_desc_get(pixel).as_ref() }?;
     // SAFETY: names of formats are static C strings.
@@ -104,7 +104,7 @@ fn is_full_range_name(name: &str) -> bool {
 }
 
 /// The format of `offered` that loses least of `source`, among those an engine can write.
-pub(super) fn closest(
+pub(crate) fn closest(
     offered: impl Iterator<Item = AVPixelFormat>,
     source: &PixelFormat,
 ) -> Option<PixelFormat> {
@@ -136,7 +136,7 @@ fn distance(format: &PixelFormat, source: &PixelFormat) -> u32 {
 }
 
 /// What `format` cannot hold of `source`, in words; `None` where it holds all.
-pub(super) fn loss(format: &PixelFormat, source: &PixelFormat) -> Option<String> {
+pub(crate) fn loss(format: &PixelFormat, source: &PixelFormat) -> Option<String> {
     let mut lost = Vec::new();
     if source.alpha && !format.alpha {
         lost.push("alpha".to_owned());
@@ -155,7 +155,7 @@ pub(super) fn loss(format: &PixelFormat, source: &PixelFormat) -> Option<String>
 }
 
 /// The colour tags of a decoded frame, and whether its matrix is guessed, for there is none.
-pub(super) fn color_of(av_frame: &ffi::AVFrame, format: &PixelFormat) -> (ColorSpec, bool) {
+pub(crate) fn color_of(av_frame: &ffi::AVFrame, format: &PixelFormat) -> (ColorSpec, bool) {
     let untagged = av_frame.color_range == ffi::AVColorRange::AVCOL_RANGE_UNSPECIFIED;
     let range = if is_full_range_name(format.name)
         || av_frame.color_range == ffi::AVColorRange::AVCOL_RANGE_JPEG
@@ -202,14 +202,14 @@ pub(super) fn color_of(av_frame: &ffi::AVFrame, format: &PixelFormat) -> (ColorS
 }
 
 /// FFmpeg's number of a transfer.
-pub(super) fn transfer_of(transfer: Transfer) -> ffi::AVColorTransferCharacteristic {
+pub(crate) fn transfer_of(transfer: Transfer) -> ffi::AVColorTransferCharacteristic {
     // SAFETY: such code points are members of the enumeration: `color_of` and `transfer_by_name` let no other through,
     // and the constants of `color` are H.273's, which FFmpeg has.
     unsafe { std::mem::transmute::<u32, ffi::AVColorTransferCharacteristic>(u32::from(transfer.0)) }
 }
 
 /// Colour tags in FFmpeg's types.
-pub(super) struct Tags {
+pub(crate) struct Tags {
     pub space: ffi::AVColorSpace,
     pub primaries: ffi::AVColorPrimaries,
     pub transfer: ffi::AVColorTransferCharacteristic,

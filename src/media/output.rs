@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, codec, format, media};
 
-use super::sequence::Pattern;
-use super::{c_string, check};
 use crate::error::{Error, Result};
+use crate::media::demux::sequence::Pattern;
+use crate::media::ffmpeg::c_string;
+use crate::media::ffmpeg::check;
 
 /// Where the output goes and in what container, before anything is written.
 #[derive(Clone)]
 pub struct Output {
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The name it gets at the end, and the one it has until then; `None` for standard output.
-    pub(super) paths: Option<(PathBuf, PathBuf)>,
-    pub(super) container: &'static ffi::AVOutputFormat,
+    pub(crate) paths: Option<(PathBuf, PathBuf)>,
+    pub(crate) container: &'static ffi::AVOutputFormat,
     sequence: Option<Pattern>,
     /// Whether what a player asks for first is to be at the beginning, where the container has it at the end.
     pub begins_fast: bool,
@@ -107,7 +108,7 @@ impl Output {
         self.sequence.as_ref()
     }
 
-    pub(super) fn is_y4m(&self) -> bool {
+    pub(crate) fn is_y4m(&self) -> bool {
         self.container() == "yuv4mpegpipe"
     }
 
@@ -122,33 +123,33 @@ impl Output {
             && !matches!(self.container(), "image2" | "yuv4mpegpipe" | "gif" | "apng" | "webp")
     }
 
-    pub(super) fn wants_global_header(&self) -> bool {
+    pub(crate) fn wants_global_header(&self) -> bool {
         self.container.flags & ffi::AVFMT_GLOBALHEADER != 0
     }
 
     /// The MP4 family: a length there is from one decoding time to the next.
-    pub(super) fn has_lengths_by_coding(&self) -> bool {
+    pub(crate) fn has_lengths_by_coding(&self) -> bool {
         matches!(self.container(), "mp4" | "mov" | "ipod" | "3gp" | "3g2" | "psp" | "ismv" | "f4v")
     }
 
     /// AVI, MXF and y4m count frames instead of telling times.
-    pub(super) fn has_times(&self) -> bool {
+    pub(crate) fn has_times(&self) -> bool {
         !matches!(self.container(), "avi" | "mxf" | "mxf_opatom" | "gxf" | "yuv4mpegpipe")
     }
 
     /// Whether FFmpeg reads what it writes there: WebP it does not, once it moves.
-    pub(super) fn is_readable(&self) -> bool {
+    pub(crate) fn is_readable(&self) -> bool {
         !matches!(self.container(), "webp")
     }
 
     /// FFmpeg's answer whether the container holds a codec: 1 yes, 0 no, below 0 not known.
-    pub(super) fn query(&self, id: codec::Id) -> i32 {
+    pub(crate) fn query(&self, id: codec::Id) -> i32 {
         // SAFETY: the container is static.
         unsafe { ffi::avformat_query_codec(self.container, id.into(), ffi::FF_COMPLIANCE_EXPERIMENTAL) }
     }
 
     /// Whether streams of this kind and codec can be copied into it so that FFmpeg finds them again.
-    pub(super) fn holds(&self, medium: media::Type, id: codec::Id) -> bool {
+    pub(crate) fn holds(&self, medium: media::Type, id: codec::Id) -> bool {
         use codec::Id::*;
         if self.is_still() || self.is_y4m() {
             return false;
@@ -190,21 +191,21 @@ impl Output {
     }
 
     /// Whether FFmpeg 5.1 to 6 write down there how the frames are to be turned.
-    pub(super) fn holds_rotation(&self) -> bool {
+    pub(crate) fn holds_rotation(&self) -> bool {
         self.has_lengths_by_coding()
     }
 
     /// Whether it has a place for a frame beside the video. FFmpeg writes none into QuickTime's files.
-    pub(super) fn holds_cover(&self, id: codec::Id) -> bool {
+    pub(crate) fn holds_cover(&self, id: codec::Id) -> bool {
         let is_known = matches!(id, codec::Id::MJPEG | codec::Id::PNG | codec::Id::BMP);
         is_known && matches!(self.container(), "mp4" | "ipod" | "matroska")
     }
 
-    pub(super) fn takes(&self, id: codec::Id) -> bool {
+    pub(crate) fn takes(&self, id: codec::Id) -> bool {
         self.query(id) != 0
     }
 
-    pub(super) fn default_encoder(&self) -> Result<ffmpeg::Codec> {
+    pub(crate) fn default_encoder(&self) -> Result<ffmpeg::Codec> {
         // The muxer of still frames holds any codec.
         let h264 = !self.is_still() && (self.query(codec::Id::H264) == 1 || self.container() == "mpegts");
         if let Some(x264) = ffmpeg::encoder::find_by_name("libx264").filter(|_| h264) {
@@ -228,7 +229,7 @@ fn container_name(container: &'static ffi::AVOutputFormat) -> &'static str {
     unsafe { CStr::from_ptr(container.name) }.to_str().expect("container names are ASCII")
 }
 
-pub(super) fn guess_container(
+pub(crate) fn guess_container(
     short_name: Option<&CStr>,
     file_name: &str,
 ) -> Option<&'static ffi::AVOutputFormat> {
@@ -239,7 +240,7 @@ pub(super) fn guess_container(
 }
 
 /// `video.mkv` -> `video.partial.mkv`: the ending stays, so that players open it.
-pub(super) fn partial_path(path: &Path) -> PathBuf {
+pub(crate) fn partial_path(path: &Path) -> PathBuf {
     let mut name = path.file_stem().unwrap_or_default().to_owned();
     name.push(".partial");
     if let Some(extension) = path.extension() {
@@ -249,12 +250,12 @@ pub(super) fn partial_path(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-pub(super) fn same_file(a: &Path, b: &Path) -> bool {
+pub(crate) fn same_file(a: &Path, b: &Path) -> bool {
     matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 /// Makes the file, or opens the pipe.
-pub(super) fn open_output(
+pub(crate) fn open_output(
     output: &Output,
     path: &str,
 ) -> std::result::Result<format::context::Output, ffmpeg::Error> {

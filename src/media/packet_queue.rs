@@ -10,8 +10,9 @@ use std::os::unix::fs::FileExt;
 
 use ffmpeg_next as ffmpeg;
 
-use super::Packet;
 use crate::error::{Error, Result};
+use crate::media::ffmpeg::check;
+use crate::media::packet::Packet;
 
 /// Some hours of compressed audio; a restoration machine has it to spare.
 const MEMORY_BYTES_MAX: usize = 256 << 20;
@@ -136,7 +137,7 @@ fn with_payload(packet: &ffmpeg::Packet, data: &[u8]) -> ffmpeg::Packet {
     let mut copy = ffmpeg::Packet::copy(data);
     // SAFETY: both packets are owned; copying props duplicates side data and touches no payload.
     let code = unsafe { ffmpeg::ffi::av_packet_copy_props(copy.as_mut_ptr(), packet.as_ptr()) };
-    super::check(code).expect("no memory for a packet's side data");
+    check(code).expect("no memory for a packet's side data");
     copy.set_stream(packet.stream());
     copy
 }

@@ -17,7 +17,11 @@ use ffmpeg_next::packet::{Mut, Ref};
 use ffmpeg_next::{self as ffmpeg, Rational, ffi};
 use serde::{Deserialize, Serialize};
 
-use super::Packet;
+use crate::media::packet::Packet;
+
+/// Frames from one cut to the next. Encoders are closed and opened again at cuts, which depend on the
+/// input alone: a run that goes on after a crash then writes the same packets as an undisturbed one.
+pub const SEGMENT_FRAMES: u64 = 240;
 
 const MAGIC: [u8; 8] = *b"hasn-seg";
 /// Size of the record, checksum, magic.
@@ -32,12 +36,12 @@ pub struct CutState {
     pub frames: u64,
     /// Where the frame shown last ends, in ticks.
     pub end: i64,
-    pub(super) first_pts: i64,
-    pub(super) last_coded_pts: i64,
+    pub(crate) first_pts: i64,
+    pub(crate) last_coded_pts: i64,
     /// Times of the last frames, the first of which is frame `order_begin`.
-    pub(super) order: VecDeque<i64>,
-    pub(super) order_begin: u64,
-    pub(super) order_step: i64,
+    pub(crate) order: VecDeque<i64>,
+    pub(crate) order_begin: u64,
+    pub(crate) order_step: i64,
 }
 
 /// What a segment holds.
@@ -77,7 +81,7 @@ pub struct Cut {
 }
 
 /// Tells an encoder's header from others.
-pub(super) fn sum_of_header(extradata: &[u8]) -> u32 {
+pub(crate) fn sum_of_header(extradata: &[u8]) -> u32 {
     crc32fast::hash(extradata)
 }
 

@@ -1,0 +1,99 @@
+//! EXR: whether a file has all its blocks. FFmpeg's decoder leaves out in silence those that it does not find.
+//!
+//! In: the bytes of a file. Out: what is missing. A file begins with attributes, then the places of all blocks as u64,
+//! then the blocks; who writes it puts the places in at the end, so that a file that was not finished has zeros there.
+
+const MAGIC: [u8; 4] = [0x76, 0x2f, 0x31, 0x01];
+/// In the version's word: tiles, deep samples, several parts.
+const IS_TILED: u32 = 0x200;
+const IS_DEEP_OR_MULTIPART: u32 = 0x800 | 0x1000;
+
+/// What a file of one part lacks; `None` where all is there, and of files that are no EXR.
+pub(crate) fn what_is_missing(file: &[u8]) -> Option<&'static str> {
+    let version = u32::from_le_bytes(array(file, 4)?);
+    if !file.starts_with(&MAGIC) || version & IS_DEEP_OR_MULTIPART != 0 {
+        return None;
+    }
+    // The decoder itself tells of a header that is cut off.
+    let table = end_of_header(file)?;
+    let mut first = file.len();
+    let mut at = table;
+    while at < first {
+        let place = array(file, at).map(u64::from_le_bytes).and_then(|place| usize::try_from(place).ok());
+        match place {
+            None => return Some("it is cut off"),
+            Some(place) if place < table => return Some("it was not written to its end"),
+            Some(place) => first = first.min(place),
+        }
+        at += 8;
+    }
+    let places =
+        file[table..first].as_chunks::<8>().0.iter().map(|place| u64::from_le_bytes(*place) as usize);
+    // Where its lines begin, or which tile it is; then its size.
+    let head = if version & IS_TILED == 0 { 4 } else { 16 };
+    let is_whole = |place: usize| {
+        let size = array(file, place.checked_add(head)?).map(u32::from_le_bytes)?;
+        file.get(place..)?.get(head + 4..)?.get(..size as usize)
+    };
+    let cut_off = places.into_iter().any(|place| is_whole(place).is_none());
+    cut_off.then_some("it is cut off")
+}
+
+/// Past the empty name that ends the attributes: name, 0, type, 0, size, value.
+fn end_of_header(file: &[u8]) -> Option<usize> {
+    let past_text = |at: usize| Some(at + file.get(at..)?.iter().position(|&byte| byte == 0)? + 1);
+    let mut at = 8;
+    while *file.get(at)? != 0 {
+        at = past_text(past_text(at)?)?;
+        let size = u32::from_le_bytes(array(file, at)?);
+        at = at.checked_add(4)?.checked_add(size as usize)?;
+    }
+    Some(at + 1)
+}
+
+fn array<const N: usize>(file: &[u8], at: usize) -> Option<[u8; N]> {
+    file.get(at..)?.first_chunk().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of two blocks, 5 and 3 bytes long.
+    fn file(flags: u32, head: usize) -> Vec<u8> {
+        let mut file = [&MAGIC[..], &(2 | flags).to_le_bytes()].concat();
+        file.extend(b"compression\0compression\0\x01\0\0\0\0\0");
+        let first = file.len() + 16;
+        for place in [first, first + head + 4 + 5] {
+            file.extend((place as u64).to_le_bytes());
+        }
+        for size in [5u32, 3] {
+            file.extend(vec![0; head]);
+            file.extend(size.to_le_bytes());
+            file.extend(vec![7; size as usize]);
+        }
+        file
+    }
+
+    #[test]
+    fn a_file_that_lacks_its_end_is_told_from_one_that_is_whole() {
+        for (flags, head) in [(0, 4), (IS_TILED, 16)] {
+            let whole = file(flags, head);
+            assert_eq!(what_is_missing(&whole), None);
+            let table = whole.len() - 2 * (head + 4) - 8 - 16;
+            for size in table + 1..whole.len() {
+                assert_eq!(
+                    what_is_missing(&whole[..size]),
+                    Some("it is cut off"),
+                    "{size} of {}",
+                    whole.len()
+                );
+            }
+            let mut unfinished = whole.clone();
+            unfinished[table + 8..table + 16].fill(0);
+            assert_eq!(what_is_missing(&unfinished), Some("it was not written to its end"));
+        }
+        assert_eq!(what_is_missing(b"no EXR at all"), None);
+        assert_eq!(what_is_missing(&file(0x1000, 4)[..40]), None);
+    }
+}

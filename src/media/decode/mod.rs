@@ -1,0 +1,9 @@
+//! Decode: packets become frames, filtered and deinterlaced where asked.
+
+pub(crate) mod convert;
+pub(crate) mod decoder;
+pub(crate) mod exr;
+pub(crate) mod filter;
+pub(crate) mod interlace;
+pub(crate) mod reader;
+pub(crate) mod timestamps;

@@ -1,0 +1,47 @@
+//! All frames of a source one by one, without a pipeline.
+
+use crate::error::Result;
+use crate::frame::{Frame, FrameFormat};
+use crate::media::decode::decoder::{DecodeSpec, Decoder, Trim};
+use crate::media::decode::filter::{Deinterlace, FilterSpec};
+use crate::media::demux::input::Input;
+
+/// All frames of a source one by one, for those who need no pipeline.
+pub struct FrameReader {
+    input: Input,
+    decoder: Decoder,
+}
+
+impl FrameReader {
+    /// Opens the source and decodes its first frame.
+    pub fn open(source: &str, threads: usize) -> Result<FrameReader> {
+        let mut input = Input::open(source)?;
+        let trim = Trim::new(&input, None, None);
+        let filter = FilterSpec { deinterlace: Deinterlace::Off, graph: None };
+        let decoder =
+            Decoder::open(&mut input, DecodeSpec { trim, threads, filter, begin: None, transfer: None })?;
+        Ok(FrameReader { input, decoder })
+    }
+
+    /// What the frames are, by the first one: to be asked before that is taken.
+    pub fn format(&self) -> FrameFormat {
+        self.decoder.format()
+    }
+
+    /// The next frame; `None` after the last.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>> {
+        loop {
+            if let Some(frame) = self.decoder.receive()? {
+                return Ok(Some(frame));
+            }
+            if self.decoder.ended {
+                return self.decoder.damage().error().map_or(Ok(None), Err);
+            }
+            match self.input.next_packet()? {
+                Some(packet) if self.input.is_video(&packet) => self.decoder.send(packet)?,
+                Some(_) => {}
+                None => self.decoder.finish()?,
+            }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Demux: files, streams and image sequences become packets.
+
+pub(crate) mod input;
+pub(crate) mod live;
+pub(crate) mod matroska;
+pub(crate) mod mpegts;
+pub(crate) mod open;
+pub(crate) mod probe;
+pub(crate) mod quicktime;
+pub(crate) mod sequence;
+pub(crate) mod timeline;

@@ -1,0 +1,6 @@
+//! Encode: frames become packets, in segments that depend on the input alone.
+
+pub(crate) mod encoder;
+pub(crate) mod jpeg;
+pub(crate) mod still;
+pub(crate) mod target;

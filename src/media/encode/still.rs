@@ -1,0 +1,61 @@
+//! One frame into a file of its own, without a pipeline.
+
+use std::fs;
+
+use ffmpeg_next::{self as ffmpeg, Rational};
+
+use crate::error::{Error, Result};
+use crate::frame::{Frame, FrameFormat};
+use crate::media::av_frame::AvFrameBuffer;
+use crate::media::av_frame::FramePool;
+use crate::media::demux::input::VideoInfo;
+use crate::media::encode::encoder::dress;
+use crate::media::encode::target::{EncoderSpec, Target, open_context};
+use crate::media::output::Output;
+
+/// A PNG, JPEG or other still frame file to be written.
+pub struct StillWriter {
+    target: Target,
+    path: String,
+}
+
+impl StillWriter {
+    /// Chooses the format for a frame like `source`, of this size, by the name's ending. An existing file
+    /// is replaced.
+    pub fn new(path: &str, source: &FrameFormat, size: (usize, usize)) -> Result<StillWriter> {
+        let output = Output::new(path, "")?;
+        let spec = EncoderSpec { threads: 1, ..EncoderSpec::default() };
+        let target = Target::choose(&spec, &output, source, size)?;
+        Ok(StillWriter { target, path: path.to_owned() })
+    }
+
+    /// A frame to be filled.
+    pub fn frame(&self) -> Result<Frame> {
+        FramePool::new(self.target.format).take()
+    }
+
+    /// Encodes the filled frame and writes the file.
+    pub fn write(self, frame: Frame) -> Result<()> {
+        let fail = |problem: String| Error::new(&self.path, problem, "choose another name or ending");
+        let encoding = |e: ffmpeg::Error| fail(format!("cannot be encoded: {e}"));
+        let buffer = frame.buffer;
+        let mut av_frame =
+            buffer.into_any().downcast::<AvFrameBuffer>().expect("a frame of the pool").av_frame;
+        let (rate, square) = (Rational(25, 1), Rational(1, 1));
+        let video = VideoInfo {
+            time_base: rate.invert(),
+            frame_rate: rate,
+            is_constant: true,
+            sample_aspect: square,
+            frames_expected: 1,
+        };
+        let mut context = open_context(&self.target, &video, square, false, rate.invert())?;
+        dress(&mut av_frame, &self.target.format, square, 0, None);
+        let mut packet = ffmpeg::Packet::empty();
+        context.send_frame(&av_frame).map_err(encoding)?;
+        context.send_eof().map_err(encoding)?;
+        context.receive_packet(&mut packet).map_err(encoding)?;
+        fs::write(&self.path, packet.data().unwrap_or_default())
+            .map_err(|e| fail(format!("cannot be written: {e}")))
+    }
+}

@@ -1,0 +1,87 @@
+//! What every part of `media` needs of FFmpeg: start, version, return values, strings and rationals.
+
+use std::ffi::{CStr, CString};
+
+use ffmpeg_next::{self as ffmpeg, ffi};
+
+use crate::frame::TimeBase;
+use crate::media::ffmpeg_log;
+
+/// Ticks of FFmpeg's own clock, AV_TIME_BASE.
+pub(crate) const MICROSECONDS: ffmpeg::Rational = ffmpeg::Rational(1, 1_000_000);
+
+/// Prepares FFmpeg; its own log lines are shown from `verbosity` 1 (warnings) or 2 (all) on.
+pub fn init(verbosity: u8) {
+    ffmpeg::init().expect("FFmpeg's registration never fails");
+    ffmpeg_log::listen();
+    ffmpeg::log::set_level(match verbosity {
+        0 => ffmpeg::log::Level::Quiet,
+        1 => ffmpeg::log::Level::Warning,
+        _ => ffmpeg::log::Level::Verbose,
+    });
+}
+
+/// What FFmpeg is linked.
+pub struct FfmpegInfo {
+    /// Of the libraries, e.g. `5.1.9-0+deb12u1`.
+    pub version: String,
+    /// Of this build of it.
+    pub license: &'static str,
+    /// Names of its video encoders.
+    pub video_encoders: Vec<String>,
+}
+
+/// What FFmpeg is linked and what it can encode.
+pub fn info() -> FfmpegInfo {
+    let mut video_encoders = Vec::new();
+    let mut state = std::ptr::null_mut();
+    loop {
+        // SAFETY: `state` is the iterator's own and starts as null; the codecs it gives are static.
+        let codec = unsafe { ffi::av_codec_iterate(&mut state).as_ref() };
+        let Some(codec) = codec else { break };
+        // SAFETY: `codec` is a static AVCodec.
+        let encodes = unsafe { ffi::av_codec_is_encoder(codec) } != 0;
+        if encodes && codec.type_ == ffi::AVMediaType::AVMEDIA_TYPE_VIDEO {
+            // SAFETY: names of codecs are static C strings.
+            video_encoders.push(unsafe { CStr::from_ptr(codec.name) }.to_string_lossy().into_owned());
+        }
+    }
+    // SAFETY: av_version_info gives a static C string.
+    let version = unsafe { CStr::from_ptr(ffi::av_version_info()) }.to_string_lossy().into_owned();
+    FfmpegInfo { version, license: ffmpeg::format::license(), video_encoders }
+}
+
+/// A C string of what a user typed, which holds no NUL: arguments of a process cannot.
+pub(crate) fn c_string(text: &str) -> CString {
+    CString::new(text).expect("no NUL in an argument")
+}
+
+/// What describes the stream that an open encoder makes.
+pub(crate) fn parameters_of(context: &ffmpeg::codec::Context) -> ffmpeg::codec::Parameters {
+    let mut parameters = ffmpeg::codec::Parameters::new();
+    // SAFETY: both are alive.
+    let code = unsafe { ffi::avcodec_parameters_from_context(parameters.as_mut_ptr(), context.as_ptr()) };
+    check(code).expect("no memory for parameters");
+    parameters
+}
+
+/// FFmpeg's return value as a result.
+pub(crate) fn check(code: i32) -> Result<i32, ffmpeg::Error> {
+    if code < 0 { Err(ffmpeg::Error::from(code)) } else { Ok(code) }
+}
+
+pub(crate) fn is_again(error: ffmpeg::Error) -> bool {
+    error == ffmpeg::Error::Other { errno: ffmpeg::error::EAGAIN }
+}
+
+impl From<ffmpeg::Rational> for TimeBase {
+    fn from(value: ffmpeg::Rational) -> TimeBase {
+        TimeBase { num: value.numerator(), den: value.denominator() }
+    }
+}
+
+impl From<TimeBase> for ffmpeg::Rational {
+    fn from(value: TimeBase) -> ffmpeg::Rational {
+        ffmpeg::Rational::new(value.num, value.den)
+    }
+}

@@ -1,0 +1,247 @@
+//! Side data: what streams and frames carry besides samples, and where it can go.
+//!
+//! In: streams and decoded frames. Out: entries of the output's stream, parameters of encoders, and names of what
+//! an encoder does not take. What holds for the whole video (mastering display, rotation) is written to the stream
+//! and, where the codec has a place for it, into the bitstream; what belongs to one frame stays on that frame.
+
+use ffmpeg_next as ffmpeg;
+use ffmpeg_next::ffi::{self, AVFrameSideDataType as OfFrame, AVPacketSideDataType as OfStream};
+use ffmpeg_next::frame::Video as AvFrame;
+
+use crate::color::Transfer;
+use crate::frame::{Frame, Props};
+use crate::media::ffmpeg::c_string;
+
+/// What may be found on frames and holds for a stream. Both hold the same C structure.
+const OF_STREAMS: [(OfFrame, OfStream); 4] = [
+    (OfFrame::AV_FRAME_DATA_MASTERING_DISPLAY_METADATA, OfStream::AV_PKT_DATA_MASTERING_DISPLAY_METADATA),
+    (OfFrame::AV_FRAME_DATA_CONTENT_LIGHT_LEVEL, OfStream::AV_PKT_DATA_CONTENT_LIGHT_LEVEL),
+    (OfFrame::AV_FRAME_DATA_DISPLAYMATRIX, OfStream::AV_PKT_DATA_DISPLAYMATRIX),
+    (OfFrame::AV_FRAME_DATA_STEREO3D, OfStream::AV_PKT_DATA_STEREO3D),
+];
+
+/// What belongs to single frames: its name, the encoders' option that is there where one takes it, and encoders
+/// that take it without an option.
+const FRAME_DATA: [(OfFrame, &str, Option<&str>, &[&str]); 6] = [
+    (OfFrame::AV_FRAME_DATA_A53_CC, "closed captions (A53)", Some("a53cc"), &[]),
+    (OfFrame::AV_FRAME_DATA_S12M_TIMECODE, "timecode of frames (SMPTE 12M)", Some("s12m_tc"), &[]),
+    (OfFrame::AV_FRAME_DATA_AFD, "active format description (AFD)", None, &[]),
+    (OfFrame::AV_FRAME_DATA_DYNAMIC_HDR_PLUS, "HDR10+", None, &["libvpx-vp9"]),
+    (OfFrame::AV_FRAME_DATA_DYNAMIC_HDR_VIVID, "HDR Vivid", None, &[]),
+    (OfFrame::AV_FRAME_DATA_DOVI_RPU_BUFFER, "Dolby Vision", None, &[]),
+];
+
+/// Side data that holds for all frames of the output.
+#[derive(Default)]
+pub(crate) struct StreamSide(Vec<(OfStream, Vec<u8>)>);
+
+impl StreamSide {
+    /// Of the first frame, else of the stream it came from.
+    pub fn of(stream: &ffmpeg::Stream, first: &Frame) -> StreamSide {
+        let av_frame = frame_of(&first.props);
+        // SAFETY: the stream and its parameters are alive.
+        let stream_transfer = unsafe { (*(*stream.as_ptr()).codecpar).color_trc as u32 };
+        // Where a filter made SDR of HDR, the stream's display is not that of the frames any more.
+        let unspecified = u32::from(Transfer::UNSPECIFIED.0);
+        let same_light = [unspecified, u32::from(first.format.color.transfer.0)].contains(&stream_transfer);
+        let entries = OF_STREAMS.iter().filter_map(|&(of_frame, of_stream)| {
+            let light = matches!(
+                of_stream,
+                OfStream::AV_PKT_DATA_MASTERING_DISPLAY_METADATA | OfStream::AV_PKT_DATA_CONTENT_LIGHT_LEVEL
+            );
+            let frame_data = av_frame.and_then(|av_frame| frame_bytes(av_frame, of_frame));
+            let of_whole = || {
+                let mut list = stream_entries(stream).into_iter();
+                list.find(|(kind, _)| *kind == of_stream && (same_light || !light)).map(|(_, bytes)| bytes)
+            };
+            Some((of_stream, frame_data.map(<[u8]>::to_vec).or_else(of_whole)?))
+        });
+        StreamSide(entries.collect())
+    }
+
+    /// Writes the entries, and those of the input's stream that say nothing of how it was coded.
+    pub fn write(&self, input: &ffmpeg::Stream, output: &mut ffmpeg::StreamMut) {
+        let known = |kind| OF_STREAMS.iter().any(|&(_, of_stream)| of_stream == kind);
+        for (kind, bytes) in stream_entries(input) {
+            if !known(kind) {
+                add_entry(output, kind, &bytes);
+            }
+        }
+        for (kind, bytes) in &self.0 {
+            add_entry(output, *kind, bytes);
+        }
+    }
+
+    fn get(&self, wanted: OfStream) -> Option<&[u8]> {
+        self.0.iter().find(|(kind, _)| *kind == wanted).map(|(_, bytes)| bytes.as_slice())
+    }
+
+    /// The encoder's own parameters for the light of the frames, as (option, value): FFmpeg's wrappers of these
+    /// encoders pass it on from version 7.1 at the earliest.
+    pub fn encoder_parameters(&self, encoder: &str) -> Option<(&'static str, String)> {
+        let (option, display_key, light_key) = match encoder {
+            "libx265" => ("x265-params", "master-display", "max-cll"),
+            "libx264" | "libx264rgb" => ("x264-params", "mastering-display", "cll"),
+            "libsvtav1" => ("svtav1-params", "mastering-display", "content-light"),
+            _ => return None,
+        };
+        // H.264 and HEVC count in 1/50000 of a coordinate and 1/10000 cd/m2, SVT-AV1 reads plain numbers.
+        let (chroma, luminance) = if encoder == "libsvtav1" { (1.0, 1.0) } else { (50_000.0, 10_000.0) };
+        let display = self.get(OfStream::AV_PKT_DATA_MASTERING_DISPLAY_METADATA).map(|bytes| {
+            let scaled = |i: usize, unit: f64| {
+                let value = rational(bytes, i) * unit;
+                if unit == 1.0 { format!("{value:.6}") } else { format!("{value:.0}") }
+            };
+            // In memory: x and y of R, G, B, white; least and greatest luminance.
+            let point = |i: usize| format!("({},{})", scaled(2 * i, chroma), scaled(2 * i + 1, chroma));
+            let (red, green, blue, white) = (point(0), point(1), point(2), point(3));
+            let (least, greatest) = (scaled(8, luminance), scaled(9, luminance));
+            format!("{display_key}=G{green}B{blue}R{red}WP{white}L({greatest},{least})")
+        });
+        let light = self.get(OfStream::AV_PKT_DATA_CONTENT_LIGHT_LEVEL).map(|bytes| {
+            let (content, average) = (integer(bytes, 0), integer(bytes, 1));
+            format!("{light_key}={content},{average}")
+        });
+        let values: Vec<String> = display.into_iter().chain(light).collect();
+        (!values.is_empty()).then(|| (option, values.join(":")))
+    }
+
+    /// Whether the light of the frames is known.
+    pub fn has_light(&self) -> bool {
+        self.get(OfStream::AV_PKT_DATA_MASTERING_DISPLAY_METADATA).is_some()
+            || self.get(OfStream::AV_PKT_DATA_CONTENT_LIGHT_LEVEL).is_some()
+    }
+}
+
+/// Names of what the frame carries and the encoder does not take.
+pub(crate) fn not_taken(props: &AvFrame, codec: ffmpeg::Codec) -> impl Iterator<Item = &'static str> {
+    let carried = FRAME_DATA.iter().filter(|(kind, ..)| frame_bytes(props, *kind).is_some());
+    carried
+        .filter(move |(_, _, option, encoders)| {
+            !option.is_some_and(|name| has_option(codec, name)) && !encoders.contains(&codec.name())
+        })
+        .map(|(_, name, ..)| *name)
+}
+
+/// The decoded frame that a frame's props are.
+pub(crate) fn frame_of(props: &Props) -> Option<&AvFrame> {
+    props.0.as_ref().and_then(|props| props.downcast_ref())
+}
+
+fn has_option(codec: ffmpeg::Codec, name: &str) -> bool {
+    let name = c_string(name);
+    // SAFETY: a codec's class is static or null; searching a fake object asks its class only.
+    unsafe {
+        let mut class = (*codec.as_ptr()).priv_class;
+        let object = (&raw mut class).cast();
+        !class.is_null()
+            && !ffi::av_opt_find(object, name.as_ptr(), std::ptr::null(), 0, ffi::AV_OPT_SEARCH_FAKE_OBJ)
+                .is_null()
+    }
+}
+
+fn frame_bytes(av_frame: &AvFrame, kind: OfFrame) -> Option<&[u8]> {
+    // SAFETY: the frame is alive, and an entry of its list has `size` bytes, which stay as long as it does.
+    unsafe {
+        let entry = ffi::av_frame_get_side_data(av_frame.as_ptr(), kind).as_ref()?;
+        Some(std::slice::from_raw_parts(entry.data, entry.size))
+    }
+}
+
+/// The stream's own entries but those of how it was coded (buffer sizes, Dolby Vision's layers), which do not hold for
+/// what we code.
+fn stream_entries(stream: &ffmpeg::Stream) -> Vec<(OfStream, Vec<u8>)> {
+    use OfStream::{AV_PKT_DATA_CPB_PROPERTIES, AV_PKT_DATA_DOVI_CONF};
+    // SAFETY: the stream is alive, and its list has as many entries, of `size` bytes each.
+    unsafe {
+        let raw = stream.as_ptr();
+        #[cfg(ffmpeg_6_1)]
+        let (list, count) = ((*(*raw).codecpar).coded_side_data, (*(*raw).codecpar).nb_coded_side_data);
+        #[cfg(not(ffmpeg_6_1))]
+        let (list, count) = ((*raw).side_data, (*raw).nb_side_data);
+        (0..usize::try_from(count).unwrap_or(0))
+            .map(|i| &*list.add(i))
+            .filter(|entry| !matches!(entry.type_, AV_PKT_DATA_CPB_PROPERTIES | AV_PKT_DATA_DOVI_CONF))
+            .map(|entry| (entry.type_, std::slice::from_raw_parts(entry.data, entry.size).to_vec()))
+            .collect()
+    }
+}
+
+/// What a container says of a whole stream, for one that is copied as it is.
+pub(crate) fn copy_entries(input: &ffmpeg::Stream, output: &mut ffmpeg::StreamMut) {
+    for (kind, bytes) in stream_entries(input) {
+        add_entry(output, kind, &bytes);
+    }
+}
+
+fn add_entry(stream: &mut ffmpeg::StreamMut, kind: OfStream, bytes: &[u8]) {
+    // SAFETY: the stream is alive, and the new entry is allocated with as many bytes as are copied.
+    unsafe {
+        let raw = stream.as_mut_ptr();
+        #[cfg(ffmpeg_6_1)]
+        let copy = {
+            let (list, count) =
+                (&raw mut (*(*raw).codecpar).coded_side_data, &raw mut (*(*raw).codecpar).nb_coded_side_data);
+            let new = ffi::av_packet_side_data_new(list, count, kind, bytes.len(), 0);
+            if new.is_null() { std::ptr::null_mut() } else { (*new).data }
+        };
+        #[cfg(not(ffmpeg_6_1))]
+        let copy = ffi::av_stream_new_side_data(raw, kind, bytes.len());
+        assert!(!copy.is_null(), "no memory for a stream's side data");
+        copy.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+    }
+}
+
+/// Whether a container of this name has a place of its own for the light of the frames.
+pub(crate) fn holds_light(container: &str) -> bool {
+    matches!(container, "matroska" | "webm" | "mp4" | "mov")
+}
+
+fn integer(bytes: &[u8], index: usize) -> i32 {
+    let word = bytes.get(4 * index..4 * index + 4).and_then(|word| word.try_into().ok());
+    word.map_or(0, i32::from_ne_bytes)
+}
+
+/// The `index`-th AVRational of a C structure that begins with such.
+fn rational(bytes: &[u8], index: usize) -> f64 {
+    match integer(bytes, 2 * index + 1) {
+        0 => 0.0,
+        den => f64::from(integer(bytes, 2 * index)) / f64::from(den),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_light_is_told_in_each_encoders_own_words() {
+        let rationals =
+            [(34000, 50000), (16000, 50000), (13250, 50000), (34500, 50000), (7500, 50000), (3000, 50000)];
+        let rest = [(15635, 50000), (16450, 50000), (50, 10000), (1000, 1)];
+        let words = rationals.iter().chain(&rest).flat_map(|&(num, den)| [num, den]).chain([1, 1]);
+        let display = words.flat_map(i32::to_ne_bytes).collect();
+        let light = [1000i32, 400].into_iter().flat_map(i32::to_ne_bytes).collect();
+        let side = StreamSide(vec![
+            (OfStream::AV_PKT_DATA_MASTERING_DISPLAY_METADATA, display),
+            (OfStream::AV_PKT_DATA_CONTENT_LIGHT_LEVEL, light),
+        ]);
+        let points = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)";
+        let told = |encoder: &str| side.encoder_parameters(encoder);
+        assert_eq!(
+            told("libx265"),
+            Some(("x265-params", format!("master-display={points}:max-cll=1000,400")))
+        );
+        assert_eq!(
+            told("libx264"),
+            Some(("x264-params", format!("mastering-display={points}:cll=1000,400")))
+        );
+        let (_, plain) = told("libsvtav1").unwrap();
+        assert!(
+            plain.contains("G(0.265000,0.690000)") && plain.contains("L(1000.000000,0.005000)"),
+            "{plain}"
+        );
+        assert_eq!(told("ffv1"), None);
+        assert_eq!(StreamSide::default().encoder_parameters("libx265"), None);
+    }
+}
