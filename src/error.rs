@@ -1,82 +1,177 @@
-//! The one error of the crate: what went wrong for the user, never our own mistakes (those are `assert!`).
+//! The one error of the crate: what went wrong for the user. Mistakes of this program are `assert!`s.
 //!
-//! An error is one line that says where, what, and what to do. The stage that meets it adds the frame
-//! it was working on.
+//! An error is one line, `subject: problem; remedy`, with a [kind](ErrorKind) for programs. The stage that meets it adds
+//! the frame it was working on.
 
 use std::fmt;
+use std::io;
+use std::sync::Arc;
 
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What the world did to us, in one line: `subject: problem; remedy`.
-#[derive(Clone, PartialEq, Eq, thiserror::Error)]
-pub struct Error {
+/// What went wrong, for programs: the line is for people and may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Options, arguments or file contents that make no sense; a usage error in most cases.
+    InvalidInput,
+    /// Valid, but not supported by this program, this build of FFmpeg or the chosen container.
+    Unsupported,
+    /// The source is damaged or truncated.
+    Damaged,
+    /// A file, stream, encoder or model does not exist.
+    NotFound,
+    /// A file is in the way.
+    Exists,
+    /// The disk or a quota is full.
+    DiskFull,
+    /// The user ended the run, or it was cancelled.
+    Interrupted,
+    /// A GPU, capture device or driver failed or is missing.
+    Device,
+    /// A read, write or connection failed.
+    Io,
+    /// Another process holds the output.
+    Busy,
+    /// Memory ran out.
+    OutOfMemory,
+}
+
+/// A failure in one line: `subject: problem; remedy`.
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
+/// Boxed, so that a `Result` stays small where all goes well.
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
     subject: String,
     problem: String,
     remedy: String,
-    at: Option<At>,
+    place: Option<Place>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 /// Where in a run an error happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct At {
+#[derive(Debug, Clone)]
+struct Place {
     stage: &'static str,
     frame: u64,
-    seconds: Option<String>,
+    seconds: Option<f64>,
 }
 
 impl Error {
-    /// `subject` is the file, stream, option or device; `remedy` an imperative clause.
+    /// An error of kind [`InvalidInput`](ErrorKind::InvalidInput). `subject` is the file, stream, option or device,
+    /// `remedy` an imperative clause.
     pub fn new(subject: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Error { subject: subject.into(), problem: problem.into(), remedy: remedy.into(), at: None }
+        Error(Box::new(Inner {
+            kind: ErrorKind::InvalidInput,
+            subject: subject.into(),
+            problem: problem.into(),
+            remedy: remedy.into(),
+            place: None,
+            source: None,
+        }))
+    }
+
+    /// A failed system call on `subject`, with the kind that its code stands for.
+    pub fn io(subject: impl Into<String>, error: io::Error, remedy: impl Into<String>) -> Self {
+        let kind = ErrorKind::from(error.kind());
+        Error::new(subject, error.to_string(), remedy).with_kind(kind).with_source(error)
+    }
+
+    /// The same error of another kind.
+    #[must_use]
+    pub fn with_kind(mut self, kind: ErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
+    /// The same error with what caused it.
+    #[must_use]
+    pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.0.source = Some(Arc::new(source));
+        self
     }
 
     /// Adds the stage and the frame it was working on, unless an inner stage has already done so.
     #[must_use]
     pub fn at(mut self, stage: &'static str, frame: u64, seconds: Option<f64>) -> Self {
-        self.at.get_or_insert(At { stage, frame, seconds: seconds.map(|s| format!("{s:.3}")) });
+        self.0.place.get_or_insert(Place { stage, frame, seconds });
         self
     }
 
-    /// Adds what is left of the work in spite of the error.
+    /// Adds to the remedy what is left of the work in spite of the error.
     #[must_use]
     pub fn keeping(mut self, left: &str) -> Self {
-        let joint = if self.remedy.is_empty() { "" } else { "; " };
-        self.remedy = format!("{}{joint}{left}", self.remedy);
+        let joint = if self.0.remedy.is_empty() { "" } else { "; " };
+        self.0.remedy = format!("{}{joint}{left}", self.0.remedy);
         self
+    }
+
+    /// What went wrong, for programs.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+}
+
+impl From<io::ErrorKind> for ErrorKind {
+    fn from(kind: io::ErrorKind) -> ErrorKind {
+        match kind {
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            io::ErrorKind::AlreadyExists => ErrorKind::Exists,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::DiskFull,
+            io::ErrorKind::Interrupted => ErrorKind::Interrupted,
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => ErrorKind::Damaged,
+            io::ErrorKind::InvalidInput => ErrorKind::InvalidInput,
+            io::ErrorKind::Unsupported => ErrorKind::Unsupported,
+            io::ErrorKind::OutOfMemory => ErrorKind::OutOfMemory,
+            io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy => ErrorKind::Busy,
+            _ => ErrorKind::Io,
+        }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.subject, self.problem)?;
-        if let Some(At { stage, frame, seconds }) = &self.at {
+        let Inner { subject, problem, remedy, place, .. } = &*self.0;
+        write!(f, "{subject}: {problem}")?;
+        if let Some(Place { stage, frame, seconds }) = place {
             write!(f, " ({stage}, frame {frame}")?;
             if let Some(seconds) = seconds {
-                write!(f, " at {seconds} s")?;
+                write!(f, " at {seconds:.3} s")?;
             }
             write!(f, ")")?;
         }
-        if !self.remedy.is_empty() {
-            write!(f, "; {}", self.remedy)?;
+        if !remedy.is_empty() {
+            write!(f, "; {remedy}")?;
         }
         Ok(())
     }
 }
 
-/// The same line: it is what a `main` that returns a [`Result`] prints.
+/// The same line as [`Display`](fmt::Display): a `main` that returns a [`Result`] prints it.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+
     use super::*;
 
     #[test]
-    fn one_line_says_where_what_and_what_to_do() {
+    fn one_line_names_subject_problem_and_remedy() {
         let error = Error::new("clip.mkv", "stream 0 is damaged", "copy the file again");
         assert_eq!(error.to_string(), "clip.mkv: stream 0 is damaged; copy the file again");
         let error = error.at("decode", 57, Some(2.28)).at("upscale", 58, None);
@@ -84,5 +179,17 @@ mod tests {
             error.to_string(),
             "clip.mkv: stream 0 is damaged (decode, frame 57 at 2.280 s); copy the file again"
         );
+    }
+
+    #[test]
+    fn kind_and_source_are_those_of_the_cause() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let error = Error::io("out.mkv", full, "free some space");
+        assert_eq!(error.kind(), ErrorKind::DiskFull);
+        let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+        assert_eq!(source.map(io::Error::kind), Some(io::ErrorKind::StorageFull));
+        let plain = Error::new("--to", "is not after --from", "choose a later time");
+        assert!(plain.kind() == ErrorKind::InvalidInput && plain.source().is_none());
+        assert_eq!(plain.with_kind(ErrorKind::Exists).kind(), ErrorKind::Exists);
     }
 }

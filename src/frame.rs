@@ -63,7 +63,7 @@ pub struct PixelFormat {
     pub log2_chroma_h: u8,
     /// How many planes there are.
     pub planes: u8,
-    /// Y', Cb, Cr, A or R', G', B', A or Y', A: the first [`Format::component_count`] count.
+    /// Y', Cb, Cr, A or R', G', B', A or Y', A: the first [`PixelFormat::component_count`] count.
     pub components: [Component; 4],
 }
 

@@ -11,8 +11,8 @@
 //! 2. [`media::Input`] reads packets, [`media::Decoder`] lends decoded frames as [`frame::Frame`]s, with
 //!    the time that their source gave them.
 //! 3. [`pipeline`] runs the stages on threads with bounded queues between them.
-//! 4. [`engine`] makes LR frames into SR frames: code values to numbers ([`engine::cpu`]'s ingest), luma
-//!    or R'G'B' through a network of [`model`], chroma through [`engine::resample`], numbers to code values.
+//! 4. [`engine`] makes LR frames into SR frames: code values to numbers ([`pixel`]), luma
+//!    or R'G'B' through a network of [`model`], chroma through [`pixel::resample`], numbers to code values.
 //!    What a code value means is [`color`]'s to say.
 //! 5. [`media::Encoder`] takes the SR frames, which came from its own pool, and cuts segments, which [`journal`] keeps
 //!    through crashes until all are there.
@@ -40,9 +40,10 @@ pub mod journal;
 pub mod media;
 pub mod model;
 pub mod pipeline;
+pub mod pixel;
 pub mod quality;
 pub mod relay;
 #[cfg(test)]
 mod testing;
 
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};

@@ -8,9 +8,9 @@
 //! wholly inside the frame.
 
 use crate::color::{Matrix, Quantization, Range, Signal};
-use crate::engine::cpu::ingest::read_component;
 use crate::error::{Error, Result};
 use crate::frame::{Family, Frame, FrameFormat};
+use crate::pixel::read::read_component;
 
 /// Side of the SSIM window, and its standard deviation.
 const WINDOW: usize = 11;
@@ -244,7 +244,7 @@ impl Quality {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::cpu::egress::{Rounding, write_component};
+    use crate::pixel::write::{Rounding, write_component};
     use crate::testing::frame_format;
 
     /// A frame whose components hold these code values.

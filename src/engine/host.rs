@@ -13,15 +13,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use super::cpu::egress::{Rounding, fill_component, write_component};
-use super::cpu::ingest::read_component;
-use super::cpu::{Pool, matrix};
+use super::cpu::Pool;
 use super::forward::Forward;
 use super::plan::{Passes, Shape, Slot, Step, plan};
-use super::resample::{Grid, Resampler};
 use super::{Engine, EngineSpec, NetworkId};
 use crate::error::Result;
 use crate::frame::{Frame, FrameFormat, PixelFormat};
+use crate::pixel::matrix;
+use crate::pixel::read::read_component;
+use crate::pixel::resample::{Grid, Resampler};
+use crate::pixel::write::{Rounding, fill_component, write_component};
 
 /// What planes and tensors may take for each thread before there are fewer lanes: small beside what servers have for a
 /// core.

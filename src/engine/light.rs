@@ -7,11 +7,11 @@
 use std::collections::VecDeque;
 
 use super::cpu::Pool;
-use super::cpu::curve::map_component;
 use super::{Engine, EngineSpec, Network, NetworkId};
 use crate::color::{Transfer, light_of_srgb, srgb_of_light};
 use crate::error::Result;
 use crate::frame::{Frame, FrameFormat};
+use crate::pixel::curve::map_component;
 
 /// [`Engine`] for light.
 pub(super) struct Light {

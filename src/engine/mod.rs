@@ -11,7 +11,6 @@ mod host;
 mod light;
 mod plan;
 pub mod reference;
-pub mod resample;
 mod reuse;
 mod rewrite;
 
@@ -25,15 +24,6 @@ use light::Light;
 use plan::{Shape, plan};
 use reference::{Reference, ReferencePass};
 use reuse::Reuse;
-
-/// Makes a frame black, and solid where it has alpha.
-pub fn blacken(frame: &mut Frame) {
-    let format = frame.format.pixel_format;
-    for component in 0..format.component_count() {
-        let is_alpha = component >= format.color_count();
-        cpu::egress::fill_component(frame, component, if is_alpha { 1.0 } else { 0.0 });
-    }
-}
 
 /// A device that makes LR frames into SR frames, in order.
 pub trait Engine {

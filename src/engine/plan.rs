@@ -10,12 +10,12 @@
 //!
 //! [`HostEngine`]: super::host::HostEngine
 
-use super::cpu::matrix::{Coefficients, compose};
 use super::forward::SIDE_MIN;
-use super::resample::{Grid, Resampler};
 use crate::color::{Matrix, rgb_to_ycbcr, ycbcr_to_rgb};
 use crate::error::{Error, Result};
 use crate::frame::{Family, FrameFormat};
+use crate::pixel::matrix::{Coefficients, compose};
+use crate::pixel::resample::{Grid, Resampler};
 
 /// What a plan must know of a network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -136,7 +136,7 @@ mod tests {
             JobFingerprint { journal: VERSION, facts }
         };
         let (old, folder) = (facts("crf=18"), Path::new("video.mkv.hasn"));
-        assert_eq!(old.check_same(&facts("crf=18"), folder), Ok(()));
+        assert!(old.check_same(&facts("crf=18"), folder).is_ok());
         assert_eq!(
             old.check_same(&facts("crf=20"), folder).unwrap_err().to_string(),
             "video.mkv.hasn: was begun with --encoder-opt crf=18, and now it is crf=20; \

@@ -14,10 +14,10 @@ use super::queue::AudioQueue;
 use super::sinks::{Lane, Shared};
 use super::upscale::Ready;
 use super::{Budget, Clock, Control, OnLoss, Stats};
-use crate::engine::blacken;
 use crate::error::Result;
 use crate::frame::{Frame, Timestamp};
 use crate::media::{Encoder, FramePool, Packet, Silence};
+use crate::pixel::blacken;
 
 /// What the encode stage takes and gives.
 pub(super) struct EncodeIo<'a> {

@@ -17,13 +17,9 @@
 //! It must not know frames, colour or files.
 
 mod codes;
-pub(crate) mod curve;
-pub(crate) mod egress;
 mod graph;
-pub(crate) mod ingest;
 mod layout;
 pub mod level;
-pub(crate) mod matrix;
 mod net;
 mod pack;
 mod pool;

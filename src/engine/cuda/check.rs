@@ -9,12 +9,12 @@ use super::engine::CudaEngine;
 use super::kernels::Launcher;
 use super::maps::{MAPS, Maps, Part};
 use super::weights::{Blob, Weights};
-use crate::engine::cpu::egress::{Rounding, write_component};
-use crate::engine::cpu::ingest::read_component;
 use crate::engine::reference::Reference;
 use crate::engine::{Engine, EngineKind, EngineSpec, Network, NetworkId, cpu};
 use crate::frame::{Frame, FrameFormat};
 use crate::model::{Model, catalogue};
+use crate::pixel::read::read_component;
+use crate::pixel::write::{Rounding, write_component};
 use crate::testing::padded;
 use common::Random;
 

@@ -17,10 +17,10 @@ use super::maps::{MAPS, Maps, Part};
 use super::net;
 use super::weights::{Blob, Weights};
 use crate::engine::plan::{Passes, Shape, Slot, Step, plan};
-use crate::engine::resample::{Grid, Resampler, Taps};
 use crate::engine::{Engine, EngineSpec, Network, NetworkId};
 use crate::error::{Error, Result};
 use crate::frame::Frame;
+use crate::pixel::resample::{Grid, Resampler, Taps};
 
 /// One is copied in, one is worked on, one is copied out.
 const DEPTH: usize = 3;

@@ -8,7 +8,6 @@ use half::f16;
 use super::super::device::{Buffer, Device, Launch, Pinned};
 use super::streams::{DeviceMemory, PinnedMemory};
 use super::*;
-use crate::engine::cpu;
 use crate::error::Result;
 
 const THREADS: usize = 256;
@@ -267,7 +266,7 @@ fn the_matrix_of_colours_is_that_of_the_cpu() {
         args[2] = len as u32;
         args[4..13].copy_from_slice(bytemuck::cast_slice(matrix.as_flattened()));
         bench.launch("matrix", len.div_ceil(THREADS), 0, &args).unwrap();
-        cpu::matrix::apply(&matrix, &mut expected);
+        crate::pixel::matrix::apply(&matrix, &mut expected);
         close(&bench.get::<f32>(&planes), &expected, 1e-6);
     }
 }

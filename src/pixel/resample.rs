@@ -72,8 +72,8 @@ impl Grid {
 /// Makes planes on one grid out of planes on another.
 #[derive(Clone, Debug)]
 pub struct Resampler {
-    pub(super) x: Taps,
-    pub(super) y: Taps,
+    pub(crate) x: Taps,
+    pub(crate) y: Taps,
 }
 
 impl Resampler {
@@ -110,17 +110,17 @@ impl Resampler {
 
 /// The filter of one direction: for every output sample, where its inputs start and what they weigh.
 #[derive(Clone, Debug)]
-pub(super) struct Taps {
-    pub(super) in_len: usize,
-    pub(super) out_len: usize,
+pub(crate) struct Taps {
+    pub(crate) in_len: usize,
+    pub(crate) out_len: usize,
     /// Output samples lie on the input samples.
-    pub(super) identity: bool,
+    pub(crate) identity: bool,
     /// Inputs of an output sample.
-    pub(super) count: usize,
+    pub(crate) count: usize,
     /// `[out_len]`: the first of them.
-    pub(super) starts: Vec<usize>,
+    pub(crate) starts: Vec<usize>,
     /// `[out_len, count]`: they add up to 1.
-    pub(super) weights: Vec<f32>,
+    pub(crate) weights: Vec<f32>,
 }
 
 impl Taps {

@@ -4,7 +4,7 @@
 //! whatever bytes the format puts them; bytes of other components and of padding are left as they are. It
 //! knows every layout a [`PixelFormat`] can describe and nothing of networks.
 //!
-//! [`PixelFormat`]: crate::frame::Format
+//! [`PixelFormat`]: crate::frame::PixelFormat
 
 use rayon::prelude::*;
 
@@ -152,7 +152,7 @@ impl Writer {
 mod tests {
     use super::*;
     use crate::color::Range;
-    use crate::engine::cpu::ingest::read_component;
+    use crate::pixel::read::read_component;
     use crate::testing::{frame_format, padded};
 
     const FORMATS: [&str; 26] = [

@@ -3,7 +3,7 @@
 //! In: code values in whatever bytes the format puts them. Out: `(code - zero) / unit` in f32, values outside
 //! 0..1 kept. It knows every layout a [`PixelFormat`] can describe and nothing of networks.
 //!
-//! [`PixelFormat`]: crate::frame::Format
+//! [`PixelFormat`]: crate::frame::PixelFormat
 
 use rayon::prelude::*;
 

@@ -1,0 +1,21 @@
+//! Code values to numbers and back: the samples of a frame as dense planes of f32.
+//!
+//! In: frames in any layout that a [`PixelFormat`](crate::frame::PixelFormat) describes. Out: planes of numbers of any
+//! size and siting, and frames filled from them. It knows colour and no network.
+
+pub(crate) mod curve;
+pub(crate) mod matrix;
+pub(crate) mod read;
+pub mod resample;
+pub(crate) mod write;
+
+use crate::frame::Frame;
+
+/// Makes a frame black, and opaque where it has alpha.
+pub fn blacken(frame: &mut Frame) {
+    let format = frame.format.pixel_format;
+    for component in 0..format.component_count() {
+        let is_alpha = component >= format.color_count();
+        write::fill_component(frame, component, if is_alpha { 1.0 } else { 0.0 });
+    }
+}
