@@ -256,6 +256,31 @@ fn what_is_no_circle_is_not_reported() {
 }
 
 #[test]
+fn circles_of_folders_are_reported() {
+    let folders = files(&[
+        ("src/media/mod.rs", "mod demux; mod decode; mod packet;"),
+        ("src/media/demux/mod.rs", "mod input; mod live;"),
+        ("src/media/demux/input.rs", "use crate::media::packet::Packet; pub struct Input;"),
+        ("src/media/demux/live.rs", "use crate::media::decode::trim::Trim;"),
+        ("src/media/decode/mod.rs", "mod trim; mod decoder;"),
+        ("src/media/decode/trim.rs", "pub struct Trim;"),
+        ("src/media/decode/decoder.rs", "use super::trim::Trim;\nuse crate::media::demux::input::Input;"),
+        ("src/media/packet.rs", "pub struct Packet;"),
+    ]);
+    assert_eq!(circles::complaints(&folders), Vec::<String>::new());
+    let found = circles::complaints_of_folders(&folders).join("\n");
+    assert!(found.contains("src/media/decode -> src/media/demux -> src/media/decode"), "{found}");
+    assert!(
+        found.contains("src/media/decode/decoder.rs:2: use crate::media::demux::input::Input"),
+        "{found}"
+    );
+
+    let without_decoder: Vec<_> =
+        folders.into_iter().filter(|(path, _)| !path.ends_with("decoder.rs")).collect();
+    assert_eq!(circles::complaints_of_folders(&without_decoder), Vec::<String>::new());
+}
+
+#[test]
 fn every_circle_is_reported() {
     let found = circles::complaints(&files(&[
         ("src/media/mod.rs", "mod a; mod b; mod c;"),

@@ -2,7 +2,7 @@
 //!
 //! - [`homes`]: each dependency has one home, `unsafe` states why it is safe, only the command line prints, and modules
 //!   import in one direction;
-//! - [`circles`]: no file imports itself by way of others, neither between modules nor inside one;
+//! - [`circles`]: no file and no folder imports itself by way of others, neither between modules nor inside one;
 //! - [`words`]: the words that the field's terms replaced do not come back.
 //!
 //! Each rule has faults planted for it, on files in memory, that it must report.
@@ -38,6 +38,11 @@ fn dependencies_and_modules_keep_their_places() {
 #[test]
 fn no_file_imports_itself_by_way_of_others() {
     assert_none(&circles::complaints(&sources()));
+}
+
+#[test]
+fn no_folder_imports_itself_by_way_of_others() {
+    assert_none(&circles::complaints_of_folders(&sources()));
 }
 
 #[test]
