@@ -63,7 +63,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("engine", &["error", "color", "frame", "model", "pixel"]),
     ("pipeline", &["error", "color", "frame", "media", "engine"]),
     ("journal", &["error", "color", "frame", "media", "pipeline"]),
-    ("relay", &["error", "color", "frame", "media", "engine", "pipeline"]),
+    ("relay", &["error", "color", "frame", "media", "pixel", "engine", "pipeline"]),
     (
         "job",
         &["error", "color", "frame", "media", "model", "pixel", "engine", "pipeline", "journal", "relay"],
