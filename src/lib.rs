@@ -43,6 +43,7 @@ pub mod pipeline;
 pub mod pixel;
 pub mod quality;
 pub mod relay;
+mod sync;
 #[cfg(test)]
 mod testing;
 

@@ -22,6 +22,7 @@ use super::{begin, failed, remove, write_whole};
 use crate::error::{Error, Result};
 use crate::media::{Cut, Damage, DamagedPlace, Numbering, Packet, Pattern};
 use crate::pipeline::Store;
+use crate::sync::lock;
 
 const MADE: &str = "made";
 const DAMAGE: &str = "damage.json";
@@ -49,7 +50,7 @@ struct Finished {
 }
 
 fn look_at(made: &Mutex<Finished>) -> MutexGuard<'_, Finished> {
-    made.lock().expect("nobody panics with it")
+    lock(&made)
 }
 
 impl SequenceJournal {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use tracing::warn;
 
 use crate::error::Error;
+use crate::sync::lock;
 
 /// Shared by all who read one source.
 #[derive(Clone)]
@@ -50,7 +51,7 @@ impl Damage {
 
     /// Counts so many more, from this place on.
     pub(crate) fn note_many(&self, count: u64, place: DamagedPlace) {
-        let mut found = self.found.lock().expect("nobody panics with it");
+        let mut found = lock(&self.found);
         found.count += count;
         if !std::mem::replace(&mut found.is_told, true) && !self.quiet {
             warn!("{}: {place}; going on", self.source);
@@ -69,18 +70,18 @@ impl Damage {
 
     /// Forgets what was found, for a source that is read from its beginning again.
     pub(crate) fn clear(&self) {
-        let mut found = self.found.lock().expect("nobody panics with it");
+        let mut found = lock(&self.found);
         (found.count, found.places) = (0, Vec::new());
     }
 
     /// How many frames and packets.
     pub fn count(&self) -> u64 {
-        self.found.lock().expect("nobody panics with it").count
+        lock(&self.found).count
     }
 
     /// Those met first.
     pub fn places(&self) -> Vec<DamagedPlace> {
-        self.found.lock().expect("nobody panics with it").places.clone()
+        lock(&self.found).places.clone()
     }
 
     /// One line for all of it; `None` where there is none.

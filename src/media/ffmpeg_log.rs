@@ -1,6 +1,7 @@
 //! What FFmpeg says of damage only in its log: a Matroska demuxer that skips a torn cluster and an FFV1 decoder that
 //! meets a wrong checksum go on without an error code or a flag.
 
+use crate::sync::lock;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem;
@@ -64,7 +65,7 @@ pub(crate) fn cells_are_missing() -> bool {
 
 /// What decoders complained of since the last call.
 pub(crate) fn of_decoders() -> Option<String> {
-    OF_DECODERS.lock().expect("nobody panics with it").take()
+    lock(&OF_DECODERS).take()
 }
 
 /// # Safety
@@ -96,7 +97,7 @@ unsafe extern "C" fn heard(
             if category == Some(AV_CLASS_CATEGORY_DEMUXER) {
                 OF_DEMUXER.with_borrow_mut(|complaints| complaints.add(line.trim_end()));
             } else {
-                OF_DECODERS.lock().expect("nobody panics with it").add(line.trim_end());
+                lock(&OF_DECODERS).add(line.trim_end());
             }
         }
         ffi::av_log_default_callback(object, level, format, values);

@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::frame::{Frame, Timestamp};
 use crate::media::{Encoder, FramePool, Packet, Silence};
 use crate::pixel::blacken;
+use crate::sync::lock;
 
 /// What the encode stage takes and gives.
 pub(super) struct EncodeIo<'a> {
@@ -39,7 +40,7 @@ pub(super) fn run(encoder: Encoder, on_loss: OnLoss, silence: Option<Silence>, i
     let mut stage = Encode { encoder, io, begun, index: 0, last_pts: i64::MIN, audio_end_us: 0 };
     loop {
         let now = Instant::now();
-        let pacer = || stage.io.clock.0.lock().expect("nobody panics with it");
+        let pacer = || lock(&stage.io.clock.0);
         let patience = pacer().patience(now);
         let received = match patience {
             Some(patience) => stage.io.ready.recv_timeout(patience),

@@ -27,6 +27,7 @@ use super::stats::Mark;
 use super::{Snapshot, Stats};
 use crate::error::{Error, Result};
 use crate::media;
+use crate::sync::lock;
 
 /// Connections at a time; others wait to be taken.
 const CONNECTIONS_MAX: usize = 256;
@@ -215,7 +216,7 @@ impl Page {
     /// `since`: the last point that the page has. Whoever asks wants to see a frame, too.
     fn status(&self, uri: &Uri) -> Response {
         let since = uri.query().and_then(|query| query.strip_prefix("since=")?.parse::<u64>().ok());
-        let points = self.points.lock().expect("nobody panics with it");
+        let points = lock(&self.points);
         let new = points.last.iter().filter(|point| since.is_none_or(|since| point.number > since));
         let status = Status {
             version: env!("CARGO_PKG_VERSION"),
@@ -232,7 +233,7 @@ impl Page {
     /// Before (0) or after (1).
     fn frame(&self, which: usize) -> Response {
         const HEADERS: [(HeaderName, &str); 2] = [(CONTENT_TYPE, "image/jpeg"), (CACHE_CONTROL, "no-store")];
-        let mut jpegs = self.jpegs.lock().expect("nobody panics with it");
+        let mut jpegs = lock(&self.jpegs);
         let Some((number, frame)) = self.stats.shown(which) else {
             return (StatusCode::NOT_FOUND, "there was no frame yet\n").into_response();
         };
@@ -267,7 +268,7 @@ async fn note_points(page: Arc<Page>) {
             bytes_in: now.bytes,
             bytes_out: now.sinks.iter().map(|sink| sink.bytes).collect(),
         };
-        let mut points = page.points.lock().expect("nobody panics with it");
+        let mut points = lock(&page.points);
         if points.last.len() == POINTS {
             points.last.pop_front();
         }

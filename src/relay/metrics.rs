@@ -13,6 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::Stats;
 use super::stats::Mark;
+use crate::sync::lock;
 
 /// What `text` is, for whoever asks.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -139,7 +140,7 @@ impl Out<'_> {
     }
 
     fn latency(&mut self, stats: &Stats) -> fmt::Result {
-        let latency = stats.latency.lock().expect("nobody panics with it");
+        let latency = lock(&stats.latency);
         let mut below = 0;
         let buckets = LATENCY_MS.iter().chain([&usize::MAX]).map(|&ms| {
             let count = latency.count_below(ms) - below;

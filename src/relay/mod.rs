@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use crate::engine::{EngineSpec, Network};
 use crate::error::{Error, Result};
 use crate::media::{Encoder, LiveStreams, redacted};
+use crate::sync::lock;
 use encode::EncodeIo;
 use pacer::Pacer;
 use queue::{AudioQueue, LiveQueue};
@@ -92,7 +93,7 @@ pub struct Control {
 impl Control {
     /// From now on the ladder has these networks, once they were timed.
     pub fn set_networks(&self, networks: Vec<Network>) {
-        *self.networks.lock().expect("nobody panics with it") = Some(networks);
+        *lock(&self.networks) = Some(networks);
     }
 
     /// From the next frame on the encoder spends so many bits a second.
@@ -101,7 +102,7 @@ impl Control {
     }
 
     fn take_networks(&self) -> Option<Vec<Network>> {
-        self.networks.lock().expect("nobody panics with it").take()
+        lock(&self.networks).take()
     }
 
     fn take_bit_rate(&self) -> Option<u64> {
@@ -114,11 +115,11 @@ struct Clock(Mutex<Pacer>);
 
 impl Clock {
     fn now_us(&self) -> i64 {
-        self.0.lock().expect("nobody panics with it").now_us(Instant::now())
+        lock(&self.0).now_us(Instant::now())
     }
 
     fn is_past(&self, time_us: i64) -> bool {
-        self.0.lock().expect("nobody panics with it").is_past(time_us)
+        lock(&self.0).is_past(time_us)
     }
 }
 
@@ -134,7 +135,7 @@ pub fn run(relay: Relay, control: &Control, stats: &Stats, stop: &Arc<AtomicBool
     let (lanes, rings): (Vec<Lane>, Vec<_>) = sinks.iter().map(|_| Lane::new()).unzip();
     let (failure, unwhole) = (Mutex::new(None), Mutex::new(None));
     let first_of = |errors: &Mutex<Option<Error>>, error: Error| {
-        errors.lock().expect("nobody panics with it").get_or_insert(error);
+        lock(&errors).get_or_insert(error);
     };
     // One part that fails ends all.
     let noted = |result: Result<()>| {

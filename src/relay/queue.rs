@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::frame::Frame;
 use crate::media::Packet;
+use crate::sync::lock;
 
 /// Decoded frames that wait for the network. Their deadlines drop them long before at usual rates: this bounds memory.
 const FRAMES_MAX: usize = 48;
@@ -37,7 +38,7 @@ struct State {
 impl LiveQueue {
     /// Whether there was room; else the oldest frame is gone.
     pub fn push(&self, waiting: Waiting) -> bool {
-        let mut state = self.state.lock().expect("nobody panics with it");
+        let mut state = lock(&self.state);
         let has_room = state.waiting.len() < FRAMES_MAX;
         if !has_room {
             state.waiting.pop_front();
@@ -49,14 +50,18 @@ impl LiveQueue {
 
     /// The oldest frame, when there is one; `None` when none will come.
     pub fn pop(&self) -> Option<Waiting> {
-        let state = self.state.lock().expect("nobody panics with it");
+        let state = lock(&self.state);
         let idle = |state: &mut State| state.waiting.is_empty() && !state.closed;
-        self.changed.wait_while(state, idle).expect("nobody panics with it").waiting.pop_front()
+        self.changed
+            .wait_while(state, idle)
+            .expect("no thread panics while it holds a lock")
+            .waiting
+            .pop_front()
     }
 
     /// Says that no frame follows.
     pub fn close(&self) {
-        self.state.lock().expect("nobody panics with it").closed = true;
+        lock(&self.state).closed = true;
         self.changed.notify_all();
     }
 }
@@ -67,7 +72,7 @@ pub(super) struct AudioQueue(Mutex<VecDeque<Packet>>);
 
 impl AudioQueue {
     pub fn push(&self, packet: Packet) {
-        let mut packets = self.0.lock().expect("nobody panics with it");
+        let mut packets = lock(&self.0);
         if packets.len() == AUDIO_MAX {
             packets.pop_front();
         }
@@ -76,7 +81,7 @@ impl AudioQueue {
 
     /// The next packet that is not later than this.
     pub fn pop_until(&self, time_us: i64) -> Option<Packet> {
-        let mut packets = self.0.lock().expect("nobody panics with it");
+        let mut packets = lock(&self.0);
         packets
             .front()
             .is_some_and(|packet| packet.dts_us() <= time_us)

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::frame::Frame;
+use crate::sync::lock;
 
 /// Counters of a relay.
 pub struct Stats {
@@ -88,13 +89,13 @@ impl Waits {
 
     /// This one is taken out and worked at.
     pub fn begins(&self, came: Instant) {
-        *self.oldest.lock().expect("nobody panics with it") = Some(came);
+        *lock(&self.oldest) = Some(came);
     }
 
     /// It is done with, or was thrown away.
     pub fn ends(&self) {
         self.count.fetch_sub(1, Relaxed);
-        *self.oldest.lock().expect("nobody panics with it") = None;
+        *lock(&self.oldest) = None;
     }
 
     /// One was thrown away before it was worked at.
@@ -107,7 +108,7 @@ impl Waits {
     }
 
     pub fn age(&self) -> Duration {
-        self.oldest.lock().expect("nobody panics with it").map_or(Duration::ZERO, |since| since.elapsed())
+        lock(&self.oldest).map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 
@@ -235,7 +236,7 @@ impl Stats {
 
     /// The counters of a network: those it has, or new ones.
     pub(super) fn rung_of(&self, name: &str) -> (usize, Arc<RungStats>) {
-        let mut rungs = self.rungs.lock().expect("nobody panics with it");
+        let mut rungs = lock(&self.rungs);
         let index = rungs.iter().position(|rung| rung.name == name).unwrap_or_else(|| {
             rungs.push(Arc::new(RungStats { name: name.to_owned(), frames: AtomicU64::default() }));
             rungs.len() - 1
@@ -244,52 +245,52 @@ impl Stats {
     }
 
     pub(super) fn note_latency(&self, latency: Duration) {
-        self.latency.lock().expect("nobody panics with it").note(latency);
+        lock(&self.latency).note(latency);
     }
 
     /// A frame went out.
     pub(super) fn note_frame(&self) {
         self.encoded.fetch_add(1, Relaxed);
-        *self.last_frame.lock().expect("nobody panics with it") = Some(Instant::now());
+        *lock(&self.last_frame) = Some(Instant::now());
     }
 
     /// `None` before the first one.
     pub(super) fn since_last_frame(&self) -> Option<Duration> {
-        self.last_frame.lock().expect("nobody panics with it").map(|then| then.elapsed())
+        lock(&self.last_frame).map(|then| then.elapsed())
     }
 
     /// Asks for a pair of frames. Gives the number of the last one, 0 before the first.
     pub(super) fn want_frame(&self) -> u64 {
-        let mut shown = self.shown.lock().expect("nobody panics with it");
+        let mut shown = lock(&self.shown);
         shown.is_wanted = true;
         shown.number
     }
 
     pub(super) fn is_frame_wanted(&self) -> bool {
-        self.shown.lock().expect("nobody panics with it").is_wanted
+        lock(&self.shown).is_wanted
     }
 
     /// A frame before and after.
     pub(super) fn show(&self, lr: Frame, sr: Frame) {
-        let mut shown = self.shown.lock().expect("nobody panics with it");
+        let mut shown = lock(&self.shown);
         *shown = Shown { is_wanted: false, number: shown.number + 1, pair: Some([lr, sr]) };
     }
 
     /// One of the last pair, and the pair's number.
     pub(super) fn shown(&self, which: usize) -> Option<(u64, Frame)> {
-        let shown = self.shown.lock().expect("nobody panics with it");
+        let shown = lock(&self.shown);
         shown.pair.as_ref().map(|pair| (shown.number, pair[which].share()))
     }
 
     /// All counters; the latency is that of frames since the call before with this mark.
     pub fn snapshot(&self, mark: &mut Mark) -> Snapshot {
-        let latency = self.latency.lock().expect("nobody panics with it");
+        let latency = lock(&self.latency);
         let [p50, p99] = latency.quantiles_since(mark, [0.5, 0.99]);
         let latency_ms_max = latency.max_ms;
         drop(latency);
         let get = |counter: &AtomicU64| counter.load(Relaxed);
         let queue = |waits: &Waits| Queue { count: waits.count(), age_ms: waits.age().as_millis() as u64 };
-        let rungs = self.rungs.lock().expect("nobody panics with it");
+        let rungs = lock(&self.rungs);
         Snapshot {
             decoded: get(&self.decoded),
             encoded: get(&self.encoded),

@@ -52,21 +52,25 @@ const PRINTS: [&str; 5] = ["println!", "print!", "eprintln!", "eprint!", "dbg!"]
 const PRINTS_HOMES: [&str; 2] = ["src/cli/", "src/engine/cuda/budget.rs"];
 
 /// A module, and the modules it may import, each of which stands above it in this table.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("error", &[]),
+    ("sync", &[]),
     ("color", &["error"]),
     ("frame", &["error", "color"]),
-    ("media", &["error", "color", "frame"]),
+    ("media", &["error", "sync", "color", "frame"]),
     ("model", &["error", "color", "frame"]),
     ("pixel", &["error", "color", "frame"]),
     ("quality", &["error", "color", "frame", "pixel"]),
     ("engine", &["error", "color", "frame", "model", "pixel"]),
-    ("pipeline", &["error", "color", "frame", "media", "engine"]),
-    ("journal", &["error", "color", "frame", "media", "pipeline"]),
-    ("relay", &["error", "color", "frame", "media", "pixel", "engine", "pipeline"]),
+    ("pipeline", &["error", "sync", "color", "frame", "media", "engine"]),
+    ("journal", &["error", "sync", "color", "frame", "media", "pipeline"]),
+    ("relay", &["error", "sync", "color", "frame", "media", "pixel", "engine", "pipeline"]),
     (
         "job",
-        &["error", "color", "frame", "media", "model", "pixel", "engine", "pipeline", "journal", "relay"],
+        &[
+            "error", "sync", "color", "frame", "media", "model", "pixel", "engine", "pipeline", "journal",
+            "relay",
+        ],
     ),
     (
         "cli",

@@ -19,7 +19,7 @@ use crate::media::decode::timestamps::Times;
 use crate::media::demux::input::{Input, VideoInfo};
 use crate::media::demux::sequence::Numbering;
 use crate::media::demux::sequence::Pattern;
-use crate::media::ffmpeg::is_again;
+use crate::media::ffmpeg::{MICROSECONDS, is_again};
 use crate::media::ffmpeg_log;
 use crate::media::format::{color_of, describe, pixel_of, transfer_of};
 use crate::media::packet::Packet;
@@ -147,7 +147,7 @@ impl Decoder {
         let parameters = input.video_parameters();
         let video = input.video();
         if let Some(begin) = begin {
-            trim.from_us = begin.pts.rescale(video.time_base, Rational(1, 1_000_000));
+            trim.from_us = begin.pts.rescale(video.time_base, MICROSECONDS);
         }
         input.begin_sequence(trim, &|_| false);
         let is_sequence = input.numbers().is_some();
@@ -212,7 +212,7 @@ impl Decoder {
             let found = decoder.find_first(input);
             let us = |frame: &Frame| {
                 let time_base = Rational::from(frame.time.time_base);
-                frame.time.pts.rescale(time_base, Rational(1, 1_000_000))
+                frame.time.pts.rescale(time_base, MICROSECONDS)
             };
             let begins_late = |frame: &Frame| us(frame) - trim.from_us >= decoder.times.usual_us();
             let in_time = decoder.counts.outside > 0 || found.as_ref().is_ok_and(|frame| !begins_late(frame));

@@ -9,6 +9,7 @@ use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
 use tracing::warn;
 
 use crate::media::demux::input::VideoInfo;
+use crate::media::ffmpeg::MICROSECONDS;
 
 /// So many frames at an even pace make a gap after them worth a word.
 const EVEN_FRAMES: u32 = 12;
@@ -88,7 +89,7 @@ impl Times {
     }
 
     pub fn us(&self, pts: i64) -> i64 {
-        pts.rescale(self.time_base, Rational(1, 1_000_000))
+        pts.rescale(self.time_base, MICROSECONDS)
     }
 
     pub fn seconds(&self, pts: i64) -> f64 {

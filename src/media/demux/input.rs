@@ -16,6 +16,7 @@ use crate::media::demux::open::{best_video, open_by, open_remedy};
 use crate::media::demux::sequence::{Pattern, Sequence};
 use crate::media::demux::timeline::Timeline;
 use crate::media::encode::target::check_kind;
+use crate::media::ffmpeg::MICROSECONDS;
 use crate::media::ffmpeg_log;
 use crate::media::mux::streams::select;
 use crate::media::packet::Packet;
@@ -427,7 +428,7 @@ impl Input {
                     }
                     self.video_packets += u64::from(stream == self.video);
                     self.last_byte = packet.position() as i64 + packet.size() as i64;
-                    let us = |ticks: i64| ticks.rescale(time_base, Rational(1, 1_000_000));
+                    let us = |ticks: i64| ticks.rescale(time_base, MICROSECONDS);
                     if let Some(time) = packet.pts().or(packet.dts()) {
                         self.last_end_us = self.last_end_us.max(us(time.saturating_add(packet.duration())));
                     }

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::media::damage::{Damage, DamagedPlace};
 use crate::media::decode::decoder::Trim;
 use crate::media::demux::input::VideoInfo;
+use crate::media::ffmpeg::MICROSECONDS;
 use crate::media::output::{partial_path, same_file};
 use crate::media::packet::Packet;
 
@@ -214,7 +215,7 @@ impl Sequence {
     }
 
     fn us(&self, number: u64) -> i64 {
-        (number.saturating_sub(self.first()) as i64).rescale(self.frame_rate.invert(), Rational(1, 1_000_000))
+        (number.saturating_sub(self.first()) as i64).rescale(self.frame_rate.invert(), MICROSECONDS)
     }
 
     /// Reads, from the beginning, what lies in this part and is not among `ready`. Numbers that are missing there are

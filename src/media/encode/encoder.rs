@@ -14,8 +14,8 @@ use crate::media::av_frame::AvFrameBuffer;
 use crate::media::decode::decoder::Decoder;
 use crate::media::demux::input::{Input, VideoInfo};
 use crate::media::encode::target::{Target, open_context};
-use crate::media::ffmpeg::check;
 use crate::media::ffmpeg::is_again;
+use crate::media::ffmpeg::{MICROSECONDS, check};
 use crate::media::format::Tags;
 use crate::media::output::Output;
 use crate::media::packet::Packet;
@@ -97,7 +97,7 @@ impl Encoder {
             time_base,
             context,
             delay: None,
-            begin_us: decoder.first().time.pts.rescale(video.time_base, Rational(1, 1_000_000)),
+            begin_us: decoder.first().time.pts.rescale(video.time_base, MICROSECONDS),
             times: BTreeMap::new(),
             state: CutState { last_coded_pts: i64::MIN, order_step: 1, end: i64::MIN, ..CutState::default() },
             received: 0,

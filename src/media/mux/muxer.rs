@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::media::decode::decoder::Trim;
 use crate::media::demux::input::Input;
 use crate::media::encode::encoder::Encoder;
-use crate::media::ffmpeg::check;
+use crate::media::ffmpeg::{MICROSECONDS, check};
 use crate::media::mux::streams::{
     Plan, Way, attach_cover, copy_chapters, copy_programs, cover_packet, metadata, tag,
 };
@@ -235,16 +235,15 @@ impl Muxer {
         if is_video {
             let pts = packet.pts().expect("encoded frames have times");
             self.check_frame(pts, time_base)?;
-            self.end_us =
-                self.end_us.max((pts + packet.duration()).rescale(time_base, Rational(1, 1_000_000)));
+            self.end_us = self.end_us.max((pts + packet.duration()).rescale(time_base, MICROSECONDS));
         } else if self.is_hidden(&packet, time_base)
             || (packet.size() == 0 && packet.side_data().next().is_none())
-            || time.is_some_and(|t| !self.trim.holds(t.rescale(time_base, Rational(1, 1_000_000))))
+            || time.is_some_and(|t| !self.trim.holds(t.rescale(time_base, MICROSECONDS)))
         {
             return Ok(());
         }
         let ahead_us = self.offset_us - self.unsaid_delay_us[index];
-        let offset = ahead_us.rescale(Rational(1, 1_000_000), time_base);
+        let offset = ahead_us.rescale(MICROSECONDS, time_base);
         packet.set_pts(packet.pts().map(|pts| pts - offset));
         packet.set_dts(packet.dts().or(packet.pts().map(|pts| pts + offset)).map(|dts| dts - offset));
         let written_base = self.context.stream(index).expect("an added stream").time_base();
@@ -265,7 +264,7 @@ impl Muxer {
         const RUN_UP_US: i64 = 50_000;
         // SAFETY: the packet is alive.
         let is_marked = unsafe { (*packet.as_ptr()).flags & ffi::AV_PKT_FLAG_DISCARD != 0 };
-        let us = packet.pts().map_or(0, |pts| pts.rescale(time_base, Rational(1, 1_000_000)));
+        let us = packet.pts().map_or(0, |pts| pts.rescale(time_base, MICROSECONDS));
         is_marked && !self.output.has_lengths_by_coding() && !(-RUN_UP_US..0).contains(&us)
     }
 
@@ -398,7 +397,7 @@ fn unsaid_delay_us(stream: &ffmpeg::Stream, output: &Output) -> i64 {
     }
     // SAFETY: the stream is alive. Opus counts at 48 kHz, whatever it was made from (RFC 7845).
     let samples = unsafe { (*(*stream.as_ptr()).codecpar).initial_padding };
-    i64::from(samples).rescale(Rational(1, 48_000), Rational(1, 1_000_000))
+    i64::from(samples).rescale(Rational(1, 48_000), MICROSECONDS)
 }
 
 /// What is said of a stream, whoever coded it.

@@ -3,13 +3,13 @@
 use std::ffi::{CStr, CString};
 
 use ffmpeg_next::ffi;
-use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
+use ffmpeg_next::{self as ffmpeg, Rescale, codec, format, media};
 use tracing::warn;
 
 use crate::error::{Error, Result};
 use crate::media::decode::decoder::Trim;
 use crate::media::demux::input::Input;
-use crate::media::ffmpeg::check;
+use crate::media::ffmpeg::{MICROSECONDS, check};
 use crate::media::mux::transcode::{Transcoder, Transcoders};
 use crate::media::mux::verify::kind_name;
 use crate::media::output::Output;
@@ -341,14 +341,14 @@ pub(crate) fn copy_chapters(
     // Numbered anew: FFmpeg's wrapper would join chapters of one number.
     for (id, chapter) in (0..).zip(input.context().chapters()) {
         let time_base = chapter.time_base();
-        let us = |time: i64| time.rescale(time_base, Rational(1, 1_000_000));
+        let us = |time: i64| time.rescale(time_base, MICROSECONDS);
         let (start, end) = (us(chapter.start()).max(trim.from_us), us(chapter.end()).min(trim.to_us));
         if start > end {
             continue;
         }
         let (start, end) = (start - offset_us, end - offset_us);
         let mut added = context
-            .add_chapter(id, Rational(1, 1_000_000), start, end, "")
+            .add_chapter(id, MICROSECONDS, start, end, "")
             .map_err(|e| Error::new(&output.name, format!("takes no chapters: {e}"), "use .mkv"))?;
         // SAFETY: both chapters are alive; tags are copied as bytes, whatever their script.
         unsafe {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
 
+use crate::media::ffmpeg::MICROSECONDS;
 use crate::media::mux::streams::tag;
 use crate::media::output::Output;
 
@@ -77,7 +78,7 @@ impl StreamSummary {
     pub(crate) fn count(&mut self, packet: &ffmpeg::Packet, time_base: Rational, late_us: i64) {
         self.packets += 1;
         if let Some(pts) = packet.pts() {
-            let us = |ticks: i64| ticks.rescale(time_base, Rational(1, 1_000_000)) - late_us;
+            let us = |ticks: i64| ticks.rescale(time_base, MICROSECONDS) - late_us;
             self.first = self.first.min(us(pts));
             self.last = self.last.max(us(pts));
             self.end = self.end.max(us(pts.saturating_add(packet.duration())));
