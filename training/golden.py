@@ -1,7 +1,7 @@
-"""Golden tensors: what each module of a network gives for one input, for other implementations to be held against.
+"""Golden tensors: the output of each module of a network for one input, as a reference for other implementations.
 
-In: sizes, or files of such tensors. Out: a file with `w.*` weights, `act.*` what each module gives, `input`, `output`, f32;
-or, with --check, how far model.py is off those that are there.
+In: sizes, or golden files. Out: a golden file with `w.*` (weights), `act.*` (module outputs), `input` and `output`, all f32;
+or, with --check, the largest error of model.py against existing golden files.
 
     python training/golden.py --write tiny_x2.safetensors --sizes tiny --width 19 --height 17
     python training/golden.py --check FILE...
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import model
 
-# f32 sums in another order: 1e-6 of a tensor's largest value was seen, 1e-4 is what engines are held to.
+# Relative to a tensor's largest value. f32 sums in a different order gave 1e-6; engines must stay within 1e-4.
 TOLERANCE = 1e-5
 
 
@@ -42,14 +42,14 @@ def main():
         save_file(record(net, x), args.write, metadata)
         return
     worst = {str(path): check(path) for path in args.check}
-    for path, (off, name) in worst.items():
-        print(f"{path}: off by {off:.1e} of the largest value at most, {name}")
-    sys.exit(any(off > TOLERANCE for off, _ in worst.values()))
+    for path, (error, name) in worst.items():
+        print(f"{path}: maximum error {error:.1e} of the tensor's largest value, in {name}")
+    sys.exit(any(error > TOLERANCE for error, _ in worst.values()))
 
 
 @torch.no_grad()
 def record(net, x):
-    """{name: tensor}, without the batch."""
+    """Returns {name: tensor}, without the batch dimension."""
     tensors = {f"w.{name}": tensor for name, tensor in net.state_dict().items()}
 
     def keep(name):
@@ -59,28 +59,28 @@ def record(net, x):
     tensors |= {"input": x[0], "output": net(x)[0]}
     for hook in hooks:
         hook.remove()
-    # Copies: one tensor under two names is refused.
+    # Copies, because safetensors rejects tensors that share memory.
     return {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
 
 
 def check(path):
-    """The greatest distance in parts of the tensor's largest value, and which tensor's it is."""
+    """Returns the largest error, relative to its tensor's largest value, and the name of that tensor."""
     golden = load_file(path)
     net = model.from_tensors({name[2:]: tensor for name, tensor in golden.items() if name.startswith("w.")})
-    ours = record(net, golden["input"][None])
+    actual = record(net, golden["input"][None])
     with safe_open(path, "pt") as file:
         every = int((file.metadata() or {}).get("every", 1))
-    missing = [name for name in golden if name not in ours]
-    assert not missing, f"{path}: {missing[0]} is no module of model.py"
+    missing = [name for name in golden if name not in actual]
+    assert not missing, f"{path}: {missing[0]} is not a module of model.py"
 
-    def off_by(name, tensor):
-        # Files kept small hold every n-th value only.
-        value = ours[name] if ours[name].shape == tensor.shape else ours[name].flatten()[::every]
+    def error_of(name, tensor):
+        # Reduced files have only every n-th value of large tensors.
+        value = actual[name] if actual[name].shape == tensor.shape else actual[name].flatten()[::every]
         return ((value - tensor).abs().max() / tensor.abs().max()).item()
 
-    off = {name: off_by(name, tensor) for name, tensor in golden.items()}
-    name = max(off, key=off.get)
-    return off[name], name
+    errors = {name: error_of(name, tensor) for name, tensor in golden.items()}
+    name = max(errors, key=errors.get)
+    return errors[name], name
 
 
 if __name__ == "__main__":

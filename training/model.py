@@ -1,7 +1,7 @@
-"""HASN in PyTorch, with the checkpoint's names, and its weights files.
+"""HASN in PyTorch, with the parameter names of the published checkpoints, and its weights files.
 
-In: sizes, or a file that shows them. Out: the network, and safetensors files as the program reads them. It knows nothing of
-pictures and of training.
+In: sizes, or a weights file. Out: the network, and safetensors files as `hasn` reads them. This module must not know images
+or training.
 """
 
 import math
@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 LAYER_NORM_EPS = 1e-5
-# ESA's pool: 7 wide, every 3rd place, after a conv of stride 2 without padding. 15 x 15 is the least picture for it.
-ESA_POOL, ESA_STEP = 7, 3
+# ESA's max pool: side and stride, after a conv of stride 2 without padding. The smallest input for it is 15 x 15.
+ESA_POOL, ESA_STRIDE = 7, 3
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The defaults are the paper's, for luma."""
+    """Sizes of a network. The defaults are the paper's, for luma."""
 
     scale: int = 2
     in_channels: int = 1
@@ -40,7 +40,7 @@ SIZES = {
 
 
 class Hasn(nn.Module):
-    """x: [N, in_channels, H, W], gamma-coded, 0..1. Out: [N, in_channels, H * scale, W * scale]."""
+    """[N, in_channels, H, W], gamma-coded, 0..1 -> [N, in_channels, H * scale, W * scale]."""
 
     def __init__(self, sizes):
         super().__init__()
@@ -60,12 +60,13 @@ class Hasn(nn.Module):
         return self.upsampler(self.conv_2(y) + first)
 
     def initialise(self):
-        """A block has no skip round cab, and PyTorch's own start makes the signal ten times smaller in each: six of them
-        would hardly train. A luma network starts as a bilinear upsampler to which the blocks add little."""
+        """Initialises the weights. A block has no skip connection around cab, and with PyTorch's default initialisation each
+        block attenuates the signal ten times, so that six blocks would hardly train. A luma network starts as a bilinear
+        upsampler, to which the blocks add little."""
         for index in range(1, self.sizes.blocks + 1):
             first, _, second, attention = getattr(self, f"block_{index}").cab.cab
             nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
-            # The attention begins at sigmoid(0) = 0.5.
+            # The attention starts at sigmoid(0) = 0.5.
             nn.init.kaiming_normal_(second.weight, nonlinearity="linear")
             with torch.no_grad():
                 second.weight *= 2
@@ -76,12 +77,12 @@ class Hasn(nn.Module):
 
     @torch.no_grad()
     def start_as_bilinear(self):
-        """Channel 0 of conv_1 carries the picture, and the upsampler's taps on it are bilinear."""
+        """Passes the input through channel 0 of conv_1 and sets the upsampler's taps on it to bilinear."""
         up = self.upsampler[0]
         self.conv_1.weight[0] = 0
         self.conv_1.weight[0, 0, 1, 1] = 1
         self.conv_1.bias[0] = 0
-        # What conv_2 puts on channel 0 would be noise on the picture.
+        # Any output of conv_2 on channel 0 would be noise on the image.
         self.conv_2.weight[0] = 0
         nn.init.zeros_(self.conv_2.bias)
         up.weight *= 0.1
@@ -93,7 +94,7 @@ class Hasn(nn.Module):
 
 
 def bilinear_taps(scale):
-    """[scale, 3]: for each output between two pixels its weights on the pixels before, at and after."""
+    """Returns [scale, 3]: for each output phase, its weights on the previous, the current and the next pixel."""
     offsets = (torch.arange(scale) + 0.5) / scale - 0.5
     return torch.stack([(-offsets).clamp(min=0), 1 - offsets.abs(), offsets.clamp(min=0)], 1)
 
@@ -117,7 +118,7 @@ class Block(nn.Module):
 
 
 class Conv(nn.Module):
-    """A convolution one name deeper, as the checkpoint has it."""
+    """A convolution under one more level of naming, as in the checkpoints."""
 
     def __init__(self, *arguments, **options):
         super().__init__()
@@ -128,7 +129,7 @@ class Conv(nn.Module):
 
 
 class Esa(nn.Module):
-    """The spatial attention: a coarse grid over the whole picture says what is passed on."""
+    """Spatial attention: the mask is interpolated from a coarse grid over the image."""
 
     def __init__(self, wide, channels):
         super().__init__()
@@ -140,13 +141,13 @@ class Esa(nn.Module):
 
     def forward(self, v):
         c1 = self.conv1(v)
-        grid = self.conv3(F.max_pool2d(self.conv2(c1), ESA_POOL, ESA_STEP))
+        grid = self.conv3(F.max_pool2d(self.conv2(c1), ESA_POOL, ESA_STRIDE))
         c3 = F.interpolate(grid, size=v.shape[2:], mode="bilinear", align_corners=False)
         return v * torch.sigmoid(self.conv4(c3 + self.conv_f(c1)))
 
 
 class Cab(nn.Module):
-    """Two 3x3 maps, then the channel attention. No skip round it."""
+    """Two 3x3 convolutions, then the channel attention, without a skip connection."""
 
     def __init__(self, sizes):
         super().__init__()
@@ -174,7 +175,7 @@ class ChannelAttention(nn.Module):
 
 
 def sizes_of(tensors):
-    """Read off the tensors' shapes. A ratio that was floored stands for any that floors so."""
+    """Infers the sizes from the tensors' shapes. A floored ratio represents all ratios that floor to the same value."""
     dim, in_channels = tensors["conv_1.weight"].shape[:2]
     shape = lambda name: tensors[f"block_1.{name}.weight"].shape[0]
     return Sizes(
@@ -190,39 +191,39 @@ def sizes_of(tensors):
 
 
 def from_tensors(tensors):
-    """The network of these weights. A missing, foreign or misshapen tensor is an error that names it."""
+    """Builds the network of these weights. A missing, unknown or wrongly shaped tensor is an error that names it."""
     net = Hasn(sizes_of(tensors))
     net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return net
 
 
 def load(path):
-    """The network in a safetensors file, and the file's metadata."""
+    """Reads a safetensors file. Returns the network and the file's metadata."""
     with safe_open(path, "pt") as file:
         return from_tensors({name: file.get_tensor(name) for name in file.keys()}), file.metadata() or {}
 
 
 def save(net, path, name, trained, license):
-    """f16, and what the program shows of a model."""
+    """Writes f16 safetensors with the metadata that `hasn model show` prints."""
     tensors = {name: tensor.half().contiguous() for name, tensor in net.state_dict().items()}
     for tensor_name, tensor in tensors.items():
-        assert tensor.isfinite().all(), f"{tensor_name} does not fit into f16"
+        assert tensor.isfinite().all(), f"{tensor_name}: exceeds the range of f16"
     metadata = {field.name: str(getattr(net.sizes, field.name)) for field in fields(net.sizes)}
     save_file(tensors, path, {"arch": "hasn", "name": name, "trained": trained, "license": license, **metadata})
 
 
 @torch.no_grad()
 def rescaled(net, scale):
-    """The same network for a multiple of its scale: at first each pixel it gave is given several times."""
-    before, times = net.sizes.scale, scale // net.sizes.scale
-    assert scale == before * times, f"{scale} is no multiple of {before}"
-    larger = Hasn(replace(net.sizes, scale=scale))
+    """Returns the network for a multiple of its scale, initialised to repeat each output pixel (nearest neighbour)."""
+    old_scale, factor = net.sizes.scale, scale // net.sizes.scale
+    assert scale == old_scale * factor, f"{scale} is not a multiple of {old_scale}"
+    out = Hasn(replace(net.sizes, scale=scale))
     tensors = net.state_dict()
     for name in ("upsampler.0.weight", "upsampler.0.bias"):
-        grid = tensors[name].unflatten(0, (net.sizes.in_channels, before, before))
-        tensors[name] = grid.repeat_interleave(times, 1).repeat_interleave(times, 2).flatten(0, 2)
-    larger.load_state_dict(tensors)
-    return larger
+        grid = tensors[name].unflatten(0, (net.sizes.in_channels, old_scale, old_scale))
+        tensors[name] = grid.repeat_interleave(factor, 1).repeat_interleave(factor, 2).flatten(0, 2)
+    out.load_state_dict(tensors)
+    return out
 
 
 def parameters(net):

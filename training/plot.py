@@ -1,4 +1,4 @@
-"""Rows of a training's log in, a drawing of loss and PSNR out, as SVG. It knows nothing of how they came about."""
+"""Plots loss and PSNR over the steps of a training run. In: rows of log.csv. Out: an SVG file."""
 
 WIDTH, HEIGHT, MARGIN = 640, 220, 60
 COLOURS = {"loss": "#888", "clean": "#1f77b4", "coded": "#d62728"}
@@ -13,7 +13,7 @@ def plot(rows, path):
 
 
 def panel(place, title, steps, lines):
-    """One under the other; each line is scaled to what all of its panel span."""
+    """Draws panel number `place`, from the top. All its lines share one vertical scale."""
     values = [value for line in lines.values() for value in line if value == value]
     low, high = min(values), max(values)
     x = lambda step: MARGIN + (WIDTH - 2 * MARGIN) * step / steps[-1]

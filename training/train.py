@@ -1,14 +1,14 @@
-"""Trains a HASN on prepared shards.
+"""Trains a HASN on shards of data.py.
 
 In: shards of data.py. Out: a folder with
-    checkpoint.pt   network, its moving average, the optimiser, the step, the record of stages; a run goes on from it
-    log.csv         step, seconds, rate, loss, PSNR-Y of the moving average on the pairs held out, by clean and coded
-    log.svg         the same, drawn
-Every batch follows from seed and step, so that a run broken off and gone on with is the run unbroken.
+    checkpoint.pt   network, its moving average, the optimiser, the step, the record of stages; a run resumes from it
+    log.csv         step, seconds, rate, loss, PSNR-Y of the moving average on the clean and on the coded validation pairs
+    log.svg         the same as a plot
+Every batch is determined by the seed and the step, so that a resumed run gives the result of an uninterrupted one.
 
-    python training/train.py OUT --data FOLDER --sizes lite --steps 30000            from nothing
-    python training/train.py OUT --data FOLDER --start FILE --steps 10000            a warm start
-    python training/train.py OUT --data FOLDER --steps 10000                         goes on in OUT
+    python training/train.py OUT --data FOLDER --sizes lite --steps 30000            trains from scratch
+    python training/train.py OUT --data FOLDER --start FILE --steps 10000            warm start
+    python training/train.py OUT --data FOLDER --steps 10000                         resumes the run in OUT
 """
 
 import argparse
@@ -29,19 +29,19 @@ import model
 from data import BLACK, WHITE
 from plot import plot
 
-# Adam's and the moving average's, as in the paper. A short run's average takes in its last tenth.
+# Decay rates of Adam and of the moving average, as in the paper. In a short run the average covers the last tenth of it.
 BETAS, EMA = (0.9, 0.99), 0.999
-# The rate rises over a twentieth of the steps, as many at most: a warm start meets an optimiser that knows nothing yet.
+# Steps over which the learning rate rises, or a twentieth of the run if that is less: a warm start has a fresh optimiser.
 WARM_UP = 100
-# The rate is halved at each of these shares of the steps: the milestones usual for networks of this family.
+# The learning rate is halved at each of these fractions of the run: the usual milestones for networks of this family.
 MILESTONES = (0.5, 0.8, 0.9, 0.95)
 LOSSES = {
     "l1": F.l1_loss,
-    # The mean of the pairs' PSNR, to be raised: to L1 a badly coded pair counts several times as much as a clean one, and
-    # what is learnt from it is paid for by the clean ones.
+    # The negative mean PSNR of the pairs. With L1 a heavily compressed pair weighs several times as much as a clean one,
+    # and the network improves on it at the expense of the clean ones.
     "psnr": lambda out, hr: 10 * (out - hr).square().mean((1, 2, 3)).log10().mean(),
 }
-# Of glibc's mallopt: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX.
+# Parameters of glibc's mallopt: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX.
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 
 
@@ -52,43 +52,43 @@ def main():
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     args.out.mkdir(parents=True, exist_ok=True)
     run = Run(args, device)
-    pairs, held_out = Pairs(args.data, "train"), Pairs(args.data, "valid")
-    if {pairs.scale, held_out.scale} != {run.ema.sizes.scale}:
-        sys.exit(f"{args.data}: has pairs of x{pairs.scale}, the network is x{run.ema.sizes.scale}; give data.py --scale")
+    pairs, validation = Pairs(args.data, "train"), Pairs(args.data, "valid")
+    if {pairs.scale, validation.scale} != {run.ema.sizes.scale}:
+        sys.exit(f"{args.data}: has x{pairs.scale} pairs, the network is x{run.ema.sizes.scale}; set --scale of data.py")
     deadline = time.monotonic() + 60 * args.minutes
     print(f"{device}, {run.precision}, {model.parameters(run.net)} parameters, {len(pairs)} pairs, from step {run.step}")
     while run.step < args.steps and time.monotonic() < deadline:
         run.take_step(pairs)
         if run.step % args.every == 0 or run.step == args.steps:
-            run.log(held_out.judge(run.ema))
+            run.log(validation.evaluate(run.ema))
             run.save()
     run.save()
-    print(f"step {run.step} of {args.steps}" + ("" if run.step == args.steps else "; the same command goes on"))
+    print(f"step {run.step} of {args.steps}" + ("" if run.step == args.steps else "; the same command resumes the run"))
 
 
 def arguments(argv):
     parser = argparse.ArgumentParser(description="Trains a HASN on shards of data.py.")
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--sizes", choices=list(model.SIZES), default="lite", help="of a network from nothing")
+    parser.add_argument("--sizes", choices=list(model.SIZES), default="lite", help="sizes of a network trained from scratch")
     parser.add_argument("--start", type=Path, help="finished weights or a checkpoint.pt to start from (warm start)")
-    parser.add_argument("--scale", type=int, help="of a network from nothing; or a multiple of what --start has")
-    parser.add_argument("--steps", type=int, required=True, help="of the stage; may be another when it goes on")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop then, to go on later")
+    parser.add_argument("--scale", type=int, help="scale of a network trained from scratch, or a multiple of that of --start")
+    parser.add_argument("--steps", type=int, required=True, help="steps of the stage; may change when a run is resumed")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time; the run can be resumed")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--crop", type=int, default=64, help="side of LR")
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--crop", type=int, default=64, help="side of a crop in LR pixels")
+    parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--schedule", choices=["cosine", "milestones"], default="cosine")
     parser.add_argument("--loss", choices=list(LOSSES), default="l1")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=500, help="steps between lines of the log")
-    parser.add_argument("--threads", type=int, default=1, help="on a CPU; one process with one is the fastest way")
+    parser.add_argument("--threads", type=int, default=1, help="threads on a CPU; one process with one thread is the fastest")
     return parser.parse_args(argv)
 
 
 def keep_memory():
-    """What PyTorch frees at one step it wants again at the next. Given back to the system in between, half of a step on a
-    CPU is page faults."""
+    """Keeps freed memory in the process. PyTorch allocates the same memory again in the next step; if it is returned to the
+    system in between, half of a step on a CPU is page faults."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(MMAP_MAX, 0)
@@ -97,12 +97,12 @@ def keep_memory():
 
 
 class Pairs:
-    """Shards of one part, mapped into memory."""
+    """Memory-mapped shards of one part."""
 
     def __init__(self, folder, part):
         names = sorted(file.with_suffix("") for file in folder.glob(f"{part}-*.json"))
         if not names:
-            sys.exit(f"{folder}: has no shards of the part {part}; make them with data.py --part {part}")
+            sys.exit(f"{folder}: has no shards of the part {part}; write them with data.py --part {part}")
         load = lambda name, suffix: np.load(f"{name}-{suffix}.npy", mmap_mode="r")
         self.lr, self.hr = ([load(name, suffix) for name in names] for suffix in ("lr", "hr"))
         self.kinds = [kind for name in names for kind in json.loads(name.with_suffix(".json").read_text())]
@@ -113,52 +113,52 @@ class Pairs:
         return len(self.places)
 
     def batch(self, rng, size, crop):
-        """LR and HR, turned and mirrored by chance."""
+        """Returns LR and HR crops, rotated and mirrored at random."""
         lr, hr = [], []
         for index in rng.integers(len(self), size=size):
             shard, i = self.places[index]
             y, x = rng.integers(0, self.tile - crop, 2, endpoint=True)
-            turn, mirror = rng.integers(4), rng.integers(2)
+            rotation, mirror = rng.integers(4), rng.integers(2)
             for out, tiles, scale in ((lr, self.lr, 1), (hr, self.hr, self.scale)):
                 tile = tiles[shard][i, y * scale : (y + crop) * scale, x * scale : (x + crop) * scale]
-                out.append(np.rot90(tile[:, :: 1 - 2 * mirror], turn))
+                out.append(np.rot90(tile[:, :: 1 - 2 * mirror], rotation))
         return to_tensor(np.stack(lr)), to_tensor(np.stack(hr))
 
     @torch.no_grad()
-    def judge(self, net):
-        """{kind: mean of PSNR-Y}, kinds being clean and coded."""
-        found = {"clean": [], "coded": []}
+    def evaluate(self, net):
+        """Returns {kind: mean PSNR-Y} of the clean and of the coded pairs."""
+        psnr = {"clean": [], "coded": []}
         device = next(net.parameters()).device
         for (shard, i), kind in zip(self.places, self.kinds):
             out = net(to_tensor(self.lr[shard][i : i + 1]).to(device)).cpu()
             error = (out - to_tensor(self.hr[shard][i : i + 1])) * (WHITE - BLACK)
             edge = self.scale
             mse = error[..., edge:-edge, edge:-edge].square().mean().item()
-            found["clean" if kind == "clean" else "coded"].append(10 * math.log10(255**2 / mse))
-        return {kind: float(np.mean(values)) if values else math.nan for kind, values in found.items()}
+            psnr["clean" if kind == "clean" else "coded"].append(10 * math.log10(255**2 / mse))
+        return {kind: float(np.mean(values)) if values else math.nan for kind, values in psnr.items()}
 
 
 def to_tensor(codes):
-    """[N, H, W] u8 of limited range -> [N, 1, H, W], 0..1."""
+    """[N, H, W] u8, limited range -> [N, 1, H, W] f32, 0..1."""
     return (torch.from_numpy(codes.astype(np.float32))[:, None] - BLACK) / (WHITE - BLACK)
 
 
 class Run:
-    """What a checkpoint holds, and a step of it."""
+    """The state of a training run: its step, its log and its checkpoint."""
 
     def __init__(self, args, device):
         self.args, self.device = args, device
         self.checkpoint, self.log_file = args.out / "checkpoint.pt", args.out / "log.csv"
         if self.checkpoint.exists():
             if args.start:
-                sys.exit(f"{args.out}: holds a run already; leave --start out to go on with it, or take another folder")
+                sys.exit(f"{args.out}: already contains a run; omit --start to resume it, or give another folder")
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             self.ema, self.stages = model.from_tensors(state["ema"]), state["stages"]
         else:
             torch.manual_seed(args.seed)
             self.ema, self.stages = start(args)
             state = {"net": self.ema.state_dict(), "step": 0, "seconds": 0.0}
-            self.stages.append({"from": str(args.start or "nothing")})
+            self.stages.append({"from": str(args.start or "scratch")})
         self.stages[-1].update(
             steps=args.steps, batch=args.batch, crop=args.crop, rate=args.rate, schedule=args.schedule,
             loss=args.loss, seed=args.seed,
@@ -170,9 +170,9 @@ class Run:
             self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds, self.losses = state["step"], state["seconds"], []
         self.forward = torch.compile(self.net) if device.type == "cuda" else self.net
-        self.half = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
-        self.precision = "bf16" if self.half else "f32"
-        self.began = time.monotonic() - self.seconds
+        self.bf16 = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+        self.precision = "bf16" if self.bf16 else "f32"
+        self.start_s = time.monotonic() - self.seconds
 
     def take_step(self, pairs):
         rate = self.rate()
@@ -180,7 +180,7 @@ class Run:
             group["lr"] = rate
         rng = np.random.default_rng([self.args.seed, len(self.stages), self.step])
         lr, hr = (t.to(self.device, memory_format=torch.channels_last) for t in pairs.batch(rng, self.args.batch, self.args.crop))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             out = self.forward(lr)
         loss = LOSSES[self.args.loss](out.float(), hr)
         self.optimiser.zero_grad()
@@ -191,15 +191,15 @@ class Run:
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), share)
         self.step += 1
         self.losses.append(loss.detach())
-        self.seconds = time.monotonic() - self.began
+        self.seconds = time.monotonic() - self.start_s
 
     def rate(self):
-        done = self.step / self.args.steps
+        progress = self.step / self.args.steps
         if self.args.schedule == "cosine":
-            share = 0.5 + 0.5 * math.cos(math.pi * done)
+            factor = 0.5 + 0.5 * math.cos(math.pi * progress)
         else:
-            share = 0.5 ** sum(done >= milestone for milestone in MILESTONES)
-        return self.args.rate * share * min(1, (self.step + 1) / min(WARM_UP, 1 + self.args.steps / 20))
+            factor = 0.5 ** sum(progress >= milestone for milestone in MILESTONES)
+        return self.args.rate * factor * min(1, (self.step + 1) / min(WARM_UP, 1 + self.args.steps / 20))
 
     def log(self, psnr):
         loss = torch.stack(self.losses).mean().item()
@@ -219,7 +219,7 @@ class Run:
             plot(list(csv.DictReader(file)), self.args.out / "log.svg")
 
     def save(self):
-        """Whole or not at all: a run may be killed at any moment."""
+        """Replaces the checkpoint by an atomic rename, because a run may be killed at any moment."""
         self.stages[-1].update(step=self.step, seconds=round(self.seconds), device=str(self.device))
         new = self.checkpoint.with_suffix(".new")
         torch.save(
@@ -238,7 +238,7 @@ class Run:
 
 
 def start(args):
-    """A new network, or a finished one with the record of its stages."""
+    """Returns a new network, or a finished one with the record of its stages."""
     if args.start is None:
         return model.Hasn(replace(model.SIZES[args.sizes], scale=args.scale or 2)), []
     net, stages = load_network(args.start)
@@ -246,7 +246,7 @@ def start(args):
 
 
 def load_network(path):
-    """The network in a checkpoint.pt (its moving average) or a weights file, and the record of its stages."""
+    """Reads a checkpoint.pt (its moving average) or a weights file. Returns the network and the record of its stages."""
     if path.suffix == ".pt":
         state = torch.load(path, map_location="cpu", weights_only=True)
         return model.from_tensors(state["ema"]), state["stages"]

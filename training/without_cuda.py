@@ -1,11 +1,11 @@
-"""Makes PyTorch's wheel run without the 4 GB of CUDA libraries that it is linked against.
+"""Lets PyTorch's wheel run without the 4 GB of CUDA libraries that it is linked against.
 
     pip install --no-deps torch==2.15.0
     python training/without_cuda.py
 
-For machines without a GPU, where those libraries are only there to be loaded. In their place comes one of a few kilobytes
-under all their names, in which every function that PyTorch asks for answers "no CUDA device". Needs gcc and nm. Not for
-machines with a GPU: there `pip install torch` brings what is needed.
+For machines without a GPU, where those libraries are loaded and never used. They are replaced by one stub library of a few
+kilobytes, linked under all their names, in which every function that PyTorch imports returns "no CUDA device". Needs gcc,
+nm and objdump. Not for machines with a GPU: there `pip install torch` installs the libraries.
 """
 
 import re
@@ -16,9 +16,9 @@ from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
 
-# cudaErrorNoDevice of the CUDA runtime; to the other libraries it is an error as well.
+# cudaErrorNoDevice of the CUDA runtime; the other libraries define it as an error as well.
 NO_DEVICE = 100
-STAND_IN = "without_cuda.so"
+STUB = "without_cuda.so"
 LIBRARIES = re.compile(r"lib(cu|nv|nccl)\w*\.so\.\d+")
 FUNCTIONS = re.compile(r"(__)?(cu|nv|nccl)\w+")
 
@@ -33,22 +33,22 @@ def main():
             name, _, version = line.split()[-1].partition("@")
             if FUNCTIONS.fullmatch(name):
                 functions[name].add(version)
-    build(functions, folder / STAND_IN)
-    # The driver's own library is loaded at run time, where there is one.
+    build(functions, folder / STUB)
+    # The driver's own library is loaded at run time and only if it exists.
     for name in libraries - {"libcuda.so.1"}:
         link = folder / name
         link.unlink(missing_ok=True)
-        link.symlink_to(STAND_IN)
+        link.symlink_to(STUB)
     subprocess.run([sys.executable, "-c", "import torch; assert not torch.cuda.is_available()"], check=True)
-    print(f"{len(functions)} functions of {len(libraries)} libraries answer that there is no CUDA device")
+    print(f"{len(functions)} functions of {len(libraries)} libraries are replaced by stubs that return cudaErrorNoDevice")
 
 
 def build(functions, path):
-    """A library of these functions: {name: the versions that it is asked for by, "" where it is by none}."""
+    """Builds a stub library. functions: {name: imported symbol versions, "" for an unversioned import}."""
     source = "".join(f"int {name}(void) {{ return {NO_DEVICE}; }}\n" for name in functions)
     versions = defaultdict(list)
-    for name, asked in functions.items():
-        versions[max(asked) or "none"].append(name)
+    for name, imported in functions.items():
+        versions[max(imported) or "none"].append(name)
     script = "".join(f"{version} {{ {'; '.join(names)}; }};\n" for version, names in versions.items())
     with tempfile.TemporaryDirectory() as folder:
         script_file = Path(folder, "versions")
