@@ -1,9 +1,9 @@
-"""The network in PyTorch, as published, to be timed beside hasn: f16, channels_last, eager and compiled.
+"""Times the network in PyTorch, as published, for a comparison with hasn: f16, channels_last, eager and compiled.
 
     hasn_torch.py weights.safetensors WxH
 
-For every line on standard input it prints one of JSON, milliseconds a picture by way of running it, the picture on the
-device before and after. It ends with the input. Weights are read with the standard library.
+For every line on standard input it prints a line of JSON: milliseconds per frame for each execution mode, with input and
+output on the device. It exits at the end of its input. Weights are read with the standard library.
 """
 
 import json
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-PICTURES = 20
+FRAMES = 20
 
 
 def main():
@@ -24,33 +24,33 @@ def main():
     x = torch.rand(1, tensors["conv_1.weight"].shape[1], height, width, device="cuda", dtype=torch.half)
     x = x.contiguous(memory_format=torch.channels_last)
     torch.backends.cudnn.benchmark = True
-    ways = {"eager": net}
+    modes = {"eager": net}
     with torch.inference_mode():
         try:
             compiled = torch.compile(net)
             compiled(x)
-            ways["compiled"] = compiled
-        # A compiler that is missing may raise anything; eager is measured still.
+            modes["compiled"] = compiled
+        # A missing compiler may raise any exception; eager is measured all the same.
         except Exception as error:
             print(f"torch.compile: skipped because {str(error).splitlines()[0]}", file=sys.stderr)
-        for way in ways.values():
-            time_ms(way, x)
+        for run in modes.values():
+            time_ms(run, x)
         for _ in sys.stdin:
-            print(json.dumps({name: time_ms(way, x) for name, way in ways.items()}), flush=True)
+            print(json.dumps({name: time_ms(run, x) for name, run in modes.items()}), flush=True)
 
 
-def time_ms(way, x):
+def time_ms(run, x):
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
-    for _ in range(PICTURES):
-        way(x)
+    for _ in range(FRAMES):
+        run(x)
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) / PICTURES
+    return start.elapsed_time(end) / FRAMES
 
 
 def read(path):
-    """By name. The file: u64 length of a JSON header, the header, the data."""
+    """Returns {name: tensor}. The file is a u64 length of a JSON header, the header, the data."""
     types = {"F32": torch.float32, "F16": torch.float16}
     with open(path, "rb") as file:
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
@@ -61,7 +61,7 @@ def read(path):
 
 
 class Conv(nn.Conv2d):
-    """The conv of that name, sized by its weights."""
+    """The conv with this name, with the sizes of its weights."""
 
     def __init__(self, tensors, name, **options):
         weight = tensors[name + ".weight"]
