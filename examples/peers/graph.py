@@ -1,9 +1,9 @@
-"""HASN as an ONNX graph, built from a hasn safetensors file, in several forms that compute the same.
+"""HASN as an ONNX graph, built from a hasn safetensors file, in several equivalent forms.
 
     graph = onnx_graph(read_weights("models/hasn-lite-x2.safetensors"), 320, 180, FORMS["exported"])
 
-Peers differ in which form suits them, so each is given the one that it runs fastest (see peer.py). One thread of
-an AMD EPYC (Zen 4), 320x180, ms a picture (2026-11-24; ONNX Runtime 1.32, OpenVINO 2026.4.1):
+The fastest form differs between peers, so each runs its own (see peer.py). ms per frame, 320x180, one thread of an
+AMD EPYC (Zen 4) (2026-11-24; ONNX Runtime 1.32, OpenVINO 2026.4.1):
 
                     light model                       paper size
                     ORT    OpenVINO  OpenVINO bf16    ORT   OpenVINO  OpenVINO bf16
@@ -13,9 +13,9 @@ an AMD EPYC (Zen 4), 320x180, ms a picture (2026-11-24; ONNX Runtime 1.32, OpenV
     centred         37.5   33.1      20.2             765   760       391
     moments         37.7   34.1      20.6             748   755       378
 
-On two threads the order is the same. Tried as well, and slower or no faster for anyone: 1x1 maps as Gemm over
-channels-last pixels (paper size: 1107, 921, 478), f1 f2 f3 as one convolution and a Split (light: 55, 55, 34),
-the MeanVarianceNormalization operator (light: 56, 44, 27), Gelu spelled out with Erf, Resize as two MatMuls, the
+On two threads the order is the same. Also tried, and not faster for any peer: 1x1 convolutions as Gemm over
+channels-last pixels (paper size: 1107, 921, 478), f1, f2 and f3 as one convolution and a Split (light: 55, 55, 34),
+the MeanVarianceNormalization operator (light: 56, 44, 27), Gelu written out with Erf, Resize as two MatMuls, the
 attention's 17 channels padded to 20 or 32.
 """
 
@@ -31,15 +31,15 @@ LAYER_NORM_EPS = 1e-5
 
 @dataclass(frozen=True)
 class Form:
-    """How the layer norm is spelled, and whether HASN's exact rewrites are made in the weights: the norm's
-    affine goes into f1, f2 and f3, and ESA's conv1 after f3 is one map that starts at the norm."""
+    """How the layer norm is expressed, and whether the exact rewrites are applied to the weights: the norm's affine
+    is folded into f1, f2 and f3, and ESA's conv1 after f3 becomes one convolution of the norm's output."""
 
     norm: str
     rewritten: bool = True
 
 
 FORMS = {
-    # What exporters write: a LayerNormalization between two transposes, every weight as it is in the file.
+    # What exporters write: a LayerNormalization between two transposes, and the weights of the file unchanged.
     "exported": Form("layernorm", rewritten=False),
     "layernorm": Form("layernorm"),
     # ReduceMean of x and of (x - mean)^2.
@@ -52,12 +52,12 @@ FORMS = {
 
 
 def read_weights(path):
-    """The tensors by the checkpoint's names, as f32."""
+    """Returns {name: tensor} with the checkpoint's names, as f32."""
     return {name: tensor.astype(np.float32) for name, tensor in load_file(path).items()}
 
 
 def sizes(weights):
-    """(in_channels, dim, blocks, scale), read off the tensors' shapes."""
+    """Returns (in_channels, dim, blocks, scale), inferred from the tensors' shapes."""
     dim, in_channels = weights["conv_1.weight"].shape[:2]
     blocks = max(int(name.split(".")[0].removeprefix("block_")) for name in weights if name.startswith("block_"))
     scale = round((weights["upsampler.0.weight"].shape[0] / in_channels) ** 0.5)
@@ -65,7 +65,7 @@ def sizes(weights):
 
 
 def onnx_graph(weights, width, height, form):
-    """A model with input x [1, in, H, W] and output y [1, in, H*scale, W*scale], shapes fixed."""
+    """Returns a model of fixed shape: x [1, in, H, W] -> y [1, in, H*scale, W*scale]."""
     in_channels, dim, blocks, scale = sizes(weights)
     net = Builder(weights)
     first = y = net.conv("x", "conv_1", pad=1)
@@ -75,12 +75,12 @@ def onnx_graph(weights, width, height, form):
     y = net.conv(y, "upsampler.0", pad=1)
     net.nodes.append(helper.make_node("DepthToSpace", [y], ["y"], blocksize=scale, mode="CRD"))
     shape = [1, in_channels, height, width]
-    larger = [1, in_channels, height * scale, width * scale]
+    out_shape = [1, in_channels, height * scale, width * scale]
     graph = helper.make_graph(
         net.nodes,
         "hasn",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, larger)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, out_shape)],
         net.constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
@@ -105,7 +105,7 @@ def block(net, i, p, dim, width, height, form):
 
 
 def norm_and_gates(net, x, p, dim, form):
-    """The normed tensor, and the weights and biases of f1, f2, f3 that follow it."""
+    """Returns the normalised tensor, and the weights and biases of f1, f2 and f3, which follow it."""
     scale, shift = net.weights[p + "ln.weight"], net.weights[p + "ln.bias"]
     gates = [net.weights[f"{p}f{n}.conv.weight"] for n in (1, 2, 3)]
     biases = [net.weights[f"{p}f{n}.conv.bias"] for n in (1, 2, 3)]
@@ -118,7 +118,7 @@ def norm_and_gates(net, x, p, dim, form):
         affine = net.constant(scale), net.constant(shift)
         x = net.op("LayerNormalization", x, *affine, axis=-1, epsilon=LAYER_NORM_EPS)
         return net.op("Transpose", x, perm=[0, 3, 1, 2]), gates, biases
-    assert form.rewritten, "these forms leave the affine to f1, f2, f3"
+    assert form.rewritten, "these forms have the affine in f1, f2 and f3"
     mean = np.full((1, dim, 1, 1), 1 / dim)
     if form.norm == "reduce":
         channels = net.constant([1], np.int64)
@@ -152,7 +152,7 @@ def cab(net, u, p):
 
 
 class Builder:
-    """Collects nodes and constants; every method returns the name of what it made."""
+    """Collects nodes and constants; every method returns the name of the value it adds."""
 
     def __init__(self, weights):
         self.weights = weights

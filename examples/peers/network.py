@@ -1,16 +1,16 @@
-"""The network alone: hasn's CPU engine beside ONNX Runtime, OpenVINO and PyTorch, one picture at a time.
+"""The network alone: hasn's CPU engine against ONNX Runtime, OpenVINO and PyTorch, one frame at a time.
 
     network.py [--models FILE...] [--sizes WxH...] [--threads N...] [--rounds N] [--json FILE] ...
 
-Needs target/release/hasn, ffmpeg and requirements.txt (PyTorch's rows: requirements-torch.txt). Every engine runs
-the same weights at the same fixed size, hasn as `hasn bench`, each peer in a warm child process (peer.py) and in
-the form that it runs fastest (graph.py). In each round every contender has its turn, a warm-up and a few runs;
-figures are medians over rounds of the medians of turns. Precisions are f32, bf16 where the CPU multiplies it, f32 held
-to AVX2 on both sides, and hasn's int16 beside the peers' f32, for they have nothing in between.
+Needs target/release/hasn, ffmpeg and requirements.txt (for PyTorch: requirements-torch.txt). Every engine runs the same
+weights at the same fixed size: hasn as `hasn bench`, each peer in a warm child process (peer.py) and in its fastest form
+(graph.py). In each round every contender has a turn of a warm-up and a few runs; the figures are medians over rounds of
+the medians of turns. Precisions are f32, bf16 if the CPU supports it, f32 limited to AVX2 on both sides, and hasn's int16
+against the peers' f32, since they have no comparable precision.
 
-Before the clock starts, all of them enlarge one frame of the clip and must agree: f32 within 2e-4 of ONNX
-Runtime's output of the graph as exported (and half a code, where the output is 16-bit gray), the others are only told.
-Exit code 1 where they do not. A ratio below its bar is marked, and is no error.
+Before the measurement all contenders upscale one frame of the clip and must agree: f32 within 2e-4 of ONNX Runtime's
+output of the exported graph (plus half a code value where the output is 16-bit gray); the other differences are only
+reported. The exit code is 1 if they disagree. A ratio below its target is marked and is not an error.
 """
 
 import argparse
@@ -34,26 +34,26 @@ CLIP = HERE.parent / "bbb-360p.mp4"
 CPU_FLAGS = Path("/proc/cpuinfo").read_text().split()
 AGREE_F32 = 2e-4
 HALF_CODE_16 = 0.5 / 65535
-# Waiting threads of the peer that has just run spin for up to 60 ms.
-REST_S = 0.1
+# Idle threads of the previous peer spin for up to 60 ms.
+IDLE_CHECK_S = 0.1
 BUSY_S_MAX = 300
-# A turn is repeated when others used more of the machine than this, beyond what the kernel's clock can tell.
+# A turn is repeated if other processes used more of the machine than this, beyond the resolution of the kernel's clock.
 OTHERS_SHARE_MAX = 0.1
 CLOCK_S = 0.03
 TURN_TRIES = 5
-# A median further above the shortest turn than this tells more of the machine than of the engine. On two threads the
-# virtual machine this was written on had two speeds, for a minute at a time: hasn bf16 took 7.9 or 13.7 ms, and what
-# one core hands the other 26 or 166 ns. Cores that the host moves apart would explain it; that is not proven.
-STEADY = 1.15
+# A median further above the shortest turn than this reflects the machine rather than the engine. On two threads the
+# virtual machine of the first measurements had two speeds, for a minute at a time: hasn bf16 took 7.9 or 13.7 ms, and
+# passing a cache line between the cores 26 or 166 ns. Cores that the host moves apart would explain it; not proven.
+STEADY_RATIO_MAX = 1.15
 
 AVX2_HASN = {"HASN_CPU_LEVEL": "avx2"}
 AVX2_TORCH = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
-# PyTorch gives large tensors back to the system after every operator: with this glibc keeps them (light model,
-# 79 ms without, 57 with).
+# PyTorch returns large tensors to the system after every operator; with these settings glibc keeps them (light model:
+# 79 ms without, 57 ms with them).
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_TOP_PAD_": "100000000"}
 
-# How many times as fast as the fastest peer hasn is meant to be.
-BARS = {
+# Target ratio of the fastest peer's time to hasn's.
+TARGETS = {
     "hasn-lite-x2": {"f32": 1.6, "bf16": 1.6, "avx2": 1.2},
     "hasn-x2": {"f32": 1.35, "bf16": 1.25, "avx2": 1.2},
 }
@@ -61,7 +61,7 @@ BARS = {
 
 @dataclass
 class Contender:
-    """An engine at one precision. The bar is against those that `counts`."""
+    """An engine at one precision. The target ratio is against peers with `counts`."""
 
     name: str
     precision: str
@@ -75,7 +75,7 @@ class Contender:
 
 
 class Hasn:
-    """A fresh `hasn bench` for every turn."""
+    """Runs a new `hasn bench` for every turn."""
 
     def __init__(self, contender, case, options):
         self.options, self.case = options, case
@@ -89,11 +89,11 @@ class Hasn:
         command += ["--precision", self.precision, "--runs", runs]
         out = subprocess.run(list(map(str, command)), env=self.env, check=True, capture_output=True, text=True)
         self.about = json.loads(out.stdout)
-        return self.about["picture_ms_median"]
+        return self.about["frame_ms_median"]
 
-    def upscale(self, picture, folder):
+    def upscale(self, frame, folder):
         source, target = folder / "in.png", folder / "out.png"
-        Image.fromarray(picture).save(source)
+        Image.fromarray(frame).save(source)
         command = [self.options.hasn, "upscale", "-y", "--progress", "none", "--engine", "cpu"]
         command += ["--model", self.case.model, "--threads", self.case.threads, "--precision", self.precision]
         command += ["--pix-fmt", "gray16be", source, target]
@@ -108,7 +108,7 @@ class Hasn:
 
 
 class Peer:
-    """A child process that holds the peer warm."""
+    """A child process that keeps the peer warm."""
 
     def __init__(self, contender, case, options, form=None):
         command = [sys.executable, HERE / "peer.py", contender.peer, case.model]
@@ -121,26 +121,26 @@ class Peer:
             stderr=None if options.verbose else subprocess.DEVNULL,
             text=True,
         )
-        self.about = self.answer()
+        self.about = self.read_reply()
 
-    def ask(self, question):
-        self.child.stdin.write(question + "\n")
+    def request(self, line):
+        self.child.stdin.write(line + "\n")
         self.child.stdin.flush()
-        return self.answer()
+        return self.read_reply()
 
-    def answer(self):
+    def read_reply(self):
         line = self.child.stdout.readline()
         if not line:
-            sys.exit(f"{' '.join(self.child.args)} ended with {self.child.wait()}; --verbose shows its messages")
+            sys.exit(f"{' '.join(self.child.args)}: exited with {self.child.wait()}; --verbose shows its messages")
         return json.loads(line)
 
     def run(self, runs):
-        return statistics.median(self.ask(f"run {runs}")["ms"])
+        return statistics.median(self.request(f"run {runs}")["ms"])
 
-    def upscale(self, picture, folder):
+    def upscale(self, frame, folder):
         source, target = folder / "in.npy", folder / "out.npy"
-        np.save(source, picture[None, None].astype(np.float32) / 255)
-        self.ask(f"upscale {source} {target}")
+        np.save(source, frame[None, None].astype(np.float32) / 255)
+        self.request(f"upscale {source} {target}")
         return np.load(target)[0, 0].clip(0, 1)
 
     def cpu_s(self):
@@ -170,7 +170,7 @@ def contenders(options):
         Contender("OpenVINO", "f32", "openvino-f32"),
     ]
     bf16 = [Contender("hasn", "bf16"), Contender("OpenVINO", "bf16", "openvino-bf16")]
-    # The level that hasn takes on AVX-512 without VNNI has none.
+    # hasn's level for AVX-512 without VNNI has no int16.
     has_int16 = "avx2" in CPU_FLAGS and ("avx512f" not in CPU_FLAGS or "avx512_vnni" in CPU_FLAGS)
     int16 = [Contender("hasn", "int16")] if has_int16 else []
     torch = AVX2_TORCH | KEEP_MEMORY
@@ -178,16 +178,16 @@ def contenders(options):
     if options.torch_compile:
         avx2.append(Contender("PyTorch compiled", "avx2", "torch-compiled", torch, counts=False))
     if "avx512_bf16" not in CPU_FLAGS and "bf16" in options.precisions:
-        print("bf16 is skipped: this CPU does not multiply it")
+        print("bf16: skipped because this CPU does not support it")
         bf16 = []
     if importlib.util.find_spec("torch") is None and "avx2" in options.precisions:
-        print("PyTorch is skipped: not installed, see requirements-torch.txt")
+        print("PyTorch: skipped because it is not installed; see requirements-torch.txt")
         avx2 = avx2[:1]
     return [one for one in f32 + int16 + bf16 + avx2 if one.precision in options.precisions]
 
 
-def clip_picture(case):
-    """A frame of the clip as full-range gray, [H, W] u8."""
+def clip_frame(case):
+    """Returns a frame of the clip as full-range gray, [H, W] u8."""
     scale = f"scale={case.width}:{case.height}:flags=area:out_range=full,format=gray"
     command = ["ffmpeg", "-v", "error", "-ss", "2", "-i", CLIP, "-frames:v", "1", "-vf", scale, "-f", "rawvideo", "-"]
     raw = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
@@ -195,19 +195,19 @@ def clip_picture(case):
 
 
 def check_agreement(case, runners, options):
-    """Tells how far each is from the graph as exported; false where an f32 engine is too far."""
-    picture = clip_picture(case)
+    """Prints each contender's difference from the exported graph. Returns false if that of an f32 engine is too large."""
+    frame = clip_frame(case)
     reference_spec = Contender("", "f32", "onnxruntime")
     agreed = True
     with tempfile.TemporaryDirectory() as folder:
         exported = Peer(reference_spec, case, options, "exported")
-        reference = exported.upscale(picture, Path(folder))
+        reference = exported.upscale(frame, Path(folder))
         exported.close()
         for contender, runner in runners:
-            difference = np.abs(runner.upscale(picture, Path(folder)) - reference).astype(np.float64)
+            difference = np.abs(runner.upscale(frame, Path(folder)) - reference).astype(np.float64)
             worst, psnr_db = difference.max(), -10 * np.log10((difference**2).mean() + 1e-30)
             verdict = ""
-            # NaN is further than anything.
+            # This comparison also rejects NaN.
             if contender.is_f32 and not worst <= AGREE_F32 + (HALF_CODE_16 if contender.peer is None else 0):
                 verdict, agreed = f"  DISAGREES: more than {AGREE_F32}", False
             form = runner.about.get("form", "")
@@ -216,28 +216,28 @@ def check_agreement(case, runners, options):
 
 
 def undisturbed(work, own_cpu_s):
-    """The result of work at a time when nothing else worked on the machine, if one of a few tries is such."""
+    """Returns the result of `work`, repeated a few times if other processes used the machine meanwhile."""
     for _ in range(TURN_TRIES):
-        rest()
+        wait_until_idle()
         start_s, others_s = time.monotonic(), machine_cpu_s() - own_cpu_s()
         result = work()
         others_s = machine_cpu_s() - own_cpu_s() - others_s
         if others_s < OTHERS_SHARE_MAX * (time.monotonic() - start_s) + CLOCK_S:
             return result
-    print(f"disturbed: {TURN_TRIES} tries, and others used more than {OTHERS_SHARE_MAX:.0%} of the machine in each")
+    print(f"disturbed: other processes used more than {OTHERS_SHARE_MAX:.0%} of the machine in each of {TURN_TRIES} tries")
     return result
 
 
-def rest():
-    """Until nobody works: the last contender's threads, or something else on the machine."""
-    give_up = time.monotonic() + BUSY_S_MAX
+def wait_until_idle():
+    """Waits until neither the last contender's threads nor other processes use the machine."""
+    deadline = time.monotonic() + BUSY_S_MAX
     while True:
         before_s = machine_cpu_s()
-        time.sleep(REST_S)
-        if machine_cpu_s() - before_s < OTHERS_SHARE_MAX * REST_S + CLOCK_S:
+        time.sleep(IDLE_CHECK_S)
+        if machine_cpu_s() - before_s < OTHERS_SHARE_MAX * IDLE_CHECK_S + CLOCK_S:
             return
-        if time.monotonic() > give_up:
-            sys.exit(f"the machine has been busy for {BUSY_S_MAX} s with something else: nothing can be measured")
+        if time.monotonic() > deadline:
+            sys.exit(f"the machine has been busy for {BUSY_S_MAX} s; measure on an idle machine")
 
 
 def ended_children_cpu_s():
@@ -246,21 +246,21 @@ def ended_children_cpu_s():
 
 
 def machine_cpu_s():
-    """What was used of the machine's CPUs since it started, by its processes and by its host's other guests."""
+    """Returns the CPU seconds used since boot, by the machine's processes and by other guests of its host."""
     user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(case, everyone, options):
-    """The medians of the turns by contender, after all were held to one another."""
-    print(f"{case}: each off the graph as exported")
+    """Checks that all contenders agree. Returns the median of the turns of each."""
+    print(f"{case}: differences from the exported graph")
     make = lambda one: (Hasn if one.peer is None else Peer)(one, case, options)
     runners = [(one, make(one)) for one in everyone]
     try:
         if not check_agreement(case, runners, options):
-            sys.exit(f"{case}: the engines do not compute the same")
+            sys.exit(f"{case}: the engines disagree")
         turns_ms = [[] for _ in runners]
-        # The first round is not counted.
+        # The first round is a warm-up.
         for counted in [False] + [True] * options.rounds:
             for (_, runner), ms in zip(runners, turns_ms):
                 turn_ms = undisturbed(lambda: runner.run(options.runs), runner.cpu_s)
@@ -283,10 +283,10 @@ def measure(case, everyone, options):
 
 
 def table(results):
-    """One line for each case and precision, then how hasn gains by a second thread."""
+    """Prints a line for each case and precision, then hasn's speedup by more threads."""
     names = ["hasn", "ONNX Runtime", "OpenVINO", "PyTorch", "PyTorch compiled"]
     names = [name for name in names if any(one["name"] == name for r in results for one in r["contenders"])]
-    head = ["model", "size", "threads", "precision", *names, "ratio", "bar"]
+    head = ["model", "size", "threads", "precision", *names, "ratio", "target"]
     lines = []
     for r in results:
         for precision in dict.fromkeys(one["precision"] for one in r["contenders"]):
@@ -294,19 +294,19 @@ def table(results):
             found = (of("f32") if precision == "int16" else {}) | of(precision)
             peers_ms = [one["ms"] for name, one in found.items() if name != "hasn" and one["counts"]]
             ratio = min(peers_ms) / found["hasn"]["ms"] if peers_ms else None
-            bar = BARS.get(r["model"], {}).get(precision) if ratio else None
+            target = TARGETS.get(r["model"], {}).get(precision) if ratio else None
             lines.append(
                 [r["model"], r["size"], str(r["threads"]), precision]
                 + [f"{found[name]['ms']:.1f}" if name in found else "" for name in names]
-                + [f"{ratio:.2f}" if ratio else "", f"{bar} {'below' if ratio < bar else 'held'}" if bar else ""]
+                + [f"{ratio:.2f}" if ratio else "", f"{target} {'missed' if ratio < target else 'met'}" if target else ""]
             )
     widths = [max(map(len, column)) for column in zip(head, *lines)]
-    print("\nms a picture")
+    print("\nms per frame")
     for line in [head, ["-" * width for width in widths], *lines]:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
     for r in results:
         for one in r["contenders"]:
-            if one["ms"] > STEADY * min(one["turns_ms"]):
+            if one["ms"] > STEADY_RATIO_MAX * min(one["turns_ms"]):
                 turns = " ".join(f"{ms:.1f}" for ms in sorted(one["turns_ms"]))
                 name = f"{r['model']} {r['size']} {r['threads']} {one['name']} {one['precision']}"
                 print(f"unsteady, measure again on an idle machine: {name}: {turns} ms")
@@ -319,7 +319,7 @@ def table(results):
             for a, b in zip(one["contenders"], r["contenders"])
             if b["name"] == "hasn"
         ]
-        print(f"hasn on {r['threads']} threads, {r['model']} {r['size']}, times one thread: {', '.join(gains)}")
+        print(f"hasn on {r['threads']} threads, {r['model']} {r['size']}, speedup over one thread: {', '.join(gains)}")
 
 
 def parse_size(text):
@@ -329,7 +329,7 @@ def parse_size(text):
 
 def arguments():
     root = HERE.parent.parent
-    models = [root / "models" / f"{name}.safetensors" for name in BARS]
+    models = [root / "models" / f"{name}.safetensors" for name in TARGETS]
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--models", nargs="+", type=Path, default=models, metavar="FILE", help="luma models")
     parser.add_argument("--sizes", nargs="+", type=parse_size, default=[(320, 180)], metavar="WxH")
@@ -337,12 +337,12 @@ def arguments():
     kinds = ["f32", "int16", "bf16", "avx2"]
     parser.add_argument("--precisions", nargs="+", choices=kinds, default=kinds)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--runs", type=int, default=5, help="runs in a turn, after a warm-up")
-    parser.add_argument("--form", default="fastest", help="the peers' graph: fastest, or a name of graph.FORMS")
-    parser.add_argument("--torch-compile", action="store_true", help="also PyTorch compiled, which needs a C++ compiler")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every turn there")
+    parser.add_argument("--runs", type=int, default=5, help="runs per turn, after a warm-up")
+    parser.add_argument("--form", default="fastest", help="form of the peers' graph: fastest, or a name of graph.FORMS")
+    parser.add_argument("--torch-compile", action="store_true", help="also run compiled PyTorch, which needs a C++ compiler")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the ms of every turn to FILE")
     parser.add_argument("--hasn", type=Path, default=root / "target/release/hasn")
-    parser.add_argument("--verbose", action="store_true", help="show what the peers say")
+    parser.add_argument("--verbose", action="store_true", help="show the peers' messages")
     return parser.parse_args()
 
 

@@ -1,14 +1,14 @@
-"""One peer, loaded once and kept warm: the child process that network.py asks for runs.
+"""A child process of network.py that loads one peer, keeps it warm and times its runs.
 
     peer.py PEER MODEL.safetensors WIDTH HEIGHT THREADS FORM
 
-PEER is onnxruntime, openvino-f32, openvino-bf16, torch or torch-compiled; FORM one of graph.FORMS (or of PyTorch's
-memory formats), or fastest: then each is tried and the fastest kept. It answers in JSON lines: first which form it
-runs and the ms of each that it tried, then to `run N` the ms of N runs after one that is not counted, and to
-`upscale IN.npy OUT.npy` when the file is written.
+PEER is onnxruntime, openvino-f32, openvino-bf16, torch or torch-compiled. FORM is one of graph.FORMS (or of PyTorch's
+memory formats), or fastest, which tries all of them and keeps the fastest. Replies are lines of JSON: first the form and
+the ms of each form tried; then, to `run N`, the ms of N runs after an uncounted warm-up; to `upscale IN.npy OUT.npy`, an
+empty object once the file is written.
 
-A process for each, because peers in one process disturb each other: OpenVINO pins the calling thread, and ONNX
-Runtime's waiting pools spin (five sessions of two threads in one process: 60 ms instead of 24).
+Each peer has its own process, because peers in one process disturb each other: OpenVINO pins the calling thread, and
+ONNX Runtime's idle threads spin (five sessions of two threads in one process: 60 ms instead of 24).
 """
 
 import json
@@ -95,7 +95,7 @@ PEERS = {
 
 
 def timed(run, x, runs):
-    """ms of each run, after one that is not counted."""
+    """Returns the ms of each run, after an uncounted warm-up."""
     run(x)
     times_ms = []
     for _ in range(runs):
@@ -106,7 +106,7 @@ def timed(run, x, runs):
 
 
 def choose(load, forms, x):
-    """The fastest form, and the ms of each tried: the shortest run, since one form's trial follows another's."""
+    """Returns the fastest form and the ms of each form: its shortest run, as the trials disturb each other."""
     tried_ms = {form: min(timed(load(form), x, TRIAL_RUNS)) for form in forms}
     return min(tried_ms, key=tried_ms.get), tried_ms
 
@@ -126,17 +126,17 @@ def main():
         form = next(iter(forms))
     run = load(form)
     timed(run, x, 1)
-    answer({"form": form, "tried_ms": tried_ms})
+    reply({"form": form, "tried_ms": tried_ms})
     for line in sys.stdin:
         match line.split():
             case ["run", runs]:
-                answer({"ms": timed(run, x, int(runs))})
+                reply({"ms": timed(run, x, int(runs))})
             case ["upscale", source, target]:
                 np.save(target, run(np.load(source))())
-                answer({})
+                reply({})
 
 
-def answer(message):
+def reply(message):
     print(json.dumps(message), flush=True)
 
 

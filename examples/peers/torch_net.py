@@ -1,4 +1,4 @@
-"""HASN in PyTorch, written for speed: what can be done in place is."""
+"""HASN in PyTorch, written for speed: operations are in place where possible."""
 
 import torch
 import torch.nn.functional as F
