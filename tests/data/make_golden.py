@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Makes tests/data/golden/*.safetensors out of the full golden files, small enough to be kept with the code.
+"""Reduces full golden files to tests/data/golden/*.safetensors, which are small enough for the repository.
 
 usage: make_golden.py FOLDER_OF_FULL_FILES OUTPUT_FOLDER
 
-A full file holds float32 tensors that PyTorch made: w.* the weights, act.* each module's output, input and
-output. Weights, input and output are kept whole. Of an activation above WHOLE_MAX values every EVERY-th one of
-the flattened tensor is kept; `every` and `whole_max` stand in the metadata. EVERY is prime and divides no width,
-plane or channel count of these files, so that the samples wander over rows, columns and channels.
+A full file has f32 tensors computed by PyTorch: w.* (weights), act.* (module outputs), input and output. Weights,
+input and output are kept complete. Of an activation with more than COMPLETE_MAX values, every EVERY-th value of the
+flattened tensor is kept; the metadata has these numbers as `every` and `whole_max`. EVERY is prime and divides no
+width, plane size or channel count of these files, so that the samples are spread over rows, columns and channels.
 """
 
 import json
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 EVERY = 29
-WHOLE_MAX = 64
+COMPLETE_MAX = 64
 
 
 def read(path):
@@ -26,13 +26,13 @@ def read(path):
 
 def shrink(path):
     header, data = read(path)
-    metadata = header.pop("__metadata__") | {"every": str(EVERY), "whole_max": str(WHOLE_MAX)}
+    metadata = header.pop("__metadata__") | {"every": str(EVERY), "whole_max": str(COMPLETE_MAX)}
     out, body = {"__metadata__": metadata}, b""
     for name, info in sorted(header.items()):
         assert info["dtype"] == "F32", name
         begin, end = info["data_offsets"]
         values, shape = data[begin:end], info["shape"]
-        if name.startswith("act.") and len(values) // 4 > WHOLE_MAX:
+        if name.startswith("act.") and len(values) // 4 > COMPLETE_MAX:
             assert all(side % EVERY for side in shape), f"{name}: {shape} aliases with every {EVERY}th value"
             values = b"".join(values[i : i + 4] for i in range(0, len(values), 4 * EVERY))
             shape = [len(values) // 4]
