@@ -1,16 +1,16 @@
-// The end of a block. `cab`: the second depthwise 7x7 with the skip round it, two 3x3 convs with GELU between them, and
-// sums of the result over the picture. `reduce` and `attention`: of these sums, what the channel attention multiplies each
-// channel by.
+// The end of a HASN block. `cab`: the second depthwise 7x7 conv with its skip connection, two 3x3 convs with GELU between
+// them, and sums of the result over the frame. `reduce` and `attention`: the channel attention's scale of each channel,
+// from these sums.
 //
 // gated, trunk: [H, W, C] f16, scale: [C] f32 -> u = scale · trunk + bias + dw(gated), which stays in shared memory, and
-// z: [H, W, C] f16, sums: [blocks, C] f32 -> the next scale: [C] f32
-// Grid: `cab`: (W / 16, H / ROWS), a block 16 x ROWS pixels; `reduce`: a block 256 rows of sums, a thread a channel;
-// `attention`: one block.
-// Shared memory: `cab`: u with 2 pixels round the tile; eight channels of gated at a time, with 5 round it, and later in
-// their place R channels with 1 round it. 61 KB at C = 56.
-// Bound: tensor cores, 36 · C · R FLOP a pixel (1.3 times as much with the first conv's margin), and about as long f32,
-// 98 · C FLOP a pixel (1.6 times as much with u's), beside 6 · C bytes.
-// Counted (make cuda-budget): 4.20 GB, 2.63 ms of an H100 at best, for 1080p to 4K by 52 x 6; no GPU has measured it.
+// z: [H, W, C] f16, sums: [thread blocks, C] f32 -> the next scale: [C] f32
+// Grid: `cab`: (W / 16, H / ROWS), 16 x ROWS pixels per thread block; `reduce`: 256 rows of sums per thread block, one
+// channel per thread; `attention`: one thread block.
+// Shared memory: `cab`: u with a margin of 2 pixels; eight channels of gated at a time with a margin of 5, later replaced
+// by R channels with a margin of 1. 61 KB at C = 56.
+// Bound: tensor cores, 36 · C · R FLOP per pixel (1.3 times as much with the first conv's margin), and about as long f32,
+// 98 · C FLOP per pixel (1.6 times as much with u's margin), with 6 · C bytes read and written.
+// Counted (make cuda-budget): 4.20 GB, 2.63 ms of an H100 at best, for 1080p to 4K by 52 x 6; not measured on a GPU.
 // Twin: hasn_kernels::depthwise::add_skip; hasn_kernels::dense, stages cab0 and cab2; engine::cpu::net, channel attention
 #include "depthwise.cuh"
 #include "dense.cuh"
@@ -43,7 +43,7 @@ struct Attention {
     float per_pixel; // 1 / (H·W)
 };
 
-// x · Φ(x), erfc by Abramowitz and Stegun 7.1.26.
+// GELU: x · Φ(x), with erfc by Abramowitz and Stegun 7.1.26.
 DEVICE float gelu(float x) {
     const float size = fabsf(x);
     const float t = reciprocal(1.0f + 0.3275911f * 0.70710678f * size);
@@ -54,10 +54,10 @@ DEVICE float gelu(float x) {
 
 constexpr int CAB_COLUMNS = 16, CAB_WIDTH = CAB_COLUMNS + 4;
 
-// u of the tile and 2 pixels round it, zeros outside the picture. `gated`: room for eight channels of its window.
+// Computes u of the tile with a margin of 2 pixels, zero outside the frame. `gated`: space for eight channels of its window.
 template <class S> DEVICE void add_skip(half *u, half *gated, const Cab &args, int x0, int y0) {
     constexpr int C = S::C, HEIGHT = S::ROWS + 4, WINDOW = CAB_WIDTH + 6, EIGHT = 8;
-    // Strips of a row, of which all threads with four pairs of channels have one.
+    // Strips per row. Four threads compute a strip, one pair of channels each.
     constexpr int STRIPS = THREADS / 4 / HEIGHT, STRIP = (CAB_WIDTH + STRIPS - 1) / STRIPS;
     fetch<C>(u, args.trunk, x0 - 2, y0 - 2, CAB_WIDTH, HEIGHT, args.width, args.height);
     const int strip = threadIdx.x / 4, y = strip / STRIPS, x = strip % STRIPS * STRIP;
@@ -94,7 +94,7 @@ template <class S> DEVICE void add_skip(half *u, half *gated, const Cab &args, i
 template <class S> DEVICE void cab(const Cab &args) {
     constexpr int C = S::C, R = S::R, ROWS = S::ROWS, WIDTH = CAB_WIDTH;
     constexpr int INNER_WIDTH = CAB_COLUMNS + 2, INNER = INNER_WIDTH * (ROWS + 2);
-    // Sixteens of pixels that a warp takes together.
+    // Tiles of 16 pixels per warp.
     constexpr int INNER_TILES = ((INNER + 15) / 16 + WARPS - 1) / WARPS, TILES = ROWS / WARPS;
     half *tile = (half *)shared_memory();
     half *inner = tile + WIDTH * (ROWS + 4) * STRIDE<C>;
@@ -113,7 +113,7 @@ template <class S> DEVICE void cab(const Cab &args) {
         for_each(sums, [&](int i, int n, int k) {
             const int pixel = own + i * 16 + lane_row() + k / 2 * 8;
             const int x = x0 - 1 + pixel % INNER_WIDTH, y = y0 - 1 + pixel / INNER_WIDTH;
-            // The next conv sees zeros outside, not what this one would have there.
+            // The next conv pads with zeros, not with values of this conv outside the frame.
             const bool inside = x >= 0 && x < args.width && y >= 0 && y < args.height;
             sums[i][n][k] = inside ? gelu(sums[i][n][k]) : 0.0f;
         });
@@ -135,7 +135,7 @@ template <class S> DEVICE void cab(const Cab &args) {
     for (int i = 0; i < TILES; ++i) {
         put(tile + (warp * TILES + i) * CAB_COLUMNS * STRIDE<C>, sums[i]);
     }
-    // Every warp's sums of its pixels that are inside: [WARPS, C].
+    // Sums of each warp over its pixels inside the frame: [WARPS, C].
     float *of_warps = (float *)inner;
 #pragma unroll
     for (int n = 0; n < C / 8; ++n) {
@@ -167,7 +167,7 @@ template <class S> DEVICE void cab(const Cab &args) {
     }
 }
 
-// Added in one order, so that a picture always gives the same bits.
+// Adds in a fixed order, so that the result is deterministic.
 DEVICE void reduce_rows(const Reduce &args) {
     const int channel = threadIdx.x, first = blockIdx.x * 256;
     if (channel >= args.channels) {

@@ -1,27 +1,27 @@
-// Dense maps on tensor cores: sixteen pixels by eight outputs at a time.
+// Dense convolutions on tensor cores: 16 pixels by 8 outputs at a time.
 //
-// A warp multiplies pixels in shared memory by weights that it reads from device memory, in the order of its lanes:
-// they are few and every block wants the same ones, so that they stay in L1, which is as fast as shared memory.
+// A warp multiplies pixels in shared memory by weights that it reads from device memory, stored in lane order. The
+// weights are small and the same for every block, so that they stay in L1, which is as fast as shared memory.
 #pragma once
 #include "common.cuh"
 
-// Steps of 16 (the last one may be of 8) over what is summed.
+// Steps of 16 (the last one may be 8) over the summed dimension.
 template <int K> constexpr int STEPS = (K + 15) / 16;
 
-// Elements from pixel to pixel in shared memory: an odd number of 16-byte units, so that the eight rows of a matrix
-// lie in different banks.
+// Elements between pixels in shared memory: an odd number of 16-byte units, so that the eight rows of a matrix lie in
+// different banks.
 template <int C> constexpr int STRIDE = C / 8 % 2 ? C : C + 8;
 
-// Pixel `i` of sixteen and, for matrices of a step's second half, the elements behind: what a lane names.
+// The pixel of 16 whose row address a lane passes, and its element offset: 8 for the second half of a step.
 DEVICE int lane_pixel() { return threadIdx.x % 16; }
 DEVICE int lane_offset() { return threadIdx.x % 32 / 16 * 8; }
 
-// What a lane holds of sums of sixteen pixels: pixels lane_row and lane_row + 8, outputs lane_column and the next.
+// The sums of 16 pixels that a lane holds: pixels lane_row and lane_row + 8, outputs lane_column and the next.
 DEVICE int lane_row() { return threadIdx.x % 32 / 4; }
 DEVICE int lane_column() { return threadIdx.x % 4 * 2; }
 
-// sums: [pixels / 16, N / 8, 4] += pixels · weights. `rows`: the lane's pixel of each sixteen, its offset added;
-// weights: [STEPS, N / 8, lane] of two words.
+// sums: [pixels / 16, N / 8, 4] += pixels · weights. `rows`: the lane's pixel in each tile of 16, with its offset;
+// weights: [STEPS, N / 8, lane], two words each.
 template <int K, int TILES, int N>
 DEVICE void multiply(float (&sums)[TILES][N][4], const half *const (&rows)[TILES], const uint2 *weights) {
     const uint2 *lane = weights + threadIdx.x % 32;
@@ -58,8 +58,8 @@ DEVICE void multiply(float (&sums)[TILES][N][4], const half *const (&rows)[TILES
     }
 }
 
-// A conv of SIDE x SIDE taps: `rows` name the upper left pixel of the window, `width` pixels of STRIDE<K> are a row of
-// shared memory; weights: [SIDE, SIDE] of what `multiply` takes.
+// A conv of SIDE x SIDE taps. `rows`: the upper left pixel of the window; a row of shared memory has `width` pixels,
+// STRIDE<K> apart; weights: [SIDE, SIDE] times the layout of `multiply`.
 template <int SIDE, int K, int TILES, int N>
 DEVICE void convolve(float (&sums)[TILES][N][4], const half *const (&rows)[TILES], int width, const uint2 *weights) {
 #pragma unroll 1
@@ -73,7 +73,7 @@ DEVICE void convolve(float (&sums)[TILES][N][4], const half *const (&rows)[TILES
     }
 }
 
-// Every sum starts with the bias of its output. bias: [N · 8].
+// Initialises every sum with the bias of its output. bias: [N · 8].
 template <int TILES, int N> DEVICE void start(float (&sums)[TILES][N][4], const float *bias) {
 #pragma unroll
     for (int n = 0; n < N; ++n) {
@@ -94,7 +94,7 @@ template <int TILES, int N, class F> DEVICE void for_each(const float (&)[TILES]
     }
 }
 
-// Sums of sixteen pixels as f16 to shared memory. `pixels`: the first of them, STRIDE<N · 8> apart.
+// Stores the sums of 16 pixels as f16 to shared memory. `pixels`: the first of them, STRIDE<N · 8> apart.
 template <int N> DEVICE void put(half *pixels, const float (&sums)[N][4]) {
     half *upper = pixels + lane_row() * STRIDE<N * 8> + lane_column();
 #pragma unroll
@@ -104,8 +104,8 @@ template <int N> DEVICE void put(half *pixels, const float (&sums)[N][4]) {
     }
 }
 
-// A window of a map in shared memory, zeros outside the map: `rows` x `columns` pixels, STRIDE apart, from (x0, y0) on.
-// They are there after copy_async_wait and a barrier.
+// Copies a window of `rows` x `columns` pixels from (x0, y0) to shared memory, STRIDE apart, with zeros outside the map.
+// The pixels are visible after copy_async_wait and a barrier.
 template <int C> DEVICE void fetch(half *to, const half *map, int x0, int y0, int columns, int rows, int width, int height) {
     constexpr int UNITS = C / 8;
     for (int i = threadIdx.x; i < rows * columns * UNITS; i += THREADS) {
@@ -117,7 +117,7 @@ template <int C> DEVICE void fetch(half *to, const half *map, int x0, int y0, in
     }
 }
 
-// The way back, of what lies inside the map.
+// Copies a window from shared memory to the map, without the pixels outside the map.
 template <int C> DEVICE void give(half *map, const half *from, int x0, int y0, int columns, int rows, int width, int height) {
     constexpr int UNITS = C / 8;
     for (int i = threadIdx.x; i < rows * columns * UNITS; i += THREADS) {

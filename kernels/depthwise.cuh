@@ -1,9 +1,9 @@
-// A depthwise 7x7 in f32, on ordinary cores: two channels of a strip of pixels a thread, which slide under the taps.
+// Depthwise 7x7 conv in f32 on CUDA cores: a thread computes two channels of a strip of pixels.
 #pragma once
 #include "common.cuh"
 
-// sums[i] += dw there, for pixels i of a strip. `pixels`: the upper left pixel of the strip's window, its two channels, in
-// a tile of rows of WIDTH pixels that are PIXEL elements apart; taps: [7, 7, C] of these two channels.
+// sums[i] += dw of pixel i, for the pixels of a strip. `pixels`: the two channels of the upper left pixel of the strip's
+// window, in a tile with rows of WIDTH pixels, PIXEL elements apart; taps: [7, 7, C], from these two channels on.
 template <int C, int WIDTH, int PIXEL, int STRIP>
 DEVICE void slide(float2 (&sums)[STRIP], const half *pixels, const float *taps) {
 #pragma unroll 1

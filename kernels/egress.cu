@@ -1,19 +1,19 @@
-// The way out: a plane of numbers to a component of a picture, rounded and clamped to the whole code range.
+// Egress: a plane of f32 to a component of a frame, rounded and clamped to the full code range.
 //
-// from: [H, W] f32 -> to: [H, W] code values in whatever bytes the format puts them. Without `from` all samples are
-// `value`. Dither is ordered, the same in every picture.
-// Grid: (W / 256, H); a thread a sample.
+// from: [H, W] f32 -> to: [H, W] code values in the pixel format's layout. Without `from`, all samples are `value`.
+// Dither is ordered and the same in every frame.
+// Grid: (W / 256, H); one sample per thread.
 // Shared memory: none.
 // Bound: memory, 4 FLOP for 5 bytes.
-// Counted (make cuda-budget): 0.06 GB, 0.02 ms of an H100 at best, for 1080p to 4K by 52 x 6; no GPU has measured it.
-// Twin: engine::cpu::egress::{write_component, fill_component}
+// Counted (make cuda-budget): 0.06 GB, 0.02 ms of an H100 at best, for 1080p to 4K by 52 x 6; not measured on a GPU.
+// Twin: pixel::write::{write_component, fill_component}
 #include "common.cuh"
 
 struct Egress {
     const float *from;
     u8 *to; // The component's first sample.
     u32 width, height;
-    u32 linesize, step; // In bytes, from row to row and from sample to sample.
+    u32 linesize, step; // Bytes between rows and between samples.
     u32 word, big_endian;
     u32 shift, mask;
     float zero, unit;
@@ -21,7 +21,7 @@ struct Egress {
     u32 dither;
 };
 
-// The Bayer matrix of 16 x 16, -0.5 to 0.5: bits of x ^ y and of y, interleaved, the lowest first.
+// The 16x16 Bayer matrix, -0.5 to 0.5: the bits of x ^ y and of y, interleaved, lowest first.
 DEVICE float bayer(u32 x, u32 y) {
     u32 rank = 0;
     for (int bit = 0; bit < 4; ++bit) {

@@ -1,11 +1,11 @@
-// The first conv, 3x3 with zeros outside: planes of the picture to the trunk.
+// The first conv, 3x3 with zero padding: planes of the frame to the trunk.
 //
-// x: [in, H, W] f32 -> trunk: [H, W, C] f16. In f32 on ordinary cores: it sums over 9 or 27, which tensor cores would
+// x: [in, H, W] f32 -> trunk: [H, W, C] f16. In f32 on CUDA cores: it sums over 9 or 27 inputs, which tensor cores would
 // pad to 16 or 32, and is 0.1 % of the network.
-// Grid: (W · C/8 / 256, H); a thread eight channels of a pixel.
+// Grid: (W · C/8 / 256, H); eight channels of a pixel per thread.
 // Shared memory: none.
-// Bound: memory, 18 · C FLOP for 2 · C + 4 bytes.
-// Counted (make cuda-budget): 0.24 GB, 0.08 ms of an H100 at best, for 1080p to 4K by 52 x 6; no GPU has measured it.
+// Bound: memory, 18 · C FLOP for 2 · C + 4 bytes per pixel.
+// Counted (make cuda-budget): 0.24 GB, 0.08 ms of an H100 at best, for 1080p to 4K by 52 x 6; not measured on a GPU.
 // Twin: hasn_kernels::dense, stage enter
 #include "common.cuh"
 

@@ -1,11 +1,11 @@
-// ESA's grid. `squeeze`: a 3x3 conv by steps of 2 without padding, and the largest of 7x7 by steps of 3. `grid`: a 3x3
-// conv of what is left.
+// ESA's grid. `squeeze`: a 3x3 conv of stride 2 without padding, and a 7x7 max pool of stride 3. `grid`: a 3x3 conv of the
+// pooled map, with zero padding.
 //
-// c1: [H, W, E] f16 -> pooled: [H3, W3, E] f16 -> grid: [H3, W3, E] f16, all of what is outside zero for `grid`.
-// Grid: `squeeze`: (W3 / 4, H3 / POOL_ROWS), a block 4 x POOL_ROWS of pooled; `grid`: (W3 / 16, H3 / 8), a block 16 x 8.
+// c1: [H, W, E] f16 -> pooled: [H3, W3, E] f16 -> grid: [H3, W3, E] f16.
+// Grid: `squeeze`: (W3 / 4, H3 / POOL_ROWS), 4 x POOL_ROWS of pooled per thread block; `grid`: (W3 / 16, H3 / 8), 16 x 8.
 // Shared memory: `squeeze`: 33 columns of c1 and 16 of the conv, 60 KB at E = 16; `grid`: the tile, 4 KB at E = 16.
-// Bound: `squeeze`: c1 from L2, read 1.9 times; `grid` is small.
-// Counted (make cuda-budget): 0.43 GB, 0.15 ms of an H100 at best, for 1080p to 4K by 52 x 6; no GPU has measured it.
+// Bound: `squeeze`: c1 from L2, read 1.9 times; `grid` is negligible.
+// Counted (make cuda-budget): 0.43 GB, 0.15 ms of an H100 at best, for 1080p to 4K by 52 x 6; not measured on a GPU.
 // Twin: hasn_kernels::esa::{conv2, pool}, dense
 #include "dense.cuh"
 
@@ -14,8 +14,8 @@ struct Squeeze {
     const uint2 *conv2;
     const float *bias;
     half *pooled;
-    int width, height;   // Of c1.
-    int width3, height3; // Of pooled.
+    int width, height;   // Size of c1.
+    int width3, height3; // Size of pooled.
 };
 
 struct Grid {
@@ -26,12 +26,12 @@ struct Grid {
     int width, height;
 };
 
-// What a block makes: 4 columns of pooled need 16 of the conv, 33 of c1.
+// A thread block computes 4 columns of pooled, from 16 columns of the conv and 33 of c1.
 constexpr int POOL_COLUMNS = 4, POOL_STEP = 3, POOL_SIDE = 7;
 constexpr int CONV2_COLUMNS = POOL_STEP * (POOL_COLUMNS - 1) + POOL_SIDE;
 constexpr int C1_COLUMNS = 2 * CONV2_COLUMNS + 1;
 static_assert(CONV2_COLUMNS == 16, "sixteen pixels are a row");
-// As many rows as fit in 64 KB.
+// The largest number of rows that fits in 64 KB.
 template <class S> constexpr int POOL_ROWS = S::E > 16 ? 1 : 4;
 template <class S> constexpr int CONV2_ROWS = POOL_STEP * (POOL_ROWS<S> - 1) + POOL_SIDE;
 

@@ -1,28 +1,29 @@
-// The middle of a block, all 1x1: gate, spatial attention and g. The M wide tensors never leave the registers.
+// The middle of a HASN block, all 1x1: gate, spatial attention and g. Tensors of M channels stay in registers.
 //
-// n: [H·W, C] f16 -> the same place: g(relu6(f1(n)) · f2(n) + f3(n) · sigmoid(conv4(conv_f(n) + grid))), where grid:
-// [H3, W3, E] f16 is interpolated to H x W with half-pixel centres, clamped at the edges.
-// Grid: (H·W / 256); a block 256 pixels in a row, a warp 32 of them.
-// Shared memory: its pixels, 28 KB at C = 56.
-// Bound: tensor cores, 2 · (4 · C · M + E · M + C · E) FLOP a pixel for 4 · C bytes; of a map that is written in the
-// layout it is read in, the sums of one map are the operand of the next without a move.
-// Counted (make cuda-budget): 2.81 GB, 2.45 ms of an H100 at best, for 1080p to 4K by 52 x 6; no GPU has measured it.
+// n: [H·W, C] f16, in place: g(relu6(f1(n)) · f2(n) + f3(n) · sigmoid(conv4(conv_f(n) + grid))), where grid: [H3, W3, E]
+// f16 is interpolated to H x W with half-pixel centres, clamped at the edges.
+// Grid: (H·W / 256); 256 consecutive pixels per thread block, 32 per warp.
+// Shared memory: the thread block's pixels, 28 KB at C = 56.
+// Bound: tensor cores, 2 · (4 · C · M + E · M + C · E) FLOP per pixel for 4 · C bytes. Sums are held in the layout of
+// operands, so that the sums of one convolution are the operand of the next without a move.
+// Counted (make cuda-budget): 2.81 GB, 2.45 ms of an H100 at best, for 1080p to 4K by 52 x 6; not measured on a GPU.
 // Twin: hasn_kernels::gate::gate
 #include "dense.cuh"
 
 struct Gate {
     half *n;
     const half *grid;
-    // The four maps to M are cut into sixteens of outputs: [M / 16] of what `multiply` takes; g into sixteens of inputs.
+    // f1, f2, f3 and conv4 are split into chunks of 16 outputs: [M / 16] times the layout of `multiply`; g into chunks of
+    // 16 inputs.
     const uint2 *conv_f, *f1, *f2, *f3, *conv4, *g;
     const float *conv_f_bias, *f1_bias, *f2_bias, *f3_bias, *conv4_bias, *g_bias;
-    int width, height;   // Of n.
-    int width3, height3; // Of the grid.
+    int width, height;   // Size of n.
+    int width3, height3; // Size of the grid.
 };
 
 constexpr int GATE_PIXELS = 256, GATE_TILES = GATE_PIXELS / WARPS / 16;
 
-// Where a position of a long axis lies between two of a short one.
+// Maps a position on an axis of length `to` to one of length `from`: returns the lower index and the fraction.
 DEVICE int between(int position, int from, int to, float &fraction) {
     const float exact = fminf(fmaxf(((float)position + 0.5f) * ((float)from / (float)to) - 0.5f, 0.0f), (float)(from - 1));
     const int low = (int)exact;
@@ -30,7 +31,7 @@ DEVICE int between(int position, int from, int to, float &fraction) {
     return low;
 }
 
-// sums[n][part] += two channels of eight of the grid at a pixel.
+// Adds the grid at a pixel, interpolated, to the lane's two channels of each group of eight.
 template <int N> DEVICE void add_grid(float (&sums)[N][4], int part, const Gate &args, u64 pixel) {
     float across, down;
     const int x = between((int)(pixel % args.width), args.width3, args.width, across);
@@ -50,7 +51,7 @@ template <int N> DEVICE void add_grid(float (&sums)[N][4], int part, const Gate 
     }
 }
 
-// Sums of sixteen outputs as the operand of a step of sixteen inputs.
+// Converts the sums of 16 outputs to the operand of a step of 16 inputs.
 DEVICE void as_operand(u32 (&operand)[4], const float (&sums)[2][4]) {
     operand[0] = pack(sums[0][0], sums[0][1]), operand[1] = pack(sums[0][2], sums[0][3]);
     operand[2] = pack(sums[1][0], sums[1][1]), operand[3] = pack(sums[1][2], sums[1][3]);
@@ -58,11 +59,11 @@ DEVICE void as_operand(u32 (&operand)[4], const float (&sums)[2][4]) {
 
 template <class S> DEVICE void gate(const Gate &args) {
     constexpr int C = S::C, E = S::E, TILES = GATE_TILES;
-    // Sixteen outputs of each map at a time: two eights.
+    // Groups of eight outputs per chunk.
     constexpr int OUTPUTS = 2;
     half *tile = (half *)shared_memory();
     const u64 pixels = (u64)args.width * args.height, first = (u64)blockIdx.x * GATE_PIXELS;
-    // One row of the map as `fetch` sees it, so that what is behind the last pixel is zero.
+    // `fetch` sees the pixels as a map of one row, so that pixels past the last one are zero.
     const int rest = (int)min(pixels - first, (u64)GATE_PIXELS);
     fetch<C>(tile, args.n + first * C, 0, 0, GATE_PIXELS, 1, rest, 1);
     copy_async_wait();
@@ -103,7 +104,7 @@ template <class S> DEVICE void gate(const Gate &args) {
         start(other, args.f2_bias + chunk * 16);
         multiply<C>(other, rows, args.f2 + chunk * FROM_C);
         for_each(gated, [&](int i, int n, int k) { gated[i][n][k] = fminf(fmaxf(gated[i][n][k], 0.0f), 6.0f) * other[i][n][k]; });
-        // conv4 is scaled so that the sigmoid is 1 / (1 + 2^t).
+        // The weights of conv4 are scaled so that the sigmoid is 1 / (1 + 2^t).
         start(other, args.conv4_bias + chunk * 16);
         const uint2 *conv4 = args.conv4 + chunk * FROM_E + threadIdx.x % 32;
 #pragma unroll

@@ -1,4 +1,4 @@
-// All kernels, as one module, in the order of a picture's way.
+// All kernels as one module, in the order in which a frame passes them.
 #include "ingest.cu"
 #include "matrix.cu"
 #include "resample.cu"

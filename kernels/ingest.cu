@@ -1,18 +1,18 @@
-// The way in: a component of a picture to a plane of numbers.
+// Ingest: a component of a frame to a plane of f32.
 //
-// from: [H, W] code values in whatever bytes the format puts them -> to: [H, W] f32, (code - zero) / unit.
-// Grid: (W / 256, H); a thread a sample.
+// from: [H, W] code values in the pixel format's layout -> to: [H, W] f32, (code - zero) / unit.
+// Grid: (W / 256, H); one sample per thread.
 // Shared memory: none.
 // Bound: memory, 1 FLOP for 5 bytes.
-// Counted (make cuda-budget): 0.02 GB, 0.01 ms of an H100 at best, for 1080p to 4K by 52 x 6; no GPU has measured it.
-// Twin: engine::cpu::ingest::read_component
+// Counted (make cuda-budget): 0.02 GB, 0.01 ms of an H100 at best, for 1080p to 4K by 52 x 6; not measured on a GPU.
+// Twin: pixel::read::read_component
 #include "common.cuh"
 
 struct Ingest {
     const u8 *from;  // The component's first sample.
     float *to;
     u32 width, height;
-    u32 linesize, step; // In bytes, from row to row and from sample to sample.
+    u32 linesize, step; // Bytes between rows and between samples.
     u32 word, big_endian;
     u32 shift, mask;
     float zero, unit;

@@ -1,13 +1,14 @@
-// The end of the network: the last convs, the long skip and the pixel shuffle. `first_step`: conv_2 by itself, where
-// two steps are less work than one 5x5.
+// The end of the network: the last convs, the long skip connection and the pixel shuffle. `first_step`: conv_2 alone,
+// where two steps are less work than one 5x5.
 //
 // trunk: [H, W, C] f16, scale: [C] f32, x: [in, H, W] f32 -> out: [in, s·H, s·W] f32.
-// `leave` is a conv of the scaled trunk by 5x5 or 3x3 taps and, in f32, of x by 5x5. Pixels at the border have weights
-// of their own (nine places), for the inner conv has zeros outside, not what it would compute there.
-// Grid: (W / 16, H / ROWS); a block 16 x ROWS pixels.
-// Shared memory: the tile with 2 pixels round it, of the trunk and of x, 47 KB at C = 56.
-// Bound: `leave` for luma x2: tensor cores, half of whose outputs are padding, 400 · C FLOP a pixel for 2 · C + 20 bytes.
-// Counted (make cuda-budget): 0.28 GB, 0.12 ms of an H100 at best, for 1080p to 4K by 52 x 6; no GPU has measured it.
+// `leave` is a 5x5 or 3x3 conv of the scaled trunk and, in f32, a 5x5 conv of x. Pixels at the border have their own
+// weights (nine places), because the inner conv is padded with zeros.
+// Grid: (W / 16, H / ROWS); 16 x ROWS pixels per thread block.
+// Shared memory: the tile of the trunk and of x with a margin of 2 pixels, 47 KB at C = 56.
+// Bound: `leave` for luma x2: tensor cores, half of whose outputs are padding, 400 · C FLOP per pixel for 2 · C + 20
+// bytes.
+// Counted (make cuda-budget): 0.28 GB, 0.12 ms of an H100 at best, for 1080p to 4K by 52 x 6; not measured on a GPU.
 // Twin: hasn_kernels::leave::leave, engine::cpu::tail
 #include "dense.cuh"
 
@@ -25,7 +26,7 @@ struct Leave {
     const float *scale;
     const float *x;
     float *out;
-    const uint2 *weights;     // [outputs / 8] of a conv to eight outputs
+    const uint2 *weights;     // [outputs / 8] convs to eight outputs
     const float *by_place;    // [9, side, side, C, outputs]
     const float *skip;        // [9, in, 5, 5, outputs]
     const float *bias;        // [9, outputs]
@@ -38,7 +39,7 @@ struct Leave {
 
 constexpr int LEAVE_COLUMNS = 16, LEAVE_MARGIN = 2, LEAVE_WIDTH = LEAVE_COLUMNS + 2 * LEAVE_MARGIN;
 
-// The tile's pixels, multiplied by the channel attention of the last block.
+// Multiplies the tile's pixels by the channel attention of the last HASN block.
 template <class S> DEVICE void scale_tile(half *tile, const float *scale) {
     constexpr int PAIRS = S::C / 2;
     for (int i = threadIdx.x; i < LEAVE_WIDTH * (S::ROWS + 2 * LEAVE_MARGIN) * PAIRS; i += THREADS) {
@@ -72,10 +73,10 @@ template <class S> DEVICE void first_step(const FirstStep &args) {
     give<C>(args.out, tile, x0, y0, LEAVE_COLUMNS, S::ROWS, args.width, args.height);
 }
 
-// 0, 1 or 2: the first of an axis, between, the last.
+// Place on an axis. 0: first position, 1: inner, 2: last.
 DEVICE int place(int position, int len) { return position == 0 ? 0 : position == len - 1 ? 2 : 1; }
 
-// What `output` of a pixel gets of x, and its bias.
+// The contribution of x to `output` of a pixel, plus its bias.
 template <class S> DEVICE float skipped(const Leave &args, const float *x, int column, int row, int at, int output) {
     float sum = load(args.bias + at * args.outputs + output);
     for (int input = 0; input < args.in_channels; ++input) {
@@ -136,7 +137,7 @@ template <class S> DEVICE void leave(const Leave &args) {
         });
     }
 
-    // The few pixels at the border, one by one and in f32.
+    // The pixels at the border, one at a time in f32.
     const bool at_border = x0 == 0 || y0 == 0 || x0 + LEAVE_COLUMNS >= args.width || y0 + S::ROWS >= args.height;
     for (int i = threadIdx.x; at_border && i < LEAVE_COLUMNS * S::ROWS * args.outputs; i += THREADS) {
         const int output = i % args.outputs, column = i / args.outputs % LEAVE_COLUMNS, row = i / args.outputs / LEAVE_COLUMNS;

@@ -1,10 +1,10 @@
 // R'G'B' to Y'CbCr and back: a 3x3 matrix over three planes, in place.
 //
 // planes: [3, len] f32; (a, b, c) of a pixel becomes rows · (a, b, c).
-// Grid: (len / 256); a thread a pixel.
+// Grid: (len / 256); one pixel per thread.
 // Shared memory: none.
-// Bound: memory, 15 FLOP for 24 bytes.
-// Twin: engine::cpu::matrix::apply
+// Bound: memory, 15 FLOP for 24 bytes per pixel.
+// Twin: pixel::matrix::apply
 #include "common.cuh"
 
 struct Matrix {

@@ -1,11 +1,11 @@
-// The start of a block: the depthwise 7x7, the layer norm that follows it, and ESA's conv1 of that.
+// The start of a HASN block: the depthwise 7x7 conv, the layer norm that follows it, and ESA's conv1.
 //
-// trunk: [H, W, C] f16, scale: the channel attention of the block before, [C] f32 -> n: [H, W, C] f16 = LN(bias + scale ·
-// dw(trunk)) without LN's affine, c1: [H, W, E] f16 = conv1(n).
-// Grid: (W / 16, H / 8); a block 16 x 8 pixels; a thread two channels of a strip of pixels, then half a pixel.
-// Shared memory: the tile with 3 pixels round it, later the conv's result in f32 and n. 44 KB at C = 56.
-// Bound: f32, 98 · C FLOP a pixel, beside 4.2 · C bytes read and written.
-// Counted (make cuda-budget): 3.19 GB, 1.51 ms of an H100 at best, for 1080p to 4K by 52 x 6; no GPU has measured it.
+// trunk: [H, W, C] f16, scale: channel attention of the previous HASN block, [C] f32 -> n: [H, W, C] f16 = LN(bias +
+// scale · dw(trunk)) without LN's affine, c1: [H, W, E] f16 = conv1(n).
+// Grid: (W / 16, H / 8), 16 x 8 pixels per thread block; two channels of a strip of pixels per thread, then half a pixel.
+// Shared memory: the tile with a margin of 3 pixels, later the conv's result in f32 and n. 44 KB at C = 56.
+// Bound: f32, 98 · C FLOP per pixel, with 4.2 · C bytes read and written.
+// Counted (make cuda-budget): 3.19 GB, 1.51 ms of an H100 at best, for 1080p to 4K by 52 x 6; not measured on a GPU.
 // Twin: hasn_kernels::depthwise::norm
 #include "depthwise.cuh"
 #include "dense.cuh"
@@ -27,16 +27,16 @@ struct Norm {
     half *n;
     half *c1;
     int width, height;
-    int dim; // C without what it is padded by.
+    int dim; // C without padding.
 };
 
-// Pixels of a strip: as long as all threads have one.
+// Pixels per strip, such that every thread has a strip.
 template <class S> constexpr int STRIP = S::C >= 56 ? 16 : S::C / 4;
 template <class S> constexpr int STRIPS = DW_PIXELS / STRIP<S>;
 
 template <class S> DEVICE void norm(const Norm &args) {
     constexpr int C = S::C, PAIRS = C / 2;
-    // The conv's result, one more than C apart so that pixels lie in different banks.
+    // The pixels of the conv's result are C + 1 elements apart, so that they lie in different banks.
     constexpr int LINE = C + 1;
     half *tile = (half *)shared_memory();
     float *conv = (float *)shared_memory();
@@ -65,7 +65,7 @@ template <class S> DEVICE void norm(const Norm &args) {
     }
     BARRIER();
 
-    // Two threads a pixel, half of its channels each.
+    // Two threads per pixel, with half of its channels each.
     const int pixel = thread / 2, first = thread % 2 * (C / 2), last = min(first + C / 2, args.dim);
     const float *line = conv + pixel * LINE;
     float sum = 0.0f;

@@ -1,12 +1,12 @@
-// What the device can do, for figures to be held against: a copy, matrices, f32, special functions, and nothing else.
+// Measures the device's peak rates, as a reference for benchmarks: memory copy, tensor cores, f32, special functions.
 //
-// from: `words` of 16 bytes -> to: the same; or: to[block, thread] f32, sums of `rounds` rounds over which nothing is known
-// when this is compiled.
-// Grid: (blocks); `PROBE_COPY`: a block `PROBE_WORDS` of a thread.
+// from: `words` of 16 bytes -> to: the same; or: to[thread block, thread] f32, sums of `rounds` rounds that the compiler
+// cannot predict.
+// Grid: (thread blocks); `PROBE_COPY`: `PROBE_WORDS` words per thread.
 // Shared memory: none.
-// Bound: what it is named for; 32 bytes a word, 8 · 4096 FLOP of a warp and round, 128 FLOP or 8 functions of a thread and
-// round.
-// Counted (the emulated device): just that; no GPU has measured it.
+// Bound: the unit it is named after; 32 bytes per word, 8 · 4096 FLOP per warp and round, 128 FLOP or 8 functions per
+// thread and round.
+// Counted (the emulated device): exactly these; not measured on a GPU.
 // Twin: hasn_kernels::peak
 #include "common.cuh"
 
@@ -22,7 +22,7 @@ struct Probe {
     u32 pad;
 };
 
-// Enough that none waits for its own last result.
+// Independent chains, enough to hide the latency of their operations.
 constexpr int PROBE_CHAINS = 8;
 constexpr int PROBE_WORDS = 4;
 
@@ -77,7 +77,7 @@ DEVICE float probe_f32(const Probe &args) {
     return sum;
 }
 
-// 2^-x of itself, which comes to 0.6412.
+// Iterates x = 2^-x, which converges to 0.6412.
 DEVICE float probe_special(const Probe &args) {
     float values[PROBE_CHAINS] = {};
     for (u32 round = 0; round < args.rounds; ++round) {

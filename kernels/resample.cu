@@ -1,12 +1,12 @@
-// One direction of the separable resampler: chroma, exact target sizes, the plain network.
+// One direction of the separable resampler, which scales chroma, scales to exact target sizes, and is the network `none`.
 //
 // in: [.., W] f32 -> out: [H', W'] f32; sample k along the direction is the sum of `count` inputs from starts[k] on,
 // weighted by weights[k].
-// Grid: (W' / 256, H'); a thread a sample.
+// Grid: (W' / 256, H'); one sample per thread.
 // Shared memory: none.
-// Bound: memory where neighbours share their inputs in L1: 12 FLOP for 8 bytes.
-// Counted (make cuda-budget): 0.04 GB, 0.01 ms of an H100 at best, for 1080p to 4K by 52 x 6; no GPU has measured it.
-// Twin: engine::resample::Resampler
+// Bound: memory, as neighbouring samples share their inputs in L1: 12 FLOP for 8 bytes per sample.
+// Counted (make cuda-budget): 0.04 GB, 0.01 ms of an H100 at best, for 1080p to 4K by 52 x 6; not measured on a GPU.
+// Twin: pixel::resample::Resampler
 #include "common.cuh"
 
 struct Resample {
