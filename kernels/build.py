@@ -1,14 +1,14 @@
-"""Compiles the kernels: hasn.cu by NVRTC to PTX, PTX by ptxas to a cubin for each kind of GPU, all into hasn.cubins.
+"""Compiles the kernels: hasn.cu to PTX with NVRTC, PTX to a cubin for each GPU architecture with ptxas, all into hasn.cubins.
 
-What comes in: the sources beside this file and the wheels of requirements.txt, in whose environment it runs. It needs no
-GPU and no driver. What goes out: the archive that src/engine/cuda/archive.rs reads, and a table of what each kernel takes
-of a multiprocessor. Exits with 1 where a kernel would be slow: spilled registers, or tensor cores left alone.
+In: the sources beside this file, and the wheels of requirements.txt, in whose environment this script runs. It needs
+neither a GPU nor a driver. Out: the archive that src/engine/cuda/archive.rs reads, and a table of each kernel's resources.
+The exit code is 1 if a kernel would be slow, because it spills registers or does not use the tensor cores.
 
-The archive, in little endian:
-    magic "HASNCUB1", u32 CRC-32 of the sources (all *.cu and *.cuh, in order of their names), u32 number of entries
-    an entry: name as 16 bytes padded with zeros, u32 length, u32 length as stored, what is stored (zlib)
-    entries: a cubin for each target, "sm_75" on; the PTX; "registers" and "kernels", a line each: name, registers a
-    thread on sm_90 or bytes of its argument
+The archive, little-endian:
+    magic "HASNCUB1", u32 CRC-32 of the sources (all *.cu and *.cuh, in name order), u32 number of entries
+    an entry: name as 16 bytes padded with zeros, u32 length, u32 compressed length, zlib data
+    entries: a cubin for each target, from "sm_75" on; the PTX; "registers" and "kernels", text with a line per kernel:
+    its name and its registers per thread on sm_90, or its name and the bytes of its argument
 """
 
 import argparse
@@ -29,42 +29,42 @@ ARCHIVE = FOLDER / "hasn.cubins"
 MAGIC = b"HASNCUB1"
 # Turing, A100, other Ampere, Ada, Hopper, data centre and other Blackwell.
 TARGETS = [75, 80, 86, 89, 90, 100, 120]
-# Of what no cubin fits, the driver compiles the newest PTX.
-PTX_OF = 120
-# Turing copies to shared memory through registers and multiplies in twice the steps: it may spill.
-SPILLS_UP_TO = 75
-# It is a part of the program; more would be a sign of kernels built for too many sizes.
+# For GPUs that no cubin fits, the driver compiles this PTX.
+PTX_TARGET = 120
+# Turing copies to shared memory through registers and multiplies in twice as many steps: it may spill.
+SPILL_TARGET_MAX = 75
+# The archive is embedded in the program. A larger one would indicate kernels built for too many sizes.
 SIZE_MAX = 3_000_000
 
-# Kernels of dense maps, in all their sizes: their machine code has instructions of tensor cores (HMMA) on every target.
+# Kernels of dense convolutions, in all their sizes: their machine code must have tensor core instructions (HMMA).
 ON_TENSOR_CORES = ["norm", "squeeze", "grid", "gate", "cab", "first_step", "leave"]
 SIZES = ["lite", "paper", "wide"]
 
 
 def main():
     parser = argparse.ArgumentParser(description="Compiles the kernels into hasn.cubins.")
-    parser.add_argument("--check", action="store_true", help="write nothing: compare with the archive that is there")
+    parser.add_argument("--check", action="store_true", help="compare with the existing archive instead of writing it")
     check = parser.parse_args().check
     start = time.monotonic()
     with ProcessPoolExecutor(2) as pool:
         built = list(pool.map(build, TARGETS))
     print(table([kernels for _, _, kernels in built]))
-    assert len(arguments(built[0][0])) == len(built[0][2]), "a kernel has one argument, a struct"
+    assert len(arguments(built[0][0])) == len(built[0][2]), "every kernel must have one argument, a struct"
     entries = {f"sm_{target}": cubin for target, (_, cubin, _) in zip(TARGETS, built)}
-    ptx = built[TARGETS.index(PTX_OF)][0]
-    entries[f"compute_{PTX_OF}"] = ptx
-    # Of Hopper, for the count of what runs beside each other.
+    ptx = built[TARGETS.index(PTX_TARGET)][0]
+    entries[f"compute_{PTX_TARGET}"] = ptx
+    # On Hopper, for the occupancy that `make cuda-budget` reports.
     registers = built[TARGETS.index(90)][2]
-    entries["registers"] = "".join(f"{name} {takes['registers']}\n" for name, takes in registers.items()).encode()
+    entries["registers"] = "".join(f"{name} {used['registers']}\n" for name, used in registers.items()).encode()
     entries["kernels"] = "".join(f"{name} {size}\n" for name, size in arguments(ptx)).encode()
     packed = pack(entries)
     print(f"{len(packed)} bytes, {time.monotonic() - start:.0f} s")
 
-    problems = [line for target, (_, _, kernels) in zip(TARGETS, built) for line in unfit(target, kernels)]
+    problems = [line for target, (_, _, kernels) in zip(TARGETS, built) for line in problems_of(target, kernels)]
     if len(packed) > SIZE_MAX:
-        problems.append(f"{ARCHIVE.name}: {len(packed)} bytes are more than {SIZE_MAX}; build fewer sizes")
+        problems.append(f"{ARCHIVE.name}: {len(packed)} bytes exceed the limit of {SIZE_MAX}; build fewer sizes")
     if check and (not ARCHIVE.exists() or unpack(ARCHIVE.read_bytes()) != unpack(packed)):
-        problems.append(f"{ARCHIVE.name}: is not what these sources give; run `make kernels` and commit it")
+        problems.append(f"{ARCHIVE.name}: does not match the sources; run `make kernels` and commit it")
     if not check:
         ARCHIVE.write_bytes(packed)
     for problem in problems:
@@ -73,19 +73,19 @@ def main():
 
 
 def build(target):
-    """PTX, cubin and, by its name, what each kernel takes."""
+    """Returns the PTX, the cubin, and {kernel: resources}."""
     ptx = compile_to_ptx(target)
     with tempfile.TemporaryDirectory() as folder:
         ptx_file, cubin_file = Path(folder, "hasn.ptx"), Path(folder, "hasn.cubin")
         ptx_file.write_bytes(ptx)
-        told = tool("cuda_nvcc/bin/ptxas", "-v", f"-arch=sm_{target}", ptx_file, "-o", cubin_file).stderr
+        ptxas_log = tool("cuda_nvcc/bin/ptxas", "-v", f"-arch=sm_{target}", ptx_file, "-o", cubin_file).stderr
         machine_code = tool("cu13/bin/nvdisasm", cubin_file).stdout
-        return ptx, cubin_file.read_bytes(), resources(told, machine_code)
+        return ptx, cubin_file.read_bytes(), resources(ptxas_log, machine_code)
 
 
 def compile_to_ptx(target):
     nvrtc = ctypes.CDLL(str(wheels("cuda_nvrtc/lib/libnvrtc.so.12")))
-    # Exact where the source is: what may be approximate says so there. No header but ours.
+    # No fast-math options: approximations are explicit in the source. No headers but those beside this file.
     options = [f"--gpu-architecture=compute_{target}", "--std=c++17", "--device-as-default-execution-space",
                "--no-source-include", f"--include-path={FOLDER}"]
     program = ctypes.c_void_p()
@@ -120,10 +120,10 @@ def tool(path, *arguments):
     return ran
 
 
-def resources(told, machine_code):
-    """From what ptxas told and the cubin disassembled: {kernel: {registers, shared, stack, spills, hmma}}."""
+def resources(ptxas_log, machine_code):
+    """Returns {kernel: {registers, shared, stack, spills, hmma}}, from ptxas's log and the disassembled cubin."""
     kernels = {}
-    for part in told.split("Compiling entry function '")[1:]:
+    for part in ptxas_log.split("Compiling entry function '")[1:]:
         number = lambda pattern: int((re.search(pattern, part) or [0, 0])[1])
         kernels[part.split("'")[0]] = {
             "registers": number(r"Used (\d+) registers"),
@@ -137,13 +137,13 @@ def resources(told, machine_code):
 
 
 def arguments(ptx):
-    """Kernels and the bytes of their argument, in the order of the sources."""
+    """Returns the kernels and the bytes of their argument, in source order."""
     return re.findall(r"\.entry (\w+)\(\s*\.param \.align \d+ \.b8 \w+\[(\d+)\]\s*\)", ptx.decode())
 
 
 def table(targets):
     columns = ["registers", "shared", "stack", "spills", "hmma"]
-    lines = ["A kernel's registers a thread / static shared memory, stack, spills in bytes / HMMA instructions"]
+    lines = ["Per kernel: registers per thread / bytes of static shared memory, stack, spills / HMMA instructions"]
     lines.append("".join([f"{'':18}"] + [f"{f'sm_{target}':>20}" for target in TARGETS]))
     for name in reversed(targets[0]):
         cells = ["/".join(str(kernels[name][column]) for column in columns) for kernels in targets]
@@ -151,29 +151,29 @@ def table(targets):
     return "\n".join(lines)
 
 
-def unfit(target, kernels):
-    for name, takes in kernels.items():
-        if takes["spills"] and target > SPILLS_UP_TO:
-            yield f"{name}: spills {takes['spills']} bytes on sm_{target}; let a thread hold less"
-        # The driver's side lets every kernel have all of the shared memory as dynamic one.
-        if takes["shared"]:
-            yield f"{name}: has {takes['shared']} bytes of static shared memory; take them of shared_memory()"
+def problems_of(target, kernels):
+    for name, used in kernels.items():
+        if used["spills"] and target > SPILL_TARGET_MAX:
+            yield f"{name}: spills {used['spills']} bytes on sm_{target}; keep less in a thread's registers"
+        # The launcher sets the dynamic shared memory of every kernel to the device's maximum.
+        if used["shared"]:
+            yield f"{name}: has {used['shared']} bytes of static shared memory; use shared_memory() instead"
     for name in (f"{kernel}_{size}" for kernel in ON_TENSOR_CORES for size in SIZES):
         if not kernels[name]["hmma"]:
-            yield f"{name}: has no HMMA on sm_{target}; multiply on tensor cores"
+            yield f"{name}: has no HMMA on sm_{target}; use the tensor cores"
 
 
 def pack(entries):
     sources = b"".join(path.read_bytes() for path in sorted([*FOLDER.glob("*.cu"), *FOLDER.glob("*.cuh")]))
     packed = MAGIC + struct.pack("<II", zlib.crc32(sources), len(entries))
     for name, data in entries.items():
-        stored = zlib.compress(data, 9)
-        packed += struct.pack("<16sII", name.encode(), len(data), len(stored)) + stored
+        compressed = zlib.compress(data, 9)
+        packed += struct.pack("<16sII", name.encode(), len(data), len(compressed)) + compressed
     return packed
 
 
 def unpack(packed):
-    """What it holds: two versions of zlib may store the same in two ways."""
+    """Returns the uncompressed contents, because versions of zlib may compress the same data differently."""
     contents, at = [packed[:16]], 16
     while at < len(packed):
         name, _, length = struct.unpack_from("<16sII", packed, at)

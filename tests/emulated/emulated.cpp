@@ -1,8 +1,8 @@
-// Runs launches on the host: fibers, their meetings, and a watch over device memory.
+// Runs launches on the host: fibers, their synchronisation, and checks of device memory accesses.
 //
-// What comes in through the functions at the end: allocations, and launches with the order of lanes and the time at
-// which asynchronous copies land. What goes out: an error with the place, or how many sectors of 32 bytes were touched.
-// A device belongs to one host thread at a time; several may run beside each other.
+// In, through the functions at the end: allocations, and launches with the order of lanes and the time at which
+// asynchronous copies complete. Out: an error with its place, or the number of 32-byte sectors touched. A device belongs to
+// one host thread at a time; several devices may run in parallel.
 #include "common.cuh"
 
 #include <algorithm>
@@ -20,7 +20,7 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-// Saves what a call must keep and the stack pointer, and goes on where another fiber did so.
+// Saves the callee-saved registers and the stack pointer, and resumes another fiber at the point where it did so.
 extern "C" void hasn_switch(void **save, void *load);
 asm(R"(
 .text
@@ -68,11 +68,11 @@ struct Barrier {
 };
 
 struct Thread : Here {
-    u8 *stack; // The end of it.
+    u8 *stack; // End of the stack.
     void *stack_pointer;
     void *fake_stack;
     State state;
-    Meeting meeting;
+    WarpOp warp_op;
     void *operand;
     Barrier barrier;
     std::vector<Copy> copies;
@@ -87,20 +87,20 @@ struct Request {
     u32 shared;
     const void *args;
     size_t args_len;
-    // 0: forward, 1: reverse, 2: by chance.
+    // 0: forward, 1: reverse, 2: random.
     u32 lanes;
     u32 late_copies;
     u64 seed;
 };
 
-// Of device memory, sectors that the launch touched, and summed over blocks those that each block touched of what is not
-// common to all; then what was computed.
+// Device memory traffic and work of a launch: sectors touched by the launch, the sum over blocks of sectors touched by each
+// block in buffers that are not common to all blocks, and operation counts.
 struct Traffic {
     u64 read, written, read_by_blocks, written_by_blocks;
     u64 multiply_adds, special_functions, conversions;
-    // Of rows of matrices from shared memory: how often eight were read, and how often a bank had to be read again.
+    // Matrices of eight rows read from shared memory, and bank conflicts.
     u64 matrices, conflicts;
-    // Bytes that a block has.
+    // Bytes of shared memory per block.
     u64 shared;
 };
 
@@ -138,9 +138,9 @@ struct Launch : Block {
     void run_warp(Thread *lanes);
     void resume(Thread &);
     void shuffle(std::vector<int> &order);
-    void hold(Thread *lanes);
+    void run_together(Thread *lanes);
     void load_matrices_of(Thread *lanes, size_t matrices);
-    void tell_apart();
+    void fail_deadlock();
 };
 
 Thread &self() { return *static_cast<Thread *>(here); }
@@ -168,7 +168,7 @@ void fiber() {
 }
 
 void prepare(Thread &thread) {
-    // As hasn_switch leaves a stack: six registers and where to go on, which sees the stack as after a call.
+    // The stack as hasn_switch leaves it: six registers and the return address, which finds it aligned as after a call.
     void **stack = (void **)thread.stack - 1;
     *stack = nullptr;
     *--stack = (void *)fiber;
@@ -180,15 +180,15 @@ void prepare(Thread &thread) {
     thread.copies.clear();
 }
 
-// What a thread that cannot go on does.
+// Describes what a blocked thread is doing.
 std::string doing(const Thread &thread) {
-    static const char *const MEETINGS[] = {"shuffles", "loads two matrices", "loads four matrices",
+    static const char *const WARP_OPS[] = {"shuffles", "loads two matrices", "loads four matrices",
                                            "multiplies by 8 rows", "multiplies by 16 rows"};
     if (thread.state == ENDED) {
         return "has ended";
     }
     if (thread.state == IN_WARP) {
-        return MEETINGS[thread.meeting];
+        return WARP_OPS[thread.warp_op];
     }
     const char *file = strrchr(thread.barrier.file, '/');
     return "waits at the barrier of " + std::string(file ? file + 1 : thread.barrier.file) + ":" +
@@ -196,7 +196,7 @@ std::string doing(const Thread &thread) {
 }
 
 bool alike(const Thread &a, const Thread &b) {
-    return a.state == b.state && (a.state != IN_WARP || a.meeting == b.meeting) &&
+    return a.state == b.state && (a.state != IN_WARP || a.warp_op == b.warp_op) &&
            (a.state != AT_BARRIER || a.barrier.where == b.barrier.where);
 }
 
@@ -264,7 +264,7 @@ void Launch::run() {
         }
     }
 #if __SANITIZE_ADDRESS__
-    // Of threads that have not ended, red zones are left behind.
+    // Threads that have not ended leave red zones behind.
     if (!error.empty()) {
         for (const Thread &thread : all) {
             __asan_unpoison_memory_region(thread.stack - Stacks::ROOM, Stacks::ROOM);
@@ -274,7 +274,7 @@ void Launch::run() {
 }
 
 void Launch::run_block() {
-    // Exactly as long as it was asked for, so that AddressSanitizer sees its end; all ones are NaN in f16 and in f32.
+    // Exactly the requested length, so that AddressSanitizer detects overruns. All ones are NaN in f16 and in f32.
     const std::unique_ptr<u8[]> memory(new u8[request.shared]);
     shared = memory.get();
     memset(shared, 0xff, request.shared);
@@ -289,7 +289,7 @@ void Launch::run_block() {
         }
         const bool same = std::all_of(all.begin(), all.end(), [&](const Thread &thread) { return alike(thread, all[0]); });
         if (!same || all[0].state == IN_WARP) {
-            return tell_apart();
+            return fail_deadlock();
         }
         if (all[0].state == ENDED) {
             return;
@@ -300,7 +300,7 @@ void Launch::run_block() {
     }
 }
 
-// Until its lanes wait for the rest of the block, have ended, or wait for each other for good.
+// Runs a warp until its lanes wait for the rest of the block, have ended, or are deadlocked.
 void Launch::run_warp(Thread *warp) {
     shuffle(lanes);
     for (;;) {
@@ -310,12 +310,12 @@ void Launch::run_warp(Thread *warp) {
             }
         }
         const bool met = std::all_of(warp, warp + LANES, [&](const Thread &lane) {
-            return lane.state == IN_WARP && lane.meeting == warp[0].meeting;
+            return lane.state == IN_WARP && lane.warp_op == warp[0].warp_op;
         });
         if (!met) {
             return;
         }
-        hold(warp);
+        run_together(warp);
     }
 }
 
@@ -337,8 +337,8 @@ void Launch::shuffle(std::vector<int> &order) {
     }
 }
 
-void Launch::hold(Thread *warp) {
-    switch (warp[0].meeting) {
+void Launch::run_together(Thread *warp) {
+    switch (warp[0].warp_op) {
     case SHUFFLE:
         for (size_t lane = 0; lane < LANES; ++lane) {
             emulated::Shuffle &own = *(Shuffle *)warp[lane].operand;
@@ -371,11 +371,11 @@ void Launch::load_matrices_of(Thread *warp, size_t matrices) {
             rows[lane] = nothing;
         }
     }
-    // Eight rows are read at once where they lie in different sixteens of a line of 128 bytes.
+    // Eight rows are read at once if they lie in different 16-byte units of a 128-byte line.
     for (size_t first = 0; first < matrices * 8; first += 8) {
         u64 rows_of_bank[8] = {};
         for (size_t lane = first; lane < first + 8; ++lane) {
-            // One that several lanes name is read once.
+            // A row that several lanes address is read once.
             if (std::find(rows + first, rows + lane, rows[lane]) == rows + lane) {
                 ++rows_of_bank[(uintptr_t)rows[lane] / 16 % 8];
             }
@@ -390,8 +390,8 @@ void Launch::load_matrices_of(Thread *warp, size_t matrices) {
     }
 }
 
-// Names two threads that wait for each other in different places, of a warp if there is one that is stuck.
-void Launch::tell_apart() {
+// Reports two threads that wait at different places, preferably of one deadlocked warp.
+void Launch::fail_deadlock() {
     for (size_t first = 0; first < all.size(); first += LANES) {
         for (size_t lane = first; lane < first + LANES; ++lane) {
             const bool stuck = all[lane].state == IN_WARP || all[first].state == IN_WARP;
@@ -405,7 +405,7 @@ void Launch::tell_apart() {
     fail(*odd, doing(*odd) + ", and thread 0 " + doing(all[0]));
 }
 
-// The first error is the one to tell.
+// Records an error. Only the first one is kept.
 void Launch::fail(const Thread &thread, const std::string &what) {
     if (error.empty()) {
         char place[160];
@@ -477,9 +477,9 @@ void land(const Copy &copy) {
 
 } // namespace
 
-void meet(Meeting meeting, void *operand) {
+void join_warp(WarpOp warp_op, void *operand) {
     Thread &thread = self();
-    thread.meeting = meeting;
+    thread.warp_op = warp_op;
     thread.operand = operand;
     thread.state = IN_WARP;
     to_scheduler();
@@ -532,7 +532,7 @@ EXPORT void hasn_allocated(Device *device, const u8 *start, size_t len, bool com
 
 EXPORT void hasn_freed(Device *device, const u8 *start) { device->memory.erase(start); }
 
-// False behind the last one.
+// Describes a kernel. Returns false past the last one.
 EXPORT bool hasn_kernel(size_t index, const char **name, size_t *args_len, u32 *threads) {
     if (index >= kernels().size()) {
         return false;
@@ -542,7 +542,7 @@ EXPORT bool hasn_kernel(size_t index, const char **name, size_t *args_len, u32 *
     return true;
 }
 
-// False where it failed; why is in `error`.
+// Runs a launch. Returns false if it failed, with the reason in `error`.
 EXPORT bool hasn_launch(Device *device, const Request *request, Traffic *traffic, char *error, size_t error_len) {
     const auto &all = kernels();
     const auto named = [&](const Kernel *kernel) { return !strcmp(kernel->name, request->kernel); };

@@ -1,10 +1,10 @@
 // The operations of `common.cuh` on the host, for tests of the kernels without a GPU.
 //
-// A thread of a block is a fiber. It runs until it meets others: the 32 lanes of its warp, or the whole block. In what
-// order threads run in between is the launch's to choose, so that what they do not wait for shows. Device memory is
-// reached through `load`, `store` and `copy_async`, which see to it that an address is one.
+// A thread of a block is a fiber. It runs until it must synchronise with the 32 lanes of its warp or with all threads of
+// its block. The launch chooses the order of threads in between, so that a missing synchronisation shows. Device memory is
+// accessed through `load`, `store` and `copy_async`, which check addresses.
 //
-// It must not know what a kernel computes.
+// This file must not know what a kernel computes.
 #pragma once
 
 #include <cmath>
@@ -49,23 +49,23 @@ struct Index {
     unsigned x, y, z;
 };
 
-// What a thread may ask for: of its block, and of itself.
+// The built-in variables of a thread: those of its block, and its own.
 struct Block {
     Index index, threads, grid;
     u8 *shared;
-    // What the launch has asked for so far.
+    // Totals of the launch so far.
     u64 special_functions, conversions;
 };
 struct Here {
     Index thread;
     Block *block;
 };
-// A kernel asks for its indices more often than for anything else: one load, and 8 bytes a library of the room that
-// a process has for such variables.
+// Indices are a kernel's most frequent access: a pointer costs one load, and each library takes only 8 bytes of the
+// process's static TLS space.
 extern __thread Here *here __attribute__((tls_model("initial-exec")));
 
-// What all 32 lanes of a warp do together, and what a lane brings along.
-enum Meeting { SHUFFLE, LOAD_TWO, LOAD_FOUR, MULTIPLY_8, MULTIPLY_16 };
+// Operations of all 32 lanes of a warp, and the operand of one lane.
+enum WarpOp { SHUFFLE, LOAD_TWO, LOAD_FOUR, MULTIPLY_8, MULTIPLY_16 };
 struct Shuffle {
     float value;
     int mask;
@@ -79,18 +79,18 @@ struct Multiply {
     float *d;
     u32 a[4], b[2];
 };
-void meet(Meeting, void *operand);
+void join_warp(WarpOp, void *operand);
 
-// `where` tells the barriers of a kernel apart, file and line tell them to people.
+// `where` identifies a barrier of the kernel; file and line are for error messages.
 void barrier(int where, const char *file, int line);
 
-// Whether device memory may be touched there; if not, the launch has failed.
+// Whether the access to device memory is valid. If not, the launch fails.
 enum Access { READ, WRITE };
 bool allowed(const void *address, size_t len, Access);
 void copy(void *to, const void *from, bool inside);
 void finish_copies();
 
-// Every kernel puts one in the list.
+// Registers a kernel; every KERNEL defines one.
 struct Kernel {
     Kernel(const char *name, size_t args_len, unsigned threads, void (*run)(const void *args));
     const char *name;
@@ -133,12 +133,12 @@ inline void copy_async_wait() { emulated::finish_copies(); }
 
 inline float shuffle_xor(float value, int mask) {
     emulated::Shuffle operand{value, mask, 0.0f};
-    emulated::meet(emulated::SHUFFLE, &operand);
+    emulated::join_warp(emulated::SHUFFLE, &operand);
     return operand.result;
 }
 
 inline float2 unpack(u32 pair) {
-    // The scheduler multiplies, too.
+    // The scheduler also calls this, outside any thread.
     if (emulated::here) {
         emulated::here->block->conversions += 2;
     }
@@ -159,17 +159,17 @@ inline float reciprocal_root(float x) { return special(1.0f / sqrtf(x)); }
 
 inline void load_matrices(u32 (&r)[4], const half *row) {
     emulated::Load operand{row, r};
-    emulated::meet(emulated::LOAD_FOUR, &operand);
+    emulated::join_warp(emulated::LOAD_FOUR, &operand);
 }
 inline void load_matrices(u32 (&r)[2], const half *row) {
     emulated::Load operand{row, r};
-    emulated::meet(emulated::LOAD_TWO, &operand);
+    emulated::join_warp(emulated::LOAD_TWO, &operand);
 }
 inline void multiply_add(float (&d)[4], u32 a0, u32 a1, u32 b) {
     emulated::Multiply operand{d, {a0, a1}, {b}};
-    emulated::meet(emulated::MULTIPLY_8, &operand);
+    emulated::join_warp(emulated::MULTIPLY_8, &operand);
 }
 inline void multiply_add(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
     emulated::Multiply operand{d, {a[0], a[1], a[2], a[3]}, {b0, b1}};
-    emulated::meet(emulated::MULTIPLY_16, &operand);
+    emulated::join_warp(emulated::MULTIPLY_16, &operand);
 }

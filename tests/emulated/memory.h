@@ -1,4 +1,4 @@
-// What a device keeps from launch to launch: its allocations, and the stacks of a block's threads.
+// The state of a device between launches: its allocations, and the stacks of a block's threads.
 #pragma once
 
 #include <map>
@@ -8,14 +8,14 @@
 
 namespace emulated {
 
-// Bytes of what device memory is read and written by.
+// Bytes of a device memory transaction.
 constexpr size_t SECTOR = 32;
 
-// Which sectors were touched, and by which block last.
+// Counts the sectors touched, with the last block that touched each.
 struct Sectors {
     std::vector<u32> last;
     u64 of_launch = 0, of_blocks = 0;
-    // Blocks are counted from 1, and on from launch to launch.
+    // Block numbers start at 1 and continue across launches.
     void touch(size_t sector, u32 first_block, u32 block) {
         of_launch += last[sector] < first_block;
         of_blocks += last[sector] != block;
@@ -27,15 +27,15 @@ struct Allocation {
     const u8 *start;
     size_t len;
     Sectors touched[2];
-    // Every block reads the same of it.
+    // All blocks read the same part of it.
     bool common;
     bool used = false;
 };
 
-// The stacks of a block's threads, kept from launch to launch, each with a page below that nothing may touch.
+// The stacks of a block's threads, kept across launches, each with a guard page below.
 struct Stacks {
     static constexpr size_t LEN = 256 << 10, PAGE = 4096, SPREAD = 8192;
-    // What a thread has at least.
+    // Minimum usable bytes of a stack.
     static constexpr size_t ROOM = LEN - PAGE - SPREAD;
     u8 *start = nullptr;
     size_t count = 0;
@@ -60,14 +60,13 @@ struct Stacks {
             mprotect(start + i * LEN, PAGE, PROT_NONE);
         }
     }
-    // Not all at the same distance from a page's end, or their first lines would share the few places that a cache
-    // has for them.
+    // Staggered relative to the page, so that the first lines of the stacks do not compete for the same cache sets.
     u8 *end(size_t thread) const { return start + (thread + 1) * LEN - thread * 1088 % SPREAD; }
 };
 
 struct Device {
     std::map<const u8 *, Allocation> memory;
-    // That have run.
+    // Number of blocks run so far.
     u32 blocks = 0;
     Stacks stacks;
 };

@@ -1,5 +1,5 @@
-// Kernels that do the operations of `common.cuh` one by one, and one that does what no kernel may. For the tests of the
-// emulated device, which say what is right.
+// Kernels for the tests of the emulated device: each runs one operation of `common.cuh`, and the last one commits the
+// errors that the device must detect. The expected results are in the tests.
 #include "common.cuh"
 
 struct Convert {
@@ -9,7 +9,7 @@ struct Convert {
     u32 *rounded;
 };
 
-// Two f16 a thread.
+// Two f16 per thread.
 DEVICE void convert_pair(const Convert &args) {
     const u32 i = blockIdx.x * THREADS + threadIdx.x;
     store(args.values + i, unpack(load(args.pairs + i)));
@@ -39,7 +39,7 @@ DEVICE void exchange_lanes(const Exchange &args) {
     store(args.to + threadIdx.x, shuffle_xor(load(args.from + threadIdx.x), (int)args.mask));
 }
 
-// [32, 8] f16 in shared memory, row by row backwards.
+// [32, 8] f16 in shared memory, rows in reverse order.
 struct Matrices {
     const half *from;
     u32 *four; // [256, 4]
@@ -56,7 +56,7 @@ DEVICE void read_matrices(const Matrices &args) {
     BARRIER();
     u32 four[4], two[2];
     load_matrices(four, tile + (31 - lane) * 8);
-    // What the upper half of the lanes name is not read.
+    // The addresses of the upper half of the lanes are ignored.
     load_matrices(two, lane < 16 ? tile + (31 - lane) * 8 : (half *)nullptr);
     for (int i = 0; i < 4; ++i) {
         store(args.four + threadIdx.x * 4 + i, four[i]);
@@ -66,7 +66,7 @@ DEVICE void read_matrices(const Matrices &args) {
     }
 }
 
-// Of one warp; all as lanes hold it.
+// A product of one warp, in the layout of its lanes.
 struct Product {
     const u32 *a; // [32, 4]
     const u32 *b; // [32, 2]
@@ -91,12 +91,12 @@ DEVICE void multiply_matrices(const Product &args) {
     }
 }
 
-// from: [blocks, 256] of 16 bytes -> to: the same, each block backwards, zeros for every third.
+// from: [blocks, 256] of 16 bytes -> to: the same, each block reversed, with zeros for every third element.
 struct Reverse {
     const uint4 *from;
     uint4 *to;
     u32 fault;
-    u32 nowhere; // An address of nothing.
+    u32 nowhere; // An address outside all buffers.
 };
 
 enum Fault {
