@@ -1,18 +1,24 @@
 //! One file a command: arguments as typed become a job that can run. The only place that prints.
 
+#[path = "../job/batch.rs"]
 mod batch;
 mod bench;
 mod child;
 mod compare;
 mod info;
+#[path = "../job/collect.rs"]
 mod jobs;
 mod model;
+#[path = "../job/farm.rs"]
 mod plan;
 mod progress;
 mod relay;
+#[path = "../job/resume.rs"]
 mod resume;
+#[path = "../job/sequence.rs"]
 mod sequence;
 mod settings;
+#[path = "../job/run.rs"]
 mod upscale;
 mod words;
 
