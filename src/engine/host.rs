@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use super::cpu::Pool;
 use super::forward::Forward;
 use super::plan::{Passes, Shape, Slot, Step, plan};
-use super::{Engine, EngineSpec, NetworkId};
+use super::spec::{Engine, EngineSpec, NetworkId};
 use crate::error::Result;
 use crate::frame::{Frame, FrameFormat, PixelFormat};
 use crate::pixel::matrix;

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::cpu::Pool;
-use super::{Engine, EngineSpec, Network, NetworkId};
+use super::spec::{Engine, EngineSpec, Network, NetworkId};
 use crate::color::{Transfer, light_of_srgb, srgb_of_light};
 use crate::error::Result;
 use crate::frame::{Frame, FrameFormat};

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Engine, NetworkId};
+use super::spec::{Engine, NetworkId};
 use crate::error::Result;
 use crate::frame::Frame;
 

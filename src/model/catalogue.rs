@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Model;
+use super::weights::Model;
 use crate::error::{Error, Result};
 
 /// A weights file in the binary, with the card that says what it is.

@@ -10,7 +10,7 @@ use std::path::Path;
 use half::f16;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 
-use super::{BlockWeights, CabWeights, Conv, EsaWeights, LayerNorm, Model, Sizes};
+use super::weights::{BlockWeights, CabWeights, Conv, EsaWeights, LayerNorm, Model, Sizes};
 use crate::error::{Error, Result};
 
 /// The paper has 52 channels, 156 in the wide maps and 6 blocks. Far above it a size is a mistake, and
@@ -21,7 +21,35 @@ const BLOCKS_MAX: usize = 64;
 /// Beyond it nothing was ever trained, and an x8 frame of UHD is 33 k pixels wide.
 const SCALE_MAX: usize = 8;
 
-pub(super) fn parse(source_name: &str, bytes: &[u8]) -> Result<Model> {
+/// The largest sizes that are believed make a network of some 500 MB; a file above this is a
+/// mistake that should not be read into memory to find out.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+
+impl Model {
+    /// Reads and checks a weights file.
+    pub fn load(path: &Path) -> Result<Model> {
+        let name = path.display().to_string();
+        let unreadable = |e: std::io::Error| {
+            Error::new(&name, format!("cannot be read: {e}"), "give a readable safetensors file")
+        };
+        let bytes_len = std::fs::metadata(path).map_err(unreadable)?.len();
+        if bytes_len > FILE_BYTES_MAX {
+            return Err(Error::new(
+                &name,
+                format!("is {} MB, no HASN has weights of that size", bytes_len >> 20),
+                "give the safetensors file of a HASN",
+            ));
+        }
+        Model::parse(&name, &std::fs::read(path).map_err(unreadable)?)
+    }
+
+    /// Checks the bytes of a weights file; `source_name` is the file that errors name.
+    pub fn parse(source_name: &str, bytes: &[u8]) -> Result<Model> {
+        parse(source_name, bytes)
+    }
+}
+
+fn parse(source_name: &str, bytes: &[u8]) -> Result<Model> {
     let extension = Path::new(source_name).extension().and_then(|e| e.to_str()).unwrap_or("");
     // A `.pth` is a zip archive today and was a bare pickle (0x80, protocol) before.
     if extension == "pth" || extension == "pt" || bytes.starts_with(b"PK\x03\x04") {

@@ -9,7 +9,7 @@
 //! | `net`, `stages` | a frame through the graphs of stages, and what a stage does |
 //! | `tensors` | what the stages read and write |
 //! | `graph` | from that, their order, their memory and what waits for what |
-//! | `pack`, `tail` | weights as the loops read them, with the exact rewrites |
+//! | `weights`, `tail`, `pack` | weights as the loops read them, with the exact rewrites |
 //! | `codes` | what a whole number stands for, where the loops multiply those |
 //! | `layout` | tensors in scratch |
 //! | `level`, `pool` | the kind of CPU, the threads |
@@ -26,6 +26,7 @@ mod pool;
 mod stages;
 mod tail;
 mod tensors;
+mod weights;
 
 pub use hasn_kernels::{Level, Precision};
 pub use net::{Net, StageTime};

@@ -10,9 +10,10 @@ use hasn_kernels::{Kernels, Level, Precision, gate};
 
 use super::graph::Graph;
 use super::layout::{Ring, Shared};
-use super::pack::{Block, Packed, pack_depthwise};
+use super::pack::pack_depthwise;
 use super::stages::{BlockRun, Common, LeaveRun};
 use super::tensors::*;
+use super::weights::{Block, Packed};
 use crate::engine::forward::{Forward, SIDE_MIN};
 use crate::model::{Conv, Model, Sizes};
 

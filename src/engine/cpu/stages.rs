@@ -23,9 +23,9 @@ use hasn_kernels::layout::MARGIN;
 use hasn_kernels::weights::{Dense, Depthwise};
 
 use super::layout::Shared;
-use super::pack::Block;
 use super::tail::{MIDDLE, PLACES, Tail};
 use super::tensors::*;
+use super::weights::Block;
 
 /// What the stages of all graphs share.
 #[derive(Clone, Copy)]

@@ -46,7 +46,7 @@ pub(crate) use driver::probe;
 
 use std::time::Instant;
 
-use super::{Engine, EngineSpec};
+use super::spec::{Engine, EngineSpec};
 use crate::error::Result;
 use device::Device;
 use driver::Driver;

@@ -3,7 +3,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use crate::simd::{REACH, Simd, split_by_adding};
+use crate::simd::vector::{REACH, Simd, split_by_adding};
 
 /// What both kinds of words share on AVX2.
 macro_rules! avx2 {

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::simd::Simd;
+use crate::simd::vector::Simd;
 
 /// What is enough for words of 16 bits on AVX-512.
 macro_rules! avx512_short {
