@@ -7,7 +7,7 @@
 //!
 //! A frame is followed from file to file by reading these in order:
 //!
-//! 1. [`cli`] makes of typed arguments a [`pipeline::Job`]: all parts opened, nothing written.
+//! 1. [`cli`] makes of typed arguments a [`pipeline::Run`]: all parts opened, nothing written.
 //! 2. [`media::Input`] reads packets, [`media::Decoder`] lends decoded frames as [`frame::Frame`]s, with
 //!    the time that their source gave them.
 //! 3. [`pipeline`] runs the stages on threads with bounded queues between them.

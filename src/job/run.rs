@@ -23,7 +23,7 @@ use crate::media::{
     Muxer, Output, Pattern, Plan, Target, Trim, VideoInfo,
 };
 use crate::model::catalogue;
-use crate::pipeline::{self, Job, Outcome, Progress, Report, Sink};
+use crate::pipeline::{Outcome, Progress, Report, Run, Sink};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -329,8 +329,8 @@ impl Opened {
         let expected = frames_expected(args, &input.video());
         let _shown = progress::show(args.progress, progress.clone(), expected, args.output == "-");
         let (network, reuse) = (NetworkId(0), !args.no_reuse);
-        let job = Job { input, decoder, engine, network, reuse, encoder, sink: sink(plan) };
-        pipeline::run(job, &progress, interrupt)
+        let run = Run { input, decoder, engine, network, reuse, encoder, sink: sink(plan) };
+        run.execute(&progress, interrupt)
     }
 }
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{JobFingerprint, failed, identity, write_whole};
+use super::fingerprint::JobFingerprint;
+use super::folder::{failed, identity, write_whole};
 use crate::error::{Error, Result};
 
 /// Beside `video.mkv` lies `.video.mkv.made`.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::failed;
+use super::folder::failed;
 use crate::error::{Error, Result};
 
 /// Room for whatever else a file system puts beside what is written.

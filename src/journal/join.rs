@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::info;
 
 use super::disk::{Disk, in_words};
-use super::{Journal, failed, segment_path};
+use super::folder::failed;
+use super::segments::{Journal, segment_path};
 use crate::error::{Error, Result};
 use crate::media::{CopyQueue, Input, Muxer, SegmentReader, Transcoders};
 

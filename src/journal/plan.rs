@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{failed, write_whole};
+use super::folder::{failed, write_whole};
 use crate::error::{Error, Result};
 use crate::media::{Begin, CutState, SEGMENT_FRAMES};
 use crate::pipeline::ResumeState;

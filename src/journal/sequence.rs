@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::disk::Disk;
 use super::fingerprint::JobFingerprint;
-use super::{begin, failed, remove, write_whole};
+use super::folder::{begin, failed, remove, write_whole};
 use crate::error::{Error, Result};
 use crate::media::{Cut, Damage, DamagedPlace, Numbering, Packet, Pattern};
 use crate::pipeline::Store;
@@ -146,7 +146,7 @@ impl SequenceJournal {
 
     /// Removes what a run has made that nobody is at work on: its frames, then what it knew of them.
     pub fn discard(pattern: &Pattern, folder: &Path) -> Result<()> {
-        let _lock = super::lock(folder, File::try_lock)?;
+        let _lock = super::folder::lock(folder, File::try_lock)?;
         for &number in read_made(&folder.join(MADE), pattern)?.keys() {
             let path = pattern.path(number);
             fs::remove_file(&path).map_err(|e| failed(&path, e))?;

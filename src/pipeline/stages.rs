@@ -5,7 +5,9 @@
 use crossbeam_channel::{Receiver, Sender};
 
 use super::clock::Clock;
-use super::{Copies, ResumeState, Stop, Store};
+use super::resume::ResumeState;
+use super::shared::{Copies, Stop};
+use super::sink::Store;
 use crate::engine::{Engine, EngineSpec, NetworkId};
 use crate::error::Result;
 use crate::frame::Frame;
