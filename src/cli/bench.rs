@@ -9,11 +9,11 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{EngineName, PrecisionName, engine_name, json, parse_size, precision_name, print, thread_count};
-use crate::engine::EngineKind;
+use super::{EngineName, PrecisionName, json, parse_size, print};
 use crate::engine::cpu::{Level, Net, Pool, Precision, StageTime, level};
 use crate::engine::forward::{Forward, SIDE_MIN};
 use crate::engine::reference::{Reference, ReferencePass};
+use crate::engine::{EngineChoice, EngineKind, thread_count};
 use crate::error::{Error, Result};
 use crate::model::{Model, catalogue};
 
@@ -78,7 +78,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         let problem = format!("is too small, HASN needs {SIDE_MIN}x{SIDE_MIN} at least");
         return Err(Error::new(format!("--size {width}x{height}"), problem, "give a larger size"));
     }
-    let engine = args.engine.choose(args.precision, 8, |_| Ok(()))?;
+    let engine = EngineChoice::from(args.engine).resolve(args.precision.asked(), 8, |_| Ok(()))?;
     if engine == EngineKind::Cuda {
         print(&cuda::measure(model, args.size, usize::from(args.runs), args.json)?)?;
         return Ok(ExitCode::SUCCESS);
@@ -120,9 +120,9 @@ fn measure(args: &Args, engine: EngineKind, model: Arc<Model>) -> Result<Figures
     let flops = flop / (median_ms * 1e-3);
     Ok(Figures {
         model: model.name.clone(),
-        engine: engine_name(engine),
+        engine: engine.name(),
         cpu_level: level.name(),
-        precision: precision_name(engine),
+        precision: engine.precision_name(),
         width,
         height,
         threads,

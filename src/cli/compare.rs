@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{json, print, thread_count};
+use super::{json, print};
 use crate::engine::cpu::Precision;
-use crate::engine::{EngineKind, EngineSpec, Network, NetworkId};
+use crate::engine::{EngineKind, EngineSpec, Network, NetworkId, thread_count};
 use crate::error::{Error, Result};
 use crate::frame::{Frame, FrameFormat};
 use crate::media::{FrameReader, StillWriter, format_by_name};

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::{print, thread_count};
+use super::print;
 use crate::engine::cpu::level;
-use crate::engine::cuda;
+use crate::engine::{cuda, thread_count};
 use crate::error::Result;
 use crate::media;
 use crate::model::catalogue;

@@ -28,8 +28,8 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::engine::cpu::{Precision, level};
-use crate::engine::{EngineKind, cuda};
+use crate::engine::EngineChoice;
+use crate::engine::cpu::Precision;
 use crate::error::{Error, Result};
 use crate::media;
 
@@ -130,11 +130,6 @@ fn json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("plain data is always JSON")
 }
 
-/// As many as the machine has, unless told otherwise.
-fn thread_count(asked: Option<usize>) -> usize {
-    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into))
-}
-
 /// Engines as a user names them.
 #[derive(Clone, Copy, clap::ValueEnum, PartialEq, Eq, Debug)]
 enum EngineName {
@@ -164,61 +159,19 @@ impl PrecisionName {
     }
 }
 
-fn engine_name(engine: EngineKind) -> &'static str {
-    match engine {
-        EngineKind::Cpu(_) => "cpu",
-        EngineKind::Reference => "reference",
-        EngineKind::Cuda => "cuda",
-    }
-}
-
-fn precision_name(engine: EngineKind) -> &'static str {
-    match engine {
-        EngineKind::Cpu(precision) => precision.name(),
-        EngineKind::Reference => Precision::F32.name(),
-        EngineKind::Cuda => "f16",
-    }
-}
-
 /// `WxH`.
 fn parse_size(text: &str) -> std::result::Result<(usize, usize), String> {
     let sides = text.split_once(['x', 'X']).and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
     sides.filter(|&(w, h)| w > 0 && h > 0).ok_or_else(|| "write it like 3840x2160".to_owned())
 }
 
-impl EngineName {
-    /// A named engine that is not there is an error, never a slow run; a named precision asks for the CPU. `check`:
-    /// whether a kind can do what is wanted of it.
-    fn choose(
-        self,
-        precision: PrecisionName,
-        bits: u8,
-        check: impl FnOnce(EngineKind) -> Result<()>,
-    ) -> Result<EngineKind> {
-        let cpu = || Ok(EngineKind::Cpu(level::precision(level::detect()?, precision.asked(), bits)?));
-        match self {
-            EngineName::Auto if precision != PrecisionName::Auto => cpu(),
-            EngineName::Auto => match cuda::probe().and_then(|gpu| check(EngineKind::Cuda).map(|()| gpu)) {
-                Ok(gpu) => {
-                    tracing::info!("engine cuda: {gpu}");
-                    Ok(EngineKind::Cuda)
-                }
-                Err(why) => {
-                    tracing::info!("engine cpu: {why}");
-                    cpu()
-                }
-            },
-            EngineName::Cpu => cpu(),
-            EngineName::Reference if !matches!(precision, PrecisionName::Auto | PrecisionName::F32) => {
-                Err(Error::new("--precision", "the reference is exact", "leave it out, or use --engine cpu"))
-            }
-            EngineName::Reference => Ok(EngineKind::Reference),
-            EngineName::Cuda if precision != PrecisionName::Auto => Err(Error::new(
-                "--precision",
-                "the CUDA engine multiplies f16",
-                "leave it out, or use --engine cpu",
-            )),
-            EngineName::Cuda => cuda::probe().map(|_| EngineKind::Cuda),
+impl From<EngineName> for EngineChoice {
+    fn from(name: EngineName) -> EngineChoice {
+        match name {
+            EngineName::Auto => EngineChoice::Auto,
+            EngineName::Cuda => EngineChoice::Cuda,
+            EngineName::Cpu => EngineChoice::Cpu,
+            EngineName::Reference => EngineChoice::Reference,
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -11,9 +10,9 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::settings::{Hangups, Settings};
-use super::upscale::{SIDE_MAX, catch_signals, parse_audio, parse_key_value};
-use super::{EngineName, PrecisionName, engine_name, json, parse_size, thread_count};
-use crate::engine::{EngineSpec, Network};
+use super::upscale::{catch_signals, parse_audio, parse_key_value};
+use super::{EngineName, json, parse_size};
+use crate::engine::{EngineChoice, EngineSpec, Network, SIDE_MAX, thread_count};
 use crate::error::{Error, Result};
 use crate::frame::FrameFormat;
 use crate::media::{
@@ -150,11 +149,7 @@ pub(super) fn ladder(asked: &str) -> Result<Vec<Network>> {
         "auto" => format!("{},none", catalogue::DEFAULT_VIDEO),
         list => list.to_owned(),
     };
-    let rung = |name: &str| match name {
-        "none" => Ok(Network::Resample),
-        name => catalogue::open(name).map(|model| Network::Hasn(Arc::new(model))),
-    };
-    asked.split(',').map(rung).collect()
+    asked.split(',').map(Network::open).collect()
 }
 
 /// Opens all but the sinks, and looks whether these can take what they are to get.
@@ -169,7 +164,8 @@ fn open(args: &Args, source: SourceSpec, first: Session, networks: Vec<Network>)
     let target = Target::choose(&encoder_spec(args, &first, size, threads), &output, &lr, size)?;
     let sr = target.format;
     let spec = |kind| EngineSpec { kind, threads, in_flight: 1, networks: networks.clone(), lr, sr };
-    let kind = args.engine.choose(PrecisionName::Auto, sr.pixel_format.depth(), |kind| spec(kind).check())?;
+    let kind =
+        EngineChoice::from(args.engine).resolve(None, sr.pixel_format.depth(), |kind| spec(kind).check())?;
     let engine = spec(kind);
     engine.check()?;
     let encoder = first.open_encoder(target, &output)?;
@@ -178,7 +174,7 @@ fn open(args: &Args, source: SourceSpec, first: Session, networks: Vec<Network>)
         LiveOutput::check(sink, &streams, args.overwrite)?;
     }
     let shown = |of: &FrameFormat| format!("{}x{}", of.width, of.height);
-    info!("{}: {} -> {} by {}", redacted(&args.source), shown(&lr), shown(&sr), engine_name(kind));
+    info!("{}: {} -> {} by {}", redacted(&args.source), shown(&lr), shown(&sr), kind.name());
     // Until it ends, one that stops holds on as well.
     let on_loss = if args.on_loss == OnLossName::Black { OnLoss::Black } else { OnLoss::Hold };
     let (sinks, latency_max) = (args.sinks.clone(), args.latency_max);

@@ -4,6 +4,7 @@
 //! is opened on the thread that drives it, from an [`EngineSpec`] that can be sent there. It knows
 //! frames, colour and models; it does not know FFmpeg.
 
+mod choice;
 pub mod cpu;
 pub(crate) mod cuda;
 pub mod forward;
@@ -16,4 +17,5 @@ mod reuse;
 mod rewrite;
 mod spec;
 
+pub use choice::{EngineChoice, SIDE_MAX, thread_count};
 pub use spec::{Engine, EngineKind, EngineSpec, Network, NetworkId};

@@ -7,7 +7,8 @@ use clap::Parser;
 
 use super::resume::{self, Parts};
 use super::upscale::{self, Args, Opened, catch_signals};
-use super::{Cli, Command, EXIT_INTERRUPTED, print, thread_count};
+use super::{Cli, Command, EXIT_INTERRUPTED, print};
+use crate::engine::thread_count;
 use crate::error::{Error, Result};
 use crate::frame::Timestamp;
 use crate::journal::{CutPoint, Journal, WorkPlan};

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::EXIT_INTERRUPTED;
 use super::upscale::{Args, Opened, frames_expected, publish, write_report};
-use super::{EXIT_INTERRUPTED, thread_count};
 use crate::engine::cpu::level;
-use crate::engine::{EngineKind, cuda};
+use crate::engine::{EngineKind, cuda, thread_count};
 use crate::error::{Error, Result};
 use crate::journal::{JobFingerprint, JoinOutput, Journal, fingerprint, join};
 use crate::media::{self, AudioMode, Encoder, Input, Muxer, Output, Pattern, Plan, SEGMENT_FRAMES, Trim};

@@ -10,12 +10,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing::info;
 
 use super::progress::{self, Show};
-use super::{
-    EXIT_INTERRUPTED, EngineName, PrecisionName, engine_name, json, parse_size, precision_name, resume,
-    sequence, thread_count,
-};
+use super::{EXIT_INTERRUPTED, EngineName, PrecisionName, json, parse_size, resume, sequence};
 use crate::color::Transfer;
-use crate::engine::{EngineSpec, Network, NetworkId};
+use crate::engine::{EngineChoice, EngineSpec, Network, NetworkId, SIDE_MAX, thread_count};
 use crate::error::{Error, Result};
 use crate::frame::FrameFormat;
 use crate::media::{
@@ -199,9 +196,6 @@ struct FullReport<'a> {
     run: &'a Report,
 }
 
-/// Encoders and players end far below it, and an engine's memory with them.
-pub(super) const SIDE_MAX: usize = 32768;
-
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     if let (Some(from), Some(to)) = (args.from, args.to)
         && from >= to
@@ -379,7 +373,8 @@ pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) ->
         known => known as usize,
     };
     let spec = |kind| EngineSpec { kind, threads, in_flight, networks: vec![network.clone()], lr, sr };
-    let kind = args.engine.choose(args.precision, bits, |kind| spec(kind).check())?;
+    let kind =
+        EngineChoice::from(args.engine).resolve(args.precision.asked(), bits, |kind| spec(kind).check())?;
     let engine = spec(kind);
     engine.check()?;
     let encoder = Encoder::open(target, &output, &input, &decoder)?;
@@ -387,8 +382,8 @@ pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) ->
         input: args.input.clone(),
         output: args.output.clone(),
         model,
-        engine: engine_name(kind),
-        precision: precision_name(kind),
+        engine: kind.name(),
+        precision: kind.precision_name(),
         encoder: encoder.name().to_owned(),
         pixel_format: sr.pixel_format.name,
         width: sr.width,

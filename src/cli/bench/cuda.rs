@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::super::{engine_name, json, precision_name};
+use super::super::json;
 use crate::color::{ChromaLocation, ColorSpec, Matrix, Primaries, Range, Transfer};
 use crate::engine::EngineKind;
 use crate::engine::cuda::{self, Asked, MeasuredSize, Probes};
@@ -100,9 +100,9 @@ pub(super) fn measure(
     let peaks = measured.ceilings;
     let figures = Figures {
         model: asked.model.name.clone(),
-        engine: engine_name(EngineKind::Cuda),
+        engine: EngineKind::Cuda.name(),
         device: measured.device,
-        precision: precision_name(EngineKind::Cuda),
+        precision: EngineKind::Cuda.precision_name(),
         runs,
         peak_gb_per_second: peaks.bytes * 1e-9,
         peak_gflops: peaks.matrix * 1e-9,
