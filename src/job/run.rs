@@ -357,7 +357,7 @@ pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) ->
     if args.strict {
         plan.check_complete(&output)?;
     }
-    let trim = Trim::new(&input, args.from, args.to);
+    let trim = input.trim(args.from, args.to);
     let filter = FilterSpec { deinterlace: args.deinterlace.into(), graph: args.filter.clone() };
     let decoder = Decoder::open(&mut input, DecodeSpec { trim, threads, filter, begin, transfer })?;
     let lr = decoder.format();

@@ -191,7 +191,7 @@ impl Store for SequenceStore {
             let path = list.folder.join(DAMAGE);
             disk.whenever_there_is_room(json.len() as u64, || write_whole(&path, &json))?;
         }
-        disk.whenever_there_is_room(size, || pattern.write(number, &frame))?;
+        disk.whenever_there_is_room(size, || pattern.write(number, frame.data()))?;
         if let Some(list) = list {
             // One write, so that a line is there whole or not at all when the run is killed.
             let line = format!("{number} {size}\n");

@@ -6,6 +6,7 @@
 //! Imports point one way: what is shared ← demux ← decode ← encode ← mux.
 
 mod av_frame;
+mod container;
 mod damage;
 mod decode;
 mod demux;
@@ -17,18 +18,21 @@ mod mux;
 mod output;
 mod packet;
 mod packet_queue;
+mod path;
+mod pattern;
 mod segment;
 mod side_data;
+mod stream;
 
 pub use av_frame::FramePool;
 pub use damage::{Damage, DamagedPlace};
-pub use decode::decoder::{Begin, DecodeSpec, Decoder, Trim};
+pub use decode::decoder::{Begin, DecodeSpec, Decoder};
 pub use decode::filter::{Deinterlace, FilterSpec};
 pub use decode::reader::FrameReader;
-pub use demux::input::{Input, VideoInfo};
-pub use demux::live::{Watch, redacted};
+pub use demux::address::redacted;
+pub use demux::input::Input;
+pub use demux::live::Watch;
 pub use demux::probe::{has_video_extension, is_video_file};
-pub use demux::sequence::{Numbering, Pattern};
 pub use encode::encoder::Encoder;
 pub use encode::jpeg::jpeg;
 pub use encode::still::StillWriter;
@@ -44,4 +48,6 @@ pub use mux::verify::{Found, Verification};
 pub use output::Output;
 pub use packet::Packet;
 pub use packet_queue::CopyQueue;
+pub use pattern::{Numbering, Pattern};
 pub use segment::{Cut, CutState, Record, SEGMENT_FRAMES, SegmentReader, SegmentWriter};
+pub use stream::{Trim, VideoInfo};

@@ -1,16 +1,15 @@
 //! Output: the name and the container of what is written, and what FFmpeg says that the container holds.
 
-use std::ffi::CStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, codec, format, media};
 
 use crate::error::{Error, Result};
-use crate::media::demux::sequence::Pattern;
-use crate::media::ffmpeg::c_string;
-use crate::media::ffmpeg::check;
+use crate::media::container::{container_name, guess_container};
+use crate::media::ffmpeg::{c_string, check};
+use crate::media::path::{partial_path, same_file};
+use crate::media::pattern::Pattern;
 
 /// Where the output goes and in what container, before anything is written.
 #[derive(Clone)]
@@ -224,36 +223,6 @@ impl Output {
     }
 }
 
-fn container_name(container: &'static ffi::AVOutputFormat) -> &'static str {
-    // SAFETY: names of containers are static C strings.
-    unsafe { CStr::from_ptr(container.name) }.to_str().expect("container names are ASCII")
-}
-
-pub(crate) fn guess_container(
-    short_name: Option<&CStr>,
-    file_name: &str,
-) -> Option<&'static ffi::AVOutputFormat> {
-    let file_name = c_string(file_name);
-    let short_name = short_name.map_or(std::ptr::null(), CStr::as_ptr);
-    // SAFETY: the strings live through the call; containers are static.
-    unsafe { ffi::av_guess_format(short_name, file_name.as_ptr(), std::ptr::null()).as_ref() }
-}
-
-/// `video.mkv` -> `video.partial.mkv`: the ending stays, so that players open it.
-pub(crate) fn partial_path(path: &Path) -> PathBuf {
-    let mut name = path.file_stem().unwrap_or_default().to_owned();
-    name.push(".partial");
-    if let Some(extension) = path.extension() {
-        name.push(".");
-        name.push(extension);
-    }
-    path.with_file_name(name)
-}
-
-pub(crate) fn same_file(a: &Path, b: &Path) -> bool {
-    matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
-}
-
 /// Makes the file, or opens the pipe.
 pub(crate) fn open_output(
     output: &Output,
@@ -276,16 +245,5 @@ pub(crate) fn open_output(
             check(ffi::avio_open(&mut raw.pb, url.as_ptr(), ffi::AVIO_FLAG_WRITE))?;
         }
         Ok(wrapped)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_partial_file_keeps_the_ending_that_players_know() {
-        assert_eq!(partial_path(Path::new("a/video.4k.mkv")), Path::new("a/video.4k.partial.mkv"));
-        assert_eq!(partial_path(Path::new("video")), Path::new("video.partial"));
     }
 }

@@ -1,10 +1,11 @@
 //! A packet between demuxer and muxer, with the stream and the clock that it belongs to.
 
+use ffmpeg_next::packet::{Mut, Ref};
 use ffmpeg_next::{self as ffmpeg, Rescale, ffi};
 
 use crate::frame::TimeBase;
-use crate::media::demux::sequence::Numbering;
-use crate::media::ffmpeg::MICROSECONDS;
+use crate::media::ffmpeg::{MICROSECONDS, check};
+use crate::media::pattern::Numbering;
 
 /// A packet on its way to the muxer.
 pub struct Packet {
@@ -17,6 +18,11 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// The payload.
+    pub fn data(&self) -> &[u8] {
+        self.packet.data().unwrap_or_default()
+    }
+
     /// Bytes of payload.
     pub fn size(&self) -> usize {
         self.packet.size()
@@ -44,5 +50,45 @@ impl Packet {
         let (mine, theirs) = (self.packet.dts().unwrap_or(i64::MIN), other.packet.dts().unwrap_or(i64::MIN));
         // SAFETY: av_compare_ts computes with its arguments only.
         unsafe { ffi::av_compare_ts(mine, self.time_base.into(), theirs, other.time_base.into()) < 0 }
+    }
+
+    /// When it ends, in microseconds.
+    pub fn end_us(&self) -> i64 {
+        self.pts_us().saturating_add(self.packet.duration().rescale(self.time_base, MICROSECONDS))
+    }
+
+    /// When its frame is shown, in ticks of its own.
+    pub fn pts(&self) -> i64 {
+        self.packet.pts().unwrap_or(i64::MIN)
+    }
+
+    /// The same in microseconds.
+    pub fn pts_us(&self) -> i64 {
+        self.packet.pts().map_or(i64::MIN, |pts| pts.rescale(self.time_base, MICROSECONDS))
+    }
+
+    /// Moved by so much, in microseconds from now on.
+    pub fn moved_by_us(mut self, offset_us: i64) -> Packet {
+        let us = |time: i64| time.rescale(self.time_base, MICROSECONDS) + offset_us;
+        let (pts, dts) = (self.packet.pts().map(us), self.packet.dts().map(us));
+        let duration = self.packet.duration().rescale(self.time_base, MICROSECONDS);
+        self.packet.set_pts(pts.or(dts));
+        self.packet.set_dts(dts.or(pts));
+        self.packet.set_duration(duration);
+        Packet { time_base: MICROSECONDS, ..self }
+    }
+
+    /// Whether decoding can begin with it.
+    pub fn is_key(&self) -> bool {
+        self.packet.is_key()
+    }
+
+    /// The same bytes once more.
+    pub fn share(&self) -> Packet {
+        let mut packet = ffmpeg::Packet::empty();
+        // SAFETY: both packets are alive; the new one takes a reference to the other's bytes.
+        let code = unsafe { ffi::av_packet_ref(packet.as_mut_ptr(), self.packet.as_ptr()) };
+        check(code).expect("no memory for a packet");
+        Packet { packet, stream: self.stream, time_base: self.time_base, index: self.index }
     }
 }

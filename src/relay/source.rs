@@ -16,8 +16,7 @@ use super::{Clock, Stats};
 use crate::error::{Error, Result};
 use crate::frame::{Frame, FrameFormat};
 use crate::media::{
-    DecodeSpec, Decoder, Encoder, FilterSpec, Input, LiveAudio, LiveStreams, Output, Packet, Target, Trim,
-    Watch,
+    DecodeSpec, Decoder, Encoder, FilterSpec, Input, LiveAudio, LiveStreams, Output, Packet, Target, Watch,
 };
 
 /// Without a packet for so long, a connection is taken to be dead.
@@ -118,7 +117,7 @@ impl SourceSpec {
             return Err(Error::new(input.name(), problem, "look at what is sent there"));
         }
         watch.allow(OPEN_MAX);
-        let (trim, filter) = (Trim::new(&input, None, None), self.filter.clone());
+        let (trim, filter) = (input.trim(None, None), self.filter.clone());
         // Frames decoded side by side would each come later.
         let decoder =
             Decoder::open(&mut input, DecodeSpec { trim, threads: 1, filter, begin: None, transfer: None })?;

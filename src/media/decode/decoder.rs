@@ -16,45 +16,13 @@ use crate::media::decode::exr;
 use crate::media::decode::filter::{Clock, Deinterlace, FilterSpec, Filters, Timed};
 use crate::media::decode::interlace::{self, Verdict};
 use crate::media::decode::timestamps::Times;
-use crate::media::demux::input::{Input, VideoInfo};
-use crate::media::demux::sequence::Numbering;
-use crate::media::demux::sequence::Pattern;
+use crate::media::demux::input::Input;
 use crate::media::ffmpeg::{MICROSECONDS, is_again};
 use crate::media::ffmpeg_log;
 use crate::media::format::{color_of, describe, pixel_of, transfer_of};
 use crate::media::packet::Packet;
-
-/// The part of the source that is wanted, in microseconds of its own clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trim {
-    /// Frames before this are dropped.
-    pub from_us: i64,
-    /// And those at or after this.
-    pub to_us: i64,
-}
-
-impl Trim {
-    /// Of times that count from the beginning of the file; `None` is the beginning or the end.
-    pub fn new(input: &Input, from_s: Option<f64>, to_s: Option<f64>) -> Trim {
-        let us = |seconds: f64| input.start_us().saturating_add((seconds * 1e6).round() as i64);
-        Trim { from_us: from_s.map_or(i64::MIN, us), to_us: to_s.map_or(i64::MAX, us) }
-    }
-
-    /// Whether anything is left out.
-    pub(crate) fn is_whole(&self) -> bool {
-        *self == Trim { from_us: i64::MIN, to_us: i64::MAX }
-    }
-
-    /// Whether this time lies in the wanted part.
-    pub fn holds(&self, time_us: i64) -> bool {
-        (self.from_us..self.to_us).contains(&time_us)
-    }
-
-    /// What output times are moved back by: a clip begins at 0, a whole file where it began.
-    pub fn offset_us(&self) -> i64 {
-        if self.from_us == i64::MIN { 0 } else { self.from_us }
-    }
-}
+use crate::media::pattern::{Numbering, Pattern};
+use crate::media::stream::{Trim, VideoInfo};
 
 /// How a source is decoded.
 pub struct DecodeSpec {

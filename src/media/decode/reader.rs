@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::frame::{Frame, FrameFormat};
-use crate::media::decode::decoder::{DecodeSpec, Decoder, Trim};
+use crate::media::decode::decoder::{DecodeSpec, Decoder};
 use crate::media::decode::filter::{Deinterlace, FilterSpec};
 use crate::media::demux::input::Input;
 
@@ -16,7 +16,7 @@ impl FrameReader {
     /// Opens the source and decodes its first frame.
     pub fn open(source: &str, threads: usize) -> Result<FrameReader> {
         let mut input = Input::open(source)?;
-        let trim = Trim::new(&input, None, None);
+        let trim = input.trim(None, None);
         let filter = FilterSpec { deinterlace: Deinterlace::Off, graph: None };
         let decoder =
             Decoder::open(&mut input, DecodeSpec { trim, threads, filter, begin: None, transfer: None })?;

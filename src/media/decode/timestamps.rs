@@ -8,8 +8,8 @@ use ffmpeg_next::frame::Video as AvFrame;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
 use tracing::warn;
 
-use crate::media::demux::input::VideoInfo;
 use crate::media::ffmpeg::MICROSECONDS;
+use crate::media::stream::VideoInfo;
 
 /// So many frames at an even pace make a gap after them worth a word.
 const EVEN_FRAMES: u32 = 12;

@@ -2,40 +2,29 @@
 
 mod missing;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ffmpeg_next::ffi;
-use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format};
+use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
 use tracing::warn;
 
 use crate::error::{Error, Result};
 use crate::media::damage::{Damage, DamagedPlace};
-use crate::media::decode::decoder::Trim;
-use crate::media::demux::live::{Watch, open_source, redacted};
+use crate::media::demux::address::redacted;
+use crate::media::demux::live::{Watch, open_source};
 use crate::media::demux::open::{best_video, open_by, open_remedy};
-use crate::media::demux::sequence::{Pattern, Sequence};
+use crate::media::demux::select::select;
+use crate::media::demux::sequence::{Sequence, check_kind};
 use crate::media::demux::timeline::Timeline;
-use crate::media::encode::target::check_kind;
 use crate::media::ffmpeg::MICROSECONDS;
 use crate::media::ffmpeg_log;
-use crate::media::mux::streams::select;
 use crate::media::packet::Packet;
 use crate::media::packet_queue::CopyQueue;
+use crate::media::pattern::Pattern;
+use crate::media::stream::{Trim, VideoInfo};
 
-/// What the container says of the stream to upscale.
-#[derive(Clone, Copy, Debug)]
-pub struct VideoInfo {
-    /// Of its packets.
-    pub time_base: Rational,
-    /// Average, or the container's guess; 25 where nobody knows.
-    pub frame_rate: Rational,
-    /// Whether the container takes the rate for constant.
-    pub is_constant: bool,
-    /// Width of a sample over its height; 1 where nobody knows.
-    pub sample_aspect: Rational,
-    /// How many frames there will be, for a progress bar; 0 where nobody knows.
-    pub frames_expected: u64,
-}
+/// 8K: no live stream is larger.
+const PIXELS_MAX: i64 = 7680 * 4320;
 
 /// Audio may lie behind the frames it belongs to by about a second: so much is read past the wanted part.
 const PAST_END_US: i64 = 2_000_000;
@@ -269,6 +258,12 @@ impl Input {
         if start == ffi::AV_NOPTS_VALUE { 0 } else { start }
     }
 
+    /// The part between two times that count from the beginning of the file; `None` is the beginning or the end.
+    pub fn trim(&self, from_s: Option<f64>, to_s: Option<f64>) -> Trim {
+        let us = |seconds: f64| self.start_us().saturating_add((seconds * 1e6).round() as i64);
+        Trim { from_us: from_s.map_or(i64::MIN, us), to_us: to_s.map_or(i64::MAX, us) }
+    }
+
     /// Goes to the last keyframe at or before `us`, or as near to it as the container can.
     pub(crate) fn seek(&mut self, us: i64) -> Result<()> {
         self.backlog = CopyQueue::default();
@@ -482,6 +477,25 @@ impl Input {
     fn damaged(&self, problem: &str) {
         let seconds = Some(self.last_end_us as f64 / 1e6);
         self.damage.note(DamagedPlace { problem: problem.to_owned(), frame: None, pts: None, seconds });
+    }
+
+    /// Whether packets are there before their time: files, and lists of files.
+    pub fn comes_in_pieces(&self) -> bool {
+        let kind = self.context().format();
+        matches!(kind.name(), "hls" | "dash" | "lavfi") || Path::new(self.name()).is_file()
+    }
+
+    /// Whether its frames are so large that the header that says so is taken for damaged.
+    pub fn is_too_large(&self) -> bool {
+        let parameters = self.video_parameters();
+        // SAFETY: the parameters are alive.
+        let (width, height) = unsafe { ((*parameters.as_ptr()).width, (*parameters.as_ptr()).height) };
+        i64::from(width) * i64::from(height) > PIXELS_MAX
+    }
+
+    /// The stream of audio that goes along.
+    pub(crate) fn audio_stream(&self) -> Option<ffmpeg::Stream<'_>> {
+        self.context().streams().best(media::Type::Audio)
     }
 
     fn stream(&self, index: usize) -> ffmpeg::Stream<'_> {

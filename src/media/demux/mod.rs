@@ -1,5 +1,6 @@
 //! Demux: files, streams and image sequences become packets.
 
+pub(crate) mod address;
 pub(crate) mod input;
 pub(crate) mod live;
 pub(crate) mod matroska;
@@ -7,5 +8,6 @@ pub(crate) mod mpegts;
 pub(crate) mod open;
 pub(crate) mod probe;
 pub(crate) mod quicktime;
+pub(crate) mod select;
 pub(crate) mod sequence;
 pub(crate) mod timeline;

@@ -9,7 +9,7 @@ use ffmpeg_next::{self as ffmpeg, format, media};
 
 use crate::media::ffmpeg::c_string;
 use crate::media::ffmpeg::check;
-use crate::media::mux::streams::is_cover;
+use crate::media::stream::is_cover;
 
 /// FFmpeg's choice where it is wanted, else the first; a cover is no video.
 pub(crate) fn best_video(context: &format::context::Input, wanted: &[usize]) -> Option<usize> {

@@ -4,8 +4,8 @@ use std::ffi::CStr;
 
 use ffmpeg_next::{codec, format};
 
+use crate::media::container::guess_container;
 use crate::media::demux::open::best_video;
-use crate::media::output::guess_container;
 
 /// Demuxers of single frames and of text that is drawn; those of one codec's frames end in `_pipe`.
 const NO_VIDEOS: [&str; 7] = ["image2", "ico", "tty", "bin", "xbin", "adf", "idf"];

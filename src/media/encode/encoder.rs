@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::frame::{Frame, FrameFormat, TimeBase, Timestamp};
 use crate::media::av_frame::AvFrameBuffer;
 use crate::media::decode::decoder::Decoder;
-use crate::media::demux::input::{Input, VideoInfo};
+use crate::media::demux::input::Input;
 use crate::media::encode::target::{Target, open_context};
 use crate::media::ffmpeg::is_again;
 use crate::media::ffmpeg::{MICROSECONDS, check};
@@ -22,6 +22,7 @@ use crate::media::packet::Packet;
 use crate::media::segment::SEGMENT_FRAMES;
 use crate::media::segment::{Cut, CutState, sum_of_header};
 use crate::media::side_data::{self, StreamSide};
+use crate::media::stream::VideoInfo;
 
 /// The most that codecs in use reorder frames by: 16 in H.264 and HEVC.
 const DELAY_MAX: u64 = 16;

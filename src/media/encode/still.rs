@@ -8,10 +8,10 @@ use crate::error::{Error, Result};
 use crate::frame::{Frame, FrameFormat};
 use crate::media::av_frame::AvFrameBuffer;
 use crate::media::av_frame::FramePool;
-use crate::media::demux::input::VideoInfo;
 use crate::media::encode::encoder::dress;
 use crate::media::encode::target::{EncoderSpec, Target, open_context};
 use crate::media::output::Output;
+use crate::media::stream::VideoInfo;
 
 /// A PNG, JPEG or other still frame file to be written.
 pub struct StillWriter {

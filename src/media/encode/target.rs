@@ -9,11 +9,12 @@ use tracing::{info, warn};
 use crate::color::{ChromaLocation, ColorSpec, Matrix, Range, Transfer};
 use crate::error::{Error, Result};
 use crate::frame::{Family, FrameFormat, PixelFormat};
-use crate::media::demux::input::VideoInfo;
+use crate::media::demux::sequence::{check_kind, is_still};
 use crate::media::ffmpeg::c_string;
 use crate::media::ffmpeg::check;
 use crate::media::format::{Tags, closest, describe, loss, pixel_format};
 use crate::media::output::Output;
+use crate::media::stream::VideoInfo;
 
 /// What the user asked of the encoder.
 #[derive(Clone, Debug, Default)]
@@ -164,21 +165,6 @@ fn threading_of(id: codec::Id) -> codec::threading::Type {
         id if is_still(id) => codec::threading::Type::Frame,
         _ => codec::threading::Type::None,
     }
-}
-
-/// What sequences are made of: each frame is a packet, and the packet is the file.
-fn is_still(id: codec::Id) -> bool {
-    use codec::Id::*;
-    matches!(id, PNG | TIFF | DPX | EXR | MJPEG | BMP)
-}
-
-/// Whether a sequence may be of this codec.
-pub(crate) fn check_kind(name: &str, id: codec::Id) -> Result<()> {
-    if is_still(id) {
-        return Ok(());
-    }
-    let problem = format!("a sequence of {} is not supported", id.name());
-    Err(Error::new(name, problem, "sequences are of png, tif, dpx, exr, jpg or bmp"))
 }
 
 fn choose_format(spec: &EncoderSpec, codec: ffmpeg::Codec, source: &PixelFormat) -> Result<PixelFormat> {

@@ -14,8 +14,9 @@ use ffmpeg_next::{self as ffmpeg, Rational, codec, format};
 use tracing::{info, warn};
 
 use crate::error::{Error, Result};
+use crate::media::demux::address::{bound, redacted};
 use crate::media::demux::input::Input;
-use crate::media::demux::live::{Watch, bound, redacted};
+use crate::media::demux::live::Watch;
 use crate::media::encode::encoder::Encoder;
 use crate::media::ffmpeg::c_string;
 use crate::media::ffmpeg::check;

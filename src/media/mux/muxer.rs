@@ -9,17 +9,15 @@ use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
 use tracing::debug;
 
 use crate::error::{Error, Result};
-use crate::media::decode::decoder::Trim;
 use crate::media::demux::input::Input;
 use crate::media::encode::encoder::Encoder;
 use crate::media::ffmpeg::{MICROSECONDS, check};
-use crate::media::mux::streams::{
-    Plan, Way, attach_cover, copy_chapters, copy_programs, cover_packet, metadata, tag,
-};
+use crate::media::mux::streams::{Plan, Way, attach_cover, copy_chapters, copy_programs, cover_packet};
 use crate::media::mux::verify::{self, StreamSummary, Verification};
 use crate::media::output::{Output, open_output};
 use crate::media::packet::Packet;
 use crate::media::side_data::copy_entries;
+use crate::media::stream::{Trim, metadata, tag};
 
 /// An output whose header is written.
 pub struct Muxer {

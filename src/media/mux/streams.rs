@@ -1,18 +1,15 @@
 //! Streams: which of the input's go into the output, how, and what of each is taken over.
 
-use std::ffi::{CStr, CString};
-
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rescale, codec, format, media};
 use tracing::warn;
 
 use crate::error::{Error, Result};
-use crate::media::decode::decoder::Trim;
 use crate::media::demux::input::Input;
 use crate::media::ffmpeg::{MICROSECONDS, check};
 use crate::media::mux::transcode::{Transcoder, Transcoders};
-use crate::media::mux::verify::kind_name;
 use crate::media::output::Output;
+use crate::media::stream::{Trim, is_cover, kind_name};
 
 /// What is to become of audio.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -147,11 +144,6 @@ fn in_words(stream: &ffmpeg::Stream) -> String {
     format!("stream {} ({}, {codec}{cover})", stream.index(), kind_name(parameters.medium()))
 }
 
-pub(crate) fn is_cover(stream: &ffmpeg::Stream) -> bool {
-    // SAFETY: the stream is alive.
-    unsafe { (*stream.as_ptr()).disposition & ffi::AV_DISPOSITION_ATTACHED_PIC != 0 }
-}
-
 /// Telephones video upright and say so.
 fn is_turned(stream: &ffmpeg::Stream) -> bool {
     use ffmpeg::packet::side_data::Type;
@@ -222,86 +214,6 @@ fn is_text(id: codec::Id) -> bool {
     // SAFETY: descriptors are static.
     let descriptor = unsafe { ffi::avcodec_descriptor_get(id.into()).as_ref() };
     descriptor.is_some_and(|descriptor| descriptor.props & ffi::AV_CODEC_PROP_TEXT_SUB != 0)
-}
-
-/// The streams that FFmpeg's `-map` options name, in their order; all of them without any.
-pub(crate) fn select(context: &format::context::Input, maps: &[String]) -> Result<Vec<usize>> {
-    let all = || context.streams().map(|stream| stream.index());
-    // What is only to be left out is left out of everything.
-    let begin = maps.first().is_none_or(|map| map.starts_with('-'));
-    let mut selected: Vec<usize> = if begin { all().collect() } else { Vec::new() };
-    for map in maps {
-        let failed = |problem: &str| {
-            Error::new(format!("--map {map}"), problem, "write it like 0:a:1, -0:s or 0:m:language:fra?")
-        };
-        let (is_out, rest) = map.strip_prefix('-').map_or((false, map.as_str()), |rest| (true, rest));
-        let (rest, may_miss) = rest.strip_suffix('?').map_or((rest, false), |rest| (rest, true));
-        let specifier = match rest.strip_prefix('0') {
-            Some("") => "",
-            Some(after) if after.starts_with(':') => &after[1..],
-            _ => return Err(failed("names no stream of input 0, the only one")),
-        };
-        let specifier = CString::new(specifier).expect("no NUL in an argument");
-        let mut matching = Vec::new();
-        for stream in context.streams() {
-            // SAFETY: context and stream are alive, the string lives through the call.
-            let code = unsafe {
-                let (context, stream) = (context.as_ptr().cast_mut(), stream.as_ptr().cast_mut());
-                ffi::avformat_match_stream_specifier(context, stream, specifier.as_ptr())
-            };
-            if check(code).map_err(|_| failed("is no stream specifier"))? > 0 {
-                matching.push(stream.index());
-            }
-        }
-        if matching.is_empty() && !may_miss {
-            return Err(failed("matches no stream"));
-        }
-        selected.retain(|index| !matching.contains(index));
-        if !is_out {
-            selected.extend(matching);
-        }
-    }
-    Ok(selected)
-}
-
-/// Tags of a stream. Figures that Matroska's writers keep of a coded stream do not hold for what is made of it.
-pub(crate) fn metadata(stream: &ffmpeg::Stream, is_coded_anew: bool) -> ffmpeg::Dictionary<'static> {
-    const OF_THE_CODED: [&str; 6] =
-        ["BPS", "DURATION", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "_STATISTICS", "ENCODER"];
-    // As bytes: many a tag is no UTF-8.
-    let kept = stream.metadata().to_owned();
-    if !is_coded_anew {
-        return kept;
-    }
-    // SAFETY: the dictionary is ours; its entries and their keys live until it is changed, which is after the walk.
-    unsafe {
-        let mut stale: Vec<CString> = Vec::new();
-        let mut entry = std::ptr::null();
-        loop {
-            entry = ffi::av_dict_get(kept.as_ptr(), c"".as_ptr(), entry, ffi::AV_DICT_IGNORE_SUFFIX);
-            let Some(found) = entry.as_ref() else { break };
-            let key = CStr::from_ptr(found.key);
-            let upper = key.to_bytes().to_ascii_uppercase();
-            if OF_THE_CODED.iter().any(|stale| upper.starts_with(stale.as_bytes())) {
-                stale.push(key.to_owned());
-            }
-        }
-        let mut raw = kept.disown();
-        for key in stale {
-            ffi::av_dict_set(&mut raw, key.as_ptr(), std::ptr::null(), 0);
-        }
-        ffmpeg::Dictionary::own(raw)
-    }
-}
-
-/// A tag of a stream as text, whatever bytes it has.
-pub(crate) fn tag(stream: &ffmpeg::Stream, key: &CStr) -> Option<String> {
-    // SAFETY: the stream is alive; an entry's value is a C string that stays as long as its dictionary.
-    unsafe {
-        let entry =
-            ffi::av_dict_get((*stream.as_ptr()).metadata, key.as_ptr(), std::ptr::null(), 0).as_ref()?;
-        Some(CStr::from_ptr(entry.value).to_string_lossy().into_owned())
-    }
 }
 
 /// Whether this packet is the video's cover, as the demuxer found it.

@@ -8,8 +8,8 @@ use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
 
 use crate::media::ffmpeg::MICROSECONDS;
-use crate::media::mux::streams::tag;
 use crate::media::output::Output;
+use crate::media::stream::{kind_name, tag};
 
 /// What was found in the finished file.
 #[derive(Clone, Debug, Default)]
@@ -103,11 +103,6 @@ impl StreamSummary {
             packets: self.packets,
         }
     }
-}
-
-/// FFmpeg's word for a kind of stream.
-pub(crate) fn kind_name(medium: media::Type) -> String {
-    format!("{medium:?}").to_lowercase()
 }
 
 const DISPOSITIONS: [(i32, &str); 9] = [

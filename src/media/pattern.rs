@@ -1,0 +1,192 @@
+//! Names of image sequences: one file a frame, under names that differ by a number.
+//!
+//! In: a name like `scan/%06d.dpx`. Out: which numbers are there, the name of each, and how frames are numbered.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::media::path::{partial_path, same_file};
+
+/// A name with one number in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    folder: PathBuf,
+    before: String,
+    /// A number has at least so many, zeros in front.
+    digits: usize,
+    after: String,
+}
+
+/// Numbers stay below 10^18, far from the end of every integer they become.
+const DIGITS_MAX: usize = 18;
+
+impl Pattern {
+    /// The pattern of a name with `%d` or `%06d` in its last part; `None` for any other name, for an address, and where
+    /// a file has this very name.
+    pub fn parse(name: &str) -> Result<Option<Pattern>> {
+        let path = Path::new(name);
+        let last = path.file_name().and_then(|last| last.to_str()).unwrap_or_default();
+        let places = conversions(last);
+        if places.is_empty() || name.contains("://") || path.exists() {
+            return Ok(None);
+        }
+        let digits = match places[..] {
+            [(begin, end)] => match &last[begin + 1..end] {
+                "d" => Some(1),
+                word => word.strip_prefix('0').and_then(|word| word.strip_suffix('d')?.parse().ok()),
+            },
+            _ => None,
+        };
+        let Some(digits) = digits.filter(|digits| (1..=DIGITS_MAX).contains(digits)) else {
+            let found: Vec<_> = places.iter().map(|&(begin, end)| &last[begin..end]).collect();
+            let problem = format!("{} is no one number of a sequence", found.join(" and "));
+            return Err(Error::new(name, problem, "write the number once, as %d or %06d"));
+        };
+        let (begin, end) = places[0];
+        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        let (before, after) = (last[..begin].to_owned(), last[end..].to_owned());
+        Ok(Some(Pattern { folder: folder.to_owned(), before, digits, after }))
+    }
+
+    /// The folder that its files are in.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The name of a file, without its folder.
+    pub fn name(&self, number: u64) -> String {
+        format!("{}{number:0digits$}{}", self.before, self.after, digits = self.digits)
+    }
+
+    /// Where that file is.
+    pub fn path(&self, number: u64) -> PathBuf {
+        self.folder.join(self.name(number))
+    }
+
+    /// The number of a file that has such a name.
+    fn number_of(&self, name: &str) -> Option<u64> {
+        let digits = name.strip_prefix(&self.before)?.strip_suffix(&self.after)?;
+        let number = digits.parse().ok().filter(|_| digits.len() <= DIGITS_MAX)?;
+        (self.name(number) == name).then_some(number)
+    }
+
+    /// Numbers of the files that are there, rising; none where there is no folder.
+    pub fn numbers(&self) -> Result<Vec<u64>> {
+        let failed = |e: io::Error| {
+            Error::new(self.folder.to_string_lossy(), e.to_string(), "check the folder and its permissions")
+        };
+        let entries = match fs::read_dir(&self.folder) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed)?,
+        };
+        let mut numbers = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name();
+            numbers.extend(name.to_str().and_then(|name| self.number_of(name)));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Whether a file that is read as `input` may have one of these names.
+    pub(crate) fn may_overwrite(&self, input: &str) -> Result<bool> {
+        let is_mine = |name: &str| self.number_of(name).is_some();
+        Ok(match Pattern::parse(input)? {
+            None => {
+                let name = Path::new(input).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                is_mine(name) && same_file(Path::new(input), &self.folder.join(name))
+            }
+            Some(input) if same_file(&input.folder, &self.folder) => {
+                input.numbers()?.into_iter().any(|number| is_mine(&input.name(number)))
+            }
+            Some(_) => false,
+        })
+    }
+
+    /// Writes a frame's file. It has its name when it is whole and on the disk.
+    pub fn write(&self, number: u64, data: &[u8]) -> io::Result<()> {
+        let path = self.path(number);
+        let partial = partial_path(&path);
+        let write = || {
+            let mut file = File::create(&partial)?;
+            file.write_all(data)?;
+            file.sync_all()
+        };
+        write().and_then(|()| fs::rename(&partial, &path)).inspect_err(|_| {
+            // Nothing to be done if this fails: the error that led here is the one to tell.
+            let _ = fs::remove_file(&partial);
+        })?;
+        File::open(&self.folder)?.sync_all()
+    }
+}
+
+/// Where `%d` and what looks like it stand in a name.
+fn conversions(name: &str) -> Vec<(usize, usize)> {
+    let places = name.match_indices('%').filter_map(|(begin, _)| {
+        let rest = &name[begin + 1..];
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let is_one = rest[digits..].starts_with(['d', 'i', 'u', 's', 'x']);
+        is_one.then_some((begin, begin + 1 + digits + 1))
+    });
+    places.collect()
+}
+
+/// How frames are numbered in the sequence that they go into.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Numbering {
+    /// From this number on by their times, which count frames: where one is missing, those after it keep theirs.
+    ByTime(u64),
+    /// From this number on, in their order.
+    InOrder(u64),
+}
+
+impl Numbering {
+    /// Of a frame of this index and time.
+    pub fn number(self, index: u64, pts: i64) -> u64 {
+        match self {
+            Numbering::ByTime(first) => first.saturating_add_signed(pts),
+            Numbering::InOrder(first) => first + index,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(name: &str) -> Pattern {
+        Pattern::parse(name).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_number_stands_in_the_last_part_of_a_name_and_once() {
+        let scan = pattern("a%d/scan%04d.x.dpx");
+        assert_eq!(scan.path(7), Path::new("a%d/scan0007.x.dpx"));
+        assert_eq!(scan.path(123_456), Path::new("a%d/scan123456.x.dpx"));
+        assert_eq!(pattern("%d.png").path(7), Path::new("./7.png"));
+        for name in
+            ["video.mkv", "100%.png", "a%d/b.png", "a%%b.png", "50% off.png", "http://host/%06d.png", "-"]
+        {
+            assert_eq!(Pattern::parse(name).unwrap(), None, "{name}");
+        }
+        for name in ["%d-%d.png", "%s.png", "%6d.png", "%d%s.png", "%00d.png", "%099d.png"] {
+            let told = Pattern::parse(name).unwrap_err().to_string();
+            assert!(told.contains("write the number once"), "{name}: {told}");
+        }
+    }
+
+    #[test]
+    fn only_names_that_it_would_give_are_its_own() {
+        let scan = pattern("s%03d.dpx");
+        for (name, number) in [("s007.dpx", Some(7)), ("s1234.dpx", Some(1234)), ("s000.dpx", Some(0))] {
+            assert_eq!(scan.number_of(name), number, "{name}");
+        }
+        for name in ["s07.dpx", "s0007.dpx", "s+07.dpx", "s007.partial.dpx", "s.dpx", "s007.dpx2", "007.dpx"]
+        {
+            assert_eq!(scan.number_of(name), None, "{name}");
+        }
+        assert_eq!(pattern("%d.png").number_of("07.png"), None);
+    }
+}
