@@ -10,7 +10,7 @@ use super::disk::{Disk, in_words};
 use super::folder::failed;
 use super::segments::{Journal, segment_path};
 use crate::error::{Error, Result};
-use crate::media::{CopyQueue, Input, Muxer, SegmentReader, Transcoders};
+use crate::media::{Input, Muxer, PacketQueue, SegmentReader, Transcoders};
 
 /// How far audio may lie behind the frames it belongs to.
 const BEHIND_US: i64 = 2_000_000;
@@ -52,7 +52,7 @@ pub fn join(
         }
         let JoinOutput { input, transcoders, mut muxer } = make()?;
         let copies =
-            Copies { input: Some(input), transcoders, queue: CopyQueue::default(), read_us: i64::MIN };
+            Copies { input: Some(input), transcoders, queue: PacketQueue::default(), read_us: i64::MIN };
         match write(journal, segments, copies, &mut muxer, interrupt) {
             // A muxer that is dropped takes what it has written with it. What is copied takes more than was thought.
             Err(_) if disk.is_full() => wanted += wanted / 4,
@@ -102,7 +102,7 @@ struct Copies {
     /// `None` after its end.
     input: Option<Input>,
     transcoders: Transcoders,
-    queue: CopyQueue,
+    queue: PacketQueue,
     /// Up to this time the input's frames were passed.
     read_us: i64,
 }

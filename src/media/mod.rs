@@ -47,7 +47,7 @@ pub use mux::transcode::Transcoders;
 pub use mux::verify::{Found, Verification};
 pub use output::Output;
 pub use packet::Packet;
-pub use packet_queue::CopyQueue;
+pub use packet_queue::PacketQueue;
 pub use pattern::{Numbering, Pattern};
 pub use segment::{Cut, CutState, Record, SEGMENT_FRAMES, SegmentReader, SegmentWriter};
 pub use stream::{Trim, VideoInfo};

@@ -19,7 +19,7 @@ const MEMORY_BYTES_MAX: usize = 256 << 20;
 
 /// First in, first out, in a queue a stream: one whose packets are for later (a sign at the end of the video) does not
 /// hold up the others.
-pub struct CopyQueue {
+pub struct PacketQueue {
     /// By stream.
     packets: Vec<VecDeque<Held>>,
     in_memory: usize,
@@ -46,15 +46,15 @@ impl Held {
     }
 }
 
-impl Default for CopyQueue {
-    fn default() -> CopyQueue {
-        CopyQueue::with_limit(MEMORY_BYTES_MAX)
+impl Default for PacketQueue {
+    fn default() -> PacketQueue {
+        PacketQueue::with_limit(MEMORY_BYTES_MAX)
     }
 }
 
-impl CopyQueue {
-    fn with_limit(limit: usize) -> CopyQueue {
-        CopyQueue { packets: Vec::new(), in_memory: 0, limit, file: None, file_end: 0, in_file: 0 }
+impl PacketQueue {
+    fn with_limit(limit: usize) -> PacketQueue {
+        PacketQueue { packets: Vec::new(), in_memory: 0, limit, file: None, file_end: 0, in_file: 0 }
     }
 
     /// Takes a packet in.
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_far_ahead_holds_nothing_up() {
-        let mut queue = CopyQueue::with_limit(10);
+        let mut queue = PacketQueue::with_limit(10);
         queue.push(packet(100, b"late")).unwrap();
         for dts in [1, 2, 3] {
             let mut early = packet(dts, b"early");
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn packets_past_the_limit_come_back_from_the_file_as_they_were() {
-        let mut queue = CopyQueue::with_limit(10);
+        let mut queue = PacketQueue::with_limit(10);
         let payloads: Vec<Vec<u8>> = (0..20u8).map(|i| vec![i; usize::from(i) + 1]).collect();
         for (i, payload) in payloads.iter().enumerate() {
             queue.push(packet(i as i64, payload)).unwrap();

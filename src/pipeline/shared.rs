@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
-use crate::media::{CopyQueue, Packet};
+use crate::media::{Packet, PacketQueue};
 use crate::sync::lock;
 
 /// The user's wish to end, and whether it came before the end came by itself.
@@ -30,7 +30,7 @@ impl Stop<'_> {
 
 /// Packets that go by the frames, counted in bytes from the moment they are read.
 #[derive(Default)]
-pub(super) struct Copies(Mutex<CopyQueue>);
+pub(super) struct Copies(Mutex<PacketQueue>);
 
 impl Copies {
     pub fn push(&self, packet: Packet) -> Result<()> {

@@ -19,7 +19,7 @@ use crate::media::demux::timeline::Timeline;
 use crate::media::ffmpeg::MICROSECONDS;
 use crate::media::ffmpeg_log;
 use crate::media::packet::Packet;
-use crate::media::packet_queue::CopyQueue;
+use crate::media::packet_queue::PacketQueue;
 use crate::media::pattern::Pattern;
 use crate::media::stream::{Trim, VideoInfo};
 
@@ -45,7 +45,7 @@ pub struct Input {
     timeline: Option<Timeline>,
     frame_us: i64,
     /// Packets that were read while the first frame was looked for.
-    backlog: CopyQueue,
+    backlog: PacketQueue,
     /// What was read so far: the proof that the file is whole.
     video_packets: u64,
     last_byte: i64,
@@ -119,7 +119,7 @@ impl Input {
             told_late: is_again,
             timeline: jumps.then(Timeline::new),
             frame_us: 0,
-            backlog: CopyQueue::default(),
+            backlog: PacketQueue::default(),
             video_packets: 0,
             last_byte: 0,
             last_end_us: 0,
@@ -266,7 +266,7 @@ impl Input {
 
     /// Goes to the last keyframe at or before `us`, or as near to it as the container can.
     pub(crate) fn seek(&mut self, us: i64) -> Result<()> {
-        self.backlog = CopyQueue::default();
+        self.backlog = PacketQueue::default();
         if let Some(timeline) = &mut self.timeline {
             timeline.forget();
         }
