@@ -1,9 +1,11 @@
 //! What every part of `media` needs of FFmpeg: start, version, return values, strings and rationals.
 
 use std::ffi::{CStr, CString};
+use std::io;
 
 use ffmpeg_next::{self as ffmpeg, ffi};
 
+use crate::error::{Error, ErrorKind};
 use crate::frame::TimeBase;
 use crate::media::ffmpeg_log;
 
@@ -70,6 +72,31 @@ pub(crate) fn check(code: i32) -> Result<i32, ffmpeg::Error> {
     if code < 0 { Err(ffmpeg::Error::from(code)) } else { Ok(code) }
 }
 
+/// Returns the kind of error that an FFmpeg error code stands for.
+pub(crate) fn error_kind(error: ffmpeg::Error) -> ErrorKind {
+    use ffmpeg::Error::*;
+    match error {
+        InvalidData | Eof => ErrorKind::Damaged,
+        Experimental | PatchWelcome | BsfNotFound | DecoderNotFound | DemuxerNotFound | EncoderNotFound
+        | MuxerNotFound | FilterNotFound | ProtocolNotFound => ErrorKind::Unsupported,
+        StreamNotFound | HttpNotFound => ErrorKind::NotFound,
+        OptionNotFound => ErrorKind::InvalidInput,
+        Exit => ErrorKind::Interrupted,
+        Other { errno } => ErrorKind::from(io::Error::from_raw_os_error(errno).kind()),
+        _ => ErrorKind::Io,
+    }
+}
+
+/// Returns the error of an FFmpeg call that failed on `subject`: the problem is `doing` and FFmpeg's own text.
+pub(crate) fn failure(
+    subject: impl Into<String>,
+    doing: &str,
+    error: ffmpeg::Error,
+    remedy: impl Into<String>,
+) -> Error {
+    Error::new(subject, format!("{doing}: {error}"), remedy).with_kind(error_kind(error)).with_source(error)
+}
+
 pub(crate) fn is_again(error: ffmpeg::Error) -> bool {
     error == ffmpeg::Error::Other { errno: ffmpeg::error::EAGAIN }
 }
@@ -83,5 +110,20 @@ impl From<ffmpeg::Rational> for TimeBase {
 impl From<TimeBase> for ffmpeg::Rational {
     fn from(value: TimeBase) -> ffmpeg::Rational {
         ffmpeg::Rational::new(value.num, value.den)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_ffmpeg_have_a_kind() {
+        let posix = |errno| error_kind(ffmpeg::Error::Other { errno });
+        assert_eq!(posix(ffmpeg::error::ENOSPC), ErrorKind::DiskFull);
+        assert_eq!(posix(ffmpeg::error::ENOENT), ErrorKind::NotFound);
+        assert_eq!(posix(ffmpeg::error::EPIPE), ErrorKind::Io);
+        assert_eq!(error_kind(ffmpeg::Error::InvalidData), ErrorKind::Damaged);
+        assert_eq!(error_kind(ffmpeg::Error::EncoderNotFound), ErrorKind::Unsupported);
     }
 }

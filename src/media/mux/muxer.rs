@@ -11,7 +11,7 @@ use tracing::debug;
 use crate::error::{Error, Result};
 use crate::media::demux::input::Input;
 use crate::media::encode::encoder::Encoder;
-use crate::media::ffmpeg::{MICROSECONDS, check};
+use crate::media::ffmpeg::{MICROSECONDS, check, failure};
 use crate::media::mux::streams::{Plan, Way, attach_cover, copy_chapters, copy_programs, cover_packet};
 use crate::media::mux::verify::{self, StreamSummary, Verification};
 use crate::media::output::{Output, open_output};
@@ -324,7 +324,7 @@ impl Muxer {
             }
             _ => "check the disk, or choose another container",
         };
-        Error::new(name, format!("cannot be written: {error}"), remedy)
+        failure(name, "cannot be written", error, remedy)
     }
 
     /// Ends the file as one that players open, still under its partial name.
