@@ -88,7 +88,7 @@ fn draw_bar(expected: u64) -> Display {
             false => String::new(),
         };
         bar.set_position(frames);
-        bar.set_message(format!("{rate:.1} per second{eta}, limited by {}", progress.limit().name()));
+        bar.set_message(format!("{rate:.1} per second{eta}, limited by {}", progress.bottleneck().name()));
     })
 }
 
@@ -111,7 +111,7 @@ fn write_json(frames_expected: u64, piped: bool) -> Display {
             frames: progress.frames(),
             frames_expected,
             fps: (rate * 1e3).round() / 1e3,
-            limited_by: progress.limit().name(),
+            limited_by: progress.bottleneck().name(),
         });
         // A reader that has gone does not stop the run.
         let _ = match piped {

@@ -169,8 +169,8 @@ fn make(
     let output = Path::new(&video.output);
     let facts = facts(video).map_err(told)?;
     match OutputState::of(output, &facts).map_err(told)? {
-        OutputState::Finished(report) => return Ok((Outcome::Skipped, report)),
-        OutputState::InTheWay(error) if !video.words.overwrites() => return Err(told(error)),
+        OutputState::UpToDate(report) => return Ok((Outcome::Skipped, report)),
+        OutputState::Conflict(error) if !video.words.overwrites() => return Err(told(error)),
         _ => {}
     }
     if let Some(folder) = output.parent() {
@@ -178,7 +178,7 @@ fn make(
             told(Error::new(folder.to_string_lossy(), format!("cannot be made: {e}"), "check its name"))
         })?;
     }
-    let making = BatchRecord::begin(output, facts).map_err(told)?;
+    let making = BatchRecord::start(output, facts).map_err(told)?;
     let ended =
         child::run(&video.output, &video.words.command(&video.input, &video.output), verbose, interrupt);
     let ended = ended.map_err(told)?;
@@ -187,7 +187,7 @@ fn make(
             making.finish(ended.report.clone()).map_err(told)?;
             return Ok((Outcome::Made, ended.report));
         }
-        Some(_) => making.give_up().map_err(told)?,
+        Some(_) => making.restore().map_err(told)?,
         // It may have been at its very end.
         None => {}
     }

@@ -94,8 +94,8 @@ fn look_through(opened: Opened, tolerate: u64, folder: PathBuf, command: Vec<Str
     if let Some(error) = damage.error().filter(|_| damage.count() > tolerate) {
         return Err(error);
     }
-    let begins_anywhere = decoder.can_begin_anywhere() && input.has_steady_clock();
-    Ok(WorkPlan { folder, command, frames, begins_anywhere, cuts })
+    let random_access = decoder.can_begin_anywhere() && input.has_steady_clock();
+    Ok(WorkPlan { folder, command, frames, random_access, cuts })
 }
 
 /// The plan of a folder, with the arguments it was made from. Paths lead from where it was made.
@@ -130,8 +130,8 @@ pub(super) fn segment(args: SegmentArgs) -> Result<ExitCode> {
             format!("they go from 0 to {}", segments - 1),
         ));
     }
-    let opened = upscale::open(&upscale, Some(&folder), plan.begin(args.segment))?;
-    let journal = Journal::open_beside_others(&folder, &resume::facts(&upscale, &opened)?)?;
+    let opened = upscale::open(&upscale, Some(&folder), plan.decode_start(args.segment))?;
+    let journal = Journal::open_shared(&folder, &resume::facts(&upscale, &opened)?)?;
     if journal.has(args.segment) {
         return Ok(ExitCode::SUCCESS);
     }
@@ -162,7 +162,7 @@ pub(super) fn join_segments(args: JoinArgs) -> Result<ExitCode> {
     let muxer = parts.join(&journal, &upscale.audio, &interrupt)?;
     muxer.verify()?;
     if let Some(partial) = muxer.keep_partial() {
-        journal.note_joined(&partial)?;
+        journal.mark_joined(&partial)?;
     }
     muxer.publish()?;
     journal.remove()?;

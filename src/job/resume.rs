@@ -11,7 +11,7 @@ use super::upscale::{Args, Opened, frames_expected, publish, write_report};
 use crate::engine::cpu::level;
 use crate::engine::{EngineKind, cuda, thread_count};
 use crate::error::{Error, Result};
-use crate::journal::{JobFingerprint, JoinOutput, Journal, fingerprint, join};
+use crate::journal::{JobFingerprint, JoinOutput, Journal, checksum, join};
 use crate::media::{self, AudioMode, Encoder, Input, Muxer, Output, Pattern, Plan, SEGMENT_FRAMES, Trim};
 use crate::model::catalogue;
 use crate::pipeline::{Outcome, Sink};
@@ -66,7 +66,7 @@ pub(super) fn run(
     {
         return journal.remove().map(|()| code);
     }
-    if journal.look().is_err() {
+    if journal.scan().is_err() {
         // The first error is the one to tell.
         return result;
     }
@@ -99,14 +99,14 @@ fn make(args: &Args, opened: Opened, journal: &mut Journal, interrupt: &Arc<Atom
     let (lr, sr) = (&opened.engine.lr, &opened.engine.sr);
     let growth = (sr.width * sr.height) as f64 / (lr.width * lr.height) as f64;
     let store = journal.store(expected, interrupt.clone());
-    journal.tell_room(expected, opened.encoder.bytes_per_frame(&opened.input, growth), &store)?;
+    journal.log_space_needed(expected, opened.encoder.bytes_per_frame(&opened.input, growth), &store)?;
     let mut planned = None;
     let sink = |plan: Plan| {
         planned = Some(plan);
         Sink::Segments { store: Box::new(store), resume_state: journal.resume_state() }
     };
     let Outcome { mut report, encoder, .. } = opened.run(args, sink, interrupt)?;
-    journal.look()?;
+    journal.scan()?;
     if report.interrupted {
         report.reached_s = journal.reached_s();
         write_report(args, &choice, &report)?;
@@ -114,14 +114,14 @@ fn make(args: &Args, opened: Opened, journal: &mut Journal, interrupt: &Arc<Atom
     }
     let parts = Parts { source, encoder, plan: planned, output, trim };
     let muxer = parts.join(journal, &args.audio, interrupt)?;
-    report.tell_output(&muxer)?;
+    report.add_output(&muxer)?;
     if let Some(partial) = muxer.keep_partial() {
-        journal.note_joined(&partial)?;
+        journal.mark_joined(&partial)?;
     }
     let result = publish(args, &choice, &report, muxer, &damage);
     if damage.count() > args.tolerate {
         // All there is, is in the partial file.
-        journal.forget()?;
+        journal.remove_segments()?;
     }
     result
 }
@@ -195,9 +195,9 @@ pub(super) fn facts(args: &Args, opened: &Opened) -> Result<JobFingerprint> {
 /// Tells a model's weights from others.
 pub(super) fn weights(model: &str) -> Result<String> {
     Ok(match catalogue::find(model) {
-        Some(built_in) => fingerprint(built_in.bytes),
+        Some(built_in) => checksum(built_in.bytes),
         None if model == "none" => String::new(),
-        None => fingerprint(
+        None => checksum(
             &std::fs::read(model)
                 .map_err(|e| Error::new(model, e.to_string(), "check that it can be read"))?,
         ),

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::frame::FrameFormat;
 use crate::journal::SequenceJournal;
 use crate::media::{Damage, Input, Numbering, Output, Pattern, Target, transfer_by_name};
-use crate::pipeline::{Outcome, Report, ResumeState, Sink, StreamReport, VerificationReport};
+use crate::pipeline::{FinishedImages, Outcome, Report, ResumeState, Sink, StreamReport, VerificationReport};
 
 /// Where the numbers of a video's frames begin.
 const START: u64 = 1;
@@ -164,22 +164,22 @@ fn begin(
     numbering: Numbering,
 ) -> Result<ResumeState> {
     let ready = journal.ready();
-    let frames_ready = ready.len() as u64;
+    let finished_frames = ready.len() as u64;
     if ready.is_empty() {
         return Ok(ResumeState::default());
     }
-    eprintln!("{}: going on after {frames_ready} frames", args.output);
+    eprintln!("{}: going on after {finished_frames} frames", args.output);
     let Opened { input, decoder, .. } = opened;
     if input.numbers().is_none() || !decoder.can_begin_anywhere() {
         return Ok(ResumeState {
-            frames_ready,
-            numbers_ready: Some((numbering, ready)),
+            finished_frames,
+            finished_images: Some(FinishedImages { numbering, numbers: ready }),
             ..ResumeState::default()
         });
     }
     decoder.pass_over(input, &|number| ready.contains(&number));
     journal.restore_damage(numbering, &input.damage())?;
-    Ok(ResumeState { frames_ready, passed_over: frames_ready, ..ResumeState::default() })
+    Ok(ResumeState { finished_frames, skipped_frames: finished_frames, ..ResumeState::default() })
 }
 
 /// Every file is looked at before anybody is told that all is done.

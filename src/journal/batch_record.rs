@@ -35,11 +35,11 @@ struct Output {
 #[derive(Debug)]
 pub enum OutputState {
     /// It is there, from the same, with its run's report.
-    Finished(Value),
+    UpToDate(Value),
     /// Nothing lies under its name.
     Missing,
     /// Something else lies there.
-    InTheWay(Error),
+    Conflict(Error),
 }
 
 impl OutputState {
@@ -50,7 +50,7 @@ impl OutputState {
             there => there.map_err(|e| failed(output, e))?,
         };
         let in_the_way = |problem: String, remedy: &str| {
-            Ok(OutputState::InTheWay(Error::new(output.to_string_lossy(), problem, remedy)))
+            Ok(OutputState::Conflict(Error::new(output.to_string_lossy(), problem, remedy)))
         };
         let path = path_of(output);
         let unknown = "no record says what it was made from: -y makes it again, or move it away";
@@ -80,7 +80,7 @@ impl OutputState {
         }
         match record.facts.change(facts) {
             Some(change) => in_the_way(format!("was made {change}"), "-y makes it again"),
-            None => Ok(OutputState::Finished(record.output.map_or(Value::Null, |made| made.report))),
+            None => Ok(OutputState::UpToDate(record.output.map_or(Value::Null, |made| made.report))),
         }
     }
 }
@@ -95,7 +95,7 @@ pub struct BatchRecord {
 
 impl BatchRecord {
     /// Writes down what it is made from.
-    pub fn begin(output: &Path, facts: JobFingerprint) -> Result<BatchRecord> {
+    pub fn start(output: &Path, facts: JobFingerprint) -> Result<BatchRecord> {
         let record = Record { facts, before: identity(output).ok(), output: None };
         let making =
             BatchRecord { output: output.to_owned(), record, former: fs::read(path_of(output)).ok() };
@@ -109,7 +109,7 @@ impl BatchRecord {
     }
 
     /// It was not made: all is as it was.
-    pub fn give_up(self) -> Result<()> {
+    pub fn restore(self) -> Result<()> {
         let path = path_of(&self.output);
         let back = match &self.former {
             Some(bytes) => write_whole(&path, bytes),
@@ -148,9 +148,9 @@ mod tests {
 
     fn told(output: &Path, crf: &str) -> String {
         match OutputState::of(output, &facts(crf)).unwrap() {
-            OutputState::Finished(report) => format!("made {report}"),
+            OutputState::UpToDate(report) => format!("made {report}"),
             OutputState::Missing => "missing".into(),
-            OutputState::InTheWay(error) => error.to_string(),
+            OutputState::Conflict(error) => error.to_string(),
         }
     }
 
@@ -162,21 +162,21 @@ mod tests {
         assert_eq!(told(&output, "18"), "missing");
         fs::write(&output, "of somebody").unwrap();
         assert!(told(&output, "18").contains("is there already; no record"));
-        let making = BatchRecord::begin(&output, facts("18")).unwrap();
+        let making = BatchRecord::start(&output, facts("18")).unwrap();
         assert!(
             told(&output, "18").contains("is there already"),
             "the run that is to replace it was cut off"
         );
-        making.give_up().unwrap();
+        making.restore().unwrap();
         assert!(!path_of(&output).exists());
-        let making = BatchRecord::begin(&output, facts("18")).unwrap();
+        let making = BatchRecord::start(&output, facts("18")).unwrap();
         fs::write(folder.path().join("new"), "made").unwrap();
         fs::rename(folder.path().join("new"), &output).unwrap();
         assert_eq!(told(&output, "18"), "made null", "cut off between the video and its record");
         making.finish(Value::from(7)).unwrap();
         assert_eq!(told(&output, "18"), "made 7");
         assert!(told(&output, "20").contains("was made with --encoder-opt 18, and now it is 20; -y"));
-        BatchRecord::begin(&output, facts("20")).unwrap().give_up().unwrap();
+        BatchRecord::start(&output, facts("20")).unwrap().restore().unwrap();
         assert_eq!(told(&output, "18"), "made 7", "a run that failed changes nothing");
         fs::write(&output, "else").unwrap();
         assert!(told(&output, "18").contains("it was changed since"));

@@ -39,11 +39,11 @@ impl JobFingerprint {
             times.extend(changed.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos()).to_le_bytes());
         }
         let names: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
-        let files = format!("{} files of {name} ({})", paths.len(), fingerprint(names.join("\n").as_bytes()));
+        let files = format!("{} files of {name} ({})", paths.len(), checksum(names.join("\n").as_bytes()));
         let facts = vec![
             ("the input's files".into(), files),
-            ("the input's sizes".into(), fingerprint(&sizes)),
-            ("the input's times of change".into(), fingerprint(&times)),
+            ("the input's sizes".into(), checksum(&sizes)),
+            ("the input's times of change".into(), checksum(&times)),
         ];
         Ok(JobFingerprint { journal: VERSION, facts })
     }
@@ -64,7 +64,7 @@ impl JobFingerprint {
             Ok(vec![
                 ("the input's size".into(), format!("{size} bytes")),
                 ("the input's time of change".into(), format!("{changed:.3}")),
-                ("the input's content".into(), fingerprint(&parts)),
+                ("the input's content".into(), checksum(&parts)),
             ])
         };
         let facts = look().map_err(|e| Error::new(name, e.to_string(), "check that it can be read"))?;
@@ -121,7 +121,7 @@ impl JobFingerprint {
 }
 
 /// Tells bytes from others.
-pub fn fingerprint(bytes: &[u8]) -> String {
+pub fn checksum(bytes: &[u8]) -> String {
     format!("{:08x}", crc32fast::hash(bytes))
 }
 

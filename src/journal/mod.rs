@@ -28,7 +28,7 @@ mod sequence;
 
 pub use batch_record::{BatchRecord, OutputState};
 pub use disk::Disk;
-pub use fingerprint::{JobFingerprint, fingerprint};
+pub use fingerprint::{JobFingerprint, checksum};
 pub use join::{JoinOutput, join};
 pub use plan::{CutPoint, WorkPlan};
 pub use segments::{Journal, SegmentStore};

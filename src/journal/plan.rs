@@ -22,7 +22,7 @@ pub struct WorkPlan {
     /// How many there will be in all.
     pub frames: u64,
     /// Whether a segment can be begun without decoding all before it.
-    pub begins_anywhere: bool,
+    pub random_access: bool,
     /// By segment.
     pub cuts: Vec<CutPoint>,
 }
@@ -55,20 +55,20 @@ impl WorkPlan {
     }
 
     /// Where the decoder of a segment begins; `None`: at the first frame.
-    pub fn begin(&self, segment: u64) -> Option<Begin> {
+    pub fn decode_start(&self, segment: u64) -> Option<Begin> {
         let first = (segment * SEGMENT_FRAMES, &self.cuts[segment as usize]);
         let begin = Begin { pts: first.1.pts, index: first.0 };
-        (self.begins_anywhere && segment > 0).then_some(begin)
+        (self.random_access && segment > 0).then_some(begin)
     }
 
     /// This segment and no other.
     pub fn resume_state(&self, segment: u64) -> ResumeState {
         let state = self.cuts[segment as usize].state.clone();
         ResumeState {
-            ready: (0..segment).collect(),
-            frames_ready: 0,
-            until: Some(segment + 1),
-            starts: [(segment * SEGMENT_FRAMES, state)].into(),
+            finished_segments: (0..segment).collect(),
+            finished_frames: 0,
+            end_segment: Some(segment + 1),
+            encoder_states: [(segment * SEGMENT_FRAMES, state)].into(),
             ..ResumeState::default()
         }
     }

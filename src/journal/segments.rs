@@ -44,23 +44,23 @@ impl Journal {
     pub fn open(folder: &Path, facts: &JobFingerprint) -> Result<Journal> {
         let lock = begin(folder, facts, SEGMENT)?;
         let mut journal = Journal { folder: folder.to_owned(), records: BTreeMap::new(), _lock: lock };
-        journal.look()?;
+        journal.scan()?;
         Ok(journal)
     }
 
     /// One of several that make segments of one video at the same time.
-    pub fn open_beside_others(folder: &Path, facts: &JobFingerprint) -> Result<Journal> {
+    pub fn open_shared(folder: &Path, facts: &JobFingerprint) -> Result<Journal> {
         let lock = lock(folder, File::try_lock_shared)?;
         let path = folder.join(FACTS);
         let bytes = fs::read(&path).map_err(|e| failed(&path, e))?;
         JobFingerprint::parse(&bytes, &path)?.check_same(facts, folder)?;
         let mut journal = Journal { folder: folder.to_owned(), records: BTreeMap::new(), _lock: lock };
-        journal.look()?;
+        journal.scan()?;
         Ok(journal)
     }
 
     /// Looks what segments are there.
-    pub fn look(&mut self) -> Result<()> {
+    pub fn scan(&mut self) -> Result<()> {
         self.records.clear();
         let failed = |e: io::Error| failed(&self.folder, e);
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
@@ -103,9 +103,9 @@ impl Journal {
         let next =
             |(&segment, record): (&u64, &Record)| ((segment + 1) * SEGMENT_FRAMES, record.next.clone());
         ResumeState {
-            ready: self.records.keys().copied().collect(),
-            frames_ready: self.frames(),
-            starts: self.records.iter().map(next).collect(),
+            finished_segments: self.records.keys().copied().collect(),
+            finished_frames: self.frames(),
+            encoder_states: self.records.iter().map(next).collect(),
             ..ResumeState::default()
         }
     }
@@ -118,12 +118,12 @@ impl Journal {
     }
 
     /// Tells before a run of so many frames what room it needs: by what is there, else by a guess of bytes a frame.
-    pub fn tell_room(&self, frames: u64, guess: Option<f64>, store: &SegmentStore) -> Result<()> {
+    pub fn log_space_needed(&self, frames: u64, guess: Option<f64>, store: &SegmentStore) -> Result<()> {
         let (there, size) = (self.frames(), self.size()?);
         let a_frame = if there > 0 { Some(size as f64 / there as f64) } else { guess };
         let left = frames.saturating_sub(there);
         if let Some(bytes) = a_frame.filter(|_| left > 0) {
-            store.tell_room(size, (left as f64 * bytes) as u64);
+            store.log_space_needed(size, (left as f64 * bytes) as u64);
         }
         Ok(())
     }
@@ -135,7 +135,7 @@ impl Journal {
     }
 
     /// Says that this file is the whole video, which only lacks its name.
-    pub fn note_joined(&self, partial: &Path) -> Result<()> {
+    pub fn mark_joined(&self, partial: &Path) -> Result<()> {
         let note =
             identity(partial).and_then(|joined| write_whole(&self.folder.join(JOINED), joined.as_bytes()));
         note.map_err(|e| failed(&self.folder, e))
@@ -152,7 +152,7 @@ impl Journal {
     }
 
     /// Forgets all segments, which are worth nothing any more.
-    pub fn forget(&mut self) -> Result<()> {
+    pub fn remove_segments(&mut self) -> Result<()> {
         self.records.clear();
         clear(&self.folder, SEGMENT).map_err(|e| failed(&self.folder, e))
     }
@@ -202,7 +202,7 @@ impl Store for SegmentStore {
         debug!("{}: {} frames", path.display(), cut.frames);
         if let Some(frames) = self.to_measure.take() {
             let size = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-            self.tell_room(size, frames.saturating_sub(cut.frames) * size / cut.frames);
+            self.log_space_needed(size, frames.saturating_sub(cut.frames) * size / cut.frames);
         }
         Ok(())
     }
@@ -210,7 +210,7 @@ impl Store for SegmentStore {
 
 impl SegmentStore {
     /// Segments and the video that is joined from them are there at the same time.
-    fn tell_room(&self, there: u64, to_come: u64) {
+    fn log_space_needed(&self, there: u64, to_come: u64) {
         let (folder, needed, free) = (self.folder.display(), there + 2 * to_come, self.disk.available());
         let told = format!(
             "{folder}: what is to come takes about {}, and joining it about {} more; {} are free",

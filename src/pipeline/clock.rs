@@ -67,7 +67,7 @@ impl Progress {
     }
 
     /// The stage that worked longest: a faster one would make the run faster.
-    pub fn limit(&self) -> Stage {
+    pub fn bottleneck(&self) -> Stage {
         STAGES.into_iter().max_by_key(|&stage| self.times(stage)[0]).expect("there are stages")
     }
 

@@ -20,7 +20,7 @@ mod sink;
 mod stages;
 
 pub use clock::{Progress, STAGES, Stage};
-pub use report::{FrameCounts, Place, Report, StageReport, StreamReport, VerificationReport};
-pub use resume::ResumeState;
+pub use report::{DamageReport, FrameCounts, Report, StageReport, StreamReport, VerificationReport};
+pub use resume::{FinishedImages, ResumeState};
 pub use run::{Outcome, Run};
 pub use sink::{Sink, Store};

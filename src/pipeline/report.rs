@@ -16,7 +16,7 @@ pub struct Report {
     /// Damaged frames and packets of the source.
     pub damaged: u64,
     /// The first of them.
-    pub damaged_places: Vec<Place>,
+    pub damaged_places: Vec<DamageReport>,
     /// Ended before the end of the input by the user.
     pub interrupted: bool,
     /// Seconds of the input up to the end of the last frame.
@@ -57,7 +57,7 @@ pub struct FrameCounts {
     /// Left out: by the filters, in a file run.
     pub dropped: u64,
     /// Among the decoded: their time was missing or went back, and was made up.
-    pub times_repaired: u64,
+    pub timestamps_repaired: u64,
     /// Times at which no frame came for a while where they had come evenly.
     pub gaps: u64,
     /// Among the decoded: damaged in the source, and patched by the decoder.
@@ -101,7 +101,7 @@ impl From<Verification> for VerificationReport {
 
 /// Where the source is damaged.
 #[derive(Debug, Serialize)]
-pub struct Place {
+pub struct DamageReport {
     /// What is wrong.
     pub problem: String,
     /// Index of the frame, or of the one that was decoded next.
@@ -112,10 +112,10 @@ pub struct Place {
     pub seconds: Option<f64>,
 }
 
-impl From<DamagedPlace> for Place {
-    fn from(place: DamagedPlace) -> Place {
+impl From<DamagedPlace> for DamageReport {
+    fn from(place: DamagedPlace) -> DamageReport {
         let DamagedPlace { problem, frame, pts, seconds } = place;
-        Place { problem, frame, pts, seconds }
+        DamageReport { problem, frame, pts, seconds }
     }
 }
 
@@ -141,7 +141,7 @@ impl FrameCounts {
             duplicated,
             encoded,
             dropped,
-            times_repaired: decoder.repaired(),
+            timestamps_repaired: decoder.repaired(),
             gaps: decoder.gaps(),
             patched: decoder.patched(),
         }
@@ -173,7 +173,7 @@ impl Report {
         Report {
             frames,
             damaged: damage.count(),
-            damaged_places: damage.places().into_iter().map(Place::from).collect(),
+            damaged_places: damage.places().into_iter().map(DamageReport::from).collect(),
             interrupted: false,
             reached_s: 0.0,
             seconds: round(elapsed),
@@ -185,13 +185,13 @@ impl Report {
             clock_jumps: 0,
             verification: None,
             stages: stages.into(),
-            limited_by: progress.limit().name(),
+            limited_by: progress.bottleneck().name(),
             peak_memory_bytes: peak_memory_bytes(),
         }
     }
 
     /// Adds what there is to say of an ended output, and the proof of one that is whole.
-    pub fn tell_output(&mut self, muxer: &Muxer) -> Result<()> {
+    pub fn add_output(&mut self, muxer: &Muxer) -> Result<()> {
         self.reached_s = muxer.reached_s();
         self.left_out.splice(0..0, muxer.left_out().iter().cloned());
         self.converted = muxer.converted().to_vec();

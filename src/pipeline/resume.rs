@@ -1,34 +1,42 @@
-//! What an earlier run has finished, and what is left to do.
+//! What earlier runs have finished, and what is left to do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::frame::Timestamp;
 use crate::media::{CutState, Numbering, SEGMENT_FRAMES};
 
-/// Which frames are to be made.
+/// The frames that a run need not upscale, and the state of the encoder where it resumes.
 #[derive(Default)]
 pub struct ResumeState {
-    /// These segments are there.
-    pub ready: BTreeSet<u64>,
-    /// Of a sequence: these frames are there, by number.
-    pub numbers_ready: Option<(Numbering, BTreeSet<u64>)>,
-    /// So many frames are there.
-    pub frames_ready: u64,
-    /// So many of them are not read again.
-    pub passed_over: u64,
-    /// This one and those after it are not wanted.
-    pub until: Option<u64>,
-    /// First frame after one that is there -> how the encoder goes on.
-    pub starts: BTreeMap<u64, CutState>,
+    /// Numbers of finished segments.
+    pub finished_segments: BTreeSet<u64>,
+    /// Finished files of an image sequence.
+    pub finished_images: Option<FinishedImages>,
+    /// Count of finished frames.
+    pub finished_frames: u64,
+    /// Finished frames that are not read again.
+    pub skipped_frames: u64,
+    /// First segment that this run does not encode.
+    pub end_segment: Option<u64>,
+    /// Index of the frame after a finished segment -> state of the encoder there.
+    pub encoder_states: BTreeMap<u64, CutState>,
+}
+
+/// Finished files of an image sequence.
+pub struct FinishedImages {
+    /// How frames are numbered.
+    pub numbering: Numbering,
+    /// Numbers of the finished files.
+    pub numbers: BTreeSet<u64>,
 }
 
 impl ResumeState {
-    /// Whether a frame is there.
+    /// Whether a frame is finished.
     pub(super) fn has(&self, time: &Timestamp) -> bool {
-        let of_sequence = |(numbering, ready): &(Numbering, BTreeSet<u64>)| {
-            ready.contains(&numbering.number(time.index, time.pts))
+        let of_sequence = |FinishedImages { numbering, numbers }: &FinishedImages| {
+            numbers.contains(&numbering.number(time.index, time.pts))
         };
-        self.ready.contains(&(time.index / SEGMENT_FRAMES))
-            || self.numbers_ready.as_ref().is_some_and(of_sequence)
+        self.finished_segments.contains(&(time.index / SEGMENT_FRAMES))
+            || self.finished_images.as_ref().is_some_and(of_sequence)
     }
 }

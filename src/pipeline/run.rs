@@ -76,7 +76,7 @@ impl Run {
             }
             Sink::Segments { store, resume_state } => (End::Store(store), None, resume_state),
         };
-        progress.begin_at(resume_state.frames_ready);
+        progress.begin_at(resume_state.finished_frames);
 
         let (clock_jumps, decoder, reused, encoder) = thread::scope(|scope| {
             let spawn = |stage: Stage| thread::Builder::new().name(stage.name().into());
@@ -126,10 +126,10 @@ impl Run {
         if let (End::Store(store), Some(cut), false) = (&mut end, encoder.cut(), interrupted) {
             store.close(cut)?;
         }
-        let mut frames = FrameCounts::count(&decoder, resume_state.frames_ready + encoder.sent());
-        frames.decoded += resume_state.passed_over;
+        let mut frames = FrameCounts::count(&decoder, resume_state.finished_frames + encoder.sent());
+        frames.decoded += resume_state.skipped_frames;
         // An interrupted run leaves frames behind in its queues, one of a part does not decode the rest.
-        if !interrupted && resume_state.until.is_none() && !frames.add_up() {
+        if !interrupted && resume_state.end_segment.is_none() && !frames.add_up() {
             let problem = format!("frames were lost on the way: {frames:?}");
             return Err(Error::new(
                 source,
@@ -144,7 +144,7 @@ impl Run {
         let muxer = match end {
             End::Muxer(mut muxer) => {
                 muxer.finish()?;
-                report.tell_output(&muxer)?;
+                report.add_output(&muxer)?;
                 Some(*muxer)
             }
             End::Store(_) => None,

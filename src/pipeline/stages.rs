@@ -58,7 +58,8 @@ pub(super) fn decode(
     loop {
         // At first for the frame that fixed the geometry.
         while let Some(frame) = decoder.receive()? {
-            let is_past = resume_state.until.is_some_and(|end| frame.time.index / SEGMENT_FRAMES >= end);
+            let is_past =
+                resume_state.end_segment.is_some_and(|end| frame.time.index / SEGMENT_FRAMES >= end);
             if is_past || stop.now() || !send(frame, &mut clock) {
                 return Ok(decoder);
             }
@@ -154,7 +155,7 @@ pub(super) fn encode(
             }
             encoder.reopen()?;
         }
-        if let Some(state) = resume_state.starts.get(&frame.time.index) {
+        if let Some(state) = resume_state.encoder_states.get(&frame.time.index) {
             encoder.go_on_from(state.clone());
         }
         encoder.send(frame)?;

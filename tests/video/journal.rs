@@ -267,7 +267,7 @@ fn segments_by_many_processes_in_any_order_make_the_same_video() {
         assert_eq!(ran.text(), "out.mkv.hasn: 1500 frames in segments 0 to 6\n");
         // A transport stream's clock is mended on the way, so that nothing in it is found by its time alone.
         let plan: serde_json::Value = serde_json::from_slice(&folder.read("out.mkv.hasn/plan.json")).unwrap();
-        assert_eq!(plan["begins_anywhere"], video == "video.mkv");
+        assert_eq!(plan["random_access"], video == "video.mkv");
         let join = "join out.mkv.hasn";
         folder
             .hasn(join)

@@ -70,7 +70,7 @@ fn a_doubled_time_moves_one_frame_by_a_tick() {
     }
     assert!(doubled > 0, "the clip is to have a doubled time");
     assert_eq!(made, expected);
-    assert_eq!(report(&folder, "out.json")["frames"]["times_repaired"], doubled);
+    assert_eq!(report(&folder, "out.json")["frames"]["timestamps_repaired"], doubled);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn frames_without_any_time_come_at_the_rate_their_stream_tells() {
         assert!(folder.probe(name).packets.iter().all(|packet| packet.pts.is_none()), "{name} has no times");
         let ran = folder.upscale(&format!("{name} out.mkv -y --model none --report out.json"));
         assert_eq!(ran.stderr.matches("has time None").count(), 1, "{name}: {}", ran.stderr);
-        assert_eq!(report(&folder, "out.json")["frames"]["times_repaired"], 50, "{name}");
+        assert_eq!(report(&folder, "out.json")["frames"]["timestamps_repaired"], 50, "{name}");
         let even: Vec<f64> = (0..50).map(|i| f64::from(i) * 1.001 / 30.0).collect();
         let apart = largest_difference(&seconds(&folder.probe("out.mkv"), 0), &even);
         assert!(apart < 0.002, "{name}: a frame is off by {apart} s");
