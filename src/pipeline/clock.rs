@@ -1,4 +1,4 @@
-//! How long each stage works and waits, readable while it runs.
+//! Time that each stage works and waits, readable while it runs.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -8,21 +8,21 @@ use std::time::{Duration, Instant};
 pub enum Stage {
     /// Reads packets.
     Demux,
-    /// Packets to frames.
+    /// Decodes packets.
     Decode,
-    /// Frames to larger frames.
+    /// Upscales frames.
     Upscale,
-    /// Frames to packets.
+    /// Encodes frames.
     Encode,
     /// Writes packets.
     Mux,
 }
 
-/// In the order of the flow.
+/// All stages, in the order of the flow.
 pub const STAGES: [Stage; 5] = [Stage::Demux, Stage::Decode, Stage::Upscale, Stage::Encode, Stage::Mux];
 
 impl Stage {
-    /// For people and reports.
+    /// Name in reports and logs.
     pub fn name(self) -> &'static str {
         match self {
             Stage::Demux => "demux",
@@ -34,67 +34,82 @@ impl Stage {
     }
 }
 
-/// Times and counts of a run, updated by its stages and read by whoever shows them.
+/// Times and counts of a run, updated by its stages and readable at any time.
 #[derive(Default)]
 pub struct Progress {
-    times: [Times; STAGES.len()],
+    counters: [Counters; STAGES.len()],
     frames: AtomicU64,
 }
 
+/// Times of a stage.
+#[derive(Clone, Copy, Debug)]
+pub struct StageTimes {
+    /// Time at work.
+    pub worked: Duration,
+    /// Time in which its input queue was empty.
+    pub waited_for_input: Duration,
+    /// Time in which its output queue was full.
+    pub waited_for_output: Duration,
+}
+
 #[derive(Default)]
-struct Times {
+struct Counters {
     worked_ns: AtomicU64,
     waited_for_input_ns: AtomicU64,
     waited_for_output_ns: AtomicU64,
 }
 
 impl Progress {
-    /// Frames that are encoded.
+    /// Count of encoded frames, those of earlier runs included.
     pub fn frames(&self) -> u64 {
         self.frames.load(Relaxed)
     }
 
-    /// Counts from so many on: those that an earlier run has encoded.
-    pub(super) fn begin_at(&self, frames: u64) {
+    /// Sets the count to the frames that earlier runs have encoded.
+    pub(super) fn start_at(&self, frames: u64) {
         self.frames.store(frames, Relaxed);
     }
 
-    /// Of one stage: worked, waited for input, waited for room in its output.
-    pub fn times(&self, stage: Stage) -> [Duration; 3] {
-        let Times { worked_ns, waited_for_input_ns, waited_for_output_ns } = &self.times[stage as usize];
-        [worked_ns, waited_for_input_ns, waited_for_output_ns]
-            .map(|ns| Duration::from_nanos(ns.load(Relaxed)))
+    /// Times of one stage.
+    pub fn times(&self, stage: Stage) -> StageTimes {
+        let counters = &self.counters[stage as usize];
+        let duration = |ns: &AtomicU64| Duration::from_nanos(ns.load(Relaxed));
+        StageTimes {
+            worked: duration(&counters.worked_ns),
+            waited_for_input: duration(&counters.waited_for_input_ns),
+            waited_for_output: duration(&counters.waited_for_output_ns),
+        }
     }
 
-    /// The stage that worked longest: a faster one would make the run faster.
+    /// The stage that has worked longest and limits the throughput.
     pub fn bottleneck(&self) -> Stage {
-        STAGES.into_iter().max_by_key(|&stage| self.times(stage)[0]).expect("there are stages")
+        STAGES.into_iter().max_by_key(|&stage| self.times(stage).worked).expect("there are stages")
     }
 
     pub(super) fn clock(&self, stage: Stage) -> Clock<'_> {
-        Clock { times: &self.times[stage as usize], frames: &self.frames, last: Instant::now() }
+        Clock { counters: &self.counters[stage as usize], frames: &self.frames, last: Instant::now() }
     }
 }
 
-/// Measures one stage: all time is work but for what passes inside of [`Clock::input`] and [`Clock::output`].
+/// Measures one stage: all time is work except that inside [`Clock::input`] and [`Clock::output`].
 pub(super) struct Clock<'a> {
-    times: &'a Times,
+    counters: &'a Counters,
     frames: &'a AtomicU64,
     last: Instant,
 }
 
 impl Clock<'_> {
     pub fn input<T>(&mut self, wait: impl FnOnce() -> T) -> T {
-        self.lap(&self.times.worked_ns);
+        self.lap(&self.counters.worked_ns);
         let value = wait();
-        self.lap(&self.times.waited_for_input_ns);
+        self.lap(&self.counters.waited_for_input_ns);
         value
     }
 
     pub fn output<T>(&mut self, wait: impl FnOnce() -> T) -> T {
-        self.lap(&self.times.worked_ns);
+        self.lap(&self.counters.worked_ns);
         let value = wait();
-        self.lap(&self.times.waited_for_output_ns);
+        self.lap(&self.counters.waited_for_output_ns);
         value
     }
 
@@ -111,7 +126,7 @@ impl Clock<'_> {
 
 impl Drop for Clock<'_> {
     fn drop(&mut self) {
-        self.lap(&self.times.worked_ns);
+        self.lap(&self.counters.worked_ns);
     }
 }
 
@@ -121,14 +136,15 @@ mod tests {
     use std::thread::sleep;
 
     #[test]
-    fn waiting_is_not_working() {
+    fn waiting_is_not_counted_as_work() {
         let progress = Progress::default();
         let mut clock = progress.clock(Stage::Encode);
-        let long = Duration::from_millis(60);
-        clock.input(|| sleep(long));
-        clock.output(|| sleep(2 * long));
+        let wait = Duration::from_millis(60);
+        clock.input(|| sleep(wait));
+        clock.output(|| sleep(2 * wait));
         drop(clock);
-        let [worked, input, output] = progress.times(Stage::Encode);
-        assert!(input >= long && output >= 2 * long && worked < long, "{worked:?} {input:?} {output:?}");
+        let times = progress.times(Stage::Encode);
+        let StageTimes { worked, waited_for_input, waited_for_output } = times;
+        assert!(waited_for_input >= wait && waited_for_output >= 2 * wait && worked < wait, "{times:?}");
     }
 }

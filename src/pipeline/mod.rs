@@ -1,7 +1,7 @@
-//! Stages on threads with bounded queues between them: the way of a frame from demux to mux.
+//! Stages on threads with bounded queues between them: the path of a frame from demux to mux.
 //!
-//! In: an opened [`Run`]. Out: an [`Outcome`]: segments that are kept, or a muxer whose file is whole, and a [`Report`]. It knows no sample, no layer
-//! and no file format.
+//! In: an opened [`Run`]. Out: an [`Outcome`]: stored segments, or a muxer whose file is complete, and a [`Report`]. The
+//! pipeline knows no sample, no layer and no file format.
 //!
 //! ```text
 //! demux ─packets→ decode ─frames→ upscale ─frames→ encode ─packets→ mux
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A slow stage fills the queue before it and so stops its producer. The end of a stream is a dropped
-//! sender; a dead consumer is a failed send. The first error wins and is told once.
+//! sender; a dead consumer is a failed send. The first error wins and is reported once.
 
 mod clock;
 mod report;
@@ -19,7 +19,7 @@ mod shared;
 mod sink;
 mod stages;
 
-pub use clock::{Progress, STAGES, Stage};
+pub use clock::{Progress, STAGES, Stage, StageTimes};
 pub use report::{DamageReport, FrameCounts, Report, StageReport, StreamReport, VerificationReport};
 pub use resume::{FinishedImages, ResumeState};
 pub use run::{Outcome, Run};

@@ -1,89 +1,98 @@
-//! What a run did, for people and for machines.
+//! The report of a run.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::clock::{Progress, STAGES};
+use super::clock::{Progress, STAGES, StageTimes};
 use crate::error::Result;
 use crate::media::{Damage, DamagedPlace, Decoder, Encoder, Found, Muxer, Verification};
 
-/// A run in figures.
+/// Report of a run.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Where the frames went.
+    /// Counts of frames.
     pub frames: FrameCounts,
-    /// Damaged frames and packets of the source.
+    /// Count of damaged frames and packets of the source.
     pub damaged: u64,
-    /// The first of them.
+    /// The first damaged places.
     pub damaged_places: Vec<DamageReport>,
-    /// Ended before the end of the input by the user.
+    /// Whether the user ended the run before the end of the input.
     pub interrupted: bool,
-    /// Seconds of the input up to the end of the last frame.
+    /// End of the last frame, in seconds of the input.
     pub reached_s: f64,
-    /// From the first packet to the last.
+    /// Time from the first packet to the last, in seconds.
     pub seconds: f64,
-    /// Frames that were encoded in that time: an earlier run's are not among them.
+    /// Frames encoded per second by this run, without those of earlier runs.
     pub fps: f64,
-    /// How many times an encoder was opened.
+    /// Count of encoder openings.
     pub segments: u64,
-    /// Streams that the container could not hold, and side data of frames that the encoder does not take.
+    /// Streams that the container cannot hold, and side data that the encoder does not take.
     pub left_out: Vec<String>,
-    /// Streams whose codec it could not hold, and what they became.
+    /// Streams whose codec the container cannot hold, with their new codec.
     pub converted: Vec<String>,
-    /// Frames that were as the one before and got its result, unless `--no-reuse` was given.
+    /// Count of frames that equal the one before and got its result; 0 with `--no-reuse`.
     pub reused: u64,
-    /// How often the input's clock jumped and was made to go on.
+    /// Count of jumps of the input's clock, each of which was repaired.
     pub clock_jumps: u64,
-    /// What the finished file was found to hold; `None` for pipes and interrupted runs.
+    /// Verification of the finished file; `None` for pipes and interrupted runs.
     pub verification: Option<VerificationReport>,
-    /// In the order of the flow.
+    /// Times of the stages, in the order of the flow.
     pub stages: Vec<StageReport>,
-    /// The stage that worked longest.
+    /// Name of the stage that worked longest.
     pub limited_by: &'static str,
-    /// Of the whole process; 0 where the system does not tell.
+    /// Peak resident memory of the process in bytes; 0 where the system does not report it.
     pub peak_memory_bytes: u64,
 }
 
-/// The proof that no frame was lost: `decoded + duplicated = encoded + dropped`.
+/// Counts of frames. No frame was lost where `decoded + duplicated = encoded + dropped`.
 #[derive(Debug, Serialize, Clone, Copy)]
 pub struct FrameCounts {
-    /// Came out of the decoder, in the wanted part.
+    /// Frames from the decoder, in the selected part of the input.
     pub decoded: u64,
-    /// Made where the source had none: by the filters, in a file run.
+    /// Frames that filters added.
     pub duplicated: u64,
-    /// Went into the encoder and came out as a packet.
+    /// Frames that the encoder returned as packets.
     pub encoded: u64,
-    /// Left out: by the filters, in a file run.
+    /// Frames that filters dropped.
     pub dropped: u64,
-    /// Among the decoded: their time was missing or went back, and was made up.
+    /// Decoded frames whose timestamp was missing or went back, and was repaired.
     pub timestamps_repaired: u64,
-    /// Times at which no frame came for a while where they had come evenly.
+    /// Gaps in otherwise evenly spaced timestamps.
     pub gaps: u64,
-    /// Among the decoded: damaged in the source, and patched by the decoder.
+    /// Decoded frames that were damaged in the source and patched by the decoder.
     pub patched: u64,
 }
 
-/// [`Verification`], to be written down.
+/// Verification of the finished file.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs, reason = "they are the verification's own")]
 pub struct VerificationReport {
+    /// Count of video frames.
     pub frames: u64,
+    /// Duration of the video in seconds.
     pub duration_s: f64,
+    /// Timestamp of the first frame in seconds.
     pub first_pts_s: f64,
+    /// Timestamp of the last frame in seconds.
     pub last_pts_s: f64,
+    /// Streams of the file.
     pub streams: Vec<StreamReport>,
+    /// Time that the verification took, in seconds.
     pub seconds: f64,
 }
 
-/// A stream of it.
+/// Stream of a verified file.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs, reason = "they are the verification's own")]
 pub struct StreamReport {
+    /// Medium of the stream: `video`, `audio`, `subtitle` and so on.
     pub kind: String,
+    /// FFmpeg's name of the codec.
     pub codec: String,
+    /// Language tag.
     pub language: Option<String>,
+    /// Dispositions that are set.
     pub dispositions: Vec<&'static str>,
+    /// Count of packets.
     pub packets: u64,
 }
 
@@ -99,16 +108,16 @@ impl From<Verification> for VerificationReport {
     }
 }
 
-/// Where the source is damaged.
+/// Damaged place of the source.
 #[derive(Debug, Serialize)]
 pub struct DamageReport {
-    /// What is wrong.
+    /// Description of the damage.
     pub problem: String,
-    /// Index of the frame, or of the one that was decoded next.
+    /// Index of the damaged frame, or of the frame decoded next.
     pub frame: Option<u64>,
-    /// In the source's ticks.
+    /// Timestamp in the source's time base.
     pub pts: Option<i64>,
-    /// The same in seconds.
+    /// Timestamp in seconds.
     pub seconds: Option<f64>,
 }
 
@@ -119,22 +128,22 @@ impl From<DamagedPlace> for DamageReport {
     }
 }
 
-/// Of one stage.
+/// Times of a stage.
 #[derive(Debug, Serialize)]
 pub struct StageReport {
-    /// Its name.
+    /// Name of the stage.
     pub stage: &'static str,
-    /// Seconds at work.
+    /// Time at work, in seconds.
     pub worked_s: f64,
-    /// Seconds in which its input queue was empty.
+    /// Time in which its input queue was empty, in seconds.
     pub waited_for_input_s: f64,
-    /// Seconds in which its output queue was full.
+    /// Time in which its output queue was full, in seconds.
     pub waited_for_output_s: f64,
 }
 
 impl FrameCounts {
     pub(super) fn count(decoder: &Decoder, encoded: u64) -> FrameCounts {
-        // Filters alone make or drop frames in a file run.
+        // In a file run only filters add or drop frames.
         let (duplicated, dropped) = decoder.duplicated_and_dropped();
         FrameCounts {
             decoded: decoder.decoded(),
@@ -162,12 +171,12 @@ impl Report {
         elapsed: Duration,
     ) -> Report {
         let stages = STAGES.map(|stage| {
-            let [worked, input, output] = progress.times(stage);
+            let StageTimes { worked, waited_for_input, waited_for_output } = progress.times(stage);
             StageReport {
                 stage: stage.name(),
-                worked_s: round(worked),
-                waited_for_input_s: round(input),
-                waited_for_output_s: round(output),
+                worked_s: seconds(worked),
+                waited_for_input_s: seconds(waited_for_input),
+                waited_for_output_s: seconds(waited_for_output),
             }
         });
         Report {
@@ -176,7 +185,7 @@ impl Report {
             damaged_places: damage.places().into_iter().map(DamageReport::from).collect(),
             interrupted: false,
             reached_s: 0.0,
-            seconds: round(elapsed),
+            seconds: seconds(elapsed),
             fps: (encoder.sent() as f64 / elapsed.as_secs_f64() * 1e3).round() / 1e3,
             segments: encoder.segments(),
             left_out: encoder.left_out().iter().map(|&name| name.into()).collect(),
@@ -190,7 +199,7 @@ impl Report {
         }
     }
 
-    /// Adds what there is to say of an ended output, and the proof of one that is whole.
+    /// Adds what the ended output holds, and the verification of a complete one.
     pub fn add_output(&mut self, muxer: &Muxer) -> Result<()> {
         self.reached_s = muxer.reached_s();
         self.left_out.splice(0..0, muxer.left_out().iter().cloned());
@@ -198,18 +207,19 @@ impl Report {
         self.peak_memory_bytes = peak_memory_bytes();
         if !self.interrupted {
             let verification =
-                muxer.verify().map_err(|error| error.keeping("the file is left there to be looked at"))?;
+                muxer.verify().map_err(|error| error.keeping("the file is left there for inspection"))?;
             self.verification = verification.map(VerificationReport::from);
         }
         Ok(())
     }
 }
 
-fn round(duration: Duration) -> f64 {
+/// Returns seconds, rounded to milliseconds.
+fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e3).round() / 1e3
 }
 
-/// The kernel's high-water mark of resident memory.
+/// Returns the kernel's high-water mark of resident memory.
 fn peak_memory_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();

@@ -1,176 +1,207 @@
 //! A run: every stage on a thread of its own, from the first packet to the report.
 
 use std::sync::atomic::AtomicBool;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
 use crossbeam_channel::bounded;
 
-use super::clock::{Progress, Stage};
+use super::clock::{Clock, Progress, Stage};
 use super::report::{FrameCounts, Report};
 use super::resume::ResumeState;
-use super::shared::{Copies, Failure, Stop};
+use super::shared::{Shared, Stop};
 use super::sink::{Sink, Store};
-use super::stages;
+use super::stages::{self, UpscaleSpec};
 use crate::engine::{EngineSpec, NetworkId};
 use crate::error::{Error, Result};
 use crate::frame::FrameFormat;
-use crate::media::{Decoder, Encoder, FramePool, Input, Muxer, SEGMENT_FRAMES};
+use crate::media::{Decoder, Encoder, FramePool, Input, Muxer, SEGMENT_FRAMES, Transcoders};
 
-/// Compressed frames ahead of the decoder: enough to hide a slow read, little memory.
+/// Packets queued for the decoder: enough to hide a slow read, little memory.
 const PACKETS_TO_DECODE: usize = 16;
-/// Decoded frames ahead of the engine: one is ready whenever it asks, one more evens out I frames.
+/// Frames queued for the engine: one is ready whenever it asks, one more evens out I frames.
 const FRAMES_TO_UPSCALE: usize = 2;
-/// The same for the encoder. SR frames are the large ones: 12 MB each at 4K.
+/// Frames queued for the encoder, for the same reason. SR frames are the large ones: 12 MB each at 4K.
 const FRAMES_TO_ENCODE: usize = 2;
-/// Encoders give packets in bursts.
+/// Packets queued for the muxer: encoders emit them in bursts.
 const PACKETS_TO_MUX: usize = 32;
-/// A packet of what is coded without loss may be as large as its frame: a queue of packets holds no more than this.
+/// Bound of a queue of packets in bytes: a losslessly coded packet may be as large as its frame.
 const PACKETS_BYTES: usize = 256 << 20;
 
-/// All parts of a run, opened.
+/// Opened parts of a run.
 pub struct Run {
-    /// Where packets come from.
+    /// Source of the packets.
     pub input: Input,
-    /// Of the input's video, its first frame decoded.
+    /// Decoder of the input's video, with its first frame decoded.
     pub decoder: Decoder,
-    /// Opened on the thread that drives it.
+    /// Engine, to be opened on the thread that drives it.
     pub engine: EngineSpec,
-    /// Which of the engine's networks frames take.
+    /// Network of the engine that upscales the frames.
     pub network: NetworkId,
-    /// Whether a frame that is as the one before gets its result.
+    /// Whether a frame that equals the one before gets its result.
     pub reuse: bool,
-    /// Open for frames of the engine's output.
+    /// Encoder of the engine's output frames.
     pub encoder: Encoder,
-    /// Where packets go.
+    /// Destination of the packets.
     pub sink: Sink,
 }
 
-/// How a run ended.
+/// End of a run.
 pub struct Outcome {
-    /// What it did, as far as is known before the output is whole.
+    /// Report, as far as it is known before the output is complete.
     pub report: Report,
-    /// To tell the muxer what it made.
+    /// Encoder, whose stream a muxer needs to join segments.
     pub encoder: Encoder,
-    /// Of [`Sink::Direct`]: the output, ended, under its partial name.
+    /// Muxer of [`Sink::Direct`], whose file is complete under its partial name.
     pub muxer: Option<Muxer>,
 }
 
 impl Run {
-    /// Runs to the end of the input, or to the frame at which `interrupt` was seen.
+    /// Runs to the end of the input, or to the frame at which `interrupt` was seen. An error that follows the interrupt is
+    /// of kind [`Interrupted`](crate::ErrorKind::Interrupted).
     pub fn execute(self, progress: &Progress, interrupt: &AtomicBool) -> Result<Outcome> {
+        let stop = Stop::new(interrupt);
+        self.execute_until(&stop, progress).map_err(|error| stop.explain(error))
+    }
+
+    fn execute_until(self, stop: &Stop, progress: &Progress) -> Result<Outcome> {
         let Run { input, decoder, engine, network, reuse, encoder, sink } = self;
         let started = Instant::now();
         let source = input.name().to_owned();
-        let failure = Failure::default();
-        let stop = Stop { asked: interrupt, stopped: AtomicBool::new(false) };
-        let (to_decode, from_demux) = bounded(packets(PACKETS_TO_DECODE, &engine.lr));
-        let (to_upscale, from_decode) = bounded(FRAMES_TO_UPSCALE);
-        let (to_encode, from_upscale) = bounded(FRAMES_TO_ENCODE);
-        let (to_mux, from_encode) = bounded(packets(PACKETS_TO_MUX, &engine.sr));
-        let copies = Copies::default();
-        let pool = FramePool::new(encoder.format());
-        let (mut end, transcoders, resume_state) = match sink {
+        let (mut last, transcoders, resume_state) = match sink {
             Sink::Direct { muxer, transcoders } => {
-                (End::Muxer(muxer), Some(transcoders), ResumeState::default())
+                (LastStage::Mux(muxer), Some(transcoders), ResumeState::default())
             }
-            Sink::Segments { store, resume_state } => (End::Store(store), None, resume_state),
+            Sink::Segments { store, resume_state } => (LastStage::Store(store), None, resume_state),
         };
-        progress.begin_at(resume_state.finished_frames);
+        progress.start_at(resume_state.finished_frames);
+        let upscale = UpscaleSpec { engine, network, reuse, pool: FramePool::new(encoder.format()) };
+        let parts = Parts { input, transcoders, decoder, upscale, encoder };
+        let shared = Shared::new(stop, resume_state);
+        let Ended { clock_jumps, decoder, reused, encoder } = parts.run(&mut last, &shared, progress);
 
-        let (clock_jumps, decoder, reused, encoder) = thread::scope(|scope| {
-            let spawn = |stage: Stage| thread::Builder::new().name(stage.name().into());
-            let clock = |stage: Stage| progress.clock(stage);
-            let (failure, stop, copies, resume_state) = (&failure, &stop, &copies, &resume_state);
-            let demux = spawn(Stage::Demux).spawn_scoped(scope, move || {
-                let copies = transcoders.map(|transcoders| (copies, transcoders));
-                failure.note(stages::demux(input, to_decode, copies, stop, clock(Stage::Demux)))
-            });
-            let decode = spawn(Stage::Decode).spawn_scoped(scope, move || {
-                let clock = clock(Stage::Decode);
-                failure.note(stages::decode(decoder, from_demux, to_upscale, (resume_state, stop), clock))
-            });
-            let upscale = spawn(Stage::Upscale).spawn_scoped(scope, move || {
-                let io = stages::UpscaleIo { input: from_decode, output: to_encode, pool };
-                failure.note(stages::upscale(engine, network, reuse, io, clock(Stage::Upscale)))
-            });
-            let encode = spawn(Stage::Encode).spawn_scoped(scope, move || {
-                failure.note(stages::encode(
-                    encoder,
-                    from_upscale,
-                    to_mux,
-                    resume_state,
-                    clock(Stage::Encode),
-                ))
-            });
-            match &mut end {
-                End::Muxer(muxer) => {
-                    failure.note(stages::mux(muxer, from_encode, copies, stop, clock(Stage::Mux)))
-                }
-                End::Store(store) => {
-                    failure.note(stages::store(store.as_mut(), from_encode, clock(Stage::Mux)))
-                }
-            };
-            (join(demux), join(decode), join(upscale), join(encode))
-        });
-
-        if let Some(error) = failure.0.into_inner().expect("no stage panicked") {
-            return Err(match end {
-                End::Muxer(muxer) => keep_what_is_done(*muxer, error),
-                End::Store(_) => error,
+        if let Some(error) = shared.first_error.take() {
+            return Err(match last {
+                LastStage::Mux(muxer) => keep_finished_frames(*muxer, error),
+                LastStage::Store(_) => error,
             });
         }
-        let (decoder, encoder) =
-            (decoder.expect("decode did not fail"), encoder.expect("encode did not fail"));
+        let decoder = decoder.expect("decode did not fail");
+        let encoder = encoder.expect("encode did not fail");
         let interrupted = stop.has_stopped();
-        if let (End::Store(store), Some(cut), false) = (&mut end, encoder.cut(), interrupted) {
+        if let (LastStage::Store(store), Some(cut), false) = (&mut last, encoder.cut(), interrupted) {
             store.close(cut)?;
         }
-        let mut frames = FrameCounts::count(&decoder, resume_state.finished_frames + encoder.sent());
-        frames.decoded += resume_state.skipped_frames;
-        // An interrupted run leaves frames behind in its queues, one of a part does not decode the rest.
-        if !interrupted && resume_state.end_segment.is_none() && !frames.add_up() {
-            let problem = format!("frames were lost on the way: {frames:?}");
-            return Err(Error::new(
-                source,
-                problem,
-                "this is an error of hasn: please report it with the file",
-            ));
-        }
+        let frames = count_frames(&decoder, &encoder, &shared, &source)?;
         let mut report = Report::new(frames, decoder.damage(), &encoder, progress, started.elapsed());
         report.interrupted = interrupted;
         report.clock_jumps = clock_jumps.unwrap_or(0);
         report.reused = reused.unwrap_or(0);
-        let muxer = match end {
-            End::Muxer(mut muxer) => {
+        let muxer = match last {
+            LastStage::Mux(mut muxer) => {
                 muxer.finish()?;
                 report.add_output(&muxer)?;
                 Some(*muxer)
             }
-            End::Store(_) => None,
+            LastStage::Store(_) => None,
         };
         Ok(Outcome { report, encoder, muxer })
     }
 }
 
-/// Room for so many packets of such frames, or for as many as memory allows.
-fn packets(most: usize, frame_format: &FrameFormat) -> usize {
+/// What the stages take with them onto their threads.
+struct Parts {
+    input: Input,
+    /// `None` where copied streams are read when segments are joined.
+    transcoders: Option<Transcoders>,
+    decoder: Decoder,
+    upscale: UpscaleSpec,
+    encoder: Encoder,
+}
+
+/// What the stages return; `None` of a stage that failed.
+struct Ended {
+    clock_jumps: Option<u64>,
+    decoder: Option<Decoder>,
+    reused: Option<u64>,
+    encoder: Option<Encoder>,
+}
+
+impl Parts {
+    /// Runs the stages to their ends, the last one on this thread.
+    fn run(self, last: &mut LastStage, shared: &Shared, progress: &Progress) -> Ended {
+        let Parts { input, transcoders, decoder, upscale, encoder } = self;
+        let EngineSpec { lr, sr, .. } = &upscale.engine;
+        let (to_decode, from_demux) = bounded(packets_in_queue(PACKETS_TO_DECODE, lr));
+        let (to_upscale, from_decode) = bounded(FRAMES_TO_UPSCALE);
+        let (to_encode, from_upscale) = bounded(FRAMES_TO_ENCODE);
+        let (to_mux, from_encode) = bounded(packets_in_queue(PACKETS_TO_MUX, sr));
+        let clock = |stage: Stage| -> Clock { progress.clock(stage) };
+        thread::scope(|scope| {
+            let spawn = |stage: Stage| thread::Builder::new().name(stage.name().into());
+            let demux = spawn(Stage::Demux).spawn_scoped(scope, move || {
+                let clock = clock(Stage::Demux);
+                shared.note(stages::demux(input, to_decode, transcoders, shared, clock))
+            });
+            let decode = spawn(Stage::Decode).spawn_scoped(scope, move || {
+                let clock = clock(Stage::Decode);
+                shared.note(stages::decode(decoder, from_demux, to_upscale, shared, clock))
+            });
+            let upscale = spawn(Stage::Upscale).spawn_scoped(scope, move || {
+                let clock = clock(Stage::Upscale);
+                shared.note(stages::upscale(upscale, from_decode, to_encode, clock))
+            });
+            let encode = spawn(Stage::Encode).spawn_scoped(scope, move || {
+                let clock = clock(Stage::Encode);
+                shared.note(stages::encode(encoder, from_upscale, to_mux, shared, clock))
+            });
+            let clock = clock(Stage::Mux);
+            shared.note(match last {
+                LastStage::Mux(muxer) => stages::mux(muxer, from_encode, shared, clock),
+                LastStage::Store(store) => stages::store(store.as_mut(), from_encode, clock),
+            });
+            Ended {
+                clock_jumps: join(demux),
+                decoder: join(decode),
+                reused: join(upscale),
+                encoder: join(encode),
+            }
+        })
+    }
+}
+
+/// Last stage of a run.
+enum LastStage {
+    Mux(Box<Muxer>),
+    Store(Box<dyn Store>),
+}
+
+/// Returns the length of a queue: `max` packets of such frames, or fewer within [`PACKETS_BYTES`].
+fn packets_in_queue(max: usize, frame_format: &FrameFormat) -> usize {
     let plane_bytes = |plane| {
         let (row_len, rows) = frame_format.plane_size(usize::from(plane));
         row_len * rows
     };
     let frame_bytes: usize = (0..frame_format.pixel_format.planes).map(plane_bytes).sum();
-    most.min(PACKETS_BYTES / frame_bytes.max(1)).max(1)
+    max.min(PACKETS_BYTES / frame_bytes.max(1)).max(1)
 }
 
-/// The last stage of a run.
-enum End {
-    Muxer(Box<Muxer>),
-    Store(Box<dyn Store>),
+/// Counts the frames of a run, and checks that none was lost.
+fn count_frames(decoder: &Decoder, encoder: &Encoder, shared: &Shared, source: &str) -> Result<FrameCounts> {
+    let ResumeState { finished_frames, skipped_frames, end_segment, .. } = &shared.resume_state;
+    let mut frames = FrameCounts::count(decoder, finished_frames + encoder.sent());
+    frames.decoded += skipped_frames;
+    // An interrupted run leaves frames behind in its queues, and a run of one segment does not decode the rest.
+    let is_complete = !shared.stop.has_stopped() && end_segment.is_none();
+    if is_complete && !frames.add_up() {
+        let problem = format!("frames were lost on the way: {frames:?}");
+        return Err(Error::new(source, problem, "this is an error of hasn: please report it with the file"));
+    }
+    Ok(frames)
 }
 
-/// Days of work are not thrown away for an error at their end: what is worth it stays under the partial name.
-fn keep_what_is_done(mut muxer: Muxer, error: Error) -> Error {
+/// Ends the partial file where it holds at least a segment: a late error does not discard days of work.
+fn keep_finished_frames(mut muxer: Muxer, error: Error) -> Error {
     let (frames, reached_s) = (muxer.frames(), muxer.reached_s());
     if frames < SEGMENT_FRAMES {
         return error;
@@ -181,12 +212,12 @@ fn keep_what_is_done(mut muxer: Muxer, error: Error) -> Error {
             let partial = partial.display();
             error.keeping(&format!("{partial} keeps the first {frames} frames, up to {reached_s:.3} s"))
         }
-        // Where the end of the file cannot be written either, there is only the first error to tell.
+        // Where the end of the file cannot be written either, the first error is the one to report.
         Ok(None) | Err(_) => error,
     }
 }
 
-fn join<T>(handle: std::io::Result<thread::ScopedJoinHandle<'_, T>>) -> T {
+fn join<T>(handle: std::io::Result<ScopedJoinHandle<'_, T>>) -> T {
     match handle.expect("the system starts a thread").join() {
         Ok(value) => value,
         Err(panic) => std::panic::resume_unwind(panic),

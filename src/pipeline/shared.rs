@@ -1,38 +1,68 @@
-//! What the stages of a run share: the wish to stop, copied packets, the first error.
+//! What the stages of a run share: the request to stop, copied packets, the first error.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::error::{Error, Result};
+use super::resume::ResumeState;
+use crate::error::{Error, ErrorKind, Result};
 use crate::media::{Packet, PacketQueue};
 use crate::sync::lock;
 
-/// The user's wish to end, and whether it came before the end came by itself.
+/// Shared state of the stages.
+pub(super) struct Shared<'a> {
+    pub stop: &'a Stop<'a>,
+    pub copied: CopiedPackets,
+    pub first_error: FirstError,
+    pub resume_state: ResumeState,
+}
+
+impl Shared<'_> {
+    pub fn new<'a>(stop: &'a Stop<'a>, resume_state: ResumeState) -> Shared<'a> {
+        Shared { stop, copied: CopiedPackets::default(), first_error: FirstError::default(), resume_state }
+    }
+
+    /// Returns the value of a stage, or notes its error.
+    pub fn note<T>(&self, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.first_error.note(error)).ok()
+    }
+}
+
+/// The user's request to stop, and whether a stage has stopped for it.
 pub(super) struct Stop<'a> {
-    pub asked: &'a AtomicBool,
-    pub stopped: AtomicBool,
+    interrupt: &'a AtomicBool,
+    has_stopped: AtomicBool,
 }
 
 impl Stop<'_> {
-    /// Whether a stage that has more to do is to stop.
+    pub fn new(interrupt: &AtomicBool) -> Stop<'_> {
+        Stop { interrupt, has_stopped: AtomicBool::new(false) }
+    }
+
+    /// Whether a stage that has more input must stop.
     pub fn now(&self) -> bool {
-        let asked = self.asked.load(Ordering::Relaxed);
-        if asked {
-            self.stopped.store(true, Ordering::Relaxed);
+        let is_requested = self.interrupt.load(Ordering::Relaxed);
+        if is_requested {
+            self.has_stopped.store(true, Ordering::Relaxed);
         }
-        asked
+        is_requested
     }
 
     pub fn has_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
+        self.has_stopped.load(Ordering::Relaxed)
+    }
+
+    /// Gives an error that follows the request the kind [`ErrorKind::Interrupted`]: the programs before and after this one
+    /// in a shell's pipe get the same signal, and their ends arrive here as errors of the input and the output.
+    pub fn explain(&self, error: Error) -> Error {
+        if self.interrupt.load(Ordering::Relaxed) { error.with_kind(ErrorKind::Interrupted) } else { error }
     }
 }
 
-/// Packets that go by the frames, counted in bytes from the moment they are read.
+/// Copied packets that bypass the frames, counted in bytes from the moment they are read.
 #[derive(Default)]
-pub(super) struct Copies(Mutex<PacketQueue>);
+pub(super) struct CopiedPackets(Mutex<PacketQueue>);
 
-impl Copies {
+impl CopiedPackets {
     pub fn push(&self, packet: Packet) -> Result<()> {
         lock(&self.0).push(packet)
     }
@@ -44,10 +74,14 @@ impl Copies {
 
 /// The first error of any stage: later ones are its consequences.
 #[derive(Default)]
-pub(super) struct Failure(pub Mutex<Option<Error>>);
+pub(super) struct FirstError(Mutex<Option<Error>>);
 
-impl Failure {
-    pub fn note<T>(&self, result: Result<T>) -> Option<T> {
-        result.map_err(|error| lock(&self.0).get_or_insert(error).clone()).ok()
+impl FirstError {
+    fn note(&self, error: Error) {
+        lock(&self.0).get_or_insert(error);
+    }
+
+    pub fn take(&self) -> Option<Error> {
+        lock(&self.0).take()
     }
 }

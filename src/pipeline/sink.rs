@@ -4,29 +4,29 @@ use super::resume::ResumeState;
 use crate::error::Result;
 use crate::media::{Cut, Muxer, Packet, Transcoders};
 
-/// Where packets go.
+/// Destination of a run's packets.
 pub enum Sink {
-    /// Into the output as they come, among those that are copied: for pipes, still frames and what else cannot be
-    /// joined from parts, and for what cannot be read twice.
+    /// The output itself, which gets copied packets as well: for pipes, images, outputs that cannot be joined from
+    /// segments, and inputs that cannot be read twice.
     Direct {
-        /// Its header written.
+        /// Muxer whose header is written.
         muxer: Box<Muxer>,
-        /// Of streams that are not copied as they are.
+        /// Transcoders of the streams that are not copied.
         transcoders: Transcoders,
     },
-    /// Into segments, to be joined when all are there, or into files of their own.
+    /// Segments to be joined at the end, or the files of an image sequence.
     Segments {
-        /// Who keeps them.
+        /// Writer of the segments.
         store: Box<dyn Store>,
-        /// Which ones are wanted.
+        /// What earlier runs have finished.
         resume_state: ResumeState,
     },
 }
 
-/// Who keeps segments.
+/// Writer of segments.
 pub trait Store: Send {
-    /// The next packet of the segment.
+    /// Writes the next packet of the segment.
     fn write(&mut self, packet: Packet) -> Result<()>;
-    /// The segment has all its packets.
+    /// Closes the segment after its last packet.
     fn close(&mut self, cut: Cut) -> Result<()>;
 }

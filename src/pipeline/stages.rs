@@ -1,62 +1,71 @@
 //! The five stages, each a loop from its input queue to its output queue.
 //!
-//! A stage whose consumer is gone stops without an error of its own: the consumer has told one.
+//! A stage whose consumer is gone stops without an error of its own: the consumer has reported one.
 
 use crossbeam_channel::{Receiver, Sender};
 
 use super::clock::Clock;
-use super::resume::ResumeState;
-use super::shared::{Copies, Stop};
+use super::shared::{CopiedPackets, Shared};
 use super::sink::Store;
 use crate::engine::{Engine, EngineSpec, NetworkId};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::frame::Frame;
 use crate::media::{Cut, Decoder, Encoder, FramePool, Input, Muxer, Packet, SEGMENT_FRAMES, Transcoders};
 
-/// Packets of the video go to the decoder, all others to the muxer, some by way of a transcoder; or nowhere, where they
-/// are read again when segments are joined. Gives how often the input's clock jumped.
+/// Sends packets of the video to the decoder and all others to the muxer, some through a transcoder. Without
+/// `transcoders` the others are dropped: they are read again when segments are joined. Returns how often the input's clock
+/// jumped.
 pub(super) fn demux(
     mut input: Input,
     to_decode: Sender<Packet>,
-    mut copies: Option<(&Copies, Transcoders)>,
-    stop: &Stop,
+    mut transcoders: Option<Transcoders>,
+    shared: &Shared,
     mut clock: Clock,
 ) -> Result<u64> {
-    while !stop.now() {
-        let packet = match input.next_packet() {
-            Ok(Some(packet)) => packet,
-            Ok(None) => break,
-            // An interrupt reaches the program before us in a shell's pipe as well: its end is no damage.
-            Err(_) if stop.now() => break,
-            Err(error) => return Err(error),
-        };
+    while let Some(packet) = read(&mut input, shared)? {
         if input.is_video(&packet) {
             if !clock.output(|| to_decode.send(packet).is_ok()) {
                 break;
             }
-        } else if let Some((copies, transcoders)) = &mut copies {
-            transcoders.convert(packet)?.into_iter().try_for_each(|packet| copies.push(packet))?;
+        } else if let Some(transcoders) = &mut transcoders {
+            push_all(transcoders.convert(packet)?, &shared.copied)?;
         }
     }
-    if let Some((copies, transcoders)) = &mut copies {
-        transcoders.finish()?.into_iter().try_for_each(|packet| copies.push(packet))?;
+    if let Some(transcoders) = &mut transcoders {
+        push_all(transcoders.finish()?, &shared.copied)?;
     }
     Ok(input.clock_jumps())
 }
 
-/// Frames that are there already end here. Gives the decoder back for its counts.
+/// Returns the next packet; `None` at the end of the input and after an interrupt.
+fn read(input: &mut Input, shared: &Shared) -> Result<Option<Packet>> {
+    if shared.stop.now() {
+        return Ok(None);
+    }
+    match input.next_packet().map_err(|error| shared.stop.explain(error)) {
+        Err(error) if error.kind() == ErrorKind::Interrupted && shared.stop.now() => Ok(None),
+        result => result,
+    }
+}
+
+fn push_all(packets: Vec<Packet>, copied: &CopiedPackets) -> Result<()> {
+    packets.into_iter().try_for_each(|packet| copied.push(packet))
+}
+
+/// Decodes packets and sends the frames that are not finished yet. Returns the decoder for its counts.
 pub(super) fn decode(
     mut decoder: Decoder,
     packets: Receiver<Packet>,
     frames: Sender<Frame>,
-    (resume_state, stop): (&ResumeState, &Stop),
+    shared: &Shared,
     mut clock: Clock,
 ) -> Result<Decoder> {
+    let Shared { stop, resume_state, .. } = shared;
     let send = |frame: Frame, clock: &mut Clock| {
         resume_state.has(&frame.time) || clock.output(|| frames.send(frame).is_ok())
     };
     loop {
-        // At first for the frame that fixed the geometry.
+        // The first round takes the frame that fixed the format.
         while let Some(frame) = decoder.receive()? {
             let is_past =
                 resume_state.end_segment.is_some_and(|end| frame.time.index / SEGMENT_FRAMES >= end);
@@ -78,28 +87,32 @@ pub(super) fn decode(
     Ok(decoder)
 }
 
-/// The queues of the upscale stage, and where it gets frames to fill.
-pub(super) struct UpscaleIo {
-    pub input: Receiver<Frame>,
-    pub output: Sender<Frame>,
+/// Engine of the upscale stage.
+pub(super) struct UpscaleSpec {
+    /// Opened on the stage's thread.
+    pub engine: EngineSpec,
+    pub network: NetworkId,
+    /// Whether a frame that equals the one before gets its result.
+    pub reuse: bool,
+    /// Frames to fill.
     pub pool: FramePool,
 }
 
-/// When the frames' size or format changes, the engine is emptied and opened again for the same output. Gives how many
-/// frames were as the one before and, where `reuse` is on, got its result.
+/// Upscales frames. When their size or format changes, the engine is drained and opened again for the same output. Returns
+/// how many frames equalled the one before and, with `reuse`, got its result.
 pub(super) fn upscale(
-    mut spec: EngineSpec,
-    network: NetworkId,
-    reuse: bool,
-    io: UpscaleIo,
+    spec: UpscaleSpec,
+    frames: Receiver<Frame>,
+    upscaled: Sender<Frame>,
     mut clock: Clock,
 ) -> Result<u64> {
+    let UpscaleSpec { engine: mut spec, network, reuse, pool } = spec;
     let open = |spec: &EngineSpec| if reuse { spec.open_with_reuse() } else { spec.open() };
     let mut engine = open(&spec)?;
     let (mut in_flight, mut reused) = (0, 0);
-    while let Ok(lr) = clock.input(|| io.input.recv()) {
+    while let Ok(lr) = clock.input(|| frames.recv()) {
         if lr.format != spec.lr {
-            while send_collected(engine.as_mut(), &io.output, &mut clock)? {}
+            while send_collected(engine.as_mut(), &upscaled, &mut clock)? {}
             in_flight = 0;
             reused += engine.reused();
             spec.lr = lr.format;
@@ -107,21 +120,21 @@ pub(super) fn upscale(
         }
         let time = lr.time;
         engine
-            .submit(lr, io.pool.take()?, network)
+            .submit(lr, pool.take()?, network)
             .map_err(|error| error.at("upscale", time.index, Some(time.seconds())))?;
         in_flight += 1;
         if in_flight == engine.depth() {
-            if !send_collected(engine.as_mut(), &io.output, &mut clock)? {
+            if !send_collected(engine.as_mut(), &upscaled, &mut clock)? {
                 return Ok(reused + engine.reused());
             }
             in_flight -= 1;
         }
     }
-    while send_collected(engine.as_mut(), &io.output, &mut clock)? {}
+    while send_collected(engine.as_mut(), &upscaled, &mut clock)? {}
     Ok(reused + engine.reused())
 }
 
-/// Whether there was a frame, and somebody to take it.
+/// Returns whether there was a frame and the consumer took it.
 fn send_collected(engine: &mut dyn Engine, output: &Sender<Frame>, clock: &mut Clock) -> Result<bool> {
     let Some((lr, mut sr)) = engine.collect()? else { return Ok(false) };
     sr.time = lr.time;
@@ -129,25 +142,26 @@ fn send_collected(engine: &mut dyn Engine, output: &Sender<Frame>, clock: &mut C
     Ok(clock.output(|| output.send(sr).is_ok()))
 }
 
-/// What comes out of the encode stage.
+/// Output of the encode stage.
 pub(super) enum Encoded {
     Packet(Packet),
-    /// All packets of a segment were sent.
+    /// End of a segment, after its last packet.
     Cut(Cut),
 }
 
-/// Gives the encoder back for its counts. The cut at the end is not sent: whether the end is one is not known here.
+/// Encodes frames in segments. Returns the encoder for its counts. The cut at the end is not sent: this stage does not know
+/// whether the input ended or the run was interrupted.
 pub(super) fn encode(
     mut encoder: Encoder,
     frames: Receiver<Frame>,
     encoded: Sender<Encoded>,
-    resume_state: &ResumeState,
+    shared: &Shared,
     mut clock: Clock,
 ) -> Result<Encoder> {
     while let Ok(frame) = clock.input(|| frames.recv()) {
         if encoder.cuts_before(&frame.time) {
             encoder.finish()?;
-            let cut = encoder.cut().expect("a segment that is cut has begun");
+            let cut = encoder.cut().expect("a segment that is cut has frames");
             if !send_packets(&mut encoder, &encoded, &mut clock)?
                 || !clock.output(|| encoded.send(Encoded::Cut(cut)).is_ok())
             {
@@ -155,7 +169,7 @@ pub(super) fn encode(
             }
             encoder.reopen()?;
         }
-        if let Some(state) = resume_state.encoder_states.get(&frame.time.index) {
+        if let Some(state) = shared.resume_state.encoder_states.get(&frame.time.index) {
             encoder.go_on_from(state.clone());
         }
         encoder.send(frame)?;
@@ -169,7 +183,7 @@ pub(super) fn encode(
     Ok(encoder)
 }
 
-/// Whether somebody takes them.
+/// Returns whether the consumer took them.
 fn send_packets(encoder: &mut Encoder, encoded: &Sender<Encoded>, clock: &mut Clock) -> Result<bool> {
     while let Some(packet) = encoder.receive()? {
         if !clock.output(|| encoded.send(Encoded::Packet(packet)).is_ok()) {
@@ -179,32 +193,31 @@ fn send_packets(encoder: &mut Encoder, encoded: &Sender<Encoded>, clock: &mut Cl
     Ok(true)
 }
 
-/// Writes packets of all streams in the order of their dts. Demux is done before the last frame is encoded: then all
-/// copies are there.
+/// Writes packets of all streams in the order of their dts. Demux has ended before the last frame is encoded: all copied
+/// packets are queued by then.
 pub(super) fn mux(
     muxer: &mut Muxer,
     encoded: Receiver<Encoded>,
-    copies: &Copies,
-    stop: &Stop,
+    shared: &Shared,
     mut clock: Clock,
 ) -> Result<()> {
     while let Ok(item) = clock.input(|| encoded.recv()) {
         let Encoded::Packet(packet) = item else { continue };
-        while let Some(copy) = copies.pop_before(Some(&packet))? {
+        while let Some(copy) = shared.copied.pop_before(Some(&packet))? {
             muxer.write(copy)?;
         }
         muxer.write(packet)?;
     }
-    if stop.has_stopped() {
+    if shared.stop.has_stopped() {
         muxer.cut_here();
     }
-    while let Some(copy) = copies.pop_before(None)? {
+    while let Some(copy) = shared.copied.pop_before(None)? {
         muxer.write(copy)?;
     }
     Ok(())
 }
 
-/// Keeps packets until their video is whole.
+/// Writes packets into segments.
 pub(super) fn store(store: &mut dyn Store, encoded: Receiver<Encoded>, mut clock: Clock) -> Result<()> {
     while let Ok(item) = clock.input(|| encoded.recv()) {
         match item {
