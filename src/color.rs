@@ -1,18 +1,18 @@
 //! The one source of ITU-R numbers: code points of H.273, K_R and K_B, and what follows from them.
 //!
-//! In: tags of a stream. Out: coefficients and quantisation as plain numbers, for the engines. It knows
-//! no buffer and no FFmpeg.
+//! In: colour tags of a stream. Out: coefficients and quantization as plain numbers, for the engines. It knows no buffer
+//! and no FFmpeg.
 
 /// H.273 `MatrixCoefficients`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Matrix(pub u8);
 
 impl Matrix {
-    /// R'G'B', no matrix.
+    /// R'G'B': no matrix.
     pub const IDENTITY: Matrix = Matrix(0);
     /// BT.709.
     pub const BT709: Matrix = Matrix(1);
-    /// Not known.
+    /// Unspecified.
     pub const UNSPECIFIED: Matrix = Matrix(2);
     /// BT.470 System B, G: BT.601's numbers, 625 lines.
     pub const BT470BG: Matrix = Matrix(5);
@@ -21,7 +21,7 @@ impl Matrix {
     /// BT.2020, non-constant luminance.
     pub const BT2020_NCL: Matrix = Matrix(9);
 
-    /// (K_R, K_B) of H.273 table 4; `None` where Y'CbCr is not made by these two numbers.
+    /// Returns (K_R, K_B) of H.273 table 4; `None` where they do not define the matrix.
     pub fn luma_coefficients(self) -> Option<(f64, f64)> {
         match self.0 {
             1 => Some((0.2126, 0.0722)),
@@ -33,7 +33,7 @@ impl Matrix {
         }
     }
 
-    /// As people write it, for messages.
+    /// The common name, for messages.
     pub fn name(self) -> &'static str {
         match self.0 {
             0 => "R'G'B'",
@@ -55,68 +55,68 @@ impl Matrix {
         }
     }
 
-    /// The matrix an untagged frame of this size was most likely made with.
+    /// Guesses the matrix of an untagged frame of this size.
     pub fn guess(width: usize, height: usize) -> Matrix {
         if width >= 1280 || height > 576 { Matrix::BT709 } else { Matrix::SMPTE170M }
     }
 }
 
-/// H.273 `ColourPrimaries`, carried and never computed with.
+/// H.273 `ColourPrimaries`, passed through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Primaries(pub u8);
 
-/// H.273 `TransferCharacteristics`, carried; computed with light and sRGB's only.
+/// H.273 `TransferCharacteristics`, passed through; only linear light and sRGB are computed with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transfer(pub u8);
 
 impl Primaries {
-    /// Not known.
+    /// Unspecified.
     pub const UNSPECIFIED: Primaries = Primaries(2);
 }
 
 impl Transfer {
-    /// Not known.
+    /// Unspecified.
     pub const UNSPECIFIED: Transfer = Transfer(2);
-    /// Light itself.
+    /// Linear light.
     pub const LINEAR: Transfer = Transfer(8);
     /// IEC 61966-2-1: sRGB.
     pub const SRGB: Transfer = Transfer(13);
 }
 
-/// What IEC 61966-2-1 says of the dark end of sRGB's curve, where it is a line.
+/// The linear segment of IEC 61966-2-1 near black.
 const SRGB_LINE_END: f32 = 0.003_130_8;
 const SRGB_SLOPE: f32 = 12.92;
-/// And of the rest: `(1 + A) * light^(1/GAMMA) - A`.
+/// The rest of the curve: `(1 + A) * light^(1/GAMMA) - A`.
 const SRGB_A: f32 = 0.055;
 const SRGB_GAMMA: f32 = 2.4;
-/// The largest number of 16 bits: light beyond it, or none at all, would go through the means of a network into the
-/// whole frame.
+/// The largest finite f16: larger values, or NaN, would spread over the frame through the means of a network.
 const LIGHT_MAX: f32 = 65_504.0;
 
-/// sRGB's code of light, 0 to 1 and on above; below 0 mirrored. What is no number becomes 0.
+/// Codes linear light as sRGB, extended above 1 and mirrored below 0. NaN becomes 0.
 #[inline(always)]
-pub fn srgb_of_light(light: f32) -> f32 {
+pub(crate) fn linear_to_srgb(light: f32) -> f32 {
     let x = if light.is_nan() { 0.0 } else { light.abs().min(LIGHT_MAX) };
     let curve = (1.0 + SRGB_A) * pow(x.max(SRGB_LINE_END), 1.0 / SRGB_GAMMA) - SRGB_A;
     (if x <= SRGB_LINE_END { SRGB_SLOPE * x } else { curve }).copysign(light)
 }
 
-/// The light of [`srgb_of_light`]'s codes.
+/// The inverse of [`linear_to_srgb`].
 #[inline(always)]
-pub fn light_of_srgb(code: f32) -> f32 {
+pub(crate) fn srgb_to_linear(code: f32) -> f32 {
     const LINE_END: f32 = SRGB_SLOPE * SRGB_LINE_END;
     let y = code.abs();
     let curve = pow((y.max(LINE_END) + SRGB_A) / (1.0 + SRGB_A), SRGB_GAMMA);
     (if y <= LINE_END { y / SRGB_SLOPE } else { curve }).copysign(code)
 }
 
-/// `x^y` for normal `x` above 0, to about 1e-6 of it. No branch, no table and no call, so that loops become vectors.
+/// `x^y` for normal `x` above 0, with a relative error of about 1e-6. It has no branch, table or call, so that loops
+/// vectorise.
 #[inline(always)]
 fn pow(x: f32, y: f32) -> f32 {
     exp2(y * log2(x))
 }
 
-/// By the series of artanh, on sqrt(1/2)..sqrt(2).
+/// Series of artanh on sqrt(1/2)..sqrt(2).
 #[inline(always)]
 fn log2(x: f32) -> f32 {
     const SQRT_HALF: u32 = std::f32::consts::FRAC_1_SQRT_2.to_bits();
@@ -128,7 +128,7 @@ fn log2(x: f32) -> f32 {
     exponent as f32 + 2.0 * std::f32::consts::LOG2_E * s * series
 }
 
-/// By the series of the exponential function, on -1/2..1/2.
+/// Series of the exponential function on -1/2..1/2.
 #[inline(always)]
 fn exp2(x: f32) -> f32 {
     /// 1.5 * 2^23: adding it rounds to an integer and leaves that in the low bits.
@@ -146,12 +146,13 @@ fn exp2(x: f32) -> f32 {
 pub enum Range {
     /// Y' in 16..235, Cb and Cr in 16..240 (8-bit).
     Limited,
-    /// The whole code range.
+    /// All code values.
     Full,
 }
 
-/// H.273 `ChromaSampleLocType`: where in its cell of luma samples a chroma sample lies.
+/// H.273 `ChromaSampleLocType`: the siting of a chroma sample in its cell of luma samples.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum ChromaLocation {
     /// 0: on the left column, half way down. MPEG-2, H.264 and HEVC by default.
     Left = 0,
@@ -188,36 +189,36 @@ impl ChromaLocation {
     }
 }
 
-/// What the code values of a frame mean.
+/// The colour properties of a frame's code values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ColorSpec {
-    /// How Y'CbCr was made of R'G'B'.
+    /// Matrix from R'G'B' to Y'CbCr.
     pub matrix: Matrix,
-    /// Carried.
+    /// Colour primaries, passed through.
     pub primaries: Primaries,
-    /// Carried.
+    /// Transfer function, passed through except for linear light.
     pub transfer: Transfer,
-    /// Of the code values.
+    /// Range of the code values.
     pub range: Range,
-    /// Of subsampled chroma.
+    /// Siting of subsampled chroma.
     pub chroma_location: ChromaLocation,
 }
 
 impl ColorSpec {
-    /// The same colours as R'G'B'.
+    /// Returns the same colour space as R'G'B'.
     pub fn as_rgb(self) -> ColorSpec {
         ColorSpec { matrix: Matrix::IDENTITY, range: Range::Full, ..self }
     }
 }
 
-/// What a component holds, which decides how its code values are read.
+/// The kind of a component, which decides how its code values are quantized.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Signal {
     /// Y'.
     Luma,
     /// Cb or Cr.
     Chroma,
-    /// R', G', B' or alpha: the whole code range whatever the tag says.
+    /// R', G', B' or alpha: all code values, whatever the tagged range.
     Full,
 }
 
@@ -226,12 +227,12 @@ pub enum Signal {
 pub struct Quantization {
     /// The code value of 0.
     pub zero: f32,
-    /// How many code values make 1.
+    /// Number of code values from 0 to 1.
     pub unit: f32,
 }
 
 impl Quantization {
-    /// BT.601, BT.709 and BT.2100: Y' is 0..1, Cb and Cr are -0.5..0.5.
+    /// Returns the quantization of BT.601, BT.709 and BT.2100: Y' is 0..1, Cb and Cr are -0.5..0.5.
     pub fn new(signal: Signal, range: Range, depth: u8) -> Quantization {
         let step = (1u32 << depth) as f32 / 256.0;
         let peak = ((1u64 << depth) - 1) as f32;
@@ -245,7 +246,7 @@ impl Quantization {
     }
 }
 
-/// Rows give Y', Cb, Cr of R', G', B'.
+/// Returns the matrix whose rows give Y', Cb, Cr of R', G', B'.
 pub fn rgb_to_ycbcr((k_r, k_b): (f64, f64)) -> [[f32; 3]; 3] {
     let k_g = 1.0 - k_r - k_b;
     let y = [k_r, k_g, k_b];
@@ -255,7 +256,7 @@ pub fn rgb_to_ycbcr((k_r, k_b): (f64, f64)) -> [[f32; 3]; 3] {
     [y, difference(2, k_b), difference(0, k_r)].map(|row| row.map(|v| v as f32))
 }
 
-/// Rows give R', G', B' of Y', Cb, Cr.
+/// Returns the matrix whose rows give R', G', B' of Y', Cb, Cr.
 pub fn ycbcr_to_rgb((k_r, k_b): (f64, f64)) -> [[f32; 3]; 3] {
     let k_g = 1.0 - k_r - k_b;
     let (from_cr, from_cb) = (2.0 * (1.0 - k_r), 2.0 * (1.0 - k_b));
@@ -268,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_two_matrices_undo_each_other() {
+    fn the_two_matrices_are_inverse() {
         for code in [1, 4, 5, 6, 7, 9] {
             let k = Matrix(code).luma_coefficients().unwrap();
             let (there, back) = (rgb_to_ycbcr(k), ycbcr_to_rgb(k));
@@ -287,24 +288,24 @@ mod tests {
     }
 
     #[test]
-    fn srgb_goes_on_above_1_is_mirrored_below_0_and_comes_back() {
+    fn srgb_is_extended_above_1_mirrored_below_0_and_invertible() {
         let exact = |x: f64| {
             if x <= 0.0031308 { 12.92 * x } else { 1.055 * x.powf(1.0 / 2.4) - 0.055 }
         };
         for i in 0..200_000 {
             // From 1e-9 to 6e4, evenly in the exponent.
             let light = (f64::from(i) / 199_999.0 * 31.7 - 20.7).exp() as f32;
-            let code = srgb_of_light(light);
+            let code = linear_to_srgb(light);
             let wanted = exact(f64::from(light)) as f32;
             assert!((code - wanted).abs() <= 2e-6 * wanted.max(0.01), "{light}: {code}, {wanted}");
-            assert_eq!(srgb_of_light(-light), -code);
-            let back = light_of_srgb(code);
+            assert_eq!(linear_to_srgb(-light), -code);
+            let back = srgb_to_linear(code);
             assert!((back - light).abs() <= 1e-5 * light, "{light}: {back}");
-            assert_eq!(light_of_srgb(-code), -back);
+            assert_eq!(srgb_to_linear(-code), -back);
         }
-        assert_eq!([0.0, 1.0].map(srgb_of_light).map(|code| (code * 1e6).round()), [0.0, 1e6]);
-        assert_eq!(srgb_of_light(f32::NAN).abs(), 0.0);
-        assert_eq!(srgb_of_light(f32::INFINITY), srgb_of_light(65504.0));
+        assert_eq!([0.0, 1.0].map(linear_to_srgb).map(|code| (code * 1e6).round()), [0.0, 1e6]);
+        assert_eq!(linear_to_srgb(f32::NAN).abs(), 0.0);
+        assert_eq!(linear_to_srgb(f32::INFINITY), linear_to_srgb(65504.0));
     }
 
     #[test]

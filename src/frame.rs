@@ -1,8 +1,8 @@
-//! A frame: planes of samples, what they mean, when they are shown, and who owns the memory.
+//! A frame: planes of samples, their format, their timestamp, and the buffer that owns them.
 //!
-//! Everything that flows between stages is one of these. A decoded frame is borrowed as a frame and a
-//! frame to be filled comes from the encoder's pool, so that no stage copies samples in or out. It
-//! knows neither FFmpeg nor CUDA: they implement [`HostBuffer`] or hand in addresses.
+//! Frames are what flows between the stages. A decoded frame borrows the decoder's buffer and an output frame comes from
+//! the encoder's pool, so that no stage copies samples. This module knows neither FFmpeg nor CUDA: `media` implements
+//! [`HostBuffer`].
 
 use std::any::Any;
 use std::fmt;
@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use crate::color::{ColorSpec, Quantization, Signal};
 
-/// What the components of a format are.
+/// The colour model of a format's components.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Family {
     /// Y'.
     Gray,
@@ -21,24 +22,24 @@ pub enum Family {
     Rgb,
 }
 
-/// Where the samples of one component lie in memory.
+/// The memory layout of one component's samples.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Component {
-    /// Index of its plane.
+    /// Index of the plane.
     pub plane: u8,
     /// Bytes from one sample to the next in a row.
     pub step: u8,
-    /// Bytes before the first sample of a row. A sample read as one byte is addressed as that byte, also
-    /// where it is a part of a big-endian word.
+    /// Bytes before the first sample of a row. A one-byte sample is addressed as that byte, even inside a big-endian
+    /// word.
     pub offset: u8,
     /// Bits below the sample in its word (6 in P010).
     pub shift: u8,
-    /// Bits of the sample.
+    /// Bit depth of the sample.
     pub depth: u8,
 }
 
 impl Component {
-    /// Whether a sample is read as one byte; else it is a word of two (four where the format is float).
+    /// Whether a sample is one byte; otherwise it is a word of two bytes (four in a float format).
     pub fn is_byte(&self) -> bool {
         self.shift + self.depth <= 8
     }
@@ -49,36 +50,36 @@ impl Component {
 pub struct PixelFormat {
     /// FFmpeg's name.
     pub name: &'static str,
-    /// What the components are.
+    /// Colour model of the components.
     pub family: Family,
-    /// Samples are 32-bit floats.
+    /// Whether samples are 32-bit floats.
     pub float: bool,
-    /// Words of several bytes have the high byte first.
+    /// Whether words of several bytes start with the high byte.
     pub big_endian: bool,
     /// Whether the last component is alpha.
     pub alpha: bool,
-    /// Chroma is `2^log2_chroma_w` times narrower than luma.
+    /// Chroma width is luma width divided by `2^log2_chroma_w`.
     pub log2_chroma_w: u8,
-    /// Chroma is `2^log2_chroma_h` times lower than luma.
+    /// Chroma height is luma height divided by `2^log2_chroma_h`.
     pub log2_chroma_h: u8,
-    /// How many planes there are.
+    /// Number of planes.
     pub planes: u8,
-    /// Y', Cb, Cr, A or R', G', B', A or Y', A: the first [`PixelFormat::component_count`] count.
+    /// Y', Cb, Cr, A or R', G', B', A or Y', A; the first [`PixelFormat::component_count`] are in use.
     pub components: [Component; 4],
 }
 
 impl PixelFormat {
-    /// Components in use, alpha included.
+    /// Number of components, alpha included.
     pub fn component_count(&self) -> usize {
         self.color_count() + usize::from(self.alpha)
     }
 
-    /// Components in use, alpha left out.
+    /// Number of components, alpha excluded.
     pub fn color_count(&self) -> usize {
         if self.family == Family::Gray { 1 } else { 3 }
     }
 
-    /// Bytes of the word that a sample of component `index` is read from.
+    /// Size in bytes of the word that holds a sample of component `index`.
     pub fn word_bytes(&self, index: usize) -> usize {
         match (self.float, self.components[index].is_byte()) {
             (true, _) => 4,
@@ -87,8 +88,8 @@ impl PixelFormat {
         }
     }
 
-    /// Whether components can be written one by one: no byte belongs to two samples. Words that hold
-    /// several components (rgb565, x2rgb10) can be read only.
+    /// Whether components can be written one by one: no byte belongs to two samples. Formats whose words hold several
+    /// components (rgb565, x2rgb10) are read-only.
     pub fn writable(&self) -> bool {
         (0..self.planes).all(|plane| {
             let here = |&i: &usize| self.components[i].plane == plane;
@@ -106,12 +107,12 @@ impl PixelFormat {
         })
     }
 
-    /// Bits of a luma (or red) sample.
+    /// Bit depth of a luma (or red) sample.
     pub fn depth(&self) -> u8 {
         self.components[0].depth
     }
 
-    /// What component `index` holds.
+    /// The kind of component `index`.
     pub fn signal(&self, index: usize) -> Signal {
         match (self.family, index) {
             (Family::Rgb, _) => Signal::Full,
@@ -132,16 +133,16 @@ impl PixelFormat {
     }
 }
 
-/// Size, format and meaning: all that is fixed when an engine is opened.
+/// Size, pixel format and colour properties: fixed when an engine is opened.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct FrameFormat {
-    /// Luma samples in a row.
+    /// Width in luma samples.
     pub width: usize,
-    /// Rows of luma.
+    /// Height in luma samples.
     pub height: usize,
-    /// Of the samples.
+    /// Layout of the samples.
     pub pixel_format: PixelFormat,
-    /// Of the code values.
+    /// Colour properties of the code values.
     pub color: ColorSpec,
 }
 
@@ -151,7 +152,7 @@ impl FrameFormat {
         self.pixel_format.component_size(index, self.width, self.height)
     }
 
-    /// Bytes of a row of the plane that samples lie in, and how many rows there are.
+    /// Bytes of a plane's row that hold samples, and the number of rows.
     pub fn plane_size(&self, plane: usize) -> (usize, usize) {
         let format = self.pixel_format;
         let inside =
@@ -164,7 +165,7 @@ impl FrameFormat {
         })
     }
 
-    /// What the code values of component `index` mean as numbers. Floats are those numbers.
+    /// Quantization of component `index`; the identity for floats.
     pub fn quantization(&self, index: usize) -> Quantization {
         if self.pixel_format.float {
             return Quantization { zero: 0.0, unit: 1.0 };
@@ -174,7 +175,7 @@ impl FrameFormat {
     }
 }
 
-/// A fraction of seconds.
+/// Duration of a tick, in seconds, as a fraction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TimeBase {
     /// Numerator, above 0.
@@ -184,22 +185,22 @@ pub struct TimeBase {
 }
 
 impl TimeBase {
-    /// `ticks` in seconds, for people.
+    /// Converts `ticks` to seconds, for messages.
     pub fn seconds(self, ticks: i64) -> f64 {
         ticks as f64 * f64::from(self.num) / f64::from(self.den)
     }
 }
 
-/// When a frame is shown: its source's own numbers, untouched from demux to mux.
+/// The timestamp of a frame, passed through unchanged from demux to mux.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timestamp {
-    /// Counts decoded frames from 0.
+    /// Index of the decoded frame, from 0.
     pub index: u64,
     /// Presentation time in ticks.
     pub pts: i64,
-    /// In ticks; 0 where nobody knows.
+    /// Duration in ticks; 0 where unknown.
     pub duration: i64,
-    /// Of a tick.
+    /// Duration of a tick.
     pub time_base: TimeBase,
 }
 
@@ -210,44 +211,44 @@ impl Default for Timestamp {
 }
 
 impl Timestamp {
-    /// Presentation time in seconds, for people.
+    /// Presentation time in seconds, for messages.
     pub fn seconds(&self) -> f64 {
         self.time_base.seconds(self.pts)
     }
 }
 
-/// What travels along untouched (captions, timecode, HDR metadata): put in and taken out by media only.
+/// Side data passed through unchanged (captions, timecode, HDR metadata). Only `media` sets and reads it.
 #[derive(Default)]
 pub struct Props(pub Option<Box<dyn Any + Send>>);
 
-/// Planes in host memory. Its drop gives the buffer back to its pool.
+/// Planes in host memory. Dropping it returns the buffer to its pool.
 pub trait HostBuffer: Send {
     /// Bytes from one row of the plane to the next.
     fn linesize(&self, plane: usize) -> usize;
-    /// The rows of a plane; the last one may end with its last sample.
+    /// The bytes of a plane; the last row may end with its last sample.
     fn plane(&self, plane: usize) -> &[u8];
-    /// The same, to be written.
+    /// The bytes of a plane, for writing.
     fn plane_mut(&mut self, plane: usize) -> &mut [u8];
-    /// The same samples once more, to be read: from now on neither is written.
+    /// Another read-only reference to the same samples: neither is written from then on.
     fn share(&self) -> Box<dyn HostBuffer>;
-    /// For media to take its own buffer back.
+    /// Converts back to the concrete type, for `media`.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
 
 /// One frame.
 pub struct Frame {
-    /// Size, format and meaning.
+    /// Size, pixel format and colour properties.
     pub format: FrameFormat,
-    /// When it is shown.
+    /// Timestamp.
     pub time: Timestamp,
-    /// What travels along.
+    /// Side data.
     pub props: Props,
     /// The samples.
     pub buffer: Box<dyn HostBuffer>,
 }
 
 impl Frame {
-    /// A frame of zeroed samples in plain memory, for users of the library and for tests.
+    /// Allocates a frame of zeroed samples in plain memory.
     pub fn new(format: FrameFormat) -> Frame {
         Frame {
             format,
@@ -257,7 +258,7 @@ impl Frame {
         }
     }
 
-    /// The same samples once more, to be read, without time and props.
+    /// Another read-only reference to the same samples, without timestamp and side data.
     pub fn share(&self) -> Frame {
         Frame {
             format: self.format,
@@ -267,7 +268,7 @@ impl Frame {
         }
     }
 
-    /// Whether both have the same samples, whatever lies between their rows.
+    /// Whether both frames have equal samples; padding is ignored.
     pub fn has_samples_of(&self, other: &Frame) -> bool {
         let (mine, others) = (&self.buffer, &other.buffer);
         self.format == other.format
@@ -283,13 +284,13 @@ impl Frame {
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Frame")
-            .field("geometry", &self.format)
+            .field("format", &self.format)
             .field("time", &self.time)
             .finish_non_exhaustive()
     }
 }
 
-/// [`HostBuffer`] of plain memory, rows without gaps.
+/// [`HostBuffer`] in plain memory, without padding.
 struct PlainBuffer {
     planes: Vec<(usize, Arc<Vec<u8>>)>,
 }
@@ -319,7 +320,7 @@ impl HostBuffer for PlainBuffer {
     }
 
     fn plane_mut(&mut self, plane: usize) -> &mut [u8] {
-        Arc::get_mut(&mut self.planes[plane].1).expect("what is shared is not written")
+        Arc::get_mut(&mut self.planes[plane].1).expect("a shared buffer is never written")
     }
 
     fn share(&self) -> Box<dyn HostBuffer> {
@@ -336,7 +337,7 @@ mod tests {
     use crate::testing::format;
 
     #[test]
-    fn only_formats_whose_samples_own_their_bytes_are_writable() {
+    fn formats_whose_samples_share_no_bytes_are_writable() {
         for name in ["gray", "yuv420p10le", "nv12", "p010le", "yuyv422", "uyvy422", "y210le", "ya8", "rgb24"]
             .into_iter()
             .chain(["rgb48be", "rgba", "rgb0", "gbrpf32le", "gbrap16be", "yuv410p"])

@@ -25,7 +25,7 @@
 //! crossbeam and the rest live in one room each.
 //!
 //! [`engine::reference`] is the network as published, layer by layer: every faster engine is held to it, and
-//! it to PyTorch. `examples/upscale_frame.rs` is the library in 30 lines.
+//! it to PyTorch. `examples/upscale_image.rs` is the library in 30 lines.
 
 // So that helpers of the integration tests serve in here too.
 #[cfg(test)]
@@ -40,7 +40,7 @@ pub mod journal;
 pub mod media;
 pub mod model;
 pub mod pipeline;
-pub mod pixel;
+mod pixel;
 pub mod quality;
 pub mod relay;
 mod sync;

@@ -1,35 +1,38 @@
-//! How near a frame is to another: PSNR and SSIM of luma.
+//! PSNR and SSIM of luma between frames.
 //!
-//! In: pairs of host frames of one size. Out: figures for each frame and for all of them. It judges code
-//! values as the super-resolution literature does and knows nothing of engines and files.
+//! In: pairs of frames of one size. Out: figures of each frame and of all of them, over code values as the
+//! super-resolution literature reports them. It knows nothing of engines and files.
 //!
 //! SSIM is that of Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to
 //! structural similarity" (IEEE Transactions on Image Processing 13(4), 2004): a Gaussian window that lies
-//! wholly inside the frame.
+//! entirely inside the frame.
 
 use crate::color::{Matrix, Quantization, Range, Signal};
 use crate::error::{Error, Result};
 use crate::frame::{Family, Frame, FrameFormat};
 use crate::pixel::read::read_component;
 
-/// Side of the SSIM window, and its standard deviation.
+/// Side of the SSIM window.
 const WINDOW: usize = 11;
+/// Standard deviation of the SSIM window.
 const SIGMA: f64 = 1.5;
 
-/// The two constants of Wang et al. that keep SSIM stable, relative to the peak.
+/// A constant of Wang et al. that stabilises SSIM, relative to the peak.
 const K1: f64 = 0.01;
+/// See [`K1`].
 const K2: f64 = 0.03;
 
-/// Y' of a frame as code values, `[H, W]`, and the greatest code value there is.
+/// Returns Y' of a frame as code values, `[H, W]`, and the largest code value.
 ///
-/// Gray and Y'CbCr frames are in their own codes. R'G'B' ones are made into BT.601 Y' in 8-bit limited
-/// range (16..235), as the literature reports it; so is gray in float, which has no codes of its own.
-pub fn luma_plane(frame: &Frame) -> (Vec<f32>, f32) {
+/// Gray and Y'CbCr frames keep their own codes. R'G'B' is converted to BT.601 Y' in 8-bit limited range (16..235), as in
+/// the literature; so is float gray, which has no codes of its own.
+#[cfg(test)]
+fn luma_plane(frame: &Frame) -> (Vec<f32>, f32) {
     let units = Units::of(&frame.format);
     (luma_in(frame, units), units.peak())
 }
 
-/// In which code values luma is judged.
+/// The code values in which luma is compared.
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct Units {
     depth: u8,
@@ -46,7 +49,7 @@ impl Units {
         }
     }
 
-    /// Those of the deeper frame. Limited range wins, because R'G'B' is judged in it.
+    /// Returns the units of the deeper frame. Limited range takes precedence, because R'G'B' is compared in it.
     fn common(self, other: Units) -> Units {
         let range = if self.range == other.range { self.range } else { Range::Limited };
         Units { depth: self.depth.max(other.depth), range }
@@ -57,7 +60,7 @@ impl Units {
     }
 }
 
-/// Y' in units that are at least as deep as the frame's own.
+/// Reads Y' in units at least as deep as the frame's own.
 fn luma_in(frame: &Frame, units: Units) -> Vec<f32> {
     let frame_format = &frame.format;
     let (width, height) = (frame_format.width, frame_format.height);
@@ -74,7 +77,7 @@ fn luma_in(frame: &Frame, units: Units) -> Vec<f32> {
     }
     let own = Units::of(frame_format);
     let Quantization { zero, unit } = Quantization::new(Signal::Luma, own.range, own.depth);
-    // Codes of the same range differ by a power of two; else the number behind the code is coded anew.
+    // Codes of the same range differ by a power of two; otherwise the value is quantized again.
     let (zero, unit) = if own.range == units.range {
         let align = (1u32 << (units.depth - own.depth)) as f32;
         (zero * align, unit * align)
@@ -83,39 +86,38 @@ fn luma_in(frame: &Frame, units: Units) -> Vec<f32> {
         (to.zero, to.unit)
     };
     let coded = frame_format.pixel_format.family != Family::Rgb && !frame_format.pixel_format.float;
-    let whole = coded && own.range == units.range;
+    let integer = coded && own.range == units.range;
     for v in &mut luma {
         let code = *v * unit + zero;
-        // What was a whole code is one again, so that equal frames differ by nothing.
-        *v = if whole { code.round_ties_even() } else { code };
+        // An integer code stays one, so that equal frames have no difference.
+        *v = if integer { code.round_ties_even() } else { code };
     }
     luma
 }
 
-/// Mean of the squared differences.
-pub fn mse(a: &[f32], b: &[f32]) -> f64 {
+/// Returns the mean squared error.
+fn mse(a: &[f32], b: &[f32]) -> f64 {
     assert!(a.len() == b.len() && !a.is_empty(), "planes of one size");
     let squares = |(&a, &b): (&f32, &f32)| f64::from(a - b) * f64::from(a - b);
     a.iter().zip(b).map(squares).sum::<f64>() / a.len() as f64
 }
 
-/// In dB; infinite where nothing differs.
-pub fn psnr(mse: f64, peak: f32) -> f64 {
+/// Returns the PSNR in dB; infinite for equal frames.
+fn psnr(mse: f64, peak: f32) -> f64 {
     10.0 * (f64::from(peak) * f64::from(peak) / mse).log10()
 }
 
-/// Mean SSIM of two planes `[H, W]`, at least 11x11.
-pub fn ssim(a: &[f32], b: &[f32], width: usize, peak: f32) -> f64 {
+/// Returns the mean SSIM of two planes `[H, W]`, at least 11x11.
+fn ssim(a: &[f32], b: &[f32], width: usize, peak: f32) -> f64 {
     assert!(a.len() == b.len() && a.len().is_multiple_of(width), "planes of one size");
     let height = a.len() / width;
-    assert!(width >= WINDOW && height >= WINDOW, "{width}x{height} has no place for the window");
+    assert!(width >= WINDOW && height >= WINDOW, "{width}x{height} is smaller than the window");
     let (out_width, out_height) = (width - WINDOW + 1, height - WINDOW + 1);
     let taps = gaussian();
     let stabilise = |k: f64| (k * f64::from(peak)).powi(2);
     let (c1, c2) = (stabilise(K1), stabilise(K2));
-    // Windowed sums of a, b, a^2 + b^2 and ab, which is all that SSIM is made of: first down the columns,
-    // then along the row. In f64, because variances are small differences of large sums: where a frame is
-    // flat, f32 gave figures that were off in the fifth digit.
+    // Windowed sums of a, b, a^2 + b^2 and ab: first down the columns, then along the row. They are f64, because variances
+    // are small differences of large sums: in flat frames the fifth digit of SSIM in f32 was wrong.
     let mut columns = [(); 4].map(|()| vec![0.0f64; width]);
     let mut sums = [(); 4].map(|()| vec![0.0f64; out_width]);
     let mut total = 0.0;
@@ -137,7 +139,7 @@ pub fn ssim(a: &[f32], b: &[f32], width: usize, peak: f32) -> f64 {
     total / (out_width * out_height) as f64
 }
 
-/// The window along one direction; it adds up to 1.
+/// Returns the window along one axis, whose sum is 1.
 fn gaussian() -> [f64; WINDOW] {
     let weights: [f64; WINDOW] = std::array::from_fn(|i| {
         let x = i as f64 - (WINDOW / 2) as f64;
@@ -180,11 +182,11 @@ fn sum_row(taps: &[f64; WINDOW], row: &[f64], sums: &mut [f64]) {
 pub struct FrameQuality {
     /// Mean squared error of luma, in code values.
     pub mse: f64,
-    /// In dB; infinite where nothing differs.
+    /// PSNR in dB; infinite for equal frames.
     pub psnr: f64,
-    /// 1 where nothing differs.
+    /// SSIM; 1 for equal frames.
     pub ssim: f64,
-    /// The greatest code value, which PSNR is relative to.
+    /// The largest code value, which PSNR is relative to.
     pub peak: f32,
 }
 
@@ -195,7 +197,7 @@ pub struct Quality {
 }
 
 impl Quality {
-    /// Judges one more frame against its original.
+    /// Compares a frame with its original, and adds it to the figures.
     pub fn add(&mut self, frame: &Frame, original: &Frame) -> Result<FrameQuality> {
         let (a, b) = (&frame.format, &original.format);
         let (width, height) = (a.width, a.height);
@@ -215,19 +217,19 @@ impl Quality {
         Ok(quality)
     }
 
-    /// Of each frame, in the order they were added.
+    /// Figures of each frame, in the order of addition.
     pub fn frames(&self) -> &[FrameQuality] {
         &self.frames
     }
 
-    /// Mean of the frames' PSNR; infinite as soon as one frame is identical.
+    /// Mean of the frames' PSNR; infinite where any frame equals its original.
     pub fn psnr_mean(&self) -> f64 {
         self.mean(|p| p.psnr)
     }
 
-    /// PSNR of the mean MSE, which one identical frame cannot make infinite.
+    /// PSNR of the mean MSE, which is finite unless all frames are equal.
     pub fn psnr_of_mean_mse(&self) -> f64 {
-        // Relative to the peak, so that frames of several depths count alike.
+        // Relative to the peak, so that frames of different bit depths have equal weight.
         psnr(self.mean(|p| p.mse / f64::from(p.peak).powi(2)), 1.0)
     }
 
@@ -270,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn luma_is_in_the_codes_that_the_literature_uses() {
+    fn luma_is_in_the_codes_of_the_literature() {
         let first = |frame: Frame| {
             let (plane, peak) = luma_plane(&frame);
             (plane[0], peak)
@@ -286,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_differs_between_a_frame_and_itself() {
+    fn a_frame_equals_itself() {
         for name in ["gray", "yuv420p", "p010le", "yuv444p16le", "rgb24", "gbrpf32le"] {
             let one = || frame(64, 48, name, |_, n| scene(n));
             let figures = Quality::default().add(&one(), &one()).unwrap();
@@ -296,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn psnr_is_that_of_the_noise_put_in() {
+    fn psnr_is_that_of_the_added_noise() {
         // Every sample off by 2 is an MSE of 4: 10 log10(255^2 / 4).
         let original = frame(64, 48, "gray", |_, n| scene(n));
         let off = frame(64, 48, "gray", |_, n| scene(n) + if n % 2 == 0 { 2.0 } else { -2.0 });
@@ -364,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_compared_is_said() {
+    fn frames_that_cannot_be_compared_are_refused() {
         let flat = |width, height| frame(width, height, "gray", |_, _| 99.0);
         let error = Quality::default().add(&flat(64, 48), &flat(64, 50)).unwrap_err();
         assert_eq!(error.to_string(), "frame: is 64x48 and its original 64x50; compare frames of one size");

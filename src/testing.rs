@@ -1,5 +1,5 @@
-//! Formats by FFmpeg's name and frames that hold them, for tests. The program derives formats from FFmpeg's own
-//! descriptors; tests of what knows no FFmpeg write them down here.
+//! Pixel formats by FFmpeg's name, and frames of them, for tests. The program derives formats from FFmpeg's descriptors;
+//! tests of modules that know no FFmpeg use these.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::color::{ChromaLocation, ColorSpec, Matrix, Primaries, Range, Transfer};
 use crate::frame::{Component, Family, Frame, FrameFormat, HostBuffer, PixelFormat};
 
-/// The format of this name.
+/// Returns the format of this name.
 pub(crate) fn format(name: &'static str) -> PixelFormat {
     let big_endian = name.ends_with("be");
     let stem = name.trim_end_matches("le").trim_end_matches("be");
@@ -27,12 +27,12 @@ pub(crate) fn format(name: &'static str) -> PixelFormat {
     packed(base, stem).unwrap_or_else(|| planar(base, stem))
 }
 
-/// A component as FFmpeg writes it: plane, step, offset, shift, depth.
+/// A component in FFmpeg's order: plane, step, offset, shift, depth.
 fn component([plane, step, offset, shift, depth]: [u8; 5]) -> Component {
     Component { plane, step, offset, shift, depth }
 }
 
-/// What is not one plane a component.
+/// Formats with several components in a plane.
 fn packed(base: PixelFormat, stem: &str) -> Option<PixelFormat> {
     use Family::{Gray, Rgb, Ycbcr};
     let bytes = |step: u8, offsets: [u8; 4]| offsets.map(|offset| [0, step, offset, 0, 8]);
@@ -95,7 +95,7 @@ fn planar(base: PixelFormat, stem: &str) -> PixelFormat {
     format
 }
 
-/// A size and a format: BT.709, limited range (full for R'G'B'), chroma on the left.
+/// A frame format in BT.709, limited range (full for R'G'B'), with chroma on the left.
 pub(crate) fn frame_format(width: usize, height: usize, name: &'static str) -> FrameFormat {
     let format = format(name);
     let rgb = format.family == Family::Rgb;
@@ -109,8 +109,7 @@ pub(crate) fn frame_format(width: usize, height: usize, name: &'static str) -> F
     FrameFormat { width, height, pixel_format: format, color }
 }
 
-/// A frame whose rows are longer than their samples and whose planes end with the last of them, as a
-/// decoder's may be.
+/// A frame with padded rows, whose planes end with the last sample, as a decoder's may.
 pub(crate) fn padded(frame_format: FrameFormat) -> Frame {
     let plain = Frame::new(frame_format);
     let plane = |index: usize| {
@@ -136,7 +135,7 @@ impl HostBuffer for PaddedBuffer {
     }
 
     fn plane_mut(&mut self, plane: usize) -> &mut [u8] {
-        Arc::get_mut(&mut self.0[plane].1).expect("what is shared is not written")
+        Arc::get_mut(&mut self.0[plane].1).expect("a shared buffer is never written")
     }
 
     fn share(&self) -> Box<dyn HostBuffer> {

@@ -1,4 +1,4 @@
-//! `hasn bench`: how fast the network alone is on this machine, and what part of the processor it uses; on a GPU, whole
+//! `hasn bench`: speed of the network alone on this machine, and its share of the processor's peak; on a GPU, speed of
 //! frames.
 
 mod cuda;
@@ -19,25 +19,25 @@ use crate::model::{Model, catalogue};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// What runs the network.
+    /// Engine that runs the network.
     #[arg(long, value_enum, default_value = "cpu")]
     engine: EngineName,
-    /// A built-in model or a safetensors file.
+    /// Built-in model or safetensors file.
     #[arg(long, value_name = "NAME|FILE", default_value = catalogue::DEFAULT_CPU)]
     model: String,
-    /// Of the frames that the network reads [default: 320x180, or 540p, 720p and 1080p on a GPU]
+    /// Size of the LR frames [default: 320x180, or 540p, 720p and 1080p on a GPU]
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     size: Option<(usize, usize)>,
-    /// [default: all]
+    /// Number of CPU threads [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// What the CPU engine multiplies.
+    /// Number format of the CPU engine's products.
     #[arg(long, value_enum, default_value = "auto")]
     precision: PrecisionName,
-    /// Frames of which the median is told.
+    /// Number of runs, whose median is reported.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), default_value = "7")]
     runs: u16,
-    /// One line of JSON.
+    /// Print one line of JSON.
     #[arg(long)]
     json: bool,
 }
@@ -54,9 +54,9 @@ struct Figures {
     runs: u16,
     frame_ms_median: f64,
     gflops: f64,
-    /// Of one thread that does nothing but multiply and add, measured before and after.
+    /// Peak of one thread that only multiplies and adds, measured before and after.
     peak_gflops: f64,
-    /// Of `peak_gflops` on every thread.
+    /// Share of `peak_gflops` times threads.
     peak_percent: f64,
     stages: Vec<StageFigures>,
 }
@@ -64,9 +64,9 @@ struct Figures {
 #[derive(Serialize)]
 struct StageFigures {
     name: &'static str,
-    /// Of the time of all stages.
+    /// Share of the time of all stages.
     share_percent: f64,
-    /// Of the peak, by the convs alone: exp, rounding and layer norm count as lost time.
+    /// Share of the peak, by the convs alone: exp, rounding and layer norm count as lost time.
     peak_percent: f64,
 }
 
@@ -88,7 +88,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Without `--size`: some milliseconds.
+/// Default size: some milliseconds per frame.
 const SIZE: (usize, usize) = (320, 180);
 
 fn measure(args: &Args, engine: EngineKind, model: Arc<Model>) -> Result<Figures> {
@@ -100,7 +100,7 @@ fn measure(args: &Args, engine: EngineKind, model: Arc<Model>) -> Result<Figures
         (0..model.sizes.in_channels * height * width).map(|i| (i * 7919 % 256) as f32 / 255.0).collect();
     let mut y = vec![0.0; model.sizes.upsampler_channels() * height * width];
     let (median_ms, peak_flops, stages) = match engine {
-        EngineKind::Cuda => unreachable!("it is measured by frames"),
+        EngineKind::Cuda => unreachable!("cuda::measure measures it"),
         EngineKind::Reference => {
             let mut pass = ReferencePass { reference: Reference::new(model.clone()), size: (width, height) };
             let median_ms = median_ms(args.runs, || pool.install(|| pass.forward(&x, &mut y, &mut [])));
@@ -135,7 +135,7 @@ fn measure(args: &Args, engine: EngineKind, model: Arc<Model>) -> Result<Figures
     })
 }
 
-/// What a thread can do while all others do the same.
+/// Measures the peak of a thread while all threads are busy.
 fn peak_flops(pool: &Pool, level: Level, precision: Precision) -> f64 {
     let threads = pool.on_each(|| level.peak_flops(precision));
     threads.iter().sum::<f64>() / threads.len() as f64
@@ -168,7 +168,7 @@ impl Figures {
         let Figures { model, engine, cpu_level, precision, width, height, threads, runs, .. } = self;
         let mut text = format!(
             "{model} {width}x{height}, engine {engine} ({cpu_level} {precision}), threads: {threads}\n\
-             {:.2} ms a frame (median of {runs}), {:.1} GFLOP/s, {:.0} % of {:.1} a thread\n",
+             {:.2} ms per frame (median of {runs}), {:.1} GFLOP/s, {:.0} % of {:.1} per thread\n",
             self.frame_ms_median, self.gflops, self.peak_percent, self.peak_gflops,
         );
         if !self.stages.is_empty() {

@@ -1,4 +1,4 @@
-//! `hasn compare`: two videos or frames, frame by frame.
+//! `hasn compare`: PSNR and SSIM between two videos or images, frame by frame.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -15,19 +15,19 @@ use crate::quality::{FrameQuality, Quality};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The original.
+    /// Original video or image.
     reference: String,
-    /// What was made of it, of the same size.
+    /// Video or image to compare, of the same size.
     distorted: String,
-    /// One JSON object instead of lines.
+    /// Print one JSON object instead of lines.
     #[arg(long)]
     json: bool,
-    /// Write the frame that differs most, the reference on the left.
+    /// Write the frame with the largest error, the reference on the left.
     #[arg(long, value_name = "FILE.png")]
-    frame: Option<String>,
+    worst_frame: Option<String>,
 }
 
-/// PSNR of equal frames is infinite, which JSON has no number for: null.
+/// An infinite PSNR, of equal frames, is null in JSON.
 #[derive(Serialize)]
 struct Figures<'a> {
     reference: &'a str,
@@ -47,8 +47,10 @@ struct Row {
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
-    if let Some(path) = args.frame.as_ref().filter(|path| [&args.reference, &args.distorted].contains(path)) {
-        return Err(Error::new(path, "is one of the inputs", "give the frame another name"));
+    if let Some(path) =
+        args.worst_frame.as_ref().filter(|path| [&args.reference, &args.distorted].contains(path))
+    {
+        return Err(Error::new(path, "is one of the inputs", "give the worst frame another name"));
     }
     let mut reference = FrameReader::open(&args.reference, thread_count(None))?;
     let mut distorted = FrameReader::open(&args.distorted, thread_count(None))?;
@@ -67,20 +69,22 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         match (reference.next_frame()?, distorted.next_frame()?) {
             (Some(original), Some(frame)) => {
                 let found = quality.add(&frame, &original)?;
-                if args.frame.is_some() && worst.as_ref().is_none_or(|(least, ..)| found.mse > least.mse) {
+                if args.worst_frame.is_some()
+                    && worst.as_ref().is_none_or(|(least, ..)| found.mse > least.mse)
+                {
                     worst = Some((found, original, frame));
                 }
             }
             (None, None) => break count,
             (left, _) => {
                 let shorter = if left.is_none() { &args.reference } else { &args.distorted };
-                let problem = format!("ends after {count} frames, and the other goes on");
+                let problem = format!("ends after {count} frames, and the other is longer");
                 return Err(Error::new(shorter, problem, "compare files of the same frames"));
             }
         }
     };
     print(&if args.json { as_json(&args, &quality) + "\n" } else { as_lines(&quality, count) })?;
-    if let (Some(path), Some((_, original, frame))) = (&args.frame, worst) {
+    if let (Some(path), Some((_, original, frame))) = (&args.worst_frame, worst) {
         write_side_by_side(path, original, frame)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -108,7 +112,7 @@ fn as_lines(quality: &Quality, count: usize) -> String {
     let mut text = String::from("frame  PSNR-Y dB  SSIM-Y\n");
     for (index, found) in quality.frames().iter().enumerate() {
         writeln!(text, "{index:7}  {:9.3}  {:.5}", found.psnr, found.ssim)
-            .expect("a String takes everything");
+            .expect("writing to a String succeeds");
     }
     text + &format!(
         "frames             {count}\n\
@@ -121,7 +125,7 @@ fn as_lines(quality: &Quality, count: usize) -> String {
     )
 }
 
-/// Rows of white between the two.
+/// White columns between the two.
 const GAP: usize = 4;
 
 fn write_side_by_side(path: &str, left: Frame, right: Frame) -> Result<()> {
@@ -131,7 +135,7 @@ fn write_side_by_side(path: &str, left: Frame, right: Frame) -> Result<()> {
         StillWriter::new(path, &FrameFormat { pixel_format: rgb, ..left.format }, (2 * width + GAP, height))?;
     let mut both = writer.frame()?;
     if both.format.pixel_format != rgb {
-        return Err(Error::new(path, "is of a kind that holds no rgb24", "name a .png"));
+        return Err(Error::new(path, "is of a format without rgb24", "name a .png"));
     }
     let (left, right) = (to_rgb(left)?, to_rgb(right)?);
     let linesize = both.buffer.linesize(0);
@@ -147,7 +151,7 @@ fn write_side_by_side(path: &str, left: Frame, right: Frame) -> Result<()> {
     writer.write(both)
 }
 
-/// The resampler at scale 1 is the conversion.
+/// Converts a frame to rgb24, with the resampler at scale 1.
 fn to_rgb(frame: Frame) -> Result<Frame> {
     let lr = frame.format;
     let format = format_by_name("rgb24").expect("FFmpeg always has rgb24");

@@ -1,4 +1,4 @@
-//! `hasn info`: what this program can use on this machine.
+//! `hasn info`: engines, models, and the FFmpeg build.
 
 use std::process::ExitCode;
 

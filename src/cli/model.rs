@@ -1,4 +1,4 @@
-//! `hasn model`: the built-in models, and what a weights file holds.
+//! `hasn model`: the built-in models, and the contents of a weights file.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -17,11 +17,11 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// The built-in models, a line each.
+    /// List the built-in models.
     List,
-    /// Sizes, origin and card of a built-in model or a weights file.
+    /// Show sizes, origin and card of a built-in model or a weights file.
     Show {
-        /// A name of the list, or a safetensors file.
+        /// Built-in model or safetensors file.
         model: String,
     },
 }
@@ -34,12 +34,12 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
                 let model = catalogue::open(built_in.name)?;
                 let default = match built_in.name {
                     catalogue::DEFAULT_VIDEO => "  default",
-                    catalogue::DEFAULT_CPU => "  default for stills",
+                    catalogue::DEFAULT_CPU => "  default for images",
                     _ => "",
                 };
                 let (scale, parameters) = (model.sizes.scale, model.sizes.parameters());
                 writeln!(text, "{:18} x{scale}  {parameters:>7} parameters{default}", built_in.name)
-                    .expect("a String takes everything");
+                    .expect("writing to a String succeeds");
             }
         }
         Command::Show { model } => {

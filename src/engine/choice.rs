@@ -1,4 +1,4 @@
-//! Choice: engines and networks as users name them become those that run.
+//! Engines and networks by the names that users give.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::engine::{EngineKind, Network, cuda};
 use crate::error::{Error, Result};
 use crate::model::catalogue;
 
-/// Longest side of an output in luma samples. Encoders and players end far below it, and an engine's memory with them.
+/// Longest side of an output in luma samples. Encoders, players and the memory of engines have lower limits.
 pub const SIDE_MAX: usize = 32768;
 
 /// The engine that a user asks for.

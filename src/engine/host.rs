@@ -1,12 +1,12 @@
-//! The engine of the host: whole frames through a network on the CPU.
+//! The engine of the CPU: frames through a network on worker threads.
 //!
-//! In: an LR frame and an SR frame to fill. Out: both, the second one filled. What happens in between is
-//! a [`plan`] a network, made at open; so is every plane it needs, shared by all networks. It does not know which
-//! network runs.
+//! In: an LR frame and an SR frame to fill. Out: both, the second one filled. Each network has a [`plan`], made at open
+//! together with the planes that it needs, which all networks share. The engine does not know which network runs.
 //!
-//! The threads are shared out among lanes, each of which makes one frame at a time. Two frames on a thread each
-//! wait for each other nowhere, the bands of one frame do, most of all where encoder and decoder take a core away. So
-//! there are as many lanes as frames in flight, threads and memory allow; one of them where each frame is waited for.
+//! The threads are divided among workers, each of which upscales one frame at a time. Two frames on one thread each never
+//! wait for each other; the bands of one frame do, most of all where the encoder and the decoder take a core. The number
+//! of workers is therefore the largest that the frames in flight, the threads and the memory allow, and one where the
+//! caller waits for each frame.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -24,37 +24,31 @@ use crate::pixel::read::read_component;
 use crate::pixel::resample::{Grid, Resampler};
 use crate::pixel::write::{Rounding, fill_component, write_component};
 
-/// What planes and tensors may take for each thread before there are fewer lanes: small beside what servers have for a
-/// core.
-const BYTES_OF_THREAD: usize = 128 << 20;
+/// Memory for planes and tensors per thread above which there are fewer workers: small beside a server's memory per core.
+const BYTES_PER_THREAD: usize = 128 << 20;
 
-/// One way of making a frame larger.
+/// A way to upscale a frame on the host.
 pub(crate) enum HostNetwork {
     /// The separable resampler alone.
     Resample,
-    /// A network, as often as the size asks for.
-    Net {
-        /// How much larger a pass makes a plane, and what it sees.
-        shape: Shape,
-        /// Makes one pass for frames of (width, height) on so many threads.
-        open: Box<OpenPass>,
-    },
+    /// A network, in as many passes as the size requires.
+    Net { shape: Shape, open: Box<OpenPass> },
 }
 
-/// Makes one pass for frames of (width, height) on so many threads.
+/// Opens a pass for frames of (width, height) on a number of threads.
 type OpenPass = dyn Fn((usize, usize), usize) -> Box<dyn Forward>;
 
-/// A network of the engine, ready to run.
-struct Ready {
+/// A network with its plan, ready to run.
+struct OpenNetwork {
     steps: Vec<Step>,
     /// In the order of the passes.
     passes: Vec<Box<dyn Forward>>,
 }
 
-impl Ready {
-    fn new(network: &HostNetwork, lr: &FrameFormat, sr: &FrameFormat, threads: usize) -> Result<Ready> {
+impl OpenNetwork {
+    fn new(network: &HostNetwork, lr: &FrameFormat, sr: &FrameFormat, threads: usize) -> Result<OpenNetwork> {
         let HostNetwork::Net { shape, open } = network else {
-            return Ok(Ready { steps: plan(lr, sr, None)?, passes: Vec::new() });
+            return Ok(OpenNetwork { steps: plan(lr, sr, None)?, passes: Vec::new() });
         };
         let steps = plan(lr, sr, Some(*shape))?;
         let sizes = steps.iter().find_map(|step| match step {
@@ -62,25 +56,25 @@ impl Ready {
             _ => None,
         });
         let passes = sizes.into_iter().flatten().map(|&size| open(size, threads)).collect();
-        Ok(Ready { steps, passes })
+        Ok(OpenNetwork { steps, passes })
     }
 }
 
-/// A frame to make and who waits for it.
+/// A pair of frames to process, and the channel for the result.
 struct Job {
     lr: Frame,
     sr: Frame,
     network: NetworkId,
-    made: Sender<Made>,
+    result: Sender<JobResult>,
 }
 
-/// Both frames, or the panic that came instead.
-type Made = std::thread::Result<(Frame, Frame)>;
+/// Both frames, or the panic of the worker.
+type JobResult = std::thread::Result<(Frame, Frame)>;
 
-/// What makes one frame at a time.
+/// Upscales one frame at a time.
 struct Worker {
-    networks: Vec<Ready>,
-    work: Work,
+    networks: Vec<OpenNetwork>,
+    buffers: Buffers,
     rounding: Rounding,
 }
 
@@ -89,18 +83,19 @@ impl Worker {
         let EngineSpec { lr, sr, .. } = spec;
         let networks = networks
             .iter()
-            .map(|network| Ready::new(network, lr, sr, threads))
+            .map(|network| OpenNetwork::new(network, lr, sr, threads))
             .collect::<Result<Vec<_>>>()?;
         let rounding = if dithers(lr, sr) { Rounding::Dither } else { Rounding::Nearest };
-        Ok(Worker { work: Work::new(lr, sr, &networks), networks, rounding })
+        Ok(Worker { buffers: Buffers::new(lr, sr, &networks), networks, rounding })
     }
 
-    fn make(&mut self, Job { mut lr, mut sr, network, made }: Job) {
-        let Ready { steps, passes } = &mut self.networks[network.0];
-        let run = || self.work.run(steps, passes, self.rounding, (&mut lr, &mut sr));
-        let result = catch_unwind(AssertUnwindSafe(run));
-        // Nobody waits any more where the engine has been dropped.
-        let _ = made.send(result.map(|()| (lr, sr)));
+    fn run(&mut self, job: Job) {
+        let Job { mut lr, mut sr, network, result } = job;
+        let network = &mut self.networks[network.0];
+        let run = || self.buffers.run(network, self.rounding, &mut lr, &mut sr);
+        let outcome = catch_unwind(AssertUnwindSafe(run));
+        // The send fails where the engine has been dropped.
+        let _ = result.send(outcome.map(|()| (lr, sr)));
     }
 }
 
@@ -109,38 +104,38 @@ pub(crate) struct HostEngine {
     lr: FrameFormat,
     sr: FrameFormat,
     depth: usize,
-    /// To whichever lane is free next, and back where none takes them any more.
+    /// Jobs for the next free worker; `None` only during drop.
     jobs: Option<Sender<Job>>,
-    waiting: Arc<Mutex<Receiver<Job>>>,
-    in_flight: VecDeque<Receiver<Made>>,
-    /// Disconnected when no lane is left.
+    queue: Arc<Mutex<Receiver<Job>>>,
+    in_flight: VecDeque<Receiver<JobResult>>,
+    /// Disconnected when the last worker has ended.
     workers: Receiver<()>,
 }
 
 impl HostEngine {
-    /// An engine for frames as `spec` has them; `networks` are numbered in order.
+    /// Opens an engine for the frame formats of `spec`; `networks` are numbered in order.
     pub(crate) fn open(spec: &EngineSpec, networks: &[HostNetwork]) -> Result<HostEngine> {
         let &EngineSpec { threads, in_flight, lr, sr, .. } = spec;
         assert!(in_flight > 0, "frames are in flight");
-        let whole = Worker::new(spec, networks, threads)?;
-        let count = lane_count(threads, in_flight, whole.work.bytes());
-        tracing::info!(threads, workers = count, "frames side by side");
+        let single = Worker::new(spec, networks, threads)?;
+        let count = worker_count(threads, in_flight, single.buffers.bytes());
+        tracing::info!(threads, workers = count, "CPU workers");
         let shares = (0..count).map(|worker| (threads + worker) / count);
         let workers = match count {
-            1 => vec![whole],
+            1 => vec![single],
             _ => shares.clone().map(|threads| Worker::new(spec, networks, threads)).collect::<Result<_>>()?,
         };
-        // One more waits where a lane becomes free.
+        // One more frame waits for the worker that becomes free next.
         let depth = in_flight.min(count + 1);
-        let (jobs, waiting) = channel();
-        let waiting = Arc::new(Mutex::new(waiting));
-        let (alive, lanes_alive) = channel();
+        let (jobs, queue) = channel();
+        let queue = Arc::new(Mutex::new(queue));
+        let (alive, workers_alive) = channel();
         for (mut worker, threads) in workers.into_iter().zip(shares) {
-            let (waiting, alive) = (waiting.clone(), alive.clone());
+            let (queue, alive) = (queue.clone(), alive.clone());
             Pool::new(threads)?.spawn(move || {
-                let next = || waiting.lock().expect("nothing panics there").recv();
+                let next = || queue.lock().expect("nothing panics there").recv();
                 while let Ok(job) = next() {
-                    worker.make(job);
+                    worker.run(job);
                 }
                 drop(worker);
                 drop(alive);
@@ -151,20 +146,20 @@ impl HostEngine {
             sr,
             depth,
             jobs: Some(jobs),
-            waiting,
+            queue,
             in_flight: VecDeque::new(),
-            workers: lanes_alive,
+            workers: workers_alive,
         })
     }
 }
 
-/// As many as frames, threads and memory allow, of about as many threads each.
-fn lane_count(threads: usize, in_flight: usize, bytes_of_lane: usize) -> usize {
-    let most = (threads * BYTES_OF_THREAD / bytes_of_lane).clamp(1, threads.min(in_flight));
+/// Returns the number of workers that frames, threads and memory allow, with an equal share of the threads each.
+fn worker_count(threads: usize, in_flight: usize, worker_bytes: usize) -> usize {
+    let most = (threads * BYTES_PER_THREAD / worker_bytes).clamp(1, threads.min(in_flight));
     threads / threads.div_ceil(most)
 }
 
-/// Whether the depth falls on the way.
+/// Whether the SR frames have a smaller bit depth than the LR frames.
 pub(super) fn dithers(lr: &FrameFormat, sr: &FrameFormat) -> bool {
     let bits = |format: &PixelFormat| if format.float { 32 } else { format.depth() };
     bits(&sr.pixel_format) < bits(&lr.pixel_format)
@@ -182,16 +177,16 @@ impl Engine for HostEngine {
         );
         assert_eq!(lr.format, self.lr, "LR frame");
         assert_eq!(sr.format, self.sr, "SR frame");
-        let (made, wait) = channel();
+        let (result, receiver) = channel();
         let jobs = self.jobs.as_ref().expect("open until dropped");
-        jobs.send(Job { lr, sr, network, made }).expect("a lane ends after its jobs");
-        self.in_flight.push_back(wait);
+        jobs.send(Job { lr, sr, network, result }).expect("a worker ends after its jobs");
+        self.in_flight.push_back(receiver);
         Ok(())
     }
 
     fn collect(&mut self) -> Result<Option<(Frame, Frame)>> {
-        let Some(made) = self.in_flight.pop_front() else { return Ok(None) };
-        match made.recv().expect("a lane answers") {
+        let Some(result) = self.in_flight.pop_front() else { return Ok(None) };
+        match result.recv().expect("a worker answers every job") {
             Ok(pair) => Ok(Some(pair)),
             Err(panic) => resume_unwind(panic),
         }
@@ -199,40 +194,33 @@ impl Engine for HostEngine {
 }
 
 impl Drop for HostEngine {
-    /// What waits is not made any more, and all memory is given back by the end.
+    /// Discards queued jobs and returns after the workers have freed their memory.
     fn drop(&mut self) {
         self.jobs = None;
-        self.waiting.lock().expect("nothing panics there").try_iter().for_each(drop);
+        self.queue.lock().expect("nothing panics there").try_iter().for_each(drop);
         let _ = self.workers.recv();
     }
 }
 
 /// All memory that grows with the frame.
-struct Work {
+struct Buffers {
     lr_plane_len: usize,
     sr_plane_len: usize,
     /// `[1 or 3, H, W]`.
     lr: Vec<f32>,
     /// `[1 or 3, H', W']`.
     sr: Vec<f32>,
-    /// Between passes, by turns: what a pass gives that is not the SR planes.
-    between: [Vec<f32>; 2],
-    /// Of the networks.
+    /// Outputs of the passes that do not write the SR planes: of even and of odd passes.
+    intermediate: [Vec<f32>; 2],
+    /// Scratch of the networks.
     scratch: Vec<f32>,
 }
 
-impl Work {
-    fn run(
-        &mut self,
-        steps: &[Step],
-        forwards: &mut [Box<dyn Forward>],
-        rounding: Rounding,
-        pair: (&mut Frame, &mut Frame),
-    ) {
-        let (lr, sr) = pair;
-        for step in steps {
+impl Buffers {
+    fn run(&mut self, network: &mut OpenNetwork, rounding: Rounding, lr: &mut Frame, sr: &mut Frame) {
+        for step in &network.steps {
             match step {
-                Step::Network(passes) => self.run_network(passes, forwards),
+                Step::Network(passes) => self.run_network(passes, &mut network.passes),
                 Step::Read { component, to } => {
                     let plane = self.slot_mut(*to, &Grid::of(&lr.format, *component));
                     read_component(lr, *component, plane);
@@ -248,10 +236,10 @@ impl Work {
         }
     }
 
-    fn new(lr: &FrameFormat, sr: &FrameFormat, networks: &[Ready]) -> Work {
+    fn new(lr: &FrameFormat, sr: &FrameFormat, networks: &[OpenNetwork]) -> Buffers {
         let (mut lr_planes, mut sr_planes) = (0, 0);
-        let (mut between, mut scratch) = ([0; 2], 0);
-        for Ready { steps, passes: forwards } in networks {
+        let (mut intermediate, mut scratch) = ([0; 2], 0);
+        for OpenNetwork { steps, passes: forwards } in networks {
             for step in steps {
                 let (lr_used, sr_used) = step.planes_used();
                 (lr_planes, sr_planes) = (lr_planes.max(lr_used), sr_planes.max(sr_used));
@@ -259,25 +247,26 @@ impl Work {
                     for pass in 0..passes.sizes.len() {
                         scratch = scratch.max(forwards[pass].scratch_len());
                         if !passes.ends_in_sr(pass) {
-                            between[pass % 2] = between[pass % 2].max(passes.out_len(pass));
+                            let len = &mut intermediate[pass % 2];
+                            *len = (*len).max(passes.out_len(pass));
                         }
                     }
                 }
             }
         }
         let (lr_plane_len, sr_plane_len) = (lr.width * lr.height, sr.width * sr.height);
-        Work {
+        Buffers {
             lr_plane_len,
             sr_plane_len,
             lr: vec![0.0; lr_planes * lr_plane_len],
             sr: vec![0.0; sr_planes * sr_plane_len],
-            between: between.map(|len| vec![0.0; len]),
+            intermediate: intermediate.map(|len| vec![0.0; len]),
             scratch: vec![0.0; scratch],
         }
     }
 
     fn bytes(&self) -> usize {
-        let [even, odd] = &self.between;
+        let [even, odd] = &self.intermediate;
         let planes = [&self.lr, &self.sr, even, odd, &self.scratch];
         planes.iter().map(|plane| size_of_val(plane.as_slice())).sum()
     }
@@ -304,7 +293,7 @@ impl Work {
             (Slot::Lr(i), Slot::Sr(o)) => {
                 (&self.lr[i * self.lr_plane_len..], &mut self.sr[o * self.sr_plane_len..])
             }
-            (Slot::Sr(_), Slot::Lr(_)) => unreachable!("no plan goes back to LR size"),
+            (Slot::Sr(_), Slot::Lr(_)) => unreachable!("no plan returns to LR size"),
         };
         by.run(&input[..from_len], &mut output[..to_len]);
     }
@@ -312,27 +301,27 @@ impl Work {
     fn run_network(&mut self, passes: &Passes, forwards: &mut [Box<dyn Forward>]) {
         let channels = passes.channels;
         let sr = &mut self.sr[..channels * self.sr_plane_len];
-        let [even, odd] = &mut self.between;
+        let [even, odd] = &mut self.intermediate;
         for (pass, (forward, &(width, height))) in forwards.iter_mut().zip(&passes.sizes).enumerate() {
-            let (given, taken) = if pass % 2 == 0 { (&mut *even, &*odd) } else { (&mut *odd, &*even) };
+            let (output, input) = if pass % 2 == 0 { (&mut *even, &*odd) } else { (&mut *odd, &*even) };
             let x_len = channels * width * height;
-            let x = if pass == 0 { &self.lr[..x_len] } else { &taken[..x_len] };
+            let x = if pass == 0 { &self.lr[..x_len] } else { &input[..x_len] };
             let y = match passes.ends_in_sr(pass) {
                 true => &mut *sr,
-                false => &mut given[..x_len * passes.scale * passes.scale],
+                false => &mut output[..x_len * passes.scale * passes.scale],
             };
             forward.forward(x, y, &mut self.scratch);
         }
         if let Some(exact) = &passes.exact {
-            let (width, height) = passes.end;
-            let given = if passes.sizes.len() % 2 == 1 { even } else { odd };
-            let planes = given.chunks_exact(width * height).zip(sr.chunks_exact_mut(self.sr_plane_len));
+            let (width, height) = passes.output_size;
+            let output = if passes.sizes.len() % 2 == 1 { even } else { odd };
+            let planes = output.chunks_exact(width * height).zip(sr.chunks_exact_mut(self.sr_plane_len));
             planes.take(channels).for_each(|(from, to)| exact.run(from, to));
         }
     }
 }
 
-/// One plane to read and another one to write of the same bank.
+/// Borrows one plane of a bank to read and another one to write.
 fn two_planes(bank: &mut [f32], len: usize, from: usize, to: usize) -> (&[f32], &mut [f32]) {
     assert_ne!(from, to, "a plane cannot be resampled onto itself");
     let (low, high) = bank.split_at_mut(from.max(to) * len);

@@ -1,21 +1,35 @@
-//! The one dynamic border: whole frames in, whole frames out.
+//! Upscaling engines: LR frames in, SR frames out, asynchronously and in order.
 //!
-//! An engine is one device with several networks, all of which give the same size, phase and chroma. It
-//! is opened on the thread that drives it, from an [`EngineSpec`] that can be sent there. It knows
-//! frames, colour and models; it does not know FFmpeg.
+//! An engine is one device with several networks, all of which give the same size, phase and chroma. It is opened on the
+//! thread that drives it, from an [`EngineSpec`] that can be sent there. It knows frames, colour and models; it does not
+//! know FFmpeg.
+//!
+//! | file | what |
+//! |---|---|
+//! | `spec` | the trait [`Engine`], and what one is opened from |
+//! | `choice` | engines and networks by the names that users give |
+//! | `open` | from an [`EngineSpec`] to an engine: the only file that knows all of them |
+//! | `plan` | the steps from an LR frame to an SR frame |
+//! | `host` | the engine of the CPU: runs a plan on worker threads |
+//! | `reference`, `cpu` | its networks: the paper layer by layer, and SIMD |
+//! | `rewrite` | exact rewrites of the network, shared by `cpu` and `cuda` |
+//! | `cuda` | the engine of NVIDIA GPUs |
+//! | `linear_light`, `reuse` | wrappers: linear light coded as sRGB; repeated frames |
 
 mod choice;
 pub mod cpu;
 pub(crate) mod cuda;
-pub mod forward;
+pub(crate) mod forward;
 mod host;
-mod light;
+mod linear_light;
 mod open;
 mod plan;
-pub mod reference;
+pub(crate) mod reference;
 mod reuse;
 mod rewrite;
 mod spec;
+#[cfg(test)]
+mod tests;
 
 pub use choice::{EngineChoice, SIDE_MAX, thread_count};
 pub use spec::{Engine, EngineKind, EngineSpec, Network, NetworkId};

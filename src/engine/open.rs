@@ -1,10 +1,10 @@
-//! From an [`EngineSpec`] to an open engine: the one place that knows all of them.
+//! From an [`EngineSpec`] to an engine: the only file that knows all of them.
 
 use std::sync::Arc;
 
 use super::forward::Forward;
 use super::host::{HostEngine, HostNetwork};
-use super::light::{self, Light};
+use super::linear_light::{self, LinearLight};
 use super::plan::{Shape, plan};
 use super::reference::{Reference, ReferencePass};
 use super::reuse::Reuse;
@@ -14,29 +14,27 @@ use crate::error::Result;
 use crate::model::Model;
 
 impl EngineSpec {
-    /// Whether the engine can do what is asked, without taking its memory.
+    /// Checks that the engine can run this spec, without allocating its memory.
     pub fn check(&self) -> Result<()> {
         self.networks.iter().try_for_each(|network| {
             let shape = match network {
                 Network::Resample => None,
-                Network::Hasn(model) => {
-                    Some(Shape { scale: model.sizes.scale, in_channels: model.sizes.in_channels })
-                }
+                Network::Hasn(model) => Some(Shape::of(&model.sizes)),
             };
             plan(&self.lr, &self.sr, shape).map(drop)
         })?;
         if self.kind == EngineKind::Cuda { cuda::check(self) } else { Ok(()) }
     }
 
-    /// Opens the engine on the thread that is going to drive it.
+    /// Opens the engine. Call it on the thread that will drive the engine.
     pub fn open(&self) -> Result<Box<dyn Engine>> {
-        if let Some(coded) = light::coded(self) {
-            return Ok(Box::new(Light::new(coded.open()?, &coded, self)?));
+        if let Some(coded) = linear_light::coded_as_srgb(self) {
+            return Ok(Box::new(LinearLight::new(coded.open()?, &coded, self)?));
         }
         match self.kind {
             EngineKind::Cuda => cuda::open(self),
             EngineKind::Reference => {
-                // What it takes for a frame no lane knows.
+                // One worker: the memory that the reference takes is not known.
                 let spec = EngineSpec { in_flight: 1, ..self.clone() };
                 spec.open_host(|model, size, _| {
                     Box::new(ReferencePass { reference: Reference::new(model.clone()), size })
@@ -52,12 +50,12 @@ impl EngineSpec {
         }
     }
 
-    /// The same, with the network left out where a frame is as the one before.
+    /// Opens the engine and skips the network where a frame repeats the one before.
     pub fn open_with_reuse(&self) -> Result<Box<dyn Engine>> {
         Ok(Box::new(Reuse::new(self.open()?)))
     }
 
-    /// An engine of this machine's cores, whose networks are opened by `pass`.
+    /// Opens an engine on this machine's cores, whose networks `pass` opens.
     fn open_host(
         &self,
         pass: impl Fn(&Arc<Model>, (usize, usize), usize) -> Box<dyn Forward> + Copy + 'static,
@@ -65,7 +63,7 @@ impl EngineSpec {
         let host = |network: &Network| match network {
             Network::Resample => HostNetwork::Resample,
             Network::Hasn(model) => {
-                let shape = Shape { scale: model.sizes.scale, in_channels: model.sizes.in_channels };
+                let shape = Shape::of(&model.sizes);
                 let model = model.clone();
                 HostNetwork::Net { shape, open: Box::new(move |size, threads| pass(&model, size, threads)) }
             }

@@ -1,81 +1,85 @@
-//! What one network does to every frame of a geometry, decided once: a list of steps.
+//! The steps from an LR frame to an SR frame by one network, planned once for a pair of frame formats.
 //!
-//! In: the geometry of the LR and of the SR frames, and what the network is. Out: steps over two banks of
-//! dense planes, one at LR size and one at SR size, that [`HostEngine`] walks through. Which components a
-//! network sees, where the chroma goes and which matrices apply is decided here and nowhere else.
+//! In: the formats of the LR and the SR frames, and the network's shape. Out: steps over two banks of dense planes, one
+//! at LR size and one at SR size, which the engines execute. Which components a network sees, how chroma is resampled and
+//! which matrices apply is decided only here.
 //!
-//! A component that needs no other is taken all the way by itself, in the first plane of each bank: 4:2:0 to
-//! 4:2:0 never holds more than one component. Three planes are gathered only where a matrix or a network
-//! wants them together.
-//!
-//! [`HostEngine`]: super::host::HostEngine
+//! A component that needs no other is processed alone, in the first plane of each bank: 4:2:0 to 4:2:0 never holds more
+//! than one component. Three planes are gathered only where a matrix or a network needs all of them.
 
 use super::forward::SIDE_MIN;
 use crate::color::{Matrix, rgb_to_ycbcr, ycbcr_to_rgb};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Family, FrameFormat};
+use crate::model::Sizes;
 use crate::pixel::matrix::{Coefficients, compose};
 use crate::pixel::resample::{Grid, Resampler};
 
-/// What a plan must know of a network.
+/// The properties of a network that a plan depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Shape {
-    /// How much larger a pass makes a plane, above 1.
+    /// The factor by which one pass upscales a plane, above 1.
     pub scale: usize,
-    /// 1: it sees Y'. 3: it sees R'G'B'.
+    /// 1 for a network of Y', 3 for one of R'G'B'.
     pub in_channels: usize,
+}
+
+impl Shape {
+    pub(super) fn of(sizes: &Sizes) -> Shape {
+        Shape { scale: sizes.scale, in_channels: sizes.in_channels }
+    }
 }
 
 /// A plane in a bank. A smaller component lies at the start of its plane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Slot {
-    /// Of LR luma size.
+    /// A plane of LR luma size.
     Lr(usize),
-    /// Of SR luma size.
+    /// A plane of SR luma size.
     Sr(usize),
 }
 
-/// One thing done to whole planes.
+/// One operation on complete planes.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// A component of the LR frame, as numbers.
+    /// Reads a component of the LR frame as numbers.
     Read { component: usize, to: Slot },
-    /// The resampler, from one plane to another.
+    /// Resamples one plane into another.
     Resample { from: (Slot, Grid), to: (Slot, Grid), by: Resampler },
-    /// The network, from the first planes at LR size to the first ones at SR size.
+    /// Runs the network on the first planes at LR size, into the first ones at SR size.
     Network(Passes),
-    /// Three planes at LR size, in place.
+    /// Applies a matrix to the three planes at LR size, in place.
     MatrixLr(Coefficients),
-    /// Three planes at SR size, in place.
+    /// Applies a matrix to the three planes at SR size, in place.
     MatrixSr(Coefficients),
-    /// A component of the SR frame.
+    /// Writes a component of the SR frame.
     Write { from: (Slot, Grid), component: usize },
-    /// A component of the SR frame that is the same everywhere.
+    /// Fills a component of the SR frame with one value.
     Fill { component: usize, value: f32 },
 }
 
-/// How often the network runs, and what is left to the resampler.
+/// The passes of the network, and the resampling that remains.
 #[derive(Debug)]
 pub(crate) struct Passes {
     /// Planes in and out.
     pub channels: usize,
-    /// Of one pass.
+    /// Scale factor of one pass.
     pub scale: usize,
-    /// (width, height) of what each pass takes.
+    /// (width, height) of the input of each pass.
     pub sizes: Vec<(usize, usize)>,
-    /// (width, height) of what the last pass gives.
-    pub end: (usize, usize),
-    /// To the exact size, where the passes do not meet it.
+    /// (width, height) of the output of the last pass.
+    pub output_size: (usize, usize),
+    /// Resampler to the exact SR size, where the passes give another one.
     pub exact: Option<Resampler>,
 }
 
 impl Passes {
-    /// Whether a pass gives the SR planes themselves.
+    /// Whether a pass writes the SR planes directly.
     pub(super) fn ends_in_sr(&self, pass: usize) -> bool {
         pass + 1 == self.sizes.len() && self.exact.is_none()
     }
 
-    /// Numbers that a pass gives.
+    /// Length of the output of a pass, in floats.
     pub(super) fn out_len(&self, pass: usize) -> usize {
         let (width, height) = self.sizes[pass];
         self.channels * width * height * self.scale * self.scale
@@ -83,7 +87,7 @@ impl Passes {
 }
 
 impl Step {
-    /// How many planes of each bank it asks for.
+    /// Number of planes that the step uses in the LR and in the SR bank.
     pub(super) fn planes_used(&self) -> (usize, usize) {
         let slot = |slot: Slot| match slot {
             Slot::Lr(i) => (i + 1, 0),
@@ -104,11 +108,13 @@ impl Step {
     }
 }
 
-/// The steps from `lr` to `sr` by a network, or by the resampler alone.
+/// Plans the steps from `lr` to `sr` by a network, or by the resampler alone.
 pub(crate) fn plan(lr: &FrameFormat, sr: &FrameFormat, network: Option<Shape>) -> Result<Vec<Step>> {
     if !sr.pixel_format.writable() {
         let problem = format!("{} packs several components into one word", sr.pixel_format.name);
-        return Err(Error::new("output", problem, "choose another pixel format"));
+        return Err(
+            Error::new("output", problem, "choose another pixel format").with_kind(ErrorKind::Unsupported)
+        );
     }
     let passes = network.map(|shape| passes(lr, sr, shape)).transpose()?.flatten();
     let mut planner = Planner { lr, sr, ratio: ratio((lr.width, lr.height), sr), steps: Vec::new() };
@@ -120,7 +126,7 @@ pub(crate) fn plan(lr: &FrameFormat, sr: &FrameFormat, network: Option<Shape>) -
     Ok(planner.steps)
 }
 
-/// `None` where nothing is to be enlarged.
+/// Returns `None` where neither side grows.
 fn passes(lr: &FrameFormat, sr: &FrameFormat, shape: Shape) -> Result<Option<Passes>> {
     let Shape { scale, in_channels: channels } = shape;
     assert!(scale > 1 && matches!(channels, 1 | 3), "{shape:?}");
@@ -129,7 +135,7 @@ fn passes(lr: &FrameFormat, sr: &FrameFormat, shape: Shape) -> Result<Option<Pas
     }
     if lr.width.min(lr.height) < SIDE_MIN {
         let problem = format!("is {}x{}; HASN needs {SIDE_MIN}x{SIDE_MIN} at least", lr.width, lr.height);
-        return Err(Error::new("frame", problem, "use --model none"));
+        return Err(Error::new("frame", problem, "use --model none").with_kind(ErrorKind::Unsupported));
     }
     let (mut width, mut height) = (lr.width, lr.height);
     let mut sizes = Vec::new();
@@ -141,7 +147,7 @@ fn passes(lr: &FrameFormat, sr: &FrameFormat, shape: Shape) -> Result<Option<Pas
         let (from, to) = (Grid::full(width, height), Grid::full(sr.width, sr.height));
         Resampler::new(from, to, ratio((width, height), sr))
     });
-    Ok(Some(Passes { channels, scale, sizes, end: (width, height), exact }))
+    Ok(Some(Passes { channels, scale, sizes, output_size: (width, height), exact }))
 }
 
 fn ratio((width, height): (usize, usize), sr: &FrameFormat) -> (f64, f64) {
@@ -156,7 +162,7 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    /// A network that sees Y', or none: every component is enlarged by itself.
+    /// Plans for a network of Y', or for none: every component is upscaled alone.
     fn by_component(&mut self, passes: Option<Passes>) -> Result<()> {
         let (before, after) = self.matrices(passes.is_some())?;
         if let Some(matrix) = before {
@@ -187,7 +193,7 @@ impl Planner<'_> {
                     self.resample((from, from_grid), (to, to_grid), self.ratio);
                     (to, to_grid)
                 }
-                None => self.moved((from, from_grid), (to, to_grid), self.ratio),
+                None => self.resample_if_needed((from, from_grid), (to, to_grid), self.ratio),
             };
             match (after, lr_family, sr_family) {
                 (Some(_), ..) => {}
@@ -205,8 +211,8 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// What is done to three components at LR size, and to three at SR size, when every component is
-    /// enlarged by itself. R'G'B' becomes Y'CbCr where the network is to see Y'.
+    /// Returns the matrices at LR size and at SR size, where every component is upscaled alone. R'G'B' becomes Y'CbCr
+    /// for a network of Y'.
     fn matrices(&self, network: bool) -> Result<(Option<Coefficients>, Option<Coefficients>)> {
         use Family::{Gray, Rgb, Ycbcr};
         let of = |frame_format: &FrameFormat, which| luma_coefficients(frame_format.color.matrix, which);
@@ -228,7 +234,7 @@ impl Planner<'_> {
         })
     }
 
-    /// A network that sees R'G'B'.
+    /// Plans for a network of R'G'B'.
     fn through_rgb(&mut self, passes: Passes) -> Result<()> {
         match self.lr.pixel_format.family {
             Family::Gray => (0..3).for_each(|i| self.read(0, Slot::Lr(i))),
@@ -240,7 +246,7 @@ impl Planner<'_> {
                     if grid == full {
                         self.read(i, Slot::Lr(i));
                     } else {
-                        // The plane of Y' is still free.
+                        // Y' has not been read yet, so its plane is free.
                         self.read(i, Slot::Lr(0));
                         self.resample((Slot::Lr(0), grid), (Slot::Lr(i), full), (1.0, 1.0));
                     }
@@ -262,12 +268,13 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// The colour components, whose planes are at SR size and in the target's own terms.
+    /// Writes the colour components, whose planes are at SR size in the target's colour model.
     fn write_gathered(&mut self) {
         let full = self.sr_full();
         for i in 0..self.sr.pixel_format.color_count() {
-            // The plane of Y' has been written by the time chroma needs it.
-            let done = self.moved((Slot::Sr(i), full), (Slot::Sr(0), Grid::of(self.sr, i)), (1.0, 1.0));
+            // Y' has been written before chroma reuses its plane.
+            let done =
+                self.resample_if_needed((Slot::Sr(i), full), (Slot::Sr(0), Grid::of(self.sr, i)), (1.0, 1.0));
             self.write(done, i);
         }
     }
@@ -280,13 +287,13 @@ impl Planner<'_> {
             (true, true) => {
                 self.read(from, Slot::Lr(0));
                 let (lr, sr) = ((Slot::Lr(0), self.lr_full()), (Slot::Sr(0), self.sr_full()));
-                let done = self.moved(lr, sr, self.ratio);
+                let done = self.resample_if_needed(lr, sr, self.ratio);
                 self.write(done, component);
             }
         }
     }
 
-    /// What makes Y' of R'G'B' when the target has nothing else: any matrix that either side names.
+    /// Returns the coefficients for Y' of R'G'B' where the target is gray: those of any matrix that either side names.
     fn luma_of_gray(&self) -> (f64, f64) {
         let named = self.sr.color.matrix.luma_coefficients().or(self.lr.color.matrix.luma_coefficients());
         named.or(Matrix::BT709.luma_coefficients()).expect("BT.709 has K_R and K_B")
@@ -312,8 +319,13 @@ impl Planner<'_> {
         self.steps.push(Step::Resample { from, to, by: Resampler::new(from.1, to.1, ratio) });
     }
 
-    /// Resamples, unless nothing would change; gives where the samples then are.
-    fn moved(&mut self, from: (Slot, Grid), to: (Slot, Grid), ratio: (f64, f64)) -> (Slot, Grid) {
+    /// Resamples unless the resampler is the identity, and returns the plane that then holds the samples.
+    fn resample_if_needed(
+        &mut self,
+        from: (Slot, Grid),
+        to: (Slot, Grid),
+        ratio: (f64, f64),
+    ) -> (Slot, Grid) {
         let by = Resampler::new(from.1, to.1, ratio);
         if by.is_identity() {
             return from;
@@ -327,7 +339,7 @@ fn same_matrix(a: Matrix, b: Matrix) -> bool {
     a == b || a.luma_coefficients().is_some_and(|k| Some(k) == b.luma_coefficients())
 }
 
-/// K_R and K_B for a conversion that cannot be done without.
+/// Returns K_R and K_B for a conversion that requires them.
 fn luma_coefficients(matrix: Matrix, which: &str) -> Result<(f64, f64)> {
     matrix.luma_coefficients().ok_or_else(|| {
         let problem = format!("its colour matrix ({}, code {}) cannot be converted", matrix.name(), matrix.0);
@@ -336,6 +348,7 @@ fn luma_coefficients(matrix: Matrix, which: &str) -> Result<(f64, f64)> {
             problem,
             "keep its format and matrix with a luma model, or convert it to BT.709 first",
         )
+        .with_kind(ErrorKind::Unsupported)
     })
 }
 
@@ -344,7 +357,7 @@ mod tests {
     use super::*;
     use crate::testing::frame_format;
 
-    /// One word a step: what it does and where to.
+    /// Describes each step by a word: its operation and its target.
     fn words(from: &'static str, to: &'static str, in_channels: usize) -> String {
         let word = |step: &Step| match step {
             Step::Read { component, to } => format!("read{component}>{}", place(*to)),
@@ -368,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn components_travel_alone_unless_a_matrix_or_a_network_wants_three() {
+    fn components_are_processed_alone_unless_a_matrix_or_a_network_needs_three() {
         let rows = [
             ("gray", "gray", 1, "read0>l0, network1, write S0>0"),
             (

@@ -1,59 +1,65 @@
-//! The paper in ndarray, layer by layer: the oracle that every fast engine is held to.
+//! The paper in ndarray, layer by layer: the oracle that every fast engine is compared with.
 //!
-//! A model and planes come in, larger planes go out, and on the way every module's output can be observed
-//! under its checkpoint name. It is written to be read beside the definition: no rewrite, no fusion, one
-//! function a module. It is slow because it keeps whole maps and is one thread, not by carelessness: the
-//! inner loops run along rows.
+//! In: a model and LR planes. Out: SR planes, and on request the output of every module under its checkpoint name. It is
+//! written to be read beside the definition: no rewrite, no fusion, one function a module. It is slow because it keeps
+//! complete maps and runs on one thread; the inner loops run along rows.
 
 use std::collections::HashMap;
 use std::f32::consts::SQRT_2;
 use std::sync::Arc;
 
-use ndarray::{Array1, Array3, ArrayView3, ArrayViewD, ArrayViewMut3, Axis, Zip, s};
+use ndarray::{Array1, Array3, ArrayView3, ArrayViewMut3, Axis, Zip, s};
 
 use super::forward::{Forward, SIDE_MIN};
 use crate::model::{BlockWeights, CabWeights, Conv, EsaWeights, LayerNorm, Model};
 
-/// Is called with each module's name, as in the checkpoint, and its output.
-pub type Probe<'a> = &'a mut dyn FnMut(&str, ArrayViewD<f32>);
+/// Called with each module's name, as in the checkpoint, and the shape and the values of its output.
+pub(crate) type Probe<'a> = &'a mut dyn FnMut(&str, &[usize], &[f32]);
+
+/// Dense values, outermost dimension first.
+#[cfg(test)]
+pub(crate) struct Tensor {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Vec<f32>,
+}
 
 /// The value that PyTorch's LayerNorm adds to the variance by default.
 const LAYER_NORM_EPS: f32 = 1e-5;
 
 /// A network that runs as the paper says.
 #[derive(Clone, Debug)]
-pub struct Reference {
+pub(crate) struct Reference {
     model: Arc<Model>,
 }
 
 impl Reference {
-    /// Nothing is prepared: the weights are used as they are.
-    pub fn new(model: Arc<Model>) -> Self {
+    /// Uses the weights as they are.
+    pub(crate) fn new(model: Arc<Model>) -> Self {
         Reference { model }
     }
 
-    /// `x`: [in, H, W] -> [in, sH, sW].
-    pub fn forward(&self, x: &Array3<f32>) -> Array3<f32> {
-        self.observe(x.view(), &mut Trace { prefix: String::new(), probe: None })
+    /// `x`: [in, H, W] -> [in, sH, sW]. Passes the output of every module to `probe`, in the order of computation.
+    #[cfg(test)]
+    pub(crate) fn forward_probed(&self, x: &[f32], size: (usize, usize), probe: Probe<'_>) -> Tensor {
+        let y = self.run(self.input(x, size), &mut Trace { prefix: String::new(), probe: Some(probe) });
+        Tensor { shape: y.shape().to_vec(), values: y.into_raw_vec_and_offset().0 }
     }
 
-    /// As [`Reference::forward`], showing every module's output to `probe` in the order they are made.
-    pub fn forward_probed(&self, x: &Array3<f32>, probe: Probe<'_>) -> Array3<f32> {
-        self.observe(x.view(), &mut Trace { prefix: String::new(), probe: Some(probe) })
-    }
-
-    /// The largest magnitude in every module's output. `x`: [in, H, W].
-    pub(super) fn peaks(&self, x: &[f32], (width, height): (usize, usize)) -> HashMap<String, f32> {
-        let channels = self.model.sizes.in_channels;
-        let x = Array3::from_shape_vec((channels, height, width), x.to_vec()).expect("x is [in, H, W]");
+    /// Returns the largest magnitude in every module's output. `x`: [in, H, W].
+    pub(super) fn peaks(&self, x: &[f32], size: (usize, usize)) -> HashMap<String, f32> {
         let mut peaks = HashMap::new();
-        self.forward_probed(&x, &mut |name, output| {
+        let probe = &mut |name: &str, _: &[usize], output: &[f32]| {
             peaks.insert(name.to_owned(), output.iter().fold(0.0, |peak: f32, x| peak.max(x.abs())));
-        });
+        };
+        self.run(self.input(x, size), &mut Trace { prefix: String::new(), probe: Some(probe) });
         peaks
     }
 
-    fn observe(&self, x: ArrayView3<f32>, trace: &mut Trace<'_>) -> Array3<f32> {
+    fn input<'x>(&self, x: &'x [f32], (width, height): (usize, usize)) -> ArrayView3<'x, f32> {
+        ArrayView3::from_shape((self.model.sizes.in_channels, height, width), x).expect("x is [in, H, W]")
+    }
+
+    fn run(&self, x: ArrayView3<f32>, trace: &mut Trace<'_>) -> Array3<f32> {
         let model = &*self.model;
         let (channels, height, width) = x.dim();
         assert!(channels == model.sizes.in_channels && height >= SIDE_MIN && width >= SIDE_MIN);
@@ -79,11 +85,10 @@ impl Reference {
 
 /// [`Reference`] for frames of one size.
 #[derive(Clone, Debug)]
-pub struct ReferencePass {
-    /// The network.
-    pub reference: Reference,
+pub(crate) struct ReferencePass {
+    pub(crate) reference: Reference,
     /// (width, height).
-    pub size: (usize, usize),
+    pub(crate) size: (usize, usize),
 }
 
 impl Forward for ReferencePass {
@@ -95,14 +100,14 @@ impl Forward for ReferencePass {
         let (width, height) = self.size;
         let sizes = self.reference.model.sizes;
         let (channels, scale) = (sizes.in_channels, sizes.scale);
-        let x = ArrayView3::from_shape((channels, height, width), x).expect("x is [in, H, W]");
+        let x = self.reference.input(x, self.size);
         ArrayViewMut3::from_shape((channels, scale * height, scale * width), y)
             .expect("y is [in, sH, sW]")
-            .assign(&self.reference.observe(x, &mut Trace { prefix: String::new(), probe: None }));
+            .assign(&self.reference.run(x, &mut Trace { prefix: String::new(), probe: None }));
     }
 }
 
-/// Who observes, if anyone, and the block that names are in.
+/// The probe, if there is one, and the block that module names are prefixed with.
 struct Trace<'a> {
     prefix: String,
     probe: Option<Probe<'a>>,
@@ -111,7 +116,8 @@ struct Trace<'a> {
 impl Trace<'_> {
     fn show(&mut self, name: &str, output: &Array3<f32>) {
         if let Some(probe) = &mut self.probe {
-            probe(&format!("{}{name}", self.prefix), output.view().into_dyn());
+            let values = output.as_slice().expect("outputs are dense");
+            probe(&format!("{}{name}", self.prefix), output.shape(), values);
         }
     }
 
@@ -127,8 +133,14 @@ fn block(i: &Array3<f32>, weights: &BlockWeights, trace: &mut Trace<'_>) -> Arra
     trace.show_wrapped("dwconv", &d);
     let n = layer_norm(&d, &weights.ln);
     if let Some(probe) = &mut trace.probe {
-        // PyTorch normalises the last axis, so that its module sees the channels there.
-        probe(&format!("{}ln", trace.prefix), n.view().permuted_axes([1, 2, 0]).into_dyn());
+        // PyTorch normalises the last axis, so the channels of its module are there.
+        let last = n.view().permuted_axes([1, 2, 0]);
+        let values = last.as_standard_layout();
+        probe(
+            &format!("{}ln", trace.prefix),
+            last.shape(),
+            values.as_slice().expect("standard layout is dense"),
+        );
     }
     let f1 = conv1x1(&n, &weights.f1);
     trace.show_wrapped("f1", &f1);
@@ -154,9 +166,9 @@ fn esa(v: &Array3<f32>, weights: &EsaWeights, trace: &mut Trace<'_>) -> Array3<f
     let (_, height, width) = v.dim();
     let c1 = conv1x1(v, &weights.conv1);
     trace.show("esa.conv1", &c1);
-    let c2 = conv3x3_step2(&c1, &weights.conv2);
+    let c2 = conv3x3_stride2(&c1, &weights.conv2);
     trace.show("esa.conv2", &c2);
-    let c3 = conv3x3(max_pool_7_step3(&c2).view(), &weights.conv3);
+    let c3 = conv3x3(max_pool_7_stride3(&c2).view(), &weights.conv3);
     trace.show("esa.conv3", &c3);
     let c3 = bilinear(&c3, height, width);
     let cf = conv1x1(&c1, &weights.conv_f);
@@ -167,7 +179,7 @@ fn esa(v: &Array3<f32>, weights: &EsaWeights, trace: &mut Trace<'_>) -> Array3<f
     c4
 }
 
-/// u: [C, H, W] -> [C, H, W], without a skip round it.
+/// u: [C, H, W] -> [C, H, W], without a skip around it.
 fn cab(u: &Array3<f32>, weights: &CabWeights, trace: &mut Trace<'_>) -> Array3<f32> {
     let v = conv3x3(u.view(), &weights.conv_0);
     trace.show("cab.cab.0", &v);
@@ -265,7 +277,7 @@ fn add_taps(out: &mut [f32], rows: ndarray::ArrayView2<f32>, taps: &[f32]) {
     }
 }
 
-/// Zeros round every plane.
+/// Surrounds every plane with zeros.
 fn pad(x: ArrayView3<f32>, margin: usize) -> Array3<f32> {
     let (channels, height, width) = x.dim();
     let mut padded = Array3::zeros((channels, height + 2 * margin, width + 2 * margin));
@@ -273,8 +285,8 @@ fn pad(x: ArrayView3<f32>, margin: usize) -> Array3<f32> {
     padded
 }
 
-/// 3x3 by steps of 2, not padded: [E, H, W] -> [E, (H-1)/2, (W-1)/2].
-fn conv3x3_step2(x: &Array3<f32>, conv: &Conv) -> Array3<f32> {
+/// 3x3, stride 2, not padded: [E, H, W] -> [E, (H-1)/2, (W-1)/2].
+fn conv3x3_stride2(x: &Array3<f32>, conv: &Conv) -> Array3<f32> {
     let (_, height, width) = x.dim();
     let shape = (conv.outputs, (height - 1) / 2, (width - 1) / 2);
     Array3::from_shape_fn(shape, |(o, row, column)| {
@@ -284,8 +296,8 @@ fn conv3x3_step2(x: &Array3<f32>, conv: &Conv) -> Array3<f32> {
     })
 }
 
-/// 7x7 windows by steps of 3, not padded, the last incomplete one left out.
-fn max_pool_7_step3(x: &Array3<f32>) -> Array3<f32> {
+/// 7x7 windows, stride 3, not padded; an incomplete last window is left out.
+fn max_pool_7_stride3(x: &Array3<f32>) -> Array3<f32> {
     let (channels, height, width) = x.dim();
     Array3::from_shape_fn((channels, (height - 7) / 3 + 1, (width - 7) / 3 + 1), |(c, row, column)| {
         let window = x.slice(s![c, 3 * row..3 * row + 7, 3 * column..3 * column + 7]);
@@ -318,7 +330,7 @@ fn bilinear_taps(from: usize, to: usize) -> Vec<[(usize, f32); 2]> {
     (0..to).map(taps).collect()
 }
 
-/// Over the channels of each pixel, with the biased variance.
+/// Normalises the channels of each pixel, with the biased variance.
 fn layer_norm(x: &Array3<f32>, ln: &LayerNorm) -> Array3<f32> {
     let mean = x.mean_axis(Axis(0)).expect("a map has channels");
     let centred = x - &mean;

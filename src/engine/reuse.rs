@@ -1,8 +1,8 @@
-//! Frames that are as the one before: its result once more, without the network.
+//! Reuses the result of the frame before for a frame that repeats it, without running the network.
 //!
-//! Video at another rate, cartoons and screens that stand still repeat a frame sample by sample. In and out as of any
-//! engine, which it wraps; results are handed out as references to the same memory. What is compared are the samples
-//! themselves: this ends at the first row that differs, and no hash can take one frame for another.
+//! Video converted to another frame rate, animation and still screens repeat a frame sample by sample. It wraps an engine;
+//! results are shared references to the same memory. The samples themselves are compared, which ends at the first row
+//! that differs; a hash could confuse two frames.
 
 use std::collections::VecDeque;
 
@@ -10,14 +10,14 @@ use super::spec::{Engine, NetworkId};
 use crate::error::Result;
 use crate::frame::Frame;
 
-/// [`Engine`] that knows the frame before.
+/// [`Engine`] that remembers the frame before.
 pub(super) struct Reuse {
     engine: Box<dyn Engine>,
-    /// The LR frame that the engine took last, and its network.
+    /// The last LR frame that the engine was given, and its network.
     last: Option<(Frame, NetworkId)>,
-    /// What it gave last.
+    /// The last result of the engine.
     result: Option<Frame>,
-    /// In order: LR frames that are as the one before, `None` for one that the engine has.
+    /// In order: LR frames that repeat the one before, `None` for a frame in the engine.
     in_flight: VecDeque<Option<Frame>>,
     reused: u64,
 }
@@ -49,10 +49,11 @@ impl Engine for Reuse {
     fn collect(&mut self) -> Result<Option<(Frame, Frame)>> {
         match self.in_flight.pop_front() {
             None => Ok(None),
-            // Whatever it repeats was collected before it.
-            Some(Some(lr)) => {
-                Ok(Some((lr, self.result.as_ref().expect("the engine gave the first of them").share())))
-            }
+            // The frame that it repeats was collected before it.
+            Some(Some(lr)) => Ok(Some((
+                lr,
+                self.result.as_ref().expect("the first of the repeated frames has a result").share(),
+            ))),
             Some(None) => {
                 let (lr, sr) = self.engine.collect()?.expect("it was submitted");
                 self.result = Some(sr.share());
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
     use crate::testing::{frame_format, padded};
 
-    /// With three frames in flight, fills the SR frame with the first LR sample and the network's number.
+    /// Fills the SR frame with the first LR sample plus the network's number; three frames may be in flight.
     #[derive(Default)]
     struct Copies {
         pairs: VecDeque<(Frame, Frame)>,
@@ -101,7 +102,7 @@ mod tests {
         }
     }
 
-    /// Samples of value `first`, and of `last` in the last byte of the last plane; rows end in what is not looked at.
+    /// Samples of value `first`, the last byte of the last plane `last`, and the padding of rows `between_rows`.
     fn frame(first: u8, last: u8, between_rows: u8) -> Frame {
         let frame_format = frame_format(6, 4, "yuv420p");
         let mut frame = padded(frame_format);
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn each_frame_gets_its_own_result_and_the_engine_only_what_differs() {
+    fn each_frame_gets_its_own_result_and_the_engine_runs_only_on_new_frames() {
         let frames = [(1, 1, 0), (1, 1, 0), (1, 1, 0), (1, 2, 2), (1, 1, 0), (1, 1, 9), (3, 3, 0), (3, 3, 0)];
         let computed = 4;
         for depth in 1..=3 {
@@ -143,7 +144,7 @@ mod tests {
                 assert_eq!(lr.time.index, index as u64);
                 assert!(sr.buffer.plane(0).iter().all(|&code| code == frames[index].0), "frame {index}");
             }
-            assert_eq!(engine.engine.reused(), computed, "given to the engine");
+            assert_eq!(engine.engine.reused(), computed, "frames given to the engine");
             assert_eq!(engine.reused(), frames.len() as u64 - computed);
         }
     }

@@ -1,4 +1,4 @@
-//! What every engine does, and all that one is opened from.
+//! What every engine does, and what one is opened from.
 //!
 //! It must not know the engines themselves: `open` does.
 
@@ -9,18 +9,18 @@ use crate::error::Result;
 use crate::frame::{Frame, FrameFormat};
 use crate::model::Model;
 
-/// A device that makes LR frames into SR frames, in order.
+/// A device that upscales frames, in order.
 pub trait Engine {
-    /// Frames in flight: after so many submitted ones, one must be collected.
+    /// The number of frames that can be in flight: before another one is submitted, one must be collected.
     fn depth(&self) -> usize;
 
-    /// Starts work on `lr`; `sr` is filled by the time both come back from [`Engine::collect`].
+    /// Starts to upscale `lr` into `sr`, which is filled when [`Engine::collect`] returns both.
     fn submit(&mut self, lr: Frame, sr: Frame, network: NetworkId) -> Result<()>;
 
-    /// The oldest submitted pair, waiting for it if need be; `None` when nothing is in flight.
+    /// Waits for the oldest submitted pair and returns it; `None` when nothing is in flight.
     fn collect(&mut self) -> Result<Option<(Frame, Frame)>>;
 
-    /// Frames that were as the one before and got its result.
+    /// The number of frames that repeat the frame before and share its result.
     fn reused(&self) -> u64 {
         0
     }
@@ -30,17 +30,18 @@ pub trait Engine {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NetworkId(pub usize);
 
-/// One way of making a frame larger.
+/// A way to upscale a frame.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Network {
     /// The separable resampler alone.
     Resample,
-    /// HASN, as often as the size asks for, then the resampler to the exact size.
+    /// HASN, in as many passes as the size requires, then the resampler to the exact size.
     Hasn(Arc<Model>),
 }
 
 impl Network {
-    /// As users name it.
+    /// The name that users give: `none`, or the model's.
     pub fn name(&self) -> &str {
         match self {
             Network::Resample => "none",
@@ -51,6 +52,7 @@ impl Network {
 
 /// Which engine runs the networks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum EngineKind {
     /// The paper layer by layer in ndarray: slow, the oracle.
     Reference,
@@ -60,20 +62,20 @@ pub enum EngineKind {
     Cuda,
 }
 
-/// All that an engine needs to be opened, on whatever thread that happens.
+/// What an engine is opened from, on any thread.
 #[derive(Clone, Debug)]
 pub struct EngineSpec {
-    /// Which one.
+    /// The engine.
     pub kind: EngineKind,
-    /// Threads it may use, above 0.
+    /// Number of CPU threads, above 0.
     pub threads: usize,
-    /// Frames that may be submitted before the first one is collected, above 0. With 1 all threads work on one frame,
-    /// and it is made in the least time; with many a CPU makes the most of them in a second. GPUs choose for themselves.
+    /// Number of frames that may be submitted before the first one is collected, above 0. With 1 all threads work on one
+    /// frame, for the lowest latency; with more a CPU reaches its highest throughput. GPUs have a depth of their own.
     pub in_flight: usize,
-    /// What can be submitted with.
+    /// The networks that frames can be submitted to.
     pub networks: Vec<Network>,
-    /// Of the frames that come in.
+    /// Format of the LR frames.
     pub lr: FrameFormat,
-    /// Of the frames to fill.
+    /// Format of the SR frames.
     pub sr: FrameFormat,
 }

@@ -1,22 +1,22 @@
-//! The models that come with the program: their files and cards, and how a name becomes a [`Model`].
+//! The built-in models: their weights and cards, and [`open`] for a model by name or file.
 
 use std::path::Path;
 
 use super::weights::Model;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
-/// A weights file in the binary, with the card that says what it is.
+/// A weights file in the binary, with its model card.
 #[derive(Clone, Copy, Debug)]
 pub struct BuiltIn {
-    /// What the user types.
+    /// Name in options.
     pub name: &'static str,
-    /// A safetensors file.
+    /// The safetensors file.
     pub bytes: &'static [u8],
-    /// Markdown.
+    /// The model card, in Markdown.
     pub card: &'static str,
 }
 
-/// All of them, the defaults first.
+/// All built-in models, the defaults first.
 pub const ALL: &[BuiltIn] = &[
     BuiltIn {
         name: "hasn-lite-x2",
@@ -35,18 +35,18 @@ pub const ALL: &[BuiltIn] = &[
     },
 ];
 
-/// What a CPU runs on stills, and wherever else nothing is told.
+/// The default for images and for benchmarks.
 pub const DEFAULT_CPU: &str = "hasn-lite-x2";
 
-/// What a video gets unless told otherwise: videos were coded. A still gets [`DEFAULT_CPU`].
+/// The default for video, trained on compressed frames. Images get [`DEFAULT_CPU`].
 pub const DEFAULT_VIDEO: &str = "hasn-lite-x2-video";
 
-/// The built-in model of that name.
+/// Returns the built-in model of that name.
 pub fn find(name: &str) -> Option<&'static BuiltIn> {
     ALL.iter().find(|built_in| built_in.name == name)
 }
 
-/// A built-in model by its name, else the file at that path.
+/// Opens a built-in model by its name, or the weights file at a path.
 pub fn open(name_or_path: &str) -> Result<Model> {
     if let Some(built_in) = find(name_or_path) {
         return Model::parse(built_in.name, built_in.bytes);
@@ -60,7 +60,8 @@ pub fn open(name_or_path: &str) -> Result<Model> {
         name_or_path,
         "is neither a built-in model nor a file",
         format!("give a safetensors file or one of {}", names.join(", ")),
-    ))
+    )
+    .with_kind(ErrorKind::NotFound))
 }
 
 #[cfg(test)]
@@ -68,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_built_in_model_opens_under_its_own_name_and_its_card_says_what_it_is() {
+    fn every_built_in_model_opens_under_its_own_name_and_has_a_card() {
         for built_in in ALL {
             let model = open(built_in.name).unwrap();
             assert_eq!(model.name, built_in.name);

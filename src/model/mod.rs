@@ -1,10 +1,11 @@
 //! HASN as data: a weights file comes in, sizes and weights by layer go out.
 //!
-//! What is here has been checked once, by [`Model::parse`]: every weight has the shape that [`Sizes`] implies and is
-//! finite. The engines pack the weights as they like; this module knows nothing of them.
+//! A [`Model`] is checked once, by [`Model::parse`]: every weight has the shape that [`Sizes`] implies and is finite. The
+//! engines pack the weights for themselves; this module knows nothing of them.
 
 pub mod catalogue;
 mod parse;
 mod weights;
 
-pub use weights::{BlockWeights, CabWeights, Conv, EsaWeights, LayerNorm, Model, Sizes};
+pub(crate) use weights::{BlockWeights, CabWeights, Conv, EsaWeights, LayerNorm};
+pub use weights::{Model, Sizes};

@@ -1,8 +1,8 @@
 //! From the bytes of a safetensors file to a checked [`Model`].
 //!
-//! The sizes are read off the tensors' shapes, the metadata must agree with them, then every expected
-//! tensor is taken out of the file's list with its shape checked, and nothing may be left over. Every
-//! refusal is one line that names the file and the tensor.
+//! The sizes are derived from the tensors' shapes and compared with the metadata; then every expected tensor is removed
+//! from the file's list with its shape checked, and none may remain. Every error is one line that names the file and the
+//! tensor.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -11,18 +11,16 @@ use half::f16;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 
 use super::weights::{BlockWeights, CabWeights, Conv, EsaWeights, LayerNorm, Model, Sizes};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
-/// The paper has 52 channels, 156 in the wide maps and 6 blocks. Far above it a size is a mistake, and
-/// memory is not spent on mistakes.
+/// The paper has 52 channels, 156 in the wide maps and 6 blocks. Sizes far above are refused before memory is allocated.
 const CHANNELS_MAX: usize = 2048;
 /// See [`CHANNELS_MAX`].
 const BLOCKS_MAX: usize = 64;
-/// Beyond it nothing was ever trained, and an x8 frame of UHD is 33 k pixels wide.
+/// No network of a larger scale is trained, and an x8 frame of UHD is 33 k pixels wide.
 const SCALE_MAX: usize = 8;
 
-/// The largest sizes that are believed make a network of some 500 MB; a file above this is a
-/// mistake that should not be read into memory to find out.
+/// The largest sizes that are accepted make a network of some 500 MB; a larger file is refused before it is read.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
 impl Model {
@@ -31,6 +29,8 @@ impl Model {
         let name = path.display().to_string();
         let unreadable = |e: std::io::Error| {
             Error::new(&name, format!("cannot be read: {e}"), "give a readable safetensors file")
+                .with_kind(e.kind().into())
+                .with_source(e)
         };
         let bytes_len = std::fs::metadata(path).map_err(unreadable)?.len();
         if bytes_len > FILE_BYTES_MAX {
@@ -43,7 +43,7 @@ impl Model {
         Model::parse(&name, &std::fs::read(path).map_err(unreadable)?)
     }
 
-    /// Checks the bytes of a weights file; `source_name` is the file that errors name.
+    /// Parses and checks the bytes of a weights file; `source_name` is its name in errors.
     pub fn parse(source_name: &str, bytes: &[u8]) -> Result<Model> {
         parse(source_name, bytes)
     }
@@ -51,15 +51,16 @@ impl Model {
 
 fn parse(source_name: &str, bytes: &[u8]) -> Result<Model> {
     let extension = Path::new(source_name).extension().and_then(|e| e.to_str()).unwrap_or("");
-    // A `.pth` is a zip archive today and was a bare pickle (0x80, protocol) before.
+    // A `.pth` is a zip archive; older ones are a bare pickle (0x80, protocol).
     if extension == "pth" || extension == "pt" || bytes.starts_with(b"PK\x03\x04") {
         return Err(Error::new(
             source_name,
             "is a PyTorch checkpoint",
             "convert it to safetensors with training/export.py",
-        ));
+        )
+        .with_kind(ErrorKind::Unsupported));
     }
-    let not_weights = |e: SafeTensorError| refuse_container(source_name, &e);
+    let not_weights = |e: SafeTensorError| container_error(source_name, e);
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(not_weights)?;
     let metadata = header.metadata().clone().unwrap_or_default();
     let mut file = File {
@@ -84,22 +85,24 @@ fn parse(source_name: &str, bytes: &[u8]) -> Result<Model> {
     }
 }
 
-/// What is wrong with bytes that are no whole safetensors file.
-fn refuse_container(source_name: &str, error: &SafeTensorError) -> Error {
-    let problem = match error {
+/// The error for bytes that are not a complete safetensors file.
+fn container_error(source_name: &str, error: SafeTensorError) -> Error {
+    let (kind, problem) = match &error {
         SafeTensorError::MetadataIncompleteBuffer
         | SafeTensorError::InvalidHeaderLength
-        | SafeTensorError::HeaderTooSmall => format!("is truncated, or not a safetensors file ({error})"),
-        other => format!("is not a safetensors file ({other})"),
+        | SafeTensorError::HeaderTooSmall => {
+            (ErrorKind::Damaged, format!("is truncated, or not a safetensors file ({error})"))
+        }
+        other => (ErrorKind::InvalidInput, format!("is not a safetensors file ({other})")),
     };
-    Error::new(source_name, problem, "fetch or export it again")
+    Error::new(source_name, problem, "fetch or export it again").with_kind(kind).with_source(error)
 }
 
 fn stem(source_name: &str) -> String {
     Path::new(source_name).file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned())
 }
 
-/// The tensors of a file that have not been taken yet.
+/// The tensors of a file that have not been read yet.
 struct File<'a> {
     name: &'a str,
     tensors: BTreeMap<String, TensorView<'a>>,
@@ -114,7 +117,7 @@ impl File<'_> {
         )
     }
 
-    /// Reads every size off the shapes, which makes them the one source that is always there.
+    /// Derives every size from the shapes, which every file has; metadata may be missing.
     fn sizes(&self) -> Result<Sizes> {
         let first = self.outer_two("conv_1.weight")?;
         let [mlp_channels, _] = self.outer_two("block_1.f1.conv.weight")?;
@@ -140,7 +143,7 @@ impl File<'_> {
         Ok(Sizes { scale, in_channels, dim, blocks, mlp_channels, esa_channels, cab_channels, ca_channels })
     }
 
-    /// The highest block that any tensor names; one that is missing in between is found when it is taken.
+    /// The highest block number of any tensor; a missing block in between is detected when it is read.
     fn blocks(&self) -> Result<usize> {
         let number = |name: &str| name.strip_prefix("block_")?.split_once('.')?.0.parse::<usize>().ok();
         let blocks = self.tensors.keys().filter_map(|name| number(name)).max().unwrap_or(0);
@@ -153,7 +156,7 @@ impl File<'_> {
         Ok(blocks)
     }
 
-    /// The two outer dimensions of a conv's weight, both believable.
+    /// The two outer dimensions of a conv's weight, both within limits.
     fn outer_two(&self, tensor: &str) -> Result<[usize; 2]> {
         let view = self.tensors.get(tensor).ok_or_else(|| self.refuse(tensor, "is missing"))?;
         let &[outputs, inputs, _, _] = view.shape() else {
@@ -168,7 +171,7 @@ impl File<'_> {
         }
     }
 
-    /// Each stated size is compared with the tensor that shows it.
+    /// Compares each size in the metadata with the tensor that shows it.
     fn check_metadata(&self, metadata: &HashMap<String, String>, sizes: &Sizes) -> Result<()> {
         if let Some(arch) = metadata.get("arch").filter(|arch| *arch != "hasn") {
             return Err(Error::new(
@@ -250,7 +253,7 @@ impl File<'_> {
         })
     }
 
-    /// Takes a tensor out of the list, as finite f32 values of the shape that it must have.
+    /// Removes a tensor from the list and returns its values in f32, with their shape and finiteness checked.
     fn values(&mut self, tensor: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let view = self.tensors.remove(tensor).ok_or_else(|| self.refuse(tensor, "is missing"))?;
         if view.shape() != shape {

@@ -1,4 +1,4 @@
-//! One refusal for each way in which a weights file can lie.
+//! One error for each kind of wrong weights file.
 
 use super::*;
 use crate::model::catalogue;
@@ -7,7 +7,7 @@ type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
 const LITE: &[u8] = include_bytes!("../../models/hasn-lite-x2.safetensors");
 
-/// The light model, taken apart so that a test can change one thing.
+/// The tensors and the metadata of the light model, for a test to change.
 fn lite() -> (Tensors, HashMap<String, String>) {
     let metadata = SafeTensors::read_metadata(LITE).unwrap().1.metadata().clone().unwrap();
     let tensors = SafeTensors::deserialize(LITE).unwrap();
@@ -22,7 +22,7 @@ fn bytes(tensors: &Tensors, metadata: Option<HashMap<String, String>>) -> Vec<u8
     safetensors::serialize(views, metadata).unwrap()
 }
 
-/// The line with which the light model is refused after `change`.
+/// The error of the light model after `change`.
 fn refusal(change: impl FnOnce(&mut Tensors, &mut HashMap<String, String>)) -> String {
     let (mut tensors, mut metadata) = lite();
     change(&mut tensors, &mut metadata);
@@ -31,7 +31,7 @@ fn refusal(change: impl FnOnce(&mut Tensors, &mut HashMap<String, String>)) -> S
     line
 }
 
-/// Gives a tensor a new shape, and as many f16 zeros as it then needs.
+/// Replaces a tensor by f16 zeros of another shape.
 fn reshape(tensors: &mut Tensors, name: &str, shape: &[usize]) {
     let data = vec![0; shape.iter().product::<usize>() * 2];
     tensors.insert(name.to_owned(), (Dtype::F16, shape.to_vec(), data));

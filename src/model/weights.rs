@@ -1,18 +1,18 @@
 //! A network as data: its sizes, and its weights by layer.
 //!
-//! It must not know where they come from or how an engine packs them.
+//! It must not know where the weights come from or how an engine packs them.
 
-/// The sizes of a network. Channel counts are what matters: the ratios that a file's metadata states are
-/// checked against them and dropped, for a count has one meaning and a floored ratio has several.
+/// The sizes of a network, as channel counts. The ratios in a file's metadata are checked against them and dropped,
+/// because a rounded ratio stands for several counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sizes {
-    /// How many times wider and higher the frame becomes.
+    /// Scale factor of width and height.
     pub scale: usize,
-    /// 1 for luma, 3 for R'G'B'; as many come out.
+    /// Channels of input and output: 1 for luma, 3 for R'G'B'.
     pub in_channels: usize,
     /// C, the width of the trunk.
     pub dim: usize,
-    /// B, how many blocks.
+    /// B, the number of blocks.
     pub blocks: usize,
     /// M, the width of f1, f2 and f3.
     pub mlp_channels: usize,
@@ -25,12 +25,12 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Channels of the upsampler's conv: `in_channels` x `scale`².
+    /// Output channels of the upsampler's conv: `in_channels` x `scale`².
     pub fn upsampler_channels(&self) -> usize {
         self.in_channels * self.scale * self.scale
     }
 
-    /// Multiply-adds for one LR pixel, as the network is published: no rewrite counts as speed.
+    /// Multiply-adds per LR pixel, of the network as published, without rewrites.
     pub fn multiply_adds(&self) -> usize {
         let Sizes { dim, mlp_channels, esa_channels, cab_channels, .. } = *self;
         let esa = mlp_channels * esa_channels * 2 + 13 * esa_channels * esa_channels / 4;
@@ -38,7 +38,7 @@ impl Sizes {
         9 * self.in_channels * dim + self.blocks * block + 9 * dim * dim + 9 * dim * self.upsampler_channels()
     }
 
-    /// Weights and biases of the whole network.
+    /// Number of weights and biases.
     pub fn parameters(&self) -> usize {
         let Sizes { dim, mlp_channels, esa_channels, cab_channels, ca_channels, .. } = *self;
         let conv = |outputs: usize, inputs: usize, side: usize| outputs * (inputs * side * side + 1);
@@ -61,99 +61,98 @@ impl Sizes {
     }
 }
 
-/// A convolution. `weight: [outputs, inputs, side, side]`, `bias: [outputs]`. A depthwise one has
-/// `inputs` 1, as its tensor has.
+/// A convolution. A depthwise one has `inputs` 1, as its tensor has.
 #[derive(Clone, Debug)]
-pub struct Conv {
-    /// Channels that come out.
-    pub outputs: usize,
-    /// Channels that each output reads.
-    pub inputs: usize,
-    /// Width and height of the taps.
-    pub side: usize,
+pub(crate) struct Conv {
+    /// Output channels.
+    pub(crate) outputs: usize,
+    /// Input channels of each output.
+    pub(crate) inputs: usize,
+    /// Width and height of the kernel.
+    pub(crate) side: usize,
     /// [outputs, inputs, side, side].
-    pub weight: Vec<f32>,
+    pub(crate) weight: Vec<f32>,
     /// `[outputs]`.
-    pub bias: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
 }
 
 /// The affine of a layer norm over channels.
 #[derive(Clone, Debug)]
-pub struct LayerNorm {
+pub(crate) struct LayerNorm {
     /// `[C]`.
-    pub weight: Vec<f32>,
+    pub(crate) weight: Vec<f32>,
     /// `[C]`.
-    pub bias: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
 }
 
 /// The spatial attention of a block.
 #[derive(Clone, Debug)]
-pub struct EsaWeights {
+pub(crate) struct EsaWeights {
     /// 1x1, M -> E.
-    pub conv1: Conv,
-    /// 3x3 by steps of 2 without padding, E -> E.
-    pub conv2: Conv,
+    pub(crate) conv1: Conv,
+    /// 3x3, stride 2, without padding, E -> E.
+    pub(crate) conv2: Conv,
     /// 3x3, E -> E, on the pooled grid.
-    pub conv3: Conv,
+    pub(crate) conv3: Conv,
     /// 1x1, E -> M.
-    pub conv4: Conv,
+    pub(crate) conv4: Conv,
     /// 1x1, E -> E.
-    pub conv_f: Conv,
+    pub(crate) conv_f: Conv,
 }
 
-/// The end of a block: two 3x3 convs and the channel attention, named by their place in the checkpoint.
+/// The end of a block: two 3x3 convs and the channel attention, named after their index in the checkpoint.
 #[derive(Clone, Debug)]
-pub struct CabWeights {
+pub(crate) struct CabWeights {
     /// `cab.0`: 3x3, C -> R.
-    pub conv_0: Conv,
+    pub(crate) conv_0: Conv,
     /// `cab.2`: 3x3, R -> C.
-    pub conv_2: Conv,
+    pub(crate) conv_2: Conv,
     /// `cab.3.attention.1`: 1x1, C -> Q.
-    pub attention_1: Conv,
+    pub(crate) attention_1: Conv,
     /// `cab.3.attention.3`: 1x1, Q -> C.
-    pub attention_3: Conv,
+    pub(crate) attention_3: Conv,
 }
 
 /// One block.
 #[derive(Clone, Debug)]
-pub struct BlockWeights {
+pub(crate) struct BlockWeights {
     /// Depthwise 7x7.
-    pub dwconv: Conv,
+    pub(crate) dwconv: Conv,
     /// Over C.
-    pub ln: LayerNorm,
+    pub(crate) ln: LayerNorm,
     /// 1x1, C -> M.
-    pub f1: Conv,
+    pub(crate) f1: Conv,
     /// 1x1, C -> M.
-    pub f2: Conv,
+    pub(crate) f2: Conv,
     /// 1x1, C -> M.
-    pub f3: Conv,
+    pub(crate) f3: Conv,
     /// The spatial attention.
-    pub esa: EsaWeights,
+    pub(crate) esa: EsaWeights,
     /// 1x1, M -> C.
-    pub g: Conv,
+    pub(crate) g: Conv,
     /// Depthwise 7x7.
-    pub dwconv2: Conv,
+    pub(crate) dwconv2: Conv,
     /// The end of the block.
-    pub cab: CabWeights,
+    pub(crate) cab: CabWeights,
 }
 
-/// A network: where it is from, its sizes and its weights.
+/// A network: its origin, sizes and weights.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// From the metadata, else the file's name without its extension.
+    /// Name in the metadata, or the file's name without its extension.
     pub name: String,
-    /// When, on what and for how long it was trained, as its file says; empty if it does not.
+    /// Date, data and length of the training, from the metadata; may be empty.
     pub trained: String,
-    /// Of the weights, as their file says; empty if it does not.
+    /// License of the weights, from the metadata; may be empty.
     pub license: String,
-    /// All sizes.
+    /// Sizes of all layers.
     pub sizes: Sizes,
     /// 3x3, in -> C.
-    pub conv_1: Conv,
-    /// In the order they run.
-    pub blocks: Vec<BlockWeights>,
+    pub(crate) conv_1: Conv,
+    /// In the order of execution.
+    pub(crate) blocks: Vec<BlockWeights>,
     /// 3x3, C -> C.
-    pub conv_2: Conv,
+    pub(crate) conv_2: Conv,
     /// 3x3, C -> in·scale².
-    pub upsampler: Conv,
+    pub(crate) upsampler: Conv,
 }

@@ -1,14 +1,14 @@
-//! R'G'B' to Y'CbCr and back: a 3x3 matrix over three planes of numbers, in place.
+//! R'G'B' to Y'CbCr and back: a 3x3 matrix over three planes of f32, in place.
 
 use rayon::prelude::*;
 
-/// Samples that are worth handing to another thread.
+/// Number of samples per task of the thread pool.
 const CHUNK: usize = 1 << 14;
 
-/// Rows give the new components of the old ones.
+/// Each row gives one output component of the three input components.
 pub type Coefficients = [[f32; 3]; 3];
 
-/// `planes: [3, H, W]`; every sample (a, b, c) becomes `matrix` times it.
+/// Multiplies every sample (a, b, c) of `planes: [3, H, W]` by `matrix`.
 pub fn apply(matrix: &Coefficients, planes: &mut [f32]) {
     assert!(planes.len().is_multiple_of(3) && !planes.is_empty(), "three planes");
     let (a, rest) = planes.split_at_mut(planes.len() / 3);
@@ -22,7 +22,7 @@ pub fn apply(matrix: &Coefficients, planes: &mut [f32]) {
     });
 }
 
-/// The matrix that does what `first` and then `second` do.
+/// Returns the product that applies `first`, then `second`.
 pub fn compose(second: &Coefficients, first: &Coefficients) -> Coefficients {
     second.map(|row| std::array::from_fn(|j| (0..3).map(|n| row[n] * first[n][j]).sum()))
 }
@@ -33,7 +33,7 @@ mod tests {
     use crate::color::{Matrix, rgb_to_ycbcr, ycbcr_to_rgb};
 
     #[test]
-    fn white_is_luma_alone_and_the_way_back_is_the_way_back() {
+    fn white_has_luma_only_and_the_inverse_restores_it() {
         let k = Matrix::BT709.luma_coefficients().unwrap();
         let mut planes = [1.0, 0.25, 1.0, 0.5, 1.0, 0.75];
         apply(&rgb_to_ycbcr(k), &mut planes);
@@ -45,7 +45,7 @@ mod tests {
         for (v, expected) in planes.iter().zip([1.0, 0.25, 1.0, 0.5, 1.0, 0.75]) {
             assert!((v - expected).abs() < 1e-6);
         }
-        let nothing = compose(&ycbcr_to_rgb(k), &rgb_to_ycbcr(k));
-        assert!((nothing[0][0] - 1.0).abs() < 1e-6 && nothing[2][0].abs() < 1e-6);
+        let identity = compose(&ycbcr_to_rgb(k), &rgb_to_ycbcr(k));
+        assert!((identity[0][0] - 1.0).abs() < 1e-6 && identity[2][0].abs() < 1e-6);
     }
 }

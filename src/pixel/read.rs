@@ -1,7 +1,7 @@
-//! The way in: a component of a frame to a dense plane of numbers.
+//! Reads a component of a frame into a dense plane of f32.
 //!
-//! In: code values in whatever bytes the format puts them. Out: `(code - zero) / unit` in f32, values outside
-//! 0..1 kept. It knows every layout a [`PixelFormat`] can describe and nothing of networks.
+//! In: code values in the layout of the format. Out: `(code - zero) / unit` in f32, values outside 0..1 kept. It knows
+//! every layout that a [`PixelFormat`] describes and nothing of networks.
 //!
 //! [`PixelFormat`]: crate::frame::PixelFormat
 
@@ -10,10 +10,10 @@ use rayon::prelude::*;
 use crate::color::Quantization;
 use crate::frame::{Component, Frame};
 
-/// Rows that are worth handing to another thread.
+/// Minimum number of rows per task of the thread pool.
 const ROWS_MIN: usize = 16;
 
-/// Component `index` of a host frame to `plane: [H, W]` of that component's own size.
+/// Reads component `index` of a frame into `plane: [H, W]` of that component's own size.
 pub fn read_component(frame: &Frame, index: usize, plane: &mut [f32]) {
     let frame_format = &frame.format;
     let (width, height) = frame_format.component_size(index);
@@ -31,7 +31,7 @@ pub fn read_component(frame: &Frame, index: usize, plane: &mut [f32]) {
         .for_each(|(out, row)| reader.read_row(&row[usize::from(component.offset)..], out));
 }
 
-/// How a sample is read.
+/// The word that a sample is read from.
 #[derive(Clone, Copy)]
 enum Word {
     U8,
@@ -80,7 +80,7 @@ impl Reader {
         self.words(row, out, |bytes| (f32::from((word(bytes) >> shift) & mask) - zero) / unit);
     }
 
-    /// Samples without gaps are a loop of fixed steps, which vectorises.
+    /// The loop over samples without gaps has a fixed stride, so that it vectorises.
     #[inline(always)]
     fn words<const N: usize>(&self, row: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -> f32) {
         let step = usize::from(self.component.step);
@@ -102,7 +102,7 @@ mod tests {
     use crate::color::Range;
     use crate::testing::frame_format;
 
-    /// The first samples of every component of a frame whose plane 0 starts with these bytes.
+    /// Returns the first sample of every component of a frame whose plane 0 starts with these bytes.
     fn read(name: &'static str, range: Range, bytes: &[u8]) -> Vec<f32> {
         let mut frame_format = frame_format(8, 2, name);
         frame_format.color.range = range;

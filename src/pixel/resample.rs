@@ -1,11 +1,11 @@
-//! The separable resampler: one plane of numbers to another size and another siting.
+//! The separable resampler: a plane at another size and another siting.
 //!
-//! In: a dense plane and where its samples lie. Out: a dense plane whose samples lie elsewhere. Chroma, exact
-//! target sizes and the plain `Resample` network are all this one mechanism. It knows no code values.
+//! In: a dense plane and its sampling grid. Out: a dense plane on another grid. Chroma, exact target sizes and the plain
+//! `Resample` network all use it. It knows no code values.
 //!
-//! The filter is Lanczos with a = 3, stretched when reducing so that nothing aliases. Edges repeat the last
-//! sample. A row is filtered vertically first, which needs one short row of memory a thread and no frame;
-//! every output sample is summed in one fixed order, so the result is the same on any number of threads.
+//! The filter is Lanczos with a = 3, widened for downsampling so that nothing aliases. Edges repeat the last sample. A row
+//! is filtered vertically first, which needs one row of memory per thread; every output sample is summed in one fixed
+//! order, so the result does not depend on the number of threads.
 
 use rayon::prelude::*;
 
@@ -15,42 +15,42 @@ use crate::frame::FrameFormat;
 /// Lobes of the Lanczos window on either side.
 const LOBES: f64 = 3.0;
 
-/// Positions nearer than this are the same: far below what an f32 weight can express, far above the
-/// rounding of the f64 sums that lead to a position.
+/// Positions closer than this are equal: far below the resolution of an f32 weight, far above the rounding of the f64
+/// sums that give a position.
 const SAME_POSITION: f64 = 1e-9;
 
-/// Rows that are worth handing to another thread.
+/// Minimum number of rows per task of the thread pool.
 const ROWS_MIN: usize = 8;
 
-/// Samples of one direction: sample `k` lies at `k * sub + offset` in luma samples of its frame.
+/// The samples along one axis: sample `k` lies at `k * sub + offset` in luma samples of its frame.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Samples {
-    /// How many.
-    pub len: usize,
-    /// Luma samples from one to the next.
-    pub sub: f64,
-    /// Where the first one lies; 0.5 for luma.
-    pub offset: f64,
+pub(crate) struct Samples {
+    /// Number of samples.
+    pub(crate) len: usize,
+    /// Distance between samples, in luma samples.
+    pub(crate) sub: f64,
+    /// Position of the first sample, in luma samples; 0.5 for luma.
+    pub(crate) offset: f64,
 }
 
 /// The samples of a plane in both directions.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Grid {
+pub(crate) struct Grid {
     /// Along a row.
-    pub x: Samples,
+    pub(crate) x: Samples,
     /// Along a column.
-    pub y: Samples,
+    pub(crate) y: Samples,
 }
 
 impl Grid {
-    /// Luma, R'G'B' or alpha of a frame of this size.
-    pub fn full(width: usize, height: usize) -> Grid {
+    /// The grid of luma, R'G'B' or alpha in a frame of this size.
+    pub(crate) fn full(width: usize, height: usize) -> Grid {
         let samples = |len| Samples { len, sub: 1.0, offset: 0.5 };
         Grid { x: samples(width), y: samples(height) }
     }
 
-    /// Component `index` of a frame, with its siting.
-    pub fn of(frame_format: &FrameFormat, index: usize) -> Grid {
+    /// The grid of component `index` of a frame, with its siting.
+    pub(crate) fn of(frame_format: &FrameFormat, index: usize) -> Grid {
         let format = &frame_format.pixel_format;
         if format.signal(index) != Signal::Chroma {
             return Grid::full(frame_format.width, frame_format.height);
@@ -62,33 +62,33 @@ impl Grid {
         Grid { x: samples(width, log2_w, left), y: samples(height, log2_h, top) }
     }
 
-    /// How many samples there are.
-    #[expect(clippy::len_without_is_empty, reason = "no frame is empty")]
-    pub fn len(&self) -> usize {
+    /// Number of samples.
+    #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
+    pub(crate) fn len(&self) -> usize {
         self.x.len * self.y.len
     }
 }
 
-/// Makes planes on one grid out of planes on another.
+/// Resamples planes from one grid to another.
 #[derive(Clone, Debug)]
-pub struct Resampler {
+pub(crate) struct Resampler {
     pub(crate) x: Taps,
     pub(crate) y: Taps,
 }
 
 impl Resampler {
-    /// `ratio` is luma width and height of the input frame over those of the output frame.
-    pub fn new(from: Grid, to: Grid, ratio: (f64, f64)) -> Resampler {
+    /// `ratio`: luma width and height of the input frame over those of the output frame.
+    pub(crate) fn new(from: Grid, to: Grid, ratio: (f64, f64)) -> Resampler {
         Resampler { x: Taps::new(from.x, to.x, ratio.0), y: Taps::new(from.y, to.y, ratio.1) }
     }
 
     /// Whether the output is a copy of the input.
-    pub fn is_identity(&self) -> bool {
+    pub(crate) fn is_identity(&self) -> bool {
         self.x.identity && self.y.identity
     }
 
-    /// `input: [H, W]` to `output: [H', W']`, dense.
-    pub fn run(&self, input: &[f32], output: &mut [f32]) {
+    /// Resamples `input: [H, W]` to `output: [H', W']`, both dense.
+    pub(crate) fn run(&self, input: &[f32], output: &mut [f32]) {
         let (in_width, out_width) = (self.x.in_len, self.x.out_len);
         assert_eq!(input.len(), in_width * self.y.in_len, "input plane");
         assert_eq!(output.len(), out_width * self.y.out_len, "output plane");
@@ -108,18 +108,18 @@ impl Resampler {
     }
 }
 
-/// The filter of one direction: for every output sample, where its inputs start and what they weigh.
+/// The filter along one axis: the first input and the weights of every output sample.
 #[derive(Clone, Debug)]
 pub(crate) struct Taps {
     pub(crate) in_len: usize,
     pub(crate) out_len: usize,
-    /// Output samples lie on the input samples.
+    /// Whether the output samples lie on the input samples.
     pub(crate) identity: bool,
-    /// Inputs of an output sample.
+    /// Number of inputs of an output sample.
     pub(crate) count: usize,
-    /// `[out_len]`: the first of them.
+    /// `[out_len]`: index of the first input.
     pub(crate) starts: Vec<usize>,
-    /// `[out_len, count]`: they add up to 1.
+    /// `[out_len, count]`: weights, whose sum is 1.
     pub(crate) weights: Vec<f32>,
 }
 
@@ -148,7 +148,7 @@ impl Taps {
             let begin = (center - LOBES * stretch).floor() as i64 + 1;
             let start = begin.clamp(0, (from.len - count) as i64);
             sums.fill(0.0);
-            // What lies outside is the edge sample, so its weight is added to the edge's.
+            // Positions outside repeat the edge sample, so their weights are added to the edge's.
             for i in begin..begin + window as i64 {
                 sums[(i.clamp(0, last) - start) as usize] += lanczos((i as f64 - center) / stretch);
             }
@@ -161,7 +161,7 @@ impl Taps {
         taps
     }
 
-    /// One output row out of the input rows it needs.
+    /// Filters the input rows of one output row vertically.
     fn sum_rows(&self, input: &[f32], y: usize, out: &mut [f32]) {
         let width = out.len();
         let weights = &self.weights[y * self.count..][..self.count];
@@ -175,9 +175,9 @@ impl Taps {
         }
     }
 
-    /// One output row out of one input row.
+    /// Filters a row horizontally.
     fn filter_row(&self, row: &[f32], out: &mut [f32]) {
-        // Six taps is every enlargement; a fixed count lets the compiler unroll.
+        // Every upscale has six taps; a fixed count lets the compiler unroll.
         if self.count == 6 {
             let weights = self.weights.as_chunks::<6>().0;
             for ((sum, &start), weights) in out.iter_mut().zip(&self.starts).zip(weights) {
@@ -252,7 +252,7 @@ mod tests {
         assert!(only_rows.x.identity && !only_rows.y.identity && !only_rows.is_identity());
     }
 
-    /// The definition, without a thought for speed.
+    /// The definition, written for clarity.
     fn naive(input: &[f32], (w, h): (usize, usize), (x, y): (f64, f64), stretch: f64) -> f64 {
         let (mut sum, mut total) = (0.0, 0.0);
         for j in -40..h as i64 + 40 {
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn twice_and_half_are_what_the_formula_says() {
+    fn twice_and_half_the_size_match_the_formula() {
         let (w, h) = (17, 13);
         let input = noise(w * h);
         for ((to_w, to_h), ratio, stretch) in [((34, 26), 0.5, 1.0), ((9, 7), 2.0, 2.0)] {
@@ -291,7 +291,7 @@ mod tests {
                 let mut sr = frame_format(320, 240, name);
                 (lr.color.chroma_location, sr.color.chroma_location) = (from, to);
                 let (input, output) = (Grid::of(&lr, 1), Grid::of(&sr, 1));
-                // The value of a sample is where it lies, in luma samples of its own frame.
+                // The value of a sample is its position, in luma samples of its own frame.
                 let place = |s: Samples, k: usize| (k as f64 * s.sub + s.offset) as f32;
                 let plane: Vec<f32> = (0..input.len())
                     .map(|i| place(input.x, i % input.x.len) + 3.0 * place(input.y, i / input.x.len))
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn reducing_does_not_alias() {
+    fn downsampling_does_not_alias() {
         let (w, h) = (240, 96);
         let stripes: Vec<f32> = (0..w * h).map(|i| (i % w % 2) as f32).collect();
         let output = run(&scaled((w, h), (60, 24)), &stripes);

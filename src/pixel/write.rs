@@ -1,36 +1,30 @@
-//! The way out: a dense plane of numbers to a component of a frame.
+//! Writes a dense plane of f32 into a component of a frame.
 //!
-//! In: numbers in f32. Out: code values, rounded and clamped to the whole code range of the component, in
-//! whatever bytes the format puts them; bytes of other components and of padding are left as they are. It
-//! knows every layout a [`PixelFormat`] can describe and nothing of networks.
+//! In: numbers in f32. Out: code values, rounded and clamped to the full code range of the component, in the layout of the
+//! format; bytes of other components and of padding keep their values. It knows every layout that a [`PixelFormat`]
+//! describes and nothing of networks.
 //!
 //! [`PixelFormat`]: crate::frame::PixelFormat
 
 use rayon::prelude::*;
 
+use super::dither::{self, pattern};
 use crate::color::Quantization;
 use crate::frame::{Component, Frame};
 
-/// Rows that are worth handing to another thread.
+pub(crate) use super::dither::Rounding;
+
+/// Minimum number of rows per task of the thread pool.
 const ROWS_MIN: usize = 16;
 
-/// Samples made into codes at a time: a row of the dither pattern, and a whole number of vectors.
-const BLOCK: usize = 16;
+/// Samples quantized at a time: a row of the dither pattern, and a multiple of a vector.
+const BLOCK: usize = dither::SIDE;
 
-/// 2^23: the numbers from here to twice as much are the integers, so adding it rounds to one and leaves it
-/// in the low bits. Unlike a cast it costs one addition and no check.
+/// 2^23: from here to 2^24 the f32 numbers are the integers, so adding it rounds to one and leaves it in the low bits.
+/// Unlike a cast it costs one addition and no check.
 const ROUND: f32 = 8_388_608.0;
 
-/// How numbers between two codes become one of them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rounding {
-    /// To the nearest.
-    Nearest,
-    /// By an ordered pattern, the same in every frame, so that means survive a smaller depth.
-    Dither,
-}
-
-/// `plane: [H, W]` of the component's own size to component `index` of a host frame.
+/// Writes `plane: [H, W]` of the component's own size into component `index` of a frame.
 pub fn write_component(frame: &mut Frame, index: usize, plane: &[f32], rounding: Rounding) {
     let (width, height) = frame.format.component_size(index);
     assert_eq!(plane.len(), width * height, "plane of component {index}");
@@ -38,7 +32,7 @@ pub fn write_component(frame: &mut Frame, index: usize, plane: &[f32], rounding:
     write_rows(frame, index, rounding, rows);
 }
 
-/// The same number to every sample of component `index`.
+/// Writes one number to every sample of component `index`.
 pub fn fill_component(frame: &mut Frame, index: usize, value: f32) {
     let row = vec![value; frame.format.component_size(index).0];
     write_rows(frame, index, Rounding::Nearest, |_| &row);
@@ -68,20 +62,6 @@ fn write_rows<'a>(
     rows.take(height).enumerate().for_each(|(y, row)| {
         writer.write_row(&mut row[usize::from(component.offset)..], row_values(y), y);
     });
-}
-
-/// What is added before rounding, by row and column of a sample modulo 16: the Bayer matrix, -0.5 to 0.5.
-fn pattern(rounding: Rounding) -> [[f32; BLOCK]; BLOCK] {
-    let bayer = |y: usize, x: usize| {
-        // Bits of x ^ y and of y, interleaved, the lowest first: that is the recursive definition.
-        (0..4).fold(0, |rank, bit| rank << 2 | ((x ^ y) >> bit & 1) << 1 | (y >> bit & 1))
-    };
-    std::array::from_fn(|y| {
-        std::array::from_fn(|x| match rounding {
-            Rounding::Nearest => 0.0,
-            Rounding::Dither => (bayer(y, x) as f32 + 0.5) / 256.0 - 0.5,
-        })
-    })
 }
 
 struct Writer {
@@ -132,7 +112,7 @@ impl Writer {
         }
     }
 
-    /// Samples without gaps are a loop of fixed steps, which vectorises.
+    /// The loop over samples without gaps has a fixed stride, so that it vectorises.
     #[inline(always)]
     fn words<V: Copy, const N: usize>(&self, row: &mut [u8], values: &[V], word: impl Fn(V) -> [u8; N]) {
         let step = usize::from(self.component.step);
@@ -187,7 +167,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back_in_every_layout() {
         for (name, range) in FORMATS.into_iter().flat_map(|n| [(n, Range::Limited), (n, Range::Full)]) {
-            // 48 is a whole number of blocks, 37 is none and odd.
+            // 48 is a multiple of a block, 37 is not and odd.
             for width in [37, 48] {
                 let mut frame_format = frame_format(width, 19, name);
                 frame_format.color.range = range;
@@ -239,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_clamped_to_the_whole_code_range_and_floats_are_not() {
+    fn values_are_clamped_to_the_full_code_range_and_floats_are_not() {
         assert_eq!(bytes_of("gray", 0, 1.05), [246, 246]);
         assert_eq!(bytes_of("gray", 0, 9.0), [255, 255]);
         assert_eq!(bytes_of("gray", 0, -9.0), [0, 0]);
@@ -259,23 +239,6 @@ mod tests {
             let mean = codes.iter().map(|&c| f32::from(c)).sum::<f32>() / codes.len() as f32;
             assert!((mean - code).abs() < 0.003, "{code}: {mean}");
             assert!(codes.iter().all(|&c| (f32::from(c) - code).abs() < 1.0), "{code}");
-        }
-    }
-
-    #[test]
-    fn the_pattern_holds_every_threshold_once_and_neighbours_differ() {
-        let pattern = pattern(Rounding::Dither);
-        let mut all: Vec<f32> = pattern.concat();
-        all.sort_by(f32::total_cmp);
-        for (i, v) in all.iter().enumerate() {
-            assert_eq!(*v, (i as f32 + 0.5) / 256.0 - 0.5);
-        }
-        // Every 2x2 has one threshold of each quarter, which is what makes the pattern fine.
-        for (y, x) in [(0, 0), (3, 5), (8, 14)] {
-            let mut quarters = [(y, x), (y, x + 1), (y + 1, x), (y + 1, x + 1)]
-                .map(|(y, x)| ((pattern[y][x] + 0.5) * 4.0) as u8);
-            quarters.sort_unstable();
-            assert_eq!(quarters, [0, 1, 2, 3]);
         }
     }
 }

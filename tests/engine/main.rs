@@ -1,9 +1,7 @@
-//! Networks: each engine beside the reference, and the reference beside PyTorch.
+//! Engines as users open them: the code values of each precision, and what is made of the GPU driver.
 
 #[path = "../common/mod.rs"]
 mod common;
 
-mod cpu_net;
 mod cuda;
-mod golden;
 mod precision;

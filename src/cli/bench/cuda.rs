@@ -1,4 +1,4 @@
-//! `hasn bench --engine cuda`: whole frames through the machine's first GPU, and what part of it they use.
+//! `hasn bench --engine cuda`: frames through the machine's first GPU, and their share of its peaks.
 
 use std::sync::Arc;
 
@@ -7,20 +7,20 @@ use serde::Serialize;
 use super::super::json;
 use crate::color::{ChromaLocation, ColorSpec, Matrix, Primaries, Range, Transfer};
 use crate::engine::EngineKind;
-use crate::engine::cuda::{self, Asked, MeasuredSize, Probes};
+use crate::engine::cuda::{self, MeasuredSize, Probes, Request};
 use crate::error::Result;
 use crate::frame::FrameFormat;
 use crate::media;
 use crate::model::Model;
 
-/// Without `--size`: 540p, 720p, 1080p.
+/// Default sizes: 540p, 720p, 1080p.
 const SIZES: [(usize, usize); 3] = [(960, 540), (1280, 720), (1920, 1080)];
 
-/// Of a run: half a second of 1080p.
+/// Frames of a run: half a second of 1080p.
 const FRAMES: usize = 48;
 
-/// What a stream asks for, a second.
-const STREAM_FRAMES: f64 = 30.0;
+/// Frame rate of a stream.
+const STREAM_FPS: f64 = 30.0;
 
 #[derive(Serialize)]
 struct Figures {
@@ -29,14 +29,14 @@ struct Figures {
     device: String,
     precision: &'static str,
     runs: usize,
-    /// What the device can do of each alone, by small kernels.
+    /// Peaks of the device, each measured alone by a small kernel.
     peak_gb_per_second: f64,
     peak_gflops: f64,
     peak_f32_gflops: f64,
     peak_special_per_second: f64,
-    /// From an open device on: kernels loaded, engine opened, a frame there and back.
+    /// From an open device to the first frame: kernels loaded, engine opened, a frame copied in and out.
     first_frame_ms: f64,
-    /// The same with the driver's own start.
+    /// The same, including the start of the driver.
     first_frame_with_driver_ms: f64,
     sizes: Vec<SizeFigures>,
 }
@@ -49,12 +49,12 @@ struct SizeFigures {
     to_height: usize,
     frame_ms_median: f64,
     fps: f64,
-    /// Streams of 30 fps.
+    /// Number of 30 fps streams.
     streams: u64,
     gb_per_second: f64,
-    /// By the network's definition, without padding.
+    /// Operations by the network's definition, without padding.
     gflops: f64,
-    /// Of `peak_gflops`.
+    /// Share of `peak_gflops`.
     peak_percent: f64,
     of_peaks: OfPeaks,
     stages: Vec<StageFigures>,
@@ -74,11 +74,11 @@ struct StageFigures {
     name: &'static str,
     launches: usize,
     ms: f64,
-    /// Of the time of all kernels, run one by one.
+    /// Share of the time of all kernels, run one by one.
     share_percent: f64,
-    /// Of the peak of what it needs most of.
+    /// Share of the peak of its limiting resource.
     peak_percent: f64,
-    /// What that is: bytes, matrix, f32 or special.
+    /// Limiting resource: bytes, matrix, f32 or special.
     limit: &'static str,
     of_peaks: OfPeaks,
 }
@@ -90,16 +90,16 @@ pub(super) fn measure(
     as_json: bool,
 ) -> Result<String> {
     let scale = model.sizes.scale;
-    let geometries = |(width, height): (usize, usize)| {
+    let formats = |(width, height): (usize, usize)| {
         (frame_format(width, height), frame_format(width * scale, height * scale))
     };
-    let sizes = size.map_or(SIZES.to_vec(), |size| vec![size]).into_iter().map(geometries).collect();
-    let asked = Asked { model, sizes, runs, frames: FRAMES, probes: Probes::default() };
-    let (opening, measured) = cuda::bench(&asked)?;
+    let sizes = size.map_or(SIZES.to_vec(), |size| vec![size]).into_iter().map(formats).collect();
+    let request = Request { model, sizes, runs, frames: FRAMES, probes: Probes::default() };
+    let (opening, measured) = cuda::bench(&request)?;
     let first_s = opening.kernels_s + measured.sizes[0].first_s;
     let peaks = measured.ceilings;
     let figures = Figures {
-        model: asked.model.name.clone(),
+        model: request.model.name.clone(),
         engine: EngineKind::Cuda.name(),
         device: measured.device,
         precision: EngineKind::Cuda.precision_name(),
@@ -110,12 +110,12 @@ pub(super) fn measure(
         peak_special_per_second: peaks.special,
         first_frame_ms: first_s * 1e3,
         first_frame_with_driver_ms: (opening.driver_s + first_s) * 1e3,
-        sizes: measured.sizes.iter().map(|size| size_figures(size, &asked.model, peaks)).collect(),
+        sizes: measured.sizes.iter().map(|size| size_figures(size, &request.model, peaks)).collect(),
     };
     Ok(if as_json { json(&figures) + "\n" } else { figures.table() })
 }
 
-/// As most videos are.
+/// The format of most videos.
 fn frame_format(width: usize, height: usize) -> FrameFormat {
     let color = ColorSpec {
         matrix: Matrix::BT709,
@@ -154,7 +154,7 @@ fn size_figures(size: &MeasuredSize, model: &Model, peaks: cuda::Demand) -> Size
         to_height: sr.height,
         frame_ms_median: frame_s * 1e3,
         fps: frame_s.recip(),
-        streams: (frame_s * STREAM_FRAMES).recip() as u64,
+        streams: (frame_s * STREAM_FPS).recip() as u64,
         gb_per_second: demand.bytes / frame_s * 1e-9,
         gflops: flops * 1e-9,
         peak_percent: 100.0 * flops / peaks.matrix,
@@ -188,9 +188,9 @@ impl Figures {
     fn table(&self) -> String {
         let Figures { model, device, runs, .. } = self;
         let mut text = format!(
-            "{model}, {device}, f16; 4:2:0 of 8 bits, copies in and out included, no codec; medians of {runs}\n\
-             alone it does {:.0} GB/s, {:.1} TFLOP/s of matrices, {:.1} of f32, {:.2} T special functions a second\n\
-             first frame: {:.0} ms, {:.0} with the driver's own start\n",
+            "{model}, {device}, f16; 8-bit 4:2:0, copies in and out included, no codec; medians of {runs}\n\
+             peaks: {:.0} GB/s, {:.1} TFLOP/s of matrices, {:.1} of f32, {:.2} T special functions per second\n\
+             first frame: {:.0} ms, {:.0} with the start of the driver\n",
             self.peak_gb_per_second,
             self.peak_gflops * 1e-3,
             self.peak_f32_gflops * 1e-3,
@@ -208,8 +208,8 @@ impl SizeFigures {
         let SizeFigures { width, height, to_width, to_height, streams, .. } = self;
         let percents = |of: &OfPeaks| of.all().map(|(_, percent)| format!("{percent:7.1}")).concat();
         let mut text = format!(
-            "\n{width}x{height} to {to_width}x{to_height}: {:.2} ms a frame, {:.1} a second, {streams} streams at 30\n\
-             {:.0} GB/s, {:.1} TFLOP/s, {:.0} % of its matrices\n\
+            "\n{width}x{height} to {to_width}x{to_height}: {:.2} ms per frame, {:.1} fps, {streams} streams at 30 fps\n\
+             {:.0} GB/s, {:.1} TFLOP/s, {:.0} % of the matrix peak\n\
              kernel     launches      ms  share  percent of: bytes matrix    f32 special\n",
             self.frame_ms_median,
             self.fps,

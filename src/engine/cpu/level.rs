@@ -1,16 +1,16 @@
-//! Which kind of CPU runs, and what it multiplies.
+//! The CPU level (instruction set) and the precision of the CPU engine.
 
 use hasn_kernels::{Level, Precision};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
-/// Names the level to run, for measurements and tests.
+/// Environment variable that selects the level, for measurements and tests.
 const VARIABLE: &str = "HASN_CPU_LEVEL";
 
-/// The deepest frames that are made in bf16 or int16 unasked.
+/// Largest bit depth of frames for which bf16 or int16 is chosen automatically.
 const SHORT_BITS_MAX: u8 = 10;
 
-/// The fastest level that this CPU has, or the one that `HASN_CPU_LEVEL` names.
+/// Returns the fastest level of this CPU, or the one that `HASN_CPU_LEVEL` names.
 pub fn detect() -> Result<Level> {
     match std::env::var_os(VARIABLE) {
         Some(name) => named(&name.to_string_lossy()),
@@ -18,22 +18,23 @@ pub fn detect() -> Result<Level> {
     }
 }
 
-/// The level of that name, if this CPU has it.
+/// Returns the level of that name, if this CPU has it.
 pub fn named(name: &str) -> Result<Level> {
     let available = Level::available();
     available.iter().copied().find(|level| level.name() == name).ok_or_else(|| {
         let names: Vec<_> = available.iter().map(Level::name).collect();
         Error::new(
             format!("{VARIABLE}={name}"),
-            "is no CPU level of this machine",
+            "is not a CPU level of this machine",
             format!("give one of {}", names.join(", ")),
         )
+        .with_kind(ErrorKind::Unsupported)
     })
 }
 
-/// The precision asked for, or else the fastest one that loses nothing one can see in frames of so many bits.
-pub fn precision(level: Level, asked: Option<Precision>, bits: u8) -> Result<Precision> {
-    match asked {
+/// Returns the requested precision, or the fastest one without visible loss in frames of this bit depth.
+pub fn precision(level: Level, requested: Option<Precision>, bits: u8) -> Result<Precision> {
+    match requested {
         None if bits <= SHORT_BITS_MAX => Ok(level.precisions().last().expect("every level has f32")),
         None => Ok(Precision::F32),
         Some(precision) if level.precisions().any(|one| one == precision) => Ok(precision),
@@ -41,7 +42,8 @@ pub fn precision(level: Level, asked: Option<Precision>, bits: u8) -> Result<Pre
             format!("--precision {}", precision.name()),
             format!("the CPU level {} does not multiply it", level.name()),
             "use --precision auto",
-        )),
+        )
+        .with_kind(ErrorKind::Unsupported)),
     }
 }
 
@@ -50,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_are_found_by_name_and_others_refused() {
+    fn levels_are_found_by_name_and_unknown_names_refused() {
         let names: Vec<_> = Level::available().iter().map(Level::name).collect();
         assert_eq!(names[0], "plain");
         for name in &names {

@@ -29,5 +29,5 @@ mod tensors;
 mod weights;
 
 pub use hasn_kernels::{Level, Precision};
-pub use net::{Net, StageTime};
-pub use pool::Pool;
+pub(crate) use net::{Net, StageTime};
+pub(crate) use pool::Pool;

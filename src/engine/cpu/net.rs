@@ -19,17 +19,17 @@ use crate::model::{Conv, Model, Sizes};
 
 /// What a stage took, for measurements.
 #[derive(Clone, Debug)]
-pub struct StageTime {
+pub(crate) struct StageTime {
     /// Of the stage.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Summed over threads.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Multiplications and additions of its convs, in one frame.
-    pub flop: f64,
+    pub(crate) flop: f64,
 }
 
 /// A network packed for one CPU level, one precision, one size of frame and a number of threads.
-pub struct Net {
+pub(crate) struct Net {
     sizes: Sizes,
     weights: Packed,
     kernels: &'static Kernels,
@@ -47,7 +47,7 @@ pub struct Net {
 
 impl Net {
     /// `threads` above 0, `size`: (width, height), both at least [`SIDE_MIN`].
-    pub fn new(
+    pub(crate) fn new(
         model: &Model,
         level: Level,
         precision: Precision,
@@ -80,7 +80,7 @@ impl Net {
     }
 
     /// What the stages took since the last call.
-    pub fn take_stage_times(&mut self) -> Vec<StageTime> {
+    pub(crate) fn take_stage_times(&mut self) -> Vec<StageTime> {
         let Sizes { dim, mlp_channels, esa_channels, cab_channels, in_channels, .. } = self.sizes;
         let outputs = self.sizes.upsampler_channels();
         let blocks = self.sizes.blocks as f64;

@@ -15,7 +15,7 @@ use crate::frame::{Frame, FrameFormat};
 use crate::model::Model;
 
 /// What is to be measured.
-pub(crate) struct Asked {
+pub(crate) struct Request {
     pub(crate) model: Arc<Model>,
     /// Of the frames that come in and go out.
     pub(crate) sizes: Vec<(FrameFormat, FrameFormat)>,
@@ -71,20 +71,20 @@ pub(crate) struct MeasuredKernel {
     pub(crate) demand: Demand,
 }
 
-pub(super) fn measure<D: Device>(device: &D, asked: &Asked) -> Result<Measured> {
+pub(super) fn measure<D: Device>(device: &D, request: &Request) -> Result<Measured> {
     // The sizes first, so that the first of them has the first frame.
     let sizes =
-        asked.sizes.iter().map(|&(lr, sr)| measure_size(device, asked, lr, sr)).collect::<Result<_>>()?;
-    Ok(Measured { device: device.name(), ceilings: ceilings(device, asked)?, sizes })
+        request.sizes.iter().map(|&(lr, sr)| measure_size(device, request, lr, sr)).collect::<Result<_>>()?;
+    Ok(Measured { device: device.name(), ceilings: ceilings(device, request)?, sizes })
 }
 
 fn measure_size<D: Device>(
     device: &D,
-    asked: &Asked,
+    request: &Request,
     lr: FrameFormat,
     sr: FrameFormat,
 ) -> Result<MeasuredSize> {
-    let networks = vec![Network::Hasn(asked.model.clone())];
+    let networks = vec![Network::Hasn(request.model.clone())];
     let spec = EngineSpec { kind: EngineKind::Cuda, threads: 1, in_flight: 1, networks, lr, sr };
     let pairs = || (noise(lr), Frame::new(sr));
     let mut free: Vec<_> = (0..4).map(|_| pairs()).collect();
@@ -93,14 +93,15 @@ fn measure_size<D: Device>(
     run(&mut engine, &mut free, 1)?;
     let first_s = device.now_s() - start_s;
     // Clocks rise with the work.
-    run(&mut engine, &mut free, asked.frames)?;
+    run(&mut engine, &mut free, request.frames)?;
     let mut seconds = Vec::new();
-    for _ in 0..asked.runs {
+    for _ in 0..request.runs {
         let start_s = device.now_s();
-        run(&mut engine, &mut free, asked.frames)?;
-        seconds.push((device.now_s() - start_s) / asked.frames as f64);
+        run(&mut engine, &mut free, request.frames)?;
+        seconds.push((device.now_s() - start_s) / request.frames as f64);
     }
-    let launches = (0..asked.runs).map(|_| engine.time_launches(NetworkId(0))).collect::<Result<Vec<_>>>()?;
+    let launches =
+        (0..request.runs).map(|_| engine.time_launches(NetworkId(0))).collect::<Result<Vec<_>>>()?;
     Ok(MeasuredSize { lr, sr, first_s, frame_s: median(seconds), kernels: by_kernel(&launches) })
 }
 
@@ -151,12 +152,12 @@ fn by_kernel(runs: &[Vec<Launched>]) -> Vec<MeasuredKernel> {
     kernels
 }
 
-fn ceilings<D: Device>(device: &D, asked: &Asked) -> Result<Demand> {
-    let Probes { copy_bytes, blocks, rounds } = asked.probes;
+fn ceilings<D: Device>(device: &D, request: &Request) -> Result<Demand> {
+    let Probes { copy_bytes, blocks, rounds } = request.probes;
     let MemoryInfo { free, .. } = device.memory()?;
     let words = copy_bytes.min(free / 4) / 16;
     let of = |probe: Probe, what: fn(Demand) -> f64| {
-        Ok::<f64, Error>(what(probe.demand()) / probe_s(device, probe, asked.runs)?)
+        Ok::<f64, Error>(what(probe.demand()) / probe_s(device, probe, request.runs)?)
     };
     Ok(Demand {
         bytes: of(Probe::Copy { words }, |demand| demand.bytes)?,
@@ -239,10 +240,10 @@ mod tests {
             (Probe::Special { blocks, rounds }, Some(special)),
         ] {
             let (values, counted) = run_probe(probe);
-            let asked = probe.demand();
-            assert_eq!((32 * (counted.read + counted.written)) as f64, asked.bytes, "{probe:?}");
-            assert_eq!(2.0 * counted.multiply_adds as f64, asked.matrix, "{probe:?}");
-            assert_eq!(counted.special_functions as f64, asked.special, "{probe:?}");
+            let request = probe.demand();
+            assert_eq!((32 * (counted.read + counted.written)) as f64, request.bytes, "{probe:?}");
+            assert_eq!(2.0 * counted.multiply_adds as f64, request.matrix, "{probe:?}");
+            assert_eq!(counted.special_functions as f64, request.special, "{probe:?}");
             if let Some(result) = result {
                 assert!(
                     values.iter().all(|value| (value - result).abs() <= 1e-5 * result),
@@ -262,7 +263,7 @@ mod tests {
         ];
         let model = Arc::new(crate::model::catalogue::open("hasn-lite-x2").unwrap());
         let probes = Probes { copy_bytes: 1 << 20, blocks: 2, rounds: 2 };
-        let measured = measure(&device, &Asked { model, sizes, runs, frames: 8, probes }).unwrap();
+        let measured = measure(&device, &Request { model, sizes, runs, frames: 8, probes }).unwrap();
         let copies = device.watch().trace().into_iter().filter(|span| span.kind == SpanKind::CopyOut);
         (measured, copies.map(|span| span.end_ns - span.start_ns).collect())
     }

@@ -18,9 +18,7 @@ use crate::pixel::write::{Rounding, write_component};
 use crate::testing::padded;
 use common::Random;
 
-#[path = "../../../tests/common/networks.rs"]
-#[allow(dead_code, reason = "integration tests use the rest")]
-pub(super) mod common;
+pub(super) use crate::engine::tests::common;
 
 pub(super) fn open(name: &str) -> Arc<Model> {
     catalogue::open(name).unwrap().into()
@@ -134,9 +132,9 @@ pub(super) fn check_layers<D: Device>(
 ) -> Vec<f32> {
     let sizes = model.sizes;
     let mut modules = std::collections::BTreeMap::new();
-    let frame = Array3::from_shape_vec((sizes.in_channels, height, width), x.clone()).unwrap();
-    let expected = Reference::new(Arc::new(model.clone())).forward_probed(&frame, &mut |name, values| {
-        modules.insert(name.to_owned(), values.as_standard_layout().iter().copied().collect::<Vec<f32>>());
+    let reference = Reference::new(Arc::new(model.clone()));
+    let expected = reference.forward_probed(&x, (width, height), &mut |name, _, values| {
+        modules.insert(name.to_owned(), values.to_vec());
     });
     let bench = Bench::new(device, model, (width, height), &x);
     let (launcher, weights, mut maps) = (bench.launcher(), &bench.weights, bench.maps);
@@ -168,7 +166,7 @@ pub(super) fn check_layers<D: Device>(
     }
     launcher.leave(size, &maps, &weights.tail, (bench.x, bench.out), (scale, weights.ones)).unwrap();
     let out = bench.floats(bench.out);
-    check("output", &out, expected.as_slice().unwrap());
+    check("output", &out, &expected.values);
     out
 }
 

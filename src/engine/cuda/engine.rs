@@ -478,7 +478,7 @@ impl Work {
             x = out;
         }
         if let Some(axes) = exact {
-            let len = passes.end.0 * passes.end.1 * size_of::<f32>();
+            let len = passes.output_size.0 * passes.output_size.1 * size_of::<f32>();
             for channel in 0..passes.channels {
                 let to = self.sr.at(channel * sr.plane_len(), sr.plane_len());
                 self.resample(launcher, x.at(channel * len, len), to, axes)?;

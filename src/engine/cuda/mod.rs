@@ -10,7 +10,7 @@
 //! | `maps` | what lies in the device's memory, and how large it is |
 //! | `layout` | a frame in one piece of memory |
 //! | `weights` | weights as the kernels read them |
-//! | `device` | what is asked of a device |
+//! | `device` | what is request of a device |
 //! | `driver`, `archive` | NVIDIA's driver as a device, and the kernels compiled ahead |
 //! | `emulated` | the host as a device, for tests |
 //! | `check`, `gpu` | a device held to the CPU engine; a GPU held so, for `gpu-check/run` |
@@ -40,7 +40,7 @@ mod net;
 mod tests;
 mod weights;
 
-pub(crate) use bench::{Asked, Measured, MeasuredKernel, MeasuredSize, Probes};
+pub(crate) use bench::{Measured, MeasuredKernel, MeasuredSize, Probes, Request};
 pub(crate) use demand::Demand;
 pub(crate) use driver::probe;
 
@@ -66,12 +66,12 @@ pub(crate) struct Opening {
 }
 
 /// Figures of the machine's first GPU.
-pub(crate) fn bench(asked: &Asked) -> Result<(Opening, Measured)> {
+pub(crate) fn bench(request: &Request) -> Result<(Opening, Measured)> {
     let start = Instant::now();
     let driver = Driver::open()?;
     let driver_s = driver.start_s();
     let opening = Opening { driver_s, kernels_s: start.elapsed().as_secs_f64() - driver_s };
-    Ok((opening, bench::measure(&driver, asked)?))
+    Ok((opening, bench::measure(&driver, request)?))
 }
 
 /// The engine on the machine's first GPU.

@@ -1,4 +1,4 @@
-//! Whole frames through the host engine, with stand-ins for the network.
+//! Frames through the host engine, with stand-ins for the network.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::color::{ChromaLocation, Matrix, Range};
 use crate::engine::EngineKind;
 use crate::testing::{format, frame_format};
 
-/// Repeats every sample, and leaves dirt in its scratch.
+/// Repeats every sample, and leaves NaN in its scratch.
 struct Nearest {
     scale: usize,
     channels: usize,
@@ -37,7 +37,7 @@ fn spec(lr: FrameFormat, sr: FrameFormat, threads: usize, in_flight: usize) -> E
     EngineSpec { kind: EngineKind::Reference, threads, in_flight, networks: Vec::new(), lr, sr }
 }
 
-/// An engine of two threads for one frame at a time.
+/// Opens an engine of two threads for one frame at a time.
 fn open(lr: FrameFormat, sr: FrameFormat, networks: &[HostNetwork]) -> Result<HostEngine> {
     HostEngine::open(&spec(lr, sr, 2, 1), networks)
 }
@@ -48,7 +48,7 @@ fn net(scale: usize, in_channels: usize) -> HostNetwork {
     HostNetwork::Net { shape: Shape { scale, in_channels }, open: Box::new(open) }
 }
 
-/// Every way through the engine: the plain resample, luma and R'G'B' in one pass and in two.
+/// Every path through the engine: the plain resampler, luma and R'G'B' networks of scale 2 and 3.
 fn every_network() -> Vec<HostNetwork> {
     vec![HostNetwork::Resample, net(2, 1), net(2, 3), net(3, 1), net(3, 3)]
 }
@@ -142,7 +142,7 @@ fn a_constant_frame_keeps_its_code_values_in_every_format() {
 }
 
 #[test]
-fn a_conversion_gives_what_the_standards_say() {
+fn conversions_match_the_standards() {
     const N: Matrix = Matrix::IDENTITY;
     const HD: Matrix = Matrix::BT709;
     const SD: Matrix = Matrix::SMPTE170M;
@@ -240,7 +240,7 @@ fn chroma_keeps_its_place_through_every_network() {
 }
 
 #[test]
-fn sizes_that_no_pass_meets_are_met() {
+fn any_size_is_met_exactly() {
     type Size = (usize, usize);
     let cases: &[(Size, Size, usize, usize)] = &[
         ((853, 479), (1706, 958), 2, 1),
@@ -272,7 +272,7 @@ fn sizes_that_no_pass_meets_are_met() {
 }
 
 #[test]
-fn the_same_size_and_meaning_is_a_copy() {
+fn the_same_size_and_format_is_a_copy() {
     let frame_format = frame_format(53, 31, "yuv420p10le");
     let mut engine = open(frame_format, frame_format, &[HostNetwork::Resample]).unwrap();
     let noise = |i: usize, x: usize, y: usize| ((x * 7919 + y * 104_729 + i * 31) % 1024) as f32;
@@ -282,7 +282,7 @@ fn the_same_size_and_meaning_is_a_copy() {
 }
 
 #[test]
-fn a_smaller_depth_is_dithered_and_keeps_its_mean() {
+fn a_smaller_bit_depth_is_dithered_and_keeps_its_mean() {
     let (lr, sr) = (frame_format(64, 64, "yuv420p10le"), frame_format(128, 128, "yuv420p"));
     let mut engine = open(lr, sr, &[net(2, 1)]).unwrap();
     let sr = upscale(&mut engine, painted(lr, |i, _, _| [401.0, 502.0, 603.0][i]), 0);
@@ -294,7 +294,7 @@ fn a_smaller_depth_is_dithered_and_keeps_its_mean() {
 }
 
 #[test]
-fn what_cannot_be_done_says_what_to_do() {
+fn unsupported_frames_are_refused_with_a_remedy() {
     let open = |lr, sr, network| open(lr, sr, &[network]).err().map(|e| e.to_string());
     let small = open(frame_format(14, 14, "gray"), frame_format(28, 28, "gray"), net(2, 1));
     let expected = "frame: is 14x14; HASN needs 15x15 at least; use --model none";
@@ -332,27 +332,27 @@ fn memory_of_hd_to_uhd_is_bounded() {
     let (lr, sr) = (frame_format(1920, 1080, "yuv420p"), frame_format(3840, 2160, "yuv420p"));
     let worker = Worker::new(&spec(lr, sr, 2, 1), &[HostNetwork::Resample, net(2, 1)], 2).unwrap();
     // One LR plane and one SR plane: chroma passes through the memory of luma. Three more are the stand-in's scratch.
-    assert_eq!(worker.work.bytes(), 4 * ((1 + 3) * 1920 * 1080 + 3840 * 2160));
+    assert_eq!(worker.buffers.bytes(), 4 * ((1 + 3) * 1920 * 1080 + 3840 * 2160));
 }
 
 #[test]
-fn lanes_are_as_many_as_frames_threads_and_memory_allow() {
-    let share = BYTES_OF_THREAD;
-    assert_eq!(lane_count(2, usize::MAX, share), 2);
-    assert_eq!(lane_count(2, usize::MAX, share + 1), 1, "memory for one");
-    assert_eq!(lane_count(2, usize::MAX, 100 * share), 1, "one, whatever it takes");
-    assert_eq!(lane_count(2, 1, 1), 1, "one frame");
-    assert_eq!(lane_count(16, 5, 1), 4, "of four threads each");
+fn the_number_of_workers_follows_frames_threads_and_memory() {
+    let share = BYTES_PER_THREAD;
+    assert_eq!(worker_count(2, usize::MAX, share), 2);
+    assert_eq!(worker_count(2, usize::MAX, share + 1), 1, "memory for one");
+    assert_eq!(worker_count(2, usize::MAX, 100 * share), 1, "one, whatever it takes");
+    assert_eq!(worker_count(2, 1, 1), 1, "one frame");
+    assert_eq!(worker_count(16, 5, 1), 4, "of four threads each");
     assert_eq!(
-        lane_count(16, usize::MAX, 16 * share / 12),
+        worker_count(16, usize::MAX, 16 * share / 12),
         8,
         "of two threads each: 12 would be of one or two"
     );
-    assert_eq!(lane_count(5, usize::MAX, 5 * share / 3), 2);
+    assert_eq!(worker_count(5, usize::MAX, 5 * share / 3), 2);
 }
 
 #[test]
-fn frames_come_back_in_order_however_many_are_in_flight() {
+fn frames_come_back_in_order_at_every_depth() {
     let (lr, sr) = (frame_format(25, 17, "gray"), frame_format(50, 34, "gray"));
     for (threads, in_flight, depth) in [(1, 1, 1), (1, 9, 2), (2, 2, 2), (3, usize::MAX, 4)] {
         let mut engine = HostEngine::open(&spec(lr, sr, threads, in_flight), &[net(2, 1)]).unwrap();
@@ -375,7 +375,7 @@ fn frames_come_back_in_order_however_many_are_in_flight() {
 }
 
 #[test]
-fn a_panic_in_a_lane_reaches_whoever_collects() {
+fn a_panic_in_a_worker_reaches_the_caller_of_collect() {
     struct Panics;
     impl Forward for Panics {
         fn scratch_len(&self) -> usize {
@@ -394,11 +394,11 @@ fn a_panic_in_a_lane_reaches_whoever_collects() {
     }
     let panic = catch_unwind(AssertUnwindSafe(|| engine.collect())).unwrap_err();
     assert_eq!(panic.downcast_ref(), Some(&"on purpose"));
-    assert!(engine.collect().unwrap().is_some(), "the other frame is made");
+    assert!(engine.collect().unwrap().is_some(), "the other frame is done");
 }
 
 #[test]
-fn a_dropped_engine_makes_no_more_and_has_given_its_memory_back() {
+fn dropping_an_engine_discards_queued_frames_and_frees_its_memory() {
     struct Slow(Arc<AtomicUsize>);
     impl Forward for Slow {
         fn scratch_len(&self) -> usize {
@@ -409,8 +409,8 @@ fn a_dropped_engine_makes_no_more_and_has_given_its_memory_back() {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
-    let made = Arc::new(AtomicUsize::new(0));
-    let held = made.clone();
+    let done = Arc::new(AtomicUsize::new(0));
+    let held = done.clone();
     let shape = Shape { scale: 2, in_channels: 1 };
     let network = HostNetwork::Net { shape, open: Box::new(move |_, _| Box::new(Slow(held.clone()))) };
     let (lr, sr) = (frame_format(25, 17, "gray"), frame_format(50, 34, "gray"));
@@ -419,6 +419,6 @@ fn a_dropped_engine_makes_no_more_and_has_given_its_memory_back() {
         engine.submit(Frame::new(lr), Frame::new(sr), NetworkId(0)).unwrap();
     }
     drop(engine);
-    assert_eq!(Arc::strong_count(&made), 1, "a worker is left");
-    assert!(made.load(Ordering::Relaxed) < 3, "the one that waited was made");
+    assert_eq!(Arc::strong_count(&done), 1, "a worker is left");
+    assert!(done.load(Ordering::Relaxed) < 3, "the queued frame was processed");
 }

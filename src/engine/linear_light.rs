@@ -1,39 +1,41 @@
-//! Light: frames whose samples are linear light, which a network sees as sRGB codes it.
+//! Frames in linear light, which the network sees coded by sRGB's transfer function.
 //!
-//! Networks have learnt from coded frames, where a step looks alike in dark and bright. In and out as of any engine,
-//! which it wraps: LR frames are copied into frames of its own and coded there, SR frames are made light again in
-//! place, where they are to be light. Above 1 the curve goes on, below 0 it is mirrored: nothing is clipped.
+//! Networks are trained on coded frames, where a step looks alike in dark and bright. It wraps an engine: LR frames are
+//! copied into frames of its own and coded there; SR frames are converted back in place where the output is linear. The
+//! curve is extended above 1 and mirrored below 0: nothing is clipped.
 
 use std::collections::VecDeque;
 
 use super::cpu::Pool;
 use super::spec::{Engine, EngineSpec, Network, NetworkId};
-use crate::color::{Transfer, light_of_srgb, srgb_of_light};
+use crate::color::{Transfer, linear_to_srgb, srgb_to_linear};
 use crate::error::Result;
 use crate::frame::{Frame, FrameFormat};
-use crate::pixel::curve::map_component;
+use crate::pixel::transfer::map_component;
 
-/// [`Engine`] for light.
-pub(super) struct Light {
+/// [`Engine`] for frames in linear light.
+pub(super) struct LinearLight {
     engine: Box<dyn Engine>,
     pool: Pool,
-    /// Of the LR frames that the engine takes, and of what it gives.
+    /// Format of the coded LR frames.
     lr: FrameFormat,
+    /// Format of the coded SR frames.
     sr: FrameFormat,
-    /// What SR frames are tagged with when they are done.
+    /// Transfer function of the finished SR frames.
     transfer: Transfer,
-    /// To be filled.
+    /// Frames for coded LR samples.
     free: Vec<Frame>,
-    /// LR frames as they came.
+    /// LR frames as submitted.
     in_flight: VecDeque<Frame>,
 }
 
-/// What the engine is for that such a spec's frames are coded for; `None` where nothing is to be coded: samples that
-/// are no light, or light that is only resampled.
-pub(super) fn coded(spec: &EngineSpec) -> Option<EngineSpec> {
-    let is_light = |g: &FrameFormat| g.pixel_format.float && g.color.transfer == Transfer::LINEAR;
-    let is_seen = spec.networks.iter().any(|network| !matches!(network, Network::Resample));
-    if !is_light(&spec.lr) || (is_light(&spec.sr) && !is_seen) {
+/// Returns the spec of the wrapped engine; `None` where nothing is coded: the samples are not linear light, or they are
+/// only resampled.
+pub(super) fn coded_as_srgb(spec: &EngineSpec) -> Option<EngineSpec> {
+    let is_linear =
+        |format: &FrameFormat| format.pixel_format.float && format.color.transfer == Transfer::LINEAR;
+    let has_network = spec.networks.iter().any(|network| !matches!(network, Network::Resample));
+    if !is_linear(&spec.lr) || (is_linear(&spec.sr) && !has_network) {
         return None;
     }
     let mut coded = spec.clone();
@@ -41,16 +43,24 @@ pub(super) fn coded(spec: &EngineSpec) -> Option<EngineSpec> {
     Some(coded)
 }
 
-impl Light {
-    /// Around an engine for [`coded`] frames.
-    pub(super) fn new(engine: Box<dyn Engine>, coded: &EngineSpec, spec: &EngineSpec) -> Result<Light> {
+impl LinearLight {
+    /// Wraps an engine opened from the spec that [`coded_as_srgb`] returned.
+    pub(super) fn new(engine: Box<dyn Engine>, coded: &EngineSpec, spec: &EngineSpec) -> Result<LinearLight> {
         let free = (0..engine.depth()).map(|_| Frame::new(coded.lr)).collect();
         let (pool, transfer) = (Pool::new(spec.threads)?, spec.sr.color.transfer);
-        Ok(Light { engine, pool, lr: coded.lr, sr: coded.sr, transfer, free, in_flight: VecDeque::new() })
+        Ok(LinearLight {
+            engine,
+            pool,
+            lr: coded.lr,
+            sr: coded.sr,
+            transfer,
+            free,
+            in_flight: VecDeque::new(),
+        })
     }
 }
 
-impl Engine for Light {
+impl Engine for LinearLight {
     fn depth(&self) -> usize {
         self.engine.depth()
     }
@@ -66,7 +76,7 @@ impl Engine for Light {
         }
         let frame = &mut coded;
         let colors = self.lr.pixel_format.color_count();
-        self.pool.install(move || (0..colors).for_each(|i| map_component(frame, i, srgb_of_light)));
+        self.pool.install(move || (0..colors).for_each(|i| map_component(frame, i, linear_to_srgb)));
         sr.format = self.sr;
         self.in_flight.push_back(lr);
         self.engine.submit(coded, sr, network)
@@ -78,7 +88,7 @@ impl Engine for Light {
         if self.transfer == Transfer::LINEAR {
             let frame = &mut sr;
             let colors = self.sr.pixel_format.color_count();
-            self.pool.install(move || (0..colors).for_each(|i| map_component(frame, i, light_of_srgb)));
+            self.pool.install(move || (0..colors).for_each(|i| map_component(frame, i, srgb_to_linear)));
         }
         sr.format.color.transfer = self.transfer;
         Ok(Some((self.in_flight.pop_front().expect("it was submitted"), sr)))

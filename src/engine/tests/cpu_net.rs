@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::common::{GOLDEN, Random, Shape, golden, random_model, relative_error};
-use hasn::engine::cpu::{Level, Net, Pool, Precision, level};
-use hasn::engine::forward::{Forward, SIDE_MIN};
-use hasn::engine::reference::{Reference, ReferencePass};
-use hasn::model::{Model, catalogue};
+use super::common::{GOLDEN, Random, Shape, golden, random_model, relative_error};
+use crate::engine::cpu::{Level, Net, Pool, Precision, level};
+use crate::engine::forward::{Forward, SIDE_MIN};
+use crate::engine::reference::{Reference, ReferencePass};
+use crate::model::{Model, catalogue};
 
 /// In f32, of the output's largest value: both sum in different orders, exp and erf differ by 3e-7 of their range,
-/// and the layer norm of a nearly flat pixel multiplies what is there before it; 5e-6 is seen. In words of 16 bits, root
+/// and the layer norm of a nearly flat pixel multiplies what is there before it; 5e-6 is seen. In 16-bit words, root
 /// mean squares: each operand of a dense map is off by up to 2^-9 of itself in bf16, by up to 2^-14 of its tensor's
 /// largest in int16, and some twenty maps follow each other.
 fn error(precision: Precision, actual: &[f32], expected: &[f32]) -> (f32, f32) {
@@ -24,7 +24,7 @@ fn error(precision: Precision, actual: &[f32], expected: &[f32]) -> (f32, f32) {
     }
 }
 
-/// A run in scratch full of NaN, into an output full of NaN, with not a float more than was asked for.
+/// Runs in scratch full of NaN, exactly as long as required, into an output full of NaN.
 fn run(network: &mut dyn Forward, model: &Model, x: &[f32], (width, height): (usize, usize)) -> Vec<f32> {
     let mut scratch = vec![f32::NAN; network.scratch_len()];
     let mut y = vec![f32::NAN; model.sizes.upsampler_channels() * height * width];
@@ -36,7 +36,7 @@ fn noise(model: &Model, (width, height): (usize, usize), random: &mut Random) ->
     (0..model.sizes.in_channels * height * width).map(|_| 0.5 + 0.5 * random.signed()).collect()
 }
 
-/// All that this machine has.
+/// Every level of this machine in every precision.
 fn kinds() -> impl Iterator<Item = (Level, Precision)> {
     let of = |level: Level| level.precisions().map(move |precision| (level, precision)).collect::<Vec<_>>();
     Level::available().into_iter().flat_map(of)
@@ -86,7 +86,7 @@ fn agrees_with_the_reference_on_sizes_round_every_boundary() {
 }
 
 #[test]
-fn agrees_with_the_reference_on_models_and_sizes_by_chance() {
+fn agrees_with_the_reference_on_random_models_and_sizes() {
     let mut random = Random(2);
     for _ in 0..24 {
         let c = 1 + random.below(24);
@@ -128,7 +128,7 @@ fn every_number_of_threads_gives_the_same_bits() {
 }
 
 #[test]
-fn scratch_may_lie_anywhere_and_be_longer_and_a_network_runs_again() {
+fn scratch_of_any_alignment_and_length_gives_the_same_result() {
     let model = catalogue::open(catalogue::DEFAULT_CPU).unwrap();
     let size = (40, 16);
     let x = noise(&model, size, &mut Random(4));
@@ -143,7 +143,7 @@ fn scratch_may_lie_anywhere_and_be_longer_and_a_network_runs_again() {
 }
 
 #[test]
-fn not_a_number_in_the_frame_is_not_hidden() {
+fn nan_in_the_frame_reaches_the_output() {
     let model = catalogue::open(catalogue::DEFAULT_CPU).unwrap();
     let mut x = noise(&model, (20, 20), &mut Random(5));
     x[210] = f32::NAN;
@@ -153,17 +153,16 @@ fn not_a_number_in_the_frame_is_not_hidden() {
     }
 }
 
-/// Whole numbers are clipped where a tensor becomes larger than on the frame that their codes were made for: no
-/// pattern of a video does that.
+/// int16 values are clipped where a tensor becomes larger than on the calibration frame: no pattern of a video does that.
 #[test]
-fn whole_numbers_hold_what_any_frame_shows() {
+fn int16_holds_the_values_of_every_pattern() {
     let Some(level) =
         Level::available().into_iter().rev().find(|level| level.precisions().any(|p| p == Precision::Int16))
     else {
         println!("SKIPPED: int16 on patterns, for no CPU level of this machine multiplies it");
         return;
     };
-    // The ends are what 8 bits of limited range hold beyond black and white.
+    // The lowest and the highest 8-bit code of limited range, beyond black and white.
     let (black, white) = (-16.0 / 219.0, 239.0 / 219.0);
     let size @ (width, height) = (96, 64);
     type Pattern = fn(usize, usize) -> bool;
@@ -181,15 +180,15 @@ fn whole_numbers_hold_what_any_frame_shows() {
     for built_in in catalogue::ALL {
         let model = catalogue::open(built_in.name).unwrap();
         let mut exact = Net::new(&model, level, Precision::F32, size, 1);
-        let mut whole = Net::new(&model, level, Precision::Int16, size, 1);
+        let mut int16 = Net::new(&model, level, Precision::Int16, size, 1);
         for (name, pattern) in patterns {
             let x: Vec<f32> = (0..width * height)
                 .map(|i| if pattern(i % width, i / width) { white } else { black })
                 .collect();
             let exact = run(&mut exact, &model, &x, size);
-            let whole = run(&mut whole, &model, &x, size);
-            let off = exact.iter().zip(&whole).map(|(e, w)| (e - w).abs()).fold(0.0, f32::max);
-            // A code of 8 bits, or that part of what the network makes of it: chequers become four times as bright.
+            let int16 = run(&mut int16, &model, &x, size);
+            let off = exact.iter().zip(&int16).map(|(e, w)| (e - w).abs()).fold(0.0, f32::max);
+            // An 8-bit code, or that share of the output's largest value: chequers become four times as bright.
             let largest = exact.iter().fold(1.0, |largest: f32, x| largest.max(x.abs()));
             assert!(off < largest / 219.0, "{name} by {}: off by {off}", built_in.name);
         }

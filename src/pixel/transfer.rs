@@ -1,18 +1,18 @@
-//! A curve over the samples of a frame, in place.
+//! A transfer curve over the samples of a float frame, in place.
 //!
-//! In: a frame of floats, and what becomes of each of them. It knows every layout of floats and no curve.
+//! In: a frame of floats, and a function of one sample. It knows every float layout and no curve.
 
 use rayon::prelude::*;
 
 use crate::frame::Frame;
 
-/// Rows that are worth handing to another thread.
+/// Minimum number of rows per task of the thread pool.
 const ROWS_MIN: usize = 16;
 
-/// Puts every sample of component `index` through `curve`.
+/// Applies `curve` to every sample of component `index`.
 pub fn map_component(frame: &mut Frame, index: usize, curve: impl Fn(f32) -> f32 + Sync) {
     let format = frame.format.pixel_format;
-    assert!(format.float, "{} is no format of floats", format.name);
+    assert!(format.float, "{} is not a float format", format.name);
     let component = format.components[index];
     let (width, height) = frame.format.component_size(index);
     let plane = usize::from(component.plane);
@@ -30,7 +30,7 @@ pub fn map_component(frame: &mut Frame, index: usize, curve: impl Fn(f32) -> f32
     });
 }
 
-/// Samples without gaps are a loop of fixed steps, which vectorises.
+/// The loop over samples without gaps has a fixed stride, so that it vectorises.
 #[inline(always)]
 fn map_row(row: &mut [u8], width: usize, step: usize, map: impl Fn([u8; 4]) -> [u8; 4]) {
     if step == 4 {
