@@ -1,7 +1,7 @@
-//! A segment's packets in a file of their own, from one cut to the next, until the whole video is there to be joined.
+//! Segment files: the packets from one cut to the next, kept until the video is complete and the segments are joined.
 //!
-//! In: packets of the encoder. Out: the same packets. The file ends with what it holds and a checksum, so that one that
-//! was not written to its end says so. It knows nothing of other segments.
+//! In: packets of the encoder. Out: the same packets. The file ends with a record of its contents and a checksum, so
+//! that a truncated one is detected. It knows nothing of other segments.
 //!
 //! ```text
 //! (1, pts, dts, duration, flags, size, payload, size, header)*  0  record as JSON  size of it: u32  CRC-32: u32  MAGIC
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::media::packet::Packet;
 
 /// Frames from one cut to the next. Encoders are closed and opened again at cuts, which depend on the
-/// input alone: a run that goes on after a crash then writes the same packets as an undisturbed one.
+/// input alone: a run resumed after a crash then writes the same packets as an undisturbed one.
 pub const SEGMENT_FRAMES: u64 = 240;
 
 const MAGIC: [u8; 8] = *b"hasn-seg";
@@ -29,84 +29,86 @@ const END_BYTES: u64 = 4 + 4 + MAGIC.len() as u64;
 const PACKET: u8 = 1;
 const END: u8 = 0;
 
-/// What an encoder that begins after a cut must know of the frames before it.
+/// State of the encoder at a cut: what the next segment needs of the frames before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutState {
-    /// Frames up to there.
+    /// Frames before the cut.
     pub frames: u64,
-    /// Where the frame shown last ends, in ticks.
+    /// End of the frame shown last, in ticks.
     pub end: i64,
     pub(crate) first_pts: i64,
     pub(crate) last_coded_pts: i64,
-    /// Times of the last frames, the first of which is frame `order_begin`.
+    /// pts of the last frames, the first of which is frame `order_begin`.
     pub(crate) order: VecDeque<i64>,
     pub(crate) order_begin: u64,
     pub(crate) order_step: i64,
 }
 
-/// What a segment holds.
+/// The contents of a segment file, written at its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its number, from 0 on.
+    /// Number of the segment, from 0 on.
     pub segment: u64,
-    /// How many frames.
+    /// Frames in the segment.
     pub frames: u64,
-    /// How the next one begins.
+    /// State with which the next segment begins.
     pub next: CutState,
-    /// Of the header that the encoder wrote: segments are joined under one.
+    /// Checksum of the encoder's header: segments are joined under one header.
     pub header: u32,
-    /// The input's stream that its packets are of, and what they count in.
+    /// Stream index in the input.
     stream: usize,
+    /// Time base of the packets.
     time_base: (i32, i32),
 }
 
 impl Record {
-    /// Seconds of the input up to its end, counted from the clock's 0.
+    /// End of the segment on the input's clock, in seconds.
     pub fn end_s(&self) -> f64 {
         self.next.end as f64 * f64::from(self.time_base.0) / f64::from(self.time_base.1)
     }
 }
 
-/// What the encoder says at a cut.
+/// The end of a segment, as the encoder reports it.
 #[derive(Clone, Debug)]
 pub struct Cut {
-    /// Number of the segment that ends there.
+    /// Number of the segment that ends here.
     pub segment: u64,
-    /// How many frames it has.
+    /// Frames in the segment.
     pub frames: u64,
-    /// How the next one begins.
+    /// State with which the next segment begins.
     pub next: CutState,
-    /// Of the header that the encoder wrote.
+    /// Checksum of the encoder's header.
     pub header: u32,
 }
 
-/// Tells an encoder's header from others.
-pub(crate) fn sum_of_header(extradata: &[u8]) -> u32 {
+/// Returns the checksum that identifies an encoder's header.
+pub(crate) fn header_checksum(extradata: &[u8]) -> u32 {
     crc32fast::hash(extradata)
 }
 
-/// A segment that is being written. What fails changes nothing, and may be tried again.
+/// A segment file that is being written. A failed write changes nothing and may be tried again.
 pub struct SegmentWriter {
     file: File,
     end: u64,
     checksum: crc32fast::Hasher,
-    of: Option<(usize, Rational)>,
+    /// Stream index and time base of the packets.
+    source: Option<(usize, Rational)>,
     bytes: Vec<u8>,
 }
 
 impl SegmentWriter {
-    /// Makes the file.
+    /// Creates the file.
     pub fn create(path: &Path) -> io::Result<SegmentWriter> {
         let (end, checksum) = (0, crc32fast::Hasher::new());
-        Ok(SegmentWriter { file: File::create(path)?, end, checksum, of: None, bytes: Vec::new() })
+        Ok(SegmentWriter { file: File::create(path)?, end, checksum, source: None, bytes: Vec::new() })
     }
 
-    /// Adds a packet. Of what encoders put beside its payload, containers take the header that some have with their first
-    /// packet only; the rest are statistics.
-    pub fn write(&mut self, coded: &Packet) -> io::Result<()> {
-        let packet = &coded.packet;
+    /// Appends a packet. Of its side data, only the header that some encoders send with their first packet is kept:
+    /// the rest are statistics, which no container holds.
+    pub fn write(&mut self, packet: &Packet) -> io::Result<()> {
+        self.source = Some((packet.stream, packet.time_base));
+        let packet = &packet.packet;
         let payload = packet.data().unwrap_or_default();
-        self.of = Some((coded.stream, coded.time_base));
         self.bytes.clear();
         self.bytes.push(PACKET);
         let times = [packet.pts().unwrap_or_default(), packet.dts().unwrap_or_default(), packet.duration()];
@@ -119,9 +121,9 @@ impl SegmentWriter {
         self.append()
     }
 
-    /// Ends the file; it is on the disk then.
+    /// Ends the file and syncs it to disk.
     pub fn finish(&mut self, cut: &Cut) -> io::Result<()> {
-        let (stream, time_base) = self.of.expect("a segment has packets");
+        let (stream, time_base) = self.source.expect("a segment has packets");
         let Cut { segment, frames, next, header } = cut.clone();
         let time_base = (time_base.numerator(), time_base.denominator());
         let record = Record { segment, frames, next, header, stream, time_base };
@@ -146,43 +148,43 @@ impl SegmentWriter {
     }
 }
 
-/// A whole segment, read from its beginning.
+/// A complete segment file, read from its beginning.
 pub struct SegmentReader {
-    file: Checked<BufReader<File>>,
+    file: ChecksumReader<BufReader<File>>,
     record: Record,
     checksum: u32,
 }
 
 impl SegmentReader {
-    /// Opens a segment, whose end says what it holds.
+    /// Opens a segment file and reads the record at its end.
     pub fn open(path: &Path) -> io::Result<SegmentReader> {
         let file = File::open(path)?;
-        let end = file.metadata()?.len().checked_sub(END_BYTES).ok_or_else(torn)?;
+        let end = file.metadata()?.len().checked_sub(END_BYTES).ok_or_else(truncated)?;
         let mut tail = [0; END_BYTES as usize];
         file.read_exact_at(&mut tail, end)?;
         let word = |at: usize| u32::from_le_bytes(tail[at..at + 4].try_into().expect("four bytes"));
         let (size, checksum) = (u64::from(word(0)), word(4));
         if tail[8..] != MAGIC || size > end {
-            return Err(torn());
+            return Err(truncated());
         }
         let mut json = vec![0; size as usize];
         file.read_exact_at(&mut json, end - size)?;
-        let record = serde_json::from_slice(&json).map_err(|_| torn())?;
-        let file = Checked { inner: BufReader::new(file), checksum: crc32fast::Hasher::new() };
+        let record = serde_json::from_slice(&json).map_err(|_| truncated())?;
+        let file = ChecksumReader { inner: BufReader::new(file), checksum: crc32fast::Hasher::new() };
         Ok(SegmentReader { file, record, checksum })
     }
 
-    /// What the segment holds.
+    /// Contents of the segment.
     pub fn record(&self) -> &Record {
         &self.record
     }
 
-    /// The next packet; `None` at the end of a segment in which every byte is as it was written.
+    /// Reads the next packet; returns `None` at the end of a segment whose checksum is right.
     pub fn next_packet(&mut self) -> io::Result<Option<Packet>> {
         match self.file.array::<1>()? {
             [PACKET] => {}
             [END] => return self.check_end().map(|()| None),
-            _ => return Err(torn()),
+            _ => return Err(truncated()),
         }
         let [pts, dts, duration] =
             [self.file.array()?, self.file.array()?, self.file.array()?].map(i64::from_le_bytes);
@@ -204,23 +206,23 @@ impl SegmentReader {
     fn part(&mut self) -> io::Result<Vec<u8>> {
         let size = u64::from(u32::from_le_bytes(self.file.array()?));
         let mut part = Vec::new();
-        // What is damaged may announce anything: no more is taken than is there.
+        // A damaged size may be anything: no more memory is taken than the file has bytes.
         let read = (&mut self.file).take(size).read_to_end(&mut part)?;
-        if read as u64 == size { Ok(part) } else { Err(torn()) }
+        if read as u64 == size { Ok(part) } else { Err(truncated()) }
     }
 
     fn check_end(&mut self) -> io::Result<()> {
         let json = serde_json::to_vec(&self.record).expect("plain data is always JSON");
         let mut rest = vec![0; json.len() + 4];
         self.file.read_exact(&mut rest)?;
-        if self.file.checksum.clone().finalize() == self.checksum { Ok(()) } else { Err(torn()) }
+        if self.file.checksum.clone().finalize() == self.checksum { Ok(()) } else { Err(truncated()) }
     }
 }
 
-/// What libaom, for one, knows of its header no sooner than with the first packet.
+/// Returns the header in a packet's side data, which libaom, for one, gives no sooner than with its first packet.
 fn late_header(packet: &ffmpeg::Packet) -> &[u8] {
     let mut size = 0;
-    // SAFETY: the packet is alive, and its side data has the size that is told, or is null.
+    // SAFETY: the packet is alive, and its side data has `size` bytes, or is null.
     unsafe {
         let kind = ffi::AVPacketSideDataType::AV_PKT_DATA_NEW_EXTRADATA;
         let bytes = ffi::av_packet_get_side_data(packet.as_ptr(), kind, &mut size);
@@ -229,7 +231,7 @@ fn late_header(packet: &ffmpeg::Packet) -> &[u8] {
 }
 
 fn add_late_header(packet: &mut ffmpeg::Packet, header: &[u8]) {
-    // SAFETY: the packet is owned, and what is made has room for so many bytes.
+    // SAFETY: the packet is owned, and the new side data has room for the header's bytes.
     unsafe {
         let kind = ffi::AVPacketSideDataType::AV_PKT_DATA_NEW_EXTRADATA;
         let room = ffi::av_packet_new_side_data(packet.as_mut_ptr(), kind, header.len());
@@ -238,20 +240,20 @@ fn add_late_header(packet: &mut ffmpeg::Packet, header: &[u8]) {
     }
 }
 
-/// A file that keeps a checksum of what was read.
-struct Checked<R> {
+/// A reader that keeps a checksum of the bytes read.
+struct ChecksumReader<R> {
     inner: R,
     checksum: crc32fast::Hasher,
 }
 
-impl<R: Read> Checked<R> {
+impl<R: Read> ChecksumReader<R> {
     fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
         self.read_exact(&mut bytes).map(|()| bytes)
     }
 }
 
-impl<R: Read> Read for Checked<R> {
+impl<R: Read> Read for ChecksumReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let size = self.inner.read(buffer)?;
         self.checksum.update(&buffer[..size]);
@@ -259,8 +261,8 @@ impl<R: Read> Read for Checked<R> {
     }
 }
 
-fn torn() -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, "it is torn")
+fn truncated() -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, "it is truncated or damaged")
 }
 
 #[cfg(test)]
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_come_back_as_they_were() {
+    fn packets_read_equal_packets_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("segment");
         let cut = written(&path);
@@ -309,13 +311,13 @@ mod tests {
         assert_eq!(record.end_s(), 0.2);
         let packets = read(&path).unwrap();
         assert_eq!(packets.len(), 5);
-        for (pts, coded) in packets.iter().enumerate() {
-            let wanted = packet(pts as i64, &vec![pts as u8; 1000 * pts]);
-            assert_eq!(coded.packet.data(), wanted.packet.data());
-            assert_eq!(late_header(&coded.packet), late_header(&wanted.packet));
-            let facts = |c: &Packet| (c.packet.pts(), c.packet.dts(), c.packet.duration(), c.packet.flags());
-            assert_eq!(facts(coded), facts(&wanted));
-            assert_eq!((coded.stream, coded.time_base), (wanted.stream, wanted.time_base));
+        for (pts, read) in packets.iter().enumerate() {
+            let written = packet(pts as i64, &vec![pts as u8; 1000 * pts]);
+            assert_eq!(read.packet.data(), written.packet.data());
+            assert_eq!(late_header(&read.packet), late_header(&written.packet));
+            let fields = |p: &Packet| (p.packet.pts(), p.packet.dts(), p.packet.duration(), p.packet.flags());
+            assert_eq!(fields(read), fields(&written));
+            assert_eq!((read.stream, read.time_base), (written.stream, written.time_base));
         }
     }
 
@@ -324,13 +326,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("segment");
         written(&path);
-        let whole = std::fs::read(&path).unwrap();
-        for size in (0..whole.len()).step_by(97).chain([whole.len() - 1]) {
-            std::fs::write(&path, &whole[..size]).unwrap();
+        let complete = std::fs::read(&path).unwrap();
+        for size in (0..complete.len()).step_by(97).chain([complete.len() - 1]) {
+            std::fs::write(&path, &complete[..size]).unwrap();
             assert!(read(&path).is_err(), "cut to {size} bytes");
         }
-        for at in (0..whole.len()).step_by(89) {
-            let mut bytes = whole.clone();
+        for at in (0..complete.len()).step_by(89) {
+            let mut bytes = complete.clone();
             bytes[at] ^= 0x10;
             std::fs::write(&path, &bytes).unwrap();
             assert!(read(&path).is_err(), "byte {at} changed");

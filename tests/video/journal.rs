@@ -122,7 +122,7 @@ fn what_is_torn_is_made_again() {
     folder.write(&middle, &bytes);
     folder.write(&journal(".writing-left"), "of a run that was killed");
     let ran = folder.hasn(&command("out.mkv"));
-    ran.assert_told("000001.segment: it is torn", "a changed byte");
+    ran.assert_told("000001.segment: it is truncated or damaged", "a changed byte");
     assert!(ran.stderr.contains("is torn, and made again"), "{}", ran.stderr);
     folder.hasn(&command("out.mkv")).assert_done();
     assert!(folder.read("out.mkv") == folder.read("whole.mkv"));

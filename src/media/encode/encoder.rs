@@ -20,7 +20,7 @@ use crate::media::format::Tags;
 use crate::media::output::Output;
 use crate::media::packet::Packet;
 use crate::media::segment::SEGMENT_FRAMES;
-use crate::media::segment::{Cut, CutState, sum_of_header};
+use crate::media::segment::{Cut, CutState, header_checksum};
 use crate::media::side_data::{self, StreamSide};
 use crate::media::stream::VideoInfo;
 
@@ -198,7 +198,7 @@ impl Encoder {
 
     /// Tells what it wrote as its header from others.
     pub fn header(&self) -> u32 {
-        sum_of_header(&self.extradata)
+        header_checksum(&self.extradata)
     }
 
     /// What an encoder that goes on from here must know.

@@ -1,4 +1,5 @@
-//! Transcode: audio and text in a codec that the output's container cannot hold become one that it can.
+//! Transcode: audio and text subtitles in a codec that the output's container cannot hold are converted to one that it
+//! can.
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Audio as AvFrame;
@@ -6,17 +7,25 @@ use ffmpeg_next::packet::Mut;
 use ffmpeg_next::{self as ffmpeg, ChannelLayout, Rational, Rescale, codec, filter, format};
 use tracing::warn;
 
-use crate::error::{Error, Result};
-use crate::media::ffmpeg::MICROSECONDS;
-use crate::media::ffmpeg::check;
-use crate::media::ffmpeg::is_again;
+use crate::error::{Error, ErrorKind, Result};
+use crate::media::ffmpeg::{MICROSECONDS, check, error_kind, is_again};
 use crate::media::packet::Packet;
 
-/// All streams that are converted.
+/// The transcoders of all streams that are converted.
 #[derive(Default)]
 pub struct Transcoders(Vec<Transcoder>);
 
-/// Of one stream.
+/// What a stream is converted to.
+pub(crate) struct TranscodeSpec<'a> {
+    /// Encoder for the stream's kind.
+    pub encoder: ffmpeg::Codec,
+    /// Whether the container keeps the encoder's header apart from the packets.
+    pub global_header: bool,
+    /// Sample rate and channels to keep, where they are not the stream's own.
+    pub like: Option<&'a codec::Parameters>,
+}
+
+/// Decoder and encoder of one stream.
 pub(crate) struct Transcoder {
     stream: usize,
     name: String,
@@ -26,8 +35,8 @@ pub(crate) struct Transcoder {
 }
 
 enum Kind {
-    AudioMode(Box<AudioMode>),
-    Text(Text),
+    Audio(Box<AudioTranscoder>),
+    Text(TextTranscoder),
 }
 
 impl Transcoders {
@@ -35,13 +44,13 @@ impl Transcoders {
         self.0.push(transcoder);
     }
 
-    /// What describes the converted stream.
+    /// Encoder context of a converted stream.
     pub(crate) fn context(&self, stream: usize) -> &codec::Context {
         let found = self.0.iter().find(|transcoder| transcoder.stream == stream);
         found.expect("planned to be converted").context()
     }
 
-    /// What becomes of a packet: itself, unless its stream is converted.
+    /// Converts a packet; one of a copied stream is returned as it is.
     pub fn convert(&mut self, packet: Packet) -> Result<Vec<Packet>> {
         match self.0.iter_mut().find(|transcoder| transcoder.stream == packet.stream) {
             Some(transcoder) => transcoder.take(Some(packet)),
@@ -49,7 +58,7 @@ impl Transcoders {
         }
     }
 
-    /// What is still inside of decoders and encoders, after the last packet.
+    /// Drains decoders and encoders after the last packet.
     pub fn finish(&mut self) -> Result<Vec<Packet>> {
         let mut rest = Vec::new();
         for transcoder in &mut self.0 {
@@ -60,56 +69,41 @@ impl Transcoders {
 }
 
 impl Transcoder {
-    /// To this encoder, whose kind is the stream's.
-    pub(crate) fn open(
-        stream: &ffmpeg::Stream,
-        source: &str,
-        encoder: ffmpeg::Codec,
-        global_header: bool,
-    ) -> Result<Transcoder> {
-        Transcoder::open_like(None, stream, source, encoder, global_header)
-    }
-
-    /// The same, with the rate and the channels of what it is to follow.
-    pub(crate) fn open_like(
-        before: Option<&codec::Parameters>,
-        stream: &ffmpeg::Stream,
-        source: &str,
-        encoder: ffmpeg::Codec,
-        global_header: bool,
-    ) -> Result<Transcoder> {
+    /// Opens decoder and encoder for a stream of the input named `source`.
+    pub(crate) fn open(stream: &ffmpeg::Stream, source: &str, spec: &TranscodeSpec) -> Result<Transcoder> {
         let name = format!("{source}: stream {}", stream.index());
-        let opened = if encoder.is_audio() {
-            AudioMode::open(before, stream, encoder, global_header)
-                .map(|audio| Kind::AudioMode(Box::new(audio)))
+        let opened = if spec.encoder.is_audio() {
+            AudioTranscoder::open(stream, spec).map(|audio| Kind::Audio(Box::new(audio)))
         } else {
-            Text::open(stream, encoder).map(Kind::Text)
+            TextTranscoder::open(stream, spec.encoder).map(Kind::Text)
         };
         let kind = opened.map_err(|e| {
-            let problem = format!("cannot be converted to {}: {e}", encoder.name());
-            Error::new(&name, problem, "take it out with --map, or choose another container")
+            let problem = format!("cannot be converted to {}: {e}", spec.encoder.name());
+            Error::new(&name, problem, "leave it out with --map, or choose another container")
+                .with_kind(ErrorKind::Unsupported)
+                .with_source(e)
         })?;
         Ok(Transcoder { stream: stream.index(), name, kind, damaged: 0 })
     }
 
-    /// What describes the converted stream.
+    /// Encoder context of the converted stream.
     pub(crate) fn context(&self) -> &codec::Context {
         match &self.kind {
-            Kind::AudioMode(audio) => &audio.encoder,
+            Kind::Audio(audio) => &audio.encoder,
             Kind::Text(text) => &text.encoder,
         }
     }
 
-    /// What becomes of a packet, or, without one, of what is still inside.
+    /// Converts a packet; without one, drains decoder and encoder.
     pub(crate) fn take(&mut self, packet: Option<Packet>) -> Result<Vec<Packet>> {
         let mut out = Vec::new();
         let result = match &mut self.kind {
-            Kind::AudioMode(audio) => audio.take(packet.map(|coded| coded.packet), &mut out),
-            Kind::Text(text) => packet.map_or(Ok(()), |coded| text.take(coded.packet, &mut out)),
+            Kind::Audio(audio) => audio.take(packet.map(|packet| packet.packet), &mut out),
+            Kind::Text(text) => packet.map_or(Ok(()), |packet| text.take(packet.packet, &mut out)),
         };
         match result {
             Ok(()) => {}
-            // As FFmpeg does: what a decoder cannot read is a gap, and gaps of audio are filled.
+            // As in FFmpeg's command: a packet that cannot be decoded is a gap, and gaps in audio are filled.
             Err(ffmpeg::Error::InvalidData) => {
                 self.damaged += 1;
                 if self.damaged == 1 {
@@ -118,7 +112,9 @@ impl Transcoder {
             }
             Err(error) => {
                 let problem = format!("cannot be converted further: {error}");
-                return Err(Error::new(&self.name, problem, "take it out with --map"));
+                return Err(Error::new(&self.name, problem, "leave it out with --map")
+                    .with_kind(error_kind(error))
+                    .with_source(error));
             }
         }
         let (stream, time_base) = (self.stream, self.time_base());
@@ -127,7 +123,7 @@ impl Transcoder {
 
     fn time_base(&self) -> Rational {
         match &self.kind {
-            Kind::AudioMode(audio) => audio.time_base,
+            Kind::Audio(audio) => audio.time_base,
             Kind::Text(_) => MICROSECONDS,
         }
     }
@@ -135,35 +131,33 @@ impl Transcoder {
 
 type Outcome = std::result::Result<(), ffmpeg::Error>;
 
-struct AudioMode {
+struct AudioTranscoder {
     decoder: codec::decoder::Audio,
     source_base: Rational,
-    /// Made for frames of one kind.
+    /// The filter graph and the kind of frames that it was built for.
     graph: Option<(FrameKind, filter::Graph)>,
     encoder: codec::encoder::Audio,
     time_base: Rational,
 }
 
+/// Sample format, sample rate in Hz, channel layout.
 type FrameKind = (format::Sample, u32, u64);
 
-/// Enough for each channel in any codec that is in use.
-const BITS_A_SECOND_A_CHANNEL: usize = 96_000;
+/// Bit rate of converted audio, for each channel, in bit/s: transparent in every codec that is chosen here.
+const CHANNEL_BIT_RATE: usize = 96_000;
 
-impl AudioMode {
+impl AudioTranscoder {
     fn open(
-        before: Option<&codec::Parameters>,
         stream: &ffmpeg::Stream,
-        encoder: ffmpeg::Codec,
-        global_header: bool,
-    ) -> std::result::Result<AudioMode, ffmpeg::Error> {
+        &TranscodeSpec { encoder, global_header, like }: &TranscodeSpec,
+    ) -> std::result::Result<AudioTranscoder, ffmpeg::Error> {
         let mut context = codec::Context::from_parameters(stream.parameters())?.decoder();
         context.set_packet_time_base(stream.time_base());
         let decoder = context.audio()?;
         let properties = encoder.audio()?;
         // SAFETY: the parameters are alive.
-        let before =
-            before.map(|before| unsafe { ((*before.as_ptr()).sample_rate, (*before.as_ptr()).channels) });
-        let (rate, channels) = before.unwrap_or((decoder.rate() as i32, decoder.channels().into()));
+        let like = like.map(|like| unsafe { ((*like.as_ptr()).sample_rate, (*like.as_ptr()).channels) });
+        let (rate, channels) = like.unwrap_or((decoder.rate() as i32, decoder.channels().into()));
         let rate = nearest_rate(properties.rates().into_iter().flatten(), rate);
         let layout = properties
             .channel_layouts()
@@ -180,16 +174,16 @@ impl AudioMode {
         context.set_channel_layout(layout);
         context.set_format(sample);
         context.set_time_base(time_base);
-        context.set_bit_rate(BITS_A_SECOND_A_CHANNEL * layout.channels().max(1) as usize);
+        context.set_bit_rate(CHANNEL_BIT_RATE * layout.channels().max(1) as usize);
         let encoder = context.open_as(encoder)?;
-        Ok(AudioMode { decoder, source_base: stream.time_base(), graph: None, encoder, time_base })
+        Ok(AudioTranscoder { decoder, source_base: stream.time_base(), graph: None, encoder, time_base })
     }
 
     fn take(&mut self, packet: Option<ffmpeg::Packet>, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
         let is_end = packet.is_none();
         match packet {
             Some(packet) => self.decoder.send_packet(&packet)?,
-            None => self.decoder.send_eof().or_else(at_end)?,
+            None => self.decoder.send_eof().or_else(ignore_eof)?,
         }
         loop {
             let mut av_frame = AvFrame::empty();
@@ -200,9 +194,9 @@ impl AudioMode {
             }
         }
         if is_end {
-            self.end_graph(out)?;
-            self.encoder.send_eof().or_else(at_end)?;
-            self.collect(out)?;
+            self.flush_graph(out)?;
+            self.encoder.send_eof().or_else(ignore_eof)?;
+            drain(&mut self.encoder, out)?;
         }
         Ok(())
     }
@@ -214,17 +208,17 @@ impl AudioMode {
             av_frame.set_channel_layout(ChannelLayout::default(i32::from(self.decoder.channels())));
         }
         let kind = (av_frame.format(), av_frame.rate(), av_frame.channel_layout().bits());
-        if self.graph.as_ref().is_none_or(|(made_for, _)| *made_for != kind) {
-            self.end_graph(out)?;
-            self.graph = Some((kind, self.new_graph(kind)?));
+        if self.graph.as_ref().is_none_or(|(built_for, _)| *built_for != kind) {
+            self.flush_graph(out)?;
+            self.graph = Some((kind, self.build_graph(kind)?));
         }
-        let (_, graph) = self.graph.as_mut().expect("just made");
+        let (_, graph) = self.graph.as_mut().expect("just built");
         graph.get("in").expect("its source").source().add(&av_frame)?;
         self.encode(out)
     }
 
-    /// Gaps become silence and overlaps are cut, so that the audio stays where its times put it.
-    fn new_graph(
+    /// Builds a graph that fills gaps with silence and cuts overlaps, so that the audio stays at its timestamps.
+    fn build_graph(
         &self,
         (sample, rate, layout): FrameKind,
     ) -> std::result::Result<filter::Graph, ffmpeg::Error> {
@@ -252,7 +246,7 @@ impl AudioMode {
         Ok(graph)
     }
 
-    fn end_graph(&mut self, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
+    fn flush_graph(&mut self, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
         let Some((_, graph)) = &mut self.graph else { return Ok(()) };
         graph.get("in").expect("its source").source().flush()?;
         self.encode(out)?;
@@ -273,10 +267,6 @@ impl AudioMode {
         }
         Ok(())
     }
-
-    fn collect(&mut self, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
-        drain(&mut self.encoder, out)
-    }
 }
 
 fn drain(encoder: &mut codec::encoder::Audio, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
@@ -290,37 +280,37 @@ fn drain(encoder: &mut codec::encoder::Audio, out: &mut Vec<ffmpeg::Packet>) -> 
     }
 }
 
-fn at_end(error: ffmpeg::Error) -> Outcome {
+fn ignore_eof(error: ffmpeg::Error) -> Outcome {
     if error == ffmpeg::Error::Eof { Ok(()) } else { Err(error) }
 }
 
-/// The same, else the next higher, else the highest.
+/// Returns the same rate where it is offered, else the next higher one, else the highest.
 fn nearest_rate(offered: impl Iterator<Item = i32>, rate: i32) -> i32 {
     let offered: Vec<i32> = offered.collect();
     let higher = offered.iter().copied().filter(|&r| r >= rate).min();
     higher.or(offered.into_iter().max()).unwrap_or(rate)
 }
 
-struct Text {
+struct TextTranscoder {
     decoder: codec::decoder::Subtitle,
     encoder: codec::Context,
     source_base: Rational,
-    /// Of one subtitle, coded.
-    coded: Vec<u8>,
+    /// Room for one encoded subtitle.
+    encoded: Vec<u8>,
 }
 
-/// As FFmpeg's own command has it.
+/// Size limit of an encoded subtitle in bytes, as in FFmpeg's command.
 const TEXT_BYTES_MAX: usize = 1 << 20;
 
-impl Text {
-    fn open(stream: &ffmpeg::Stream, encoder: ffmpeg::Codec) -> std::result::Result<Text, ffmpeg::Error> {
+impl TextTranscoder {
+    fn open(stream: &ffmpeg::Stream, encoder: ffmpeg::Codec) -> std::result::Result<TextTranscoder, ffmpeg::Error> {
         let mut context = codec::Context::from_parameters(stream.parameters())?.decoder();
         context.set_packet_time_base(stream.time_base());
         let decoder = context.subtitle()?;
         let mut context = codec::Context::new_with_codec(encoder);
         context.set_time_base(MICROSECONDS);
-        // SAFETY: both contexts are ours; the copy of the header has its size and a zero more, and the encoder's
-        // context, to which it goes, frees it.
+        // SAFETY: both contexts are ours; the copy of the header is one zero byte longer, and the encoder's context,
+        // which takes it over, frees it.
         unsafe {
             let (from, to) = (&*decoder.as_ptr(), &mut *context.as_mut_ptr());
             if !from.subtitle_header.is_null() {
@@ -332,20 +322,19 @@ impl Text {
             }
             check(ffi::avcodec_open2(to, encoder.as_ptr(), std::ptr::null_mut()))?;
         }
-        let (source_base, coded) = (stream.time_base(), vec![0; TEXT_BYTES_MAX]);
-        Ok(Text { decoder, encoder: context, source_base, coded })
+        let (source_base, encoded) = (stream.time_base(), vec![0; TEXT_BYTES_MAX]);
+        Ok(TextTranscoder { decoder, encoder: context, source_base, encoded })
     }
 
     fn take(&mut self, mut packet: ffmpeg::Packet, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
         let Some(pts) = packet.pts() else { return Err(ffmpeg::Error::InvalidData) };
-        // SAFETY: a subtitle of zeros is empty; the decoder fills it, and it is freed here. The buffer is as long as
-        // it is said to be.
+        // SAFETY: a subtitle of zeros is empty; the decoder fills it, and it is freed here. `len` is the buffer's length.
         let (size, start_ms, length_ms) = unsafe {
             let mut subtitle: ffi::AVSubtitle = std::mem::zeroed();
-            let mut is_there = 0;
-            let decoder = self.decoder.as_mut_ptr();
-            check(ffi::avcodec_decode_subtitle2(decoder, &mut subtitle, &mut is_there, packet.as_mut_ptr()))?;
-            if is_there == 0 || subtitle.num_rects == 0 {
+            let mut got_subtitle = 0;
+            let (decoder, raw) = (self.decoder.as_mut_ptr(), packet.as_mut_ptr());
+            check(ffi::avcodec_decode_subtitle2(decoder, &mut subtitle, &mut got_subtitle, raw))?;
+            if got_subtitle == 0 || subtitle.num_rects == 0 {
                 ffi::avsubtitle_free(&mut subtitle);
                 return Ok(());
             }
@@ -353,13 +342,13 @@ impl Text {
             subtitle.end_display_time = subtitle.end_display_time.saturating_sub(start_ms);
             subtitle.start_display_time = 0;
             let encoder = self.encoder.as_mut_ptr();
-            let (room, len) = (self.coded.as_mut_ptr(), self.coded.len() as i32);
-            let size = ffi::avcodec_encode_subtitle(encoder, room, len, &subtitle);
+            let (buffer, len) = (self.encoded.as_mut_ptr(), self.encoded.len() as i32);
+            let size = ffi::avcodec_encode_subtitle(encoder, buffer, len, &subtitle);
             let length_ms = subtitle.end_display_time;
             ffi::avsubtitle_free(&mut subtitle);
             (check(size)?, i64::from(start_ms), i64::from(length_ms))
         };
-        let mut converted = ffmpeg::Packet::copy(&self.coded[..size as usize]);
+        let mut converted = ffmpeg::Packet::copy(&self.encoded[..size as usize]);
         let pts_us = pts.rescale(self.source_base, MICROSECONDS) + start_ms * 1000;
         converted.set_pts(Some(pts_us));
         converted.set_dts(Some(pts_us));
