@@ -31,7 +31,7 @@ pub(super) struct JoinArgs {
 
 /// Decodes the video once, and writes down where its segments begin.
 pub(super) fn plan(args: Args) -> Result<ExitCode> {
-    let is_video_file = Output::new(&args.output, &args.input)?.is_cut();
+    let is_video_file = Output::new(&args.output, &args.input)?.is_segmented();
     let folder = resume::folder(&args)?.filter(|_| is_video_file).ok_or_else(|| {
         Error::new(
             &args.output,

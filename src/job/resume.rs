@@ -19,7 +19,7 @@ use crate::pipeline::{Outcome, Sink};
 /// Where the run's journal is to lie; `None` for what cannot be joined from segments, or not be read twice.
 pub(super) fn folder(args: &Args) -> Result<Option<PathBuf>> {
     let output = Output::new(&args.output, &args.input)?;
-    let is_kept = output.is_cut() || output.sequence().is_some();
+    let is_kept = output.is_segmented() || output.sequence().is_some();
     let is_read_twice = Path::new(&args.input).is_file() || Pattern::parse(&args.input)?.is_some();
     let kept = output.path().filter(|_| is_kept && is_read_twice);
     let folder = kept.map(Journal::folder_of);
@@ -140,7 +140,7 @@ impl Parts {
     /// The video, whole, under its partial name.
     pub fn join(self, journal: &Journal, audio: &AudioMode, interrupt: &Arc<AtomicBool>) -> Result<Muxer> {
         let Parts { source, encoder, mut plan, output, trim } = self;
-        join(journal, encoder.header(), interrupt, || {
+        join(journal, encoder.header_checksum(), interrupt, || {
             let input = source.open_again(trim)?;
             let plan = plan.take().map_or_else(|| Plan::new(&input, &output, audio), Ok)?;
             let muxer = Muxer::create(output.clone(), &input, &encoder, trim, &plan)?;

@@ -333,7 +333,7 @@ impl Opened {
 pub(super) fn open(args: &Args, journal: Option<&Path>, begin: Option<Begin>) -> Result<Opened> {
     let threads = thread_count(args.threads.map(usize::from));
     let mut output = Output::new(&args.output, &args.input)?;
-    output.begins_fast = matches!(args.preset, Some(Preset::Web));
+    output.faststart = matches!(args.preset, Some(Preset::Web));
     if !args.overwrite {
         output.check_free(journal.is_some_and(Path::exists))?;
     }

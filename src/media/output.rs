@@ -1,43 +1,54 @@
-//! Output: the name and the container of what is written, and what FFmpeg says that the container holds.
+//! Output: name and container of the file to write, and what the container holds according to FFmpeg.
 
 use std::path::{Path, PathBuf};
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, codec, format, media};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::media::container::{container_name, guess_container};
 use crate::media::ffmpeg::{c_string, check};
 use crate::media::path::{partial_path, same_file};
 use crate::media::pattern::Pattern;
 
-/// Where the output goes and in what container, before anything is written.
+/// Names of an output file.
+#[derive(Clone)]
+pub(crate) struct OutputPaths {
+    /// Name of the complete file.
+    pub path: PathBuf,
+    /// Name of the file until it is complete.
+    pub partial: PathBuf,
+}
+
+/// Name and container of an output, before anything is written.
 #[derive(Clone)]
 pub struct Output {
     pub(crate) name: String,
-    /// The name it gets at the end, and the one it has until then; `None` for standard output.
-    pub(crate) paths: Option<(PathBuf, PathBuf)>,
+    /// `None` for standard output.
+    pub(crate) paths: Option<OutputPaths>,
     pub(crate) container: &'static ffi::AVOutputFormat,
     sequence: Option<Pattern>,
-    /// Whether what a player asks for first is to be at the beginning, where the container has it at the end.
-    pub begins_fast: bool,
+    /// Whether the index goes to the start of the file, where the container has it at the end (FFmpeg's `+faststart`).
+    pub faststart: bool,
 }
 
 impl Output {
-    /// A file, `-` for y4m on standard output, or a file a frame under a name like `out/%06d.tif`.
+    /// Takes the name of a file, `-` for y4m on standard output, or an image sequence like `out/%06d.tif`. `input` must
+    /// not be overwritten.
     pub fn new(name: &str, input: &str) -> Result<Output> {
         if name == "-" {
             let container = guess_container(Some(c"yuv4mpegpipe"), "").expect("FFmpeg always has y4m");
             let name = "standard output".into();
-            return Ok(Output { name, paths: None, container, sequence: None, begins_fast: false });
+            return Ok(Output { name, paths: None, container, sequence: None, faststart: false });
         }
         let path = PathBuf::from(name);
         let container = guess_container(None, name).ok_or_else(|| {
             Error::new(
                 name,
-                "its ending names no container that FFmpeg writes",
+                "its extension names no container that FFmpeg writes",
                 "use e.g. .mkv, .mp4, .mov, .png",
             )
+            .with_kind(ErrorKind::Unsupported)
         })?;
         let is_still = container_name(container) == "image2";
         let sequence = if is_still { Pattern::parse(name)? } else { None };
@@ -57,44 +68,45 @@ impl Output {
         if path.is_dir() {
             return Err(Error::new(name, "is a folder", "name a file in it"));
         }
-        let paths = Some((path, partial));
-        Ok(Output { name: name.to_owned(), paths, container, sequence, begins_fast: false })
+        let paths = Some(OutputPaths { path, partial });
+        Ok(Output { name: name.to_owned(), paths, container, sequence, faststart: false })
     }
 
-    /// What the encoder of a live stream is opened for: each of its outputs has a container of its own, and this one takes
-    /// whatever they do.
+    /// Stands for all outputs of a live stream when its encoder is opened: each has a container of its own, and this one
+    /// takes every codec that they take.
     pub fn live() -> Output {
         let container = guess_container(Some(c"matroska"), "").expect("FFmpeg always has Matroska");
-        Output { name: "live".into(), paths: None, container, sequence: None, begins_fast: false }
+        Output { name: "live".into(), paths: None, container, sequence: None, faststart: false }
     }
 
-    /// Whether nothing is there that it would overwrite; a partial file may be `ours`, of an earlier attempt.
-    pub fn check_free(&self, ours: bool) -> Result<()> {
-        let Some((path, partial)) = &self.paths else { return Ok(()) };
+    /// Fails if a file would be overwritten; a partial file may be the run's own, from an earlier attempt.
+    pub fn check_free(&self, owns_partial: bool) -> Result<()> {
+        let Some(OutputPaths { path, partial }) = &self.paths else { return Ok(()) };
         for (existing, remedy) in [
             (path, "-y overwrites it, or give another name"),
-            (partial, "it is left of an earlier run: move it away, or -y overwrites it"),
+            (partial, "an earlier run left it: move it away, or -y overwrites it"),
         ] {
-            if existing.exists() && !(ours && existing == partial) {
-                return Err(Error::new(existing.to_string_lossy(), "is there already", remedy));
+            if existing.exists() && !(owns_partial && existing == partial) {
+                return Err(Error::new(existing.to_string_lossy(), "is there already", remedy)
+                    .with_kind(ErrorKind::Exists));
             }
         }
         Ok(())
     }
 
-    /// As the user wrote it.
+    /// Name of the output, as the user wrote it.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The name it gets at the end; `None` for standard output.
+    /// Path of the complete file; `None` for standard output.
     pub fn path(&self) -> Option<&Path> {
-        self.paths.as_ref().map(|(path, _)| path.as_path())
+        self.paths.as_ref().map(|paths| paths.path.as_path())
     }
 
-    /// The name the file has until it is whole.
+    /// Path of the file until it is complete; `None` for standard output.
     pub fn partial(&self) -> Option<&Path> {
-        self.paths.as_ref().map(|(_, partial)| partial.as_path())
+        self.paths.as_ref().map(|paths| paths.partial.as_path())
     }
 
     /// FFmpeg's name of the container.
@@ -102,7 +114,7 @@ impl Output {
         container_name(self.container)
     }
 
-    /// The names of its files, where each frame is to have one.
+    /// Names of the files of an image sequence.
     pub fn sequence(&self) -> Option<&Pattern> {
         self.sequence.as_ref()
     }
@@ -111,13 +123,13 @@ impl Output {
         self.container() == "yuv4mpegpipe"
     }
 
-    /// A frame file.
+    /// Whether the output is an image, or a sequence of images.
     pub fn is_still(&self) -> bool {
         self.container() == "image2"
     }
 
-    /// Whether encoders are cut into segments: in every file of video that can be joined from them.
-    pub fn is_cut(&self) -> bool {
+    /// Whether the video is encoded in segments: in every video file that can be joined from them.
+    pub fn is_segmented(&self) -> bool {
         self.paths.is_some()
             && !matches!(self.container(), "image2" | "yuv4mpegpipe" | "gif" | "apng" | "webp")
     }
@@ -126,28 +138,29 @@ impl Output {
         self.container.flags & ffi::AVFMT_GLOBALHEADER != 0
     }
 
-    /// The MP4 family: a length there is from one decoding time to the next.
-    pub(crate) fn has_lengths_by_coding(&self) -> bool {
+    /// Whether the container is of the MP4 family: it has edit lists, and a packet's duration there is the distance to
+    /// the next dts.
+    pub(crate) fn is_mp4_family(&self) -> bool {
         matches!(self.container(), "mp4" | "mov" | "ipod" | "3gp" | "3g2" | "psp" | "ismv" | "f4v")
     }
 
-    /// AVI, MXF and y4m count frames instead of telling times.
-    pub(crate) fn has_times(&self) -> bool {
+    /// Whether the container has timestamps: AVI, MXF, GXF and y4m only count frames.
+    pub(crate) fn has_timestamps(&self) -> bool {
         !matches!(self.container(), "avi" | "mxf" | "mxf_opatom" | "gxf" | "yuv4mpegpipe")
     }
 
-    /// Whether FFmpeg reads what it writes there: WebP it does not, once it moves.
+    /// Whether FFmpeg reads back what it writes: animated WebP it does not.
     pub(crate) fn is_readable(&self) -> bool {
         !matches!(self.container(), "webp")
     }
 
-    /// FFmpeg's answer whether the container holds a codec: 1 yes, 0 no, below 0 not known.
+    /// Asks FFmpeg whether the container holds a codec: 1 yes, 0 no, negative unknown.
     pub(crate) fn query(&self, id: codec::Id) -> i32 {
         // SAFETY: the container is static.
         unsafe { ffi::avformat_query_codec(self.container, id.into(), ffi::FF_COMPLIANCE_EXPERIMENTAL) }
     }
 
-    /// Whether streams of this kind and codec can be copied into it so that FFmpeg finds them again.
+    /// Whether streams of this kind and codec can be copied into the container and read back.
     pub(crate) fn holds(&self, medium: media::Type, id: codec::Id) -> bool {
         use codec::Id::*;
         if self.is_still() || self.is_y4m() {
@@ -157,7 +170,7 @@ impl Output {
             return self.container() == "matroska";
         }
         if self.container() == "mpegts" {
-            // The muxer takes anything, and marks what it does not know as private data.
+            // The muxer takes any codec, and writes those that it does not know as private data.
             return match medium {
                 media::Type::Video => {
                     matches!(id, MPEG1VIDEO | MPEG2VIDEO | MPEG4 | H264 | HEVC | CAVS | DIRAC)
@@ -172,9 +185,9 @@ impl Output {
         }
         match self.query(id) {
             0 => false,
-            // The muxer says so of both, and takes these into MP4 only.
+            // FFmpeg answers alike for MOV and MP4, but writes these codecs into MP4 only.
             1.. => self.container() != "mov" || !matches!(id, FLAC | OPUS | TRUEHD),
-            // Containers without a list of codecs: their usual one is sure, and what is known.
+            // Containers without a list of codecs hold their default one, and those known from their standards.
             _ => match medium {
                 media::Type::Audio if id == codec::Id::from(self.container.audio_codec) => true,
                 media::Type::Audio => match self.container() {
@@ -189,23 +202,25 @@ impl Output {
         }
     }
 
-    /// Whether FFmpeg 5.1 to 6 write down there how the frames are to be turned.
-    pub(crate) fn holds_rotation(&self) -> bool {
-        self.has_lengths_by_coding()
+    /// Whether FFmpeg 5.1 to 6 write a display matrix into the container.
+    pub(crate) fn holds_display_matrix(&self) -> bool {
+        self.is_mp4_family()
     }
 
-    /// Whether it has a place for a frame beside the video. FFmpeg writes none into QuickTime's files.
+    /// Whether the container holds a cover image. FFmpeg writes none into MOV.
     pub(crate) fn holds_cover(&self, id: codec::Id) -> bool {
         let is_known = matches!(id, codec::Id::MJPEG | codec::Id::PNG | codec::Id::BMP);
         is_known && matches!(self.container(), "mp4" | "ipod" | "matroska")
     }
 
+    /// Whether the container may hold the codec, as far as FFmpeg knows.
     pub(crate) fn takes(&self, id: codec::Id) -> bool {
         self.query(id) != 0
     }
 
+    /// Chooses the video encoder: libx264 where the container holds H.264, else the container's default.
     pub(crate) fn default_encoder(&self) -> Result<ffmpeg::Codec> {
-        // The muxer of still frames holds any codec.
+        // The muxer of images takes any codec.
         let h264 = !self.is_still() && (self.query(codec::Id::H264) == 1 || self.container() == "mpegts");
         if let Some(x264) = ffmpeg::encoder::find_by_name("libx264").filter(|_| h264) {
             return Ok(x264);
@@ -219,11 +234,12 @@ impl Output {
         ffmpeg::encoder::find(id).filter(|codec| codec.is_video()).ok_or_else(|| {
             let problem = format!("this FFmpeg cannot encode {} for it", id.name());
             Error::new(&self.name, problem, "choose another file name or --encoder")
+                .with_kind(ErrorKind::Unsupported)
         })
     }
 }
 
-/// Makes the file, or opens the pipe.
+/// Creates the file, or opens the pipe.
 pub(crate) fn open_output(
     output: &Output,
     path: &str,
@@ -237,9 +253,9 @@ pub(crate) fn open_output(
         check(ffi::avformat_alloc_output_context2(&mut context, output.container, null, url.as_ptr()))?;
         let mut wrapped = format::context::Output::wrap(context);
         let raw = &mut *wrapped.as_mut_ptr();
-        // y4m above 8 bits, FLAC in MP4 and other widely read extensions.
+        // Allows y4m above 8-bit, FLAC in MP4 and other extensions that are widely read.
         raw.strict_std_compliance = ffi::FF_COMPLIANCE_EXPERIMENTAL;
-        // No numbers by chance (Matroska's UIDs): the same input gives the same file.
+        // No random numbers (Matroska's UIDs): the same input gives the same file.
         raw.flags |= ffi::AVFMT_FLAG_BITEXACT;
         if output.container.flags & ffi::AVFMT_NOFILE == 0 {
             check(ffi::avio_open(&mut raw.pb, url.as_ptr(), ffi::AVIO_FLAG_WRITE))?;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::clock::{Progress, STAGES, StageTimes};
 use crate::error::Result;
-use crate::media::{Damage, DamagedPlace, Decoder, Encoder, Found, Muxer, Verification};
+use crate::media::{Damage, DamagedPlace, Decoder, Encoder, Muxer, Verification, VerifiedStream};
 
 /// Report of a run.
 #[derive(Debug, Serialize)]
@@ -99,8 +99,8 @@ pub struct StreamReport {
 impl From<Verification> for VerificationReport {
     fn from(verification: Verification) -> VerificationReport {
         let Verification { frames, duration_s, first_pts_s, last_pts_s, streams, seconds } = verification;
-        let report = |found: Found| {
-            let Found { kind, codec, language, dispositions, packets } = found;
+        let report = |found: VerifiedStream| {
+            let VerifiedStream { kind, codec, language, dispositions, packets } = found;
             StreamReport { kind, codec, language, dispositions, packets }
         };
         let streams = streams.into_iter().map(report).collect();

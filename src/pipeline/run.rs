@@ -206,7 +206,7 @@ fn keep_finished_frames(mut muxer: Muxer, error: Error) -> Error {
     if frames < SEGMENT_FRAMES {
         return error;
     }
-    muxer.cut_here();
+    muxer.end_at_video();
     match muxer.finish().map(|()| muxer.keep_partial()) {
         Ok(Some(partial)) => {
             let partial = partial.display();

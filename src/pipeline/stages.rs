@@ -170,7 +170,7 @@ pub(super) fn encode(
             encoder.reopen()?;
         }
         if let Some(state) = shared.resume_state.encoder_states.get(&frame.time.index) {
-            encoder.go_on_from(state.clone());
+            encoder.resume_from(state.clone());
         }
         encoder.send(frame)?;
         clock.count_frame();
@@ -209,7 +209,7 @@ pub(super) fn mux(
         muxer.write(packet)?;
     }
     if shared.stop.has_stopped() {
-        muxer.cut_here();
+        muxer.end_at_video();
     }
     while let Some(copy) = shared.copied.pop_before(None)? {
         muxer.write(copy)?;

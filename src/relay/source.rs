@@ -198,7 +198,7 @@ const ARRIVALS_MAX: usize = 64;
 
 impl<'a> Connection<'a> {
     fn new(session: Session, io: &'a SourceIo<'a>) -> Result<Connection<'a>> {
-        let audio = io.streams.audio_of(&session.input)?;
+        let audio = io.streams.open_audio(&session.input)?;
         let is_paced = session.input.comes_in_pieces();
         let arrivals = BTreeMap::new();
         let (offset_us, mended, behind_since, pace) = (0, 0, None, None);
@@ -230,7 +230,7 @@ impl<'a> Connection<'a> {
                 self.session.decoder.send(packet)?;
                 self.io.stats.decode.note(begun.elapsed());
             } else if let Some(audio) = &mut self.audio {
-                audio.of(packet)?.into_iter().for_each(|packet| self.give_audio(packet));
+                audio.convert(packet)?.into_iter().for_each(|packet| self.give_audio(packet));
             }
         }
         self.session.decoder.finish()?;

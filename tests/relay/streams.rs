@@ -225,8 +225,8 @@ fn a_file_that_is_not_whole_is_told() {
     folder.ffmpeg("-f lavfi -i testsrc2=s=96x64:r=25 -t 4 -c:v libx264 in.mkv");
     for (sinks, said) in [
         ("nowhere/out.ts", "is no folder"),
-        ("out.xyz", "its ending names no container"),
-        ("rtsp://127.0.0.1/out", "streams go out to"),
+        ("out.xyz", "its extension names no container"),
+        ("rtsp://127.0.0.1/out", "live outputs are"),
         ("out.ts out.ts", "is named twice"),
         ("in.mkv", "is there already"),
     ] {

@@ -221,7 +221,7 @@ fn a_reader_that_goes_away_ends_the_run() {
     let mut stderr = String::new();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     let ran = Ran { code: status.code(), stdout: Vec::new(), stderr };
-    ran.assert_told("the reader has gone", "a reader that went away");
+    ran.assert_told("the reader has closed the pipe", "a reader that went away");
 }
 
 #[test]

@@ -251,8 +251,10 @@ fn a_video_held_upright_stays_upright() {
     assert_eq!(rotation("in.mp4").len(), 1);
     assert_eq!(rotation("out.mp4"), rotation("in.mp4"));
     let ran = folder.upscale("in.mp4 out.mkv --model none");
-    assert!(ran.stderr.contains("cannot hold how stream 0"), "{}", ran.stderr);
-    folder.hasn("upscale in.mp4 strict.mkv --model none --strict").assert_told("is turned", "--strict");
+    assert!(ran.stderr.contains("cannot hold the display matrix of stream 0"), "{}", ran.stderr);
+    folder
+        .hasn("upscale in.mp4 strict.mkv --model none --strict")
+        .assert_told("the display matrix of stream 0", "--strict");
 }
 
 #[test]

@@ -50,6 +50,6 @@ fn a_file_that_is_not_what_was_meant_keeps_its_partial_name() {
     folder.ffmpeg(&format!("{SMALL} -t 1 -c:v libx264 in.mkv"));
     // A transport stream takes any codec in, and has no name for this one: nobody can play it.
     let ran = folder.hasn("upscale in.mkv out.ts --model none --encoder ffv1");
-    ran.assert_told("out.partial.ts: lacks its stream 0 (video, ffv1)", "ffv1 in a transport stream");
+    ran.assert_told("out.partial.ts: lacks stream 0 (video, ffv1)", "ffv1 in a transport stream");
     assert_eq!(folder.names(), ["in.mkv", "out.partial.ts", "out.ts.hasn"]);
 }

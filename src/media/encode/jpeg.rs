@@ -1,4 +1,4 @@
-//! A frame as a JPEG, to be looked at.
+//! JPEG: a frame for a preview.
 //!
 //! In: a frame in host memory, as decoders and pools give them. Out: the bytes of a file.
 
@@ -7,25 +7,24 @@ use ffmpeg_next::frame::Video as AvFrame;
 use ffmpeg_next::{self as ffmpeg, Rational, codec};
 
 use crate::color::Range;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::frame::Frame;
 use crate::media::av_frame::AvFrameBuffer;
-use crate::media::ffmpeg::check;
+use crate::media::ffmpeg::{check, failure};
 use crate::media::format::pixel_format;
 
-/// Of 2 to 31: nothing of the coding is seen on a frame of the usual size.
+/// Quantizer, from 2 to 31: no artifacts are visible at the usual sizes.
 const QUALITY: i32 = 3;
-/// BT.601, as JFIF has it, whatever the frame's matrix.
+/// BT.601 (`SWS_CS_ITU601`), which JFIF prescribes whatever the frame's matrix.
 const MATRIX: i32 = 5;
-/// Of swscale.h and avutil.h, where they are macros or members of an enumeration by FFmpeg's version.
+/// From swscale.h and avutil.h, where they are macros or enumerators depending on FFmpeg's version.
 const SWS_BILINEAR: i32 = 2;
 const QP_TO_LAMBDA: i32 = 118;
 
-/// The frame as a JPEG of 8 bits and 4:2:0.
+/// Encodes the frame as an 8-bit 4:2:0 JPEG.
 pub fn jpeg(frame: Frame) -> Result<Vec<u8>> {
-    encode(frame).map_err(|e| {
-        Error::new("frame", format!("cannot be made a JPEG: {e}"), "look at its format with ffprobe")
-    })
+    encode(frame)
+        .map_err(|e| failure("frame", "cannot be encoded as JPEG", e, "check the pixel format with ffprobe"))
 }
 
 fn encode(frame: Frame) -> std::result::Result<Vec<u8>, ffmpeg::Error> {

@@ -1,4 +1,4 @@
-//! One frame into a file of its own, without a pipeline.
+//! Images: one frame is written to a file, without a pipeline.
 
 use std::fs;
 
@@ -6,22 +6,22 @@ use ffmpeg_next::{self as ffmpeg, Rational};
 
 use crate::error::{Error, Result};
 use crate::frame::{Frame, FrameFormat};
-use crate::media::av_frame::AvFrameBuffer;
-use crate::media::av_frame::FramePool;
-use crate::media::encode::encoder::dress;
+use crate::media::av_frame::{AvFrameBuffer, FramePool};
+use crate::media::encode::encoder::set_frame_properties;
 use crate::media::encode::target::{EncoderSpec, Target, open_context};
+use crate::media::ffmpeg::failure;
 use crate::media::output::Output;
 use crate::media::stream::VideoInfo;
 
-/// A PNG, JPEG or other still frame file to be written.
+/// A PNG, JPEG or other image file to be written.
 pub struct StillWriter {
     target: Target,
     path: String,
 }
 
 impl StillWriter {
-    /// Chooses the format for a frame like `source`, of this size, by the name's ending. An existing file
-    /// is replaced.
+    /// Chooses the format by the name's extension, for a frame like `source` of `size` (width, height). An existing file
+    /// is overwritten.
     pub fn new(path: &str, source: &FrameFormat, size: (usize, usize)) -> Result<StillWriter> {
         let output = Output::new(path, "")?;
         let spec = EncoderSpec { threads: 1, ..EncoderSpec::default() };
@@ -29,15 +29,15 @@ impl StillWriter {
         Ok(StillWriter { target, path: path.to_owned() })
     }
 
-    /// A frame to be filled.
+    /// Returns a frame to fill.
     pub fn frame(&self) -> Result<Frame> {
         FramePool::new(self.target.format).take()
     }
 
     /// Encodes the filled frame and writes the file.
     pub fn write(self, frame: Frame) -> Result<()> {
-        let fail = |problem: String| Error::new(&self.path, problem, "choose another name or ending");
-        let encoding = |e: ffmpeg::Error| fail(format!("cannot be encoded: {e}"));
+        let remedy = "choose another name or extension";
+        let encoding = |e: ffmpeg::Error| failure(&self.path, "cannot be encoded", e, remedy);
         let buffer = frame.buffer;
         let mut av_frame =
             buffer.into_any().downcast::<AvFrameBuffer>().expect("a frame of the pool").av_frame;
@@ -50,12 +50,12 @@ impl StillWriter {
             frames_expected: 1,
         };
         let mut context = open_context(&self.target, &video, square, false, rate.invert())?;
-        dress(&mut av_frame, &self.target.format, square, 0, None);
+        set_frame_properties(&mut av_frame, &self.target.format, square, 0, None);
         let mut packet = ffmpeg::Packet::empty();
         context.send_frame(&av_frame).map_err(encoding)?;
         context.send_eof().map_err(encoding)?;
         context.receive_packet(&mut packet).map_err(encoding)?;
         fs::write(&self.path, packet.data().unwrap_or_default())
-            .map_err(|e| fail(format!("cannot be written: {e}")))
+            .map_err(|e| Error::io(&self.path, e, "choose another name, and check the folder"))
     }
 }

@@ -1,4 +1,4 @@
-//! Which encoder, which pixel format, which options: what the user asked for and what FFmpeg has.
+//! Target: encoder, pixel format and options, from the user's choice and what FFmpeg has.
 
 use std::ffi::CStr;
 
@@ -7,41 +7,39 @@ use ffmpeg_next::{self as ffmpeg, Rational, codec};
 use tracing::{info, warn};
 
 use crate::color::{ChromaLocation, ColorSpec, Matrix, Range, Transfer};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Family, FrameFormat, PixelFormat};
 use crate::media::demux::sequence::{check_kind, is_still};
-use crate::media::ffmpeg::c_string;
-use crate::media::ffmpeg::check;
+use crate::media::ffmpeg::{c_string, check};
 use crate::media::format::{Tags, closest, describe, loss, pixel_format};
 use crate::media::output::Output;
 use crate::media::stream::VideoInfo;
 
-/// What the user asked of the encoder.
+/// The user's choice of encoder.
 #[derive(Clone, Debug, Default)]
 pub struct EncoderSpec {
-    /// FFmpeg's name; by the container where none is given.
+    /// FFmpeg's name of the encoder; by default the container's.
     pub name: Option<String>,
-    /// FFmpeg's options, which replace our defaults.
+    /// FFmpeg's options, which replace the defaults here.
     pub options: Vec<(String, String)>,
-    /// FFmpeg's name of the pixel format; the source's or the closest to it where none is given.
+    /// FFmpeg's name of the pixel format; by default the source's or the closest to it.
     pub pixel_format: Option<String>,
-    /// Bits that a format chosen here has at least, where the encoder takes so many.
+    /// Least bit depth of a pixel format chosen by default, where the encoder takes it.
     pub depth_min: u8,
-    /// Threads it may use.
+    /// Number of threads the encoder may use.
     pub threads: usize,
 }
 
-/// An encoder that is there, the format it will take, and its options: all that can be said before a size
-/// is known.
+/// An encoder that exists, the frame format to feed it, and its options.
 pub struct Target {
     codec: ffmpeg::Codec,
     options: Vec<(String, String)>,
     threads: usize,
-    /// Of the frames to fill.
+    /// Format of the frames to encode.
     pub format: FrameFormat,
 }
 
-/// What quality means to each encoder, near CRF 18 of x264, and what makes them usable.
+/// Default options of each encoder: a quality near x264's CRF 18, at a usable speed.
 fn default_options(encoder: &str) -> &'static [(&'static str, &'static str)] {
     match encoder {
         "libx264" | "libx264rgb" => &[("crf", "18")],
@@ -60,7 +58,7 @@ fn default_options(encoder: &str) -> &'static [(&'static str, &'static str)] {
 }
 
 impl Target {
-    /// Chooses encoder and pixel format for frames like `source`, to be made `width` x `height`.
+    /// Chooses encoder and pixel format for frames like `source`, upscaled to `width` x `height`.
     pub fn choose(
         spec: &EncoderSpec,
         output: &Output,
@@ -72,13 +70,15 @@ impl Target {
                 ffmpeg::encoder::find_by_name(name).filter(ffmpeg::Codec::is_video).ok_or_else(|| {
                     let problem = format!("this FFmpeg has no video encoder '{name}'");
                     Error::new("--encoder", problem, "hasn info lists those it has")
+                        .with_kind(ErrorKind::NotFound)
                 })?
             }
             None => output.default_encoder()?,
         };
         if !output.takes(codec.id()) {
             let problem = format!("{} cannot hold {}", output.container(), codec.id().name());
-            return Err(Error::new(output.name(), problem, "choose another --encoder or file name"));
+            return Err(Error::new(output.name(), problem, "choose another --encoder or file name")
+                .with_kind(ErrorKind::Unsupported));
         }
         if output.sequence().is_some() {
             check_kind(output.name(), codec.id())?;
@@ -92,8 +92,8 @@ impl Target {
         }
         let color = output_color(codec.id(), source, &format, (width, height));
         let frame_format = FrameFormat { width, height, pixel_format: format, color };
-        let own = |key: &str| spec.options.iter().any(|(k, _)| k == key);
-        let defaults = default_options(codec.name()).iter().filter(|(key, _)| !own(key));
+        let is_given = |key: &str| spec.options.iter().any(|(k, _)| k == key);
+        let defaults = default_options(codec.name()).iter().filter(|(key, _)| !is_given(key));
         let mut options: Vec<_> = defaults.map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
         options.extend(spec.options.iter().cloned());
         info!("encoder {} takes {}, options {:?}", codec.name(), format.name, options);
@@ -109,13 +109,13 @@ impl Target {
         self.codec
     }
 
-    /// About how many bytes a frame will take, `rate` of them a second, from one of the source that takes
-    /// `source_bytes` and has so many times fewer pixels; `None` where nothing can be said.
+    /// Estimates the bytes of an encoded frame at `fps`, which has `growth` times the pixels of a source's frame of
+    /// `source_bytes`; `None` where there is no estimate.
     ///
-    /// Measured on the clip of `examples/`, enlarged twice (2026-11-24): FFV1 takes 25 % of the bare samples, Ut Video 43
-    /// and Huffyuv 46 %, and film grain more than these clean drawings; ProRes 422 HQ 20 %, which it keeps to; x264 at
-    /// CRF 18 88 % of what is said here, and x265 59 %.
-    pub(crate) fn bytes_per_frame(&self, rate: f64, source_bytes: Option<f64>, growth: f64) -> Option<f64> {
+    /// Measured on the clip of `examples/`, upscaled x2 (2026-11-24): FFV1 takes 25 % of the raw samples, Ut Video 43
+    /// and Huffyuv 46 %, and film grain more than these clean drawings; ProRes 422 HQ a constant 20 %; x264 at CRF 18
+    /// takes 88 % of the estimate, and x265 59 %.
+    pub(crate) fn bytes_per_frame(&self, fps: f64, source_bytes: Option<f64>, growth: f64) -> Option<f64> {
         let FrameFormat { width, height, pixel_format: format, .. } = self.format;
         let chroma = 1.0 / f64::from(1u32 << (format.log2_chroma_w + format.log2_chroma_h));
         let samples = match format.family {
@@ -123,31 +123,31 @@ impl Target {
             _ => 1.0 + 2.0 * chroma,
         } + f64::from(u8::from(format.alpha));
         let bits = if format.float { 32.0 } else { f64::from(format.depth()) };
-        let bare = (width * height) as f64 * samples * bits / 8.0;
+        let raw = (width * height) as f64 * samples * bits / 8.0;
         let is_lossy_still =
             matches!(self.codec.id(), codec::Id::MJPEG | codec::Id::DNXHD | codec::Id::JPEG2000);
         match self.encoder_name() {
-            "rawvideo" => Some(bare),
-            "ffv1" | "ffvhuff" | "huffyuv" | "utvideo" | "magicyuv" => Some(bare * 0.5),
-            "prores" | "prores_aw" | "prores_ks" => Some(bare * 0.2),
+            "rawvideo" => Some(raw),
+            "ffv1" | "ffvhuff" | "huffyuv" | "utvideo" | "magicyuv" => Some(raw * 0.5),
+            "prores" | "prores_aw" | "prores_ks" => Some(raw * 0.2),
             _ if is_lossy_still => None,
             _ => match self.options.iter().find(|(key, _)| key == "b").and_then(|(_, b)| bit_rate(b)) {
-                Some(bits_a_second) => Some(bits_a_second / 8.0 / rate),
+                Some(bit_rate) => Some(bit_rate / 8.0 / fps),
                 None => Some(source_bytes? * growth),
             },
         }
     }
 
-    /// Adds parameters of the encoder's own to those that are its option `key`; what is there wins.
+    /// Adds parameters to the encoder's option `key`; those given already win.
     pub(crate) fn add_parameters(&mut self, key: &str, parameters: String) {
         match self.options.iter_mut().find(|(k, _)| k == key) {
-            Some((_, there)) => *there = format!("{parameters}:{there}"),
+            Some((_, given)) => *given = format!("{parameters}:{given}"),
             None => self.options.push((key.to_owned(), parameters)),
         }
     }
 }
 
-/// As FFmpeg reads `8M` or `800k`; 0 stands for a rate that follows the quality.
+/// Parses a bit rate as FFmpeg does, e.g. `8M` or `800k`; `None` for 0, a rate that follows the quality.
 fn bit_rate(text: &str) -> Option<f64> {
     let (digits, unit) = match text.strip_suffix(['k', 'K']) {
         Some(digits) => (digits, 1e3),
@@ -156,12 +156,12 @@ fn bit_rate(text: &str) -> Option<f64> {
     digits.parse::<f64>().ok().map(|rate| rate * unit).filter(|rate| *rate > 0.0)
 }
 
-/// What FFmpeg's own encoders do side by side where the result does not depend on it; libraries have threads of their own.
+/// Returns how FFmpeg's own encoders use threads where the result does not depend on it; libraries have their own threads.
 fn threading_of(id: codec::Id) -> codec::threading::Type {
     use codec::Id::*;
     match id {
         FFV1 | PRORES => codec::threading::Type::Slice,
-        // Encoders of stills have no slices.
+        // Image encoders have no slices.
         id if is_still(id) => codec::threading::Type::Frame,
         _ => codec::threading::Type::None,
     }
@@ -173,25 +173,25 @@ fn choose_format(spec: &EncoderSpec, codec: ffmpeg::Codec, source: &PixelFormat)
         .ok()
         .and_then(|video| video.formats())
         .map(|formats| formats.map(Into::into).collect())
-        // Encoders without a list (wrapped frames, raw video) take everything that is in bytes.
+        // Encoders without a list (wrapped frames, raw video) take every format.
         .unwrap_or_else(|| vec![pixel_format(source.name)]);
     let list = || offered.iter().filter_map(|&p| describe(p)).map(|f| f.name).collect::<Vec<_>>().join(" ");
     match &spec.pixel_format {
         None => {
-            // Nothing in a TIFF says which matrix and range its Y'CbCr has.
-            let is_told = |&pixel: &ffi::AVPixelFormat| {
+            // A TIFF has no tag for matrix and range of its Y'CbCr.
+            let has_tags = |&pixel: &ffi::AVPixelFormat| {
                 let is_ycbcr = describe(pixel).is_some_and(|format| format.family == Family::Ycbcr);
                 !(is_ycbcr && codec.id() == codec::Id::TIFF)
             };
             let is_deep = |&pixel: &ffi::AVPixelFormat| {
                 describe(pixel).is_some_and(|format| format.depth() >= spec.depth_min)
             };
-            let told = || offered.iter().copied().filter(is_told);
-            let deep = closest(told().filter(is_deep), source);
-            deep.or_else(|| closest(told(), source)).ok_or_else(|| {
+            let tagged = || offered.iter().copied().filter(has_tags);
+            let deep = closest(tagged().filter(is_deep), source);
+            deep.or_else(|| closest(tagged(), source)).ok_or_else(|| {
                 let problem =
                     format!("encoder {} takes no format that can be written ({})", codec.name(), list());
-                Error::new("--encoder", problem, "choose another one")
+                Error::new("--encoder", problem, "choose another one").with_kind(ErrorKind::Unsupported)
             })
         }
         Some(name) => {
@@ -202,18 +202,20 @@ fn choose_format(spec: &EncoderSpec, codec: ffmpeg::Codec, source: &PixelFormat)
                     format!("{name} is not a format that can be written"),
                     "e.g. yuv420p10le",
                 )
+                .with_kind(ErrorKind::Unsupported)
             })?;
-            let free = codec.video().is_ok_and(|video| video.formats().is_none());
-            if free || offered.contains(&pixel_format(name)) {
+            let takes_all = codec.video().is_ok_and(|video| video.formats().is_none());
+            if takes_all || offered.contains(&pixel_format(name)) {
                 return Ok(format);
             }
             let problem = format!("encoder {} does not take {name}", codec.name());
-            Err(Error::new("--pix-fmt", problem, format!("it takes {}", list())))
+            Err(Error::new("--pix-fmt", problem, format!("it takes {}", list()))
+                .with_kind(ErrorKind::Unsupported))
         }
     }
 }
 
-/// What the output's code values mean: what the input's did, wherever format and codec allow.
+/// Returns the color of the output: the source's, wherever format and codec allow.
 fn output_color(
     id: codec::Id,
     source: &FrameFormat,
@@ -225,21 +227,21 @@ fn output_color(
     match format.family {
         Family::Rgb => (color.matrix, color.range) = (Matrix::IDENTITY, Range::Full),
         Family::Ycbcr if id == codec::Id::MJPEG => {
-            // JFIF knows no other.
+            // JFIF has no other.
             (color.matrix, color.range) = (Matrix::BT470BG, Range::Full);
             color.chroma_location = ChromaLocation::Center;
         }
         _ if was_rgb => {
             (color.matrix, color.range) = (Matrix::guess(size.0, size.1), Range::Limited);
         }
-        Family::Gray if source.pixel_format.family == Family::Ycbcr && !id_keeps_range(id) => {
+        Family::Gray if source.pixel_format.family == Family::Ycbcr && !has_range_tag(id) => {
             color.range = Range::Full
         }
         _ if is_always_limited(id) => color.range = Range::Limited,
         _ => {}
     }
     if source.pixel_format.float && source.color.transfer == Transfer::LINEAR && !format.float {
-        // Light has no place in integers: they would be all in the bright.
+        // Linear light wastes integer code values on the highlights.
         color.transfer = Transfer::SRGB;
     }
     if format.name.starts_with("yuvj") {
@@ -248,13 +250,13 @@ fn output_color(
     color
 }
 
-/// Still frame files have no tag for range: their gray is full.
-fn id_keeps_range(id: codec::Id) -> bool {
+/// Whether the codec has a tag for range: image files have none, and their gray is full range.
+fn has_range_tag(id: codec::Id) -> bool {
     use codec::Id::*;
     !matches!(id, PNG | TIFF | BMP | PGM | PPM | PAM | WEBP | DPX | EXR | GIF)
 }
 
-/// Codecs without a word for full range, which decoders take for limited whatever the container says.
+/// Whether the codec has no tag for full range, so that decoders take it for limited whatever the container says.
 fn is_always_limited(id: codec::Id) -> bool {
     matches!(id, codec::Id::MPEG1VIDEO | codec::Id::MPEG2VIDEO | codec::Id::PRORES | codec::Id::DVVIDEO)
 }
@@ -281,7 +283,7 @@ pub(crate) fn open_context(
     let tags = Tags::of(&target.format);
     let mut options = std::ptr::null_mut();
     // SAFETY: the context is ours and not yet open, the strings live through the calls that copy them, and
-    // the dictionary is freed after it was looked through.
+    // the dictionary is freed after it was read.
     let (code, left_over) = unsafe {
         let raw = &mut *context.as_mut_ptr();
         (raw.width, raw.height) = (target.format.width as i32, target.format.height as i32);
@@ -305,13 +307,14 @@ pub(crate) fn open_context(
     };
     check(code).map_err(|error| {
         let FrameFormat { width, height, pixel_format: format, .. } = target.format;
-        let whole = |side: usize, log2_chroma: u8| side.is_multiple_of(1 << log2_chroma);
-        let remedy = match whole(width, format.log2_chroma_w) && whole(height, format.log2_chroma_h) {
-            true => "check --encoder-opt and the size, or choose another encoder",
-            false => "its chroma is subsampled: choose an even --size, or a --pix-fmt with 444",
-        };
+        let is_multiple = |side: usize, log2_chroma: u8| side.is_multiple_of(1 << log2_chroma);
+        let remedy =
+            match is_multiple(width, format.log2_chroma_w) && is_multiple(height, format.log2_chroma_h) {
+                true => "check --encoder-opt and the size, or choose another encoder",
+                false => "its chroma is subsampled: choose an even --size, or a --pix-fmt with 444",
+            };
         let problem = format!("encoder {name} does not open for {width}x{height} {}: {error}", format.name);
-        Error::new("--encoder", problem, remedy)
+        Error::new("--encoder", problem, remedy).with_kind(ErrorKind::Unsupported).with_source(error)
     })?;
     match left_over {
         Some(key) if !default_options(name).iter().any(|(k, _)| *k == key) => {

@@ -1,6 +1,7 @@
-//! Mux: packets become a file or a live output, and the file is verified.
+//! Mux: packets become a file or a live output; the file is verified.
 
-pub(crate) mod live_output;
+pub(crate) mod live;
+pub(crate) mod metadata;
 pub(crate) mod muxer;
 pub(crate) mod silence;
 pub(crate) mod streams;

@@ -1,4 +1,4 @@
-//! Mux: encoded frames and copied packets become a file, which gets its name only when it is whole.
+//! Mux: encoded frames and copied packets become a file, which keeps a partial name until it is complete.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,13 +8,14 @@ use ffmpeg_next::packet::Ref;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
 use tracing::debug;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::media::demux::input::Input;
 use crate::media::encode::encoder::Encoder;
 use crate::media::ffmpeg::{MICROSECONDS, check, failure};
-use crate::media::mux::streams::{Plan, Way, attach_cover, copy_chapters, copy_programs, cover_packet};
+use crate::media::mux::metadata::{attach_cover, copy_programs, copy_tags_and_chapters, cover_packet};
+use crate::media::mux::streams::{Plan, StreamAction, StreamMapping};
 use crate::media::mux::verify::{self, StreamSummary, Verification};
-use crate::media::output::{Output, open_output};
+use crate::media::output::{Output, OutputPaths, open_output};
 use crate::media::packet::Packet;
 use crate::media::side_data::copy_entries;
 use crate::media::stream::{Trim, metadata, tag};
@@ -23,33 +24,38 @@ use crate::media::stream::{Trim, metadata, tag};
 pub struct Muxer {
     context: format::context::Output,
     output: Output,
-    /// Input stream -> output stream, for those that are written.
-    streams: Vec<Option<usize>>,
-    last_dts: Vec<Option<i64>>,
-    /// By output stream, for the proof at the end.
-    written: Vec<StreamSummary>,
-    /// By output stream.
-    unsaid_delay_us: Vec<i64>,
-    /// What all times are moved back by.
+    /// Index in the output by index in the input, for the streams whose packets are written.
+    output_index: Vec<Option<usize>>,
+    written: Vec<WrittenStream>,
+    /// Subtracted from all timestamps.
     offset_us: i64,
     trim: Trim,
+    /// Index of the video in the input.
     video: usize,
-    /// What y4m asks of every frame's time.
+    /// The frame rate that y4m asks of every timestamp.
     constant_rate: Option<Rational>,
     first_pts: Option<i64>,
     frames: u64,
-    /// Where the last written frame ends, and where the input began.
+    /// End of the last written frame.
     end_us: i64,
+    /// Start of the input.
     start_us: i64,
-    /// Frames beside the video, and where they go.
+    /// Cover images, by index in the output.
     covers: Vec<(usize, ffmpeg::Packet)>,
     left_out: Vec<String>,
     converted: Vec<String>,
     finished: bool,
 }
 
+/// A stream of the output.
+struct WrittenStream {
+    summary: StreamSummary,
+    last_dts: Option<i64>,
+    missing_delay_us: i64,
+}
+
 impl Muxer {
-    /// Writes the header: the encoder's stream in its place among the copied ones.
+    /// Creates the file and writes its header, with the streams of the plan in their order.
     pub fn create(
         output: Output,
         input: &Input,
@@ -59,18 +65,12 @@ impl Muxer {
     ) -> Result<Muxer> {
         let path = output.partial().map_or("pipe:1".into(), |path| path.to_string_lossy().into_owned());
         let context = open_output(&output, &path).map_err(|e| {
-            Error::new(
-                &path,
-                format!("cannot be written: {e}"),
-                "check the folder, its permissions and free space",
-            )
+            failure(&path, "cannot be written", e, "check the folder, its permissions and free space")
         })?;
         let mut muxer = Muxer {
             context,
-            streams: Vec::new(),
-            last_dts: Vec::new(),
+            output_index: vec![None; input.context().nb_streams() as usize],
             written: Vec::new(),
-            unsaid_delay_us: Vec::new(),
             offset_us: offset_us(&output, input, encoder, trim),
             trim,
             video: input.video_index(),
@@ -85,53 +85,64 @@ impl Muxer {
             finished: false,
             output,
         };
-        muxer.streams = vec![None; input.context().nb_streams() as usize];
-        for &(index, way) in &plan.lanes {
-            let stream = input.context().stream(index).expect("planned by the input");
-            let added = match way {
-                Way::Upscale => muxer.add_encoded(&stream, encoder),
-                Way::Copy => muxer.add_copied(&stream),
-                Way::Convert => muxer.add_converted(&stream, plan.transcoders.context(index)),
-                Way::Cover => muxer.add_cover(&stream),
-            };
-            let added = added
-                .map_err(|e| Error::new(&muxer.output.name, e.to_string(), "choose another container"))?;
-            // Covers are written with the header, once.
-            muxer.streams[index] = (way != Way::Cover).then_some(added);
-        }
+        muxer.add_streams(input, encoder, plan)?;
         if !muxer.output.is_still() && !muxer.output.is_y4m() {
-            copy_chapters(&mut muxer.context, input, &muxer.output, (trim, muxer.offset_us))?;
+            copy_tags_and_chapters(&mut muxer.context, input, &muxer.output, trim, muxer.offset_us)?;
         }
         if muxer.output.container() == "mpegts" {
-            copy_programs(&mut muxer.context, input, &muxer.streams);
+            copy_programs(&mut muxer.context, input, &muxer.output_index);
         }
+        muxer.write_header()?;
+        Ok(muxer)
+    }
+
+    fn add_streams(&mut self, input: &Input, encoder: &Encoder, plan: &Plan) -> Result<()> {
+        for &StreamMapping { input_index, action } in &plan.mappings {
+            let stream = input.context().stream(input_index).expect("planned by the input");
+            let added = match action {
+                StreamAction::Upscale => self.add_encoded(&stream, encoder),
+                StreamAction::Copy => self.add_copied(&stream),
+                StreamAction::Convert => self.add_converted(&stream, plan.transcoders.context(input_index)),
+                StreamAction::Cover => self.add_cover(&stream),
+            };
+            let added = added.map_err(|e| {
+                Error::new(&self.output.name, e.to_string(), "choose another container")
+                    .with_kind(ErrorKind::Unsupported)
+                    .with_source(e)
+            })?;
+            // A cover is written once, with the header.
+            self.output_index[input_index] = (action != StreamAction::Cover).then_some(added);
+        }
+        Ok(())
+    }
+
+    fn write_header(&mut self) -> Result<()> {
         let mut options = ffmpeg::Dictionary::new();
-        if muxer.output.is_still() {
-            // The name is taken as it is, whatever digits and % it has.
+        if self.output.is_still() {
+            // The name is no pattern of a sequence, whatever digits and % it has.
             options.set("update", "1");
         }
-        if muxer.output.begins_fast && muxer.output.has_lengths_by_coding() {
+        if self.output.faststart && self.output.is_mp4_family() {
             options.set("movflags", "+faststart");
         }
-        muxer.context.write_header_with(options).map_err(|e| {
-            let problem = format!("{} takes no header for these streams: {e}", muxer.output.container());
-            Error::new(
-                &muxer.output.name,
-                problem,
-                "choose another container, e.g. .mkv, or another --encoder",
-            )
+        self.context.write_header_with(options).map_err(|e| {
+            let problem = format!("{} takes no header for these streams: {e}", self.output.container());
+            let remedy = "choose another container, e.g. .mkv, or another --encoder";
+            Error::new(&self.output.name, problem, remedy).with_kind(ErrorKind::Unsupported).with_source(e)
         })?;
-        muxer.written = muxer.context.streams().map(|stream| StreamSummary::of(&stream)).collect();
-        muxer.last_dts = vec![None; muxer.written.len()];
-        muxer.unsaid_delay_us =
-            muxer.context.streams().map(|stream| unsaid_delay_us(&stream, &muxer.output)).collect();
-        for (index, mut cover) in std::mem::take(&mut muxer.covers) {
+        let written = |stream: ffmpeg::Stream| WrittenStream {
+            summary: StreamSummary::of(&stream),
+            last_dts: None,
+            missing_delay_us: missing_delay_us(&stream, &self.output),
+        };
+        self.written = self.context.streams().map(written).collect();
+        for (index, mut cover) in std::mem::take(&mut self.covers) {
             cover.set_stream(index);
             cover.set_pts(Some(0));
             cover.set_dts(Some(0));
-            cover.write(&mut muxer.context).map_err(|e| muxer.failed(e))?;
+            cover.write(&mut self.context).map_err(|e| self.failed(e))?;
         }
-        Ok(muxer)
+        Ok(())
     }
 
     fn add_encoded(
@@ -140,9 +151,9 @@ impl Muxer {
         encoder: &Encoder,
     ) -> std::result::Result<usize, ffmpeg::Error> {
         let rate = encoder.video().frame_rate;
-        let time_base = if self.output.has_times() { encoder.video().time_base } else { rate.invert() };
+        let time_base = if self.output.has_timestamps() { encoder.video().time_base } else { rate.invert() };
         let mut added = self.context.add_stream_with(encoder.context())?;
-        take_over(&mut added, stream, true);
+        describe(&mut added, stream, true);
         added.set_time_base(time_base);
         added.set_avg_frame_rate(rate);
         // SAFETY: the stream is alive.
@@ -154,9 +165,9 @@ impl Muxer {
     fn add_copied(&mut self, stream: &ffmpeg::Stream) -> std::result::Result<usize, ffmpeg::Error> {
         let mut added = self.context.add_stream(ffmpeg::encoder::find(codec::Id::None))?;
         added.set_parameters(stream.parameters());
-        // SAFETY: the stream is alive. The tag is another container's word for the codec.
+        // SAFETY: the stream is alive. The codec tag is another container's.
         unsafe { (*(*added.as_mut_ptr()).codecpar).codec_tag = 0 };
-        take_over(&mut added, stream, false);
+        describe(&mut added, stream, false);
         copy_entries(stream, &mut added);
         Ok(added.index())
     }
@@ -167,7 +178,7 @@ impl Muxer {
         context: &codec::Context,
     ) -> std::result::Result<usize, ffmpeg::Error> {
         let mut added = self.context.add_stream_with(context)?;
-        take_over(&mut added, stream, true);
+        describe(&mut added, stream, true);
         copy_entries(stream, &mut added);
         // SAFETY: the context is alive.
         added.set_time_base(unsafe { Rational::from((*context.as_ptr()).time_base) });
@@ -199,39 +210,39 @@ impl Muxer {
         Ok(index)
     }
 
-    /// Ends the copied streams where the frames end: what follows belongs to whoever goes on from there.
-    pub fn cut_here(&mut self) {
+    /// Ends the copied streams where the video ends: a run that resumes there writes what follows.
+    pub fn end_at_video(&mut self) {
         self.trim.to_us = self.end_us;
     }
 
-    /// Written frames.
+    /// Number of written frames.
     pub fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// Seconds of the input up to the end of the last written frame: what `--from` takes to go on.
+    /// Seconds of the input up to the end of the last written frame: the `--from` with which to resume.
     pub fn reached_s(&self) -> f64 {
         (self.end_us - self.start_us) as f64 / 1e6
     }
 
-    /// Streams that the container cannot hold, for the report.
+    /// Streams that the container cannot hold.
     pub fn left_out(&self) -> &[String] {
         &self.left_out
     }
 
-    /// Streams whose codec it cannot hold, and what they became.
+    /// Conversions of streams whose codec the container cannot hold.
     pub fn converted(&self) -> &[String] {
         &self.converted
     }
 
     /// Writes a packet, unless its stream is left out or it lies outside of the wanted part.
-    pub fn write(&mut self, coded: Packet) -> Result<()> {
-        let Packet { mut packet, stream, time_base, .. } = coded;
-        let Some(index) = self.streams.get(stream).copied().flatten() else { return Ok(()) };
+    pub fn write(&mut self, packet: Packet) -> Result<()> {
+        let Packet { mut packet, stream, time_base, .. } = packet;
+        let Some(index) = self.output_index.get(stream).copied().flatten() else { return Ok(()) };
         let is_video = stream == self.video;
         let time = packet.pts().or(packet.dts());
         if is_video {
-            let pts = packet.pts().expect("encoded frames have times");
+            let pts = packet.pts().expect("encoded frames have timestamps");
             self.check_frame(pts, time_base)?;
             self.end_us = self.end_us.max((pts + packet.duration()).rescale(time_base, MICROSECONDS));
         } else if self.is_hidden(&packet, time_base)
@@ -240,65 +251,62 @@ impl Muxer {
         {
             return Ok(());
         }
-        let ahead_us = self.offset_us - self.unsaid_delay_us[index];
-        let offset = ahead_us.rescale(MICROSECONDS, time_base);
+        let delay_us = self.written[index].missing_delay_us;
+        let offset = (self.offset_us - delay_us).rescale(MICROSECONDS, time_base);
         packet.set_pts(packet.pts().map(|pts| pts - offset));
         packet.set_dts(packet.dts().or(packet.pts().map(|pts| pts + offset)).map(|dts| dts - offset));
-        let written_base = self.context.stream(index).expect("an added stream").time_base();
-        packet.rescale_ts(time_base, written_base);
-        self.keep_rising(&mut packet, index);
-        // A packet without payload tells the muxer something and is not in the file.
+        let output_base = self.context.stream(index).expect("an added stream").time_base();
+        packet.rescale_ts(time_base, output_base);
+        self.make_dts_rise(&mut packet, index);
+        // A packet without payload carries side data to the muxer and is not in the file.
         if packet.size() > 0 {
-            self.written[index].count(&packet, written_base, self.unsaid_delay_us[index]);
+            self.written[index].summary.count(&packet, output_base, delay_us);
         }
         packet.set_stream(index);
         packet.set_position(-1);
         packet.write(&mut self.context).map(drop).map_err(|e| self.failed(e))
     }
 
-    /// Whether an edit list hides this packet and the output has none to hide it again. What audio needs to begin (AAC's
-    /// first packet) lies just before the beginning, and stays.
+    /// Whether an edit list hides this packet and the output has no edit list to hide it again. Audio preroll (AAC's
+    /// first packet) lies just before 0 and is kept.
     fn is_hidden(&self, packet: &ffmpeg::Packet, time_base: Rational) -> bool {
-        const RUN_UP_US: i64 = 50_000;
+        const PREROLL_US: i64 = 50_000;
         // SAFETY: the packet is alive.
         let is_marked = unsafe { (*packet.as_ptr()).flags & ffi::AV_PKT_FLAG_DISCARD != 0 };
         let us = packet.pts().map_or(0, |pts| pts.rescale(time_base, MICROSECONDS));
-        is_marked && !self.output.has_lengths_by_coding() && !(-RUN_UP_US..0).contains(&us)
+        is_marked && !self.output.is_mp4_family() && !(-PREROLL_US..0).contains(&us)
     }
 
-    /// What some containers ask of frames.
+    /// Checks a frame against containers that hold one frame, or one frame rate.
     fn check_frame(&mut self, pts: i64, time_base: Rational) -> Result<()> {
         let first = *self.first_pts.get_or_insert(pts);
         self.frames += 1;
         if self.output.is_still() && self.frames > 1 {
             let problem = "holds one frame, and the input has more";
-            return Err(Error::new(
-                &self.output.name,
-                problem,
-                "name a video file, or choose one with --from and --to",
-            ));
+            let remedy = "name a video file, or choose one with --from and --to";
+            return Err(Error::new(&self.output.name, problem, remedy));
         }
         if let Some(rate) = self.constant_rate {
             let frames = (pts - first) as f64 * f64::from(time_base) * f64::from(rate);
             if (frames - (self.frames - 1) as f64).abs() > 0.5 {
-                let problem = format!(
-                    "y4m has one frame rate, and frame {} is not where {rate} puts it",
-                    self.frames - 1
-                );
-                return Err(Error::new(&self.output.name, problem, "write to a file, e.g. .mkv"));
+                let index = self.frames - 1;
+                let problem =
+                    format!("y4m has one frame rate, and frame {index} is not where {rate} puts it");
+                return Err(Error::new(&self.output.name, problem, "write to a file, e.g. .mkv")
+                    .with_kind(ErrorKind::Unsupported));
             }
         }
         Ok(())
     }
 
-    /// Containers refuse a dts that goes back, most of them also one that stays; sources have both. Where it
-    /// may stay (TrueHD's packets are shorter than Matroska's ticks, signs of subtitles begin together) it
-    /// does, or the stream would drift.
-    fn keep_rising(&mut self, packet: &mut ffmpeg::Packet, index: usize) {
+    /// Moves a dts that falls, or stays where the container does not allow that: containers refuse such packets, and
+    /// sources have them. A dts that may stay does (TrueHD's packets are shorter than Matroska's ticks, subtitles
+    /// start together), or the stream would drift.
+    fn make_dts_rise(&mut self, packet: &mut ffmpeg::Packet, index: usize) {
         let stream = self.context.stream(index).expect("an added stream");
         let may_stay = self.output.container.flags & ffi::AVFMT_TS_NONSTRICT != 0
             || matches!(stream.parameters().medium(), media::Type::Subtitle | media::Type::Data);
-        let last = &mut self.last_dts[index];
+        let last = &mut self.written[index].last_dts;
         if let (Some(dts), Some(before)) = (packet.dts(), *last)
             && (dts < before || (dts == before && !may_stay))
         {
@@ -320,14 +328,14 @@ impl Muxer {
                 "free some space there, or write elsewhere"
             }
             ffmpeg::Error::Other { errno: ffmpeg::error::EPIPE } => {
-                "the reader has gone: look at its own errors"
+                "the reader has closed the pipe: see its own errors"
             }
             _ => "check the disk, or choose another container",
         };
         failure(name, "cannot be written", error, remedy)
     }
 
-    /// Ends the file as one that players open, still under its partial name.
+    /// Writes the trailer and syncs the file to disk; it keeps its partial name.
     pub fn finish(&mut self) -> Result<()> {
         self.context.write_trailer().map_err(|e| self.failed(e))?;
         // SAFETY: the context is alive; pb is null for containers that open files themselves.
@@ -341,67 +349,71 @@ impl Muxer {
         check(code).map_err(|e| self.failed(e))?;
         if let Some(partial) = self.output.partial() {
             let synced = File::open(partial).and_then(|file| file.sync_all());
-            synced.map_err(|e| Error::new(partial.to_string_lossy(), e.to_string(), "check the disk"))?;
+            synced.map_err(|e| Error::io(partial.to_string_lossy(), e, "check the disk"))?;
         }
         self.finished = true;
         Ok(())
     }
 
-    /// Reads the finished file again; `None` for a pipe, which cannot be.
+    /// Reads the finished file back; returns `None` for a pipe.
     pub fn verify(&self) -> Result<Option<Verification>> {
         let Some(partial) = self.output.partial().filter(|_| self.output.is_readable()) else {
             return Ok(None);
         };
-        let video = self.streams[self.video].expect("the video is written");
-        verify::verify(partial, &self.output, &self.written, video)
-            .map(Some)
-            .map_err(|problem| Error::new(partial.to_string_lossy(), problem, "choose another container"))
+        let video = self.output_index[self.video].expect("the video is written");
+        let written: Vec<_> = self.written.iter().map(|stream| stream.summary.clone()).collect();
+        verify::verify(partial, &self.output, &written, video).map(Some).map_err(|problem| {
+            Error::new(partial.to_string_lossy(), problem, "choose another container")
+                .with_kind(ErrorKind::Unsupported)
+        })
     }
 
-    /// Gives a finished file its name.
+    /// Renames the finished file to its own name.
     pub fn publish(self) -> Result<()> {
-        assert!(self.finished, "only whole files get their name");
-        let Some((path, partial)) = &self.output.paths else { return Ok(()) };
+        assert!(self.finished, "only a complete file gets its name");
+        let Some(OutputPaths { path, partial }) = &self.output.paths else { return Ok(()) };
         fs::rename(partial, path).map_err(|e| {
-            let remedy = format!("the whole result is in {}", partial.display());
-            Error::new(&self.output.name, format!("cannot be named so: {e}"), remedy)
+            let problem = format!("cannot be renamed: {e}");
+            let remedy = format!("the complete result is in {}", partial.display());
+            Error::new(&self.output.name, problem, remedy).with_kind(e.kind().into()).with_source(e)
         })?;
-        // The name is on the disk only after this; a file system that has no such thing is as good as it can be.
+        // The rename is on disk only after this; some file systems cannot sync a folder.
         let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
         let _ = File::open(folder).and_then(|folder| folder.sync_all());
         Ok(())
     }
 
-    /// The finished file under its partial name, for a run that did not come to its end.
+    /// Leaves the finished file under its partial name, and returns that.
     pub fn keep_partial(&self) -> Option<PathBuf> {
-        assert!(self.finished, "an interrupted file is ended as well");
-        self.output.paths.clone().map(|(_, partial)| partial)
+        assert!(self.finished, "an interrupted file is finished as well");
+        self.output.partial().map(Path::to_path_buf)
     }
 }
 
-/// What lies before 0 the MP4 family does not show. Audio that an edit list hides before the first frame stays there.
+/// Returns what is subtracted from all timestamps. The MP4 family does not show what lies before 0: audio that an edit
+/// list hides before the first frame stays there.
 fn offset_us(output: &Output, input: &Input, encoder: &Encoder, trim: Trim) -> i64 {
     let offset_us = trim.offset_us();
-    let is_hidden = output.has_lengths_by_coding() && encoder.begin_us() < offset_us;
-    if is_hidden { encoder.begin_us().min(input.start_us()) } else { offset_us }
+    let is_hidden = output.is_mp4_family() && encoder.start_us() < offset_us;
+    if is_hidden { encoder.start_us().min(input.start_us()) } else { offset_us }
 }
 
-/// Matroska's times are later by the codec's delay, which readers take off again. FFmpeg before 6.1 writes the delay of
-/// Opus down and does not add it, so that its audio would come 6.5 ms too early.
-fn unsaid_delay_us(stream: &ffmpeg::Stream, output: &Output) -> i64 {
+/// Returns the codec delay that FFmpeg's muxer fails to add: Matroska's timestamps are later by it, and demuxers subtract
+/// it. FFmpeg before 6.1 writes the delay of Opus and does not add it, so that its audio would come 6.5 ms too early.
+fn missing_delay_us(stream: &ffmpeg::Stream, output: &Output) -> i64 {
     let is_matroska = matches!(output.container(), "matroska" | "webm");
     if cfg!(ffmpeg_6_1) || !is_matroska || stream.parameters().id() != codec::Id::OPUS {
         return 0;
     }
-    // SAFETY: the stream is alive. Opus counts at 48 kHz, whatever it was made from (RFC 7845).
+    // SAFETY: the stream is alive. Opus counts samples at 48 kHz, whatever the source (RFC 7845).
     let samples = unsafe { (*(*stream.as_ptr()).codecpar).initial_padding };
     i64::from(samples).rescale(Rational(1, 48_000), MICROSECONDS)
 }
 
-/// What is said of a stream, whoever coded it.
-fn take_over(added: &mut format::stream::StreamMut, stream: &ffmpeg::Stream, is_coded_anew: bool) {
+/// Copies what describes a stream beside its codec: time base, tags, disposition, id.
+fn describe(added: &mut format::stream::StreamMut, stream: &ffmpeg::Stream, is_reencoded: bool) {
     added.set_time_base(stream.time_base());
-    added.set_metadata(metadata(stream, is_coded_anew));
+    added.set_metadata(metadata(stream, is_reencoded));
     // SAFETY: both streams are alive.
     unsafe {
         let raw = added.as_mut_ptr();
@@ -413,7 +425,7 @@ fn take_over(added: &mut format::stream::StreamMut, stream: &ffmpeg::Stream, is_
 impl Drop for Muxer {
     fn drop(&mut self) {
         if let (false, Some(partial)) = (self.finished, self.output.partial()) {
-            // Nothing to be done if this fails: the error that led here is the one to tell.
+            // A failure here is ignored: the error that led here is the one to report.
             let _ = fs::remove_file(partial);
         }
     }

@@ -1,6 +1,6 @@
-//! Silence in the codec of a stream, for while that has nothing to say.
+//! Silence in the codec of an audio stream, for while the source gives no audio.
 //!
-//! In: a stream's parameters. Out: one packet, which can be repeated: silence depends on nothing before it.
+//! In: a stream's parameters. Out: one packet, which can be repeated: silence depends on no packet before it.
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Audio as AvFrame;
@@ -15,11 +15,11 @@ pub struct Silence {
     duration_us: i64,
 }
 
-/// So many packets of silence come after what an encoder needs to begin.
-const PACKETS_TO_BEGIN: usize = 8;
+/// Number of packets after which an encoder has no priming samples left.
+const PRIMING_PACKETS: usize = 8;
 
 impl Silence {
-    /// `None` where this FFmpeg has no encoder that makes the same.
+    /// Encodes silence for a stream; returns `None` where this FFmpeg has no encoder for its codec.
     pub(crate) fn like(parameters: &codec::Parameters) -> Option<Silence> {
         // SAFETY: the parameters are alive.
         let (rate, channels, profile, has_header) = unsafe {
@@ -39,12 +39,12 @@ impl Silence {
         Some(Silence { packet, duration_us: samples * 1_000_000 / i64::from(rate) })
     }
 
-    /// How long the packet is silent.
+    /// Duration of the packet in microseconds.
     pub fn duration_us(&self) -> i64 {
         self.duration_us
     }
 
-    /// The packet, for this time.
+    /// Returns the packet with this timestamp.
     pub fn at_us(&self, us: i64) -> Packet {
         let mut packet = self.packet.clone();
         packet.set_pts(Some(us));
@@ -55,7 +55,7 @@ impl Silence {
     }
 }
 
-/// A late packet of a silent stream, and how many samples it is long.
+/// Encodes a silent stream. Returns its last packet and the number of samples in it.
 fn encode(id: codec::Id, rate: i32, layout: ChannelLayout) -> Result<(ffmpeg::Packet, i64), ffmpeg::Error> {
     let codec = ffmpeg::encoder::find(id).and_then(|codec| codec.audio().ok());
     let codec = codec.ok_or(ffmpeg::Error::EncoderNotFound)?;
@@ -71,11 +71,11 @@ fn encode(id: codec::Id, rate: i32, layout: ChannelLayout) -> Result<(ffmpeg::Pa
     let mut encoder = context.open_as(*codec)?;
     let samples = encoder.frame_size() as usize;
     let mut last = ffmpeg::Packet::empty();
-    for number in 0..PACKETS_TO_BEGIN {
+    for number in 0..PRIMING_PACKETS {
         let mut av_frame = AvFrame::new(format, samples, layout);
         av_frame.set_rate(rate as u32);
         av_frame.set_pts(Some((number * samples) as i64));
-        // SAFETY: the frame is owned, with room for so many samples of this format and layout.
+        // SAFETY: the frame is owned, with room for `samples` of this format and layout.
         unsafe {
             let raw = &mut *av_frame.as_mut_ptr();
             let (data, count) = (raw.extended_data, samples as i32);
@@ -90,7 +90,7 @@ fn encode(id: codec::Id, rate: i32, layout: ChannelLayout) -> Result<(ffmpeg::Pa
     if last.size() == 0 { Err(ffmpeg::Error::InvalidData) } else { Ok((last, samples as i64)) }
 }
 
-/// AAC as transport streams carry it: each packet with a header of its own (ISO 13818-7, 6.2).
+/// Adds the ADTS header with which transport streams carry each AAC packet (ISO 13818-7, 6.2).
 fn with_adts(packet: &[u8], rate: i32, channels: i32) -> Option<Vec<u8>> {
     const RATES: [i32; 13] = [
         96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350,
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silence_is_made_for_the_usual_codecs() {
+    fn usual_codecs_encode_silence() {
         ffmpeg::init().unwrap();
         for (id, rate, samples) in [
             (codec::Id::AAC, 48_000, 1024),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_says_how_long_the_packet_is() {
+    fn adts_headers_hold_the_length_of_the_packet() {
         let packet = with_adts(&[7; 300], 44_100, 2).unwrap();
         assert_eq!(packet[..4], [0xff, 0xf1, 0x50, 0x80]);
         let len =

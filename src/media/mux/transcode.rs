@@ -303,7 +303,10 @@ struct TextTranscoder {
 const TEXT_BYTES_MAX: usize = 1 << 20;
 
 impl TextTranscoder {
-    fn open(stream: &ffmpeg::Stream, encoder: ffmpeg::Codec) -> std::result::Result<TextTranscoder, ffmpeg::Error> {
+    fn open(
+        stream: &ffmpeg::Stream,
+        encoder: ffmpeg::Codec,
+    ) -> std::result::Result<TextTranscoder, ffmpeg::Error> {
         let mut context = codec::Context::from_parameters(stream.parameters())?.decoder();
         context.set_packet_time_base(stream.time_base());
         let decoder = context.subtitle()?;

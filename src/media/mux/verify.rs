@@ -1,5 +1,4 @@
-//! Proof: the finished file is opened again and held against what was meant to be in it. Packets are read, nothing
-//! is decoded.
+//! Verify: the finished file is read back and compared with what was written. Packets are read, nothing is decoded.
 
 use std::path::Path;
 use std::time::Instant;
@@ -11,39 +10,39 @@ use crate::media::ffmpeg::MICROSECONDS;
 use crate::media::output::Output;
 use crate::media::stream::{kind_name, tag};
 
-/// What was found in the finished file.
+/// Contents of the finished file.
 #[derive(Clone, Debug, Default)]
 pub struct Verification {
-    /// Packets of the video.
+    /// Packets of the video stream.
     pub frames: u64,
-    /// From the beginning of the first frame to the end of the last.
+    /// Seconds from the start of the first frame to the end of the last.
     pub duration_s: f64,
-    /// When the first frame is shown.
+    /// pts of the first frame in seconds.
     pub first_pts_s: f64,
-    /// And the last.
+    /// pts of the last frame in seconds.
     pub last_pts_s: f64,
-    /// In the order of the file.
-    pub streams: Vec<Found>,
-    /// How long it took to look.
+    /// Streams in the order of the file.
+    pub streams: Vec<VerifiedStream>,
+    /// Duration of the verification in seconds.
     pub seconds: f64,
 }
 
-/// A stream in words.
+/// A stream of the finished file.
 #[derive(Clone, Debug)]
-pub struct Found {
-    /// FFmpeg's word: video, audio, subtitle, data, attachment.
+pub struct VerifiedStream {
+    /// Media type: video, audio, subtitle, data or attachment.
     pub kind: String,
-    /// FFmpeg's name.
+    /// FFmpeg's name of the codec.
     pub codec: String,
-    /// As the container has it.
+    /// Language tag.
     pub language: Option<String>,
-    /// FFmpeg's words.
+    /// FFmpeg's names of the dispositions.
     pub dispositions: Vec<&'static str>,
-    /// How many.
+    /// Number of packets.
     pub packets: u64,
 }
 
-/// Of one stream, as written or as read. Times are in microseconds.
+/// Summary of a stream, as written or as read. Times are in microseconds.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamSummary {
     medium: media::Type,
@@ -74,24 +73,24 @@ impl StreamSummary {
         }
     }
 
-    /// `late_us` is what its reader takes off.
-    pub(crate) fn count(&mut self, packet: &ffmpeg::Packet, time_base: Rational, late_us: i64) {
+    /// Counts a packet, whose timestamps a demuxer reads earlier by `delay_us`.
+    pub(crate) fn count(&mut self, packet: &ffmpeg::Packet, time_base: Rational, delay_us: i64) {
         self.packets += 1;
         if let Some(pts) = packet.pts() {
-            let us = |ticks: i64| ticks.rescale(time_base, MICROSECONDS) - late_us;
+            let us = |ticks: i64| ticks.rescale(time_base, MICROSECONDS) - delay_us;
             self.first = self.first.min(us(pts));
             self.last = self.last.max(us(pts));
             self.end = self.end.max(us(pts.saturating_add(packet.duration())));
         }
     }
 
-    /// Covers and fonts lie beside the tracks.
-    fn is_apart(&self) -> bool {
+    /// Whether this is an attached file, such as a cover or a font, and no track.
+    fn is_attached(&self) -> bool {
         self.medium == media::Type::Attachment || self.disposition & ffi::AV_DISPOSITION_ATTACHED_PIC != 0
     }
 
-    fn words(&self) -> Found {
-        Found {
+    fn verified(&self) -> VerifiedStream {
+        VerifiedStream {
             kind: kind_name(self.medium),
             codec: self.id.name().to_owned(),
             language: self.language.clone(),
@@ -117,8 +116,8 @@ const DISPOSITIONS: [(i32, &str); 9] = [
     (ffi::AV_DISPOSITION_ATTACHED_PIC, "attached_pic"),
 ];
 
-/// Codes of ISO 639-2 that have two forms, which containers exchange: bibliographic, terminologic.
-const LANGUAGE_TWINS: [(&str, &str); 20] = [
+/// Languages with two codes in ISO 639-2, bibliographic and terminologic, of which each container writes one.
+const LANGUAGE_CODE_PAIRS: [(&str, &str); 20] = [
     ("alb", "sqi"),
     ("arm", "hye"),
     ("baq", "eus"),
@@ -141,15 +140,15 @@ const LANGUAGE_TWINS: [(&str, &str); 20] = [
     ("wel", "cym"),
 ];
 
-/// What of a stream a container writes down so that FFmpeg reads it again.
-struct Keeps {
-    times: bool,
+/// What of a stream survives in a container, read back by FFmpeg.
+struct Preserved {
+    timestamps: bool,
     languages: bool,
     dispositions: i32,
 }
 
-impl Keeps {
-    fn of(output: &Output) -> Keeps {
+impl Preserved {
+    fn by(output: &Output) -> Preserved {
         use ffi::{
             AV_DISPOSITION_COMMENT, AV_DISPOSITION_DEFAULT, AV_DISPOSITION_FORCED,
             AV_DISPOSITION_HEARING_IMPAIRED, AV_DISPOSITION_ORIGINAL, AV_DISPOSITION_VISUAL_IMPAIRED,
@@ -169,17 +168,17 @@ impl Keeps {
             "mpegts" => (true, 0),
             _ => (false, 0),
         };
-        // Others count frames, or read some of their own times back otherwise.
-        let times = output.has_lengths_by_coding()
+        // Other containers count frames, or are read back with some timestamps changed.
+        let timestamps = output.is_mp4_family()
             || matches!(output.container(), "matroska" | "webm" | "mpegts" | "flv" | "nut");
-        Keeps { times, languages, dispositions }
+        Preserved { timestamps, languages, dispositions }
     }
 }
 
-/// More than the rounding of any container, less than a packet of audio.
+/// Tolerance for timestamps: more than the rounding of any container, less than a packet of audio.
 const TOLERANCE_US: i64 = 5_000;
 
-/// Reads the file, and says what is not as it was meant.
+/// Reads the file back; the error is the first difference from what was written.
 pub(crate) fn verify(
     path: &Path,
     output: &Output,
@@ -187,7 +186,7 @@ pub(crate) fn verify(
     video: usize,
 ) -> Result<Verification, String> {
     let started = Instant::now();
-    // A name of a still is what it says, not a pattern for many.
+    // The name of an image is no pattern of a sequence.
     let options: ffmpeg::Dictionary = if output.is_still() {
         [("pattern_type", "none")].into_iter().collect()
     } else {
@@ -197,14 +196,13 @@ pub(crate) fn verify(
         format::input_with_dictionary(path, options).map_err(|e| format!("cannot be opened again: {e}"))?;
     let mut found: Vec<StreamSummary> = context.streams().map(|stream| StreamSummary::of(&stream)).collect();
     loop {
-        // A new one each time: FFmpeg does not free what a packet holds when it is read into.
+        // A new packet each time: reading into one leaks what it holds.
         let mut packet = ffmpeg::Packet::empty();
         match packet.read(&mut context) {
-            // What an edit list hides is there and is no frame.
             Ok(()) => {
                 let index = packet.stream();
                 let time_base = context.stream(index).map_or(Rational(1, 1), |stream| stream.time_base());
-                // Some demuxers find streams as they read.
+                // Some demuxers add streams while they read.
                 while found.len() <= index {
                     let next = context.stream(found.len()).ok_or("has a packet of no stream")?;
                     found.push(StreamSummary::of(&next));
@@ -215,8 +213,7 @@ pub(crate) fn verify(
             Err(error) => return Err(format!("cannot be read again: {error}")),
         }
     }
-    let keeps = Keeps::of(output);
-    let seen = compare(written, &found, video, &keeps)?;
+    let seen = compare(written, &found, video, &Preserved::by(output))?;
     let s = |us: i64| us as f64 / 1e6;
     let known = seen.first <= seen.last;
     Ok(Verification {
@@ -224,36 +221,37 @@ pub(crate) fn verify(
         duration_s: if known { s(written[video].end - written[video].first) } else { 0.0 },
         first_pts_s: if known { s(seen.first) } else { 0.0 },
         last_pts_s: if known { s(seen.last) } else { 0.0 },
-        streams: found.iter().map(StreamSummary::words).collect(),
+        streams: found.iter().map(StreamSummary::verified).collect(),
         seconds: (started.elapsed().as_secs_f64() * 1e3).round() / 1e3,
     })
 }
 
-/// Finds each written stream among those read, the video's facts, or the first difference in words.
+/// Matches each written stream with one that was read. Returns the summary of the video, or the first difference.
 fn compare<'a>(
     written: &[StreamSummary],
     found: &'a [StreamSummary],
     video: usize,
-    keeps: &Keeps,
+    preserved: &Preserved,
 ) -> Result<&'a StreamSummary, String> {
     let mut free: Vec<&StreamSummary> = found.iter().collect();
     let mut matched: Vec<&StreamSummary> = Vec::new();
     for (index, wanted) in written.iter().enumerate() {
         let alike = |seen: &&StreamSummary| {
-            seen.is_apart() == wanted.is_apart()
-                && (seen.medium == wanted.medium || wanted.is_apart())
+            seen.is_attached() == wanted.is_attached()
+                && (seen.medium == wanted.medium || wanted.is_attached())
                 && same_codec(seen.id, wanted.id)
-                && (!keeps.languages || same_language(wanted.language.as_deref(), seen.language.as_deref()))
+                && (!preserved.languages
+                    || same_language(wanted.language.as_deref(), seen.language.as_deref()))
         };
-        let Some(place) = free.iter().position(alike) else {
-            let Found { kind, codec, language, .. } = wanted.words();
+        let Some(position) = free.iter().position(alike) else {
+            let VerifiedStream { kind, codec, language, .. } = wanted.verified();
             let language = language.map_or(String::new(), |language| format!(", {language}"));
-            return Err(format!("lacks its stream {index} ({kind}, {codec}{language})"));
+            return Err(format!("lacks stream {index} ({kind}, {codec}{language})"));
         };
-        let seen = free.remove(place);
-        let lost = wanted.disposition & keeps.dispositions & !seen.disposition;
+        let seen = free.remove(position);
+        let lost = wanted.disposition & preserved.dispositions & !seen.disposition;
         if let Some((_, name)) = DISPOSITIONS.iter().find(|(bit, _)| lost & bit != 0) {
-            return Err(format!("does not say of its stream {index} that it is {name}"));
+            return Err(format!("lacks the disposition {name} of stream {index}"));
         }
         matched.push(seen);
     }
@@ -261,42 +259,42 @@ fn compare<'a>(
     if seen.packets != wanted.packets {
         return Err(format!("holds {} frames instead of {}", seen.packets, wanted.packets));
     }
-    if !keeps.times || wanted.first > wanted.last || seen.first > seen.last {
+    if !preserved.timestamps || wanted.first > wanted.last || seen.first > seen.last {
         return Ok(seen);
     }
-    // A container without times below 0 moves all streams alike.
+    // A container without negative timestamps shifts all streams alike.
     let shift = seen.first.saturating_sub(wanted.first);
     for (index, (wanted, seen)) in written.iter().zip(&matched).enumerate() {
         let timed = index == video || wanted.medium == media::Type::Audio;
         if !timed || wanted.first > wanted.last || seen.first > seen.last {
             continue;
         }
-        for (what, wanted, seen) in [("begins", wanted.first, seen.first), ("ends", wanted.last, seen.last)] {
+        for (verb, wanted, seen) in [("starts", wanted.first, seen.first), ("ends", wanted.last, seen.last)] {
             let wanted = wanted.saturating_add(shift);
             if wanted.abs_diff(seen) > TOLERANCE_US as u64 {
                 let (seen, wanted) = (seen as f64 / 1e6, wanted as f64 / 1e6);
-                return Err(format!("{what} its stream {index} at {seen:.3} s instead of {wanted:.3} s"));
+                return Err(format!("{verb} stream {index} at {seen:.3} s instead of {wanted:.3} s"));
             }
         }
     }
     Ok(seen)
 }
 
-/// Some codecs are read back by another name.
+/// Whether two codec ids are one codec: demuxers name some codecs differently.
 fn same_codec(a: codec::Id, b: codec::Id) -> bool {
     use codec::Id::*;
-    let twins =
+    let aliases =
         [(SSA, ASS), (TEXT, SUBRIP), (MPEG1VIDEO, MPEG2VIDEO), (MP2, MP3), (codec::Id::None, BIN_DATA)];
     let raw = |id| matches!(id, RAWVIDEO | WRAPPED_AVFRAME);
-    a == b || twins.contains(&(a, b)) || twins.contains(&(b, a)) || (raw(a) && raw(b))
+    a == b || aliases.contains(&(a, b)) || aliases.contains(&(b, a)) || (raw(a) && raw(b))
 }
 
-/// Only codes of three letters go through all containers.
+/// Whether the language survived; only three-letter codes do in all containers.
 fn same_language(wanted: Option<&str>, seen: Option<&str>) -> bool {
     match (wanted, seen) {
         (Some(wanted), seen) if wanted.len() == 3 && wanted != "und" => {
             let pair = (wanted, seen.unwrap_or_default());
-            pair.0 == pair.1 || LANGUAGE_TWINS.iter().any(|&(b, t)| pair == (b, t) || pair == (t, b))
+            pair.0 == pair.1 || LANGUAGE_CODE_PAIRS.iter().any(|&(b, t)| pair == (b, t) || pair == (t, b))
         }
         _ => true,
     }
@@ -306,7 +304,7 @@ fn same_language(wanted: Option<&str>, seen: Option<&str>) -> bool {
 mod tests {
     use super::*;
 
-    fn facts(medium: media::Type, id: codec::Id, language: &str) -> StreamSummary {
+    fn summary(medium: media::Type, id: codec::Id, language: &str) -> StreamSummary {
         StreamSummary {
             medium,
             id,
@@ -322,41 +320,40 @@ mod tests {
     #[test]
     fn every_difference_is_found() {
         let written = [
-            facts(media::Type::Audio, codec::Id::AAC, "ger"),
-            facts(media::Type::Video, codec::Id::H264, "und"),
-            facts(media::Type::Subtitle, codec::Id::ASS, "fre"),
+            summary(media::Type::Audio, codec::Id::AAC, "ger"),
+            summary(media::Type::Video, codec::Id::H264, "und"),
+            summary(media::Type::Subtitle, codec::Id::ASS, "fre"),
         ];
-        let keeps = Keeps { times: true, languages: true, dispositions: ffi::AV_DISPOSITION_DEFAULT };
+        let preserved =
+            Preserved { timestamps: true, languages: true, dispositions: ffi::AV_DISPOSITION_DEFAULT };
         let differs = |change: &dyn Fn(&mut Vec<StreamSummary>)| {
             let mut found = written.to_vec();
             change(&mut found);
-            compare(&written, &found, 1, &keeps).err().unwrap_or_default()
+            compare(&written, &found, 1, &preserved).err().unwrap_or_default()
         };
         assert_eq!(differs(&|_| ()), "");
         assert_eq!(differs(&|found| found.reverse()), "");
         assert_eq!(differs(&|found| found[0].language = Some("deu".into())), "");
-        // All later by a second, as containers do that know no times below 0.
-        let later = |facts: &mut StreamSummary| (facts.first, facts.last) = (facts.first + 1, facts.last + 1);
+        // All later, as in containers without negative timestamps.
+        let later =
+            |stream: &mut StreamSummary| (stream.first, stream.last) = (stream.first + 1, stream.last + 1);
         assert_eq!(differs(&|found| found.iter_mut().for_each(later)), "");
         assert_eq!(differs(&|found| found[1].packets = 59), "holds 59 frames instead of 60");
-        assert_eq!(differs(&|found| drop(found.pop())), "lacks its stream 2 (subtitle, ass, fre)");
-        assert_eq!(differs(&|found| found[2].language = None), "lacks its stream 2 (subtitle, ass, fre)");
-        assert_eq!(differs(&|found| found[0].id = codec::Id::MP3), "lacks its stream 0 (audio, aac, ger)");
-        assert_eq!(
-            differs(&|found| found[0].disposition = 0),
-            "does not say of its stream 0 that it is default"
-        );
-        for (change, said) in [
-            ((0, 0, 50_000), "ends its stream 0 at 2.410 s instead of 2.360 s"),
-            ((0, 50_000, 0), "begins its stream 0 at 0.050 s instead of 0.000 s"),
-            ((1, 0, -40_000), "ends its stream 1 at 2.320 s instead of 2.360 s"),
+        assert_eq!(differs(&|found| drop(found.pop())), "lacks stream 2 (subtitle, ass, fre)");
+        assert_eq!(differs(&|found| found[2].language = None), "lacks stream 2 (subtitle, ass, fre)");
+        assert_eq!(differs(&|found| found[0].id = codec::Id::MP3), "lacks stream 0 (audio, aac, ger)");
+        assert_eq!(differs(&|found| found[0].disposition = 0), "lacks the disposition default of stream 0");
+        for (change, expected) in [
+            ((0, 0, 50_000), "ends stream 0 at 2.410 s instead of 2.360 s"),
+            ((0, 50_000, 0), "starts stream 0 at 0.050 s instead of 0.000 s"),
+            ((1, 0, -40_000), "ends stream 1 at 2.320 s instead of 2.360 s"),
         ] {
             let (index, first, last) = change;
             let change = |found: &mut Vec<StreamSummary>| {
                 (found[index].first, found[index].last) =
                     (found[index].first + first, found[index].last + last);
             };
-            assert_eq!(differs(&change), said);
+            assert_eq!(differs(&change), expected);
         }
     }
 }

@@ -1,0 +1,370 @@
+//! Live outputs: connections, playlists and files that are watched while they are written.
+//!
+//! In: packets with timestamps on the relay's clock in microseconds. Out: the same in the output's container, with audio
+//! that all outputs take. It does not reconnect and has no queue.
+
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use ffmpeg_next::ffi;
+use ffmpeg_next::packet::{Mut, Ref};
+use ffmpeg_next::util::interrupt;
+use ffmpeg_next::{self as ffmpeg, Rational, codec, format};
+use tracing::{info, warn};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::media::container::guess_container;
+use crate::media::demux::address::{bound, redacted};
+use crate::media::demux::input::Input;
+use crate::media::demux::live::Watch;
+use crate::media::encode::encoder::Encoder;
+use crate::media::ffmpeg::{c_string, check, failure, parameters_of};
+use crate::media::mux::silence::Silence;
+use crate::media::mux::streams::{AudioMode, audio_encoder};
+use crate::media::mux::transcode::{TranscodeSpec, Transcoder};
+use crate::media::output::{Output, OutputPaths};
+use crate::media::packet::Packet;
+
+/// The streams that every output gets, known before the first one is opened.
+#[derive(Clone)]
+pub struct LiveStreams {
+    video: codec::Parameters,
+    frame_rate: Rational,
+    sample_aspect: Rational,
+    /// Header of the video encoder.
+    header: Vec<u8>,
+    audio: Option<codec::Parameters>,
+    /// Encoder of the audio; `None` where it is copied.
+    audio_encoder: Option<ffmpeg::Codec>,
+}
+
+/// Encoders to convert audio with where an output does not take the source's codec: the first that all outputs take.
+const AUDIO_ENCODERS: [&str; 3] = ["aac", "libopus", "libmp3lame"];
+
+impl LiveStreams {
+    /// Takes the encoder's video, and audio in a codec that all sinks take.
+    pub fn new(
+        encoder: &Encoder,
+        input: &Input,
+        wanted: &AudioMode,
+        sinks: &[String],
+    ) -> Result<LiveStreams> {
+        let mut streams = LiveStreams {
+            video: parameters_of(encoder.context()),
+            frame_rate: encoder.video().frame_rate,
+            sample_aspect: encoder.sample_aspect(),
+            header: encoder.extradata().to_vec(),
+            audio: None,
+            audio_encoder: None,
+        };
+        let Some(stream) = input.audio_stream().filter(|_| *wanted != AudioMode::None) else {
+            return Ok(streams);
+        };
+        let container = |sink: &String| LiveFormat::of(sink, &redacted(sink)).map(|format| format.container);
+        let containers = sinks.iter().map(container).collect::<Result<Vec<_>>>()?;
+        let all_hold = |id| containers.iter().all(|container| holds(container, id));
+        let find = |name: &&str| {
+            ffmpeg::encoder::find_by_name(name).filter(|encoder| encoder.is_audio() && all_hold(encoder.id()))
+        };
+        streams.audio_encoder = match wanted {
+            AudioMode::Encode(name) => Some(audio_encoder(name)?),
+            _ if all_hold(stream.parameters().id()) => None,
+            _ => AUDIO_ENCODERS.iter().find_map(find),
+        };
+        streams.audio = Some(match streams.audio_encoder {
+            Some(encoder) => {
+                let (from, to) = (stream.parameters().id().name(), encoder.id().name());
+                info!("{}: audio is converted from {from} to {to}", input.name());
+                let spec = TranscodeSpec { encoder, global_header: true, like: None };
+                parameters_of(Transcoder::open(&stream, input.name(), &spec)?.context())
+            }
+            // A copy, as the parameters of a stream hold its input open.
+            None => stream.parameters().clone(),
+        });
+        Ok(streams)
+    }
+
+    /// Silence for while the source gives no audio; `None` where there is no audio, or no encoder for it.
+    pub fn silence(&self) -> Option<Silence> {
+        self.audio.as_ref().and_then(Silence::like)
+    }
+
+    /// Opens the audio of a connection; returns `None` where it has none that continues the first connection's.
+    pub fn open_audio(&self, input: &Input) -> Result<Option<LiveAudio>> {
+        let Some((audio, stream)) = self.audio.as_ref().zip(input.audio_stream()) else { return Ok(None) };
+        let index = stream.index();
+        let transcoder = match self.audio_encoder {
+            Some(encoder) => {
+                let spec = TranscodeSpec { encoder, global_header: true, like: Some(audio) };
+                Some(Transcoder::open(&stream, input.name(), &spec)?)
+            }
+            None => None,
+        };
+        let continues = transcoder.is_some() || codec_identity(audio) == codec_identity(&stream.parameters());
+        if !continues {
+            let name = input.name();
+            warn!(
+                "{name}: its audio is not in the same codec as before, and is left out; --audio aac takes any"
+            );
+        }
+        Ok(continues.then_some(LiveAudio { index, transcoder }))
+    }
+}
+
+/// Returns what must stay the same for copied packets to fit under a header that is already written.
+fn codec_identity(parameters: &codec::Parameters) -> (ffi::AVCodecID, i32, i32, &[u8]) {
+    // SAFETY: the parameters are alive, and so is what they point to.
+    unsafe {
+        let raw = &*parameters.as_ptr();
+        let header = match raw.extradata.is_null() {
+            true => &[][..],
+            false => std::slice::from_raw_parts(raw.extradata, raw.extradata_size as usize),
+        };
+        (raw.codec_id, raw.sample_rate, raw.channels, header)
+    }
+}
+
+/// Whether the container may hold the codec, as far as FFmpeg knows.
+fn holds(container: &ffi::AVOutputFormat, id: codec::Id) -> bool {
+    // SAFETY: the container is static.
+    unsafe { ffi::avformat_query_codec(container, id.into(), ffi::FF_COMPLIANCE_EXPERIMENTAL) != 0 }
+}
+
+/// The audio of one connection.
+pub struct LiveAudio {
+    index: usize,
+    transcoder: Option<Transcoder>,
+}
+
+impl LiveAudio {
+    /// Converts a packet of the source for the outputs; one of another stream gives nothing.
+    pub fn convert(&mut self, packet: Packet) -> Result<Vec<Packet>> {
+        match &mut self.transcoder {
+            _ if packet.stream != self.index => Ok(Vec::new()),
+            Some(transcoder) => transcoder.take(Some(packet)),
+            None => Ok(vec![packet]),
+        }
+    }
+}
+
+/// How FFmpeg writes to a sink.
+struct LiveFormat {
+    container: &'static ffi::AVOutputFormat,
+    options: &'static [(&'static str, &'static str)],
+    /// Whether each keyframe comes with the encoder's header, for viewers who join in the middle.
+    repeats_header: bool,
+}
+
+impl LiveFormat {
+    /// Chooses the format by the sink's protocol or extension. `name` is for errors.
+    fn of(sink: &str, name: &str) -> Result<LiveFormat> {
+        let (container, options, repeats_header): (_, &'static [(&str, &str)], _) = match sink
+            .split_once("://")
+        {
+            Some(("rtmp" | "rtmps", _)) => (Some(c"flv"), &[("flvflags", "no_duration_filesize")], false),
+            Some(("udp", _)) => (Some(c"mpegts"), &[("pkt_size", "1316")], true),
+            Some(("srt", _)) => (Some(c"mpegts"), &[], true),
+            Some(_) => {
+                let problem = "live outputs are rtmp, rtmps, srt and udp addresses, playlists and files only";
+                let remedy = "choose one of these, e.g. udp://host:port";
+                return Err(Error::new(name, problem, remedy).with_kind(ErrorKind::Unsupported));
+            }
+            None if sink.ends_with(".m3u8") => {
+                (Some(c"hls"), &[("hls_time", "2"), ("hls_flags", "delete_segments+temp_file")], true)
+            }
+            None => (None, &[], sink.ends_with(".ts")),
+        };
+        let container = guess_container(container, sink).ok_or_else(|| {
+            Error::new(name, "its extension names no container", "use e.g. .ts, .flv, .mkv or .m3u8")
+                .with_kind(ErrorKind::Unsupported)
+        })?;
+        Ok(LiveFormat { container, options, repeats_header })
+    }
+}
+
+/// A connection, or a file that is written.
+pub struct LiveOutput {
+    context: format::context::Output,
+    /// What the context's callback points to: dropped after the context.
+    _guard: interrupt::InterruptGuard,
+    name: String,
+    /// Names of a single file; `None` for connections, playlists and pipes.
+    paths: Option<OutputPaths>,
+    /// Header to put before keyframes; may be empty.
+    header: Vec<u8>,
+    /// First timestamp, which becomes 0: a later connection starts at 0 as well.
+    start_us: Option<i64>,
+    /// dts of the last packet of video and of audio.
+    last_dts: [Option<i64>; 2],
+    has_audio: bool,
+}
+
+/// The remedy for a sink that does not take what is sent.
+const CHECK_RECEIVER: &str = "check the receiver";
+
+impl LiveOutput {
+    /// Whether the sink is a single file: no connection, no playlist, no pipe.
+    pub fn is_one_file(sink: &str) -> bool {
+        let is_special = fs::metadata(Path::new(sink)).is_ok_and(|data| {
+            let kind = data.file_type();
+            kind.is_fifo() || kind.is_char_device() || kind.is_socket()
+        });
+        !sink.contains("://") && !sink.ends_with(".m3u8") && !is_special
+    }
+
+    /// Checks a sink without opening it: its container and codecs, its folder, and whether a file is in the way.
+    pub fn check(sink: &str, streams: &LiveStreams, overwrite: bool) -> Result<()> {
+        let name = redacted(sink);
+        let container = LiveFormat::of(sink, &name)?.container;
+        let id = streams.video.id();
+        if !holds(container, id) {
+            let problem = format!("does not take {}", id.name());
+            let remedy = "choose another --encoder, e.g. libx264";
+            return Err(Error::new(name, problem, remedy).with_kind(ErrorKind::Unsupported));
+        }
+        if let Some(audio) = streams.audio.as_ref().filter(|audio| !holds(container, audio.id())) {
+            let problem = format!("does not take {} as audio", audio.id().name());
+            let remedy = "choose another --audio, e.g. aac, or none";
+            return Err(Error::new(name, problem, remedy).with_kind(ErrorKind::Unsupported));
+        }
+        let folder = Path::new(sink).parent().filter(|folder| *folder != Path::new(""));
+        if let Some(folder) = folder.filter(|folder| !sink.contains("://") && !folder.is_dir()) {
+            return Err(Error::new(
+                folder.to_string_lossy(),
+                "is no folder",
+                format!("create it, for {name}"),
+            )
+            .with_kind(ErrorKind::NotFound));
+        }
+        if LiveOutput::is_one_file(sink) && !overwrite {
+            Output::new(sink, "")?.check_free(false)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the sink and writes the header.
+    pub fn open(sink: &str, streams: &LiveStreams, watch: &Watch) -> Result<LiveOutput> {
+        let name = redacted(sink);
+        let fail = |e: ffmpeg::Error| failure(&name, "cannot be opened", e, CHECK_RECEIVER);
+        let format = LiveFormat::of(sink, &name)?;
+        let is_one_file = LiveOutput::is_one_file(sink);
+        let paths = if is_one_file { Output::new(sink, "")?.paths } else { None };
+        let url = match &paths {
+            Some(paths) => paths.partial.to_string_lossy().into_owned(),
+            None if sink.starts_with("srt") => bound(sink, false),
+            None => sink.to_owned(),
+        };
+        let (mut context, guard, options) = open_context(&format, &url, watch).map_err(fail)?;
+        let mut video = add_stream(&mut context, &streams.video).map_err(fail)?;
+        video.set_avg_frame_rate(streams.frame_rate);
+        // SAFETY: the stream is alive.
+        unsafe { (*video.as_mut_ptr()).sample_aspect_ratio = streams.sample_aspect.into() };
+        if let Some(audio) = &streams.audio {
+            add_stream(&mut context, audio).map_err(fail)?;
+        }
+        context.write_header_with(options).map_err(fail)?;
+        let header = if format.repeats_header { streams.header.clone() } else { Vec::new() };
+        Ok(LiveOutput {
+            context,
+            _guard: guard,
+            name,
+            paths,
+            header,
+            start_us: None,
+            last_dts: [None; 2],
+            has_audio: streams.audio.is_some(),
+        })
+    }
+
+    /// Writes a packet of the video, or of the audio.
+    pub fn write(&mut self, packet: Packet, is_audio: bool) -> Result<()> {
+        let start_us = *self.start_us.get_or_insert(packet.dts_us());
+        let Packet { mut packet, time_base, .. } = packet.moved_by_us(-start_us);
+        if is_audio && (!self.has_audio || packet.dts().is_none_or(|dts| dts < 0)) {
+            return Ok(());
+        }
+        if !is_audio && packet.is_key() && !packet.data().unwrap_or_default().starts_with(&self.header) {
+            packet = with_header(&packet, &self.header);
+        }
+        let index = usize::from(is_audio);
+        let base = self.context.stream(index).expect("an added stream").time_base();
+        packet.rescale_ts(time_base, base);
+        // Two timestamps may fall into one tick of the container.
+        if let (Some(dts), Some(last)) = (packet.dts(), self.last_dts[index])
+            && dts <= last
+        {
+            packet.set_dts(Some(last + 1));
+            packet.set_pts(packet.pts().map(|pts| pts.max(last + 1)));
+        }
+        self.last_dts[index] = packet.dts();
+        packet.set_stream(index);
+        packet.set_position(-1);
+        let written = packet.write(&mut self.context);
+        written.map(drop).map_err(|e| failure(&self.name, "cannot be written", e, CHECK_RECEIVER))
+    }
+
+    /// Writes the trailer; a file gets its own name.
+    pub fn finish(mut self) -> Result<()> {
+        let kept = "what was written before is kept";
+        self.context.write_trailer().map_err(|e| failure(&self.name, "cannot be finished", e, kept))?;
+        let Some(OutputPaths { path, partial }) = &self.paths else { return Ok(()) };
+        fs::rename(partial, path).map_err(|e| {
+            Error::new(&self.name, format!("cannot be finished: {e}"), kept)
+                .with_kind(e.kind().into())
+                .with_source(e)
+        })
+    }
+}
+
+/// An opened output, the guard of its interrupt callback, and the options that the muxer has still to take.
+type Opened = (format::context::Output, interrupt::InterruptGuard, ffmpeg::Dictionary<'static>);
+
+/// Opens the connection or the file, which `watch` may interrupt.
+fn open_context(format: &LiveFormat, url: &str, watch: &Watch) -> std::result::Result<Opened, ffmpeg::Error> {
+    let url = c_string(url);
+    let interrupt = watch.interrupt();
+    let mut options = ffmpeg::Dictionary::new();
+    for (key, value) in format.options {
+        options.set(key, value);
+    }
+    // SAFETY: the strings live through the calls that copy them; the context is taken over at once, with what its
+    // callback points to, and all fields set on it are plain values.
+    unsafe {
+        let mut raw = std::ptr::null_mut();
+        let null = std::ptr::null();
+        check(ffi::avformat_alloc_output_context2(&mut raw, format.container, null, url.as_ptr()))?;
+        (*raw).interrupt_callback = interrupt.interrupt;
+        (*raw).strict_std_compliance = ffi::FF_COMPLIANCE_EXPERIMENTAL;
+        (*raw).flags |= ffi::AVFMT_FLAG_FLUSH_PACKETS;
+        let context = format::context::Output::wrap(raw);
+        if format.container.flags & ffi::AVFMT_NOFILE == 0 {
+            let mut left = options.disown();
+            let (write, callback) = (ffi::AVIO_FLAG_WRITE, &(*raw).interrupt_callback);
+            let code = ffi::avio_open2(&mut (*raw).pb, url.as_ptr(), write, callback, &mut left);
+            options = ffmpeg::Dictionary::own(left);
+            check(code)?;
+        }
+        Ok((context, interrupt.guard, options))
+    }
+}
+
+fn add_stream<'a>(
+    context: &'a mut format::context::Output,
+    parameters: &codec::Parameters,
+) -> std::result::Result<format::stream::StreamMut<'a>, ffmpeg::Error> {
+    let mut added = context.add_stream(ffmpeg::encoder::find(codec::Id::None))?;
+    added.set_parameters(parameters.clone());
+    added.set_time_base(Rational(1, 90_000));
+    // SAFETY: the stream is alive. The codec tag is another container's.
+    unsafe { (*(*added.as_mut_ptr()).codecpar).codec_tag = 0 };
+    Ok(added)
+}
+
+fn with_header(packet: &ffmpeg::Packet, header: &[u8]) -> ffmpeg::Packet {
+    let mut longer = ffmpeg::Packet::copy(&[header, packet.data().unwrap_or_default()].concat());
+    // SAFETY: both packets are alive; times, flags and side data are copied.
+    let code = unsafe { ffi::av_packet_copy_props(longer.as_mut_ptr(), packet.as_ptr()) };
+    check(code).expect("no memory for a packet");
+    longer
+}

@@ -1,0 +1,102 @@
+//! Metadata of a file beside its tracks: tags, chapters, programs and cover images.
+
+use ffmpeg_next::packet::Mut;
+use ffmpeg_next::{self as ffmpeg, Rescale, codec, ffi, format};
+
+use crate::error::{ErrorKind, Result};
+use crate::media::demux::input::Input;
+use crate::media::ffmpeg::{MICROSECONDS, check, failure};
+use crate::media::output::Output;
+use crate::media::stream::Trim;
+
+/// Copies the file's tags, and the chapters that lie in the wanted part, earlier by `offset_us`.
+pub(crate) fn copy_tags_and_chapters(
+    context: &mut format::context::Output,
+    input: &Input,
+    output: &Output,
+    trim: Trim,
+    offset_us: i64,
+) -> Result<()> {
+    context.set_metadata(input.context().metadata().to_owned());
+    // Chapters get new ids: FFmpeg's wrapper would merge those of one id.
+    for (id, chapter) in (0..).zip(input.context().chapters()) {
+        let time_base = chapter.time_base();
+        let us = |time: i64| time.rescale(time_base, MICROSECONDS);
+        let (start, end) = (us(chapter.start()).max(trim.from_us), us(chapter.end()).min(trim.to_us));
+        if start > end {
+            continue;
+        }
+        let (start, end) = (start - offset_us, end - offset_us);
+        let mut added = context.add_chapter(id, MICROSECONDS, start, end, "").map_err(|e| {
+            failure(&output.name, "takes no chapters", e, "use .mkv").with_kind(ErrorKind::Unsupported)
+        })?;
+        // SAFETY: both chapters are alive; tags are copied as bytes, whatever their encoding.
+        unsafe {
+            let code =
+                ffi::av_dict_copy(&mut (*added.as_mut_ptr()).metadata, (*chapter.as_ptr()).metadata, 0);
+            check(code).expect("no memory for a chapter's tags");
+        }
+    }
+    Ok(())
+}
+
+/// Copies the programs of a transport stream; `output_index` maps streams of the input. A stream of no program is added
+/// to the first one, or no receiver would find it.
+pub(crate) fn copy_programs(
+    context: &mut format::context::Output,
+    input: &Input,
+    output_index: &[Option<usize>],
+) {
+    let mut has_no_program: Vec<bool> = vec![true; context.nb_streams() as usize];
+    // SAFETY: both contexts are alive; the lists have the lengths that stand beside them; the new programs are the
+    // output's.
+    unsafe {
+        let (from, to) = (&*input.context().as_ptr(), context.as_mut_ptr());
+        let programs = (0..from.nb_programs as usize).map(|i| &**from.programs.add(i));
+        for program in programs {
+            let members = (0..program.nb_stream_indexes as usize)
+                .filter_map(|i| output_index.get(*program.stream_index.add(i) as usize).copied().flatten());
+            for (position, member) in members.enumerate() {
+                if position == 0 {
+                    let added = ffi::av_new_program(to, program.id);
+                    assert!(!added.is_null(), "no memory for a program");
+                    let code = ffi::av_dict_copy(&mut (*added).metadata, program.metadata, 0);
+                    check(code).expect("no memory for a program's tags");
+                }
+                ffi::av_program_add_stream_index(to, program.id, member as u32);
+                has_no_program[member] = false;
+            }
+        }
+        if (*to).nb_programs > 0 {
+            let first = (**(*to).programs).id;
+            for (member, _) in has_no_program.iter().enumerate().filter(|(_, has_none)| **has_none) {
+                ffi::av_program_add_stream_index(to, first, member as u32);
+            }
+        }
+    }
+}
+
+/// Returns the cover image of an attached picture's stream; an empty packet where there is none.
+pub(crate) fn cover_packet(stream: &ffmpeg::Stream) -> ffmpeg::Packet {
+    let mut packet = ffmpeg::Packet::empty();
+    // SAFETY: the stream is alive, and its cover is a packet that is empty or referenced.
+    let code = unsafe { ffi::av_packet_ref(packet.as_mut_ptr(), &(*stream.as_ptr()).attached_pic) };
+    check(code).expect("no memory for a cover");
+    packet
+}
+
+/// Makes a stream an attachment, as which Matroska keeps a cover image.
+pub(crate) fn attach_cover(added: &mut format::stream::StreamMut, id: codec::Id, image: &[u8]) {
+    // SAFETY: the stream is new and alive; its extradata is null, and gets a copy with FFmpeg's padding, zeroed, which
+    // the parameters free.
+    unsafe {
+        let parameters = &mut *(*added.as_mut_ptr()).codecpar;
+        parameters.codec_type = ffi::AVMediaType::AVMEDIA_TYPE_ATTACHMENT;
+        parameters.codec_id = id.into();
+        let padded = image.len() + ffi::AV_INPUT_BUFFER_PADDING_SIZE as usize;
+        parameters.extradata = ffi::av_mallocz(padded).cast();
+        assert!(!parameters.extradata.is_null(), "no memory for a cover");
+        parameters.extradata.copy_from_nonoverlapping(image.as_ptr(), image.len());
+        parameters.extradata_size = image.len() as i32;
+    }
+}
