@@ -36,6 +36,7 @@ pub mod color;
 pub mod engine;
 pub mod error;
 pub mod frame;
+pub mod job;
 pub mod journal;
 pub mod media;
 pub mod model;

@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{EngineName, PrecisionName, json, parse_size, print};
+use super::args::{EngineName, PrecisionName, parse_size};
+use super::output::{json, print};
 use crate::engine::cpu::{Level, Net, Pool, Precision, StageTime, level};
 use crate::engine::forward::{Forward, SIDE_MIN};
 use crate::engine::reference::{Reference, ReferencePass};
@@ -78,7 +79,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         let problem = format!("is too small, HASN needs {SIDE_MIN}x{SIDE_MIN} at least");
         return Err(Error::new(format!("--size {width}x{height}"), problem, "give a larger size"));
     }
-    let engine = EngineChoice::from(args.engine).resolve(args.precision.asked(), 8, |_| Ok(()))?;
+    let engine = EngineChoice::from(args.engine).resolve(args.precision.precision(), 8, |_| Ok(()))?;
     if engine == EngineKind::Cuda {
         print(&cuda::measure(model, args.size, usize::from(args.runs), args.json)?)?;
         return Ok(ExitCode::SUCCESS);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{json, print};
+use super::output::{json, print};
 use crate::engine::cpu::Precision;
 use crate::engine::{EngineKind, EngineSpec, Network, NetworkId, thread_count};
 use crate::error::{Error, Result};

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::print;
+use super::output::print;
 use crate::engine::cpu::level;
 use crate::engine::{cuda, thread_count};
 use crate::error::Result;

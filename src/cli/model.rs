@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::print;
+use super::output::print;
 use crate::error::Result;
 use crate::model::catalogue;
 

@@ -1,55 +1,77 @@
-//! How far a run is: a bar for people, a JSON line a second for machines.
+//! Progress display: a bar for people, a JSON line a second for machines.
 
 use std::io::{IsTerminal, Write};
-use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::json;
-use crate::pipeline::Progress;
+use super::output::json;
+use crate::job::{Event, Progress};
 
 #[derive(Clone, Copy, clap::ValueEnum, PartialEq, Eq, Debug)]
 pub(super) enum Show {
-    /// A bar on a terminal, else nothing.
+    /// A bar on a terminal, else nothing
     Auto,
+    /// A bar
     Bar,
+    /// A JSON line per second
     Json,
+    /// Nothing
     None,
 }
 
-/// Shows a run until it is dropped.
-pub(super) struct Shown {
+/// The progress of a job that is shown while its stages run. JSON lines go to standard output unless the frames do.
+pub(super) fn shown(show: Show, piped: bool) -> Progress {
+    let display = Mutex::new(None);
+    Progress::with_observer(move |progress, event| {
+        let mut display = display.lock().expect("no display panics while it starts or stops");
+        match event {
+            Event::Resumed { from, frames, reached_s } => {
+                let at = reached_s.map_or(String::new(), |reached_s| format!(", at {reached_s:.3} s"));
+                eprintln!("{}: resuming after {frames} frames{at}", from.display());
+            }
+            Event::Started { frames_expected } => {
+                *display = Shown::start(show, progress.clone(), frames_expected, piped);
+            }
+            Event::Stopped => *display = None,
+        }
+    })
+}
+
+/// A display, until it is dropped.
+struct Shown {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// JSON lines go to standard output unless the frames do.
-pub(super) fn show(show: Show, progress: Arc<Progress>, expected: u64, piped: bool) -> Shown {
-    let bar = show == Show::Bar || (show == Show::Auto && std::io::stderr().is_terminal());
-    if !bar && show != Show::Json {
-        return Shown { stop: None, thread: None };
-    }
-    let (stop, stopped) = mpsc::channel();
-    let every = Duration::from_millis(if bar { 100 } else { 1000 });
-    let thread = std::thread::spawn(move || {
-        let mut rate = Rate { started: Instant::now(), first: None };
-        let mut display = if bar { draw_bar(expected) } else { write_json(expected, piped) };
-        while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
-            display(&progress, rate.measure(progress.frames()));
+impl Shown {
+    fn start(show: Show, progress: Progress, expected: u64, piped: bool) -> Option<Shown> {
+        let bar = show == Show::Bar || (show == Show::Auto && std::io::stderr().is_terminal());
+        if !bar && show != Show::Json {
+            return None;
         }
-        display(&progress, rate.measure(progress.frames()));
-    });
-    Shown { stop: Some(stop), thread: Some(thread) }
+        let (stop, stopped) = mpsc::channel();
+        let every = Duration::from_millis(if bar { 100 } else { 1000 });
+        let thread = std::thread::spawn(move || {
+            let mut rate = Rate { started: Instant::now(), first: None };
+            let mut display = if bar { draw_bar(expected) } else { write_json(expected, piped) };
+            while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                display(&progress, rate.measure(progress.frames()));
+            }
+            display(&progress, rate.measure(progress.frames()));
+        });
+        Some(Shown { stop: Some(stop), thread: Some(thread) })
+    }
 }
 
 impl Drop for Shown {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A display that panicked has said so itself; the run goes on.
+            // A display that panicked has said so itself; the run continues.
             let _ = thread.join();
         }
     }
@@ -58,7 +80,7 @@ impl Drop for Shown {
 /// Draws a run and its fps.
 type Display = Box<dyn FnMut(&Progress, f64)>;
 
-/// Frames a second since the first one: opening files is not the network's speed.
+/// Throughput since the first frame: opening files is not the network's speed.
 struct Rate {
     started: Instant,
     first: Option<(Instant, u64)>,
@@ -84,11 +106,11 @@ fn draw_bar(expected: u64) -> Display {
         let frames = progress.frames();
         let left = expected.saturating_sub(frames);
         let eta = match rate > 0.0 && expected > 0 {
-            true => format!(", {} left", clock(left as f64 / rate)),
+            true => format!(", ETA {}", clock(left as f64 / rate)),
             false => String::new(),
         };
         bar.set_position(frames);
-        bar.set_message(format!("{rate:.1} per second{eta}, limited by {}", progress.bottleneck().name()));
+        bar.set_message(format!("{rate:.1} fps{eta}, limited by {}", progress.bottleneck().name()));
     })
 }
 
@@ -113,7 +135,7 @@ fn write_json(frames_expected: u64, piped: bool) -> Display {
             fps: (rate * 1e3).round() / 1e3,
             limited_by: progress.bottleneck().name(),
         });
-        // A reader that has gone does not stop the run.
+        // A reader that has closed the pipe does not stop the run.
         let _ = match piped {
             true => writeln!(std::io::stderr(), "{line}"),
             false => writeln!(std::io::stdout(), "{line}"),

@@ -10,8 +10,9 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::settings::{Hangups, Settings};
-use super::upscale::{catch_signals, parse_audio, parse_key_value};
-use super::{EngineName, json, parse_size};
+use super::args::{EngineName, parse_audio, parse_key_value, parse_size};
+use super::output::{json, print};
+use super::signals;
 use crate::engine::{EngineChoice, EngineSpec, Network, SIDE_MAX, thread_count};
 use crate::error::{Error, Result};
 use crate::frame::FrameFormat;
@@ -107,7 +108,8 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
     args.bitrate = settings.bit_rate;
     let networks = ladder(&settings.ladder)?;
     let server = args.metrics.map(Server::bind).transpose()?;
-    let stop = catch_signals()?;
+    let interrupt = signals::catch()?;
+    let stop = interrupt.flag();
     let stats = relay::stats(&args.source, &args.sinks, args.latency_max);
     let control = Control::default();
     thread::scope(|scope| {
@@ -230,7 +232,7 @@ fn show(how: ShowName, mut snapshot: impl FnMut() -> Snapshot, end: &mpsc::Recei
         let now = snapshot();
         match how {
             // A reader that has gone does not stop the stream.
-            ShowName::Json => drop(super::print(&(json(&now) + "\n"))),
+            ShowName::Json => drop(print(&(json(&now) + "\n"))),
             ShowName::Auto => eprintln!("{}", in_words(&now)),
             ShowName::None => {}
         }

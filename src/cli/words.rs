@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Args as _, Command, Parser};
+use clap::{Arg, ArgMatches, Args as _, Command};
 
-use super::{Cli, upscale};
+use super::upscale;
 use crate::error::{Error, Result};
 
-/// What a batch does itself: each video has its own report, and goes on with its journal unasked.
+/// Options that a batch sets itself: each video has its own report, and resumes its journal unasked.
 const OF_THE_BATCH: [&str; 2] = ["report", "resume"];
-/// What changes nothing in a video: the machine, what is shown, and what is done about an earlier run.
+/// Options that do not change the output: the machine, the display, and the treatment of an earlier run.
 const NOT_IN_THE_VIDEO: [&str; 5] = ["threads", "no-reuse", "y", "restart", "progress"];
 
 /// Values by an option's name without its hyphens; a flag has none.
@@ -61,12 +61,12 @@ impl clap::FromArgMatches for Words {
 }
 
 impl Words {
-    /// Names that there are.
+    /// Names of all options.
     pub fn names() -> BTreeSet<String> {
         options().iter().map(name).collect()
     }
 
-    /// Sets an option, whatever it was before; `None` takes it out.
+    /// Sets or replaces an option; `None` removes it.
     pub fn set(&mut self, name: &str, values: Option<Vec<String>>) {
         match values {
             Some(values) => self.0.insert(name.to_owned(), values),
@@ -74,7 +74,7 @@ impl Words {
         };
     }
 
-    /// These, and the others' where they have a word to say.
+    /// These, overridden by `others`.
     pub fn under(&self, others: &Words) -> Words {
         Words(self.0.clone().into_iter().chain(others.0.clone()).collect())
     }
@@ -101,17 +101,16 @@ impl Words {
         command
     }
 
-    /// Whether `hasn upscale` takes them; `place` is where they are from.
+    /// Checks that `hasn upscale` takes them; `place` is where they are from.
     pub fn check(&self, place: &str) -> Result<()> {
-        let words = std::iter::once("hasn".to_owned()).chain(self.command("input", "output"));
-        let Err(error) = Cli::try_parse_from(words) else { return Ok(()) };
-        let told = error.to_string();
-        let line = told.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        Err(Error::new(place, line, "hasn upscale --help tells what it takes"))
+        let Err(error) = upscale::parse_words(self.command("input", "output")) else { return Ok(()) };
+        let message = error.to_string();
+        let line = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        Err(Error::new(place, line, "hasn upscale --help lists what it takes"))
     }
 
-    /// What a video depends on: every option by name, given or not.
-    pub fn facts(&self) -> impl Iterator<Item = (String, String)> {
+    /// Names and values of the options that an output depends on, given or not.
+    pub fn fingerprint(&self) -> impl Iterator<Item = (String, String)> {
         let names = Words::names().into_iter().filter(|name| !NOT_IN_THE_VIDEO.contains(&name.as_str()));
         names.map(|name| {
             let value = self.0.get(&name).map_or("not given".to_owned(), |values| match values.as_slice() {
@@ -140,8 +139,8 @@ mod tests {
         over.set("size", Some(vec!["64x48".into()]));
         let error = words.under(&over).check("jobs.toml, job 1").unwrap_err().to_string();
         assert!(error.starts_with("jobs.toml, job 1: the argument '--size"), "{error}");
-        let facts: BTreeMap<_, _> = words.facts().collect();
-        assert_eq!((&*facts["--square"], &*facts["--scale"]), ("given", "not given"));
-        assert!(!facts.contains_key("--threads") && !facts.contains_key("--report"));
+        let options: BTreeMap<_, _> = words.fingerprint().collect();
+        assert_eq!((&*options["--square"], &*options["--scale"]), ("given", "not given"));
+        assert!(!options.contains_key("--threads") && !options.contains_key("--report"));
     }
 }

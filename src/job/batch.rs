@@ -1,239 +1,218 @@
-//! `hasn batch`: many videos one after the other. One that fails does not stop the rest, and a second start makes what is
+//! Batch: many videos one after the other. One that fails does not stop the rest, and a second start upscales what is
 //! missing.
+//!
+//! It does not know how a video is upscaled, in this process or another: the caller's [`Runner`] does.
 
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::jobs::{self, BatchItem};
-use super::upscale::catch_signals;
-use super::words::Words;
-use super::{EXIT_INTERRUPTED, child, json, resume};
+use super::fingerprint::of_weights;
+use super::progress::Interrupt;
 use crate::error::{Error, Result};
 use crate::journal::{BatchRecord, JobFingerprint, OutputState};
 use crate::media::{self, Output};
 use crate::model::catalogue;
 
-#[derive(clap::Args)]
-pub(super) struct Args {
-    /// Videos, and folders that are searched for videos.
-    #[arg(value_name = "INPUT")]
-    pub inputs: Vec<PathBuf>,
-    /// Where what is made goes, in the order of the folders it comes from.
-    #[arg(long, value_name = "FOLDER")]
-    pub into: Option<PathBuf>,
-    /// The container of what is made [default: the input's where FFmpeg writes it, else mkv]
-    #[arg(long, value_name = "mkv|mp4|...")]
-    pub ending: Option<String>,
-    /// A file in TOML of videos and options.
-    #[arg(long, value_name = "FILE.toml")]
-    pub jobs: Option<PathBuf>,
-    /// Write what became of each video as JSON.
-    #[arg(long, value_name = "FILE.json")]
-    pub report: Option<PathBuf>,
-    #[command(flatten, next_help_heading = "Options of hasn upscale, for all videos")]
-    pub words: Words,
+/// A video of a batch.
+pub(crate) struct Video {
+    /// Path of the input.
+    pub input: String,
+    /// Path of the output.
+    pub output: String,
+    /// Model, if not the default one.
+    pub model: Option<String>,
+    /// Whether an existing output is overwritten.
+    pub overwrite: bool,
+    /// Names and values of all options that the output depends on.
+    pub options: Vec<(String, String)>,
+}
+
+/// Upscales the video of an index.
+pub(crate) trait Runner {
+    fn run(&mut self, index: usize) -> Result<Ended>;
+    /// An error that the run itself has not reported.
+    fn report_error(&mut self, error: &Error);
+}
+
+/// How the run of a video ended.
+pub(crate) enum Ended {
+    /// The output is complete. With the report of the run, null if there is none.
+    Done(Value),
+    /// It was interrupted. With its report and what it said of its end.
+    Interrupted(Value, String),
+    /// It failed, with this error.
+    Failed(String),
+    /// A signal ended it at any moment, even the last one.
+    Killed(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Outcome {
-    Made,
-    /// It was made by an earlier batch, from the same.
+pub(crate) enum Outcome {
+    Done,
+    /// An earlier batch has written it from the same input and options.
     Skipped,
     Failed,
     /// The user ended the batch within it.
     Interrupted,
-    /// Or before it.
-    Waiting,
+    /// The user ended the batch before it.
+    Pending,
 }
 
 impl Outcome {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
-            Outcome::Made => "made",
+            Outcome::Done => "done",
             Outcome::Skipped => "skipped",
             Outcome::Failed => "failed",
             Outcome::Interrupted => "interrupted",
-            Outcome::Waiting => "waiting",
+            Outcome::Pending => "pending",
         }
     }
 }
 
 /// What became of a video.
 #[derive(Serialize)]
-struct Row<'a> {
-    input: &'a str,
-    output: &'a str,
-    outcome: Outcome,
-    error: Option<String>,
-    /// Of the run that made it.
-    report: Value,
+pub(crate) struct Row {
+    pub input: String,
+    pub output: String,
+    pub outcome: Outcome,
+    pub error: Option<String>,
+    /// The report of the run that wrote the output.
+    pub report: Value,
 }
 
-impl Row<'_> {
+impl Row {
     fn figure(&self, pointer: &str) -> f64 {
         self.report.pointer(pointer).and_then(Value::as_f64).unwrap_or(0.0)
     }
 
-    fn frames(&self) -> f64 {
+    pub fn frames(&self) -> f64 {
         self.figure("/frames/encoded")
     }
 
-    fn seconds(&self) -> f64 {
+    pub fn seconds(&self) -> f64 {
         self.figure("/seconds")
     }
-}
 
-/// Frames and seconds are of what was made this time.
-#[derive(Serialize)]
-struct Totals {
-    videos: usize,
-    made: usize,
-    skipped: usize,
-    failed: usize,
-    frames: u64,
-    seconds: f64,
-    interrupted: bool,
-}
-
-#[derive(Serialize)]
-struct BatchReport<'a> {
-    hasn: &'a str,
-    videos: &'a [Row<'a>],
-    left_out: &'a [String],
-    totals: Totals,
-}
-
-pub(super) fn run(args: Args, verbose: u8) -> Result<ExitCode> {
-    if let Some(path) = &args.report {
-        // Whether it can be written is found out now rather than after days.
-        write_report(path, "")?;
+    pub fn fps(&self) -> f64 {
+        self.figure("/fps")
     }
-    let interrupt = catch_signals()?;
-    let jobs = jobs::collect(&args)?;
-    for name in &jobs.left_out {
-        eprintln!("{name}: left out, there is no video in it");
-    }
+}
+
+/// Counts of a batch; frames and seconds are those of the videos it has done itself.
+#[derive(Serialize)]
+pub(crate) struct Totals {
+    pub videos: usize,
+    pub done: usize,
+    pub skipped: usize,
+    pub failed: usize,
+    pub frames: u64,
+    pub seconds: f64,
+    pub interrupted: bool,
+}
+
+/// The report of a batch.
+#[derive(Serialize)]
+pub(crate) struct BatchReport {
+    pub hasn: &'static str,
+    pub videos: Vec<Row>,
+    pub left_out: Vec<String>,
+    pub totals: Totals,
+}
+
+/// Upscales what is missing of `videos`. `left_out`: files that are no videos, for the report.
+pub(crate) fn run(
+    videos: Vec<Video>,
+    left_out: Vec<String>,
+    runner: &mut dyn Runner,
+    interrupt: &Interrupt,
+) -> BatchReport {
     let mut rows = Vec::new();
-    for video in &jobs.videos {
-        let (outcome, error, report) = match interrupt.load(Ordering::Relaxed) {
-            true => (Outcome::Waiting, None, Value::Null),
-            false => match make(video, verbose, &interrupt) {
-                Ok((outcome, report)) => (outcome, None, report),
-                Err(error) => (Outcome::Failed, Some(error), Value::Null),
-            },
+    for (index, video) in videos.into_iter().enumerate() {
+        let (outcome, error, report) = match interrupt.is_set() {
+            true => (Outcome::Pending, None, Value::Null),
+            false => upscale(&video, index, runner, interrupt).unwrap_or_else(|error| {
+                runner.report_error(&error);
+                (Outcome::Failed, Some(error.to_string()), Value::Null)
+            }),
         };
-        rows.push(Row { input: &video.input, output: &video.output, outcome, error, report });
+        rows.push(Row { input: video.input, output: video.output, outcome, error, report });
     }
-    let count = |outcome: Outcome| rows.iter().filter(|row| row.outcome == outcome).count();
-    let made = || rows.iter().filter(|row| row.outcome == Outcome::Made);
-    let totals = Totals {
-        videos: rows.len(),
-        made: count(Outcome::Made),
-        skipped: count(Outcome::Skipped),
-        failed: count(Outcome::Failed),
-        frames: made().map(Row::frames).sum::<f64>() as u64,
-        seconds: (made().map(Row::seconds).sum::<f64>() * 1e3).round() / 1e3,
-        interrupted: count(Outcome::Interrupted) + count(Outcome::Waiting) > 0,
-    };
-    tell_table(&rows, &totals);
-    let code = match &totals {
-        Totals { interrupted: true, .. } => ExitCode::from(EXIT_INTERRUPTED),
-        Totals { failed: 0, .. } => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
-    };
-    if let Some(path) = &args.report {
-        let hasn = env!("CARGO_PKG_VERSION");
-        write_report(
-            path,
-            &(json(&BatchReport { hasn, videos: &rows, left_out: &jobs.left_out, totals }) + "\n"),
-        )?;
-    }
-    Ok(code)
+    let totals = Totals::of(&rows);
+    BatchReport { hasn: env!("CARGO_PKG_VERSION"), videos: rows, left_out, totals }
 }
 
-/// Makes a video, unless it was made from the same already. An error is the line that was told.
-fn make(
-    video: &BatchItem,
-    verbose: u8,
-    interrupt: &AtomicBool,
-) -> std::result::Result<(Outcome, Value), String> {
-    let told = |error: Error| {
-        eprintln!("hasn: {error}");
-        error.to_string()
-    };
+impl Totals {
+    fn of(rows: &[Row]) -> Totals {
+        let count = |outcome: Outcome| rows.iter().filter(|row| row.outcome == outcome).count();
+        let done = || rows.iter().filter(|row| row.outcome == Outcome::Done);
+        Totals {
+            videos: rows.len(),
+            done: count(Outcome::Done),
+            skipped: count(Outcome::Skipped),
+            failed: count(Outcome::Failed),
+            frames: done().map(Row::frames).sum::<f64>() as u64,
+            seconds: (done().map(Row::seconds).sum::<f64>() * 1e3).round() / 1e3,
+            interrupted: count(Outcome::Interrupted) + count(Outcome::Pending) > 0,
+        }
+    }
+}
+
+/// Upscales a video, unless its output exists and was written from the same.
+fn upscale(
+    video: &Video,
+    index: usize,
+    runner: &mut dyn Runner,
+    interrupt: &Interrupt,
+) -> Result<(Outcome, Option<String>, Value)> {
     let output = Path::new(&video.output);
-    let facts = facts(video).map_err(told)?;
-    match OutputState::of(output, &facts).map_err(told)? {
-        OutputState::UpToDate(report) => return Ok((Outcome::Skipped, report)),
-        OutputState::Conflict(error) if !video.words.overwrites() => return Err(told(error)),
+    let fingerprint = fingerprint(video)?;
+    match OutputState::of(output, &fingerprint)? {
+        OutputState::UpToDate(report) => return Ok((Outcome::Skipped, None, report)),
+        OutputState::Conflict(error) if !video.overwrite => return Err(error),
         _ => {}
     }
     if let Some(folder) = output.parent() {
         std::fs::create_dir_all(folder).map_err(|e| {
-            told(Error::new(folder.to_string_lossy(), format!("cannot be made: {e}"), "check its name"))
+            let problem = format!("cannot be created: {e}");
+            let error = Error::new(folder.to_string_lossy(), problem, "check its name");
+            error.with_kind(e.kind().into()).with_source(e)
         })?;
     }
-    let making = BatchRecord::start(output, facts).map_err(told)?;
-    let ended =
-        child::run(&video.output, &video.words.command(&video.input, &video.output), verbose, interrupt);
-    let ended = ended.map_err(told)?;
-    match ended.code {
-        Some(0) => {
-            making.finish(ended.report.clone()).map_err(told)?;
-            return Ok((Outcome::Made, ended.report));
+    let record = BatchRecord::start(output, fingerprint)?;
+    match runner.run(index)? {
+        Ended::Done(report) => {
+            record.finish(report.clone())?;
+            Ok((Outcome::Done, None, report))
         }
-        Some(_) => making.restore().map_err(told)?,
-        // It may have been at its very end.
-        None => {}
-    }
-    match ended.code {
-        Some(code) if code == i32::from(EXIT_INTERRUPTED) && interrupt.load(Ordering::Relaxed) => {
-            Ok((Outcome::Interrupted, ended.report))
+        Ended::Interrupted(report, error) => {
+            record.restore()?;
+            match interrupt.is_set() {
+                true => Ok((Outcome::Interrupted, None, report)),
+                false => Ok((Outcome::Failed, Some(error), Value::Null)),
+            }
         }
-        _ => Err(ended.error),
+        Ended::Failed(error) => {
+            record.restore()?;
+            Ok((Outcome::Failed, Some(error), Value::Null))
+        }
+        // The record stays: the output may be complete.
+        Ended::Killed(error) => Ok((Outcome::Failed, Some(error), Value::Null)),
     }
 }
 
-/// What a video depends on, as far as that is known without opening it: a second start is to be quick.
-fn facts(video: &BatchItem) -> Result<JobFingerprint> {
-    let mut facts = JobFingerprint::of_input(&video.input)?;
-    let still = Output::new(&video.output, &video.input)?.is_still();
-    let default = if still { catalogue::DEFAULT_CPU } else { catalogue::DEFAULT_VIDEO };
-    let model = video.words.model().unwrap_or(default);
-    facts.add("hasn", env!("CARGO_PKG_VERSION"));
-    facts.add("FFmpeg", media::info().version);
-    facts.add("the model", format!("{model} {}", resume::weights(model)?));
-    video.words.facts().for_each(|(name, value)| facts.add(&name, value));
-    Ok(facts)
-}
-
-fn tell_table(rows: &[Row], totals: &Totals) {
-    let width = rows.iter().map(|row| row.output.chars().count()).max().unwrap_or(0);
-    eprintln!("{:width$}  outcome      frames    seconds  frames/s", "video");
-    for row in rows {
-        let (frames, seconds) = (row.frames(), row.seconds());
-        let rate = row.figure("/fps");
-        let error = row.error.as_deref().unwrap_or_default();
-        let figures = match frames > 0.0 {
-            true => format!("{frames:8}  {seconds:9.1}  {rate:10.1}"),
-            false => format!("{:31}", ""),
-        };
-        let line = format!("{:width$}  {:11}  {figures}  {error}", row.output, row.outcome.name());
-        eprintln!("{}", line.trim_end());
-    }
-    let Totals { videos, made, skipped, failed, frames, seconds, .. } = totals;
-    eprintln!(
-        "{videos} videos: {made} made, {skipped} skipped, {failed} failed; {frames} frames in {seconds:.1} s"
-    );
-}
-
-fn write_report(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).map_err(|e| {
-        Error::new(path.to_string_lossy(), format!("cannot be written: {e}"), "check the folder")
-    })
+/// What an output depends on, as far as that is known without opening the input: a second start is to be quick.
+fn fingerprint(video: &Video) -> Result<JobFingerprint> {
+    let mut fingerprint = JobFingerprint::of_input(&video.input)?;
+    let is_image = Output::new(&video.output, &video.input)?.is_still();
+    let default = if is_image { catalogue::DEFAULT_CPU } else { catalogue::DEFAULT_VIDEO };
+    let model = video.model.as_deref().unwrap_or(default);
+    fingerprint.add("hasn", env!("CARGO_PKG_VERSION"));
+    fingerprint.add("FFmpeg", media::info().version);
+    fingerprint.add("the model", format!("{model} {}", of_weights(model)?));
+    video.options.iter().for_each(|(name, value)| fingerprint.add(name, value));
+    Ok(fingerprint)
 }

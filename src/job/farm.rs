@@ -1,70 +1,69 @@
-//! `hasn plan`, `hasn segment`, `hasn join`: one video made by many processes, for the scheduler that is there already.
+//! One video by many processes: a plan of its segments, each segment by itself, and the join.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
-use clap::Parser;
-
-use super::resume::{self, Parts};
-use super::upscale::{self, Args, Opened, catch_signals};
-use super::{Cli, Command, EXIT_INTERRUPTED, print};
-use crate::engine::thread_count;
-use crate::error::{Error, Result};
+use super::fingerprint;
+use super::options::{Options, Resume};
+use super::parts::{OpenAt, Parts};
+use super::progress::{Interrupt, Progress};
+use super::publish::too_damaged;
+use super::report::Report;
+use super::resume::{ToJoin, journal_folder};
+use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Timestamp;
 use crate::journal::{CutPoint, Journal, WorkPlan};
 use crate::media::{Muxer, Output, SEGMENT_FRAMES};
 use crate::pipeline::Sink;
 
-#[derive(clap::Args)]
-pub(super) struct SegmentArgs {
-    /// The folder that hasn plan made.
-    plan: PathBuf,
-    /// Which segment, from 0 on.
-    segment: u64,
+/// What a plan has found.
+pub(crate) struct Planned {
+    /// The folder of plan and segments.
+    pub folder: PathBuf,
+    /// Number of frames of the video.
+    pub frames: u64,
+    /// Number of segments.
+    pub segments: u64,
 }
 
-#[derive(clap::Args)]
-pub(super) struct JoinArgs {
-    /// The folder that hasn plan made.
-    plan: PathBuf,
+/// The command that other processes read the options from.
+pub(crate) struct PlannedCommand {
+    /// The folder that its paths are relative to.
+    pub folder: PathBuf,
+    /// Its words.
+    pub words: Vec<String>,
 }
 
 /// Decodes the video once, and writes down where its segments begin.
-pub(super) fn plan(args: Args) -> Result<ExitCode> {
-    let is_video_file = Output::new(&args.output, &args.input)?.is_segmented();
-    let folder = resume::folder(&args)?.filter(|_| is_video_file).ok_or_else(|| {
-        Error::new(
-            &args.output,
-            "cannot be joined from segments",
-            "plan a video from file to file, e.g. .mkv",
-        )
+pub(crate) fn plan(options: &Options, command: PlannedCommand) -> Result<Planned> {
+    let is_video_file = Output::new(&options.output, &options.input)?.is_segmented();
+    let folder = journal_folder(options)?.filter(|_| is_video_file).ok_or_else(|| {
+        let remedy = "plan a video from file to file, e.g. .mkv";
+        let error = Error::new(&options.output, "cannot be joined from segments", remedy);
+        error.with_kind(ErrorKind::Unsupported)
     })?;
-    if args.report.is_some() {
+    if options.report.is_some() {
         return Err(Error::new("--report", "a plan runs nothing", "leave it out"));
     }
-    let opened = upscale::open(&args, Some(&folder), None)?;
-    if folder.exists() && args.restart {
+    let parts = open(options, &folder)?;
+    if folder.exists() && options.resume == Resume::Restart {
         Journal::discard(&folder)?;
     }
-    let facts = resume::facts(&args, &opened)?;
-    let journal = Journal::open(&folder, &facts)?;
-    drop(Muxer::create(opened.output.clone(), &opened.input, &opened.encoder, opened.trim, &opened.plan)?);
-    let current = std::env::current_dir()
-        .map_err(|e| Error::new("this folder", e.to_string(), "go to one that is there"))?;
-    let mut command: Vec<String> = std::env::args().skip_while(|word| word != "plan").skip(1).collect();
-    if args.threads.is_none() {
-        // They change what some encoders write, and are to be the same everywhere.
-        command.extend(["--threads".to_owned(), thread_count(None).to_string()]);
-    }
-    let plan = look_through(opened, args.tolerate, current, command)?;
+    let journal = Journal::open(&folder, &fingerprint::of_job(options, &parts)?)?;
+    // Whether the container takes all this is found out now.
+    drop(Muxer::create(parts.output.clone(), &parts.input, &parts.encoder, parts.trim, &parts.plan)?);
+    let plan = scan(options, parts, command)?;
     plan.write(journal.folder())?;
-    let (segments, frames, folder) = (plan.cuts.len(), plan.frames, folder.display());
-    print(&format!("{folder}: {frames} frames in segments 0 to {}\n", segments - 1))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Planned { folder, frames: plan.frames, segments: plan.cuts.len() as u64 })
 }
 
-fn look_through(opened: Opened, tolerate: u64, folder: PathBuf, command: Vec<String>) -> Result<WorkPlan> {
-    let Opened { mut input, mut decoder, mut encoder, .. } = opened;
+fn open(options: &Options, folder: &Path) -> Result<Parts> {
+    let (overwrite, has_journal) = (options.overwrite, folder.exists());
+    Parts::open(options, OpenAt { overwrite, has_journal, begin: None })
+}
+
+/// Decodes every frame, and notes each at which a segment begins.
+fn scan(options: &Options, parts: Parts, command: PlannedCommand) -> Result<WorkPlan> {
+    let Parts { mut input, mut decoder, mut encoder, .. } = parts;
     let (mut cuts, mut frames) = (Vec::new(), 0);
     let mut note = |time: Timestamp| {
         if time.index.is_multiple_of(SEGMENT_FRAMES) {
@@ -90,82 +89,74 @@ fn look_through(opened: Opened, tolerate: u64, folder: PathBuf, command: Vec<Str
             }
         }
     }
-    let damage = input.damage();
-    if let Some(error) = damage.error().filter(|_| damage.count() > tolerate) {
+    if let Some(error) = too_damaged(options, &input.damage()) {
         return Err(error);
     }
     let random_access = decoder.can_begin_anywhere() && input.has_steady_clock();
-    Ok(WorkPlan { folder, command, frames, random_access, cuts })
+    Ok(WorkPlan { folder: command.folder, command: command.words, frames, random_access, cuts })
 }
 
-/// The plan of a folder, with the arguments it was made from. Paths lead from where it was made.
-fn read(folder: &Path) -> Result<(PathBuf, WorkPlan, Args)> {
-    let folder = std::path::absolute(folder)
-        .map_err(|e| Error::new(folder.to_string_lossy(), e.to_string(), "name it otherwise"))?;
-    let plan = WorkPlan::read(&folder)?;
-    std::env::set_current_dir(&plan.folder).map_err(|e| {
-        Error::new(
-            plan.folder.to_string_lossy(),
-            e.to_string(),
-            "plans are for machines that share their files",
-        )
-    })?;
-    let words = ["hasn".to_owned(), "upscale".to_owned()].into_iter().chain(plan.command.iter().cloned());
-    match Cli::try_parse_from(words).map(|cli| cli.command) {
-        Ok(Command::Upscale(args)) => Ok((folder, plan, *args)),
-        _ => Err(Error::new(folder.to_string_lossy(), "has a command that is none", "plan it again")),
-    }
-}
-
-/// Makes one segment. One that is there is left as it is.
-pub(super) fn segment(args: SegmentArgs) -> Result<ExitCode> {
-    let interrupt = catch_signals()?;
-    let (folder, plan, upscale) = read(&args.plan)?;
+/// Encodes one segment of a plan, unless it exists: then there is no report.
+pub(crate) fn segment(
+    options: &Options,
+    folder: &Path,
+    segment: u64,
+    progress: &Progress,
+    interrupt: &Interrupt,
+) -> Result<Option<Report>> {
+    let plan = WorkPlan::read(folder)?;
     let segments = plan.cuts.len() as u64;
-    if args.segment >= segments {
-        let problem = format!("there is no segment {}", args.segment);
-        return Err(Error::new(
-            folder.to_string_lossy(),
-            problem,
-            format!("they go from 0 to {}", segments - 1),
-        ));
+    if segment >= segments {
+        let problem = format!("there is no segment {segment}");
+        let remedy = format!("they go from 0 to {}", segments - 1);
+        return Err(Error::new(folder.to_string_lossy(), problem, remedy).with_kind(ErrorKind::NotFound));
     }
-    let opened = upscale::open(&upscale, Some(&folder), plan.decode_start(args.segment))?;
-    let journal = Journal::open_shared(&folder, &resume::facts(&upscale, &opened)?)?;
-    if journal.has(args.segment) {
-        return Ok(ExitCode::SUCCESS);
+    let begin = plan.decode_start(segment);
+    let at = OpenAt { overwrite: options.overwrite, has_journal: folder.exists(), begin };
+    let parts = Parts::open(options, at)?;
+    let journal = Journal::open_shared(folder, &fingerprint::of_job(options, &parts)?)?;
+    if journal.has(segment) {
+        return Ok(None);
     }
-    let (store, resume_state) =
-        (Box::new(journal.store(plan.frames, interrupt.clone())), plan.resume_state(args.segment));
-    let outcome = opened.run(&upscale, |_| Sink::Segments { store, resume_state }, &interrupt)?;
-    Ok(if outcome.report.interrupted { ExitCode::from(EXIT_INTERRUPTED) } else { ExitCode::SUCCESS })
+    let store = Box::new(journal.store(plan.frames, interrupt.flag().clone()));
+    let (summary, resume_state) = (parts.summary.clone(), plan.resume_state(segment));
+    let outcome = parts.run(options, |_| Sink::Segments { store, resume_state }, progress, interrupt)?;
+    Ok(Some(Report::new(summary, outcome.report)))
 }
 
-/// Joins the video, if every segment is there.
-pub(super) fn join_segments(args: JoinArgs) -> Result<ExitCode> {
-    let interrupt = catch_signals()?;
-    let (folder, plan, upscale) = read(&args.plan)?;
-    let opened = upscale::open(&upscale, Some(&folder), None)?;
-    let journal = Journal::open(&folder, &resume::facts(&upscale, &opened)?)?;
+/// Joins the video of a plan, if every segment exists. Returns its number of frames. `place`: the plan's folder as the
+/// user named it.
+pub(crate) fn join(options: &Options, folder: &Path, place: &Path, interrupt: &Interrupt) -> Result<u64> {
+    let plan = WorkPlan::read(folder)?;
+    let parts = open(options, folder)?;
+    let journal = Journal::open(folder, &fingerprint::of_job(options, &parts)?)?;
     let missing: Vec<u64> = (0..plan.cuts.len() as u64).filter(|&segment| !journal.has(segment)).collect();
     if let Some(first) = missing.first() {
         let problem = format!("{} segments are missing, the first is {first}", missing.len());
-        let remedy = format!("hasn segment {} {first}", args.plan.display());
-        return Err(Error::new(args.plan.to_string_lossy(), problem, remedy));
+        let remedy = format!("hasn segment {} {first}", place.display());
+        return Err(Error::new(place.to_string_lossy(), problem, remedy).with_kind(ErrorKind::NotFound));
     }
     if journal.frames() != plan.frames {
         let problem = format!("its segments have {} frames and not {}", journal.frames(), plan.frames);
-        return Err(Error::new(args.plan.to_string_lossy(), problem, "plan it again with --restart"));
+        return Err(Error::new(place.to_string_lossy(), problem, "plan it again with --restart"));
     }
-    let Opened { input: source, encoder, plan: streams, output, trim, .. } = opened;
-    let parts = Parts { source, encoder, plan: Some(streams), output, trim };
-    let muxer = parts.join(&journal, &upscale.audio, &interrupt)?;
+    let Parts { input: source, encoder, plan: streams, output, trim, .. } = parts;
+    let muxer = ToJoin { source, encoder, plan: Some(streams), output, trim }.join(
+        &journal,
+        &options.audio,
+        interrupt,
+    )?;
     muxer.verify()?;
     if let Some(partial) = muxer.keep_partial() {
         journal.mark_joined(&partial)?;
     }
     muxer.publish()?;
     journal.remove()?;
-    print(&format!("{}: {} frames\n", upscale.output, plan.frames))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(plan.frames)
+}
+
+/// The command of a plan.
+pub(crate) fn command(folder: &Path) -> Result<PlannedCommand> {
+    let WorkPlan { folder, command: words, .. } = WorkPlan::read(folder)?;
+    Ok(PlannedCommand { folder, words })
 }

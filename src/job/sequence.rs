@@ -1,143 +1,70 @@
-//! Runs of `hasn upscale` whose output is a file a frame, and what is asked of sequences and of EXR.
+//! Runs whose output is an image sequence.
 
 use std::path::Path;
-use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use tracing::warn;
-
-use super::EXIT_INTERRUPTED;
-use super::resume::{facts, is_gone_on_with};
-use super::upscale::{Args, Choice, Opened, conclude, write_report};
-use crate::color::Transfer;
-use crate::error::{Error, Result};
-use crate::frame::FrameFormat;
+use super::fingerprint;
+use super::options::{Options, Resume};
+use super::parts::Parts;
+use super::progress::{Event, Interrupt, Progress};
+use super::publish::{conclude, too_damaged};
+use super::report::{Kept, Report};
+use crate::error::{Error, ErrorKind, Result};
 use crate::journal::SequenceJournal;
-use crate::media::{Damage, Input, Numbering, Output, Pattern, Target, transfer_by_name};
-use crate::pipeline::{FinishedImages, Outcome, Report, ResumeState, Sink, StreamReport, VerificationReport};
+use crate::media::{Damage, Input, Numbering, Pattern};
+use crate::pipeline::{FinishedImages, Outcome, ResumeState, Sink, StreamReport, VerificationReport};
 
-/// Where the numbers of a video's frames begin.
+/// Number of the first image of a video.
 const START: u64 = 1;
 
-/// Tells the input how many frames it has a second, and refuses what has no meaning for it.
-pub(super) fn settle(args: &Args, input: &mut Input, output: &Output) -> Result<()> {
-    let from_sequence = input.numbers().is_some();
-    match args.frame_rate {
-        Some(rate) => input.set_frame_rate(rate)?,
-        None if from_sequence && !output.is_still() => {
-            warn!("{}: 25 fps are taken; --frame-rate says otherwise", args.input);
-        }
-        None => {}
-    }
-    let problem = match (args.start_number, from_sequence, output.sequence()) {
-        (Some(_), true, _) => "the numbers are the input's",
-        (Some(_), false, None) => "the output is no sequence",
-        _ => return Ok(()),
-    };
-    Err(Error::new("--start-number", problem, "leave it out: it is for videos that become out/%06d.tif"))
-}
-
-/// What the input's samples are coded with, where only the user knows.
-pub(super) fn transfer(args: &Args, input: &Input) -> Result<Option<Transfer>> {
-    let transfer = args.exr_transfer.as_ref().map(|(_, transfer)| *transfer);
-    if input.is_exr() && transfer.is_none() {
-        let problem = "is EXR, which does not say whether its numbers are light";
-        return Err(Error::new(
-            input.name(),
-            problem,
-            "say --exr-transfer linear, or how they are coded, e.g. bt709",
-        ));
-    }
-    Ok(transfer.filter(|_| input.is_exr()))
-}
-
-/// Nobody writes coded samples into an EXR by mistake: whoever opens it takes them for light.
-pub(super) fn check_exr(args: &Args, input: &Input, lr: &FrameFormat, target: &Target) -> Result<()> {
-    let to_exr = target.encoder_name() == "exr";
-    let is_light = lr.pixel_format.float && lr.color.transfer == Transfer::LINEAR;
-    let (problem, remedy) = match &args.exr_transfer {
-        Some(_) if !to_exr && !input.is_exr() => ("neither the input nor the output is EXR", "leave it out"),
-        None if to_exr && !is_light => (
-            "an EXR is taken for light, and the frames are coded",
-            "name the transfer they are coded with, e.g. bt709, to write them as they are",
-        ),
-        Some((_, Transfer::LINEAR)) if to_exr && !is_light => (
-            "the frames are coded, and nothing makes light of them",
-            "name the transfer they are coded with, or make light with --filter zscale=t=linear,format=gbrpf32le",
-        ),
-        _ => return Ok(()),
-    };
-    Err(Error::new("--exr-transfer", problem, remedy))
-}
-
-/// A transfer and the name it was given by.
-pub(super) fn parse_transfer(name: &str) -> std::result::Result<(String, Transfer), String> {
-    let transfer = transfer_by_name(name).map(|transfer| (name.to_owned(), transfer));
-    transfer.ok_or_else(|| {
-        "write linear, or a transfer as FFmpeg names it: bt709, iec61966-2-1, smpte2084".into()
-    })
-}
-
-/// Frames a second, as a fraction.
-pub(super) fn parse_rate(text: &str) -> std::result::Result<(i32, i32), String> {
-    let (num, den) = text.split_once('/').unwrap_or((text, "1"));
-    let rate = num.parse().ok().zip(den.parse().ok()).filter(|&(num, den): &(i32, i32)| num > 0 && den > 0);
-    rate.ok_or_else(|| "write it like 24 or 24000/1001".to_owned())
-}
-
-/// Makes the frames that are missing. `folder`: where it is kept what was made; `None` where the input cannot be read
-/// twice.
+/// Writes the images that are missing. `folder`: the journal's; `None` where the input cannot be read twice.
 pub(super) fn run(
-    args: &Args,
-    mut opened: Opened,
+    options: &Options,
+    mut parts: Parts,
     folder: Option<&Path>,
-    interrupt: &Arc<AtomicBool>,
-) -> Result<ExitCode> {
-    let pattern = opened.output.sequence().expect("the output is a sequence").clone();
-    let numbering = opened.decoder.numbering(args.start_number.unwrap_or(START));
-    let kept = folder.map(|folder| facts(args, &opened).map(|facts| (folder, facts))).transpose()?;
+    progress: &Progress,
+    interrupt: &Interrupt,
+) -> Result<Report> {
+    let pattern = parts.output.sequence().expect("the output is a sequence").clone();
+    let numbering = parts.decoder.numbering(options.start_number.unwrap_or(START));
+    let fingerprint = |folder| fingerprint::of_job(options, &parts).map(|job| (folder, job));
+    let kept = folder.map(fingerprint).transpose()?;
     match folder.filter(|folder| folder.exists()) {
-        None if !args.overwrite => check_free(&opened.input, &pattern, numbering)?,
-        Some(folder) if !is_gone_on_with(args, folder)? => SequenceJournal::discard(&pattern, folder)?,
+        None if !options.overwrite => check_free(&parts.input, &pattern, numbering)?,
+        Some(folder) if options.resume == Resume::Restart => SequenceJournal::discard(&pattern, folder)?,
         _ => {}
     }
     let journal = SequenceJournal::open(pattern, kept)?;
-    let resume_state = begin(args, &mut opened, &journal, numbering)?;
-    let (choice, damage) = (opened.choice.clone(), opened.input.damage());
-    let left_out = opened.plan.left_out().to_vec();
-    let store = Box::new(journal.store(numbering, damage.clone(), interrupt.clone())?);
-    let result = opened.run(args, |_| Sink::Segments { store, resume_state }, interrupt);
-    let frames = journal.frames();
-    let result = result.map(|outcome| {
-        let Outcome { mut report, .. } = outcome;
+    let resume_state = resume_state(options, &mut parts, &journal, numbering, progress)?;
+    let (summary, damage) = (parts.summary.clone(), parts.input.damage());
+    let left_out = parts.plan.left_out().to_vec();
+    let store = Box::new(journal.store(numbering, damage.clone(), interrupt.flag().clone())?);
+    let result = parts.run(options, |_| Sink::Segments { store, resume_state }, progress, interrupt);
+    let result = result.map(|Outcome { mut report, .. }| {
         report.left_out.splice(0..0, left_out);
         report.reached_s = journal.reached_s();
-        report
+        Report::new(summary, report)
     });
-    let left = match folder {
-        Some(_) => format!("{} has {frames} frames: the same command goes on from there", args.output),
-        None => format!("{} has {frames} frames", args.output),
-    };
+    let (frames, resumable) = (journal.frames(), folder.is_some());
     match result {
-        Ok(report) if !report.interrupted => return finish(args, &choice, report, journal, &damage),
+        Ok(report) if !report.is_interrupted() => finish(options, report, journal, &damage),
         result if frames == 0 => {
             journal.remove()?;
-            write_report(args, &choice, &result?)?;
-            eprintln!("hasn: interrupted before the first frame was whole; nothing is kept");
+            let report = Report { kept: Some(Kept::Nothing { segmented: false }), ..result? };
+            report.write(options).map(|()| report)
         }
-        Err(error) if interrupt.load(Ordering::Relaxed) => eprintln!("hasn: {}", error.keeping(&left)),
-        Err(error) => return Err(error.keeping(&left)),
-        Ok(report) => {
-            write_report(args, &choice, &report)?;
-            eprintln!("hasn: interrupted; {left}");
+        Ok(mut report) => {
+            report.kept = Some(Kept::Sequence { frames, resumable });
+            report.write(options).map(|()| report)
+        }
+        Err(error) => {
+            let how = if resumable { ": the same command resumes there" } else { "" };
+            Err(error.keeping(&format!("{} has {frames} frames{how}", options.output)))
         }
     }
-    Ok(ExitCode::from(EXIT_INTERRUPTED))
 }
 
-/// Nothing that is there is overwritten.
+/// Existing images are not overwritten unasked.
 fn check_free(input: &Input, pattern: &Pattern, numbering: Numbering) -> Result<()> {
     let wanted = match (numbering, input.numbers()) {
         (Numbering::ByTime(_), Some([first, .., last])) => *first..=*last,
@@ -146,30 +73,28 @@ fn check_free(input: &Input, pattern: &Pattern, numbering: Numbering) -> Result<
     match pattern.numbers()?.into_iter().find(|number| wanted.contains(number)) {
         None => Ok(()),
         Some(number) => {
-            let path = pattern.path(number);
-            Err(Error::new(
-                path.to_string_lossy(),
-                "is there already",
-                "-y overwrites it, or give another name",
-            ))
+            let (path, remedy) = (pattern.path(number), "-y overwrites it, or give another name");
+            Err(Error::new(path.to_string_lossy(), "is there already", remedy).with_kind(ErrorKind::Exists))
         }
     }
 }
 
-/// What is left to do. Of a sequence only that is read, unless a filter looks at frames beside each other.
-fn begin(
-    args: &Args,
-    opened: &mut Opened,
+/// What is left to do. Only the missing images of an input sequence are read, unless a filter needs neighbouring frames.
+fn resume_state(
+    options: &Options,
+    parts: &mut Parts,
     journal: &SequenceJournal,
     numbering: Numbering,
+    progress: &Progress,
 ) -> Result<ResumeState> {
     let ready = journal.ready();
     let finished_frames = ready.len() as u64;
     if ready.is_empty() {
         return Ok(ResumeState::default());
     }
-    eprintln!("{}: going on after {finished_frames} frames", args.output);
-    let Opened { input, decoder, .. } = opened;
+    let from = options.output.clone().into();
+    progress.notify(Event::Resumed { from, frames: finished_frames, reached_s: None });
+    let Parts { input, decoder, .. } = parts;
     if input.numbers().is_none() || !decoder.can_begin_anywhere() {
         return Ok(ResumeState {
             finished_frames,
@@ -182,29 +107,28 @@ fn begin(
     Ok(ResumeState { finished_frames, skipped_frames: finished_frames, ..ResumeState::default() })
 }
 
-/// Every file is looked at before anybody is told that all is done.
+/// Checks every file, then ends the journal.
 fn finish(
-    args: &Args,
-    choice: &Choice,
+    options: &Options,
     mut report: Report,
     journal: SequenceJournal,
     damage: &Damage,
-) -> Result<ExitCode> {
+) -> Result<Report> {
     let started = Instant::now();
-    let (found, encoded) = (journal.verify()?, report.frames.encoded);
+    let (found, encoded) = (journal.verify()?, report.run.frames.encoded);
     if found != encoded {
         let problem = format!("{found} files are there for {encoded} frames");
-        return Err(Error::new(&args.output, problem, "run it again"));
+        return Err(Error::new(&options.output, problem, "run it again").with_kind(ErrorKind::Damaged));
     }
     let video = StreamReport {
         kind: "video".into(),
-        codec: choice.encoder.clone(),
+        codec: report.summary.encoder.clone(),
         language: None,
         dispositions: Vec::new(),
         packets: found,
     };
-    // Files of frames have no times.
-    report.verification = Some(VerificationReport {
+    // Image files have no timestamps.
+    report.run.verification = Some(VerificationReport {
         frames: found,
         duration_s: 0.0,
         first_pts_s: 0.0,
@@ -212,29 +136,10 @@ fn finish(
         streams: vec![video],
         seconds: (started.elapsed().as_secs_f64() * 1e3).round() / 1e3,
     });
-    let damaged = damage.error().filter(|_| damage.count() > args.tolerate);
+    let damaged = too_damaged(options, damage);
     if damaged.is_none() {
-        // Else the folder stays, so that --tolerate has nothing to make again.
+        // Else the folder stays, so that a run with --tolerate has nothing to repeat.
         journal.remove()?;
     }
-    conclude(args, choice, &report, damaged, Some(args.output.clone()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_are_fractions_and_transfers_have_names() {
-        assert_eq!(parse_rate("24"), Ok((24, 1)));
-        assert_eq!(parse_rate("24000/1001"), Ok((24000, 1001)));
-        for text in ["", "0", "24/0", "-24", "23.976", "24000/1001/2", "x"] {
-            assert!(parse_rate(text).is_err(), "{text}");
-        }
-        assert_eq!(parse_transfer("linear").map(|(_, transfer)| transfer), Ok(Transfer::LINEAR));
-        assert_eq!(parse_transfer("smpte2084").map(|(_, transfer)| transfer.0), Ok(16));
-        for text in ["", "unknown", "reserved", "light"] {
-            assert!(parse_transfer(text).is_err(), "{text}");
-        }
-    }
+    conclude(options, report, damaged, Some(options.output.clone()))
 }

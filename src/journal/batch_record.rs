@@ -11,8 +11,8 @@ use super::fingerprint::JobFingerprint;
 use super::folder::{failed, identity, write_whole};
 use crate::error::{Error, Result};
 
-/// Beside `video.mkv` lies `.video.mkv.made`.
-const ENDING: &str = ".made";
+/// Beside `video.mkv` lies `.video.mkv.hasn-batch`.
+const EXTENSION: &str = ".hasn-batch";
 
 /// What the file holds. It is there before the output is, so that no crash comes between the two.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -128,7 +128,7 @@ impl BatchRecord {
 fn path_of(output: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(output.file_name().unwrap_or_default());
-    name.push(ENDING);
+    name.push(EXTENSION);
     output.with_file_name(name)
 }
 

@@ -141,14 +141,10 @@ impl Journal {
         note.map_err(|e| failed(&self.folder, e))
     }
 
-    /// Whether a run came to its end but for removing its journal, which is done now.
-    pub fn clear_finished(folder: &Path, output: &Path) -> Result<bool> {
+    /// Whether a run has completed its output and only left its journal.
+    pub fn is_finished(folder: &Path, output: &Path) -> bool {
         let joined = fs::read_to_string(folder.join(JOINED));
-        let finished = matches!((joined, identity(output)), (Ok(joined), Ok(there)) if joined == there);
-        if finished {
-            Journal::discard(folder)?;
-        }
-        Ok(finished)
+        matches!((joined, identity(output)), (Ok(joined), Ok(there)) if joined == there)
     }
 
     /// Forgets all segments, which are worth nothing any more.

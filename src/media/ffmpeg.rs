@@ -1,6 +1,7 @@
 //! What every part of `media` needs of FFmpeg: start, version, return values, strings and rationals.
 
 use std::ffi::{CStr, CString};
+use std::sync::Once;
 use std::io;
 
 use ffmpeg_next::{self as ffmpeg, ffi};
@@ -12,10 +13,20 @@ use crate::media::ffmpeg_log;
 /// Ticks of FFmpeg's own clock, AV_TIME_BASE.
 pub(crate) const MICROSECONDS: ffmpeg::Rational = ffmpeg::Rational(1, 1_000_000);
 
+static STARTED: Once = Once::new();
+
+/// Prepares FFmpeg, whose own log stays off, unless [`init`] has prepared it.
+pub fn start() {
+    STARTED.call_once(|| {
+        ffmpeg::init().expect("FFmpeg's registration never fails");
+        ffmpeg_log::listen();
+        ffmpeg::log::set_level(ffmpeg::log::Level::Quiet);
+    });
+}
+
 /// Prepares FFmpeg; its own log lines are shown from `verbosity` 1 (warnings) or 2 (all) on.
 pub fn init(verbosity: u8) {
-    ffmpeg::init().expect("FFmpeg's registration never fails");
-    ffmpeg_log::listen();
+    start();
     ffmpeg::log::set_level(match verbosity {
         0 => ffmpeg::log::Level::Quiet,
         1 => ffmpeg::log::Level::Warning,

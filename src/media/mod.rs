@@ -37,7 +37,7 @@ pub use encode::encoder::Encoder;
 pub use encode::jpeg::jpeg;
 pub use encode::still::StillWriter;
 pub use encode::target::{EncoderSpec, Target};
-pub use ffmpeg::{FfmpegInfo, info, init};
+pub use ffmpeg::{FfmpegInfo, info, init, start};
 pub use format::{format_by_name, transfer_by_name};
 pub use mux::live::{LiveAudio, LiveOutput, LiveStreams};
 pub use mux::muxer::Muxer;

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::media::{Damage, DamagedPlace, Decoder, Encoder, Muxer, Verification, VerifiedStream};
 
 /// Report of a run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Report {
     /// Counts of frames.
     pub frames: FrameCounts,
@@ -46,7 +46,7 @@ pub struct Report {
 }
 
 /// Counts of frames. No frame was lost where `decoded + duplicated = encoded + dropped`.
-#[derive(Debug, Serialize, Clone, Copy)]
+#[derive(Debug, Default, Serialize, Clone, Copy)]
 pub struct FrameCounts {
     /// Frames from the decoder, in the selected part of the input.
     pub decoded: u64,

@@ -58,14 +58,14 @@ fn folders_are_mirrored_and_what_is_done_is_not_done_again() {
     let made = ["in/out/a/b.mkv", "in/out/c.mp4", "in/out/one.avi"];
     let all = |outcome: &'static str| made.map(|name| (name, outcome));
     let ran = batch(&folder, line);
-    assert_outcomes(&folder, &ran, 0, &all("made"));
+    assert_outcomes(&folder, &ran, 0, &all("done"));
     for name in made {
         assert_eq!(folder.frames(name).len(), 5, "{name}");
     }
     let left_out = serde_json::json!(["in/a/about.nfo", "in/a/cover.jpg", "in/notes.txt"]);
     assert_eq!(report(&folder)["left_out"], left_out);
     assert_eq!(report(&folder)["totals"]["frames"], 15);
-    assert!(ran.stderr.contains("3 videos: 3 made, 0 skipped, 0 failed; 15 frames"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("3 videos: 3 done, 0 skipped, 0 failed; 15 frames"), "{}", ran.stderr);
 
     let times = made.map(|name| changed(&folder, name));
     assert_outcomes(&folder, &batch(&folder, line), 0, &all("skipped"));
@@ -77,15 +77,15 @@ fn folders_are_mirrored_and_what_is_done_is_not_done_again() {
     let ran = batch(&folder, &other);
     assert_outcomes(&folder, &ran, 1, &all("failed"));
     assert!(ran.stderr.contains("was made with --scale not given, and now it is 3; -y"), "{}", ran.stderr);
-    assert_outcomes(&folder, &batch(&folder, &format!("{other} -y")), 0, &all("made"));
+    assert_outcomes(&folder, &batch(&folder, &format!("{other} -y")), 0, &all("done"));
     assert_eq!(folder.frames("in/out/c.mp4")[0].width, 192);
 
     // A video that is another one now, one that somebody else made, and one that is not there any more.
     video(&folder, 6, "in/c.mp4");
-    std::fs::remove_file(folder.path("in/out/a/.b.mkv.made")).unwrap();
+    std::fs::remove_file(folder.path("in/out/a/.b.mkv.hasn-batch")).unwrap();
     std::fs::remove_file(folder.path("in/out/one.avi")).unwrap();
     let ran = batch(&folder, &other);
-    assert_outcomes(&folder, &ran, 1, &[(made[0], "failed"), (made[1], "failed"), (made[2], "made")]);
+    assert_outcomes(&folder, &ran, 1, &[(made[0], "failed"), (made[1], "failed"), (made[2], "done")]);
     let errors = ["b.mkv: is there already; no record says", "c.mp4: was made with the input's"];
     errors.iter().for_each(|error| assert!(ran.stderr.contains(error), "{error}\n{}", ran.stderr));
 }
@@ -99,12 +99,12 @@ fn one_that_fails_stops_no_other() {
     folder.write("in/b.mkv", "no video at all");
     video(&folder, 5, "in/c.mkv");
     let ran = batch(&folder, "in --into out");
-    let rows = [("out/a.mkv", "failed"), ("out/b.mkv", "failed"), ("out/c.mkv", "made")];
+    let rows = [("out/a.mkv", "failed"), ("out/b.mkv", "failed"), ("out/c.mkv", "done")];
     assert_outcomes(&folder, &ran, 1, &rows);
     let error = |at: usize| report(&folder)["videos"][at]["error"].as_str().unwrap().to_owned();
     assert!(error(0).contains("out/a.partial.mkv has the"), "{}", error(0));
     assert!(error(1).contains("it is no media file"), "{}", error(1));
-    assert!(!folder.path("out/a.mkv").exists() && !folder.path("out/.a.mkv.made").exists());
+    assert!(!folder.path("out/a.mkv").exists() && !folder.path("out/.a.mkv.hasn-batch").exists());
     // Told when it happens, and in the table.
     assert_eq!(ran.stderr.matches(&error(1)).count(), 2, "{}", ran.stderr);
 }
@@ -115,15 +115,15 @@ fn two_videos_of_one_name_are_refused_before_anything_is_begun() {
     for name in ["in/a.mkv", "in/a.mp4", "more/a.mkv"] {
         video(&folder, 5, name);
     }
-    for line in ["in --into out --ending mov", "in more --into out"] {
+    for line in ["in --into out --extension mov", "in more --into out"] {
         let ran = folder.hasn(&format!("batch {line}"));
-        ran.assert_told("would be made of in/a.mkv and of", line);
+        ran.assert_told("would be written from in/a.mkv and from", line);
     }
     for (line, said) in [
         ("in", "--into: is missing"),
         ("in --into in", "is --into as well"),
         ("nowhere --into out", "nowhere: cannot be read"),
-        ("in --into out --ending mov --size 64x48 --jobs nothing.toml", "nothing.toml: cannot be read"),
+        ("in --into out --extension mov --size 64x48 --jobs nothing.toml", "nothing.toml: cannot be read"),
     ] {
         folder.hasn(&format!("batch {line}")).assert_told(said, line);
     }
@@ -141,7 +141,7 @@ fn a_job_file_names_videos_and_options() {
          output = \"out/b.mp4\"\nscale = false\nsize = \"64x48\"\nstrict = true\nfrom = 0.04\n"
     ));
     let ran = batch(&folder, "--jobs jobs/night.toml");
-    assert_outcomes(&folder, &ran, 0, &[("jobs/out/a.mkv", "made"), ("jobs/out/b.mp4", "made")]);
+    assert_outcomes(&folder, &ran, 0, &[("jobs/out/a.mkv", "done"), ("jobs/out/b.mp4", "done")]);
     let widths = ["jobs/out/a.mkv", "jobs/out/b.mp4"].map(|name| folder.probe(name).video().width);
     assert_eq!(widths, [192, 64]);
     assert_eq!(folder.frames("jobs/out/b.mp4").len(), 4);
@@ -194,7 +194,7 @@ fn a_batch_that_is_cut_off_goes_on_where_it_was() {
     let child = start_and_wait(&folder);
     signal(&child, "-INT");
     let ran = Ran::of(child.wait_with_output().unwrap());
-    assert_outcomes(&folder, &ran, 130, &[("out/a.mkv", "interrupted"), ("out/b.mkv", "waiting")]);
+    assert_outcomes(&folder, &ran, 130, &[("out/a.mkv", "interrupted"), ("out/b.mkv", "pending")]);
     assert!(ran.stderr.contains("interrupted; out/a.mkv.hasn keeps the first"), "{}", ran.stderr);
 
     // A batch that is killed takes its video along, in order.
@@ -211,11 +211,11 @@ fn a_batch_that_is_cut_off_goes_on_where_it_was() {
     let kill = format!("kill -KILL {}", upscale_process(&child));
     assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     let ran = Ran::of(child.wait_with_output().unwrap());
-    assert_outcomes(&folder, &ran, 1, &[("out/a.mkv", "failed"), ("out/b.mkv", "made")]);
+    assert_outcomes(&folder, &ran, 1, &[("out/a.mkv", "failed"), ("out/b.mkv", "done")]);
     assert!(ran.stderr.contains("out/a.mkv: its run was ended by signal 9"), "{}", ran.stderr);
 
     let ran = batch(&folder, "in --into out");
-    assert_outcomes(&folder, &ran, 0, &[("out/a.mkv", "made"), ("out/b.mkv", "skipped")]);
-    assert!(ran.stderr.contains("out/a.mkv.hasn: going on after"), "{}", ran.stderr);
+    assert_outcomes(&folder, &ran, 0, &[("out/a.mkv", "done"), ("out/b.mkv", "skipped")]);
+    assert!(ran.stderr.contains("out/a.mkv.hasn: resuming after"), "{}", ran.stderr);
     assert_eq!(folder.frames("out/a.mkv").len(), 3000);
 }

@@ -167,7 +167,7 @@ fn an_interrupted_run_says_what_it_keeps_and_goes_on() {
         let figure = |name: &str| report[name].as_f64().unwrap();
         let made = figure("fps") * figure("seconds");
         assert!((made - (3000 - frames) as f64).abs() < 0.01 * made, "{made} frames in this run");
-        assert!(ran.stderr.contains(&format!("going on after {frames} frames")), "{}", ran.stderr);
+        assert!(ran.stderr.contains(&format!("resuming after {frames} frames")), "{}", ran.stderr);
         assert!(folder.read("out.mp4") == folder.read("whole.mp4"));
         std::fs::remove_file(folder.path("out.mp4")).unwrap();
     }

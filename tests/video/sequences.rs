@@ -164,11 +164,11 @@ fn a_video_becomes_frames_and_frames_become_a_video() {
     let to_video = "upscale new/folder/%04d.png back.mkv -y --encoder ffv1 --model none --scale 1";
     let ran = folder.hasn(to_video);
     ran.assert_done();
-    assert!(ran.stderr.contains("25 fps are taken"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("taken to be 25 fps"), "{}", ran.stderr);
     assert_eq!(folder.frame_hashes("back.mkv", "gbrp"), folder.frame_hashes("video.mkv", "gbrp"));
     let ran = folder.hasn(&format!("{to_video} --frame-rate 24000/1001"));
     ran.assert_done();
-    assert!(!ran.stderr.contains("fps are taken"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("taken to be"), "{}", ran.stderr);
     for (n, seconds) in folder.probe("back.mkv").video_seconds().iter().enumerate() {
         assert!((seconds - n as f64 * 1001.0 / 24000.0).abs() < 0.001, "frame {n} at {seconds} s");
     }
@@ -284,7 +284,7 @@ fn killed_at_several_moments_it_makes_the_same_files() {
         }
         let ran = folder.hasn(&line("often"));
         ran.assert_done();
-        assert!(ran.stderr.contains("going on after"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("resuming after"), "{}", ran.stderr);
         assert!(files(&folder, "often") == files(&folder, "whole"), "{input} to {out}");
         let left: Vec<_> =
             fs::read_dir(folder.path("often")).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -336,7 +336,7 @@ fn an_interrupted_run_says_what_is_there_and_other_settings_are_refused_by_name(
     let ran = Ran::of(child.wait_with_output().unwrap());
     assert_eq!(ran.code, Some(130), "{}", ran.stderr);
     let frames = names(&folder, "out").len();
-    let told = format!("interrupted; out/%03d.tif has {frames} frames: the same command goes on from there");
+    let told = format!("interrupted; out/%03d.tif has {frames} frames: the same command resumes there");
     assert!(ran.stderr.contains(&told), "{}\nis to say: {told}", ran.stderr);
     for (more, said) in [
         ("--model none", "was begun with the model hasn-lite-x2"),
@@ -362,7 +362,7 @@ fn an_interrupted_run_says_what_is_there_and_other_settings_are_refused_by_name(
     folder.write(&name, &whole[..whole.len() / 2]);
     let ran = folder.hasn(&format!("{line} --resume"));
     ran.assert_done();
-    assert!(ran.stderr.contains(&format!("going on after {} frames", frames - 1)), "{}", ran.stderr);
+    assert!(ran.stderr.contains(&format!("resuming after {} frames", frames - 1)), "{}", ran.stderr);
     assert!(folder.read(&name) == whole);
     assert_eq!(names(&folder, "out").len(), 200);
 
@@ -378,7 +378,7 @@ fn an_interrupted_run_says_what_is_there_and_other_settings_are_refused_by_name(
     kill(start_and_wait(&folder, &line.replace("out/", "anew/"), "anew", 5));
     let ran = folder.hasn(&format!("{} --restart --model none", line.replace("out/", "anew/")));
     ran.assert_done();
-    assert!(!ran.stderr.contains("going on"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("resuming"), "{}", ran.stderr);
     assert_eq!(names(&folder, "anew").len(), 200);
 }
 
@@ -445,9 +445,9 @@ fn exr_is_refused_until_it_is_said_what_its_numbers_are() {
     scan(&folder, 2, "rgb24", "in/%d.png");
     for (line, said) in [
         ("in.exr out.exr", "in.exr: is EXR, which does not say whether its numbers are light"),
-        ("in.exr out.mkv --model none", "say --exr-transfer linear, or how they are coded"),
-        ("in/%d.png out/%d.exr", "an EXR is taken for light, and the frames are coded"),
-        ("in/%d.png out/%d.exr --exr-transfer linear", "nothing makes light of them"),
+        ("in.exr out.mkv --model none", "give --exr-transfer linear, or the transfer that encodes them"),
+        ("in/%d.png out/%d.exr", "an EXR is taken for linear light, and the frames are not linear"),
+        ("in/%d.png out/%d.exr --exr-transfer linear", "no filter linearizes them"),
         ("in/%d.png out/%d.tif --exr-transfer linear", "neither the input nor the output is EXR"),
     ] {
         let line = format!("upscale {line}");
@@ -484,8 +484,8 @@ fn bad_use_is_told_in_one_line() {
         ("in/%03d.png out/%d.gif", "%d"),
         ("in/%03d.png out.png", "holds one frame, and the input has more"),
         ("video.mkv out.mkv -y --frame-rate 24", "video.mkv has times of its own"),
-        ("video.mkv out.mkv -y --start-number 5", "the output is no sequence"),
-        ("in/%03d.png out/%d.png --start-number 5", "the numbers are the input's"),
+        ("video.mkv out.mkv -y --start-number 5", "the output is no image sequence"),
+        ("in/%03d.png out/%d.png --start-number 5", "the output takes the input's numbers"),
     ] {
         let line = format!("upscale {line} --model none --progress none");
         folder.hasn(&line).assert_told(said, &line);

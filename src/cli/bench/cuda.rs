@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::super::json;
+use super::super::output::json;
 use crate::color::{ChromaLocation, ColorSpec, Matrix, Primaries, Range, Transfer};
 use crate::engine::EngineKind;
 use crate::engine::cuda::{self, MeasuredSize, Probes, Request};

@@ -5,6 +5,7 @@ use crate::frame::{Frame, FrameFormat};
 use crate::media::decode::decoder::{DecodeSpec, Decoder};
 use crate::media::decode::filter::{Deinterlace, FilterSpec};
 use crate::media::demux::input::Input;
+use crate::media::ffmpeg::start;
 
 /// All frames of a source one by one, for those who need no pipeline.
 pub struct FrameReader {
@@ -15,6 +16,7 @@ pub struct FrameReader {
 impl FrameReader {
     /// Opens the source and decodes its first frame.
     pub fn open(source: &str, threads: usize) -> Result<FrameReader> {
+        start();
         let mut input = Input::open(source)?;
         let trim = input.trim(None, None);
         let filter = FilterSpec { deinterlace: Deinterlace::Off, graph: None };

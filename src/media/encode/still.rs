@@ -9,7 +9,7 @@ use crate::frame::{Frame, FrameFormat};
 use crate::media::av_frame::{AvFrameBuffer, FramePool};
 use crate::media::encode::encoder::set_frame_properties;
 use crate::media::encode::target::{EncoderSpec, Target, open_context};
-use crate::media::ffmpeg::failure;
+use crate::media::ffmpeg::{failure, start};
 use crate::media::output::Output;
 use crate::media::stream::VideoInfo;
 
@@ -23,6 +23,7 @@ impl StillWriter {
     /// Chooses the format by the name's extension, for a frame like `source` of `size` (width, height). An existing file
     /// is overwritten.
     pub fn new(path: &str, source: &FrameFormat, size: (usize, usize)) -> Result<StillWriter> {
+        start();
         let output = Output::new(path, "")?;
         let spec = EncoderSpec { threads: 1, ..EncoderSpec::default() };
         let target = Target::choose(&spec, &output, source, size)?;

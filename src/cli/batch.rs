@@ -1,0 +1,148 @@
+//! `hasn batch`: many videos one after the other, each in a process of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::jobs::{self, BatchItem};
+use super::output::{INTERRUPTED, json};
+use super::words::Words;
+use super::{child, signals};
+use crate::error::{Error, Result};
+use crate::job::Interrupt;
+use crate::job::batch::{self, BatchReport, Ended, Runner, Totals, Video};
+use crate::job::collect::{Found, Pair, check_distinct, collect};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Videos, and folders to search for videos.
+    #[arg(value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+    /// Folder for the outputs, which mirror the folders of the inputs.
+    #[arg(long, value_name = "FOLDER")]
+    pub into: Option<PathBuf>,
+    /// File extension of the outputs, which selects the container [default: the input's where FFmpeg writes it, else mkv]
+    #[arg(long, value_name = "mkv|mp4|...")]
+    pub extension: Option<String>,
+    /// TOML file of videos and options.
+    #[arg(long, value_name = "FILE.toml")]
+    pub jobs: Option<PathBuf>,
+    /// Write a JSON report of all videos.
+    #[arg(long, value_name = "FILE.json")]
+    pub report: Option<PathBuf>,
+    #[command(flatten, next_help_heading = "Options of hasn upscale, for all videos")]
+    pub words: Words,
+}
+
+pub(super) fn run(args: Args, verbose: u8) -> Result<ExitCode> {
+    if let Some(path) = &args.report {
+        // Whether it can be written is found out now rather than after days.
+        write_report(path, "")?;
+    }
+    let interrupt = signals::catch()?;
+    let (items, left_out) = items(&args)?;
+    for name in &left_out {
+        eprintln!("{name}: left out, there is no video in it");
+    }
+    let videos = items.iter().map(|item| Video {
+        input: item.input.clone(),
+        output: item.output.clone(),
+        model: item.words.model().map(str::to_owned),
+        overwrite: item.words.overwrites(),
+        options: item.words.fingerprint().collect(),
+    });
+    let videos = videos.collect();
+    let mut children = Children { items: &items, verbose, interrupt: &interrupt };
+    let report = batch::run(videos, left_out, &mut children, &interrupt);
+    print_table(&report);
+    let code = match &report.totals {
+        Totals { interrupted: true, .. } => ExitCode::from(INTERRUPTED),
+        Totals { failed: 0, .. } => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    };
+    if let Some(path) = &args.report {
+        write_report(path, &(json(&report) + "\n"))?;
+    }
+    Ok(code)
+}
+
+/// Everything to do, before anything starts, and the files that are no videos.
+fn items(args: &Args) -> Result<(Vec<BatchItem>, Vec<String>)> {
+    let mut found = Found::default();
+    match (&args.into, args.inputs.is_empty()) {
+        (Some(into), false) => {
+            args.words.check("hasn batch")?;
+            found = collect(&args.inputs, into, args.extension.as_deref())?;
+        }
+        (None, false) => return Err(Error::new("--into", "is missing", "name the folder for the outputs")),
+        (Some(_), true) if args.jobs.is_none() => {
+            return Err(Error::new("hasn batch", "has no input", "name files or folders, or --jobs"));
+        }
+        _ => {}
+    }
+    let item = |video: Pair| BatchItem {
+        input: video.input,
+        output: video.output,
+        words: args.words.clone(),
+    };
+    let mut items: Vec<BatchItem> = found.videos.into_iter().map(item).collect();
+    if let Some(path) = &args.jobs {
+        items.extend(jobs::read(path, &args.words)?);
+    }
+    if items.is_empty() {
+        return Err(Error::new("hasn batch", "there is no video in its inputs", "look at what is there"));
+    }
+    check_distinct(items.iter().map(|item| (item.input.as_str(), item.output.as_str())))?;
+    Ok((items, found.left_out))
+}
+
+/// Runs each video in a child process.
+struct Children<'a> {
+    items: &'a [BatchItem],
+    verbose: u8,
+    interrupt: &'a Interrupt,
+}
+
+impl Runner for Children<'_> {
+    fn run(&mut self, index: usize) -> Result<Ended> {
+        let BatchItem { input, output, words } = &self.items[index];
+        let exited = child::run(output, &words.command(input, output), self.verbose, self.interrupt)?;
+        Ok(match exited.code {
+            Some(0) => Ended::Done(exited.report),
+            Some(code) if code == i32::from(INTERRUPTED) => Ended::Interrupted(exited.report, exited.error),
+            Some(_) => Ended::Failed(exited.error),
+            None => Ended::Killed(exited.error),
+        })
+    }
+
+    fn report_error(&mut self, error: &Error) {
+        eprintln!("hasn: {error}");
+    }
+}
+
+fn print_table(report: &BatchReport) {
+    let rows = &report.videos;
+    let width = rows.iter().map(|row| row.output.chars().count()).max().unwrap_or(0);
+    eprintln!("{:width$}  outcome      frames    seconds       fps", "video");
+    for row in rows {
+        let (frames, seconds) = (row.frames(), row.seconds());
+        let error = row.error.as_deref().unwrap_or_default();
+        let figures = match frames > 0.0 {
+            true => format!("{frames:8}  {seconds:9.1}  {:10.1}", row.fps()),
+            false => format!("{:31}", ""),
+        };
+        let line = format!("{:width$}  {:11}  {figures}  {error}", row.output, row.outcome.name());
+        eprintln!("{}", line.trim_end());
+    }
+    let Totals { videos, done, skipped, failed, frames, seconds, .. } = &report.totals;
+    eprintln!(
+        "{videos} videos: {done} done, {skipped} skipped, {failed} failed; {frames} frames in {seconds:.1} s"
+    );
+}
+
+fn write_report(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|e| {
+        let problem = format!("cannot be written: {e}");
+        let error = Error::new(path.to_string_lossy(), problem, "check the folder");
+        error.with_kind(e.kind().into()).with_source(e)
+    })
+}

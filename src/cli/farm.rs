@@ -1,0 +1,70 @@
+//! `hasn plan`, `hasn segment`, `hasn join`: one video by many processes, for an existing scheduler.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::output::{exit_code, print};
+use super::upscale::{self, Args, options_of_plan};
+use super::{progress, signals};
+use crate::engine::thread_count;
+use crate::error::{Error, Result};
+use crate::job::farm::{self, PlannedCommand};
+
+#[derive(clap::Args)]
+pub(super) struct SegmentArgs {
+    /// Folder that hasn plan has created.
+    plan: PathBuf,
+    /// Number of the segment, from 0.
+    segment: u64,
+}
+
+#[derive(clap::Args)]
+pub(super) struct JoinArgs {
+    /// Folder that hasn plan has created.
+    plan: PathBuf,
+}
+
+pub(super) fn plan(args: Args) -> Result<ExitCode> {
+    let folder = std::env::current_dir()
+        .map_err(|e| Error::io("the current folder", e, "change to one that exists"))?;
+    let mut words: Vec<String> = std::env::args().skip_while(|word| word != "plan").skip(1).collect();
+    if args.threads.is_none() {
+        // They change what some encoders write, and are to be the same everywhere.
+        words.extend(["--threads".to_owned(), thread_count(None).to_string()]);
+    }
+    let planned = farm::plan(&args.options(), PlannedCommand { folder, words })?;
+    let (frames, last) = (planned.frames, planned.segments - 1);
+    print(&format!("{}: {frames} frames in segments 0 to {last}\n", planned.folder.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Encodes one segment. One that exists is left as it is.
+pub(super) fn segment(args: SegmentArgs) -> Result<ExitCode> {
+    let interrupt = signals::catch()?;
+    let (folder, upscale) = read(&args.plan)?;
+    let progress = progress::shown(upscale.progress, false);
+    let report = farm::segment(&upscale.options(), &folder, args.segment, &progress, &interrupt)?;
+    Ok(exit_code(report.is_some_and(|report| report.is_interrupted())))
+}
+
+pub(super) fn join(args: JoinArgs) -> Result<ExitCode> {
+    let interrupt = signals::catch()?;
+    let (folder, upscale) = read(&args.plan)?;
+    let frames = farm::join(&upscale.options(), &folder, &args.plan, &interrupt)?;
+    print(&format!("{}: {frames} frames\n", upscale.output))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The folder of a plan, and the arguments that it was made with. Their paths are relative to where it was made, which
+/// becomes the current folder.
+fn read(folder: &Path) -> Result<(PathBuf, upscale::Args)> {
+    let folder = std::path::absolute(folder)
+        .map_err(|e| Error::io(folder.to_string_lossy(), e, "name it otherwise"))?;
+    let command = farm::command(&folder)?;
+    std::env::set_current_dir(&command.folder).map_err(|e| {
+        let remedy = "plans are for machines that share their files";
+        Error::io(command.folder.to_string_lossy(), e, remedy)
+    })?;
+    let args = options_of_plan(&folder, &command.words)?;
+    Ok((folder, args))
+}

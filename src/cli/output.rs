@@ -1,0 +1,29 @@
+//! What commands print, and the exit code of an interrupt.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::error::{Error, Result};
+
+/// The code that shells give for SIGINT.
+pub(super) const INTERRUPTED: u8 = 130;
+
+/// Writes to standard output. A reader that has closed it is no error.
+pub(super) fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::io("standard output", e, "look at where it goes"))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("plain data is always JSON")
+}
+
+/// The exit code of a run that has ended without an error.
+pub(super) fn exit_code(interrupted: bool) -> ExitCode {
+    if interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS }
+}

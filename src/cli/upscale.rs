@@ -1,0 +1,348 @@
+//! `hasn upscale`: arguments become the options of a job, which runs under a progress display.
+
+use std::io::{BufRead, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use super::args::{EngineName, PrecisionName, parse_audio, parse_key_value, parse_size};
+use super::output::exit_code;
+use super::progress::{self, Show};
+use super::signals;
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{self, AudioMode, Deinterlace, Job, Kept, Options, Preset, Report, Resume, Size};
+use crate::media::{SEGMENT_FRAMES, transfer_by_name};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// File or URL to read, - for y4m on standard input, or an image sequence such as scan/%06d.dpx.
+    pub input: String,
+    /// File to write, whose extension selects the container; - for y4m on standard output, or an image sequence such as
+    /// out/%06d.tif.
+    pub output: String,
+    /// Model: a built-in name, a safetensors file, or none for the resampler alone [default:
+    /// hasn-lite-x2-video, hasn-lite-x2 for images]
+    #[arg(long, value_name = "NAME|FILE|none")]
+    pub model: Option<String>,
+    /// Device that runs the network.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub engine: EngineName,
+    /// Number format of the CPU engine. auto takes the fastest of bf16, int16 and f32 for up to 10 bits, f32 above.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub precision: PrecisionName,
+    /// Number of threads of the engine, the decoder and the encoder each [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Exact size of the output [default: the input's, times the model's scale]
+    #[arg(long, value_name = "WxH", value_parser = parse_size, conflicts_with = "scale")]
+    pub size: Option<(usize, usize)>,
+    /// Scale factor of width and height; fractions are allowed.
+    #[arg(long, value_name = "S", value_parser = parse_scale)]
+    pub scale: Option<f64>,
+    /// Encoder settings for a purpose; explicit options override them.
+    #[arg(long, value_enum)]
+    pub preset: Option<PresetName>,
+    /// FFmpeg encoder [default: libx264 where the container holds H.264]
+    #[arg(long, value_name = "NAME")]
+    pub encoder: Option<String>,
+    /// Option of the encoder; can be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_key_value)]
+    pub encoder_opt: Vec<(String, String)>,
+    /// FFmpeg pixel format of the output [default: the input's, or the closest that the encoder takes]
+    #[arg(long, value_name = "FORMAT")]
+    pub pix_fmt: Option<String>,
+    /// Streams to keep, as FFmpeg's -map: 0:v, 0:a:1, -0:s, 0:m:language:fra?; can be repeated [default: all]
+    #[arg(long, value_name = "SPEC", allow_hyphen_values = true)]
+    pub map: Vec<String>,
+    /// Frame rate of an input image sequence, such as 24 or 24000/1001 [default: 25]
+    #[arg(long, value_name = "R", value_parser = parse_rate)]
+    pub frame_rate: Option<(i32, i32)>,
+    /// Number of the first file when a video is written as an image sequence [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..1_000_000_000_000))]
+    pub start_number: Option<u64>,
+    /// Transfer of the values in EXR files: linear, or the transfer that encodes them, such as bt709.
+    #[arg(long, value_name = "linear|NAME", value_parser = parse_transfer)]
+    pub exr_transfer: Option<String>,
+    /// Audio: copy, none, or the FFmpeg encoder to convert it with.
+    #[arg(long, value_name = "copy|none|CODEC", default_value = "copy", value_parser = parse_audio)]
+    pub audio: AudioMode,
+    /// Fail if the container cannot hold a stream, instead of leaving it out.
+    #[arg(long)]
+    pub strict: bool,
+    /// Start at this time, in seconds or [HH:]MM:SS.
+    #[arg(long, value_name = "T", value_parser = parse_time)]
+    pub from: Option<f64>,
+    /// End before this time.
+    #[arg(long, value_name = "T", value_parser = parse_time)]
+    pub to: Option<f64>,
+    /// Deinterlacing.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub deinterlace: DeinterlaceName,
+    /// FFmpeg filter graph to run before the network, such as fieldmatch,decimate or crop=704:576.
+    #[arg(long, value_name = "GRAPH")]
+    pub filter: Option<String>,
+    /// Scale to square pixels: the output has the display width of the input.
+    #[arg(long, conflicts_with = "size")]
+    pub square: bool,
+    /// Number of damaged frames and packets that do not fail the run.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub tolerate: u64,
+    /// Run the network on every frame, even on one that equals the previous frame.
+    #[arg(long)]
+    pub no_reuse: bool,
+    /// Overwrite existing files.
+    #[arg(short = 'y')]
+    pub overwrite: bool,
+    /// Resume an interrupted run. By default a terminal is asked, and a script resumes.
+    #[arg(long, conflicts_with = "restart")]
+    pub resume: bool,
+    /// Discard what an interrupted run has finished, and start over.
+    #[arg(long)]
+    pub restart: bool,
+    /// Progress display.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub progress: Show,
+    /// Write a JSON report of the run.
+    #[arg(long, value_name = "FILE.json")]
+    pub report: Option<PathBuf>,
+}
+
+/// Deinterlacing as a user names it.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum DeinterlaceName {
+    /// Frames that are detected as interlaced
+    Auto,
+    /// All frames, with FFmpeg's bwdif
+    Bwdif,
+    /// None
+    Off,
+}
+
+/// Presets as a user names them.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum PresetName {
+    /// Preservation: FFV1 with checksums, 10-bit or deeper, in .mkv
+    Archive,
+    /// Editing: ProRes 422 HQ or 4444, in .mov
+    Master,
+    /// Delivery: x264, slow, 8-bit 4:2:0, in .mp4
+    Web,
+}
+
+impl Args {
+    pub fn options(&self) -> Options {
+        let mut options = Options::new(&self.input, &self.output);
+        options.model = self.model.clone();
+        options.engine = self.engine.into();
+        options.precision = self.precision.precision();
+        options.threads = self.threads.map(usize::from);
+        options.size = match (self.size, self.scale) {
+            (Some((width, height)), _) => Size::Exact { width, height },
+            (None, Some(scale)) => Size::Scale(scale),
+            (None, None) => Size::Model,
+        };
+        options.square = self.square;
+        options.preset = self.preset.map(|preset| match preset {
+            PresetName::Archive => Preset::Archive,
+            PresetName::Master => Preset::Master,
+            PresetName::Web => Preset::Web,
+        });
+        options.encoder = self.encoder.clone();
+        options.encoder_options = self.encoder_opt.clone();
+        options.pixel_format = self.pix_fmt.clone();
+        options.map = self.map.clone();
+        options.frame_rate = self.frame_rate;
+        options.start_number = self.start_number;
+        options.exr_transfer = self.exr_transfer.clone();
+        options.audio = self.audio.clone();
+        options.strict = self.strict;
+        (options.from_s, options.to_s) = (self.from, self.to);
+        options.deinterlace = match self.deinterlace {
+            DeinterlaceName::Auto => Deinterlace::Auto,
+            DeinterlaceName::Bwdif => Deinterlace::Bwdif,
+            DeinterlaceName::Off => Deinterlace::Off,
+        };
+        options.filter = self.filter.clone();
+        options.tolerate = self.tolerate;
+        options.reuse = !self.no_reuse;
+        options.overwrite = self.overwrite;
+        options.resume = match (self.resume, self.restart) {
+            (true, _) => Resume::Always,
+            (false, true) => Resume::Restart,
+            (false, false) => Resume::Auto,
+        };
+        options.report = self.report.clone();
+        options
+    }
+}
+
+pub(super) fn run(args: Args) -> Result<ExitCode> {
+    let interrupt = signals::catch()?;
+    let job = job::open(&args.options())?;
+    ask_whether_to_resume(&args, &job)?;
+    let progress = progress::shown(args.progress, args.output == "-");
+    let report = match job.run(&progress, &interrupt) {
+        // The reader of the pipe was interrupted as well, and has said so.
+        Err(error) if error.kind() == ErrorKind::Interrupted && args.output == "-" => {
+            return Ok(exit_code(true));
+        }
+        result => result?,
+    };
+    if report.is_interrupted() {
+        print_what_is_kept(&report);
+    } else if report.already_complete {
+        eprintln!("{}: is complete already", args.output);
+    } else if args.progress != Show::None {
+        print_summary(&report);
+    }
+    Ok(exit_code(report.is_interrupted()))
+}
+
+/// Asks on a terminal about a journal that the options say nothing of.
+fn ask_whether_to_resume(args: &Args, job: &Job) -> Result<()> {
+    let Some(folder) = job.journal() else { return Ok(()) };
+    let is_answered = args.resume || args.restart;
+    if is_answered || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Ok(());
+    }
+    eprint!("hasn: {} is from an interrupted run. Resume it? [Y/n] ", folder.display());
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    read.map_err(|e| Error::io("standard input", e, "give --resume or --restart"))?;
+    match answer.trim() {
+        "" | "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Error::new(folder.to_string_lossy(), "is left as it is", "--restart starts over")
+            .with_kind(ErrorKind::Exists)),
+    }
+}
+
+fn print_what_is_kept(report: &Report) {
+    let (output, frames) = (&report.summary.output, report.run.frames.encoded);
+    let line = match &report.kept {
+        Some(Kept::Partial { path }) => format!(
+            "interrupted after {frames} frames; {} is playable up to there; \
+             --from {:.6} upscales the rest, into another file",
+            path.display(),
+            report.run.reached_s
+        ),
+        Some(Kept::Journal { folder, frames }) => {
+            let folder = folder.display();
+            format!("interrupted; {folder} keeps the first {frames} frames: the same command resumes there")
+        }
+        Some(Kept::Sequence { frames, resumable }) => {
+            let how = if *resumable { ": the same command resumes there" } else { "" };
+            format!("interrupted; {output} has {frames} frames{how}")
+        }
+        Some(Kept::Nothing { segmented: true }) => {
+            format!("interrupted before the first {SEGMENT_FRAMES} frames were complete; nothing is kept")
+        }
+        Some(Kept::Nothing { segmented: false }) => {
+            "interrupted before the first frame was complete; nothing is kept".to_owned()
+        }
+        None => format!("interrupted after {frames} frames"),
+    };
+    eprintln!("hasn: {line}");
+}
+
+fn print_summary(report: &Report) {
+    let (summary, run) = (&report.summary, &report.run);
+    eprintln!(
+        "{}: {} frames, {}x{}, {} ({}), {:.1} s, {:.1} fps, limited by {}, {} MB",
+        summary.output,
+        run.frames.encoded,
+        summary.width,
+        summary.height,
+        summary.model,
+        summary.engine,
+        run.seconds,
+        run.fps,
+        run.limited_by,
+        run.peak_memory_bytes / 1_000_000
+    );
+}
+
+/// The words of a command line after `hasn`, as a plan and a job file keep them.
+pub(super) fn parse_words(words: impl IntoIterator<Item = String>) -> std::result::Result<Args, clap::Error> {
+    /// `hasn upscale` alone.
+    #[derive(Parser)]
+    #[command(name = "hasn")]
+    struct Line {
+        #[arg(short, action = ArgAction::Count, global = true)]
+        verbose: u8,
+        #[command(subcommand)]
+        command: Command,
+    }
+    #[derive(Subcommand)]
+    enum Command {
+        Upscale(Box<Args>),
+    }
+    let words = std::iter::once("hasn".to_owned()).chain(words);
+    let Line { command: Command::Upscale(args), .. } = Line::try_parse_from(words)?;
+    Ok(*args)
+}
+
+/// A plan's words, which are read in the folder it was made in.
+pub(super) fn options_of_plan(folder: &Path, words: &[String]) -> Result<Args> {
+    let words = std::iter::once("upscale".to_owned()).chain(words.iter().cloned());
+    parse_words(words).map_err(|_| {
+        let problem = "has a command that hasn upscale does not take";
+        Error::new(folder.to_string_lossy(), problem, "plan it again").with_kind(ErrorKind::Damaged)
+    })
+}
+
+fn parse_scale(text: &str) -> std::result::Result<f64, String> {
+    let scale = text.parse().ok().filter(|scale: &f64| *scale > 0.0 && scale.is_finite());
+    scale.ok_or_else(|| "write it like 2 or 1.5".to_owned())
+}
+
+/// Seconds of `90`, `90.5`, `1:30` or `0:01:30.5`.
+fn parse_time(text: &str) -> std::result::Result<f64, String> {
+    let fields: Vec<&str> = text.split(':').collect();
+    let seconds = fields.iter().try_fold(0.0, |sum, field| {
+        let value = field.parse::<f64>().ok().filter(|v| *v >= 0.0 && v.is_finite())?;
+        Some(sum * 60.0 + value)
+    });
+    seconds.filter(|_| fields.len() <= 3).ok_or_else(|| "write it like 90.5 or 0:01:30.5".to_owned())
+}
+
+/// A name that FFmpeg knows.
+fn parse_transfer(name: &str) -> std::result::Result<String, String> {
+    transfer_by_name(name).map(|_| name.to_owned()).ok_or_else(|| {
+        "write linear, or a transfer as FFmpeg names it: bt709, iec61966-2-1, smpte2084".into()
+    })
+}
+
+/// Frames per second, as a fraction.
+fn parse_rate(text: &str) -> std::result::Result<(i32, i32), String> {
+    let (num, den) = text.split_once('/').unwrap_or((text, "1"));
+    let rate = num.parse().ok().zip(den.parse().ok()).filter(|&(num, den): &(i32, i32)| num > 0 && den > 0);
+    rate.ok_or_else(|| "write it like 24 or 24000/1001".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_scales_and_rates_are_read_or_refused() {
+        let table = [("90", 90.0), ("90.5", 90.5), ("1:30", 90.0), ("0:01:30.5", 90.5), ("100:00", 6000.0)];
+        for (text, seconds) in table {
+            assert_eq!(parse_time(text), Ok(seconds), "{text}");
+        }
+        for text in ["", "a", "1:2:3:4", "-1", "1:", "nan", "inf"] {
+            assert!(parse_time(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_scale("1.5"), Ok(1.5));
+        for text in ["0", "-2", "nan", "inf", "x"] {
+            assert!(parse_scale(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_rate("24"), Ok((24, 1)));
+        assert_eq!(parse_rate("24000/1001"), Ok((24000, 1001)));
+        for text in ["", "0", "24/0", "-24", "23.976", "24000/1001/2", "x"] {
+            assert!(parse_rate(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_transfer("smpte2084"), Ok("smpte2084".to_owned()));
+        assert!(parse_transfer("light").is_err());
+    }
+}

@@ -1,0 +1,63 @@
+//! What the packets of a job depend on, under the names that a user knows.
+
+use super::options::Options;
+use super::parts::Parts;
+use crate::engine::cpu::level;
+use crate::engine::{EngineKind, cuda, thread_count};
+use crate::error::{Error, Result};
+use crate::journal::{JobFingerprint, checksum};
+use crate::media;
+use crate::model::catalogue;
+
+/// The fingerprint of an opened job: a run resumes only one with the same.
+pub(super) fn of_job(options: &Options, parts: &Parts) -> Result<JobFingerprint> {
+    let mut job = match parts.input.numbers() {
+        Some(_) => JobFingerprint::of_files(&options.input, &parts.input.paths())?,
+        None => JobFingerprint::of_input(&options.input)?,
+    };
+    let summary = &parts.summary;
+    // A file may carry any name inside, that of a built-in model too.
+    let weights = of_weights(options.model.as_deref().unwrap_or(&summary.model))?;
+    let engine = match parts.engine.kind {
+        EngineKind::Cpu(precision) => format!("cpu {} {}", level::detect()?.name(), precision.name()),
+        EngineKind::Reference => "reference".into(),
+        EngineKind::Cuda => format!("cuda {}", cuda::probe()?),
+    };
+    let encoder_options: Vec<_> =
+        options.encoder_options.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    for (name, value) in [
+        ("hasn", env!("CARGO_PKG_VERSION").to_owned()),
+        ("FFmpeg", media::info().version),
+        ("the model", format!("{} {weights}", summary.model)),
+        ("the engine", engine),
+        ("--size", format!("{}x{}", summary.width, summary.height)),
+        ("--preset", options.preset.map_or("none".into(), |preset| format!("{preset:?}"))),
+        ("--encoder", summary.encoder.clone()),
+        ("--encoder-opt", encoder_options.join(" ")),
+        ("--pix-fmt", summary.pixel_format.to_owned()),
+        ("--threads", thread_count(options.threads).to_string()),
+        ("--from", options.from_s.map_or("the beginning".into(), |from_s| format!("{from_s} s"))),
+        ("--to", options.to_s.map_or("the end".into(), |to_s| format!("{to_s} s"))),
+        ("--frame-rate", options.frame_rate.map_or("none".into(), |(num, den)| format!("{num}/{den}"))),
+        ("--start-number", options.start_number.map_or("none".into(), |number| number.to_string())),
+        ("--exr-transfer", options.exr_transfer.clone().unwrap_or("none".into())),
+        ("--deinterlace", format!("{:?}", options.deinterlace)),
+        ("--filter", options.filter.clone().unwrap_or_default()),
+        ("the video stream", parts.input.video_index().to_string()),
+        ("the container", parts.output.container().to_owned()),
+    ] {
+        job.add(name, value);
+    }
+    Ok(job)
+}
+
+/// The fingerprint of a model's weights; empty for the resampler.
+pub(super) fn of_weights(model: &str) -> Result<String> {
+    Ok(match catalogue::find(model) {
+        Some(built_in) => checksum(built_in.bytes),
+        None if model == "none" => String::new(),
+        None => checksum(
+            &std::fs::read(model).map_err(|e| Error::io(model, e, "check that it can be read"))?,
+        ),
+    })
+}

@@ -1,0 +1,50 @@
+//! Job: one input upscaled to one output, from options to a report. The front door of the library and of the program.
+//!
+//! ```text
+//! Options ─open→ Job ─run→ Report
+//!                 │ direct: pipes and images, packets go straight into the output
+//!                 │ journal: files of video, in segments that are joined at the end
+//!                 │ sequence: a file a frame
+//! ```
+//!
+//! [`open`] opens and checks everything and writes nothing. [`Job::run`] writes under a partial name, or into a journal
+//! beside the output, verifies what it has written and renames it at the end. A run that was interrupted or killed
+//! resumes with the same options. Nothing here prints or asks: progress goes to [`Progress`], questions are answered by
+//! [`Options`], and log lines go to `tracing`.
+//!
+//! | file | what |
+//! |---|---|
+//! | `options` | all that a user can choose |
+//! | `run` | open, and which way a job goes |
+//! | `parts` | input, decoder, engine and encoder, opened from options |
+//! | `resume`, `sequence` | runs with a journal: segments of a video, files of an image sequence |
+//! | `publish` | the end of a run: the output's name, the report |
+//! | `fingerprint` | what a journal depends on |
+//! | `farm` | one video by many processes |
+//! | `batch`, `collect` | many videos: which, and what became of them |
+//! | `progress`, `report` | what a caller sees |
+
+pub(crate) mod batch;
+pub(crate) mod collect;
+pub(crate) mod farm;
+mod fingerprint;
+mod options;
+mod parts;
+mod progress;
+mod publish;
+mod report;
+mod resume;
+mod run;
+mod sequence;
+
+pub use crate::engine::EngineChoice;
+pub use crate::engine::cpu::Precision;
+pub use crate::media::{AudioMode, Deinterlace};
+pub use crate::pipeline::{
+    DamageReport, FrameCounts, Report as RunReport, STAGES, Stage, StageReport, StageTimes, StreamReport,
+    VerificationReport,
+};
+pub use options::{Options, Preset, Resume, Size};
+pub use progress::{Event, Interrupt, Progress};
+pub use report::{Kept, Report, Summary};
+pub use run::{Job, open};

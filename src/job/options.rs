@@ -1,0 +1,177 @@
+//! Options of a job: input, output, and all that a user can choose about the way between them.
+
+use std::path::PathBuf;
+
+use crate::engine::EngineChoice;
+use crate::engine::cpu::Precision;
+use crate::media::{AudioMode, Deinterlace, EncoderSpec};
+
+/// What to upscale, and how. Start from [`Options::new`] and set the fields that matter.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// File or URL that FFmpeg opens, `-` for y4m on standard input, or an image sequence like `scan/%06d.dpx`.
+    pub input: String,
+    /// File whose extension selects the container, `-` for y4m on standard output, or an image sequence like
+    /// `out/%06d.tif`.
+    pub output: String,
+    /// Built-in model, path of a safetensors file, or `none` for the resampler alone. Default: hasn-lite-x2-video,
+    /// hasn-lite-x2 for images.
+    pub model: Option<String>,
+    /// Engine that runs the network.
+    pub engine: EngineChoice,
+    /// Number format of the CPU engine. Default: the fastest one that loses nothing visible.
+    pub precision: Option<Precision>,
+    /// Threads of the engine, the decoder and the encoder each. Default: one for each core.
+    pub threads: Option<usize>,
+    /// Size of the output.
+    pub size: Size,
+    /// Whether the output has square samples, and so the display width of the input.
+    pub square: bool,
+    /// Encoder settings for a purpose; `encoder`, `encoder_options` and `pixel_format` override them.
+    pub preset: Option<Preset>,
+    /// FFmpeg's name of the encoder. Default: libx264 where the container holds H.264.
+    pub encoder: Option<String>,
+    /// Names and values of options of the encoder.
+    pub encoder_options: Vec<(String, String)>,
+    /// FFmpeg's name of the output's pixel format. Default: the input's, or the closest one that the encoder takes.
+    pub pixel_format: Option<String>,
+    /// Streams to keep, in the syntax of FFmpeg's `-map`: `0:v`, `-0:s`. Default: all.
+    pub map: Vec<String>,
+    /// Frame rate of an image sequence, as numerator and denominator. Default: 25.
+    pub frame_rate: Option<(i32, i32)>,
+    /// Number of the first file of an image sequence that is written from a video. Default: 1.
+    pub start_number: Option<u64>,
+    /// Transfer of the values in EXR files: `linear`, or FFmpeg's name of a transfer.
+    pub exr_transfer: Option<String>,
+    /// Treatment of audio streams.
+    pub audio: AudioMode,
+    /// Whether a stream that the container cannot hold is an error, instead of left out.
+    pub strict: bool,
+    /// Start of the part to upscale, in seconds.
+    pub from_s: Option<f64>,
+    /// End of the part to upscale, in seconds, exclusive.
+    pub to_s: Option<f64>,
+    /// Which frames are deinterlaced.
+    pub deinterlace: Deinterlace,
+    /// FFmpeg filter graph to run before the network.
+    pub filter: Option<String>,
+    /// Number of damaged frames and packets that a successful run may have.
+    pub tolerate: u64,
+    /// Whether a frame that equals the one before takes its result instead of a pass through the network.
+    pub reuse: bool,
+    /// Whether existing files are overwritten.
+    pub overwrite: bool,
+    /// What happens if an earlier run of this job was interrupted.
+    pub resume: Resume,
+    /// File that the JSON report is written to.
+    pub report: Option<PathBuf>,
+}
+
+/// Size of the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub enum Size {
+    /// The input's, times the scale of the model.
+    #[default]
+    Model,
+    /// The input's, times a factor, rounded to full chroma samples.
+    Scale(f64),
+    /// Exact width and height in luma samples.
+    Exact {
+        /// Width in luma samples.
+        width: usize,
+        /// Height in luma samples.
+        height: usize,
+    },
+}
+
+/// Encoder settings for a purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Preset {
+    /// FFV1 with checksums, 10-bit or deeper, for preservation in .mkv.
+    Archive,
+    /// ProRes 422 HQ or 4444, for editing, in .mov.
+    Master,
+    /// x264, 8-bit 4:2:0, slow, for delivery in .mp4.
+    Web,
+}
+
+/// What happens if an earlier run of a job was interrupted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Resume {
+    /// Resume it if there is one, else start.
+    #[default]
+    Auto,
+    /// Resume it; an error if there is none.
+    Always,
+    /// Discard what it has finished, and start over.
+    Restart,
+}
+
+impl Options {
+    /// Options that upscale `input` to `output` by the defaults.
+    pub fn new(input: impl Into<String>, output: impl Into<String>) -> Options {
+        Options {
+            input: input.into(),
+            output: output.into(),
+            model: None,
+            engine: EngineChoice::default(),
+            precision: None,
+            threads: None,
+            size: Size::default(),
+            square: false,
+            preset: None,
+            encoder: None,
+            encoder_options: Vec::new(),
+            pixel_format: None,
+            map: Vec::new(),
+            frame_rate: None,
+            start_number: None,
+            exr_transfer: None,
+            audio: AudioMode::default(),
+            strict: false,
+            from_s: None,
+            to_s: None,
+            deinterlace: Deinterlace::default(),
+            filter: None,
+            tolerate: 0,
+            reuse: true,
+            overwrite: false,
+            resume: Resume::default(),
+            report: None,
+        }
+    }
+
+    /// The encoder that the preset and the explicit options ask for.
+    pub(super) fn encoder_spec(&self, threads: usize) -> EncoderSpec {
+        let preset = self.preset.map(Preset::encoder).unwrap_or_default();
+        let is_overridden = |key: &String| self.encoder_options.iter().any(|(k, _)| k == key);
+        // Another encoder has other options.
+        let kept =
+            preset.options.into_iter().filter(|(key, _)| self.encoder.is_none() && !is_overridden(key));
+        EncoderSpec {
+            name: self.encoder.clone().or(preset.name),
+            options: kept.chain(self.encoder_options.iter().cloned()).collect(),
+            pixel_format: self.pixel_format.clone().or(preset.pixel_format),
+            depth_min: preset.depth_min,
+            threads,
+        }
+    }
+}
+
+impl Preset {
+    fn encoder(self) -> EncoderSpec {
+        let (name, options, pixel_format, depth_min): (_, &[(&str, &str)], _, _) = match self {
+            // As archives ask for: intra only, in slices with checksums of their own.
+            Preset::Archive => ("ffv1", &[("g", "1"), ("slices", "16"), ("context", "1")], None, 10),
+            Preset::Master => ("prores_ks", &[("vendor", "apl0")], None, 10),
+            Preset::Web => ("libx264", &[("preset", "slow"), ("crf", "20")], Some("yuv420p"), 8),
+        };
+        let options = options.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let (name, pixel_format) = (Some(name.to_owned()), pixel_format.map(str::to_owned));
+        EncoderSpec { name, options, pixel_format, depth_min, threads: 0 }
+    }
+}

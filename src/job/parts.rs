@@ -1,0 +1,257 @@
+//! All parts of a job but where its packets go, opened from options. Nothing is written.
+
+use tracing::{info, warn};
+
+use super::options::{Options, Preset, Size};
+use super::progress::{Event, Interrupt, Progress};
+use super::report::Summary;
+use crate::color::Transfer;
+use crate::engine::{EngineSpec, Network, NetworkId, SIDE_MAX, thread_count};
+use crate::error::{Error, ErrorKind, Result};
+use crate::frame::FrameFormat;
+use crate::media::{
+    Begin, DecodeSpec, Decoder, Encoder, FilterSpec, Input, Output, Pattern, Plan, Target, Trim, VideoInfo,
+    transfer_by_name,
+};
+use crate::model::catalogue;
+use crate::pipeline::{Outcome, Run, Sink};
+
+/// The parts, which [`run`](Parts::run) takes.
+pub(super) struct Parts {
+    pub input: Input,
+    pub decoder: Decoder,
+    pub engine: EngineSpec,
+    pub encoder: Encoder,
+    pub plan: Plan,
+    pub output: Output,
+    pub trim: Trim,
+    pub summary: Summary,
+}
+
+/// Where parts are opened beside what is on the disk already.
+#[derive(Clone, Copy, Default)]
+pub(super) struct OpenAt {
+    /// Whether files under the output's names may exist.
+    pub overwrite: bool,
+    /// Whether a journal exists: a partial output beside it belongs to it.
+    pub has_journal: bool,
+    /// Where decoding begins, if not at the first frame.
+    pub begin: Option<Begin>,
+}
+
+impl Parts {
+    pub fn open(options: &Options, at: OpenAt) -> Result<Parts> {
+        let threads = thread_count(options.threads);
+        let mut output = Output::new(&options.output, &options.input)?;
+        output.faststart = options.preset == Some(Preset::Web);
+        if !at.overwrite {
+            output.check_free(at.has_journal)?;
+        }
+        // Scans are not coded as videos are, and neither is a single image.
+        let is_image = output.is_still() && output.sequence().is_none();
+        let from_images = is_image || Pattern::parse(&options.input)?.is_some();
+        let default = if from_images { catalogue::DEFAULT_CPU } else { catalogue::DEFAULT_VIDEO };
+        let network = Network::open(options.model.as_deref().unwrap_or(default))?;
+        let mut input = Input::open(&options.input)?;
+        input.choose(&options.map)?;
+        apply_frame_rate(options, &mut input, &output)?;
+        let exr_transfer = options.exr_transfer.as_deref().map(parse_transfer).transpose()?;
+        let transfer = transfer_of(&input, exr_transfer)?;
+        let plan = Plan::new(&input, &output, &options.audio)?;
+        if options.strict {
+            plan.check_complete(&output)?;
+        }
+        let trim = input.trim(options.from_s, options.to_s);
+        let filter = FilterSpec { deinterlace: options.deinterlace, graph: options.filter.clone() };
+        let spec = DecodeSpec { trim, threads, filter, begin: at.begin, transfer };
+        let decoder = Decoder::open(&mut input, spec)?;
+        let lr = decoder.format();
+        let aspect = if options.square { decoder.sample_aspect() } else { 1.0 };
+        let size = output_size(options, &lr, scale(&network), aspect)?;
+        let target = Target::choose(&options.encoder_spec(threads), &output, &lr, size)?;
+        check_exr(exr_transfer, &input, &lr, &target)?;
+        let sr = target.format;
+        let bits = if sr.pixel_format.float { 32 } else { sr.pixel_format.depth() };
+        let frames_expected = frames_expected(options, &input.video());
+        let in_flight = match frames_expected {
+            _ if is_image => 1,
+            0 => usize::MAX,
+            known => known as usize,
+        };
+        let spec = |kind| EngineSpec { kind, threads, in_flight, networks: vec![network.clone()], lr, sr };
+        let kind = options.engine.resolve(options.precision, bits, |kind| spec(kind).check())?;
+        let engine = spec(kind);
+        engine.check()?;
+        let encoder = Encoder::open(target, &output, &input, &decoder)?;
+        let bytes_per_frame = encoder.bytes_per_frame(&input, growth(&engine));
+        let summary = Summary {
+            input: options.input.clone(),
+            output: options.output.clone(),
+            model: network.name().to_owned(),
+            engine: kind.name(),
+            precision: kind.precision_name(),
+            encoder: encoder.name().to_owned(),
+            pixel_format: sr.pixel_format.name,
+            width: sr.width,
+            height: sr.height,
+            input_width: lr.width,
+            input_height: lr.height,
+            frames_expected,
+            bytes_expected: bytes_per_frame.map(|bytes| (bytes * frames_expected as f64) as u64),
+        };
+        info!(
+            "{}x{} {} -> {}x{} {}",
+            lr.width, lr.height, lr.pixel_format.name, sr.width, sr.height, sr.pixel_format.name
+        );
+        Ok(Parts { input, decoder, engine, encoder, plan, output, trim, summary })
+    }
+
+    /// Runs the stages until the last packet is in `sink`.
+    pub fn run(
+        self,
+        options: &Options,
+        sink: impl FnOnce(Plan) -> Sink,
+        progress: &Progress,
+        interrupt: &Interrupt,
+    ) -> Result<Outcome> {
+        let Parts { input, decoder, engine, encoder, plan, summary, .. } = self;
+        let run = Run {
+            input,
+            decoder,
+            engine,
+            network: NetworkId(0),
+            reuse: options.reuse,
+            encoder,
+            sink: sink(plan),
+        };
+        progress.notify(Event::Started { frames_expected: summary.frames_expected });
+        let outcome = run.execute(progress.counters(), interrupt.flag());
+        progress.notify(Event::Stopped);
+        outcome
+    }
+}
+
+/// Samples of the output for each sample of the input.
+pub(super) fn growth(engine: &EngineSpec) -> f64 {
+    let EngineSpec { lr, sr, .. } = engine;
+    (sr.width * sr.height) as f64 / (lr.width * lr.height) as f64
+}
+
+/// The resampler alone doubles the size, as most models do.
+fn scale(network: &Network) -> usize {
+    match network {
+        Network::Hasn(model) => model.sizes.scale,
+        Network::Resample => 2,
+    }
+}
+
+/// Number of frames by the container's statement; 0 where it makes none.
+fn frames_expected(options: &Options, video: &VideoInfo) -> u64 {
+    let rate = f64::from(video.frame_rate);
+    let all_s = video.frames_expected as f64 / rate;
+    let part_s = options.to_s.map_or(all_s, |to_s| to_s.min(all_s)) - options.from_s.unwrap_or(0.0);
+    (part_s * rate).round().max(0.0) as u64
+}
+
+/// An exact size stays as it is; a scaled one is rounded to full chroma samples. `aspect`: width over height of a sample
+/// of the input.
+fn output_size(options: &Options, lr: &FrameFormat, model_scale: usize, aspect: f64) -> Result<(usize, usize)> {
+    let scaled = |scale: f64| {
+        let side = |side: f64, log2_chroma: u8| {
+            let step = f64::from(1u32 << log2_chroma);
+            ((side * scale / step).round() * step).max(step) as usize
+        };
+        let format = &lr.pixel_format;
+        (
+            side(lr.width as f64 * aspect, format.log2_chroma_w),
+            side(lr.height as f64, format.log2_chroma_h),
+        )
+    };
+    let (width, height) = match options.size {
+        Size::Exact { width, height } => (width, height),
+        Size::Scale(scale) => scaled(scale),
+        Size::Model => scaled(model_scale as f64),
+    };
+    if width.max(height) > SIDE_MAX {
+        let problem = format!("{width}x{height} is larger than {SIDE_MAX} on a side");
+        return Err(Error::new("--size", problem, "choose a smaller one").with_kind(ErrorKind::Unsupported));
+    }
+    Ok((width, height))
+}
+
+/// Gives the input its frame rate, and refuses options that mean nothing for it.
+fn apply_frame_rate(options: &Options, input: &mut Input, output: &Output) -> Result<()> {
+    let from_sequence = input.numbers().is_some();
+    match options.frame_rate {
+        Some(rate) => input.set_frame_rate(rate)?,
+        None if from_sequence && !output.is_still() => {
+            warn!("{}: the frame rate is taken to be 25 fps; --frame-rate sets another", options.input);
+        }
+        None => {}
+    }
+    let problem = match (options.start_number, from_sequence, output.sequence()) {
+        (Some(_), true, _) => "the output takes the input's numbers",
+        (Some(_), false, None) => "the output is no image sequence",
+        _ => return Ok(()),
+    };
+    Err(Error::new("--start-number", problem, "leave it out: it is for videos that become out/%06d.tif"))
+}
+
+/// The transfer of an EXR input, which its files do not state.
+fn transfer_of(input: &Input, exr_transfer: Option<Transfer>) -> Result<Option<Transfer>> {
+    if input.is_exr() && exr_transfer.is_none() {
+        let problem = "is EXR, which does not state the transfer of its values";
+        return Err(Error::new(
+            input.name(),
+            problem,
+            "give --exr-transfer linear, or the transfer that encodes them, e.g. bt709",
+        ));
+    }
+    Ok(exr_transfer.filter(|_| input.is_exr()))
+}
+
+/// The transfer of FFmpeg's name.
+fn parse_transfer(name: &str) -> Result<Transfer> {
+    transfer_by_name(name).ok_or_else(|| {
+        let problem = format!("'{name}' is no transfer");
+        Error::new("--exr-transfer", problem, "write linear, or FFmpeg's name of one, e.g. bt709")
+    })
+}
+
+/// Refuses to write encoded values into an EXR unasked: programs that open it take them for linear light.
+fn check_exr(
+    exr_transfer: Option<Transfer>,
+    input: &Input,
+    lr: &FrameFormat,
+    target: &Target,
+) -> Result<()> {
+    let to_exr = target.encoder_name() == "exr";
+    let is_linear = lr.pixel_format.float && lr.color.transfer == Transfer::LINEAR;
+    let (problem, remedy) = match exr_transfer {
+        Some(_) if !to_exr && !input.is_exr() => ("neither the input nor the output is EXR", "leave it out"),
+        None if to_exr && !is_linear => (
+            "an EXR is taken for linear light, and the frames are not linear",
+            "name their transfer, e.g. bt709, to write the values unchanged",
+        ),
+        Some(Transfer::LINEAR) if to_exr && !is_linear => (
+            "the frames are not linear, and no filter linearizes them",
+            "name their transfer, or linearize with --filter zscale=t=linear,format=gbrpf32le",
+        ),
+        _ => return Ok(()),
+    };
+    Err(Error::new("--exr-transfer", problem, remedy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transfers_have_ffmpegs_names() {
+        assert_eq!(parse_transfer("linear").unwrap(), Transfer::LINEAR);
+        assert_eq!(parse_transfer("smpte2084").unwrap().0, 16);
+        for text in ["", "unknown", "reserved", "light"] {
+            assert!(parse_transfer(text).is_err(), "{text}");
+        }
+    }
+}

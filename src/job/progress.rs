@@ -1,0 +1,99 @@
+//! What a caller and a running job share: the progress of the one, the interrupt of the other.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::pipeline;
+use crate::pipeline::{Stage, StageTimes};
+
+/// Counters of a running job, and an observer of its phases. Clones share them.
+#[derive(Clone, Default)]
+pub struct Progress {
+    counters: Arc<pipeline::Progress>,
+    observer: Option<Arc<Observer>>,
+}
+
+type Observer = dyn Fn(&Progress, Event) + Send + Sync;
+
+/// A phase of a job that begins.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The job continues an earlier run.
+    Resumed {
+        /// The journal of that run, or the image sequence that it has started.
+        from: PathBuf,
+        /// Number of frames that it has finished.
+        frames: u64,
+        /// Time of the input up to which it got, in seconds; `None` for image sequences.
+        reached_s: Option<f64>,
+    },
+    /// Frames are decoded, upscaled and encoded from here on.
+    Started {
+        /// Number of frames to expect, by the container; 0 where it does not state one.
+        frames_expected: u64,
+    },
+    /// The last frame is encoded, or the stages have stopped.
+    Stopped,
+}
+
+impl Progress {
+    /// Counters whose job calls `observer` at each [`Event`], from the thread that runs the job.
+    pub fn with_observer(observer: impl Fn(&Progress, Event) + Send + Sync + 'static) -> Progress {
+        Progress { counters: Arc::default(), observer: Some(Arc::new(observer)) }
+    }
+
+    /// Number of encoded frames, with those of an earlier run that is resumed.
+    pub fn frames(&self) -> u64 {
+        self.counters.frames()
+    }
+
+    /// The stage that has worked longest and so limits the throughput.
+    pub fn bottleneck(&self) -> Stage {
+        self.counters.bottleneck()
+    }
+
+    /// Times of a stage.
+    pub fn times(&self, stage: Stage) -> StageTimes {
+        self.counters.times(stage)
+    }
+
+    pub(super) fn counters(&self) -> &pipeline::Progress {
+        &self.counters
+    }
+
+    pub(super) fn notify(&self, event: Event) {
+        if let Some(observer) = &self.observer {
+            observer(self, event);
+        }
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Progress").field("frames", &self.frames()).finish_non_exhaustive()
+    }
+}
+
+/// A request to stop: a job that sees it ends in order and keeps what it has finished. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Asks every job that holds a clone to stop.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a stop was requested.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The flag itself, for a signal handler to set.
+    pub fn flag(&self) -> &Arc<AtomicBool> {
+        &self.0
+    }
+}
