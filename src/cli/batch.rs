@@ -79,11 +79,8 @@ fn items(args: &Args) -> Result<(Vec<BatchItem>, Vec<String>)> {
         }
         _ => {}
     }
-    let item = |video: Pair| BatchItem {
-        input: video.input,
-        output: video.output,
-        words: args.words.clone(),
-    };
+    let item =
+        |video: Pair| BatchItem { input: video.input, output: video.output, words: args.words.clone() };
     let mut items: Vec<BatchItem> = found.videos.into_iter().map(item).collect();
     if let Some(path) = &args.jobs {
         items.extend(jobs::read(path, &args.words)?);

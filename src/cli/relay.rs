@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::settings::{Hangups, Settings};
 use super::args::{EngineName, parse_audio, parse_key_value, parse_size};
 use super::output::{json, print};
+use super::settings::{Hangups, Settings};
 use super::signals;
 use crate::engine::{EngineChoice, EngineSpec, Network, SIDE_MAX, thread_count};
 use crate::error::{Error, Result};

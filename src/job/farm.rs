@@ -58,7 +58,7 @@ pub(crate) fn plan(options: &Options, command: PlannedCommand) -> Result<Planned
 
 fn open(options: &Options, folder: &Path) -> Result<Parts> {
     let (overwrite, has_journal) = (options.overwrite, folder.exists());
-    Parts::open(options, OpenAt { overwrite, has_journal, begin: None })
+    Parts::open(options, OpenAt { overwrite, has_journal, start: None })
 }
 
 /// Decodes every frame, and notes each at which a segment begins.
@@ -92,7 +92,7 @@ fn scan(options: &Options, parts: Parts, command: PlannedCommand) -> Result<Work
     if let Some(error) = too_damaged(options, &input.damage()) {
         return Err(error);
     }
-    let random_access = decoder.can_begin_anywhere() && input.has_steady_clock();
+    let random_access = decoder.can_start_anywhere() && input.has_steady_clock();
     Ok(WorkPlan { folder: command.folder, command: command.words, frames, random_access, cuts })
 }
 
@@ -111,8 +111,8 @@ pub(crate) fn segment(
         let remedy = format!("they go from 0 to {}", segments - 1);
         return Err(Error::new(folder.to_string_lossy(), problem, remedy).with_kind(ErrorKind::NotFound));
     }
-    let begin = plan.decode_start(segment);
-    let at = OpenAt { overwrite: options.overwrite, has_journal: folder.exists(), begin };
+    let start = plan.decode_start(segment);
+    let at = OpenAt { overwrite: options.overwrite, has_journal: folder.exists(), start };
     let parts = Parts::open(options, at)?;
     let journal = Journal::open_shared(folder, &fingerprint::of_job(options, &parts)?)?;
     if journal.has(segment) {

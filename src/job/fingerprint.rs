@@ -56,8 +56,8 @@ pub(super) fn of_weights(model: &str) -> Result<String> {
     Ok(match catalogue::find(model) {
         Some(built_in) => checksum(built_in.bytes),
         None if model == "none" => String::new(),
-        None => checksum(
-            &std::fs::read(model).map_err(|e| Error::io(model, e, "check that it can be read"))?,
-        ),
+        None => {
+            checksum(&std::fs::read(model).map_err(|e| Error::io(model, e, "check that it can be read"))?)
+        }
     })
 }

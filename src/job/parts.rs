@@ -10,8 +10,8 @@ use crate::engine::{EngineSpec, Network, NetworkId, SIDE_MAX, thread_count};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::FrameFormat;
 use crate::media::{
-    Begin, DecodeSpec, Decoder, Encoder, FilterSpec, Input, Output, Pattern, Plan, Target, Trim, VideoInfo,
-    transfer_by_name,
+    DecodeSpec, Decoder, Encoder, FilterSpec, Input, Output, Pattern, Plan, SeekPoint, Target, Trim,
+    VideoInfo, transfer_by_name,
 };
 use crate::model::catalogue;
 use crate::pipeline::{Outcome, Run, Sink};
@@ -36,7 +36,7 @@ pub(super) struct OpenAt {
     /// Whether a journal exists: a partial output beside it belongs to it.
     pub has_journal: bool,
     /// Where decoding begins, if not at the first frame.
-    pub begin: Option<Begin>,
+    pub start: Option<SeekPoint>,
 }
 
 impl Parts {
@@ -63,7 +63,7 @@ impl Parts {
         }
         let trim = input.trim(options.from_s, options.to_s);
         let filter = FilterSpec { deinterlace: options.deinterlace, graph: options.filter.clone() };
-        let spec = DecodeSpec { trim, threads, filter, begin: at.begin, transfer };
+        let spec = DecodeSpec { trim, threads, filter, start: at.start, transfer };
         let decoder = Decoder::open(&mut input, spec)?;
         let lr = decoder.format();
         let aspect = if options.square { decoder.sample_aspect() } else { 1.0 };
@@ -147,7 +147,7 @@ fn scale(network: &Network) -> usize {
 
 /// Number of frames by the container's statement; 0 where it makes none.
 fn frames_expected(options: &Options, video: &VideoInfo) -> u64 {
-    let rate = f64::from(video.frame_rate);
+    let rate = video.fps();
     let all_s = video.frames_expected as f64 / rate;
     let part_s = options.to_s.map_or(all_s, |to_s| to_s.min(all_s)) - options.from_s.unwrap_or(0.0);
     (part_s * rate).round().max(0.0) as u64
@@ -155,17 +155,19 @@ fn frames_expected(options: &Options, video: &VideoInfo) -> u64 {
 
 /// An exact size stays as it is; a scaled one is rounded to full chroma samples. `aspect`: width over height of a sample
 /// of the input.
-fn output_size(options: &Options, lr: &FrameFormat, model_scale: usize, aspect: f64) -> Result<(usize, usize)> {
+fn output_size(
+    options: &Options,
+    lr: &FrameFormat,
+    model_scale: usize,
+    aspect: f64,
+) -> Result<(usize, usize)> {
     let scaled = |scale: f64| {
         let side = |side: f64, log2_chroma: u8| {
             let step = f64::from(1u32 << log2_chroma);
             ((side * scale / step).round() * step).max(step) as usize
         };
         let format = &lr.pixel_format;
-        (
-            side(lr.width as f64 * aspect, format.log2_chroma_w),
-            side(lr.height as f64, format.log2_chroma_h),
-        )
+        (side(lr.width as f64 * aspect, format.log2_chroma_w), side(lr.height as f64, format.log2_chroma_h))
     };
     let (width, height) = match options.size {
         Size::Exact { width, height } => (width, height),
@@ -219,12 +221,7 @@ fn parse_transfer(name: &str) -> Result<Transfer> {
 }
 
 /// Refuses to write encoded values into an EXR unasked: programs that open it take them for linear light.
-fn check_exr(
-    exr_transfer: Option<Transfer>,
-    input: &Input,
-    lr: &FrameFormat,
-    target: &Target,
-) -> Result<()> {
+fn check_exr(exr_transfer: Option<Transfer>, input: &Input, lr: &FrameFormat, target: &Target) -> Result<()> {
     let to_exr = target.encoder_name() == "exr";
     let is_linear = lr.pixel_format.float && lr.color.transfer == Transfer::LINEAR;
     let (problem, remedy) = match exr_transfer {

@@ -9,7 +9,7 @@ use super::progress::{Event, Interrupt, Progress};
 use super::publish::publish;
 use super::report::{Kept, Report};
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{Journal, JoinOutput, join};
+use crate::journal::{JoinOutput, Journal, join};
 use crate::media::{AudioMode, Encoder, Input, Muxer, Output, Pattern, Plan, Trim};
 use crate::pipeline::{Outcome, Sink};
 
@@ -85,7 +85,7 @@ fn encode_and_join(
 ) -> Result<Report> {
     let (output, trim, summary) = (parts.output.clone(), parts.trim, parts.summary.clone());
     let damage = parts.input.damage();
-    let source = parts.input.open_again(trim)?;
+    let source = parts.input.reopen(trim)?;
     // Whether the container takes all this is found out now rather than after days.
     drop(Muxer::create(output.clone(), &parts.input, &parts.encoder, trim, &parts.plan)?);
     let expected = summary.frames_expected;
@@ -105,11 +105,8 @@ fn encode_and_join(
         report.write(options)?;
         return Ok(report);
     }
-    let muxer = ToJoin { source, encoder, plan: planned, output, trim }.join(
-        journal,
-        &options.audio,
-        interrupt,
-    )?;
+    let muxer =
+        ToJoin { source, encoder, plan: planned, output, trim }.join(journal, &options.audio, interrupt)?;
     report.run.add_output(&muxer)?;
     if let Some(partial) = muxer.keep_partial() {
         journal.mark_joined(&partial)?;
@@ -137,7 +134,7 @@ impl ToJoin {
     pub fn join(self, journal: &Journal, audio: &AudioMode, interrupt: &Interrupt) -> Result<Muxer> {
         let ToJoin { source, encoder, mut plan, output, trim } = self;
         join(journal, encoder.header_checksum(), interrupt.flag(), || {
-            let input = source.open_again(trim)?;
+            let input = source.reopen(trim)?;
             let plan = plan.take().map_or_else(|| Plan::new(&input, &output, audio), Ok)?;
             let muxer = Muxer::create(output.clone(), &input, &encoder, trim, &plan)?;
             Ok(JoinOutput { input, transcoders: plan.into_transcoders(), muxer })

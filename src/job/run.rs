@@ -54,7 +54,7 @@ pub fn open(options: &Options) -> Result<Job> {
     let at = OpenAt {
         overwrite: options.overwrite || complete.is_some(),
         has_journal: folder.as_deref().is_some_and(Path::exists),
-        begin: None,
+        start: None,
     };
     let parts = Parts::open(options, at)?;
     let way = match (complete, folder) {
@@ -99,12 +99,7 @@ impl Job {
 }
 
 /// Writes packets straight into the output.
-fn run_direct(
-    options: &Options,
-    parts: Parts,
-    progress: &Progress,
-    interrupt: &Interrupt,
-) -> Result<Report> {
+fn run_direct(options: &Options, parts: Parts, progress: &Progress, interrupt: &Interrupt) -> Result<Report> {
     let Parts { input, encoder, plan, output, trim, summary, .. } = &parts;
     let muxer = Box::new(Muxer::create(output.clone(), input, encoder, *trim, plan)?);
     let (summary, damage) = (summary.clone(), input.damage());

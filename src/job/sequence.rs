@@ -95,14 +95,14 @@ fn resume_state(
     let from = options.output.clone().into();
     progress.notify(Event::Resumed { from, frames: finished_frames, reached_s: None });
     let Parts { input, decoder, .. } = parts;
-    if input.numbers().is_none() || !decoder.can_begin_anywhere() {
+    if input.numbers().is_none() || !decoder.can_start_anywhere() {
         return Ok(ResumeState {
             finished_frames,
             finished_images: Some(FinishedImages { numbering, numbers: ready }),
             ..ResumeState::default()
         });
     }
-    decoder.pass_over(input, &|number| ready.contains(&number));
+    decoder.skip_ready(input, &|number| ready.contains(&number));
     journal.restore_damage(numbering, &input.damage())?;
     Ok(ResumeState { finished_frames, skipped_frames: finished_frames, ..ResumeState::default() })
 }

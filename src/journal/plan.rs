@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::folder::{failed, write_whole};
 use crate::error::{Error, Result};
-use crate::media::{Begin, CutState, SEGMENT_FRAMES};
+use crate::media::{CutState, SEGMENT_FRAMES, SeekPoint};
 use crate::pipeline::ResumeState;
 
 const PLAN: &str = "plan.json";
@@ -55,9 +55,9 @@ impl WorkPlan {
     }
 
     /// Where the decoder of a segment begins; `None`: at the first frame.
-    pub fn decode_start(&self, segment: u64) -> Option<Begin> {
+    pub fn decode_start(&self, segment: u64) -> Option<SeekPoint> {
         let first = (segment * SEGMENT_FRAMES, &self.cuts[segment as usize]);
-        let begin = Begin { pts: first.1.pts, index: first.0 };
+        let begin = SeekPoint { pts: first.1.pts, index: first.0 };
         (self.random_access && segment > 0).then_some(begin)
     }
 

@@ -1,11 +1,11 @@
-//! AVFrames borrowed as frames: decoded ones to be read, ones from a pool to be filled.
+//! AVFrames behind [`Frame`]: decoded ones to read, ones from a pool to fill.
 
 use std::any::Any;
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Frame, FrameFormat, HostBuffer, PixelFormat, Props, Timestamp};
 use crate::media::ffmpeg::check;
 use crate::media::format::{describe, pixel_format, pixel_of};
@@ -16,12 +16,12 @@ const ALIGNMENT: i32 = 64;
 /// The planes of a frame in host memory.
 pub(crate) struct AvFrameBuffer {
     pub av_frame: Video,
-    /// Bytes of each plane from its first sample to its last.
+    /// Bytes of each plane, from its first sample to its last.
     lengths: [usize; 4],
 }
 
 impl AvFrameBuffer {
-    /// Takes a frame whose lines run downwards.
+    /// Takes a frame that is stored from top to bottom.
     pub fn new(av_frame: Video, format: &PixelFormat) -> AvFrameBuffer {
         // SAFETY: the frame is owned and was allocated by FFmpeg.
         let raw = unsafe { &*av_frame.as_ptr() };
@@ -53,13 +53,13 @@ impl HostBuffer for AvFrameBuffer {
     }
 
     fn plane(&self, plane: usize) -> &[u8] {
-        // SAFETY: `new` saw that this plane's `lengths` bytes are those of a frame of its size, which
-        // FFmpeg allocated whole, and the frame is owned for as long as the slice lives.
+        // SAFETY: `new` computed `lengths` from the frame's size, for which FFmpeg allocated the plane, and the frame is
+        // owned for as long as the slice lives.
         unsafe { std::slice::from_raw_parts((*self.av_frame.as_ptr()).data[plane], self.lengths[plane]) }
     }
 
     fn plane_mut(&mut self, plane: usize) -> &mut [u8] {
-        // SAFETY: as in `plane`; and nobody else has a reference to a writable frame's buffer.
+        // SAFETY: as in `plane`; a writable frame has the only reference to its buffer.
         unsafe {
             let av_frame = self.av_frame.as_mut_ptr();
             assert!(ffi::av_frame_is_writable(av_frame) != 0, "only frames of a pool are written to");
@@ -80,8 +80,8 @@ impl HostBuffer for AvFrameBuffer {
     }
 }
 
-/// A decoded frame as a frame. Its props are the frame's, without its samples.
-pub(crate) fn borrow(mut av_frame: Video, frame_format: FrameFormat, time: Timestamp) -> Frame {
+/// A decoded AVFrame as a [`Frame`]. Its props are an AVFrame without samples.
+pub(crate) fn into_frame(mut av_frame: Video, frame_format: FrameFormat, time: Timestamp) -> Frame {
     let mut props = Video::empty();
     // SAFETY: both frames are owned; copying props takes references to side data and copies no sample.
     unsafe {
@@ -96,7 +96,7 @@ pub(crate) fn borrow(mut av_frame: Video, frame_format: FrameFormat, time: Times
     }
 }
 
-/// Gives out frames to be filled; their buffers come back when the encoder has done with them.
+/// Hands out frames to fill; their buffers return when the encoder has released them.
 pub struct FramePool {
     pool: BufferPool,
     format: FrameFormat,
@@ -110,13 +110,13 @@ unsafe impl Send for BufferPool {}
 
 impl Drop for BufferPool {
     fn drop(&mut self) {
-        // SAFETY: the pool was made by av_buffer_pool_init; buffers still out keep it alive themselves.
+        // SAFETY: the pool was created by av_buffer_pool_init; buffers still out keep it alive themselves.
         unsafe { ffi::av_buffer_pool_uninit(&mut self.0) }
     }
 }
 
 impl FramePool {
-    /// A pool of frames of this geometry.
+    /// A pool of frames of this format.
     pub fn new(frame_format: FrameFormat) -> FramePool {
         let pixel = pixel_format(frame_format.pixel_format.name);
         assert!(describe(pixel).is_some(), "pools are of formats that can be written");
@@ -134,7 +134,7 @@ impl FramePool {
         FramePool { pool: BufferPool(pool), format: frame_format, pixel }
     }
 
-    /// A frame whose samples are whatever they last were.
+    /// A frame whose samples are undefined.
     pub fn take(&self) -> Result<Frame> {
         let FrameFormat { width, height, pixel_format: format, .. } = self.format;
         let pixel = self.pixel;
@@ -145,7 +145,8 @@ impl FramePool {
             let raw = &mut *av_frame.as_mut_ptr();
             raw.buf[0] = ffi::av_buffer_pool_get(self.pool.0);
             if raw.buf[0].is_null() {
-                return Err(Error::new("frame", "out of memory", "free some, or make a smaller frame"));
+                return Err(Error::new("frame", "out of memory", "free some, or choose a smaller size")
+                    .with_kind(ErrorKind::OutOfMemory));
             }
             (raw.width, raw.height, raw.format) = (width as i32, height as i32, pixel as i32);
             let (data, linesize) = (raw.data.as_mut_ptr(), raw.linesize.as_mut_ptr());
@@ -159,7 +160,7 @@ impl FramePool {
                 height as i32,
                 ALIGNMENT,
             );
-            check(code).expect("a size that the pool was made for");
+            check(code).expect("the size of the pool's buffers");
         }
         Ok(Frame {
             format: self.format,

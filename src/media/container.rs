@@ -6,11 +6,13 @@ use ffmpeg_next::ffi;
 
 use crate::media::ffmpeg::c_string;
 
+/// FFmpeg's short name.
 pub(crate) fn container_name(container: &'static ffi::AVOutputFormat) -> &'static str {
     // SAFETY: names of containers are static C strings.
     unsafe { CStr::from_ptr(container.name) }.to_str().expect("container names are ASCII")
 }
 
+/// The container of FFmpeg's short name, else of the file name's extension.
 pub(crate) fn guess_container(
     short_name: Option<&CStr>,
     file_name: &str,

@@ -1,90 +1,90 @@
-//! What of a source is damaged: noted where it is met, in demux and decode, and judged once at the end of the run.
+//! Damage of a source: noted where demux and decode find it, judged once at the end of the run.
 
 use std::sync::{Arc, Mutex};
 
 use tracing::warn;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::sync::lock;
 
-/// Shared by all who read one source.
+/// The damage of one source, shared by all that read it.
 #[derive(Clone)]
 pub struct Damage {
     source: String,
-    /// Of a source that is read a second time, all is said already.
-    quiet: bool,
-    found: Arc<Mutex<Found>>,
+    /// Whether nothing is logged: the source is read a second time.
+    is_quiet: bool,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
-struct Found {
-    is_told: bool,
+struct State {
+    is_logged: bool,
     count: u64,
     places: Vec<DamagedPlace>,
 }
 
-/// A frame or a packet that is not what it was.
+/// A damaged frame or packet.
 #[derive(Clone, PartialEq, Debug)]
 pub struct DamagedPlace {
-    /// What is wrong with it.
+    /// What is wrong.
     pub problem: String,
-    /// The frame it is, or the one that was decoded next.
+    /// Index of the frame, or of the one that was decoded next.
     pub frame: Option<u64>,
-    /// pts of that frame in the source's ticks, or of the packet.
+    /// pts of the frame or packet in the source's ticks.
     pub pts: Option<i64>,
-    /// The same in seconds.
+    /// pts in seconds.
     pub seconds: Option<f64>,
 }
 
-/// Of a hopeless file the first places tell as much as all of them.
+/// Places that are kept; the others are only counted.
 const PLACES_MAX: usize = 1000;
 
 impl Damage {
-    pub(crate) fn new(source: &str, quiet: bool) -> Damage {
-        Damage { source: source.to_owned(), quiet, found: Arc::default() }
+    pub(crate) fn new(source: &str, is_quiet: bool) -> Damage {
+        Damage { source: source.to_owned(), is_quiet, state: Arc::default() }
     }
 
-    /// Counts one more. The first is said at once, all are in the report.
+    /// Counts one more. The first is logged at once, all are in the report.
     pub fn note(&self, place: DamagedPlace) {
         self.note_many(1, place);
     }
 
-    /// Counts so many more, from this place on.
+    /// Counts `count` more that begin at `place`.
     pub(crate) fn note_many(&self, count: u64, place: DamagedPlace) {
-        let mut found = lock(&self.found);
-        found.count += count;
-        if !std::mem::replace(&mut found.is_told, true) && !self.quiet {
-            warn!("{}: {place}; going on", self.source);
+        let mut state = lock(&self.state);
+        state.count += count;
+        if !std::mem::replace(&mut state.is_logged, true) && !self.is_quiet {
+            warn!("{}: {place}; decoding continues", self.source);
         }
-        if found.places.len() < PLACES_MAX {
-            found.places.push(place);
+        if state.places.len() < PLACES_MAX {
+            state.places.push(place);
         }
     }
 
-    /// Tells what is no damage, but may be mistaken for it.
-    pub(crate) fn say(&self, what: &str) {
-        if !self.quiet {
+    /// Logs what is no damage but may be mistaken for it.
+    pub(crate) fn warn(&self, what: &str) {
+        if !self.is_quiet {
             warn!("{}: {what}", self.source);
         }
     }
 
-    /// Forgets what was found, for a source that is read from its beginning again.
+    /// Discards what was found, for a source that is read from its beginning again.
     pub(crate) fn clear(&self) {
-        let mut found = lock(&self.found);
-        (found.count, found.places) = (0, Vec::new());
+        let mut state = lock(&self.state);
+        (state.count, state.places) = (0, Vec::new());
     }
 
-    /// How many frames and packets.
+    /// Number of damaged frames and packets.
     pub fn count(&self) -> u64 {
-        lock(&self.found).count
+        lock(&self.state).count
     }
 
-    /// Those met first.
+    /// The first places, in the order they were found.
     pub fn places(&self) -> Vec<DamagedPlace> {
-        lock(&self.found).places.clone()
+        lock(&self.state).places.clone()
     }
 
-    /// One line for all of it; `None` where there is none.
+    /// One line for all damage; `None` if there is none.
     pub fn error(&self) -> Option<Error> {
         let (count, places) = (self.count(), self.places());
         let first = places.first()?;
@@ -92,11 +92,8 @@ impl Damage {
             1 => first.to_string(),
             _ => format!("{count} damaged frames or packets, the first: {first}"),
         };
-        Some(Error::new(
-            &self.source,
-            problem,
-            format!("get a whole copy, or accept it with --tolerate {count}"),
-        ))
+        let remedy = format!("get a complete copy, or accept it with --tolerate {count}");
+        Some(Error::new(&self.source, problem, remedy).with_kind(ErrorKind::Damaged))
     }
 }
 

@@ -1,8 +1,8 @@
-//! What every part of `media` needs of FFmpeg: start, version, return values, strings and rationals.
+//! What every part of `media` needs of FFmpeg: initialization, version, errors, strings and rationals.
 
 use std::ffi::{CStr, CString};
-use std::sync::Once;
 use std::io;
+use std::sync::Once;
 
 use ffmpeg_next::{self as ffmpeg, ffi};
 
@@ -13,18 +13,18 @@ use crate::media::ffmpeg_log;
 /// Ticks of FFmpeg's own clock, AV_TIME_BASE.
 pub(crate) const MICROSECONDS: ffmpeg::Rational = ffmpeg::Rational(1, 1_000_000);
 
-static STARTED: Once = Once::new();
+static INITIALIZED: Once = Once::new();
 
-/// Prepares FFmpeg, whose own log stays off, unless [`init`] has prepared it.
+/// Initializes FFmpeg with its own log off, unless it is initialized.
 pub fn start() {
-    STARTED.call_once(|| {
+    INITIALIZED.call_once(|| {
         ffmpeg::init().expect("FFmpeg's registration never fails");
-        ffmpeg_log::listen();
+        ffmpeg_log::install();
         ffmpeg::log::set_level(ffmpeg::log::Level::Quiet);
     });
 }
 
-/// Prepares FFmpeg; its own log lines are shown from `verbosity` 1 (warnings) or 2 (all) on.
+/// Initializes FFmpeg. Its own log shows warnings from `verbosity` 1 on, everything from 2 on.
 pub fn init(verbosity: u8) {
     start();
     ffmpeg::log::set_level(match verbosity {
@@ -34,17 +34,17 @@ pub fn init(verbosity: u8) {
     });
 }
 
-/// What FFmpeg is linked.
+/// The FFmpeg that is linked.
 pub struct FfmpegInfo {
-    /// Of the libraries, e.g. `5.1.9-0+deb12u1`.
+    /// Version, e.g. `5.1.9-0+deb12u1`.
     pub version: String,
-    /// Of this build of it.
+    /// License of this build.
     pub license: &'static str,
-    /// Names of its video encoders.
+    /// Names of the video encoders.
     pub video_encoders: Vec<String>,
 }
 
-/// What FFmpeg is linked and what it can encode.
+/// Version, license and video encoders of the FFmpeg that is linked.
 pub fn info() -> FfmpegInfo {
     let mut video_encoders = Vec::new();
     let mut state = std::ptr::null_mut();
@@ -64,12 +64,12 @@ pub fn info() -> FfmpegInfo {
     FfmpegInfo { version, license: ffmpeg::format::license(), video_encoders }
 }
 
-/// A C string of what a user typed, which holds no NUL: arguments of a process cannot.
+/// A C string of text from the command line, which holds no NUL.
 pub(crate) fn c_string(text: &str) -> CString {
     CString::new(text).expect("no NUL in an argument")
 }
 
-/// What describes the stream that an open encoder makes.
+/// Parameters of the stream that an open encoder writes.
 pub(crate) fn parameters_of(context: &ffmpeg::codec::Context) -> ffmpeg::codec::Parameters {
     let mut parameters = ffmpeg::codec::Parameters::new();
     // SAFETY: both are alive.
@@ -108,6 +108,7 @@ pub(crate) fn failure(
     Error::new(subject, format!("{doing}: {error}"), remedy).with_kind(error_kind(error)).with_source(error)
 }
 
+/// Whether FFmpeg needs more input, or has no output yet.
 pub(crate) fn is_again(error: ffmpeg::Error) -> bool {
     error == ffmpeg::Error::Other { errno: ffmpeg::error::EAGAIN }
 }

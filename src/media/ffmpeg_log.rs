@@ -1,7 +1,6 @@
-//! What FFmpeg says of damage only in its log: a Matroska demuxer that skips a torn cluster and an FFV1 decoder that
-//! meets a wrong checksum go on without an error code or a flag.
+//! Damage that FFmpeg reports only in its log: a Matroska demuxer that skips a corrupt cluster and an FFV1 decoder that
+//! finds a wrong checksum return no error code and set no flag.
 
-use crate::sync::lock;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem;
@@ -9,70 +8,72 @@ use std::sync::Mutex;
 
 use ffmpeg_next::ffi::{self, AVClassCategory};
 
-/// Lines said since somebody asked last.
+use crate::sync::lock;
+
+/// Error lines logged since the last take.
 #[derive(Clone, Default)]
-pub(crate) struct Complaints {
+struct ErrorLines {
     count: u64,
     first: String,
 }
 
 thread_local! {
-    /// Demuxers speak on the thread that reads from them.
-    static OF_DEMUXER: RefCell<Complaints> = RefCell::default();
-    static CELLS_ARE_MISSING: Cell<bool> = const { Cell::new(false) };
+    /// Demuxers log on the thread that reads from them.
+    static DEMUXER_ERRORS: RefCell<ErrorLines> = RefCell::default();
+    static IS_DISCONTINUOUS: Cell<bool> = const { Cell::new(false) };
 }
-/// Decoders speak on threads of their own; the log is one for the process.
-static OF_DECODERS: Mutex<Complaints> = Mutex::new(Complaints { count: 0, first: String::new() });
+/// Decoders log on threads of their own.
+static DECODER_ERRORS: Mutex<ErrorLines> = Mutex::new(ErrorLines { count: 0, first: String::new() });
 
-impl Complaints {
+impl ErrorLines {
     fn add(&mut self, line: &str) {
         self.count += 1;
         if self.count == 1 {
-            // Without the address of who speaks: `[matroska,webm @ 0x55d0] Invalid ...`.
+            // Without the name and address of the object: `[matroska,webm @ 0x55d0] Invalid ...`.
             self.first = line.rsplit_once("] ").map_or(line, |(_, text)| text).to_owned();
         }
     }
 
-    /// The first line, where there is any.
+    /// The first line, if there is any. Resets the count.
     fn take(&mut self) -> Option<String> {
-        let Complaints { count, first } = mem::take(self);
+        let ErrorLines { count, first } = mem::take(self);
         (count > 0).then_some(first)
     }
 }
 
-/// How FFmpeg begins to say that the numbers of a transport stream's cells have a hole; which packets it marks for that
-/// depends on where it was in one, and often there is none to mark.
-const CELLS: &[u8] = b"Continuity check failed";
+/// Begins FFmpeg's message about a gap in the continuity counters of a transport stream. Which packets it marks as corrupt
+/// depends on where in a packet the gap is; often there is none to mark.
+const DISCONTINUITY: &[u8] = b"Continuity check failed";
 
-/// Listens to the log, which goes on to where it went.
-pub(crate) fn listen() {
-    // SAFETY: `heard` is what FFmpeg asks of a callback, and may be called from any thread.
+/// Installs the callback, which passes every line to FFmpeg's default one.
+pub(crate) fn install() {
+    // SAFETY: `callback` has the signature that FFmpeg asks for, and may be called from any thread.
     #[cfg(target_arch = "x86_64")]
     unsafe {
-        ffi::av_log_set_callback(Some(heard))
+        ffi::av_log_set_callback(Some(callback))
     };
 }
 
-/// What this thread's demuxer complained of since the last call.
-pub(crate) fn of_demuxer() -> Option<String> {
-    OF_DEMUXER.with_borrow_mut(Complaints::take)
+/// The first error that this thread's demuxer logged since the last call.
+pub(crate) fn take_demuxer_error() -> Option<String> {
+    DEMUXER_ERRORS.with_borrow_mut(ErrorLines::take)
 }
 
-/// Whether this thread's demuxer missed cells of a transport stream since the last call.
-pub(crate) fn cells_are_missing() -> bool {
-    CELLS_ARE_MISSING.take()
+/// Whether this thread's demuxer found a gap in a transport stream's continuity counters since the last call.
+pub(crate) fn take_discontinuity() -> bool {
+    IS_DISCONTINUOUS.take()
 }
 
-/// What decoders complained of since the last call.
-pub(crate) fn of_decoders() -> Option<String> {
-    lock(&OF_DECODERS).take()
+/// The first error that decoders logged since the last call.
+pub(crate) fn take_decoder_error() -> Option<String> {
+    lock(&DECODER_ERRORS).take()
 }
 
 /// # Safety
 /// FFmpeg's own arguments of a log line: an object that begins with its class or null, a format, which is a C string,
 /// and its values.
 #[cfg(target_arch = "x86_64")]
-unsafe extern "C" fn heard(
+unsafe extern "C" fn callback(
     object: *mut c_void,
     level: c_int,
     format: *const c_char,
@@ -80,13 +81,13 @@ unsafe extern "C" fn heard(
 ) {
     use AVClassCategory::{AV_CLASS_CATEGORY_DECODER, AV_CLASS_CATEGORY_DEMUXER};
     // SAFETY: the arguments are FFmpeg's; an object begins with a pointer to its class. Values are read once each: a
-    // copy of the tag is this platform's va_copy. Of the line no more is written than it has room for.
+    // copy of the tag is this platform's va_copy. FFmpeg writes no more of the line than it has room for.
     unsafe {
-        if CStr::from_ptr(format).to_bytes().starts_with(CELLS) {
-            CELLS_ARE_MISSING.set(true);
+        if CStr::from_ptr(format).to_bytes().starts_with(DISCONTINUITY) {
+            IS_DISCONTINUOUS.set(true);
         }
         let class = object.cast::<*const ffi::AVClass>().as_ref().and_then(|class| class.as_ref());
-        let category = class.map(|class| class.get_category.map_or(class.category, |asked| asked(object)));
+        let category = class.map(|class| class.get_category.map_or(class.category, |get| get(object)));
         if level <= ffi::AV_LOG_ERROR
             && matches!(category, Some(AV_CLASS_CATEGORY_DEMUXER | AV_CLASS_CATEGORY_DECODER))
         {
@@ -95,9 +96,9 @@ unsafe extern "C" fn heard(
             ffi::av_log_format_line(object, level, format, &mut copy, text, room, &mut with_name);
             let line = CStr::from_ptr(text).to_string_lossy();
             if category == Some(AV_CLASS_CATEGORY_DEMUXER) {
-                OF_DEMUXER.with_borrow_mut(|complaints| complaints.add(line.trim_end()));
+                DEMUXER_ERRORS.with_borrow_mut(|errors| errors.add(line.trim_end()));
             } else {
-                lock(&OF_DECODERS).add(line.trim_end());
+                lock(&DECODER_ERRORS).add(line.trim_end());
             }
         }
         ffi::av_log_default_callback(object, level, format, values);

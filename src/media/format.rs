@@ -1,4 +1,4 @@
-//! FFmpeg's pixel formats and colour tags as ours, and the choice of a format that an encoder takes.
+//! FFmpeg's pixel formats and colour tags as ours and back, and the choice of a format that an encoder takes.
 
 use std::ffi::CStr;
 
@@ -8,8 +8,8 @@ use crate::color::{ChromaLocation, ColorSpec, Matrix, Primaries, Range, Transfer
 use crate::frame::{Component, Family, FrameFormat, PixelFormat};
 use crate::media::ffmpeg::c_string;
 
-/// A format by FFmpeg's name; `None` where there is no such format or its samples do not lie in bytes or
-/// words of their own (palettes, bit streams, Bayer patterns).
+/// A format by FFmpeg's name; `None` if there is no such format, or its samples are not bytes or words of their own
+/// (palettes, bit streams, Bayer patterns).
 pub fn format_by_name(name: &str) -> Option<PixelFormat> {
     describe(pixel_format(name))
 }
@@ -24,20 +24,20 @@ pub fn transfer_by_name(name: &str) -> Option<Transfer> {
     (!matches!(transfer.0, 0 | 3) && transfer != Transfer::UNSPECIFIED).then_some(transfer)
 }
 
-/// FFmpeg's number of a format.
+/// FFmpeg's value of a format.
 pub(crate) fn pixel_format(name: &str) -> AVPixelFormat {
     let name = c_string(name);
     // SAFETY: `name` is a C string that lives through the call.
     unsafe { ffi::av_get_pix_fmt(name.as_ptr()) }
 }
 
-/// FFmpeg's number of a frame's format.
+/// FFmpeg's value of a frame's format.
 pub(crate) fn pixel_of(av_frame: &ffi::AVFrame) -> AVPixelFormat {
-    // SAFETY: whoever filled the frame put a member of this enumeration there.
+    // SAFETY: FFmpeg, which filled the frame, put a member of this enumeration there.
     unsafe { std::mem::transmute::<i32, AVPixelFormat>(av_frame.format) }
 }
 
-/// The format as components in memory; see [`format_by_name`].
+/// The layout of a format in memory; see [`format_by_name`].
 pub(crate) fn describe(pixel: AVPixelFormat) -> Option<PixelFormat> {
     // SAFETY: the descriptor of a known format is static; of an unknown one, null.
     let descriptor = unsafe { ffi::av_pix_fmt_desc_get(pixel).as_ref() }?;
@@ -67,7 +67,7 @@ pub(crate) fn describe(pixel: AVPixelFormat) -> Option<PixelFormat> {
     if foreign || deep || count == 0 {
         return None;
     }
-    // In uyyvyy411 the distance between luma samples is not even: no step describes it.
+    // In uyyvyy411 the distance between luma samples is uneven: no step describes it.
     let longest = |plane: u8| components[..count].iter().filter(|c| c.plane == plane).map(|c| c.step).max();
     if components[..count]
         .iter()
@@ -98,12 +98,12 @@ pub(crate) fn describe(pixel: AVPixelFormat) -> Option<PixelFormat> {
     })
 }
 
-/// Formats whose name says full range: the tag's doing, everywhere else.
+/// Whether the name of the format implies full range, which is a tag for all others.
 fn is_full_range_name(name: &str) -> bool {
     name.starts_with("yuvj")
 }
 
-/// The format of `offered` that loses least of `source`, among those an engine can write.
+/// The format of `offered` that loses least of `source`, among those that an engine can write.
 pub(crate) fn closest(
     offered: impl Iterator<Item = AVPixelFormat>,
     source: &PixelFormat,
@@ -111,8 +111,8 @@ pub(crate) fn closest(
     offered.filter_map(describe).filter(PixelFormat::writable).min_by_key(|format| distance(format, source))
 }
 
-/// What is lost counts first (colour, depth, chroma, alpha), then what is changed, then what is carried for
-/// nothing. A name that only says full range comes last: the tag says it too.
+/// Losses count most (colour, depth, chroma, alpha), then changes, then excess. A name that only implies full range comes
+/// last: the tag says it as well.
 fn distance(format: &PixelFormat, source: &PixelFormat) -> u32 {
     let over = |a: u8, b: u8| u32::from(a.saturating_sub(b));
     let chroma = |f: &PixelFormat, other: &PixelFormat| {
@@ -126,16 +126,16 @@ fn distance(format: &PixelFormat, source: &PixelFormat) -> u32 {
         + 500 * u32::from(source.alpha && !format.alpha);
     let changed =
         100 * u32::from(format.family != source.family) + 50 * u32::from(format.float != source.float);
-    let idle = 10 * over(format.depth(), source.depth())
+    let excess = 10 * over(format.depth(), source.depth())
         + 20 * chroma(source, format)
         + 30 * u32::from(format.alpha && !source.alpha);
     lost + changed
-        + idle
+        + excess
         + u32::from(format.name != source.name)
         + 2 * u32::from(is_full_range_name(format.name))
 }
 
-/// What `format` cannot hold of `source`, in words; `None` where it holds all.
+/// What `format` cannot hold of `source`, in words; `None` if it holds all.
 pub(crate) fn loss(format: &PixelFormat, source: &PixelFormat) -> Option<String> {
     let mut lost = Vec::new();
     if source.alpha && !format.alpha {
@@ -154,7 +154,7 @@ pub(crate) fn loss(format: &PixelFormat, source: &PixelFormat) -> Option<String>
     (!lost.is_empty()).then(|| lost.join(", "))
 }
 
-/// The colour tags of a decoded frame, and whether its matrix is guessed, for there is none.
+/// The colour of a decoded frame, and whether its matrix is untagged and guessed.
 pub(crate) fn color_of(av_frame: &ffi::AVFrame, format: &PixelFormat) -> (ColorSpec, bool) {
     let untagged = av_frame.color_range == ffi::AVColorRange::AVCOL_RANGE_UNSPECIFIED;
     let range = if is_full_range_name(format.name)
@@ -165,7 +165,7 @@ pub(crate) fn color_of(av_frame: &ffi::AVFrame, format: &PixelFormat) -> (ColorS
     } else {
         Range::Limited
     };
-    // Containers pass on whatever number they hold, also one that the enumeration has not.
+    // Containers pass on any number, also one that the enumeration does not have.
     let code = |tag: *const u32, end: u32| {
         // SAFETY: the three enumerations are u32 in C, and `tag` points into a frame that is borrowed.
         let code = unsafe { tag.read() };
@@ -176,11 +176,11 @@ pub(crate) fn color_of(av_frame: &ffi::AVFrame, format: &PixelFormat) -> (ColorS
         code((&raw const av_frame.color_primaries).cast(), ffi::AVColorPrimaries::AVCOL_PRI_NB as u32);
     let transfer =
         code((&raw const av_frame.color_trc).cast(), ffi::AVColorTransferCharacteristic::AVCOL_TRC_NB as u32);
-    let untold = matches!(Matrix(space), Matrix::UNSPECIFIED | Matrix::IDENTITY);
-    let guessed = format.family != Family::Rgb && untold;
+    let no_matrix = matches!(Matrix(space), Matrix::UNSPECIFIED | Matrix::IDENTITY);
+    let guessed = format.family != Family::Rgb && no_matrix;
     let matrix = match format.family {
         Family::Rgb => Matrix::IDENTITY,
-        _ if untold => Matrix::guess(av_frame.width as usize, av_frame.height as usize),
+        _ if no_matrix => Matrix::guess(av_frame.width as usize, av_frame.height as usize),
         _ => Matrix(space),
     };
     let chroma_location = match av_frame.chroma_location {
@@ -201,7 +201,7 @@ pub(crate) fn color_of(av_frame: &ffi::AVFrame, format: &PixelFormat) -> (ColorS
     (color, guessed)
 }
 
-/// FFmpeg's number of a transfer.
+/// FFmpeg's value of a transfer.
 pub(crate) fn transfer_of(transfer: Transfer) -> ffi::AVColorTransferCharacteristic {
     // SAFETY: such code points are members of the enumeration: `color_of` and `transfer_by_name` let no other through,
     // and the constants of `color` are H.273's, which FFmpeg has.
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn the_closest_format_loses_nothing_it_need_not() {
+    fn the_closest_format_loses_least() {
         let x264 = [
             "yuv420p",
             "yuvj420p",

@@ -26,7 +26,7 @@ mod stream;
 
 pub use av_frame::FramePool;
 pub use damage::{Damage, DamagedPlace};
-pub use decode::decoder::{Begin, DecodeSpec, Decoder};
+pub use decode::decoder::{DecodeSpec, Decoder, SeekPoint};
 pub use decode::filter::{Deinterlace, FilterSpec};
 pub use decode::reader::FrameReader;
 pub use demux::address::redacted;

@@ -1,4 +1,4 @@
-//! A packet between demuxer and muxer, with the stream and the clock that it belongs to.
+//! A packet between demuxer and muxer, with its stream and time base.
 
 use ffmpeg_next::packet::{Mut, Ref};
 use ffmpeg_next::{self as ffmpeg, Rescale, ffi};
@@ -7,13 +7,13 @@ use crate::frame::TimeBase;
 use crate::media::ffmpeg::{MICROSECONDS, check};
 use crate::media::pattern::Numbering;
 
-/// A packet on its way to the muxer.
+/// A demuxed or encoded packet.
 pub struct Packet {
     pub(crate) packet: ffmpeg::Packet,
-    /// Index among the input's streams, which says where it goes in the output.
+    /// Index among the input's streams, which determines the output's stream.
     pub(crate) stream: usize,
     pub(crate) time_base: ffmpeg::Rational,
-    /// Of the frame that was coded; 0 of what is copied.
+    /// Index of the encoded frame; 0 for copied packets.
     pub(crate) index: u64,
 }
 
@@ -23,23 +23,23 @@ impl Packet {
         self.packet.data().unwrap_or_default()
     }
 
-    /// Bytes of payload.
+    /// Payload in bytes.
     pub fn size(&self) -> usize {
         self.packet.size()
     }
 
-    /// Of the frame that was coded, in the sequence it goes into.
+    /// Number of the encoded frame in an image sequence.
     pub fn number(&self, numbering: Numbering) -> u64 {
         numbering.number(self.index, self.packet.pts().unwrap_or_default())
     }
 
-    /// Where the frame that was coded ends, in seconds of its source's clock.
+    /// End of the encoded frame, in seconds of its source's clock.
     pub fn end_s(&self) -> f64 {
         let end = self.packet.pts().unwrap_or_default().saturating_add(self.packet.duration());
         TimeBase::from(self.time_base).seconds(end)
     }
 
-    /// When it is to be decoded, in microseconds; before everything where nobody knows.
+    /// dts in microseconds; `i64::MIN` if unknown.
     pub fn dts_us(&self) -> i64 {
         let dts = self.packet.dts().or(self.packet.pts());
         dts.map_or(i64::MIN, |dts| dts.rescale(self.time_base, MICROSECONDS))
@@ -52,23 +52,23 @@ impl Packet {
         unsafe { ffi::av_compare_ts(mine, self.time_base.into(), theirs, other.time_base.into()) < 0 }
     }
 
-    /// When it ends, in microseconds.
+    /// pts plus duration, in microseconds.
     pub fn end_us(&self) -> i64 {
         self.pts_us().saturating_add(self.packet.duration().rescale(self.time_base, MICROSECONDS))
     }
 
-    /// When its frame is shown, in ticks of its own.
+    /// pts in ticks of its time base; `i64::MIN` if unknown.
     pub fn pts(&self) -> i64 {
         self.packet.pts().unwrap_or(i64::MIN)
     }
 
-    /// The same in microseconds.
+    /// pts in microseconds; `i64::MIN` if unknown.
     pub fn pts_us(&self) -> i64 {
         self.packet.pts().map_or(i64::MIN, |pts| pts.rescale(self.time_base, MICROSECONDS))
     }
 
-    /// Moved by so much, in microseconds from now on.
-    pub fn moved_by_us(mut self, offset_us: i64) -> Packet {
+    /// The packet with timestamps in microseconds, shifted by `offset_us`.
+    pub fn shifted_by_us(mut self, offset_us: i64) -> Packet {
         let us = |time: i64| time.rescale(self.time_base, MICROSECONDS) + offset_us;
         let (pts, dts) = (self.packet.pts().map(us), self.packet.dts().map(us));
         let duration = self.packet.duration().rescale(self.time_base, MICROSECONDS);
@@ -78,15 +78,15 @@ impl Packet {
         Packet { time_base: MICROSECONDS, ..self }
     }
 
-    /// Whether decoding can begin with it.
+    /// Whether it is a keyframe.
     pub fn is_key(&self) -> bool {
         self.packet.is_key()
     }
 
-    /// The same bytes once more.
+    /// A second reference to the same payload.
     pub fn share(&self) -> Packet {
         let mut packet = ffmpeg::Packet::empty();
-        // SAFETY: both packets are alive; the new one takes a reference to the other's bytes.
+        // SAFETY: both packets are alive; the new one references the payload of the other.
         let code = unsafe { ffi::av_packet_ref(packet.as_mut_ptr(), self.packet.as_ptr()) };
         check(code).expect("no memory for a packet");
         Packet { packet, stream: self.stream, time_base: self.time_base, index: self.index }

@@ -1,7 +1,7 @@
-//! Copied packets that wait for their turn: in memory up to a bound, beyond it in a file without a name.
+//! Copied packets that wait to be muxed: in memory up to a bound, past it in an unnamed temporary file.
 //!
-//! Audio may lie far ahead of the frames in a file. It is never held back (a muxer that waits for video
-//! while the encoder looks ahead would wait for ever) and never lets memory grow without bound.
+//! Audio may lie far ahead of the video in a file. It never blocks (a muxer that waits for video while the encoder looks
+//! ahead would deadlock), and memory stays bounded.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -17,31 +17,31 @@ use crate::media::packet::Packet;
 /// Some hours of compressed audio; a restoration machine has it to spare.
 const MEMORY_BYTES_MAX: usize = 256 << 20;
 
-/// First in, first out, in a queue a stream: one whose packets are for later (a sign at the end of the video) does not
-/// hold up the others.
+/// A FIFO for each stream: one whose packets are far ahead (a subtitle at the end of the video) does not block the
+/// others.
 pub struct PacketQueue {
-    /// By stream.
-    packets: Vec<VecDeque<Held>>,
-    in_memory: usize,
-    limit: usize,
+    /// Indexed by stream.
+    packets: Vec<VecDeque<Queued>>,
+    memory_bytes: usize,
+    memory_bytes_max: usize,
     file: Option<File>,
     file_end: u64,
-    in_file: usize,
+    packets_in_file: usize,
 }
 
-enum Held {
+enum Queued {
     Memory(Packet),
-    /// The packet without its payload, and where that lies.
+    /// The packet without its payload, and where in the file that lies.
     File {
-        shell: Packet,
+        header: Packet,
         offset: u64,
         size: usize,
     },
 }
 
-impl Held {
-    fn shell(&self) -> &Packet {
-        let (Held::Memory(packet) | Held::File { shell: packet, .. }) = self;
+impl Queued {
+    fn header(&self) -> &Packet {
+        let (Queued::Memory(packet) | Queued::File { header: packet, .. }) = self;
         packet
     }
 }
@@ -53,40 +53,50 @@ impl Default for PacketQueue {
 }
 
 impl PacketQueue {
-    fn with_limit(limit: usize) -> PacketQueue {
-        PacketQueue { packets: Vec::new(), in_memory: 0, limit, file: None, file_end: 0, in_file: 0 }
+    fn with_limit(memory_bytes_max: usize) -> PacketQueue {
+        PacketQueue {
+            packets: Vec::new(),
+            memory_bytes: 0,
+            memory_bytes_max,
+            file: None,
+            file_end: 0,
+            packets_in_file: 0,
+        }
     }
 
-    /// Takes a packet in.
+    /// Appends a packet to the queue of its stream.
     pub fn push(&mut self, packet: Packet) -> Result<()> {
         let stream = packet.stream;
         if self.packets.len() <= stream {
             self.packets.resize_with(stream + 1, VecDeque::new);
         }
-        let held = if self.in_memory + packet.size() <= self.limit {
-            self.in_memory += packet.size();
-            Held::Memory(packet)
+        let queued = if self.memory_bytes + packet.size() <= self.memory_bytes_max {
+            self.memory_bytes += packet.size();
+            Queued::Memory(packet)
         } else {
-            self.spill(packet).map_err(|e| {
+            self.write_to_file(packet).map_err(|e| {
+                let folder = std::env::temp_dir();
                 Error::new(
-                    std::env::temp_dir().to_string_lossy(),
-                    format!("cannot hold waiting audio: {e}"),
+                    folder.to_string_lossy(),
+                    format!("cannot store queued packets: {e}"),
                     "free some space there, or set TMPDIR",
                 )
+                .with_kind(e.kind().into())
+                .with_source(e)
             })?
         };
-        self.packets[stream].push_back(held);
+        self.packets[stream].push_back(queued);
         Ok(())
     }
 
-    /// The queue whose oldest packet is the first of all to be written.
+    /// The stream whose oldest packet is the first of all to be written, and that packet.
     fn first(&self) -> Option<(usize, &Packet)> {
         let oldest =
-            self.packets.iter().enumerate().filter_map(|(i, queue)| Some((i, queue.front()?.shell())));
+            self.packets.iter().enumerate().filter_map(|(i, queue)| Some((i, queue.front()?.header())));
         oldest.reduce(|first, other| if other.1.precedes(first.1) { other } else { first })
     }
 
-    fn spill(&mut self, packet: Packet) -> io::Result<Held> {
+    fn write_to_file(&mut self, packet: Packet) -> io::Result<Queued> {
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(tempfile::tempfile()?),
@@ -95,43 +105,45 @@ impl PacketQueue {
         file.write_all_at(data, self.file_end)?;
         let (offset, size) = (self.file_end, data.len());
         self.file_end += size as u64;
-        self.in_file += 1;
-        let shell = Packet { packet: with_payload(&packet.packet, &[]), ..packet };
-        Ok(Held::File { shell, offset, size })
+        self.packets_in_file += 1;
+        let header = Packet { packet: with_payload(&packet.packet, &[]), ..packet };
+        Ok(Queued::File { header, offset, size })
     }
 
-    /// The oldest packet if it is to be written before `next`, or in any case without one.
+    /// The oldest packet, if it is to be written before `next` or there is no `next`.
     pub fn pop_before(&mut self, next: Option<&Packet>) -> Result<Option<Packet>> {
         let due = self.first().filter(|(_, oldest)| next.is_none_or(|next| oldest.precedes(next)));
-        due.map(|(queue, _)| queue).map_or(Ok(None), |queue| self.pop_of(queue))
+        due.map(|(stream, _)| stream).map_or(Ok(None), |stream| self.pop_of(stream))
     }
 
     /// The oldest packet of a stream.
     pub fn pop_of(&mut self, stream: usize) -> Result<Option<Packet>> {
         match self.packets.get_mut(stream).and_then(VecDeque::pop_front) {
             None => Ok(None),
-            Some(Held::Memory(packet)) => {
-                self.in_memory -= packet.size();
+            Some(Queued::Memory(packet)) => {
+                self.memory_bytes -= packet.size();
                 Ok(Some(packet))
             }
-            Some(Held::File { shell, offset, size }) => {
+            Some(Queued::File { header, offset, size }) => {
                 let mut data = vec![0; size];
                 let file = self.file.as_ref().expect("a packet was written to it");
                 file.read_exact_at(&mut data, offset).map_err(|e| {
                     Error::new("temporary file", format!("cannot be read back: {e}"), "check that disk")
+                        .with_kind(e.kind().into())
+                        .with_source(e)
                 })?;
-                self.in_file -= 1;
-                if self.in_file == 0 {
-                    // Nothing in it is needed any more: its space is used again.
+                self.packets_in_file -= 1;
+                if self.packets_in_file == 0 {
+                    // The file is empty: its space is reused.
                     self.file_end = 0;
                 }
-                Ok(Some(Packet { packet: with_payload(&shell.packet, &data), ..shell }))
+                Ok(Some(Packet { packet: with_payload(&header.packet, &data), ..header }))
             }
         }
     }
 }
 
-/// The same packet, side data included, around another payload.
+/// A copy of the packet and its side data with another payload.
 fn with_payload(packet: &ffmpeg::Packet, data: &[u8]) -> ffmpeg::Packet {
     use ffmpeg::packet::{Mut, Ref};
     let mut copy = ffmpeg::Packet::copy(data);
@@ -147,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_that_is_far_ahead_holds_nothing_up() {
+    fn a_stream_that_is_far_ahead_blocks_no_other() {
         let mut queue = PacketQueue::with_limit(10);
         queue.push(packet(100, b"late")).unwrap();
         for dts in [1, 2, 3] {
@@ -175,13 +187,13 @@ mod tests {
     }
 
     #[test]
-    fn packets_past_the_limit_come_back_from_the_file_as_they_were() {
+    fn packets_past_the_limit_come_back_unchanged_from_the_file() {
         let mut queue = PacketQueue::with_limit(10);
         let payloads: Vec<Vec<u8>> = (0..20u8).map(|i| vec![i; usize::from(i) + 1]).collect();
         for (i, payload) in payloads.iter().enumerate() {
             queue.push(packet(i as i64, payload)).unwrap();
         }
-        assert!(queue.in_memory <= 10 && queue.file_end > 100);
+        assert!(queue.memory_bytes <= 10 && queue.file_end > 100);
         let limit = packet(5, &[]);
         let mut out = Vec::new();
         while let Some(packet) = queue.pop_before(Some(&limit)).unwrap() {
@@ -197,6 +209,6 @@ mod tests {
             assert_eq!((coded.packet.dts(), coded.packet.pts()), (Some(i as i64), Some(i as i64 + 1)));
             assert_eq!((coded.packet.duration(), coded.packet.stream()), (7, 2));
         }
-        assert_eq!(queue.in_memory, 0);
+        assert_eq!(queue.memory_bytes, 0);
     }
 }

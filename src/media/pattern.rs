@@ -1,6 +1,6 @@
-//! Names of image sequences: one file a frame, under names that differ by a number.
+//! Names of image sequences: one file for each frame, under names that differ by a number.
 //!
-//! In: a name like `scan/%06d.dpx`. Out: which numbers are there, the name of each, and how frames are numbered.
+//! In: a name like `scan/%06d.dpx`. Out: the numbers that exist, the path of each, and how frames are numbered.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -9,22 +9,22 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::media::path::{partial_path, same_file};
 
-/// A name with one number in it.
+/// A file name with one number in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     folder: PathBuf,
     before: String,
-    /// A number has at least so many, zeros in front.
+    /// Least number of digits; shorter numbers are padded with zeros.
     digits: usize,
     after: String,
 }
 
-/// Numbers stay below 10^18, far from the end of every integer they become.
+/// Numbers stay below 10^18, so that they fit every integer type they are converted to.
 const DIGITS_MAX: usize = 18;
 
 impl Pattern {
-    /// The pattern of a name with `%d` or `%06d` in its last part; `None` for any other name, for an address, and where
-    /// a file has this very name.
+    /// The pattern of a name with `%d` or `%06d` in its last part; `None` for any other name, for an address, and if a
+    /// file has exactly this name.
     pub fn parse(name: &str) -> Result<Option<Pattern>> {
         let path = Path::new(name);
         let last = path.file_name().and_then(|last| last.to_str()).unwrap_or_default();
@@ -41,7 +41,7 @@ impl Pattern {
         };
         let Some(digits) = digits.filter(|digits| (1..=DIGITS_MAX).contains(digits)) else {
             let found: Vec<_> = places.iter().map(|&(begin, end)| &last[begin..end]).collect();
-            let problem = format!("{} is no one number of a sequence", found.join(" and "));
+            let problem = format!("{} is not a single frame number", found.join(" and "));
             return Err(Error::new(name, problem, "write the number once, as %d or %06d"));
         };
         let (begin, end) = places[0];
@@ -50,32 +50,32 @@ impl Pattern {
         Ok(Some(Pattern { folder: folder.to_owned(), before, digits, after }))
     }
 
-    /// The folder that its files are in.
+    /// The folder of its files.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The name of a file, without its folder.
+    /// Name of a file, without its folder.
     pub fn name(&self, number: u64) -> String {
         format!("{}{number:0digits$}{}", self.before, self.after, digits = self.digits)
     }
 
-    /// Where that file is.
+    /// Path of a file.
     pub fn path(&self, number: u64) -> PathBuf {
         self.folder.join(self.name(number))
     }
 
-    /// The number of a file that has such a name.
+    /// Number of a file; `None` if its name does not match.
     fn number_of(&self, name: &str) -> Option<u64> {
         let digits = name.strip_prefix(&self.before)?.strip_suffix(&self.after)?;
         let number = digits.parse().ok().filter(|_| digits.len() <= DIGITS_MAX)?;
         (self.name(number) == name).then_some(number)
     }
 
-    /// Numbers of the files that are there, rising; none where there is no folder.
+    /// Numbers of the files that exist, ascending; none if the folder does not exist.
     pub fn numbers(&self) -> Result<Vec<u64>> {
         let failed = |e: io::Error| {
-            Error::new(self.folder.to_string_lossy(), e.to_string(), "check the folder and its permissions")
+            Error::io(self.folder.to_string_lossy(), e, "check the folder and its permissions")
         };
         let entries = match fs::read_dir(&self.folder) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -92,20 +92,20 @@ impl Pattern {
 
     /// Whether a file that is read as `input` may have one of these names.
     pub(crate) fn may_overwrite(&self, input: &str) -> Result<bool> {
-        let is_mine = |name: &str| self.number_of(name).is_some();
+        let matches = |name: &str| self.number_of(name).is_some();
         Ok(match Pattern::parse(input)? {
             None => {
                 let name = Path::new(input).file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                is_mine(name) && same_file(Path::new(input), &self.folder.join(name))
+                matches(name) && same_file(Path::new(input), &self.folder.join(name))
             }
             Some(input) if same_file(&input.folder, &self.folder) => {
-                input.numbers()?.into_iter().any(|number| is_mine(&input.name(number)))
+                input.numbers()?.into_iter().any(|number| matches(&input.name(number)))
             }
             Some(_) => false,
         })
     }
 
-    /// Writes a frame's file. It has its name when it is whole and on the disk.
+    /// Writes the file of a frame: synced to disk under a partial name, then renamed.
     pub fn write(&self, number: u64, data: &[u8]) -> io::Result<()> {
         let path = self.path(number);
         let partial = partial_path(&path);
@@ -115,14 +115,14 @@ impl Pattern {
             file.sync_all()
         };
         write().and_then(|()| fs::rename(&partial, &path)).inspect_err(|_| {
-            // Nothing to be done if this fails: the error that led here is the one to tell.
+            // A failure here is ignored: the error that led here is the one to report.
             let _ = fs::remove_file(&partial);
         })?;
         File::open(&self.folder)?.sync_all()
     }
 }
 
-/// Where `%d` and what looks like it stand in a name.
+/// Places of `%d` and similar conversions in a name.
 fn conversions(name: &str) -> Vec<(usize, usize)> {
     let places = name.match_indices('%').filter_map(|(begin, _)| {
         let rest = &name[begin + 1..];
@@ -133,17 +133,17 @@ fn conversions(name: &str) -> Vec<(usize, usize)> {
     places.collect()
 }
 
-/// How frames are numbered in the sequence that they go into.
+/// How frames are numbered in the output sequence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Numbering {
-    /// From this number on by their times, which count frames: where one is missing, those after it keep theirs.
+    /// From this number on, by timestamps that count frames: a missing frame does not shift those after it.
     ByTime(u64),
-    /// From this number on, in their order.
+    /// From this number on, consecutively.
     InOrder(u64),
 }
 
 impl Numbering {
-    /// Of a frame of this index and time.
+    /// Number of the frame with this index and pts.
     pub fn number(self, index: u64, pts: i64) -> u64 {
         match self {
             Numbering::ByTime(first) => first.saturating_add_signed(pts),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_stands_in_the_last_part_of_a_name_and_once() {
+    fn the_number_is_in_the_last_part_of_a_name_and_once() {
         let scan = pattern("a%d/scan%04d.x.dpx");
         assert_eq!(scan.path(7), Path::new("a%d/scan0007.x.dpx"));
         assert_eq!(scan.path(123_456), Path::new("a%d/scan123456.x.dpx"));
@@ -172,13 +172,13 @@ mod tests {
             assert_eq!(Pattern::parse(name).unwrap(), None, "{name}");
         }
         for name in ["%d-%d.png", "%s.png", "%6d.png", "%d%s.png", "%00d.png", "%099d.png"] {
-            let told = Pattern::parse(name).unwrap_err().to_string();
-            assert!(told.contains("write the number once"), "{name}: {told}");
+            let error = Pattern::parse(name).unwrap_err().to_string();
+            assert!(error.contains("write the number once"), "{name}: {error}");
         }
     }
 
     #[test]
-    fn only_names_that_it_would_give_are_its_own() {
+    fn only_names_that_it_would_write_match() {
         let scan = pattern("s%03d.dpx");
         for (name, number) in [("s007.dpx", Some(7)), ("s1234.dpx", Some(1234)), ("s000.dpx", Some(0))] {
             assert_eq!(scan.number_of(name), number, "{name}");

@@ -1,8 +1,8 @@
-//! Side data: what streams and frames carry besides samples, and where it can go.
+//! Side data: what streams and frames carry besides samples, and where the output can hold it.
 //!
-//! In: streams and decoded frames. Out: entries of the output's stream, parameters of encoders, and names of what
-//! an encoder does not take. What holds for the whole video (mastering display, rotation) is written to the stream
-//! and, where the codec has a place for it, into the bitstream; what belongs to one frame stays on that frame.
+//! In: streams and decoded frames. Out: entries of the output's stream, parameters of encoders, and names of what an
+//! encoder does not take. What holds for the complete video (mastering display, rotation) is written to the stream and,
+//! where the codec has a place for it, to the bitstream; what belongs to one frame stays on that frame.
 
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::ffi::{self, AVFrameSideDataType as OfFrame, AVPacketSideDataType as OfStream};
@@ -12,7 +12,7 @@ use crate::color::Transfer;
 use crate::frame::{Frame, Props};
 use crate::media::ffmpeg::c_string;
 
-/// What may be found on frames and holds for a stream. Both hold the same C structure.
+/// Side data of frames that holds for the stream. Both types hold the same C structure.
 const OF_STREAMS: [(OfFrame, OfStream); 4] = [
     (OfFrame::AV_FRAME_DATA_MASTERING_DISPLAY_METADATA, OfStream::AV_PKT_DATA_MASTERING_DISPLAY_METADATA),
     (OfFrame::AV_FRAME_DATA_CONTENT_LIGHT_LEVEL, OfStream::AV_PKT_DATA_CONTENT_LIGHT_LEVEL),
@@ -20,8 +20,8 @@ const OF_STREAMS: [(OfFrame, OfStream); 4] = [
     (OfFrame::AV_FRAME_DATA_STEREO3D, OfStream::AV_PKT_DATA_STEREO3D),
 ];
 
-/// What belongs to single frames: its name, the encoders' option that is there where one takes it, and encoders
-/// that take it without an option.
+/// Side data of single frames: its name, the option that encoders have which take it, and encoders that take it without an
+/// option.
 const FRAME_DATA: [(OfFrame, &str, Option<&str>, &[&str]); 6] = [
     (OfFrame::AV_FRAME_DATA_A53_CC, "closed captions (A53)", Some("a53cc"), &[]),
     (OfFrame::AV_FRAME_DATA_S12M_TIMECODE, "timecode of frames (SMPTE 12M)", Some("s12m_tc"), &[]),
@@ -31,35 +31,37 @@ const FRAME_DATA: [(OfFrame, &str, Option<&str>, &[&str]); 6] = [
     (OfFrame::AV_FRAME_DATA_DOVI_RPU_BUFFER, "Dolby Vision", None, &[]),
 ];
 
-/// Side data that holds for all frames of the output.
+/// Side data of the output's stream.
 #[derive(Default)]
 pub(crate) struct StreamSide(Vec<(OfStream, Vec<u8>)>);
 
 impl StreamSide {
-    /// Of the first frame, else of the stream it came from.
+    /// Side data of the first frame, else of its stream.
     pub fn of(stream: &ffmpeg::Stream, first: &Frame) -> StreamSide {
         let av_frame = frame_of(&first.props);
         // SAFETY: the stream and its parameters are alive.
         let stream_transfer = unsafe { (*(*stream.as_ptr()).codecpar).color_trc as u32 };
-        // Where a filter made SDR of HDR, the stream's display is not that of the frames any more.
+        // Where a filter converted HDR to SDR, the stream's mastering display is not that of the frames any more.
         let unspecified = u32::from(Transfer::UNSPECIFIED.0);
-        let same_light = [unspecified, u32::from(first.format.color.transfer.0)].contains(&stream_transfer);
+        let same_transfer =
+            [unspecified, u32::from(first.format.color.transfer.0)].contains(&stream_transfer);
         let entries = OF_STREAMS.iter().filter_map(|&(of_frame, of_stream)| {
-            let light = matches!(
+            let is_hdr = matches!(
                 of_stream,
                 OfStream::AV_PKT_DATA_MASTERING_DISPLAY_METADATA | OfStream::AV_PKT_DATA_CONTENT_LIGHT_LEVEL
             );
             let frame_data = av_frame.and_then(|av_frame| frame_bytes(av_frame, of_frame));
-            let of_whole = || {
+            let of_stream_data = || {
                 let mut list = stream_entries(stream).into_iter();
-                list.find(|(kind, _)| *kind == of_stream && (same_light || !light)).map(|(_, bytes)| bytes)
+                list.find(|(kind, _)| *kind == of_stream && (same_transfer || !is_hdr))
+                    .map(|(_, bytes)| bytes)
             };
-            Some((of_stream, frame_data.map(<[u8]>::to_vec).or_else(of_whole)?))
+            Some((of_stream, frame_data.map(<[u8]>::to_vec).or_else(of_stream_data)?))
         });
         StreamSide(entries.collect())
     }
 
-    /// Writes the entries, and those of the input's stream that say nothing of how it was coded.
+    /// Writes the entries, and those of the input's stream that do not depend on its encoding.
     pub fn write(&self, input: &ffmpeg::Stream, output: &mut ffmpeg::StreamMut) {
         let known = |kind| OF_STREAMS.iter().any(|&(_, of_stream)| of_stream == kind);
         for (kind, bytes) in stream_entries(input) {
@@ -76,8 +78,8 @@ impl StreamSide {
         self.0.iter().find(|(kind, _)| *kind == wanted).map(|(_, bytes)| bytes.as_slice())
     }
 
-    /// The encoder's own parameters for the light of the frames, as (option, value): FFmpeg's wrappers of these
-    /// encoders pass it on from version 7.1 at the earliest.
+    /// The encoder's own parameters for the HDR metadata, as (option, value): FFmpeg's wrappers of these encoders pass it on
+    /// from version 7.1 at the earliest.
     pub fn encoder_parameters(&self, encoder: &str) -> Option<(&'static str, String)> {
         let (option, display_key, light_key) = match encoder {
             "libx265" => ("x265-params", "master-display", "max-cll"),
@@ -92,11 +94,11 @@ impl StreamSide {
                 let value = rational(bytes, i) * unit;
                 if unit == 1.0 { format!("{value:.6}") } else { format!("{value:.0}") }
             };
-            // In memory: x and y of R, G, B, white; least and greatest luminance.
+            // In memory: x and y of R, G, B, white; minimum and maximum luminance.
             let point = |i: usize| format!("({},{})", scaled(2 * i, chroma), scaled(2 * i + 1, chroma));
             let (red, green, blue, white) = (point(0), point(1), point(2), point(3));
-            let (least, greatest) = (scaled(8, luminance), scaled(9, luminance));
-            format!("{display_key}=G{green}B{blue}R{red}WP{white}L({greatest},{least})")
+            let (min, max) = (scaled(8, luminance), scaled(9, luminance));
+            format!("{display_key}=G{green}B{blue}R{red}WP{white}L({max},{min})")
         });
         let light = self.get(OfStream::AV_PKT_DATA_CONTENT_LIGHT_LEVEL).map(|bytes| {
             let (content, average) = (integer(bytes, 0), integer(bytes, 1));
@@ -106,14 +108,14 @@ impl StreamSide {
         (!values.is_empty()).then(|| (option, values.join(":")))
     }
 
-    /// Whether the light of the frames is known.
-    pub fn has_light(&self) -> bool {
+    /// Whether there is HDR metadata: mastering display or content light level.
+    pub fn has_hdr_metadata(&self) -> bool {
         self.get(OfStream::AV_PKT_DATA_MASTERING_DISPLAY_METADATA).is_some()
             || self.get(OfStream::AV_PKT_DATA_CONTENT_LIGHT_LEVEL).is_some()
     }
 }
 
-/// Names of what the frame carries and the encoder does not take.
+/// Names of the side data of a frame that the encoder does not take.
 pub(crate) fn not_taken(props: &AvFrame, codec: ffmpeg::Codec) -> impl Iterator<Item = &'static str> {
     let carried = FRAME_DATA.iter().filter(|(kind, ..)| frame_bytes(props, *kind).is_some());
     carried
@@ -123,7 +125,7 @@ pub(crate) fn not_taken(props: &AvFrame, codec: ffmpeg::Codec) -> impl Iterator<
         .map(|(_, name, ..)| *name)
 }
 
-/// The decoded frame that a frame's props are.
+/// The AVFrame that a frame's props are.
 pub(crate) fn frame_of(props: &Props) -> Option<&AvFrame> {
     props.0.as_ref().and_then(|props| props.downcast_ref())
 }
@@ -148,11 +150,10 @@ fn frame_bytes(av_frame: &AvFrame, kind: OfFrame) -> Option<&[u8]> {
     }
 }
 
-/// The stream's own entries but those of how it was coded (buffer sizes, Dolby Vision's layers), which do not hold for
-/// what we code.
+/// The stream's entries, except those that describe its encoding (buffer sizes, Dolby Vision's layers).
 fn stream_entries(stream: &ffmpeg::Stream) -> Vec<(OfStream, Vec<u8>)> {
     use OfStream::{AV_PKT_DATA_CPB_PROPERTIES, AV_PKT_DATA_DOVI_CONF};
-    // SAFETY: the stream is alive, and its list has as many entries, of `size` bytes each.
+    // SAFETY: the stream is alive, and its list has `count` entries of `size` bytes each.
     unsafe {
         let raw = stream.as_ptr();
         #[cfg(ffmpeg_6_1)]
@@ -167,7 +168,7 @@ fn stream_entries(stream: &ffmpeg::Stream) -> Vec<(OfStream, Vec<u8>)> {
     }
 }
 
-/// What a container says of a whole stream, for one that is copied as it is.
+/// Copies the side data of a stream that is copied.
 pub(crate) fn copy_entries(input: &ffmpeg::Stream, output: &mut ffmpeg::StreamMut) {
     for (kind, bytes) in stream_entries(input) {
         add_entry(output, kind, &bytes);
@@ -175,7 +176,7 @@ pub(crate) fn copy_entries(input: &ffmpeg::Stream, output: &mut ffmpeg::StreamMu
 }
 
 fn add_entry(stream: &mut ffmpeg::StreamMut, kind: OfStream, bytes: &[u8]) {
-    // SAFETY: the stream is alive, and the new entry is allocated with as many bytes as are copied.
+    // SAFETY: the stream is alive, and the new entry is allocated with the number of bytes that are copied.
     unsafe {
         let raw = stream.as_mut_ptr();
         #[cfg(ffmpeg_6_1)]
@@ -192,8 +193,8 @@ fn add_entry(stream: &mut ffmpeg::StreamMut, kind: OfStream, bytes: &[u8]) {
     }
 }
 
-/// Whether a container of this name has a place of its own for the light of the frames.
-pub(crate) fn holds_light(container: &str) -> bool {
+/// Whether a container can hold HDR metadata.
+pub(crate) fn holds_hdr_metadata(container: &str) -> bool {
     matches!(container, "matroska" | "webm" | "mp4" | "mov")
 }
 
@@ -202,7 +203,7 @@ fn integer(bytes: &[u8], index: usize) -> i32 {
     word.map_or(0, i32::from_ne_bytes)
 }
 
-/// The `index`-th AVRational of a C structure that begins with such.
+/// The `index`-th AVRational of a C structure that begins with an array of them.
 fn rational(bytes: &[u8], index: usize) -> f64 {
     match integer(bytes, 2 * index + 1) {
         0 => 0.0,
@@ -215,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_light_is_told_in_each_encoders_own_words() {
+    fn hdr_metadata_is_in_each_encoders_own_syntax() {
         let rationals =
             [(34000, 50000), (16000, 50000), (13250, 50000), (34500, 50000), (7500, 50000), (3000, 50000)];
         let rest = [(15635, 50000), (16450, 50000), (50, 10000), (1000, 1)];
@@ -227,21 +228,21 @@ mod tests {
             (OfStream::AV_PKT_DATA_CONTENT_LIGHT_LEVEL, light),
         ]);
         let points = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)";
-        let told = |encoder: &str| side.encoder_parameters(encoder);
+        let parameters = |encoder: &str| side.encoder_parameters(encoder);
         assert_eq!(
-            told("libx265"),
+            parameters("libx265"),
             Some(("x265-params", format!("master-display={points}:max-cll=1000,400")))
         );
         assert_eq!(
-            told("libx264"),
+            parameters("libx264"),
             Some(("x264-params", format!("mastering-display={points}:cll=1000,400")))
         );
-        let (_, plain) = told("libsvtav1").unwrap();
+        let (_, plain) = parameters("libsvtav1").unwrap();
         assert!(
             plain.contains("G(0.265000,0.690000)") && plain.contains("L(1000.000000,0.005000)"),
             "{plain}"
         );
-        assert_eq!(told("ffv1"), None);
+        assert_eq!(parameters("ffv1"), None);
         assert_eq!(StreamSide::default().encoder_parameters("libx265"), None);
     }
 }

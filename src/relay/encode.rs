@@ -113,7 +113,7 @@ impl Encode<'_> {
                 self.io.budget.note_tail(made.elapsed());
                 self.io.stats.note_latency(arrived.elapsed());
             }
-            let packet = packet.moved_by_us(0);
+            let packet = packet.shifted_by_us(0);
             let until_us = packet.dts_us();
             // The frame first: with it outputs begin.
             self.share_out(packet, false);

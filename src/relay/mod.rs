@@ -126,7 +126,7 @@ impl Clock {
 /// Runs the relay until its source ends for good, or `stop` is set.
 pub fn run(relay: Relay, control: &Control, stats: &Stats, stop: &Arc<AtomicBool>) -> Result<()> {
     let Relay { source, first, engine, encoder, streams, sinks, latency_max, on_loss } = relay;
-    let period = Duration::from_secs_f64(1.0 / f64::from(first.input.video().frame_rate));
+    let period = Duration::from_secs_f64(1.0 / first.input.video().fps());
     let (frames, audio) = (LiveQueue::default(), AudioQueue::default());
     let clock = Clock(Mutex::new(Pacer::new(period)));
     let budget = Budget { latency_max, tail_us: AtomicU64::new(0) };

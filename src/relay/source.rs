@@ -66,7 +66,7 @@ impl Session {
 
     /// Of its frames, as far as is known.
     pub fn fps(&self) -> f64 {
-        self.input.video().frame_rate.into()
+        self.input.video().fps()
     }
 
     /// Where they come from.
@@ -120,7 +120,7 @@ impl SourceSpec {
         let (trim, filter) = (input.trim(None, None), self.filter.clone());
         // Frames decoded side by side would each come later.
         let decoder =
-            Decoder::open(&mut input, DecodeSpec { trim, threads: 1, filter, begin: None, transfer: None })?;
+            Decoder::open(&mut input, DecodeSpec { trim, threads: 1, filter, start: None, transfer: None })?;
         let silent_max = if self.address.starts_with("srt:") { SILENT_MAX_SRT } else { SILENT_MAX };
         Ok(Session { watch, silent_max, input, decoder })
     }
@@ -199,7 +199,7 @@ const ARRIVALS_MAX: usize = 64;
 impl<'a> Connection<'a> {
     fn new(session: Session, io: &'a SourceIo<'a>) -> Result<Connection<'a>> {
         let audio = io.streams.open_audio(&session.input)?;
-        let is_paced = session.input.comes_in_pieces();
+        let is_paced = session.input.needs_pacing();
         let arrivals = BTreeMap::new();
         let (offset_us, mended, behind_since, pace) = (0, 0, None, None);
         Ok(Connection { session, io, audio, offset_us, mended, behind_since, arrivals, is_paced, pace })
@@ -304,7 +304,7 @@ impl<'a> Connection<'a> {
     }
 
     fn give_audio(&self, packet: Packet) {
-        let packet = packet.moved_by_us(self.offset_us);
+        let packet = packet.shifted_by_us(self.offset_us);
         if packet.dts_us() >= 0 {
             self.io.audio.push(packet);
         }

@@ -1,19 +1,19 @@
-//! Frames whose samples no engine can read, made into ones that it can.
+//! Conversion of frames whose samples no engine can read.
 
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video as AvFrame;
 use tracing::info;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::frame::PixelFormat;
 use crate::media::ffmpeg::check;
 use crate::media::format::describe;
 
-/// Of swscale.h, where it is a macro or a member of an enumeration by FFmpeg's version.
+/// As swscale.h defines it: a macro or a member of an enumeration, by version.
 const SWS_ACCURATE_RND: i32 = 1 << 18;
 
-/// swscale, for frames whose samples no engine can read: palettes, bit streams, lines from bottom to top.
+/// Converts by swscale: palettes, bit streams, frames stored from bottom to top.
 pub(crate) struct Converter {
     context: *mut ffi::SwsContext,
     pub from: ffi::AVPixelFormat,
@@ -48,20 +48,21 @@ impl Converter {
         };
         // SAFETY: a number that FFmpeg gave as a format; the name is static or null.
         let name = unsafe { ffi::av_get_pix_fmt_name(from).as_ref().map(|n| std::ffi::CStr::from_ptr(n)) };
-        let name = name.map_or("an unknown format".into(), |name| name.to_string_lossy());
+        let name = name.map_or("unknown".into(), |name| name.to_string_lossy());
         // SAFETY: asks about the format only.
         if unsafe { ffi::sws_isSupportedInput(from) } == 0 {
-            let problem = format!("its frames are {name}, which is not supported");
-            return Err(Error::new(source, problem, "convert it with ffmpeg first, e.g. to yuv420p"));
+            let problem = format!("pixel format {name} is not supported");
+            let remedy = "convert it with ffmpeg first, e.g. to yuv420p";
+            return Err(Error::new(source, problem, remedy).with_kind(ErrorKind::Unsupported));
         }
         let format = describe(to).expect("the formats of the list are known");
-        info!("{source}: {name} is read as {}", format.name);
+        info!("{source}: pixel format {name} is converted to {}", format.name);
         Ok(Converter { context: std::ptr::null_mut(), from, to, format, size: (0, 0) })
     }
 
     pub fn convert(&mut self, av_frame: &AvFrame) -> std::result::Result<AvFrame, ffmpeg::Error> {
         let mut converted = AvFrame::empty();
-        // SAFETY: both frames are owned; the context is made anew for each size and freed by drop, and
+        // SAFETY: both frames are owned; the context is created again for each size and freed by drop, and
         // sws_scale_frame allocates the destination of the size and format given.
         unsafe {
             let (source, target) = (&*av_frame.as_ptr(), &mut *converted.as_mut_ptr());
@@ -96,7 +97,7 @@ impl Converter {
 
 impl Drop for Converter {
     fn drop(&mut self) {
-        // SAFETY: made by sws_getContext or null, which is allowed.
+        // SAFETY: created by sws_getContext or null, which is allowed.
         unsafe { ffi::sws_freeContext(self.context) }
     }
 }

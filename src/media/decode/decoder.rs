@@ -1,4 +1,4 @@
-//! Decode: packets become frames, each with the time its source gave it.
+//! Decode: packets become frames, each with the timestamp of its source.
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video as AvFrame;
@@ -7,17 +7,17 @@ use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
 use tracing::{debug, info, warn};
 
 use crate::color::Transfer;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Family, Frame, FrameFormat, Timestamp};
-use crate::media::av_frame::borrow;
+use crate::media::av_frame::into_frame;
 use crate::media::damage::{Damage, DamagedPlace};
 use crate::media::decode::convert::Converter;
 use crate::media::decode::exr;
-use crate::media::decode::filter::{Clock, Deinterlace, FilterSpec, Filters, Timed};
-use crate::media::decode::interlace::{self, Verdict};
-use crate::media::decode::timestamps::Times;
+use crate::media::decode::filter::{Clock, Deinterlace, FilterSpec, Filters, TimedFrame};
+use crate::media::decode::interlace::{self, ScanType};
+use crate::media::decode::timestamps::{FrameTiming, TimestampRepair};
 use crate::media::demux::input::Input;
-use crate::media::ffmpeg::{MICROSECONDS, is_again};
+use crate::media::ffmpeg::{MICROSECONDS, error_kind, failure, is_again};
 use crate::media::ffmpeg_log;
 use crate::media::format::{color_of, describe, pixel_of, transfer_of};
 use crate::media::packet::Packet;
@@ -26,39 +26,39 @@ use crate::media::stream::{Trim, VideoInfo};
 
 /// How a source is decoded.
 pub struct DecodeSpec {
-    /// Which part of it.
+    /// The wanted part.
     pub trim: Trim,
-    /// Threads the decoder may use.
+    /// Threads that the decoder may use.
     pub threads: usize,
-    /// What is done to its frames before they are frames.
+    /// Filters of decoded frames.
     pub filter: FilterSpec,
-    /// Where to begin, if not at the first frame of that part.
-    pub begin: Option<Begin>,
-    /// What its samples are coded with, whatever its frames say.
+    /// Where to start, if not at the first frame of that part.
+    pub start: Option<SeekPoint>,
+    /// Transfer of the samples, whatever the frames are tagged with.
     pub transfer: Option<Transfer>,
 }
 
-/// A frame that is gone to without all before it: what is decoded from there on is the same as if they had been.
+/// A frame that decoding can start at: the frames from there on are the same as if all before it had been decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Begin {
-    /// Its time in the source's ticks.
+pub struct SeekPoint {
+    /// pts in the source's ticks.
     pub pts: i64,
-    /// How many frames are before it.
+    /// Number of frames before it.
     pub index: u64,
 }
 
-/// The video decoder, with the first frame already out of it.
+/// The video decoder. Its first frame is already decoded.
 pub struct Decoder {
     opened: codec::decoder::Video,
     source: String,
     video: VideoInfo,
-    /// Of a sequence: their names, and the number of the one at time 0.
+    /// Names of an image sequence, and the number of the file at time 0.
     files: Option<(Pattern, u64)>,
     trim: Trim,
     transfer: Option<ffi::AVColorTransferCharacteristic>,
-    /// Frames before the first one.
+    /// Number of frames before the first one.
     before: u64,
-    times: Times,
+    timestamps: TimestampRepair,
     filters: Filters,
     converter: Option<Converter>,
     damage: Damage,
@@ -68,24 +68,26 @@ pub struct Decoder {
     counts: Counts,
 }
 
-/// Of frames, as they come out of the decoder.
+/// Counts of decoded frames.
 #[derive(Default)]
 struct Counts {
-    /// In the wanted part, and outside of it.
+    /// Frames within the wanted part.
     inside: u64,
+    /// Frames outside of it.
     outside: u64,
-    /// Frames that were given out.
-    given: u64,
+    /// Frames that were returned.
+    returned: u64,
+    /// Frames that the decoder flagged as damaged.
     patched: u64,
-    /// Size, format or colours are not those of the first.
+    /// Whether size, format or colour differ from those of the first frame.
     changed: bool,
     /// Errors of the decoder since the last frame.
-    in_a_row: u32,
+    errors_in_a_row: u32,
 }
 
-/// Each frame stands for itself, so that an error in the decoder's log is one in the file. With others it may be a
-/// reference that was cut away on purpose; their decoders flag what they patch.
-const COMPLAINS_RIGHTLY: [codec::Id; 12] = [
+/// Intra-only codecs: an error in the decoder's log is damage of the file. With other codecs it may be a reference that was
+/// cut away on purpose; their decoders flag the frames that they patch.
+const LOG_MEANS_DAMAGE: [codec::Id; 12] = [
     codec::Id::FFV1,
     codec::Id::PRORES,
     codec::Id::MJPEG,
@@ -100,58 +102,40 @@ const COMPLAINS_RIGHTLY: [codec::Id; 12] = [
     codec::Id::DVVIDEO,
 ];
 
-/// What a frame in the midst of a stream may have: 4K, or so many times what the stream began with.
+/// Largest frame in mid-stream: 4K, or this multiple of the size that the stream started with.
 const PIXELS_MAX: i64 = 4096 * 2304;
 const GROWTH_MAX: i64 = 4;
 
-/// A decoder that gives nothing but errors for so long does not get any further.
+/// Errors without a frame between them after which decoding is given up.
 const ERRORS_IN_A_ROW_MAX: u32 = 1000;
 
+/// Distances before the wanted part at which a seek is tried: some containers seek to a place that cannot be decoded from.
+const SEEK_BACK_US: [i64; 4] = [0, 3_000_000, 30_000_000, i64::MAX];
+
 impl Decoder {
-    /// Opens the decoder of `input`'s video and decodes up to the first wanted frame, which fixes the
-    /// geometry. Other packets met on the way are put back.
+    /// Opens the decoder of `input`'s video and decodes up to the first wanted frame, which fixes the format. Packets of
+    /// other streams met on the way are put back.
     pub fn open(input: &mut Input, spec: DecodeSpec) -> Result<Decoder> {
-        let DecodeSpec { mut trim, threads, mut filter, begin, transfer } = spec;
-        let parameters = input.video_parameters();
+        let DecodeSpec { mut trim, threads, mut filter, start, transfer } = spec;
         let video = input.video();
-        if let Some(begin) = begin {
-            trim.from_us = begin.pts.rescale(video.time_base, MICROSECONDS);
+        if let Some(start) = start {
+            trim.from_us = start.pts.rescale(video.time_base, MICROSECONDS);
         }
-        input.begin_sequence(trim, &|_| false);
+        input.restart_sequence(trim, &|_| false);
         let is_sequence = input.numbers().is_some();
         if is_sequence && filter.deinterlace == Deinterlace::Auto {
             // Scans have no fields, whatever a frame's flags say.
             filter.deinterlace = Deinterlace::Off;
         }
-        let fail = |problem: String, remedy: &str| Error::new(input.name(), problem, remedy);
-        let mut context = codec::Context::from_parameters(parameters)
-            .map_err(|e| fail(format!("bad stream parameters: {e}"), "get a whole copy"))?;
-        // Parts of a frame are decoded side by side. Whole frames would be too early for what is said of damage, which
-        // is of the packet that went in last.
-        let kind = codec::threading::Type::Slice;
-        context.set_threading(codec::threading::Config { kind, ..codec::threading::Config::count(threads) });
-        // SAFETY: the context is ours and not yet open; plain values are set.
-        unsafe {
-            let raw = &mut *context.as_mut_ptr();
-            // Else the left edge is cropped to whole vectors only, and the frame is too wide.
-            raw.flags |= ffi::AV_CODEC_FLAG_UNALIGNED as i32;
-            // A damaged header may ask for any size: no stream grows further in its midst.
-            raw.max_pixels = PIXELS_MAX.max(GROWTH_MAX * i64::from(raw.width) * i64::from(raw.height));
-        }
-        let mut context = context.decoder();
-        context.set_packet_time_base(video.time_base);
-        let codec_name = context.id().name();
-        let opened = context.video().map_err(|e| {
-            fail(format!("cannot decode {codec_name}: {e}"), "use an FFmpeg that has this decoder")
-        })?;
-        if !trim.is_whole() {
+        let opened = open_codec(input, &video, threads)?;
+        if !trim.is_everything() {
             input.expect_part(trim.to_us);
         }
-        let verdict = if filter.is_auto() { interlace::look(input)? } else { Verdict::AsFlagged };
+        let scan = if filter.is_auto() { interlace::detect(input)? } else { ScanType::AsFlagged };
         let clock = Clock { time_base: video.time_base, frame_rate: video.frame_rate };
-        let times = Times::new(input.name(), &video, opened.id(), input.has_steady_clock());
-        let before = begin.map_or(0, |begin| begin.index);
+        let before = start.map_or(0, |start| start.index);
         let mut decoder = Decoder {
+            timestamps: TimestampRepair::new(input.name(), &video, opened.id(), input.has_steady_clock()),
             opened,
             source: input.name().to_owned(),
             video,
@@ -159,51 +143,35 @@ impl Decoder {
             trim,
             transfer: transfer.map(transfer_of),
             before,
-            times,
-            filters: Filters::new(filter, verdict, input.name(), clock),
+            filters: Filters::new(filter, scan, input.name(), clock),
             converter: None,
             damage: input.damage(),
             first: None,
             last_format: None,
             ended: false,
-            counts: Counts { given: before, ..Counts::default() },
+            counts: Counts { returned: before, ..Counts::default() },
         };
-        if trim.from_us == i64::MIN || is_sequence {
-            decoder.first = Some(decoder.find_first(input)?);
-            return Ok(decoder);
-        }
-        // Some containers seek to a place that cannot be decoded from: what comes out then begins too late.
-        for back_us in [0, 3_000_000, 30_000_000, i64::MAX] {
-            let target_us = trim.from_us.saturating_sub(back_us).max(input.start_us());
-            input.seek(target_us)?;
-            decoder.forget();
-            let found = decoder.find_first(input);
-            let us = |frame: &Frame| {
-                let time_base = Rational::from(frame.time.time_base);
-                frame.time.pts.rescale(time_base, MICROSECONDS)
-            };
-            let begins_late = |frame: &Frame| us(frame) - trim.from_us >= decoder.times.usual_us();
-            let in_time = decoder.counts.outside > 0 || found.as_ref().is_ok_and(|frame| !begins_late(frame));
-            if in_time || target_us == input.start_us() {
-                decoder.first = Some(found?);
-                return Ok(decoder);
-            }
-        }
-        unreachable!("the last attempt is from the start");
+        let first = match trim.from_us == i64::MIN || is_sequence {
+            true => decoder.decode_first(input)?,
+            false => decoder.seek_first(input)?,
+        };
+        decoder.first = Some(first);
+        Ok(decoder)
     }
 
-    /// Reads a sequence from its beginning again, without what is `ready`. What the first frame fixed stays.
-    pub fn pass_over(&mut self, input: &mut Input, ready: &dyn Fn(u64) -> bool) {
-        self.forget();
+    /// Decodes an image sequence from its beginning again, without the frames that are `ready`. The format stays that of
+    /// the first frame.
+    pub fn skip_ready(&mut self, input: &mut Input, ready: &dyn Fn(u64) -> bool) {
+        self.reset();
         self.first = None;
-        input.begin_sequence(self.trim, ready);
+        input.restart_sequence(self.trim, ready);
     }
 
-    /// How its frames are numbered, those of a video from `start` on.
+    /// How output frames are numbered; those of a video from `start` on.
     pub fn numbering(&self, start: u64) -> Numbering {
         let Clock { time_base, frame_rate } = self.filters.clock();
         match self.files {
-            // A filter that makes another rate gives times that count otherwise.
+            // After a filter that changes the rate, timestamps do not count files any more.
             Some((_, first)) if time_base == self.video.time_base && frame_rate == self.video.frame_rate => {
                 Numbering::ByTime(first)
             }
@@ -212,16 +180,36 @@ impl Decoder {
         }
     }
 
-    /// As it was before the first packet.
-    fn forget(&mut self) {
+    /// Restores the state before the first packet.
+    fn reset(&mut self) {
         self.opened.flush();
-        self.times.forget();
-        self.filters.forget();
+        self.timestamps.reset();
+        self.filters.reset();
         (self.ended, self.last_format) = (false, None);
-        self.counts = Counts { given: self.before, ..Counts::default() };
+        self.counts = Counts { returned: self.before, ..Counts::default() };
     }
 
-    fn find_first(&mut self, input: &mut Input) -> Result<Frame> {
+    /// The first frame of the wanted part, after a seek.
+    fn seek_first(&mut self, input: &mut Input) -> Result<Frame> {
+        for back_us in SEEK_BACK_US {
+            let target_us = self.trim.from_us.saturating_sub(back_us).max(input.start_us());
+            input.seek(target_us)?;
+            self.reset();
+            let first = self.decode_first(input);
+            let us = |frame: &Frame| {
+                let time_base = Rational::from(frame.time.time_base);
+                frame.time.pts.rescale(time_base, MICROSECONDS)
+            };
+            let is_late = |frame: &Frame| us(frame) - self.trim.from_us >= self.timestamps.frame_us();
+            let in_time = self.counts.outside > 0 || first.as_ref().is_ok_and(|frame| !is_late(frame));
+            if in_time || target_us == input.start_us() {
+                return first;
+            }
+        }
+        unreachable!("the last attempt is from the start");
+    }
+
+    fn decode_first(&mut self, input: &mut Input) -> Result<Frame> {
         loop {
             match input.next_video()? {
                 Some(packet) => self.send(packet)?,
@@ -231,32 +219,36 @@ impl Decoder {
                 return Ok(frame);
             }
             if self.ended {
-                let (problem, remedy) = match self.counts.outside {
-                    0 => ("no frame could be decoded", "get a whole copy"),
-                    _ => ("has no frame in that part", "choose other times with --from and --to"),
-                };
-                return Err(Error::new(&self.source, problem, remedy));
+                return Err(match self.counts.outside {
+                    0 => Error::new(&self.source, "no frame could be decoded", "get a complete copy")
+                        .with_kind(ErrorKind::Damaged),
+                    _ => Error::new(
+                        &self.source,
+                        "has no frame in that part",
+                        "choose other times with --from and --to",
+                    ),
+                });
             }
         }
     }
 
-    /// What the frames are, by the first one. Later ones may differ.
+    /// Format of the first frame. Later ones may differ.
     pub fn format(&self) -> FrameFormat {
         self.first().format
     }
 
     /// The first frame, before it is taken.
     pub(crate) fn first(&self) -> &Frame {
-        self.first.as_ref().expect("asked before the first frame is taken")
+        self.first.as_ref().expect("called before the first frame is taken")
     }
 
-    /// What ticks and how often frames come, after the filters.
+    /// The stream after the filters.
     pub(crate) fn video(&self) -> VideoInfo {
         let Clock { time_base, frame_rate } = self.filters.clock();
         let growth = f64::from(frame_rate) / f64::from(self.video.frame_rate);
         let frames_expected = (self.video.frames_expected as f64 * growth).round() as u64;
         let first = self.first();
-        // A filter may change the shape of samples.
+        // A filter may change the sample aspect ratio.
         let aspect = first
             .props
             .0
@@ -273,65 +265,64 @@ impl Decoder {
         }
     }
 
-    /// How much wider than high a sample is.
+    /// Width of a sample over its height.
     pub fn sample_aspect(&self) -> f64 {
         self.video().sample_aspect.into()
     }
 
-    /// Frames decoded, those outside of the wanted part left out.
+    /// Number of decoded frames within the wanted part.
     pub fn decoded(&self) -> u64 {
         self.counts.inside
     }
 
-    /// How many frames more, or less, the filters gave than they took.
+    /// Number of frames that filters added, and that they dropped.
     pub fn duplicated_and_dropped(&self) -> (u64, u64) {
         self.filters.duplicated_and_dropped()
     }
 
-    /// Frames whose time was missing or went back and was made up.
+    /// Number of frames whose timestamp was missing or went back and was repaired.
     pub fn repaired(&self) -> u64 {
-        self.times.repaired()
+        self.timestamps.repaired()
     }
 
-    /// Frames that the decoder says it had to patch.
+    /// Number of frames that the decoder patched.
     pub fn patched(&self) -> u64 {
         self.counts.patched
     }
 
-    /// How often no frame came for a while where they had come evenly.
+    /// Number of gaps in a stream of constant rate.
     pub fn gaps(&self) -> u64 {
-        self.times.gaps()
+        self.timestamps.gaps()
     }
 
-    /// Whether [`Begin`] serves for what was decoded so far: every frame stands for itself, with the time that its
-    /// source gave it, and looks like the first.
-    pub fn can_begin_anywhere(&self) -> bool {
-        !self.filters.is_open() && self.times.repaired() == 0 && !self.counts.changed
+    /// Whether every frame decoded so far can be a [`SeekPoint`]: no filter, no repaired timestamp, no change of format.
+    pub fn can_start_anywhere(&self) -> bool {
+        !self.filters.is_open() && self.timestamps.repaired() == 0 && !self.counts.changed
     }
 
-    /// What of the source was found damaged so far.
+    /// The damage of the source that was found so far.
     pub fn damage(&self) -> &Damage {
         &self.damage
     }
 
-    /// Gives the decoder a packet; [`Decoder::receive`] is to be called until it has no more.
+    /// Sends a packet to the decoder. Call [`Decoder::receive`] until it returns `None`.
     pub fn send(&mut self, packet: Packet) -> Result<()> {
         let packet = packet.packet;
         // SAFETY: the packet is alive.
-        let shown = unsafe { (*packet.as_ptr()).flags } & ffi::AV_PKT_FLAG_DISCARD == 0;
-        self.times.sent(&packet, shown);
+        let is_shown = unsafe { (*packet.as_ptr()).flags } & ffi::AV_PKT_FLAG_DISCARD == 0;
+        self.timestamps.sent(&packet, is_shown);
         if let Err(error) = self.opened.send_packet(&packet) {
             return self.refused(error, packet.pts());
         }
         if self.opened.id() == codec::Id::EXR
-            && let Some(problem) = exr::what_is_missing(packet.data().unwrap_or_default())
+            && let Some(problem) = exr::missing(packet.data().unwrap_or_default())
         {
             self.note(format!("a frame is damaged: {problem}"), packet.pts());
         }
         Ok(())
     }
 
-    /// Says that no packet follows.
+    /// Signals the end of the stream.
     pub fn finish(&mut self) -> Result<()> {
         match self.opened.send_eof() {
             Err(ffmpeg::Error::Eof) | Ok(()) => Ok(()),
@@ -339,7 +330,7 @@ impl Decoder {
         }
     }
 
-    /// The next frame; `None` when the decoder wants another packet or is at its end.
+    /// The next frame; `None` when the decoder needs another packet or is at its end.
     pub fn receive(&mut self) -> Result<Option<Frame>> {
         if let Some(frame) = self.first.take() {
             return Ok(Some(frame));
@@ -359,7 +350,7 @@ impl Decoder {
                 Err(ffmpeg::Error::Eof) if self.ended => return Ok(None),
                 Err(ffmpeg::Error::Eof) => {
                     self.ended = true;
-                    let lost = self.times.lost_before(i64::MAX);
+                    let lost = self.timestamps.lost_before(i64::MAX);
                     self.note_lost(&lost);
                     self.filters.finish()?;
                 }
@@ -368,22 +359,24 @@ impl Decoder {
         }
     }
 
-    /// A packet that the decoder can do nothing with is damage, and no reason to end.
+    /// Notes a packet that the decoder refuses as damage. Decoding continues.
     fn refused(&mut self, error: ffmpeg::Error, pts: Option<i64>) -> Result<()> {
         const ENOMEM: ffmpeg::Error = ffmpeg::Error::Other { errno: ffmpeg::error::ENOMEM };
-        self.counts.in_a_row += 1;
-        if error == ENOMEM || self.counts.in_a_row > ERRORS_IN_A_ROW_MAX {
-            let seconds = self.times.last_pts().map(|pts| self.times.seconds(pts));
+        self.counts.errors_in_a_row += 1;
+        if error == ENOMEM || self.counts.errors_in_a_row > ERRORS_IN_A_ROW_MAX {
+            let seconds = self.timestamps.last_pts().map(|pts| self.timestamps.seconds(pts));
             let problem = format!("cannot be decoded further: {error}");
-            let remedy = "get a whole copy, or stop before with --to";
-            return Err(Error::new(&self.source, problem, remedy).at("decode", self.counts.inside, seconds));
+            let remedy = "get a complete copy, or stop before with --to";
+            let kind = if error == ENOMEM { error_kind(error) } else { ErrorKind::Damaged };
+            let failed = Error::new(&self.source, problem, remedy).with_kind(kind).with_source(error);
+            return Err(failed.at("decode", self.counts.inside, seconds));
         }
-        // What the decoder said of it is not said of the next frame.
-        let complaint = self.complaint().map_or(String::new(), |complaint| format!(" ({complaint})"));
-        if self.times.refused(pts) {
+        // Taken here, so that it is not assigned to the next frame.
+        let logged = self.take_logged_error().map_or(String::new(), |logged| format!(" ({logged})"));
+        if self.timestamps.refused(pts) {
             self.note(
-                format!("a packet cannot be decoded: {error}{complaint}"),
-                pts.or(self.times.last_pts()),
+                format!("a packet cannot be decoded: {error}{logged}"),
+                pts.or(self.timestamps.last_pts()),
             );
         } else {
             debug!("{}: a packet before the first keyframe cannot be decoded: {error}", self.source);
@@ -391,22 +384,22 @@ impl Decoder {
         Ok(())
     }
 
-    /// What the decoder said in its log since the last frame, where that tells of damage.
-    fn complaint(&self) -> Option<String> {
-        ffmpeg_log::of_decoders().filter(|_| COMPLAINS_RIGHTLY.contains(&self.opened.id()))
+    /// The error that the decoder logged since the last frame, where that means damage.
+    fn take_logged_error(&self) -> Option<String> {
+        ffmpeg_log::take_decoder_error().filter(|_| LOG_MEANS_DAMAGE.contains(&self.opened.id()))
     }
 
-    fn note_lost(&self, times: &[i64]) {
-        for &pts in times {
-            self.note("a frame did not come out of the decoder".into(), Some(pts));
+    fn note_lost(&self, lost: &[i64]) {
+        for &pts in lost {
+            self.note("a packet gave no frame".into(), Some(pts));
         }
     }
 
     fn note(&self, problem: String, pts: Option<i64>) {
-        if pts.is_some_and(|pts| !self.trim.holds(self.times.us(pts))) {
+        if pts.is_some_and(|pts| !self.trim.contains(self.timestamps.us(pts))) {
             return;
         }
-        let seconds = pts.map(|pts| self.times.seconds(pts));
+        let seconds = pts.map(|pts| self.timestamps.seconds(pts));
         let file = self
             .files
             .as_ref()
@@ -416,34 +409,34 @@ impl Decoder {
         self.damage.note(DamagedPlace { problem, frame: Some(self.counts.inside), pts, seconds });
     }
 
-    /// A frame with its time goes to the filters, unless it lies outside of the wanted part.
+    /// Passes a decoded frame to the filters, unless it lies outside of the wanted part.
     fn take(&mut self, mut av_frame: AvFrame) -> Result<()> {
-        self.counts.in_a_row = 0;
-        let (pts, duration, lost) = self.times.of(&av_frame);
+        self.counts.errors_in_a_row = 0;
+        let FrameTiming { pts, duration, lost } = self.timestamps.next(&av_frame);
         self.note_lost(&lost);
-        if !self.trim.holds(self.times.us(pts)) {
+        if !self.trim.contains(self.timestamps.us(pts)) {
             self.counts.outside += 1;
             return Ok(());
         }
-        let complaint = self.complaint();
-        if av_frame.has_decode_errors() || av_frame.is_corrupt() || complaint.is_some() {
+        let logged = self.take_logged_error();
+        if av_frame.has_decode_errors() || av_frame.is_corrupt() || logged.is_some() {
             self.counts.patched += 1;
-            let why = complaint.map_or(String::new(), |complaint| format!(": {complaint}"));
+            let why = logged.map_or(String::new(), |logged| format!(": {logged}"));
             self.note(format!("a frame is damaged and was patched by the decoder{why}"), Some(pts));
         }
         self.counts.inside += 1;
-        // SAFETY: the frame is owned; plain values are set. The container's word goes before the bitstream's.
+        // SAFETY: the frame is owned; plain values are set. The container's aspect ratio overrides the bitstream's.
         unsafe {
             let raw = &mut *av_frame.as_mut_ptr();
             raw.sample_aspect_ratio = self.video.sample_aspect.into();
             raw.color_trc = self.transfer.unwrap_or(raw.color_trc);
         }
-        self.filters.push(Timed { av_frame, pts, duration })
+        self.filters.push(TimedFrame { av_frame, pts, duration })
     }
 
-    /// The frame as a frame.
-    fn frame(&mut self, timed: Timed) -> Result<Frame> {
-        let Timed { mut av_frame, pts, duration } = timed;
+    /// Borrows the AVFrame as a [`Frame`], converted if no engine can read its format.
+    fn frame(&mut self, timed: TimedFrame) -> Result<Frame> {
+        let TimedFrame { mut av_frame, pts, duration } = timed;
         // SAFETY: the frame was filled by the decoder or a filter.
         let raw = unsafe { &*av_frame.as_ptr() };
         let (pixel, upside_down) = (pixel_of(raw), raw.linesize[0] < 0);
@@ -457,13 +450,9 @@ impl Decoder {
                 };
                 let converter = self.converter.insert(converter);
                 av_frame = converter.convert(&av_frame).map_err(|e| {
-                    let index = self.counts.given;
-                    Error::new(
-                        &self.source,
-                        format!("cannot be converted: {e}"),
-                        "convert it with ffmpeg first",
-                    )
-                    .at("decode", index, None)
+                    let index = self.counts.returned;
+                    failure(&self.source, "cannot be converted", e, "convert it with ffmpeg first")
+                        .at("decode", index, None)
                 })?;
                 converter.format
             }
@@ -471,8 +460,8 @@ impl Decoder {
         // SAFETY: as above.
         let raw = unsafe { &*av_frame.as_ptr() };
         let (color, guessed) = color_of(raw, &format);
-        if self.counts.given == 0 && guessed && format.family == Family::Ycbcr {
-            info!("{}: no matrix is tagged; {} is taken for its size", self.source, color.matrix.name());
+        if self.counts.returned == 0 && guessed && format.family == Family::Ycbcr {
+            info!("{}: no matrix is tagged; {} is guessed from the size", self.source, color.matrix.name());
         }
         let frame_format = FrameFormat {
             width: raw.width as usize,
@@ -481,23 +470,45 @@ impl Decoder {
             color,
         };
         let time_base = self.filters.clock().time_base.into();
-        let time = Timestamp { index: self.counts.given, pts, duration, time_base };
-        self.tell_change(&frame_format, &time);
-        self.counts.given += 1;
-        Ok(borrow(av_frame, frame_format, time))
+        let time = Timestamp { index: self.counts.returned, pts, duration, time_base };
+        self.warn_change(&frame_format, &time);
+        self.counts.returned += 1;
+        Ok(into_frame(av_frame, frame_format, time))
     }
 
-    fn tell_change(&mut self, new: &FrameFormat, time: &Timestamp) {
+    fn warn_change(&mut self, new: &FrameFormat, time: &Timestamp) {
         if let Some(old) = self.last_format.replace(*new).filter(|old| old != new) {
             self.counts.changed = true;
-            let said = |of: &FrameFormat| format!("{}x{} {}", of.width, of.height, of.pixel_format.name);
-            let colours = if old.color == new.color { "" } else { ", with other colour tags" };
+            let described = |of: &FrameFormat| format!("{}x{} {}", of.width, of.height, of.pixel_format.name);
+            let colors = if old.color == new.color { "" } else { ", with other colour tags" };
             let (source, index, seconds) = (&self.source, time.index, time.seconds());
             warn!(
-                "{source}: from frame {index} at {seconds:.3} s on {} is {}{colours}; the output stays as it began",
-                said(&old),
-                said(new)
+                "{source}: at frame {index}, {seconds:.3} s, {} changes to {}{colors}; the output keeps its format",
+                described(&old),
+                described(new)
             );
         }
     }
+}
+
+/// Opens the codec of the input's video.
+fn open_codec(input: &Input, video: &VideoInfo, threads: usize) -> Result<codec::decoder::Video> {
+    let mut context = codec::Context::from_parameters(input.video_parameters())
+        .map_err(|e| failure(input.name(), "bad stream parameters", e, "get a complete copy"))?;
+    // Slices are decoded in parallel. With frame threads an error in the log could not be assigned to the packet that was
+    // sent last.
+    let kind = codec::threading::Type::Slice;
+    context.set_threading(codec::threading::Config { kind, ..codec::threading::Config::count(threads) });
+    // SAFETY: the context is ours and not yet open; plain values are set.
+    unsafe {
+        let raw = &mut *context.as_mut_ptr();
+        // Otherwise the left edge is cropped to whole vectors only, and the frame is too wide.
+        raw.flags |= ffi::AV_CODEC_FLAG_UNALIGNED as i32;
+        // A damaged header may ask for any size.
+        raw.max_pixels = PIXELS_MAX.max(GROWTH_MAX * i64::from(raw.width) * i64::from(raw.height));
+    }
+    let mut context = context.decoder();
+    context.set_packet_time_base(video.time_base);
+    let problem = format!("cannot decode {}", context.id().name());
+    context.video().map_err(|e| failure(input.name(), &problem, e, "use an FFmpeg that has this decoder"))
 }

@@ -1,45 +1,45 @@
-//! EXR: whether a file has all its blocks. FFmpeg's decoder leaves out in silence those that it does not find.
+//! EXR: whether a file has all its blocks. FFmpeg's decoder skips missing ones without an error.
 //!
-//! In: the bytes of a file. Out: what is missing. A file begins with attributes, then the places of all blocks as u64,
-//! then the blocks; who writes it puts the places in at the end, so that a file that was not finished has zeros there.
+//! In: the bytes of a file. Out: what is missing. A file begins with attributes, then the offsets of all blocks as u64, then
+//! the blocks. Writers fill in the offsets at the end, so an unfinished file has zeros there.
 
 const MAGIC: [u8; 4] = [0x76, 0x2f, 0x31, 0x01];
-/// In the version's word: tiles, deep samples, several parts.
+/// Flags of the version word: tiles, deep samples, several parts.
 const IS_TILED: u32 = 0x200;
 const IS_DEEP_OR_MULTIPART: u32 = 0x800 | 0x1000;
 
-/// What a file of one part lacks; `None` where all is there, and of files that are no EXR.
-pub(crate) fn what_is_missing(file: &[u8]) -> Option<&'static str> {
+/// What a file of one part lacks; `None` for a complete file, and for one that is not EXR.
+pub(crate) fn missing(file: &[u8]) -> Option<&'static str> {
     let version = u32::from_le_bytes(array(file, 4)?);
     if !file.starts_with(&MAGIC) || version & IS_DEEP_OR_MULTIPART != 0 {
         return None;
     }
-    // The decoder itself tells of a header that is cut off.
+    // The decoder reports a truncated header.
     let table = end_of_header(file)?;
     let mut first = file.len();
     let mut at = table;
     while at < first {
         let place = array(file, at).map(u64::from_le_bytes).and_then(|place| usize::try_from(place).ok());
         match place {
-            None => return Some("it is cut off"),
-            Some(place) if place < table => return Some("it was not written to its end"),
+            None => return Some("it is truncated"),
+            Some(place) if place < table => return Some("it is incomplete"),
             Some(place) => first = first.min(place),
         }
         at += 8;
     }
     let places =
         file[table..first].as_chunks::<8>().0.iter().map(|place| u64::from_le_bytes(*place) as usize);
-    // Where its lines begin, or which tile it is; then its size.
+    // The first line of the block, or the coordinates of the tile; then the size.
     let head = if version & IS_TILED == 0 { 4 } else { 16 };
-    let is_whole = |place: usize| {
+    let content = |place: usize| {
         let size = array(file, place.checked_add(head)?).map(u32::from_le_bytes)?;
         file.get(place..)?.get(head + 4..)?.get(..size as usize)
     };
-    let cut_off = places.into_iter().any(|place| is_whole(place).is_none());
-    cut_off.then_some("it is cut off")
+    let is_truncated = places.into_iter().any(|place| content(place).is_none());
+    is_truncated.then_some("it is truncated")
 }
 
-/// Past the empty name that ends the attributes: name, 0, type, 0, size, value.
+/// Offset past the empty name that ends the attributes: name, 0, type, 0, size, value.
 fn end_of_header(file: &[u8]) -> Option<usize> {
     let past_text = |at: usize| Some(at + file.get(at..)?.iter().position(|&byte| byte == 0)? + 1);
     let mut at = 8;
@@ -59,7 +59,7 @@ fn array<const N: usize>(file: &[u8], at: usize) -> Option<[u8; N]> {
 mod tests {
     use super::*;
 
-    /// Of two blocks, 5 and 3 bytes long.
+    /// A file of two blocks, 5 and 3 bytes long.
     fn file(flags: u32, head: usize) -> Vec<u8> {
         let mut file = [&MAGIC[..], &(2 | flags).to_le_bytes()].concat();
         file.extend(b"compression\0compression\0\x01\0\0\0\0\0");
@@ -76,24 +76,24 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_lacks_its_end_is_told_from_one_that_is_whole() {
+    fn truncated_and_incomplete_files_are_found() {
         for (flags, head) in [(0, 4), (IS_TILED, 16)] {
-            let whole = file(flags, head);
-            assert_eq!(what_is_missing(&whole), None);
-            let table = whole.len() - 2 * (head + 4) - 8 - 16;
-            for size in table + 1..whole.len() {
+            let complete = file(flags, head);
+            assert_eq!(missing(&complete), None);
+            let table = complete.len() - 2 * (head + 4) - 8 - 16;
+            for size in table + 1..complete.len() {
                 assert_eq!(
-                    what_is_missing(&whole[..size]),
-                    Some("it is cut off"),
+                    missing(&complete[..size]),
+                    Some("it is truncated"),
                     "{size} of {}",
-                    whole.len()
+                    complete.len()
                 );
             }
-            let mut unfinished = whole.clone();
+            let mut unfinished = complete.clone();
             unfinished[table + 8..table + 16].fill(0);
-            assert_eq!(what_is_missing(&unfinished), Some("it was not written to its end"));
+            assert_eq!(missing(&unfinished), Some("it is incomplete"));
         }
-        assert_eq!(what_is_missing(b"no EXR at all"), None);
-        assert_eq!(what_is_missing(&file(0x1000, 4)[..40]), None);
+        assert_eq!(missing(b"no EXR at all"), None);
+        assert_eq!(missing(&file(0x1000, 4)[..40]), None);
     }
 }

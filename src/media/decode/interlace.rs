@@ -1,6 +1,6 @@
-//! Whether frames are interlaced, where their flags lie: the first ones of a source are looked at by FFmpeg's idet.
+//! Whether frames are interlaced, where their flags are wrong: FFmpeg's idet examines the first frames of a source.
 //!
-//! The packets that are read for it are put back and decoded again by whoever comes next.
+//! The packets that are read for it are put back and decoded again.
 
 use ffmpeg_next::filter::{self, Graph};
 use ffmpeg_next::frame::Video as AvFrame;
@@ -11,26 +11,26 @@ use crate::error::Result;
 use crate::media::demux::input::Input;
 use crate::media::packet::Packet;
 
-/// What is known of a source's fields.
+/// The scan type of a source.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Verdict {
-    /// Nothing against the flags of each frame.
+pub(crate) enum ScanType {
+    /// As the flags of each frame say.
     AsFlagged,
-    /// Whatever the flags say.
+    /// Interlaced, whatever the flags say.
     Interlaced { top_first: bool },
-    /// Whatever the flags say: both fields are of one moment.
+    /// Progressive, whatever the flags say.
     Progressive,
 }
 
-/// Two seconds and a little: enough for something to move.
+/// About two seconds: enough for something to move.
 const FRAMES: u32 = 60;
-/// Packets are held for so long; a second of uncompressed HD is more.
+/// Bytes of packets that are examined at most; a second of uncompressed HD is more.
 const BYTES_MAX: usize = 64 << 20;
-/// Nothing interlaced is lower than a quarter of NTSC, or higher or faster than 1080i.
+/// No interlaced video has fewer lines than a quarter of NTSC, or more lines or fps than 1080i.
 const LINES: std::ops::RangeInclusive<i32> = 200..=1152;
 const RATE_MAX: f64 = 30.5;
 
-/// Frames by what idet takes them for.
+/// Numbers of frames by what idet classifies them as.
 #[derive(Clone, Copy, Default, Debug, PartialEq)]
 struct Seen {
     frames: u32,
@@ -40,8 +40,8 @@ struct Seen {
     progressive: u32,
 }
 
-/// Looks at the first frames, if they can be interlaced at all.
-pub(crate) fn look(input: &mut Input) -> Result<Verdict> {
+/// Examines the first frames, if they can be interlaced at all.
+pub(crate) fn detect(input: &mut Input) -> Result<ScanType> {
     let parameters = input.video_parameters();
     // SAFETY: the parameters are owned and alive.
     let height = unsafe { (*parameters.as_ptr()).height };
@@ -53,7 +53,7 @@ pub(crate) fn look(input: &mut Input) -> Result<Verdict> {
         || fieldless.contains(&parameters.id())
         || input.video().frames_expected == 1
     {
-        return Ok(Verdict::AsFlagged);
+        return Ok(ScanType::AsFlagged);
     }
     let mut packets = Vec::new();
     let (mut bytes, mut frames) = (0, 0);
@@ -64,38 +64,35 @@ pub(crate) fn look(input: &mut Input) -> Result<Verdict> {
         packets.push(packet);
     }
     let videos = packets.iter().filter(|packet| input.is_video(packet));
-    // A source that cannot be decoded so is told of by the decoder itself.
-    let verdict = seen(parameters, videos).map_or(Verdict::AsFlagged, judge);
+    // The decoder itself reports a source that cannot be decoded.
+    let scan = seen(parameters, videos).map_or(ScanType::AsFlagged, judge);
     for packet in packets {
         input.put_back(packet)?;
     }
-    match verdict {
-        Verdict::Interlaced { top_first } => {
+    match scan {
+        ScanType::Interlaced { top_first } => {
             let order = if top_first { "top" } else { "bottom" };
             let name = input.name();
-            warn!("{name}: frames are not flagged so, but are interlaced, {order} field first (by idet)");
+            warn!("{name}: frames are interlaced, {order} field first, but are not flagged so (by idet)");
         }
-        Verdict::Progressive => {
-            info!(
-                "{}: frames are flagged as interlaced, but both fields are of one moment (by idet)",
-                input.name()
-            );
+        ScanType::Progressive => {
+            info!("{}: frames are flagged as interlaced, but are progressive (by idet)", input.name());
         }
-        Verdict::AsFlagged => {}
+        ScanType::AsFlagged => {}
     }
-    Ok(verdict)
+    Ok(scan)
 }
 
-fn judge(seen: Seen) -> Verdict {
+fn judge(seen: Seen) -> ScanType {
     let Seen { frames, flagged, top_first, bottom_first, progressive } = seen;
     let (more, less) = (top_first.max(bottom_first), top_first.min(bottom_first));
-    // Sharp detail that moves is taken for interlaced as well, in both orders; a telecined video is so in two of five.
+    // Moving sharp detail is classified as interlaced as well, in both orders; of telecined video two frames in five are.
     let combed = more >= 8 && more >= 19 * less && 2 * more >= progressive;
-    let whole = progressive >= 20 && progressive >= 20 * (top_first + bottom_first);
+    let is_progressive = progressive >= 20 && progressive >= 20 * (top_first + bottom_first);
     match () {
-        () if combed && 2 * flagged < frames => Verdict::Interlaced { top_first: top_first > bottom_first },
-        () if whole && 10 * flagged >= 9 * frames => Verdict::Progressive,
-        () => Verdict::AsFlagged,
+        () if combed && 2 * flagged < frames => ScanType::Interlaced { top_first: top_first > bottom_first },
+        () if is_progressive && 10 * flagged >= 9 * frames => ScanType::Progressive,
+        () => ScanType::AsFlagged,
     }
 }
 
@@ -110,7 +107,7 @@ fn seen<'a>(
     let packets: Vec<Option<&ffmpeg::Packet>> =
         packets.map(|coded| Some(&coded.packet)).chain([None]).collect();
     for packet in packets {
-        // A damaged packet tells nothing; what comes after it may.
+        // A damaged packet gives no frame; the next may.
         let _ = match packet {
             Some(packet) => decoder.send_packet(packet),
             None => decoder.send_eof(),
@@ -149,7 +146,7 @@ fn open(av_frame: &AvFrame) -> std::result::Result<Graph, ffmpeg::Error> {
     Ok(graph)
 }
 
-/// What idet wrote on the frames that are ready.
+/// Counts what idet wrote on the frames that are ready.
 fn count(graph: &mut Graph, seen: &mut Seen) {
     let mut av_frame = AvFrame::empty();
     while graph.get("out").expect("a graph has its sink").sink().frame(&mut av_frame).is_ok() {
@@ -167,23 +164,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_are_believed_unless_the_frames_say_otherwise() {
+    fn flags_hold_unless_the_frames_contradict_them() {
         let seen = |flagged, top_first, bottom_first, progressive| {
             judge(Seen { frames: 60, flagged, top_first, bottom_first, progressive })
         };
         for (seen, expected) in [
-            (seen(0, 0, 0, 58), Verdict::AsFlagged),
-            (seen(0, 50, 0, 2), Verdict::Interlaced { top_first: true }),
-            (seen(0, 1, 40, 2), Verdict::Interlaced { top_first: false }),
+            (seen(0, 0, 0, 58), ScanType::AsFlagged),
+            (seen(0, 50, 0, 2), ScanType::Interlaced { top_first: true }),
+            (seen(0, 1, 40, 2), ScanType::Interlaced { top_first: false }),
             // Telecine, unflagged.
-            (seen(0, 24, 0, 34), Verdict::Interlaced { top_first: true }),
-            // Flicker, and too few to tell.
-            (seen(0, 15, 12, 3), Verdict::AsFlagged),
-            (seen(0, 5, 0, 0), Verdict::AsFlagged),
-            (seen(60, 50, 0, 2), Verdict::AsFlagged),
-            (seen(60, 0, 0, 0), Verdict::AsFlagged),
-            (seen(60, 0, 1, 50), Verdict::Progressive),
-            (seen(60, 20, 0, 35), Verdict::AsFlagged),
+            (seen(0, 24, 0, 34), ScanType::Interlaced { top_first: true }),
+            // Flicker, and too few frames.
+            (seen(0, 15, 12, 3), ScanType::AsFlagged),
+            (seen(0, 5, 0, 0), ScanType::AsFlagged),
+            (seen(60, 50, 0, 2), ScanType::AsFlagged),
+            (seen(60, 0, 0, 0), ScanType::AsFlagged),
+            (seen(60, 0, 1, 50), ScanType::Progressive),
+            (seen(60, 20, 0, 35), ScanType::AsFlagged),
         ] {
             assert_eq!(seen, expected);
         }

@@ -1,4 +1,4 @@
-//! Decode: packets become frames, filtered and deinterlaced where asked.
+//! Decode: packets become frames, with filters and deinterlacing.
 
 pub(crate) mod convert;
 pub(crate) mod decoder;

@@ -1,4 +1,4 @@
-//! All frames of a source one by one, without a pipeline.
+//! Reads the frames of a source one by one, without a pipeline.
 
 use crate::error::Result;
 use crate::frame::{Frame, FrameFormat};
@@ -7,7 +7,7 @@ use crate::media::decode::filter::{Deinterlace, FilterSpec};
 use crate::media::demux::input::Input;
 use crate::media::ffmpeg::start;
 
-/// All frames of a source one by one, for those who need no pipeline.
+/// Reads all frames of a source one by one, without a pipeline.
 pub struct FrameReader {
     input: Input,
     decoder: Decoder,
@@ -21,11 +21,11 @@ impl FrameReader {
         let trim = input.trim(None, None);
         let filter = FilterSpec { deinterlace: Deinterlace::Off, graph: None };
         let decoder =
-            Decoder::open(&mut input, DecodeSpec { trim, threads, filter, begin: None, transfer: None })?;
+            Decoder::open(&mut input, DecodeSpec { trim, threads, filter, start: None, transfer: None })?;
         Ok(FrameReader { input, decoder })
     }
 
-    /// What the frames are, by the first one: to be asked before that is taken.
+    /// Format of the first frame. Call it before the first [`next_frame`](FrameReader::next_frame).
     pub fn format(&self) -> FrameFormat {
         self.decoder.format()
     }

@@ -1,5 +1,5 @@
-//! When decoded frames are shown: what their packets said, what is made up where they said nothing, and which packets
-//! no frame came of.
+//! Timestamps of decoded frames: as their packets state them, repaired where they are missing or go back, and which packets
+//! gave no frame.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -11,81 +11,89 @@ use tracing::warn;
 use crate::media::ffmpeg::MICROSECONDS;
 use crate::media::stream::VideoInfo;
 
-/// So many frames at an even pace make a gap after them worth a word.
+/// Number of frames at an even pace after which a gap is reported.
 const EVEN_FRAMES: u32 = 12;
 
-/// The times of one stream, from where it was opened or seeked to.
-pub(crate) struct Times {
+/// The timestamps of one stream, from where it was opened or seeked to.
+pub(crate) struct TimestampRepair {
     source: String,
     time_base: Rational,
     is_constant: bool,
-    /// Hidden frames of VP8 have packets of their own, of which no frame comes.
-    has_hidden: bool,
-    /// Length of a frame where neither its packet nor its successor tells.
-    usual_duration: i64,
-    /// pts -> duration of packets that went in and did not come out yet: FFmpeg before 6 does not carry it on the
+    /// Hidden frames of VP8 have packets of their own, which give no frame.
+    has_hidden_frames: bool,
+    /// Duration of a frame of which neither the packet nor the next frame gives one.
+    frame_ticks: i64,
+    /// pts -> duration of packets that were sent and gave no frame yet: FFmpeg before 6 does not carry the duration on the
     /// frame, and what never comes out is lost.
-    awaited: BTreeMap<i64, i64>,
+    pending: BTreeMap<i64, i64>,
     packets: u64,
-    /// pts of the first packet, if decoding can begin with it.
+    /// pts of the first packet, if it is a keyframe.
     first_key: Option<i64>,
-    /// Whether decoding is to begin with the first packet, whatever is said of that: what damages a keyframe may take the
-    /// word for it as well.
-    begins_whole: bool,
-    /// Packets refused that stand for one of those awaited, it is not known which.
+    /// Whether the first packet must be decodable, whatever its flags say: what damages a keyframe may clear them as well.
+    starts_at_key: bool,
+    /// Number of refused packets without pts, each of which is one of those pending.
     refused: u64,
     last_pts: Option<i64>,
     repaired: u64,
-    even: u32,
+    even_frames: u32,
     gaps: u64,
 }
 
-impl Times {
-    /// `begins_whole`: not a broadcast, whose recordings begin anywhere.
-    pub fn new(source: &str, video: &VideoInfo, codec: codec::Id, begins_whole: bool) -> Times {
-        Times {
+/// The timestamps of a frame.
+pub(crate) struct FrameTiming {
+    pub pts: i64,
+    pub duration: i64,
+    /// pts of packets before it that gave no frame.
+    pub lost: Vec<i64>,
+}
+
+impl TimestampRepair {
+    /// `starts_at_key`: not a broadcast, whose recordings start anywhere.
+    pub fn new(source: &str, video: &VideoInfo, codec: codec::Id, starts_at_key: bool) -> TimestampRepair {
+        TimestampRepair {
             source: source.to_owned(),
             time_base: video.time_base,
             is_constant: video.is_constant,
-            has_hidden: codec == codec::Id::VP8,
-            usual_duration: 1.rescale(video.frame_rate.invert(), video.time_base).max(1),
-            awaited: BTreeMap::new(),
+            has_hidden_frames: codec == codec::Id::VP8,
+            frame_ticks: 1.rescale(video.frame_rate.invert(), video.time_base).max(1),
+            pending: BTreeMap::new(),
             packets: 0,
             first_key: None,
-            begins_whole,
+            starts_at_key,
             refused: 0,
             last_pts: None,
             repaired: 0,
-            even: 0,
+            even_frames: 0,
             gaps: 0,
         }
     }
 
-    /// As before a first packet, which may be any.
-    pub fn forget(&mut self) {
-        self.begins_whole = false;
-        self.awaited.clear();
-        (self.packets, self.refused, self.repaired, self.gaps, self.even) = (0, 0, 0, 0, 0);
+    /// Restores the state before the first packet, which after a seek may be any.
+    pub fn reset(&mut self) {
+        self.starts_at_key = false;
+        self.pending.clear();
+        (self.packets, self.refused, self.repaired, self.gaps, self.even_frames) = (0, 0, 0, 0, 0);
         (self.first_key, self.last_pts) = (None, None);
     }
 
-    /// Of the last frame.
+    /// pts of the last frame.
     pub fn last_pts(&self) -> Option<i64> {
         self.last_pts
     }
 
-    /// Times that were missing or went back.
+    /// Number of timestamps that were missing or went back.
     pub fn repaired(&self) -> u64 {
         self.repaired
     }
 
-    /// How often no frame came for a while where they had come evenly.
+    /// Number of gaps in a stream of constant rate.
     pub fn gaps(&self) -> u64 {
         self.gaps
     }
 
-    pub fn usual_us(&self) -> i64 {
-        self.us(self.usual_duration)
+    /// Usual duration of a frame, in microseconds.
+    pub fn frame_us(&self) -> i64 {
+        self.us(self.frame_ticks)
     }
 
     pub fn us(&self, pts: i64) -> i64 {
@@ -96,91 +104,87 @@ impl Times {
         pts as f64 * f64::from(self.time_base)
     }
 
-    /// A packet goes in; `shown` is whether the container wants a frame of it.
-    pub fn sent(&mut self, packet: &ffmpeg::Packet, shown: bool) {
+    /// A packet is sent to the decoder; `is_shown`: the container does not discard its frame.
+    pub fn sent(&mut self, packet: &ffmpeg::Packet, is_shown: bool) {
         if self.packets == 0 {
             self.first_key = packet.pts().filter(|_| packet.is_key());
         }
         self.packets += 1;
-        if let Some(pts) = packet.pts().filter(|_| shown) {
-            self.awaited.insert(pts, packet.duration());
+        if let Some(pts) = packet.pts().filter(|_| is_shown) {
+            self.pending.insert(pts, packet.duration());
         }
     }
 
-    /// The decoder refused a packet, of this time if that is known. Whether that is damage: a recording that begins
-    /// between two keyframes is whole.
+    /// The decoder refused a packet, of this pts if it is known. Returns whether that is damage: a recording that starts
+    /// between two keyframes is complete.
     pub fn refused(&mut self, pts: Option<i64>) -> bool {
-        let counts = self.last_pts.is_some() || self.first_key.is_some() || self.begins_whole;
+        let is_damage = self.last_pts.is_some() || self.first_key.is_some() || self.starts_at_key;
         match pts {
-            Some(pts) => drop(self.awaited.remove(&pts)),
-            None => self.refused += u64::from(counts),
+            Some(pts) => drop(self.pending.remove(&pts)),
+            None => self.refused += u64::from(is_damage),
         }
-        counts
+        is_damage
     }
 
-    /// (pts, duration) of the next frame, made up from the one before where the source has none or goes back; and the
-    /// times of lost ones before it.
-    pub fn of(&mut self, av_frame: &AvFrame) -> (i64, i64, Vec<i64>) {
-        let next = self.last_pts.map_or(0, |last| last.saturating_add(self.usual_duration));
-        let told = av_frame.timestamp();
-        // A doubled time goes a tick further, so that the frames after it keep theirs.
-        let pts = match (told, self.last_pts) {
-            (Some(told), Some(last)) if told <= last && last - told < self.usual_duration => last + 1,
-            (Some(told), Some(last)) if told <= last => next,
-            (told, _) => told.unwrap_or(next),
+    /// The timing of the next frame, derived from the frame before where the source states none or goes back.
+    pub fn next(&mut self, av_frame: &AvFrame) -> FrameTiming {
+        let next = self.last_pts.map_or(0, |last| last.saturating_add(self.frame_ticks));
+        let stated = av_frame.timestamp();
+        // A doubled timestamp is moved by one tick, so that the frames after it keep theirs.
+        let pts = match (stated, self.last_pts) {
+            (Some(stated), Some(last)) if stated <= last && last - stated < self.frame_ticks => last + 1,
+            (Some(stated), Some(last)) if stated <= last => next,
+            (stated, _) => stated.unwrap_or(next),
         };
-        if told != Some(pts) {
+        if stated != Some(pts) {
             self.repaired += 1;
-            // One line tells, the report counts.
+            // The first is logged, the report counts.
             if self.repaired == 1 {
                 let (source, last) = (&self.source, self.last_pts);
-                warn!(
-                    "{source}: a frame has time {told:?}, which does not follow {last:?}; it is given {pts}"
-                );
+                warn!("{source}: a frame has timestamp {stated:?} after {last:?}; it is set to {pts}");
             }
         }
-        let duration = self.awaited.remove(&pts).filter(|&duration| duration > 0);
+        let duration = self.pending.remove(&pts).filter(|&duration| duration > 0);
         let lost = self.lost_before(pts);
-        // Where times are made up nothing is known of others, and the second field of a frame has one of its own.
-        let lost = if told == Some(pts) && !av_frame.is_interlaced() { lost } else { Vec::new() };
-        self.tell_gap(pts);
+        // A repaired timestamp says nothing about others, and the second field of a frame has one of its own.
+        let lost = if stated == Some(pts) && !av_frame.is_interlaced() { lost } else { Vec::new() };
+        self.note_gap(pts);
         self.last_pts = Some(pts);
-        (pts, duration.unwrap_or(self.usual_duration), lost)
+        FrameTiming { pts, duration: duration.unwrap_or(self.frame_ticks), lost }
     }
 
-    /// Times before `pts` that went in and did not come out. Those before the first frame that can be decoded from
-    /// where the file begins are no damage.
+    /// Timestamps before `pts` that were sent and gave no frame. Those before the first frame that is decodable from the
+    /// start of the file are no damage.
     pub fn lost_before(&mut self, pts: i64) -> Vec<i64> {
-        let later = self.awaited.split_off(&pts);
-        let lost = mem::replace(&mut self.awaited, later);
-        let begins_here = self.first_key.map_or(self.begins_whole, |key| lost.contains_key(&key));
-        let leading = self.last_pts.is_none() && !begins_here;
-        if leading || self.has_hidden {
+        let later = self.pending.split_off(&pts);
+        let lost = mem::replace(&mut self.pending, later);
+        let starts_here = self.first_key.map_or(self.starts_at_key, |key| lost.contains_key(&key));
+        let is_leading = self.last_pts.is_none() && !starts_here;
+        if is_leading || self.has_hidden_frames {
             return Vec::new();
         }
         let from = self.last_pts.map_or(i64::MIN, |last| last.saturating_add(1));
         let lost = lost.range(from..).map(|(&pts, _)| pts);
-        // What was refused is told already.
+        // Refused packets are noted already.
         let known = usize::try_from(mem::take(&mut self.refused)).unwrap_or(usize::MAX);
         lost.skip(known).collect()
     }
 
-    /// A container that lost some of its frames does not say so. A video may stand still as well: it is told, and
-    /// not taken for damage.
-    fn tell_gap(&mut self, pts: i64) {
+    /// A container that lost frames does not say so, but video may stand still as well: a gap is logged, and is no damage.
+    fn note_gap(&mut self, pts: i64) {
         let Some(last) = self.last_pts.filter(|_| self.is_constant) else { return };
-        if 2 * pts.saturating_sub(last) < 3 * self.usual_duration {
-            self.even += 1;
+        if 2 * pts.saturating_sub(last) < 3 * self.frame_ticks {
+            self.even_frames += 1;
             return;
         }
-        if self.even >= EVEN_FRAMES {
+        if self.even_frames >= EVEN_FRAMES {
             self.gaps += 1;
             if self.gaps == 1 {
-                let (from, to) = (self.seconds(last + self.usual_duration), self.seconds(pts));
+                let (from, to) = (self.seconds(last + self.frame_ticks), self.seconds(pts));
                 let source = &self.source;
-                warn!("{source}: there are no frames from {from:.3} to {to:.3} s; the one before stays");
+                warn!("{source}: there are no frames from {from:.3} to {to:.3} s; the frame before is held");
             }
         }
-        self.even = 0;
+        self.even_frames = 0;
     }
 }

@@ -1,8 +1,8 @@
-//! Addresses of streams: as they are logged, without their secrets, and as they are opened, on this machine's own interface.
+//! Addresses of streams: as they are logged, without secrets, and as they are opened, bound to the local interface.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-/// An address as it may be told: without passwords, stream keys and passphrases.
+/// An address as it may be logged: without passwords, stream keys and passphrases.
 pub fn redacted(address: &str) -> String {
     let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
     let rest = rest.split(['?', '#']).next().expect("there is a first part");
@@ -16,8 +16,8 @@ pub fn redacted(address: &str) -> String {
     format!("{scheme}://{host}{path}")
 }
 
-/// An address where somebody is waited for, at this machine's own interface unless it names another: FFmpeg takes packets
-/// of UDP from anywhere, and so it does where no host is named.
+/// An address that is listened on, bound to the loopback interface unless it names another: FFmpeg accepts UDP packets from
+/// anywhere, and listens on all interfaces where no host is named.
 pub(crate) fn bound(address: &str, listen: bool) -> String {
     let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
     let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
@@ -28,8 +28,8 @@ pub(crate) fn bound(address: &str, listen: bool) -> String {
     if !(is_udp || listen || tail.contains("mode=listener")) {
         return address.to_owned();
     }
-    let home = Ipv4Addr::LOCALHOST.to_string();
-    let host = if host.is_empty() { &home } else { host };
+    let loopback = Ipv4Addr::LOCALHOST.to_string();
+    let host = if host.is_empty() { &loopback } else { host };
     let at = if user.is_empty() { "" } else { "@" };
     let ip: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
     let is_open = ip.is_some_and(|ip| ip.is_multicast() || ip.is_unspecified());
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_else_is_listened_to_unless_told() {
+    fn only_this_machine_is_listened_to_unless_asked() {
         for (address, listen, opened) in [
             ("udp://:5000", false, "udp://127.0.0.1:5000?localaddr=127.0.0.1"),
             ("udp://@:5000?timeout=1", false, "udp://127.0.0.1:5000?timeout=1&localaddr=127.0.0.1"),
@@ -67,8 +67,8 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_of_an_address_is_told() {
-        for (address, told) in [
+    fn no_secret_of_an_address_is_logged() {
+        for (address, logged) in [
             ("rtmp://live.example.com/app/s3cret", "rtmp://live.example.com/app/***"),
             ("rtmp://user:pw@host:1935/app/s3cret?token=1", "rtmp://host:1935/app/***"),
             ("srt://host:9000?passphrase=s3cret&streamid=x", "srt://host:9000"),
@@ -77,7 +77,7 @@ mod tests {
             ("udp://239.0.0.1:5000", "udp://239.0.0.1:5000"),
             ("out/live.m3u8", "out/live.m3u8"),
         ] {
-            assert_eq!(redacted(address), told);
+            assert_eq!(redacted(address), logged);
         }
     }
 }

@@ -1,7 +1,6 @@
-//! Live: sources that are read while they come about.
+//! Live sources: streams, named pipes and capture devices.
 //!
-//! In: addresses. Out: an opened input whose waiting can be ended, packets with times in microseconds. It knows no retry:
-//! what fails is closed, and its owner opens it again.
+//! In: addresses. Out: an opened context whose waiting can be ended. It does not reconnect: its owner opens it again.
 
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -18,33 +17,33 @@ use ffmpeg_next::{self as ffmpeg, format};
 use crate::media::demux::address::bound;
 use crate::media::demux::open::open_by;
 
-/// So much of a source is looked at to know its streams; FFmpeg's five seconds would all be latency.
+/// Duration that FFmpeg probes to find the streams; its default of five seconds would all be latency.
 const PROBE_US: &str = "1000000";
 
-/// Ends what FFmpeg waits for in vain, and all of it when the relay is to end.
+/// A deadline and a stop flag, on which FFmpeg ends what it waits for.
 #[derive(Clone)]
 pub struct Watch {
     stop: Arc<AtomicBool>,
-    since: Instant,
-    /// Milliseconds since then.
-    until_ms: Arc<AtomicU64>,
+    start: Instant,
+    /// The deadline, in milliseconds after `start`.
+    deadline_ms: Arc<AtomicU64>,
 }
 
 impl Watch {
-    /// Of one connection. `stop` ends it at once.
+    /// The watch of one connection. `stop` ends it at once.
     pub fn new(stop: Arc<AtomicBool>) -> Watch {
-        Watch { stop, since: Instant::now(), until_ms: Arc::new(AtomicU64::new(u64::MAX)) }
+        Watch { stop, start: Instant::now(), deadline_ms: Arc::new(AtomicU64::new(u64::MAX)) }
     }
 
-    /// From now on so much time is given.
+    /// Sets the deadline `time` after now.
     pub fn allow(&self, time: Duration) {
-        let until = self.since.elapsed() + time;
-        self.until_ms.store(until.as_millis() as u64, Ordering::Relaxed);
+        let deadline = self.start.elapsed() + time;
+        self.deadline_ms.store(deadline.as_millis() as u64, Ordering::Relaxed);
     }
 
     fn is_over(&self) -> bool {
-        let now_ms = self.since.elapsed().as_millis() as u64;
-        self.stop.load(Ordering::Relaxed) || now_ms > self.until_ms.load(Ordering::Relaxed)
+        let now_ms = self.start.elapsed().as_millis() as u64;
+        self.stop.load(Ordering::Relaxed) || now_ms > self.deadline_ms.load(Ordering::Relaxed)
     }
 
     pub(crate) fn interrupt(&self) -> interrupt::Interrupt {
@@ -53,10 +52,10 @@ impl Watch {
     }
 }
 
-/// Devices by their names, and FFmpeg's for what reads them.
+/// Prefixes of devices, and the demuxers that read them.
 const DEVICES: [(&str, &CStr); 2] = [("lavfi:", c"lavfi"), ("v4l2:", c"video4linux2,v4l2")];
 
-/// Opens a source. `listen`: waits for somebody to publish there.
+/// Opens a source; with `listen` waits for a publisher.
 pub(crate) fn open_source(
     source: &str,
     listen: bool,
@@ -70,8 +69,8 @@ pub(crate) fn open_source(
         return format::input_from_stream_with_interrupt(pipe, None, Some(options), move || watch.is_over());
     }
     let device = DEVICES.iter().find_map(|(prefix, name)| Some((*name, source.strip_prefix(prefix)?)));
-    if let Some((name, what)) = device {
-        return open_by(Some(name), what, ffmpeg::Dictionary::new(), Some(watch.interrupt()));
+    if let Some((demuxer, url)) = device {
+        return open_by(Some(demuxer), url, ffmpeg::Dictionary::new(), Some(watch.interrupt()));
     }
     if listen && source.starts_with("rtmp") {
         options.set("listen", "1");
@@ -82,19 +81,19 @@ pub(crate) fn open_source(
     open_by(None, &bound(source, listen), options, Some(watch.interrupt()))
 }
 
-/// A named pipe. Who writes into it may come late, and is waited for in a way that can be ended.
+/// A named pipe. Its writer may come late; waiting for it can be ended.
 struct Pipe {
     file: File,
     watch: Watch,
 }
 
-/// So long nothing is looked for in a pipe that was empty.
-const PIPE_EMPTY: Duration = Duration::from_millis(2);
-/// Linux's.
+/// Interval at which an empty pipe is read again.
+const PIPE_INTERVAL: Duration = Duration::from_millis(2);
+/// As Linux defines it.
 const O_NONBLOCK: i32 = 0o4000;
 
 impl Pipe {
-    /// With an end to write as well, so that it is open before somebody writes, and no writer is ever turned away.
+    /// Opens it for writing as well, so that opening does not wait for a writer, and the end of one is not the end.
     fn open(path: &str, watch: &Watch) -> std::result::Result<Pipe, ffmpeg::Error> {
         let opened = File::options().read(true).write(true).custom_flags(O_NONBLOCK).open(path);
         let errno =
@@ -108,7 +107,7 @@ impl Read for Pipe {
         loop {
             match self.file.read(buffer) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock && !self.watch.is_over() => {
-                    thread::sleep(PIPE_EMPTY);
+                    thread::sleep(PIPE_INTERVAL);
                 }
                 read => return read,
             }

@@ -1,21 +1,22 @@
-//! Matroska: whether a file is as long as it says. FFmpeg's demuxer ends quietly where one is cut off between two blocks.
+//! Matroska: whether a file is as long as it states. FFmpeg's demuxer reports no error for one that is truncated between
+//! two blocks.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 
-/// Identifiers of the two elements that a file consists of (RFC 9559, 5.1).
+/// IDs of the two elements that a file consists of (RFC 9559, 5.1).
 const EBML: u64 = 0x1a45_dfa3;
 const SEGMENT: u64 = 0x1853_8067;
 
-/// What a file lacks; `None` of one that is whole, or does not say: a stream, or what is no file.
-pub(crate) fn what_is_missing(path: &str) -> Option<String> {
+/// What a file lacks; `None` for a complete one, for one that states no size (a stream), and for what is no file.
+pub(crate) fn missing(path: &str) -> Option<String> {
     let file = File::open(path).ok()?;
     let found = file.metadata().ok().filter(|metadata| metadata.is_file())?.len();
     let announced = length(&mut BufReader::new(file)).ok()??;
     (found < announced).then(|| format!("ends after {found} of {announced} bytes"))
 }
 
-/// Bytes of a file that begins so; `None` where it does not say.
+/// Size in bytes that the file states; `None` if it does not.
 fn length(file: &mut impl Read) -> io::Result<Option<u64>> {
     let mut at = 0;
     for wanted in [EBML, SEGMENT] {
@@ -33,7 +34,7 @@ fn length(file: &mut impl Read) -> io::Result<Option<u64>> {
     Ok(Some(at))
 }
 
-/// A number whose first bits say how many bytes it has, which it has itself where it is a size; and that many.
+/// A variable-size integer and its length in bytes. The bits that mark the length are part of an ID, but not of a size.
 fn number(file: &mut impl Read, is_size: bool) -> io::Result<(u64, u64)> {
     let mut bytes = [0; 8];
     file.read_exact(&mut bytes[..1])?;
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_says_how_long_it_is() {
+    fn the_stated_size_is_read() {
         let header = [0x1a, 0x45, 0xdf, 0xa3, 0x82, 7, 7];
         let segment = |size: &[u8]| [&header[..], &[0x18, 0x53, 0x80, 0x67], size].concat();
         assert_eq!(length(&mut &segment(&[0x8a])[..]).unwrap(), Some(7 + 5 + 10));

@@ -8,6 +8,7 @@ pub(crate) mod mpegts;
 pub(crate) mod open;
 pub(crate) mod probe;
 pub(crate) mod quicktime;
+pub(crate) mod quirks;
 pub(crate) mod select;
 pub(crate) mod sequence;
 pub(crate) mod timeline;

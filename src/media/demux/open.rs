@@ -1,4 +1,4 @@
-//! Open: a name becomes FFmpeg's own context, and one of its streams the video.
+//! Open: a name becomes FFmpeg's context, and one of its streams the video.
 
 use std::ffi::CStr;
 use std::path::Path;
@@ -7,35 +7,40 @@ use ffmpeg_next::ffi;
 use ffmpeg_next::util::interrupt::Interrupt;
 use ffmpeg_next::{self as ffmpeg, format, media};
 
-use crate::media::ffmpeg::c_string;
-use crate::media::ffmpeg::check;
+use crate::media::ffmpeg::{c_string, check};
 use crate::media::stream::is_cover;
 
-/// FFmpeg's choice where it is wanted, else the first; a cover is no video.
+/// FFmpeg's choice if it is among the wanted streams, else the first of them; a cover is no video.
 pub(crate) fn best_video(context: &format::context::Input, wanted: &[usize]) -> Option<usize> {
-    let is_video_file = |stream: &ffmpeg::Stream| {
+    let is_wanted_video = |stream: &ffmpeg::Stream| {
         stream.parameters().medium() == media::Type::Video
             && !is_cover(stream)
             && wanted.contains(&stream.index())
     };
-    let best = context.streams().best(media::Type::Video).filter(is_video_file);
-    best.or_else(|| context.streams().find(is_video_file)).map(|stream| stream.index())
+    let best = context.streams().best(media::Type::Video).filter(is_wanted_video);
+    best.or_else(|| context.streams().find(is_wanted_video)).map(|stream| stream.index())
 }
 
-/// What to do about a source that does not open.
+/// The remedy for a source that does not open.
 pub(crate) fn open_remedy(source: &str, error: ffmpeg::Error) -> &'static str {
     match error {
         ffmpeg::Error::Other { errno: ffmpeg::error::ENOENT } => "check the name",
         _ if source == "-" => "pipe y4m into it, e.g. with ffmpeg -f yuv4mpegpipe -strict -1 -",
         ffmpeg::Error::InvalidData if Path::new(source).exists() => {
-            "it is no media file, or is cut off before its index: get a whole copy"
+            "it is not a media file, or is truncated before its index: get a complete copy"
         }
-        ffmpeg::Error::ProtocolNotFound => "this FFmpeg has no such protocol: write the address otherwise",
+        ffmpeg::Error::ProtocolNotFound => "this FFmpeg is built without that protocol: use another address",
         _ => "check that it can be read",
     }
 }
 
-/// By a demuxer of this name, or the one that FFmpeg finds.
+/// FFmpeg's name of the demuxer, which may be a list: `matroska,webm`.
+pub(crate) fn demuxer_name(context: &format::context::Input) -> &'static str {
+    // SAFETY: an opened context has a demuxer, whose name is a static C string.
+    unsafe { CStr::from_ptr((*(*context.as_ptr()).iformat).name) }.to_str().expect("demuxer names are ASCII")
+}
+
+/// Opens a source with the demuxer of this name, or the one that FFmpeg probes.
 pub(crate) fn open_by(
     demuxer: Option<&CStr>,
     url: &str,

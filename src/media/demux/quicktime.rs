@@ -1,23 +1,23 @@
-//! QuickTime and MP4: whether what a file says of a track holds together. FFmpeg leaves out what an edit list does not
-//! show, and without a word also where only a wrong bit makes frames lie outside of it.
+//! QuickTime and MP4: whether the tables of a track are consistent. FFmpeg leaves out frames that an edit list hides, without
+//! an error even where a damaged table puts them outside of it.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
-/// An index of a video of days is smaller; a damaged size is not.
+/// Larger than the index of a video of days; a damaged size may ask for more.
 const INDEX_BYTES_MAX: u64 = 1 << 28;
 
-/// Whether the tables of this track contradict each other; not where the file does not say, or is none.
-pub(crate) fn contradicts_itself(path: &str, track: i32) -> bool {
+/// Whether the tables of this track contradict each other; `false` if one is missing, or the path is no file.
+pub(crate) fn is_inconsistent(path: &str, track: i32) -> bool {
     let index = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()));
     index
-        .and_then(index_of)
-        .and_then(|index| contradicts(&index, u32::try_from(track).ok()?))
+        .and_then(read_index)
+        .and_then(|index| is_track_inconsistent(&index, u32::try_from(track).ok()?))
         .unwrap_or(false)
 }
 
-/// What is in the file's box `moov`.
-fn index_of(mut file: File) -> Option<Vec<u8>> {
+/// The content of the box `moov`.
+fn read_index(mut file: File) -> Option<Vec<u8>> {
     loop {
         let mut header = [0; 16];
         file.read_exact(&mut header[..8]).ok()?;
@@ -36,11 +36,11 @@ fn index_of(mut file: File) -> Option<Vec<u8>> {
     }
 }
 
-/// `None` where a table is missing (ISO/IEC 14496-12, 8.2 to 8.7).
-fn contradicts(index: &[u8], track: u32) -> Option<bool> {
+/// `None` if a table is missing (ISO/IEC 14496-12, 8.2 to 8.7).
+fn is_track_inconsistent(index: &[u8], track: u32) -> Option<bool> {
     let is_track = |content: &&[u8]| {
         let header = find(content, &[b"tkhd"]);
-        header.and_then(|header| u32_at(header, 12 + late(header))) == Some(track)
+        header.and_then(|header| u32_at(header, 12 + version_shift(header))) == Some(track)
     };
     let content =
         boxes(index).filter(|(name, _)| name == b"trak").map(|(_, content)| content).find(is_track)?;
@@ -58,39 +58,39 @@ fn contradicts(index: &[u8], track: u32) -> Option<bool> {
     let in_run = |(run, end): (&[u32; 3], u64)| end.saturating_sub(run[0].into()) * u64::from(run[1]);
     let in_chunks = runs.iter().zip(ends).map(in_run).fold(0, u64::saturating_add);
 
-    // Some leave the last frame out of the length of all.
-    let media = find(content, &[b"mdia", b"mdhd"]).and_then(|header| length_at(header, 16));
-    let is_other_length = media.is_some_and(|media| ticks.abs_diff(media).saturating_mul(frames) > ticks);
-    Some(frames != sizes || in_chunks != sizes || is_other_length || is_cut_otherwise(content))
+    // Some muxers leave the last frame out of the duration.
+    let media = find(content, &[b"mdia", b"mdhd"]).and_then(|header| duration_at(header, 16));
+    let differs_in_duration = media.is_some_and(|media| ticks.abs_diff(media).saturating_mul(frames) > ticks);
+    Some(frames != sizes || in_chunks != sizes || differs_in_duration || differs_in_edits(content))
 }
 
-/// Whether a track's edits last longer or shorter than its header says.
-fn is_cut_otherwise(track: &[u8]) -> bool {
-    let length = find(track, &[b"tkhd"]).and_then(|header| length_at(header, 20));
+/// Whether the edits of a track are longer or shorter than its header states.
+fn differs_in_edits(track: &[u8]) -> bool {
+    let length = find(track, &[b"tkhd"]).and_then(|header| duration_at(header, 20));
     let (Some(length), Some(edits)) = (length, find(track, &[b"edts", b"elst"]).map(edits)) else {
         return false;
     };
     let sum =
         |edits: &mut dyn Iterator<Item = &Edit>| edits.fold(0, |sum: u64, e| sum.saturating_add(e.length));
-    // Some leave out the while before the first frame, and all round.
+    // Some muxers leave out the empty edit before the first frame, and all round.
     let sums = [sum(&mut edits.iter()), sum(&mut edits.iter().filter(|edit| !edit.is_empty))];
     !edits.is_empty() && sums.iter().all(|sum| sum.abs_diff(length) > edits.len() as u64)
 }
 
-/// A header whose version is 1 begins with two times of 64 bits instead of 32.
-fn late(header: &[u8]) -> usize {
+/// Bytes by which fields lie later in a header of version 1, which begins with two 64-bit times instead of 32-bit ones.
+fn version_shift(header: &[u8]) -> usize {
     if header.first() == Some(&1) { 8 } else { 0 }
 }
 
-/// All bits set is a length that nobody knows.
-fn length_at(header: &[u8], at: usize) -> Option<u64> {
-    match late(header) {
+/// A duration; all bits set means unknown.
+fn duration_at(header: &[u8], at: usize) -> Option<u64> {
+    match version_shift(header) {
         0 => u32_at(header, at).filter(|&length| length != u32::MAX).map(u64::from),
-        late => u64_at(header, at + late).filter(|&length| length != u64::MAX),
+        shift => u64_at(header, at + shift).filter(|&length| length != u64::MAX),
     }
 }
 
-/// A part of the media that is shown, or a while before it; in the file's ticks.
+/// A part of the media that is shown, or an empty edit before it; in the file's ticks.
 struct Edit {
     length: u64,
     is_empty: bool,
@@ -107,14 +107,14 @@ fn edits(table: &[u8]) -> Vec<Edit> {
     }
 }
 
-/// What lies in a box within boxes.
+/// The content of a nested box.
 fn find<'a>(content: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
     path.iter().try_fold(content, |content, wanted| {
         boxes(content).find(|(name, _)| name == *wanted).map(|(_, content)| content)
     })
 }
 
-/// Names and contents, up to the first that cannot be.
+/// Names and contents of boxes, up to the first that is invalid.
 fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     std::iter::from_fn(move || {
         let (size, name) = (u32_at(bytes, 0)? as usize, *bytes.get(4..)?.first_chunk()?);
@@ -124,11 +124,11 @@ fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     })
 }
 
-/// Of a table that begins with their number.
+/// Rows of a table that begins with their number.
 fn rows<const N: usize>(table: &[u8]) -> impl Iterator<Item = [u32; N]> {
     let count = u32_at(table, 4).unwrap_or(0) as usize;
     let rows = table.get(8..).unwrap_or_default().chunks_exact(4 * N).take(count);
-    rows.map(|row| std::array::from_fn(|i| u32_at(row, 4 * i).expect("a row is whole")))
+    rows.map(|row| std::array::from_fn(|i| u32_at(row, 4 * i).expect("a row has N words")))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -152,7 +152,7 @@ mod tests {
         words.iter().flat_map(|word| word.to_be_bytes()).collect()
     }
 
-    /// Of five frames of 512 ticks in two chunks, in one of the two forms of its headers.
+    /// An index of five frames of 512 ticks in two chunks, with headers of version 0 or 1.
     fn index(is_wide: bool, lengths: &[u32], media: u32, shown: u32) -> Vec<u8> {
         let form = |narrow: &[u32], wide: &[u32]| words(if is_wide { wide } else { narrow });
         let wide = 1 << 24;
@@ -183,24 +183,26 @@ mod tests {
     }
 
     #[test]
-    fn an_index_is_held_against_itself() {
+    fn tables_that_contradict_each_other_are_found() {
         for is_wide in [false, true] {
-            let told = |lengths: &[u32], media, shown| contradicts(&index(is_wide, lengths, media, shown), 7);
+            let found = |lengths: &[u32], media, shown| {
+                is_track_inconsistent(&index(is_wide, lengths, media, shown), 7)
+            };
             let good = [0, 1, 5, 512];
             for shown in [200, 202, 240] {
-                assert_eq!(told(&good, 2560, shown), Some(false), "a while before it counts or does not");
+                assert_eq!(found(&good, 2560, shown), Some(false), "the empty edit counts or does not");
             }
-            assert_eq!(told(&good, 2560 - 512, 200), Some(false), "without the last frame");
-            assert_eq!(told(&good, u32::MAX, 200), Some(is_wide), "nobody knows a length of 32 bits set");
-            assert_eq!(told(&good, 2560 - 513, 200), Some(true));
-            assert_eq!(told(&good, 2560, 220), Some(true));
-            assert_eq!(told(&[0, 1, 6, 512], 3072, 200), Some(true));
-            assert_eq!(told(&[0, 2, 4, 512, 1, 5120], 2560, 200), Some(true));
-            assert_eq!(contradicts(&index(is_wide, &good, 2560, 200), 8), None, "another track");
+            assert_eq!(found(&good, 2560 - 512, 200), Some(false), "without the last frame");
+            assert_eq!(found(&good, u32::MAX, 200), Some(is_wide), "32 bits set are an unknown duration");
+            assert_eq!(found(&good, 2560 - 513, 200), Some(true));
+            assert_eq!(found(&good, 2560, 220), Some(true));
+            assert_eq!(found(&[0, 1, 6, 512], 3072, 200), Some(true));
+            assert_eq!(found(&[0, 2, 4, 512, 1, 5120], 2560, 200), Some(true));
+            assert_eq!(is_track_inconsistent(&index(is_wide, &good, 2560, 200), 8), None, "another track");
         }
         let mut many = index(false, &[0, 1, 5, 512], 2560, 200);
         let runs = many.windows(4).position(|name| name == b"stsc").unwrap() + 12;
         many[runs..runs + 24].copy_from_slice(&words(&[0, u32::MAX, 1, u32::MAX, u32::MAX, 1]));
-        assert_eq!(contradicts(&many, 7), Some(true), "more than can be counted");
+        assert_eq!(is_track_inconsistent(&many, 7), Some(true), "more than 64 bits count");
     }
 }

@@ -1,7 +1,6 @@
-//! Sequences: one file a frame, under names that differ by a number.
+//! Image sequences as input: one file for each frame, each file a packet.
 //!
-//! In: a name like `scan/%06d.dpx`. Out: which numbers are there and which are missing between them, each file as a
-//! packet, and packets as files, which have their name when they are whole and on the disk. It knows nothing of codecs.
+//! In: the pattern of the names. Out: packets whose timestamps count numbers; missing numbers and unreadable files as damage.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -9,55 +8,56 @@ use std::path::{Path, PathBuf};
 
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind as Kind, Result};
 use crate::media::damage::{Damage, DamagedPlace};
 use crate::media::ffmpeg::MICROSECONDS;
 use crate::media::pattern::Pattern;
 use crate::media::stream::{Trim, VideoInfo};
 
-/// Files to be read one after the other.
+/// The files of an image sequence, read in ascending order.
 pub(crate) struct Sequence {
     pub pattern: Pattern,
-    /// All numbers that are there.
+    /// All numbers that exist.
     all: Vec<u64>,
-    /// Those that are wanted, and how many of them were read.
+    /// Numbers to read, and how many of them were read.
     wanted: Vec<u64>,
     read: usize,
     pub frame_rate: Rational,
 }
 
 impl Sequence {
-    /// Looks which files are there.
+    /// Lists the files that exist.
     pub fn find(name: &str, pattern: Pattern) -> Result<Sequence> {
         let all = pattern.numbers()?;
         if all.is_empty() {
-            let problem = format!("no file is named so, like {}", pattern.name(1));
-            return Err(Error::new(name, problem, "check the folder and how many digits the names have"));
+            let problem = format!("no image has such a name, e.g. {}", pattern.name(1));
+            let remedy = "check the folder and the number of digits in the names";
+            return Err(Error::new(name, problem, remedy).with_kind(Kind::NotFound));
         }
         Ok(Sequence { pattern, wanted: all.clone(), all, read: 0, frame_rate: Rational(25, 1) })
     }
 
-    /// The first file of all.
+    /// Path of the first file.
     pub fn first_path(&self) -> PathBuf {
         self.pattern.path(self.first())
     }
 
-    /// The smallest number that is there: its frame has time 0.
+    /// The smallest number that exists: its frame has pts 0.
     pub fn first(&self) -> u64 {
         self.all[0]
     }
 
-    /// Numbers that are to be read.
+    /// Numbers to read, ascending.
     pub fn wanted(&self) -> &[u64] {
         &self.wanted
     }
 
-    /// Its files, for whoever wants to know whether they are as they were.
+    /// Paths of all files.
     pub fn paths(&self) -> impl Iterator<Item = PathBuf> {
         self.all.iter().map(|&number| self.pattern.path(number))
     }
 
-    /// What it is as a stream, but for the shape of samples.
+    /// The sequence as a stream.
     pub fn video(&self, sample_aspect: Rational) -> VideoInfo {
         let last = self.all[self.all.len() - 1];
         VideoInfo {
@@ -73,14 +73,13 @@ impl Sequence {
         (number.saturating_sub(self.first()) as i64).rescale(self.frame_rate.invert(), MICROSECONDS)
     }
 
-    /// Reads, from the beginning, what lies in this part and is not among `ready`. Numbers that are missing there are
-    /// damage.
-    pub fn begin(&mut self, trim: Trim, ready: &dyn Fn(u64) -> bool, damage: &Damage) {
-        let within = |number: u64| trim.holds(self.us(number));
+    /// Reads from the beginning: what lies within `trim` and is not `ready`. Missing numbers there are noted as damage.
+    pub fn restart(&mut self, trim: Trim, ready: &dyn Fn(u64) -> bool, damage: &Damage) {
+        let within = |number: u64| trim.contains(self.us(number));
         self.wanted = self.all.iter().copied().filter(|&number| within(number) && !ready(number)).collect();
         self.read = 0;
         for pair in self.all.windows(2).filter(|pair| pair[1] - pair[0] > 1) {
-            // Times rise with numbers.
+            // Timestamps rise with numbers.
             let from = bisect(pair[0] + 1, pair[1], |number| self.us(number) >= trim.from_us);
             let end = bisect(from, pair[1], |number| self.us(number) >= trim.to_us);
             if end > from {
@@ -93,12 +92,12 @@ impl Sequence {
         }
     }
 
-    /// Reads nothing more.
+    /// Ends reading.
     pub fn end(&mut self) {
         self.wanted.clear();
     }
 
-    /// The next file as a packet whose time is its number after the first. One that cannot be read is damage.
+    /// The next file as a packet whose pts is its number after the first. An unreadable file is noted as damage.
     pub fn next_packet(&mut self, damage: &Damage) -> Option<ffmpeg::Packet> {
         while let Some(&number) = self.wanted.get(self.read) {
             self.read += 1;
@@ -127,12 +126,12 @@ impl Sequence {
     }
 }
 
-/// The first number of `from..end` that is so, where all after one are so as well; else `end`.
-fn bisect(from: u64, end: u64, is: impl Fn(u64) -> bool) -> u64 {
+/// The first number of `from..end` for which `holds` is true, as it is for all after it; else `end`.
+fn bisect(from: u64, end: u64, holds: impl Fn(u64) -> bool) -> u64 {
     let (mut low, mut high) = (from, end);
     while low < high {
         let middle = low + (high - low) / 2;
-        if is(middle) { high = middle } else { low = middle + 1 }
+        if holds(middle) { high = middle } else { low = middle + 1 }
     }
     low
 }
@@ -140,7 +139,7 @@ fn bisect(from: u64, end: u64, is: impl Fn(u64) -> bool) -> u64 {
 fn read_packet(path: &Path) -> io::Result<ffmpeg::Packet> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
-    // FFmpeg takes an empty packet for the end, and counts bytes in 32 bits.
+    // FFmpeg takes an empty packet for the end of stream, and counts bytes in 32 bits.
     let fits = |&size: &usize| size > 0 && size < i32::MAX as usize / 2;
     let size = usize::try_from(size)
         .ok()
@@ -151,19 +150,19 @@ fn read_packet(path: &Path) -> io::Result<ffmpeg::Packet> {
     Ok(packet)
 }
 
-/// What sequences are made of: each frame is a packet, and the packet is the file.
-pub(crate) fn is_still(id: codec::Id) -> bool {
+/// Codecs of image sequences: each frame is a packet, and the packet is the file.
+pub(crate) fn is_image_codec(id: codec::Id) -> bool {
     use codec::Id::*;
     matches!(id, PNG | TIFF | DPX | EXR | MJPEG | BMP)
 }
 
-/// Whether a sequence may be of this codec.
-pub(crate) fn check_kind(name: &str, id: codec::Id) -> Result<()> {
-    if is_still(id) {
+/// An error if image sequences of this codec are not supported.
+pub(crate) fn check_codec(name: &str, id: codec::Id) -> Result<()> {
+    if is_image_codec(id) {
         return Ok(());
     }
-    let problem = format!("a sequence of {} is not supported", id.name());
-    Err(Error::new(name, problem, "sequences are of png, tif, dpx, exr, jpg or bmp"))
+    let problem = format!("image sequences of {} are not supported", id.name());
+    Err(Error::new(name, problem, "use png, tif, dpx, exr, jpg or bmp").with_kind(Kind::Unsupported))
 }
 
 #[cfg(test)]
@@ -177,24 +176,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_counted_within_the_wanted_part() {
+    fn missing_numbers_are_counted_within_the_wanted_part() {
         let folder = tempfile::tempdir().unwrap();
         for number in [5, 6, 10, 11, 13] {
             fs::write(folder.path().join(format!("{number}.png")), "x").unwrap();
         }
         let name = folder.path().join("%d.png").to_str().unwrap().to_owned();
-        let whole = Trim { from_us: i64::MIN, to_us: i64::MAX };
-        // At 25 a second frame 8 is at 0.12 s, and 13 at 0.32 s.
+        let everything = Trim { from_us: i64::MIN, to_us: i64::MAX };
+        // At 25 fps frame 8 is at 0.12 s, and 13 at 0.32 s.
         let part = Trim { from_us: 120_000, to_us: 320_000 };
-        for (trim, wanted, missing) in [(whole, vec![5, 6, 10, 11, 13], 4), (part, vec![10, 11], 3)] {
+        for (trim, wanted, missing) in [(everything, vec![5, 6, 10, 11, 13], 4), (part, vec![10, 11], 3)] {
             let mut sequence = Sequence::find(&name, pattern(&name)).unwrap();
             let damage = Damage::new("scan", true);
-            sequence.begin(trim, &|_| false, &damage);
+            sequence.restart(trim, &|_| false, &damage);
             assert_eq!((sequence.wanted(), damage.count()), (&wanted[..], missing));
         }
         let mut sequence = Sequence::find(&name, pattern(&name)).unwrap();
         let damage = Damage::new("scan", true);
-        sequence.begin(whole, &|number| number < 11, &damage);
+        sequence.restart(everything, &|number| number < 11, &damage);
         let times: Vec<_> = std::iter::from_fn(|| sequence.next_packet(&damage)).map(|p| p.pts()).collect();
         assert_eq!(times, [Some(6), Some(8)]);
         let first = damage.places()[0].to_string();

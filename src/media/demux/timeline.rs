@@ -1,20 +1,20 @@
-//! Timeline: broadcasts whose clock jumps are put on one that goes on, as FFmpeg's own command does.
+//! Timeline: a clock that jumps, as a broadcast's does, is made continuous, as the `ffmpeg` command does.
 
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, media};
 use tracing::warn;
 
 use crate::media::ffmpeg::MICROSECONDS;
 
-/// FFmpeg's `-dts_delta_threshold`: a gap up to that is a gap, not another clock.
+/// FFmpeg's `-dts_delta_threshold`: a shorter jump is a gap, not another clock.
 const JUMP_US: i64 = 10_000_000;
-/// And what a stream of rising times may go back by.
+/// How far dts of one stream may go back.
 const BACK_US: i64 = 100_000;
 
-/// Of one input.
+/// The clock of one input.
 pub(crate) struct Timeline {
-    /// Added to all times.
+    /// Offset that is added to all timestamps.
     offset_us: i64,
-    /// Where the next packet of each stream is expected.
+    /// Expected dts of the next packet of each stream.
     next_us: Vec<Option<i64>>,
     last_us: Option<i64>,
     jumps: u64,
@@ -25,18 +25,18 @@ impl Timeline {
         Timeline { offset_us: 0, next_us: Vec::new(), last_us: None, jumps: 0 }
     }
 
-    /// How often the clock jumped.
+    /// Number of jumps.
     pub(crate) fn jumps(&self) -> u64 {
         self.jumps
     }
 
-    /// After a seek nothing is expected.
-    pub(crate) fn forget(&mut self) {
+    /// Expects nothing, as after a seek.
+    pub(crate) fn reset(&mut self) {
         *self = Timeline::new();
     }
 
-    /// Puts the packet where it belongs. `usual_us` is its length where it does not tell.
-    pub(crate) fn mend(
+    /// Puts the packet on the continuous clock. `usual_us` is the duration of one that states none.
+    pub(crate) fn correct(
         &mut self,
         packet: &mut ffmpeg::Packet,
         time_base: Rational,
@@ -48,8 +48,8 @@ impl Timeline {
             self.next_us.resize(stream + 1, None);
         }
         let us = |ticks: i64| ticks.rescale(time_base, MICROSECONDS);
-        let timed = matches!(medium, media::Type::Video | media::Type::Audio);
-        if let Some(dts_us) = packet.dts().map(|dts| us(dts) + self.offset_us).filter(|_| timed) {
+        let has_clock = matches!(medium, media::Type::Video | media::Type::Audio);
+        if let Some(dts_us) = packet.dts().map(|dts| us(dts) + self.offset_us).filter(|_| has_clock) {
             let jump = match (self.next_us[stream], self.last_us) {
                 (Some(next), _) => {
                     let delta = dts_us - next;
@@ -63,7 +63,9 @@ impl Timeline {
                 self.jumps += 1;
                 if self.jumps == 1 {
                     let seconds = dts_us as f64 / 1e6;
-                    warn!("the input's clock jumps at {seconds:.3} s; all that follows goes on from there");
+                    warn!(
+                        "the input's clock jumps at {seconds:.3} s; timestamps after it are made continuous"
+                    );
                 }
             }
         }
@@ -72,8 +74,8 @@ impl Timeline {
         packet.set_dts(packet.dts().map(|dts| dts + offset));
         if let Some(dts) = packet.dts() {
             self.last_us = Some(us(dts));
-            let length_us = if packet.duration() > 0 { us(packet.duration()) } else { usual_us };
-            self.next_us[stream] = Some(us(dts) + length_us);
+            let duration_us = if packet.duration() > 0 { us(packet.duration()) } else { usual_us };
+            self.next_us[stream] = Some(us(dts) + duration_us);
         }
     }
 }

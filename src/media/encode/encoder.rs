@@ -78,7 +78,7 @@ impl Encoder {
         let mut left_out = Vec::new();
         match side.encoder_parameters(target.encoder_name()) {
             Some((key, parameters)) => target.add_parameters(key, parameters),
-            None if side.has_light() && !side_data::holds_light(output.container()) => {
+            None if side.has_hdr_metadata() && !side_data::holds_hdr_metadata(output.container()) => {
                 note_left_out(&mut left_out, "mastering display and content light", &target)
             }
             None => {}

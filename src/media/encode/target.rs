@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use crate::color::{ChromaLocation, ColorSpec, Matrix, Range, Transfer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Family, FrameFormat, PixelFormat};
-use crate::media::demux::sequence::{check_kind, is_still};
+use crate::media::demux::sequence::{check_codec, is_image_codec};
 use crate::media::ffmpeg::{c_string, check};
 use crate::media::format::{Tags, closest, describe, loss, pixel_format};
 use crate::media::output::Output;
@@ -81,7 +81,7 @@ impl Target {
                 .with_kind(ErrorKind::Unsupported));
         }
         if output.sequence().is_some() {
-            check_kind(output.name(), codec.id())?;
+            check_codec(output.name(), codec.id())?;
         }
         let format = choose_format(spec, codec, &source.pixel_format)?;
         if let Some(lost) = loss(&format, &source.pixel_format).filter(|_| spec.pixel_format.is_none()) {
@@ -162,7 +162,7 @@ fn threading_of(id: codec::Id) -> codec::threading::Type {
     match id {
         FFV1 | PRORES => codec::threading::Type::Slice,
         // Image encoders have no slices.
-        id if is_still(id) => codec::threading::Type::Frame,
+        id if is_image_codec(id) => codec::threading::Type::Frame,
         _ => codec::threading::Type::None,
     }
 }

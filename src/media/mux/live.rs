@@ -280,7 +280,7 @@ impl LiveOutput {
     /// Writes a packet of the video, or of the audio.
     pub fn write(&mut self, packet: Packet, is_audio: bool) -> Result<()> {
         let start_us = *self.start_us.get_or_insert(packet.dts_us());
-        let Packet { mut packet, time_base, .. } = packet.moved_by_us(-start_us);
+        let Packet { mut packet, time_base, .. } = packet.shifted_by_us(-start_us);
         if is_audio && (!self.has_audio || packet.dts().is_none_or(|dts| dts < 0)) {
             return Ok(());
         }

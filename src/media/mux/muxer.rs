@@ -247,7 +247,7 @@ impl Muxer {
             self.end_us = self.end_us.max((pts + packet.duration()).rescale(time_base, MICROSECONDS));
         } else if self.is_hidden(&packet, time_base)
             || (packet.size() == 0 && packet.side_data().next().is_none())
-            || time.is_some_and(|t| !self.trim.holds(t.rescale(time_base, MICROSECONDS)))
+            || time.is_some_and(|t| !self.trim.contains(t.rescale(time_base, MICROSECONDS)))
         {
             return Ok(());
         }

@@ -1,0 +1,173 @@
+//! Reading: seek, the next packet of any stream or of the video, and what is damaged on the way.
+
+use ffmpeg_next::ffi;
+use ffmpeg_next::{self as ffmpeg, Rescale};
+use tracing::warn;
+
+use crate::error::Result;
+use crate::media::damage::DamagedPlace;
+use crate::media::demux::input::Input;
+use crate::media::demux::quirks;
+use crate::media::ffmpeg::{MICROSECONDS, failure};
+use crate::media::ffmpeg_log;
+use crate::media::packet::Packet;
+use crate::media::packet_queue::PacketQueue;
+
+/// Some demuxers continue after an error, others return it for ever.
+const ERRORS_IN_A_ROW_MAX: u32 = 16;
+
+impl Input {
+    /// Seeks to the last keyframe at or before `us`, or as near to it as the container can.
+    pub(crate) fn seek(&mut self, us: i64) -> Result<()> {
+        self.backlog = PacketQueue::default();
+        if let Some(timeline) = &mut self.timeline {
+            timeline.reset();
+        }
+        // In a transport stream the search for a timestamp ends after the first packet: the beginning is sought by byte.
+        if self.timeline.is_some() && us <= self.start_us() {
+            // SAFETY: the context is alive, and no stream is named.
+            let code = unsafe { ffi::av_seek_frame(self.context.as_mut_ptr(), -1, 0, ffi::AVSEEK_FLAG_BYTE) };
+            if code >= 0 {
+                return Ok(());
+            }
+        }
+        self.context
+            .seek(us, ..us)
+            .or_else(|_| self.context.seek(us, ..))
+            .map_err(|e| failure(&self.name, "cannot seek", e, "leave --from out"))
+    }
+
+    /// Returns a packet that was read too early, for [`Input::next_packet`] to give first.
+    pub(crate) fn put_back(&mut self, packet: Packet) -> Result<()> {
+        self.backlog.push(packet)
+    }
+
+    /// The next packet of the video; packets of other streams before it are queued.
+    pub(crate) fn next_video(&mut self) -> Result<Option<Packet>> {
+        if let Some(packet) = self.backlog.pop_of(self.video)? {
+            return Ok(Some(packet));
+        }
+        while let Some(packet) = self.read()? {
+            if self.is_video(&packet) {
+                return Ok(Some(packet));
+            }
+            self.backlog.push(packet)?;
+        }
+        Ok(None)
+    }
+
+    /// The next packet of any stream; `None` at the end.
+    pub fn next_packet(&mut self) -> Result<Option<Packet>> {
+        match self.backlog.pop_before(None)? {
+            Some(packet) => Ok(Some(packet)),
+            None => self.read(),
+        }
+    }
+
+    /// The next packet from the container itself. What cannot be read is noted as damage and skipped.
+    pub(crate) fn read(&mut self) -> Result<Option<Packet>> {
+        if let Some(sequence) = &mut self.sequence {
+            let time_base = sequence.frame_rate.invert();
+            let packet = sequence.next_packet(&self.damage);
+            return Ok(packet.map(|packet| Packet { packet, stream: self.video, time_base, index: 0 }));
+        }
+        loop {
+            let mut packet = ffmpeg::Packet::empty();
+            ffmpeg_log::take_demuxer_error();
+            let read = packet.read(&mut self.context);
+            let logged = ffmpeg_log::take_demuxer_error();
+            match read {
+                Ok(()) => {
+                    if let Some(error) = logged {
+                        self.note_damage(&error);
+                    }
+                    self.errors_in_a_row = 0;
+                    if self.is_usable(&packet) {
+                        return Ok(self.accept(packet));
+                    }
+                }
+                Err(ffmpeg::Error::Eof) => {
+                    if ffmpeg_log::take_discontinuity() {
+                        self.warn_discontinuity(&self.at_end_of_read());
+                    }
+                    if !std::mem::replace(&mut self.ended, true)
+                        && let Some(problem) = self.missing().or(logged)
+                    {
+                        self.note_damage(&problem);
+                    }
+                    return Ok(None);
+                }
+                Err(error) => {
+                    self.errors_in_a_row += 1;
+                    if self.errors_in_a_row == 1 {
+                        self.note_damage(&format!("cannot be read further: {error}"));
+                    }
+                    if self.errors_in_a_row > ERRORS_IN_A_ROW_MAX {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the packet is complete, or of the video, whose decoder may show a part of a frame.
+    fn is_usable(&mut self, packet: &ffmpeg::Packet) -> bool {
+        let is_mpegts = quirks::is_mpegts(self.demuxer());
+        if ffmpeg_log::take_discontinuity() || (is_mpegts && packet.is_corrupt()) {
+            self.warn_discontinuity(&self.at_end_of_read());
+        } else if packet.is_corrupt() {
+            self.note_damage("a packet is truncated");
+            return packet.stream() == self.video;
+        }
+        true
+    }
+
+    /// The packet on a continuous clock, counted; `None` past the wanted part.
+    fn accept(&mut self, mut packet: ffmpeg::Packet) -> Option<Packet> {
+        let (stream, time_base) = (packet.stream(), self.stream(packet.stream()).time_base());
+        if let Some(timeline) = &mut self.timeline {
+            let medium = self.context.stream(stream).expect("a stream").parameters().medium();
+            timeline.correct(&mut packet, time_base, medium, self.frame_us);
+        }
+        if stream >= self.streams_at_open && !self.is_late_stream_logged {
+            self.is_late_stream_logged = true;
+            let at = self.progress.end_us as f64 / 1e6;
+            warn!("{}: stream {stream} first appears at {at:.3} s and is left out", self.name);
+        }
+        let is_video = stream == self.video;
+        self.progress.video_packets += u64::from(is_video);
+        self.progress.end_byte = packet.position() as i64 + packet.size() as i64;
+        let us = |ticks: i64| ticks.rescale(time_base, MICROSECONDS);
+        if let Some(time) = packet.pts().or(packet.dts()) {
+            let end_us = us(time.saturating_add(packet.duration()));
+            self.progress.end_us = self.progress.end_us.max(end_us);
+        }
+        let dts_us = packet.dts().map(us).filter(|_| is_video);
+        if let Some(dts_us) = dts_us {
+            self.progress.note_dts(dts_us);
+        }
+        let is_past_end =
+            self.part_end_us.is_some_and(|end_us| dts_us.is_some_and(|dts_us| dts_us >= end_us));
+        (!is_past_end).then_some(Packet { packet, stream, time_base, index: 0 })
+    }
+
+    /// Packets of a transport stream are numbered, so gaps are known. A gap is also where two recordings are joined: what
+    /// a frame lacks is for the decoder to judge.
+    pub(super) fn warn_discontinuity(&mut self, place: &str) {
+        if !std::mem::replace(&mut self.is_discontinuity_logged, true) {
+            let name = &self.name;
+            warn!(
+                "{name}: the transport stream is discontinuous {place}: packets are missing, or recordings were joined"
+            );
+        }
+    }
+
+    fn at_end_of_read(&self) -> String {
+        format!("at {:.3} s", self.progress.end_us as f64 / 1e6)
+    }
+
+    pub(super) fn note_damage(&self, problem: &str) {
+        let seconds = Some(self.progress.end_us as f64 / 1e6);
+        self.damage.note(DamagedPlace { problem: problem.to_owned(), frame: None, pts: None, seconds });
+    }
+}

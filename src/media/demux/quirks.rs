@@ -1,0 +1,39 @@
+//! Quirks of containers when they are read, by the name of FFmpeg's demuxer: the place to add one, of AVI say.
+//!
+//! What a container can hold when it is written is in `output.rs`.
+
+/// Matroska and NUT state a duration that counts from 0, however late the first frame is.
+pub(crate) fn duration_counts_from_0(demuxer: &str) -> bool {
+    matches!(demuxer, "matroska,webm" | "nut")
+}
+
+/// Whether edit lists may hide frames, so that fewer are read than the container announces.
+pub(crate) fn has_edit_lists(demuxer: &str) -> bool {
+    demuxer.contains("mp4")
+}
+
+/// Transport streams number their packets: gaps are known, and a corrupt packet is what FFmpeg marks beside a gap.
+pub(crate) fn is_mpegts(demuxer: &str) -> bool {
+    demuxer == "mpegts"
+}
+
+/// y4m announces no length.
+pub(crate) fn is_y4m(demuxer: &str) -> bool {
+    demuxer == "yuv4mpegpipe"
+}
+
+pub(crate) fn is_matroska(demuxer: &str) -> bool {
+    demuxer.contains("matroska")
+}
+
+/// Whether packets arrive before their time: lists of files, and sources that compute their frames.
+pub(crate) fn arrives_early(demuxer: &str) -> bool {
+    matches!(demuxer, "hls" | "dash" | "lavfi")
+}
+
+/// Whether the demuxer reads video, not single images or text that it draws. Demuxers of one codec's images end in
+/// `_pipe`.
+pub(crate) fn reads_video(demuxer: &str) -> bool {
+    !matches!(demuxer, "image2" | "ico" | "tty" | "bin" | "xbin" | "adf" | "idf")
+        && !demuxer.ends_with("_pipe")
+}
