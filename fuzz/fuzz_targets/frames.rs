@@ -1,4 +1,4 @@
-//! Any bytes as a video: refused in one line, or frames whose planes can be read to the last sample.
+//! Any bytes as a video: an error, or frames whose planes can be read to the last sample.
 #![no_main]
 
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::sync::Once;
 use hasn::media::{self, FrameReader};
 use libfuzzer_sys::fuzz_target;
 
-/// Of a hopeful file the first frames tell enough.
+/// Frames that are read of each file.
 const FRAMES: usize = 30;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,4 +1,4 @@
-//! Any bytes as a file of weights: refused in one line, or a model.
+//! Any bytes as a file of weights: an error of one line, or a model.
 #![no_main]
 
 use hasn::model::Model;

@@ -1,6 +1,6 @@
-//! Good files cut off and with bytes changed by chance: every run ends, and whatever is lost is told.
+//! Good files truncated and with bytes changed at random: every run ends, and every loss is reported.
 //!
-//! `HASN_DAMAGE_FILES` is how many are tried and `HASN_DAMAGE_SEED` which; `make soak` tries a thousand.
+//! `HASN_DAMAGE_FILES` is the number of files and `HASN_DAMAGE_SEED` the seed; `make soak` tries a thousand.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use crate::common::program::{Folder, Ran};
 const CLIP: &str = "-f lavfi -i testsrc2=s=64x48:r=25,gblur=1 -f lavfi -i sine=r=48000 -t 1.6";
 const FRAMES: usize = 40;
 const FILES: usize = 60;
-/// Longer than any of these runs needs, on a machine that does much else.
+/// Longer than any of these runs takes on a busy machine.
 const HANGS_AFTER: Duration = Duration::from_secs(120);
 
-/// Clips of the containers and codecs that people have, and whether the container says how much it holds.
+/// Clips of common containers and codecs, and whether the container announces a length.
 const CLIPS: [(&str, &str, bool); 10] = [
     ("h264.mp4", "-c:v libx264 -g 12 -c:a aac -movflags +faststart", true),
     ("h264.mkv", "-c:v libx264 -g 12 -c:a aac", true),
@@ -49,14 +49,14 @@ fn upscale(folder: &Folder, line: &str) -> Ran {
     Ran { code: status.code(), stdout: Vec::new(), stderr }
 }
 
-/// Audio is copied as it is, damaged or not, and looked at whenever a file with it is opened: the frames are tried alone.
+/// Audio is copied, damaged or not, and probed whenever a file with it is opened: the video is decoded alone.
 fn assert_frames_decode(folder: &Folder, name: &str) {
     folder.ffmpeg(&format!("-v quiet -i {name} -map 0:v -c copy alone.mkv"));
-    // Without their times, which no frame rate holds.
+    // Without timestamps, which are uneven.
     folder.ffmpeg("-i alone.mkv -fps_mode drop -f null -");
 }
 
-/// Whether frames are as far from each other as the first two, to a tick.
+/// Whether frames are evenly spaced, to a tick.
 fn has_no_gap(pts: &[i64]) -> bool {
     let step = pts[1] - pts[0];
     pts.windows(2).all(|pair| (pair[1] - pair[0] - step).abs() <= 1)
@@ -66,29 +66,29 @@ fn number(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// Cuts the file off, or changes some bytes, or some bits.
-fn damage(whole: &[u8], random: &mut Random) -> (String, Vec<u8>) {
+/// Truncates the file, or changes some bytes or bits.
+fn damage(good: &[u8], random: &mut Random) -> (String, Vec<u8>) {
     let mut below = |n: usize| random.below(n);
-    let mut bytes = whole.to_vec();
+    let mut bytes = good.to_vec();
     match below(3) {
         0 => {
-            let length = whole.len() / 20 + below(whole.len() * 19 / 20);
+            let length = good.len() / 20 + below(good.len() * 19 / 20);
             bytes.truncate(length);
-            (format!("cut off after {length} of {} bytes", whole.len()), bytes)
+            (format!("truncated after {length} of {} bytes", good.len()), bytes)
         }
         1 => {
             let count = 1 + below(10);
-            let places: Vec<usize> = (0..count).map(|_| below(whole.len())).collect();
+            let places: Vec<usize> = (0..count).map(|_| below(good.len())).collect();
             for &place in &places {
                 bytes[place] ^= 1 << below(8);
             }
             (format!("a bit flipped at {places:?}"), bytes)
         }
         _ => {
-            let (start, length) = (below(whole.len()), 1 + below(whole.len() / 50));
-            let end = (start + length).min(whole.len());
+            let (start, length) = (below(good.len()), 1 + below(good.len() / 50));
+            let end = (start + length).min(good.len());
             bytes[start..end].iter_mut().for_each(|byte| *byte = below(256) as u8);
-            (format!("bytes {start} to {end} by chance"), bytes)
+            (format!("bytes {start} to {end} at random"), bytes)
         }
     }
 }
@@ -99,11 +99,11 @@ fn no_damage_ends_in_a_panic_a_hang_or_a_silent_loss() {
     for (name, line, _) in CLIPS {
         folder.ffmpeg(&format!("{CLIP} {line} {name}"));
         let ran = upscale(&folder, &format!("{name} out.mkv"));
-        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{name} is whole");
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{name} is complete");
         assert_eq!(folder.frames("out.mkv").len(), FRAMES, "{name}");
     }
     let seed = number("HASN_DAMAGE_SEED", 1);
-    let (mut told, mut unseen) = (0, 0);
+    let (mut reported, mut unnoticed) = (0, 0);
     for i in 0..number("HASN_DAMAGE_FILES", FILES) {
         let (name, _, announces) = CLIPS[i % CLIPS.len()];
         let mut random = Random((seed * 1_000_003 + i) as u64);
@@ -118,24 +118,25 @@ fn no_damage_ends_in_a_panic_a_hang_or_a_silent_loss() {
         let ran = upscale(&folder, &format!("{bad} out.mkv"));
         match ran.code {
             Some(0) => {
-                unseen += 1;
+                unnoticed += 1;
                 let frames = folder.frames("out.mkv").len();
-                // A transport stream does not say how long it is: nothing in it tells of what is lost whole at its ends.
-                let is_cut = || how.starts_with("cut") || has_no_gap(&folder.probe("out.mkv").video_pts());
-                let is_whole = || !announces && is_cut();
+                // A transport stream announces no length: nothing in it shows what is missing at its ends.
+                let is_truncated =
+                    || how.starts_with("truncated") || has_no_gap(&folder.probe("out.mkv").video_pts());
+                let may_lose = || !announces && is_truncated();
                 assert!(
-                    frames >= FRAMES || !ran.stderr.is_empty() || is_whole(),
-                    "{what}: {frames} frames, and not a word"
+                    frames >= FRAMES || !ran.stderr.is_empty() || may_lose(),
+                    "{what}: {frames} frames, and no message"
                 );
                 assert_frames_decode(&folder, "out.mkv");
             }
             _ => {
                 ran.assert_told("", &what);
-                told += 1;
+                reported += 1;
                 assert!(!folder.path("out.mkv").exists(), "{what}");
-                // The proof may find that an edit list says what cannot be: that is told, and there is no tolerating it.
-                let is_proof = ran.stderr.contains("the file is left there to be looked at");
-                if folder.path("out.partial.mkv").exists() && !is_proof {
+                // Verification may find an impossible edit list, which --tolerate does not accept.
+                let failed_verification = ran.stderr.contains("the file is left there to be looked at");
+                if folder.path("out.partial.mkv").exists() && !failed_verification {
                     assert!(ran.stderr.contains("out.partial.mkv has the"), "{what}\n{}", ran.stderr);
                     let tolerant = upscale(&folder, &format!("{bad} out.mkv --tolerate 100000"));
                     assert_eq!(tolerant.code, Some(0), "{what}\n{}", tolerant.stderr);
@@ -144,11 +145,11 @@ fn no_damage_ends_in_a_panic_a_hang_or_a_silent_loss() {
             }
         }
     }
-    assert!(told > unseen / 4, "{told} files told as damaged, {unseen} not: damage is to be seen");
+    assert!(reported > unnoticed / 4, "{reported} files reported as damaged, {unnoticed} not");
 }
 
 #[test]
-fn damage_is_counted_and_told_with_its_place() {
+fn damage_is_counted_and_reported_with_its_place() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{CLIP} -map 0:v -c:v libx264 -g 12 -bf 0 -movflags +faststart in.mp4"));
     let mut bytes = folder.read("in.mp4");
@@ -168,18 +169,18 @@ fn damage_is_counted_and_told_with_its_place() {
     let less = folder.hasn(&format!("upscale bad.mp4 out.mkv -y --model none --tolerate {}", damaged - 1));
     assert_eq!(less.code, Some(1), "{}", less.stderr);
     let ran = folder.upscale(&format!("bad.mp4 out.mkv -y --model none --tolerate {damaged}"));
-    assert!(ran.stderr.contains("going on"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("decoding continues"), "{}", ran.stderr);
     assert_eq!(folder.names().iter().filter(|name| name.contains("partial")).count(), 0);
 }
 
 #[test]
-fn a_recording_that_begins_between_keyframes_is_whole() {
+fn a_recording_that_starts_between_keyframes_is_complete() {
     let folder = Folder::new();
     for (codec, name) in [("libx264 -g 12", "h264.ts"), ("mpeg2video -g 12", "mpeg2.ts")] {
-        folder.ffmpeg(&format!("{CLIP} -map 0:v -c:v {codec} whole.ts"));
-        let whole = folder.read("whole.ts");
-        let half = whole.len() / 2 / 188 * 188;
-        folder.write(name, [&whole[..3 * 188], &whole[half..]].concat());
+        folder.ffmpeg(&format!("{CLIP} -map 0:v -c:v {codec} all.ts"));
+        let all = folder.read("all.ts");
+        let half = all.len() / 2 / 188 * 188;
+        folder.write(name, [&all[..3 * 188], &all[half..]].concat());
         let ran = upscale(&folder, &format!("{name} out.mkv"));
         assert_eq!(ran.code, Some(0), "{name}: {}", ran.stderr);
         let frames = folder.frames("out.mkv").len();
@@ -187,9 +188,9 @@ fn a_recording_that_begins_between_keyframes_is_whole() {
     }
 }
 
-/// Whatever was taken for a keyframe is none any more, and the decoder waits for the next one.
+/// The first keyframe is none any more, and the decoder waits for the next one.
 #[test]
-fn a_first_keyframe_that_is_lost_is_told() {
+fn a_first_keyframe_that_is_lost_is_reported() {
     let folder = Folder::new();
     for name in ["h264.mp4", "h264.mkv"] {
         folder.ffmpeg(&format!(
@@ -207,36 +208,36 @@ fn a_first_keyframe_that_is_lost_is_told() {
     }
 }
 
-/// Between two blocks nothing is torn, and less than a second is missing.
+/// A cut between two blocks damages none, and less than a second is missing.
 #[test]
-fn a_matroska_file_that_is_cut_between_two_blocks_is_told() {
+fn a_matroska_file_that_is_truncated_between_two_blocks_is_reported() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{CLIP} -map 0:v -c:v libx264 -g 12 -bf 0 in.mkv"));
     let packet = folder.ffprobe::<serde_json::Value>("-show_packets", "in.mkv")["packets"][30].clone();
     let content: usize = packet["pos"].as_str().unwrap().parse().unwrap();
     let bytes = folder.read("in.mkv");
-    // A simple block begins with its name and its length, some bytes before.
-    let begin = bytes[..content].iter().rposition(|&byte| byte == 0xa3).unwrap();
-    assert!(content - begin < 9, "the block's name is to be found");
-    folder.write("in.mkv", &bytes[..begin]);
+    // A simple block begins with its ID and its size, some bytes before.
+    let start = bytes[..content].iter().rposition(|&byte| byte == 0xa3).unwrap();
+    assert!(content - start < 9, "the block's ID is found");
+    folder.write("in.mkv", &bytes[..start]);
     upscale(&folder, "in.mkv out.mkv").assert_told("bytes", "cut before a block");
     assert_eq!(folder.frames("out.partial.mkv").len(), 30);
 }
 
-/// A wrong length of a frame puts those after it where the edit list shows none: FFmpeg leaves them out without a word.
+/// A wrong duration of a frame moves those after it out of the edit list: FFmpeg leaves them out without an error.
 #[test]
-fn frames_that_a_damaged_quicktime_index_hides_are_told() {
+fn frames_that_a_damaged_quicktime_index_hides_are_reported() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{CLIP} -c:v mjpeg -c:a pcm_s16le in.mov"));
-    let whole = folder.read("in.mov");
-    let find = |name: &[u8]| whole.windows(4).position(|four| four == name).unwrap() + 4;
+    let good = folder.read("in.mov");
+    let find = |name: &[u8]| good.windows(4).position(|four| four == name).unwrap() + 4;
     let (mut as_damage, mut hidden) = (0, 0);
     // The first table of each kind is of the frames. All have a version and flags; of most a number of rows follows.
     for (name, bytes) in
         [(b"stts", 4..16), (b"stsc", 4..20), (b"stsz", 4..12), (b"elst", 4..16), (b"mdhd", 12..20)]
     {
         for byte in bytes {
-            let mut bytes = whole.clone();
+            let mut bytes = good.clone();
             bytes[find(name) + byte] ^= 1 << (byte % 8);
             folder.write("bad.mov", bytes);
             let _ = std::fs::remove_file(folder.path("out.mkv"));
@@ -251,32 +252,35 @@ fn frames_that_a_damaged_quicktime_index_hides_are_told() {
             }
         }
     }
-    assert!(as_damage >= 5, "{as_damage} told as damage, {hidden} as cut");
+    assert!(as_damage >= 5, "{as_damage} reported as damage, {hidden} as hidden by an edit list");
 }
 
-/// A frame that nobody refers to, and which lies in one cell: neither the numbers of cells nor the decoder miss it.
+/// A frame without references to it that lies in one transport packet: neither the continuity counter nor the decoder miss
+/// it.
 #[test]
-fn a_cell_that_cannot_be_read_is_told() {
-    const CELL: usize = 188;
+fn a_transport_packet_that_cannot_be_read_is_reported() {
+    const PACKET: usize = 188;
     let folder = Folder::new();
     let still = "-f lavfi -i color=s=64x48:r=25 -t 1.6 -c:v libx264 -g 12 -x264-params b-pyramid=none";
     folder.ffmpeg(&format!("{still} good.ts"));
     let mut bytes = folder.read("good.ts");
-    let frames: Vec<usize> = (0..bytes.len() / CELL)
-        .map(|cell| cell * CELL)
+    let frames: Vec<usize> = (0..bytes.len() / PACKET)
+        .map(|packet| packet * PACKET)
         .filter(|&at| bytes[at + 1] & 0x1f == 1 && bytes[at + 2] == 0)
         .collect();
-    let begins = |at: usize| bytes[at + 1] & 0x40 != 0;
-    let in_one_cell = |pair: &&[usize]| begins(pair[0]) && begins(pair[1]) && bytes[pair[0] + 3] >> 4 == 3;
-    let found: Vec<usize> = frames.windows(2).filter(in_one_cell).map(|pair| pair[0]).collect();
+    let is_start = |at: usize| bytes[at + 1] & 0x40 != 0;
+    let in_one_packet =
+        |pair: &&[usize]| is_start(pair[0]) && is_start(pair[1]) && bytes[pair[0] + 3] >> 4 == 3;
+    let found: Vec<usize> = frames.windows(2).filter(in_one_packet).map(|pair| pair[0]).collect();
     bytes[found[found.len() / 2] + 4] = 0xff;
     folder.write("in.ts", &bytes);
-    upscale(&folder, "in.ts out.mkv").assert_told("1 cells of its frames", "a cell that cannot be");
+    upscale(&folder, "in.ts out.mkv")
+        .assert_told("1 transport packets of its video cannot be read", "an invalid packet");
     assert_eq!(folder.frames("out.partial.mkv").len(), FRAMES - 1);
 }
 
 #[test]
-fn what_is_torn_where_the_file_begins_is_told() {
+fn damage_at_the_start_of_a_file_is_reported() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{CLIP} -c:v libx264 -g 12 -c:a aac in.mkv"));
     let mut bytes = folder.read("in.mkv");
@@ -286,5 +290,5 @@ fn what_is_torn_where_the_file_begins_is_told() {
     bytes[block + 1..block + 600].fill(0x25);
     folder.write("bad.mkv", bytes);
     let ran = folder.hasn("upscale bad.mkv out.mkv --model none --progress none");
-    ran.assert_told("out.partial.mkv has the", "a torn beginning");
+    ran.assert_told("out.partial.mkv has the", "a damaged start");
 }

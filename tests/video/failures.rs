@@ -52,7 +52,7 @@ fn every_failure_is_one_line_and_leaves_no_file() {
         ("text.mp4 out.mkv", "no media file"),
         ("empty.mkv out.mkv", "empty.mkv"),
         ("audio.wav out.mkv", "no video stream"),
-        ("cut.mp4 out.mkv", "get a whole copy"),
+        ("cut.mp4 out.mkv", "get a complete copy"),
         ("tiny.mkv out.mkv --model hasn-lite-x2", "14x14"),
         ("good.mkv out.mkv --encoder no_such", "no video encoder 'no_such'"),
         ("good.mkv out.mkv --encoder aac", "no video encoder 'aac'"),
@@ -117,7 +117,7 @@ fn a_cut_file_is_told_and_what_there_is_is_kept() {
     for cut in ["cut-fast.mp4", "cut.mkv", "cut.avi", "cut.y4m"] {
         let line = format!("upscale {cut} out.mkv -y --model none");
         let ran = folder.hasn(&line);
-        ran.assert_told("get a whole copy, or accept it with --tolerate", &line);
+        ran.assert_told("get a complete copy, or accept it with --tolerate", &line);
         ran.assert_told("out.partial.mkv has the", &line);
         folder.assert_decodes("out.partial.mkv");
         assert!(!folder.path("out.mkv").exists(), "{cut}");
@@ -200,7 +200,7 @@ fn a_late_error_does_not_throw_the_work_away() {
     let whole = folder.read("long.mkv");
     folder.write("cut.mkv", &whole[..whole.len() * 3 / 4]);
     let ran = folder.hasn("upscale cut.mkv out.mkv --model none");
-    ran.assert_told("get a whole copy", "a late cut");
+    ran.assert_told("get a complete copy", "a late cut");
     ran.assert_told("out.partial.mkv has the", "a late cut");
     assert_eq!(folder.names(), ["cut.mkv", "long.mkv", "out.partial.mkv"]);
     let (kept, source) = (folder.probe("out.partial.mkv"), folder.probe("long.mkv"));

@@ -1,4 +1,4 @@
-//! Interlaced video and whatever FFmpeg's filters do before the network: frames, times and counts.
+//! Deinterlacing and FFmpeg's filters before the network: frames, timestamps and counts.
 
 use crate::common::program::Folder;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 const TEST_FRAMES: &str = "-f lavfi -i testsrc2=s=160x120:r=50,gblur=1.5";
 /// Large and soft: sharp detail that moves looks interlaced to idet.
 const SOFT_FRAMES: &str = "-f lavfi -i testsrc2=s=320x240:r=50,gblur=2.5";
-/// So that what is compared is what the filters gave.
+/// Leaves frames as the filters return them, so that they can be compared.
 const AS_IS: &str = "--model none --scale 1 --encoder ffv1 --report report.json -y";
 
 /// The report of the run before.
@@ -14,20 +14,20 @@ fn report(folder: &Folder) -> Value {
     serde_json::from_slice(&folder.read("report.json")).unwrap()
 }
 
-/// decoded, made, encoded, dropped.
+/// decoded, duplicated, encoded, dropped.
 fn counts(folder: &Folder) -> [u64; 4] {
     let report = report(folder);
     ["decoded", "duplicated", "encoded", "dropped"].map(|name| report["frames"][name].as_u64().unwrap())
 }
 
-/// Hashes of what `ffmpeg` makes of a file with a filter.
+/// Hashes of the frames that `ffmpeg` filters.
 fn filtered(folder: &Folder, name: &str, filter: &str) -> Vec<String> {
     folder.ffmpeg(&format!("-i {name} -vf {filter} -fps_mode passthrough -c:v ffv1 by-ffmpeg.mkv"));
     folder.frame_hashes("by-ffmpeg.mkv", "yuv420p")
 }
 
 #[test]
-fn interlaced_frames_are_found_and_made_whole() {
+fn interlaced_frames_are_detected_and_deinterlaced() {
     let folder = Folder::new();
     let x264 = "-frames:v 75 -c:v libx264 -bf 2";
     let fields = "-flags +ilme+ildct -x264opts";
@@ -40,33 +40,38 @@ fn interlaced_frames_are_found_and_made_whole() {
             format!("-vf {} -frames:v 75 -c:v mpeg2video -flags +ilme+ildct -q:v 2", interlace("tff")),
         ),
         ("unflagged.mkv", format!("-vf {},setfield=prog {x264}", interlace("bff"))),
-        ("whole.mkv", format!("-r 25 -pix_fmt yuv420p {x264}")),
+        ("progressive.mkv", format!("-r 25 -pix_fmt yuv420p {x264}")),
         ("flagged.mkv", format!("-r 25 -vf format=yuv420p,setfield=tff {x264} {fields} tff=1")),
     ] {
         folder.ffmpeg(&format!("{SOFT_FRAMES} {line} {name}"));
     }
     let bwdif = |rest: &str| format!("bwdif=mode=send_frame:{rest}");
-    for (name, options, expected, said) in [
-        ("top.mkv", "", bwdif("deint=interlaced"), "made whole by bwdif"),
-        ("bottom.mkv", "", bwdif("deint=interlaced"), "made whole by bwdif"),
-        ("mpeg2.ts", "", bwdif("deint=interlaced"), "made whole by bwdif"),
+    for (name, options, expected, logged) in [
+        ("top.mkv", "", bwdif("deint=interlaced"), "deinterlaced by bwdif"),
+        ("bottom.mkv", "", bwdif("deint=interlaced"), "deinterlaced by bwdif"),
+        ("mpeg2.ts", "", bwdif("deint=interlaced"), "deinterlaced by bwdif"),
         (
             "unflagged.mkv",
             "",
             bwdif("parity=bff:deint=all"),
-            "not flagged so, but are interlaced, bottom field first",
+            "interlaced, bottom field first, but are not flagged so",
         ),
-        ("whole.mkv", "", "null".into(), ""),
-        ("flagged.mkv", "", "null".into(), "both fields are of one moment"),
+        ("progressive.mkv", "", "null".into(), ""),
+        ("flagged.mkv", "", "null".into(), "flagged as interlaced, but are progressive"),
         ("top.mkv", "--deinterlace off", "null".into(), ""),
-        ("whole.mkv", "--deinterlace bwdif", bwdif("deint=all"), ""),
+        ("progressive.mkv", "--deinterlace bwdif", bwdif("deint=all"), ""),
         ("top.mkv", "--filter yadif", "yadif".into(), ""),
-        ("top.mkv", "--filter hflip", format!("{},hflip", bwdif("deint=interlaced")), "made whole by bwdif"),
+        (
+            "top.mkv",
+            "--filter hflip",
+            format!("{},hflip", bwdif("deint=interlaced")),
+            "deinterlaced by bwdif",
+        ),
     ] {
         let ran = folder.upscale(&format!("-v {name} out.mkv {AS_IS} {options}"));
-        assert!(ran.stderr.contains(said), "{name} {options}: {}\nis to say {said}", ran.stderr);
+        assert!(ran.stderr.contains(logged), "{name} {options}: {}\nlacks {logged}", ran.stderr);
         if expected == "null" {
-            assert!(!ran.stderr.contains("made whole"), "{name} {options}: {}", ran.stderr);
+            assert!(!ran.stderr.contains("deinterlaced"), "{name} {options}: {}", ran.stderr);
         }
         let frames = folder.frame_hashes("out.mkv", "yuv420p");
         assert_eq!(frames, filtered(&folder, name, &expected), "{name} {options} is to be {expected}");
@@ -82,7 +87,7 @@ fn interlaced_frames_are_found_and_made_whole() {
 }
 
 #[test]
-fn filters_make_and_drop_frames_whose_times_follow() {
+fn filters_add_and_drop_frames_with_their_timestamps() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{TEST_FRAMES} -r 25 -frames:v 60 -c:v libx264 -bf 2 in.mp4"));
     folder.ffmpeg(&format!("{TEST_FRAMES} -r 24000/1001 -vf telecine -frames:v 60 -c:v ffv1 telecined.mkv"));
@@ -100,13 +105,13 @@ fn filters_make_and_drop_frames_whose_times_follow() {
             folder.ffmpeg(&format!(
                 "-i {name} -vf {filter} -fps_mode passthrough -enc_time_base -1 -c:v libx264 by-ffmpeg.mp4"
             ));
-            let (made, told) =
+            let (found, expected) =
                 (folder.probe(out).video_seconds(), folder.probe("by-ffmpeg.mp4").video_seconds());
-            assert_eq!(made.len(), told.len(), "{filter}");
-            for (made, told) in made.iter().zip(told) {
+            assert_eq!(found.len(), expected.len(), "{filter}");
+            for (found, expected) in found.iter().zip(expected) {
                 assert!(
-                    (made - told).abs() < 1.1e-3,
-                    "{filter} in {out}: a frame at {made} s, by ffmpeg at {told} s"
+                    (found - expected).abs() < 1.1e-3,
+                    "{filter} in {out}: a frame at {found} s, by ffmpeg at {expected} s"
                 );
             }
             folder.assert_decodes(out);
@@ -127,7 +132,7 @@ fn filters_make_and_drop_frames_whose_times_follow() {
 }
 
 #[test]
-fn filters_change_sizes_and_shapes() {
+fn filters_change_size_and_sample_aspect() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{TEST_FRAMES},setsar=16/15 -frames:v 5 -c:v libx264 in.mkv"));
     for (options, size, aspect) in [

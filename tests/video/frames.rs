@@ -1,31 +1,31 @@
-//! Frames of every kind: formats, sizes, colour tags, stills.
+//! Frames of every kind: pixel formats, sizes, colour tags, images.
 
 use crate::common::program::{Folder, Stream};
 use crate::common::{Random, Shape, random_weights};
 
 const TEST_FRAMES: &str = "-f lavfi -i testsrc2=s=64x48:r=25,gblur=2";
 
-/// What the encoder of the clip writes, and what comes out of the default encoder of the output.
+/// A clip, and the pixel formats of input and output.
 struct Row {
     name: &'static str,
-    /// Of `ffmpeg`, between the test frames and the file name.
-    made_by: &'static str,
-    /// Of `hasn upscale`.
+    /// Options of `ffmpeg` that encode the clip.
+    encoded_by: &'static str,
+    /// Options of `hasn upscale`; empty for the default encoder.
     encoder: &'static str,
-    /// Of input and output.
+    /// Pixel formats of input and output.
     formats: [&'static str; 2],
 }
 
 const fn row(
     name: &'static str,
-    made_by: &'static str,
+    encoded_by: &'static str,
     encoder: &'static str,
     formats: [&'static str; 2],
 ) -> Row {
-    Row { name, made_by, encoder, formats }
+    Row { name, encoded_by, encoder, formats }
 }
 
-/// Kept where the encoder has it, else the closest that loses nothing.
+/// The format is kept if the encoder has it, else the closest that loses nothing.
 const ROWS: [Row; 23] = [
     row("10.mkv", "-pix_fmt yuv420p10le -c:v libx264", "", ["yuv420p10le"; 2]),
     row("422.mkv", "-pix_fmt yuv422p -c:v libx264", "", ["yuv422p"; 2]),
@@ -53,11 +53,11 @@ const ROWS: [Row; 23] = [
 ];
 
 #[test]
-fn every_pixel_format_keeps_what_it_has() {
+fn every_pixel_format_is_kept_or_loses_nothing() {
     let folder = Folder::new();
     let mut wrong = Vec::new();
-    for Row { name, made_by, encoder, formats } in &ROWS {
-        folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 5 {made_by} {name}"));
+    for Row { name, encoded_by, encoder, formats } in &ROWS {
+        folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 5 {encoded_by} {name}"));
         let out = format!("out-{}", name.replace("gif", "mkv"));
         let encoder = if name.ends_with("gif") { "--encoder ffv1" } else { encoder };
         folder.upscale(&format!("{name} {out} {encoder}"));
@@ -70,14 +70,14 @@ fn every_pixel_format_keeps_what_it_has() {
         }
         let psnr_db = psnr_of_reduced(&folder, name, &out);
         if psnr_db.is_nan() || psnr_db < psnr_min_db(formats[0]) {
-            wrong.push(format!("{name}: reduced again, it is {psnr_db:.1} dB from the source"));
+            wrong.push(format!("{name}: downscaled again, it is {psnr_db:.1} dB from the source"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// The test frames are soft: with a wrong matrix, range or order of components they are some 25 dB from the source,
-/// rightly enlarged above 38. Dithered ones are lines and dots; of 4:1:1 FFmpeg's scaler shifts the chroma.
+/// rightly upscaled above 38. Dithered ones are lines and dots; of 4:1:1 FFmpeg's scaler shifts the chroma.
 fn psnr_min_db(format: &str) -> f64 {
     match format {
         "monow" => 15.0,
@@ -87,7 +87,7 @@ fn psnr_min_db(format: &str) -> f64 {
     }
 }
 
-/// How close the large frame, reduced again, is to the source, both as R'G'B' by FFmpeg.
+/// PSNR of the upscaled frame, downscaled again, against the source, both as R'G'B' by FFmpeg.
 fn psnr_of_reduced(folder: &Folder, before: &str, after: &str) -> f64 {
     let graph = "[0:v:0]scale=64:48:flags=area+accurate_rnd+full_chroma_int,format=rgb24,settb=1/25,setpts=N[a];\
                  [1:v:0]scale=flags=accurate_rnd+full_chroma_int,format=rgb24,settb=1/25,setpts=N[b];[a][b]psnr=stats_file=psnr.log";
@@ -98,7 +98,7 @@ fn psnr_of_reduced(folder: &Folder, before: &str, after: &str) -> f64 {
 }
 
 #[test]
-fn sizes_come_out_as_asked() {
+fn sizes_are_as_requested() {
     let folder = Folder::new();
     let clip = |size: &str| {
         folder.ffmpeg(&format!(
@@ -129,7 +129,7 @@ fn sizes_come_out_as_asked() {
 }
 
 #[test]
-fn without_model_and_scale_every_sample_comes_out_as_it_was() {
+fn without_model_and_scale_every_sample_is_kept() {
     let folder = Folder::new();
     for format in ["yuv420p", "yuv420p10le", "yuv422p", "yuv444p12le", "gbrp", "gray", "gray10le", "bgra"] {
         folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 4 -pix_fmt {format} -c:v ffv1 in.mkv"));
@@ -145,7 +145,7 @@ fn tags(stream: &Stream) -> [&str; 5] {
 }
 
 #[test]
-fn colour_tags_and_the_shape_of_samples_come_along() {
+fn colour_tags_and_sample_aspect_are_kept() {
     let folder = Folder::new();
     let all = "setparams=range=tv:color_primaries=bt2020:color_trc=smpte2084:colorspace=bt2020nc";
     let pal = "setparams=range=tv:color_primaries=bt470bg:color_trc=bt470bg:colorspace=bt470bg";
@@ -175,26 +175,26 @@ fn colour_tags_and_the_shape_of_samples_come_along() {
             ["tv", "bt709", "", "", ""],
         ),
     ] {
-        for ending in ["mkv", "mp4"] {
-            folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 3 {line} in.{ending}"));
-            folder.upscale(&format!("in.{ending} out.{ending} -y {options}"));
-            let probe = folder.probe(&format!("out.{ending}"));
+        for extension in ["mkv", "mp4"] {
+            folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 3 {line} in.{extension}"));
+            folder.upscale(&format!("in.{extension} out.{extension} -y {options}"));
+            let probe = folder.probe(&format!("out.{extension}"));
             let mut found = tags(probe.video());
             if found[4].is_empty() || expected[4].is_empty() {
                 found[4] = expected[4];
             }
             let unknown = found.map(|tag| if tag == "unknown" { "" } else { tag });
-            assert_eq!(unknown, expected, "{line} in {ending}");
+            assert_eq!(unknown, expected, "{line} in {extension}");
         }
     }
 }
 
 #[test]
-fn a_still_becomes_a_still() {
+fn an_image_becomes_an_image() {
     let folder = Folder::new();
     let shape = Shape { channels: [3, 8, 8, 4, 4, 2], scale: 2, blocks: 1 };
     folder.write("rgb.safetensors", random_weights(&shape, &mut Random(5)));
-    for (made_by, name, out, format) in [
+    for (encoded_by, name, out, format) in [
         ("-pix_fmt rgb24", "in.png", "out.png", "rgb24"),
         ("-pix_fmt rgb48be", "in.png", "out.png", "rgb48be"),
         ("-pix_fmt rgba", "in.png", "out.png", "rgba"),
@@ -209,7 +209,7 @@ fn a_still_becomes_a_still() {
         ("-pix_fmt rgb24", "in.tiff", "out.tiff", "rgb24"),
         ("-pix_fmt bgr24", "in.bmp", "out.bmp", "bgr24"),
     ] {
-        folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 1 {made_by} -update 1 {name}"));
+        folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 1 {encoded_by} -update 1 {name}"));
         for model in ["hasn-lite-x2", "rgb.safetensors", "none"] {
             folder.upscale(&format!("{name} {out} -y --model {model} --progress none"));
             let seen = folder.path("seen").with_extension(out.rsplit('.').next().unwrap());
@@ -220,13 +220,13 @@ fn a_still_becomes_a_still() {
             assert_eq!(
                 (frames[0].width, frames[0].height),
                 (128, 96),
-                "{made_by} {name} to {out} by {model}"
+                "{encoded_by} {name} to {out} by {model}"
             );
-            assert_eq!(frames[0].pix_fmt, format, "{made_by} {name} to {out} by {model}");
+            assert_eq!(frames[0].pix_fmt, format, "{encoded_by} {name} to {out} by {model}");
             if model != "rgb.safetensors" {
                 let psnr_db = psnr_of_reduced(&folder, name, &seen);
-                let min_db = psnr_min_db(made_by.split_whitespace().last().unwrap());
-                assert!(psnr_db >= min_db, "{made_by} {name} to {out} by {model}: {psnr_db:.1} dB");
+                let min_db = psnr_min_db(encoded_by.split_whitespace().last().unwrap());
+                assert!(psnr_db >= min_db, "{encoded_by} {name} to {out} by {model}: {psnr_db:.1} dB");
             }
         }
     }

@@ -1,8 +1,8 @@
-//! Containers and codecs, a row each: made by `ffmpeg`, made larger, read back.
+//! Containers and codecs, one row each: encoded by `ffmpeg`, upscaled, read back.
 
 use crate::common::program::{Folder, Probe};
 
-/// Input and output are of one codec in one container.
+/// Input and output have the same codec and container.
 struct Row {
     name: &'static str,
     /// `ffmpeg`'s encoder and options of the clip.
@@ -10,7 +10,7 @@ struct Row {
     audio: &'static str,
     /// `hasn`'s encoder and options.
     encoder: &'static str,
-    /// What is compared, beside frames and their times.
+    /// What is compared besides frames and their timestamps.
     holds: &'static str,
 }
 
@@ -36,7 +36,7 @@ const TO_AV1: &str = "libaom-av1 --encoder-opt usage=realtime --encoder-opt cpu-
 
 #[rustfmt::skip]
 const ROWS: [Row; 24] = [
-    //   file           made by                              audio       made larger by  holds
+    //   file           encoded by                           audio       upscaled with   holds
     row("h264.mp4",     X264,                                "aac",      TO_X264,        ALL),
     row("hevc.mp4",     X265,                                "aac",      TO_X265,        ALL),
     row("av1.mp4",      AV1,                                 "aac",      TO_AV1,         ALL),
@@ -75,7 +75,7 @@ fn every_container_keeps_what_it_holds() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A line for each thing that does not hold.
+/// A line for each difference.
 fn check(folder: &Folder, row: &Row) -> Vec<String> {
     let Row { name, video, audio, encoder, holds } = row;
     let (inputs, maps) = match *audio {
@@ -108,7 +108,7 @@ fn check(folder: &Folder, row: &Row) -> Vec<String> {
     for what in holds.split_whitespace() {
         let same = match what {
             "audio" => {
-                // Times from where the frames begin: a container without times below 0 moves all alike.
+                // Timestamps after the first frame: a container without negative ones shifts all alike.
                 let payloads = |probe: &Probe| -> Vec<String> {
                     probe.packets_of(1).iter().map(|packet| packet.data_hash.clone()).collect()
                 };
@@ -124,12 +124,12 @@ fn check(folder: &Folder, row: &Row) -> Vec<String> {
             }
             _ => unreachable!("{what} is in no row"),
         };
-        note(same, format!("{what} is not what it was"));
+        note(same, format!("{what} differs"));
     }
     wrong
 }
 
-/// pts of a stream in seconds from where the frames begin.
+/// pts of a stream in seconds after the first frame.
 fn relative(probe: &Probe, stream: usize) -> Vec<f64> {
     let packets = probe.packets_of(stream);
     let Some(&begin) = probe.video_seconds().first() else { return Vec::new() };
@@ -140,7 +140,7 @@ fn relative(probe: &Probe, stream: usize) -> Vec<f64> {
     times
 }
 
-/// To two milliseconds: Matroska counts in whole ones.
+/// To two milliseconds: Matroska counts in milliseconds.
 fn are_near(a: &[f64], b: &[f64]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 0.002)
 }

@@ -253,14 +253,14 @@ fn a_frame_that_cannot_be_decoded_is_told_by_its_name() {
             assert_eq!(names(&folder, &format!("out-{kind}-{how}")), expected, "{kind} {how}");
         }
     }
-    // The first one as well, and of another size in the midst: the output stays as it began.
+    // The first one as well, and of another size in mid-stream: the output keeps its format.
     scan(&folder, 6, "rgb24", "sizes/%d.png");
     folder.write("sizes/1.png", "no frame");
     folder.ffmpeg("-f lavfi -i testsrc=s=48x40 -frames:v 1 -update 1 sizes/4.png");
     let line = "upscale sizes/%d.png sized/%d.png --tolerate 1 --model none --scale 1";
     let ran = folder.hasn(line);
     ran.assert_done();
-    assert!(ran.stderr.contains("48x40 rgb24; the output stays as it began"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("48x40 rgb24; the output keeps its format"), "{}", ran.stderr);
     assert_eq!(names(&folder, "sized"), ["2.png", "3.png", "4.png", "5.png", "6.png"]);
     assert_eq!(folder.frames("sized/4.png")[0].width, 32);
 }
@@ -313,7 +313,7 @@ fn what_is_there_is_not_read_again_and_its_damage_is_told_all_the_same() {
         File::options().write(true).open(&path).unwrap().set_modified(changed).unwrap();
     }
     let ran = folder.hasn(&format!("{line} --report report.json"));
-    ran.assert_told("2.exr: a frame is damaged: it is cut off", line);
+    ran.assert_told("2.exr: a frame is damaged: it is truncated", line);
     assert!(ran.stderr.contains("--tolerate 1"), "{}", ran.stderr);
     let report = report(&folder);
     assert_eq!(report["damaged"], 1);
@@ -470,20 +470,20 @@ fn bad_use_is_told_in_one_line() {
     folder.ffmpeg("-f lavfi -i testsrc=s=32x24 -frames:v 2 video.mkv");
     folder.write("in/readme.txt", "no frame");
     for (line, said) in [
-        ("none/%06d.png out/%d.png", "no file is named so, like 000001.png"),
-        ("in/%04d.png out/%d.png", "no file is named so"),
+        ("none/%06d.png out/%d.png", "no image has such a name, e.g. 000001.png"),
+        ("in/%04d.png out/%d.png", "no image has such a name"),
         ("in/%03d.txt out/%d.png", "in/%03d.txt"),
         ("in/%03d.png in/%03d.png", "in/%03d.png: would overwrite the input"),
         ("in/%03d.png in/%03d.png -y", "would overwrite the input"),
         ("in/001.png in/%03d.png", "would overwrite the input"),
         ("in/%03d.png still.png/%d.png", "still.png: "),
         ("in/%03d.png /proc/%d.png", "/proc"),
-        ("in/%03d.png out/%d-%d.png", "%d and %d is no one number of a sequence"),
-        ("in/%03d.png out/%s.png", "%s is no one number of a sequence"),
-        ("in/%3d.png out/%d.png", "%3d is no one number of a sequence"),
+        ("in/%03d.png out/%d-%d.png", "%d and %d is not a single frame number"),
+        ("in/%03d.png out/%s.png", "%s is not a single frame number"),
+        ("in/%3d.png out/%d.png", "%3d is not a single frame number"),
         ("in/%03d.png out/%d.gif", "%d"),
         ("in/%03d.png out.png", "holds one frame, and the input has more"),
-        ("video.mkv out.mkv -y --frame-rate 24", "video.mkv has times of its own"),
+        ("video.mkv out.mkv -y --frame-rate 24", "video.mkv has its own timestamps"),
         ("video.mkv out.mkv -y --start-number 5", "the output is no image sequence"),
         ("in/%03d.png out/%d.png --start-number 5", "the output takes the input's numbers"),
     ] {

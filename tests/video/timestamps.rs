@@ -1,5 +1,4 @@
-//! Times that are not as they should be, and audio beside them: jumps of the clock, doubled times, uneven gaps for ten
-//! minutes.
+//! Irregular timestamps and A/V sync: jumps of the clock, doubled timestamps, ten minutes of variable frame rate.
 
 use crate::common::program::{Folder, Probe};
 
@@ -10,7 +9,7 @@ fn report(folder: &Folder, name: &str) -> serde_json::Value {
     serde_json::from_slice(&folder.read(name)).unwrap()
 }
 
-/// pts of a stream in seconds from where the frames begin, in order.
+/// pts of a stream in seconds after the first frame, in order.
 fn seconds(probe: &Probe, stream: usize) -> Vec<f64> {
     let (tick, begin) = (probe.streams[stream].tick(), probe.video_seconds()[0]);
     let times = probe.packets_of(stream).into_iter().map(|packet| packet.pts.unwrap() as f64 * tick - begin);
@@ -25,7 +24,7 @@ fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
 }
 
 #[test]
-fn a_clock_that_jumps_goes_on() {
+fn a_clock_that_jumps_is_made_continuous() {
     let folder = Folder::new();
     for (name, offset) in [("a.ts", 0), ("b.ts", 1000), ("c.ts", 77)] {
         let codecs = "-c:v libx264 -bf 2 -g 25 -c:a mp2";
@@ -54,13 +53,13 @@ fn a_clock_that_jumps_goes_on() {
 }
 
 #[test]
-fn a_doubled_time_moves_one_frame_by_a_tick() {
+fn a_doubled_timestamp_moves_one_frame_by_a_tick() {
     let folder = Folder::new();
     folder.ffmpeg(&format!(
         "{SMALL} -frames:v 50 -vf setpts='if(eq(N\\,10)\\,9\\,N)/25/TB' -fps_mode passthrough -c:v ffv1 in.mkv"
     ));
     folder.upscale("in.mkv out.mkv --model none --encoder ffv1 --report out.json");
-    let (mut expected, made) = (folder.probe("in.mkv").video_pts(), folder.probe("out.mkv").video_pts());
+    let (mut expected, found) = (folder.probe("in.mkv").video_pts(), folder.probe("out.mkv").video_pts());
     let mut doubled = 0;
     for i in 1..expected.len() {
         if expected[i] == expected[i - 1] {
@@ -68,13 +67,13 @@ fn a_doubled_time_moves_one_frame_by_a_tick() {
             doubled += 1;
         }
     }
-    assert!(doubled > 0, "the clip is to have a doubled time");
-    assert_eq!(made, expected);
+    assert!(doubled > 0, "the clip has a doubled timestamp");
+    assert_eq!(found, expected);
     assert_eq!(report(&folder, "out.json")["frames"]["timestamps_repaired"], doubled);
 }
 
 #[test]
-fn ten_minutes_of_uneven_frames_stay_with_their_audio() {
+fn ten_minutes_of_variable_frame_rate_stay_in_sync() {
     let folder = Folder::new();
     let uneven = "-vf select='not(mod(n\\,5))+not(mod(n\\,7))' -fps_mode vfr";
     folder.ffmpeg(&format!(
@@ -90,7 +89,7 @@ fn ten_minutes_of_uneven_frames_stay_with_their_audio() {
         let frames = largest_difference(&seconds(&before, 0), &seconds(&after, 0));
         assert!(frames < 0.002, "{out}: a frame is off by {frames} s");
         let (old, new) = (seconds(&before, 1), seconds(&after, 1));
-        // Packet anew it begins and ends with packets of another length.
+        // Encoded again, it begins and ends with packets of another duration.
         let near = if audio == "copy" { 0.002 } else { 0.06 };
         let (begin, end) = ((old[0] - new[0]).abs(), (old[old.len() - 1] - new[new.len() - 1]).abs());
         assert!(begin < near && end < near, "{out}: audio is off by {begin} and {end} s");
@@ -98,10 +97,10 @@ fn ten_minutes_of_uneven_frames_stay_with_their_audio() {
 }
 
 #[test]
-fn times_past_every_counters_end_stay() {
+fn timestamps_past_the_end_of_every_counter_are_kept() {
     let folder = Folder::new();
-    // Milliseconds past 2^40; ticks past 2^32; transport streams within which 2^32 and, their clock's end, 2^33 pass,
-    // and one that FFmpeg takes to begin below 0, for it passes just after that.
+    // Milliseconds past 2^40; ticks past 2^32; transport streams that cross 2^32 and 2^33, where their clock wraps, and one
+    // that FFmpeg takes to begin below 0, for it wraps just after its start.
     for (name, offset, audio) in [
         ("huge.mkv", 1_200_000_000, "aac"),
         ("large.mp4", 400_000, "aac"),
@@ -129,16 +128,19 @@ fn times_past_every_counters_end_stay() {
 }
 
 #[test]
-fn frames_without_any_time_come_at_the_rate_their_stream_tells() {
+fn frames_without_timestamps_get_the_frame_rate_of_their_stream() {
     let folder = Folder::new();
     for (name, encoder) in
         [("in.h264", "libx264 -bf 2"), ("in.hevc", "libx265 -x265-params log-level=error:bframes=2")]
     {
         folder
             .ffmpeg(&format!("-f lavfi -i testsrc2=s=32x32:r=30000/1001 -frames:v 50 -c:v {encoder} {name}"));
-        assert!(folder.probe(name).packets.iter().all(|packet| packet.pts.is_none()), "{name} has no times");
+        assert!(
+            folder.probe(name).packets.iter().all(|packet| packet.pts.is_none()),
+            "{name} has no timestamps"
+        );
         let ran = folder.upscale(&format!("{name} out.mkv -y --model none --report out.json"));
-        assert_eq!(ran.stderr.matches("has time None").count(), 1, "{name}: {}", ran.stderr);
+        assert_eq!(ran.stderr.matches("has timestamp None").count(), 1, "{name}: {}", ran.stderr);
         assert_eq!(report(&folder, "out.json")["frames"]["timestamps_repaired"], 50, "{name}");
         let even: Vec<f64> = (0..50).map(|i| f64::from(i) * 1.001 / 30.0).collect();
         let apart = largest_difference(&seconds(&folder.probe("out.mkv"), 0), &even);
@@ -147,17 +149,17 @@ fn frames_without_any_time_come_at_the_rate_their_stream_tells() {
 }
 
 #[test]
-fn a_part_is_cut_out_of_a_stream_whose_clock_jumps() {
+fn a_part_of_a_stream_whose_clock_jumps_is_frame_accurate() {
     let folder = Folder::new();
     for (name, offset) in [("a.ts", 0), ("b.ts", 1000)] {
         let codecs = "-c:v libx264 -bf 2 -g 25 -c:a mp2";
         folder.ffmpeg(&format!("{SMALL} {SINE} -t 2 {codecs} -output_ts_offset {offset} {name}"));
     }
     folder.write("in.ts", [folder.read("a.ts"), folder.read("b.ts")].concat());
-    folder.upscale("in.ts whole.mkv --model none --encoder ffv1");
+    folder.upscale("in.ts all.mkv --model none --encoder ffv1");
     folder.upscale("in.ts part.mkv --model none --encoder ffv1 --from 1 --to 3");
-    let [whole, part] = ["whole.mkv", "part.mkv"].map(|name| folder.frame_hashes(name, "yuv420p"));
-    assert_eq!(part, whole[25..75], "two seconds around the jump");
+    let [all, part] = ["all.mkv", "part.mkv"].map(|name| folder.frame_hashes(name, "yuv420p"));
+    assert_eq!(part, all[25..75], "two seconds around the jump");
     let probe = folder.probe("part.mkv");
     let (frames, audio) = (seconds(&probe, 0), seconds(&probe, 1));
     assert!((audio[0] - frames[0]).abs() < 0.06, "audio begins at {} s", audio[0]);
@@ -166,7 +168,7 @@ fn a_part_is_cut_out_of_a_stream_whose_clock_jumps() {
 }
 
 #[test]
-fn an_open_group_of_frames_is_whole_and_cut_to_the_frame() {
+fn an_open_group_of_pictures_is_complete_and_trimmed_frame_accurately() {
     let folder = Folder::new();
     let frames = "-f lavfi -i testsrc2=s=64x64:r=25 -frames:v 60";
     let x265 = "log-level=error:open-gop=1:keyint=12:min-keyint=12:bframes=3:b-adapt=0:scenecut=0";
@@ -180,33 +182,33 @@ fn an_open_group_of_frames_is_whole_and_cut_to_the_frame() {
         let packets = probe.packets_of(0);
         let key = packets.iter().skip(1).position(|packet| packet.is_key()).unwrap() + 1;
         assert!(packets[key + 1].pts < packets[key].pts, "{name}: frames are to lead a keyframe");
-        folder.upscale(&format!("{name} whole.mkv -y --model none --encoder ffv1 --scale 1"));
-        let whole = folder.frame_hashes("whole.mkv", "yuv420p");
-        assert_eq!(whole, folder.frame_hashes(name, "yuv420p"), "{name}");
+        folder.upscale(&format!("{name} all.mkv -y --model none --encoder ffv1 --scale 1"));
+        let all = folder.frame_hashes("all.mkv", "yuv420p");
+        assert_eq!(all, folder.frame_hashes(name, "yuv420p"), "{name}");
         for from in [0, 5, 10, 11, 12, 23, 34] {
             let seconds = from as f64 / 25.0;
             folder.upscale(&format!(
                 "{name} part.mkv -y --model none --encoder ffv1 --scale 1 --from {seconds}"
             ));
-            assert_eq!(folder.frame_hashes("part.mkv", "yuv420p"), whole[from..], "{name} from {from}");
+            assert_eq!(folder.frame_hashes("part.mkv", "yuv420p"), all[from..], "{name} from {from}");
         }
     }
 }
 
 #[test]
-fn what_an_edit_list_hides_is_not_heard() {
+fn what_an_edit_list_hides_is_not_played() {
     let folder = Folder::new();
-    folder.ffmpeg(&format!("{SMALL} {SINE} -t 3 -c:v libx264 -bf 2 -g 25 -c:a aac whole.mp4"));
-    folder.ffmpeg("-ss 1.5 -i whole.mp4 -c copy in.mp4");
+    folder.ffmpeg(&format!("{SMALL} {SINE} -t 3 -c:v libx264 -bf 2 -g 25 -c:a aac all.mp4"));
+    folder.ffmpeg("-ss 1.5 -i all.mp4 -c copy in.mp4");
     let shown = folder.frames("in.mp4").len();
     for out in ["out.mkv", "out.mp4", "out.ts"] {
         folder.upscale(&format!("in.mp4 {out} --model none"));
         let probe = folder.probe(out);
         assert_eq!(folder.frames(out).len(), shown, "{out}");
         // MP4 hides it by an edit list again.
-        let mut heard = folder.probe(out);
-        heard.packets.retain(|packet| packet.stream_index != 1 || !packet.flags.contains('D'));
-        let (frames, audio) = (seconds(&probe, 0), seconds(&heard, 1));
+        let mut played = folder.probe(out);
+        played.packets.retain(|packet| packet.stream_index != 1 || !packet.flags.contains('D'));
+        let (frames, audio) = (seconds(&probe, 0), seconds(&played, 1));
         assert!(audio[0] > -0.06, "{out}: audio begins {} s before the frames", -audio[0]);
         let apart = audio.last().unwrap() - frames.last().unwrap();
         assert!(apart.abs() < 0.1, "{out}: audio ends {apart} s after the frames");

@@ -1,4 +1,4 @@
-//! The shape of frames: what the bitstream crops, what changes in mid-stream, what a format cannot hold.
+//! Size and format of frames: cropping in the bitstream, changes in mid-stream, formats that cannot hold everything.
 
 use crate::common::program::Folder;
 
@@ -6,7 +6,7 @@ const TEST_FRAMES: &str = "-f lavfi -i testsrc2=s=64x48:r=25";
 const AS_IS: &str = "--model none --scale 1 --encoder ffv1 -y";
 
 #[test]
-fn what_the_bitstream_crops_is_not_shown() {
+fn cropping_in_the_bitstream_is_applied() {
     let folder = Folder::new();
     let crop = "h264_metadata=crop_left=2:crop_right=6:crop_top=4:crop_bottom=2";
     for format in ["yuv420p", "yuv444p", "yuv420p10le"] {
@@ -25,7 +25,7 @@ fn what_the_bitstream_crops_is_not_shown() {
 }
 
 #[test]
-fn a_change_in_mid_stream_is_said_and_the_output_stays() {
+fn a_change_in_mid_stream_is_logged_and_the_output_keeps_its_format() {
     let folder = Folder::new();
     let clip = |size: &str, format: &str, offset: &str, name: &str| {
         folder.ffmpeg(&format!(
@@ -39,13 +39,13 @@ fn a_change_in_mid_stream_is_said_and_the_output_stays() {
     folder.write("in.ts", [folder.read("1.ts"), folder.read("2.ts"), folder.read("3.ts")].concat());
     for deinterlace in ["", "--deinterlace bwdif"] {
         let ran = folder.upscale(&format!("in.ts out.mkv -y --model none {deinterlace}"));
-        for said in [
-            "from frame 12 at ",
-            "on 64x48 yuv420p is 96x80 yuv420p",
-            "from frame 24 at ",
-            "on 96x80 yuv420p is 96x80 yuv422p10le",
+        for logged in [
+            "at frame 12, ",
+            "64x48 yuv420p changes to 96x80 yuv420p",
+            "at frame 24, ",
+            "96x80 yuv420p changes to 96x80 yuv422p10le",
         ] {
-            assert!(ran.stderr.contains(said), "{deinterlace}: {}\nis to say {said}", ran.stderr);
+            assert!(ran.stderr.contains(logged), "{deinterlace}: {}\nlacks {logged}", ran.stderr);
         }
         let frames = folder.frames("out.mkv");
         assert_eq!(frames.len(), 36, "{deinterlace}");
@@ -55,9 +55,9 @@ fn a_change_in_mid_stream_is_said_and_the_output_stays() {
 }
 
 #[test]
-fn what_a_format_cannot_hold_is_said_by_name() {
+fn what_a_format_cannot_hold_is_logged() {
     let folder = Folder::new();
-    for (format, options, said) in [
+    for (format, options, logged) in [
         ("bgra", "", "alpha"),
         ("yuva420p", "", "alpha left out"),
         ("yuv420p12le", "", "2 of 12 bits left out"),
@@ -65,14 +65,14 @@ fn what_a_format_cannot_hold_is_said_by_name() {
         ("yuv420p10le", "--encoder mpeg2video", "2 of 10 bits left out"),
         ("yuva420p", "--encoder ffv1", ""),
         ("yuv420p10le", "", ""),
-        // Asked for by the user, who knows.
+        // Asked for by the user.
         ("yuv420p10le", "--pix-fmt yuv420p", ""),
     ] {
         folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 2 -pix_fmt {format} -c:v ffv1 in.mkv"));
         let ran = folder.upscale(&format!("in.mkv out.mkv -y --model none --progress none {options}"));
-        match said {
+        match logged {
             "" => assert_eq!(ran.stderr, "", "{format} {options}"),
-            said => assert!(ran.stderr.contains(said), "{format} {options}: {}", ran.stderr),
+            logged => assert!(ran.stderr.contains(logged), "{format} {options}: {}", ran.stderr),
         }
     }
 }

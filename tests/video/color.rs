@@ -1,15 +1,15 @@
-//! What code values mean comes along: light of HDR, matrix, primaries, transfer, range, place of chroma, on the stream
-//! and in the bitstream, and the values themselves.
+//! Colour is kept: HDR metadata, matrix, primaries, transfer, range, chroma location, on the stream and in the bitstream,
+//! and the code values themselves.
 
 use crate::common::program::Folder;
 use serde_json::Value;
 
 const TEST_FRAMES: &str = "-f lavfi -i testsrc2=s=64x64:r=25";
-/// Of a real video: P3 within BT.2020, 0.005 to 1000 cd/m2.
+/// Mastering display of a real video: P3 within BT.2020, 0.005 to 1000 cd/m2.
 const DISPLAY: &str = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)";
 const LIGHT: &str = "1000,400";
 
-/// A clip whose light is told in its bitstream alone.
+/// A clip with HDR metadata in its bitstream alone.
 fn hdr10(folder: &Folder, name: &str) {
     let pq = "colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc";
     let hdr = format!("log-level=error:hdr10=1:{pq}:master-display={DISPLAY}:max-cll={LIGHT}");
@@ -18,7 +18,7 @@ fn hdr10(folder: &Folder, name: &str) {
     ));
 }
 
-/// R, G, B, white, luminance, then light: as numbers, whatever fractions they are written as.
+/// R, G, B, white, luminance, then content light level, as numbers: fractions differ.
 fn light_of(side_data: &Value) -> Option<Vec<f64>> {
     let list = side_data.as_array()?;
     let entry = |name: &str| list.iter().find(|entry| entry["side_data_type"] == name);
@@ -35,13 +35,13 @@ fn light_of(side_data: &Value) -> Option<Vec<f64>> {
     Some(values.chain(levels).collect())
 }
 
-/// By `ffprobe`, of the container.
+/// HDR metadata of the container, by `ffprobe`.
 fn light_of_stream(folder: &Folder, name: &str) -> Option<Vec<f64>> {
     let json: Value = folder.ffprobe("-select_streams v -show_streams", name);
     light_of(&json["streams"][0]["side_data_list"])
 }
 
-/// By `ffprobe`, of the first decoded frame of a bitstream.
+/// HDR metadata of the first decoded frame, by `ffprobe`.
 fn light_of_frame(folder: &Folder, name: &str) -> Option<Vec<f64>> {
     let json: Value = folder.ffprobe("-show_frames -read_intervals %+#1", name);
     light_of(&json["frames"][0]["side_data_list"])
@@ -49,7 +49,7 @@ fn light_of_frame(folder: &Folder, name: &str) -> Option<Vec<f64>> {
 
 fn assert_light(found: Option<Vec<f64>>, what: &str) {
     let expected = [0.68, 0.32, 0.265, 0.69, 0.15, 0.06, 0.3127, 0.329, 0.005, 1000.0, 1000.0, 400.0];
-    let found = found.unwrap_or_else(|| panic!("{what}: no light is told"));
+    let found = found.unwrap_or_else(|| panic!("{what}: no HDR metadata"));
     for (found, expected) in found.iter().zip(expected) {
         // AV1 counts luminance in steps of 1/16384.
         assert!((found - expected).abs() <= 2e-5 + expected * 1e-4, "{what}: {found}, not {expected}");
@@ -57,17 +57,17 @@ fn assert_light(found: Option<Vec<f64>>, what: &str) {
 }
 
 #[test]
-fn the_light_of_hdr10_is_on_the_stream_and_in_the_bitstream() {
+fn hdr10_metadata_is_on_the_stream_and_in_the_bitstream() {
     let folder = Folder::new();
     hdr10(&folder, "in.mkv");
     assert_light(light_of_frame(&folder, "in.mkv"), "the clip");
     for (encoder, bare) in [("libx265", "bare.hevc"), ("libsvtav1", "bare.obu"), ("libx264", "bare.h264")] {
-        for ending in ["mkv", "mp4", "mov"] {
+        for extension in ["mkv", "mp4", "mov"] {
             // MOV has no AV1.
-            if ending == "mov" && encoder == "libsvtav1" {
+            if extension == "mov" && encoder == "libsvtav1" {
                 continue;
             }
-            let out = format!("{encoder}.{ending}");
+            let out = format!("{encoder}.{extension}");
             let ran = folder.upscale(&format!("in.mkv {out} --model none --encoder {encoder}"));
             assert!(!ran.stderr.contains("left out"), "{}", ran.stderr);
             assert_light(light_of_stream(&folder, &out), &out);
@@ -83,13 +83,13 @@ fn the_light_of_hdr10_is_on_the_stream_and_in_the_bitstream() {
             _ => assert_light(light_of_frame(&folder, bare), bare),
         }
     }
-    // What only the container told is told by the next container, with an encoder that has no place for it.
+    // What is in the container alone goes to the next container, with an encoder that has no place for it.
     folder.upscale("libx264.mkv out.mkv --model none --encoder ffv1");
     assert_light(light_of_stream(&folder, "out.mkv"), "ffv1 in Matroska");
-    // And where nobody has, it is said.
+    // Where neither has a place, it is logged.
     let ran = folder.upscale("in.mkv out.nut --model none --encoder ffv1");
     assert!(ran.stderr.contains("mastering display") && ran.stderr.contains("left out"), "{}", ran.stderr);
-    // A user's own parameters win, and the others stay.
+    // The user's own parameters override ours, and the others stay.
     folder.upscale(
         "in.mkv own.mkv --model none --encoder libx265 --encoder-opt x265-params=max-cll=7,5:log-level=none",
     );
@@ -102,7 +102,7 @@ fn assert_h264_light(folder: &Folder, name: &str) {
     let line = format!("-v trace -i {name} -c copy -frames:v 1 -bsf:v trace_headers -f null -");
     let mut ffmpeg = std::process::Command::new("ffmpeg");
     let output = ffmpeg.args(line.split_whitespace()).current_dir(folder.path("")).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
+    let trace = String::from_utf8_lossy(&output.stderr);
     for (field, value) in [
         ("display_primaries_x[0]", 13250),
         ("display_primaries_y[2]", 16000),
@@ -112,13 +112,13 @@ fn assert_h264_light(folder: &Folder, name: &str) {
         ("max_content_light_level", 1000),
         ("max_pic_average_light_level", 400),
     ] {
-        let line = told.lines().find(|line| line.contains(field));
+        let line = trace.lines().find(|line| line.contains(field));
         let line = line.unwrap_or_else(|| panic!("{name}: no {field}"));
         assert!(line.trim_end().ends_with(&format!("= {value}")), "{name}: {line}");
     }
 }
 
-/// Range, matrix, transfer, primaries, place of chroma, as `ffprobe` names them.
+/// Range, matrix, transfer, primaries, chroma location, as `ffprobe` names them.
 fn tags(folder: &Folder, name: &str) -> [String; 5] {
     let json: Value = folder.ffprobe("-select_streams v -show_streams", name);
     ["color_range", "color_space", "color_transfer", "color_primaries", "chroma_location"]
@@ -126,9 +126,9 @@ fn tags(folder: &Folder, name: &str) -> [String; 5] {
 }
 
 #[test]
-fn what_code_values_mean_is_in_the_bitstream_itself() {
+fn colour_tags_are_in_the_bitstream_itself() {
     let folder = Folder::new();
-    // In the words of `ffmpeg`: range, matrix, transfer, primaries, place of chroma.
+    // As `ffmpeg` names them: range, matrix, transfer, primaries, chroma location.
     let sources = [
         ["tv", "bt2020nc", "smpte2084", "bt2020", "topleft"],
         ["tv", "bt2020nc", "arib-std-b67", "bt2020", "left"],
@@ -136,7 +136,7 @@ fn what_code_values_mean_is_in_the_bitstream_itself() {
         ["tv", "bt470bg", "bt470bg", "bt470bg", "center"],
         ["tv", "smpte170m", "smpte170m", "smpte170m", "left"],
     ];
-    // What each codec has a place for.
+    // Which of them each codec has a place for.
     let all = [true; 5];
     let encoders = [
         ("libx264", "h264", all),
@@ -154,14 +154,14 @@ fn what_code_values_mean_is_in_the_bitstream_itself() {
         ));
         let expected = tags(&folder, "in.mkv");
         assert_eq!(expected[1], matrix, "the clip has its tags");
-        for (encoder, ending, holds) in encoders {
+        for (encoder, extension, holds) in encoders {
             let quick = if encoder == "libaom-av1" { "--encoder-opt cpu-used=8" } else { "" };
             folder.upscale(&format!("in.mkv out.mkv -y --model none --encoder {encoder} {quick}"));
             let on_stream = tags(&folder, "out.mkv");
-            // MPEG-2 has limited range only: the values are made so.
+            // MPEG-2 has limited range only, to which the values are converted.
             let from = usize::from(encoder == "mpeg2video");
             assert_eq!(on_stream[from..4], expected[from..4], "{encoder}, on the stream");
-            let bare = format!("bare.{ending}");
+            let bare = format!("bare.{extension}");
             folder.ffmpeg(&format!("-i out.mkv -c copy {bare}"));
             let found = tags(&folder, &bare);
             for i in (0..5).filter(|&i| holds[i]) {
@@ -171,7 +171,7 @@ fn what_code_values_mean_is_in_the_bitstream_itself() {
     }
 }
 
-/// Formats of decoded video, by what they go through without loss.
+/// Formats of decoded video, by an encoder that keeps them without loss.
 const LOSSLESS: [(&str, &str); 4] = [
     (
         "--encoder ffv1",
@@ -200,8 +200,8 @@ fn a_plain_colour_comes_out_as_the_same_code_values_in_every_format() {
     let mut wrong = Vec::new();
     for (encoder, formats) in LOSSLESS {
         let formats: Vec<&str> = formats.split_whitespace().collect();
-        // Programs start slowly: one makes all videos, and one reads all. Sources end by themselves after two frames: of many
-        // that do not, FFmpeg 5.1 reads one for ever, one time in a hundred.
+        // Programs start slowly: one writes all videos, and one reads all. Sources end by themselves after two frames: of many
+        // that do not, FFmpeg 5.1 reads one for ever, once in a hundred runs.
         let plain = |size: &str, name: &str| {
             let (mut inputs, mut outputs) = (String::new(), String::new());
             for (i, format) in formats.iter().enumerate() {
