@@ -36,7 +36,7 @@ pub use demux::probe::{has_video_extension, is_video_file};
 pub use encode::encoder::Encoder;
 pub use encode::jpeg::jpeg;
 pub use encode::still::StillWriter;
-pub use encode::target::{EncoderSpec, Target};
+pub use encode::target::{EncoderSpec, Target, parse_bit_rate};
 pub use ffmpeg::{FfmpegInfo, info, init, start};
 pub use format::{format_by_name, transfer_by_name};
 pub use mux::live::{LiveAudio, LiveOutput, LiveStreams};

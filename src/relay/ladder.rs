@@ -1,48 +1,48 @@
-//! Ladder: which of several networks a frame takes, so that it is there in time.
+//! Ladder: which of several networks a frame takes, so that it meets its deadline.
 //!
-//! In: how long each network took when the machine had nothing else to do, how long frames take now, when the next one
-//! has to be ready. Out: the best rung that is ready by then, or none. It knows neither frames nor engines.
+//! In: the time each network took when nothing else ran on the machine, the time frames take now, the frame's deadline.
+//! Out: the best rung that meets it, or none. It knows neither frames nor engines.
 
 use std::time::{Duration, Instant};
 
-/// A rung is left when frames would take more than this part of the time between them.
+/// Part of the frame period that a rung may take before the ladder descends.
 const BUSY_MAX: f64 = 0.95;
-/// A better one is taken when its frames would take less than that.
+/// Part of the frame period below which a better rung is climbed to: hysteresis.
 const BUSY_MIN: f64 = 0.7;
-/// And have done so for so long; longer after each time that it did not hold.
+/// Time for which that has to hold; doubled each time that a rung did not hold.
 const CALM_MIN: Duration = Duration::from_secs(3);
 const CALM_MAX: Duration = Duration::from_secs(60);
 /// A rung that was left sooner than this did not hold.
 const HELD_MIN: Duration = Duration::from_secs(10);
-/// Share of the newest frame in what is taken for the load.
+/// Weight of the newest frame in the estimate of the load.
 const NEWEST: f64 = 0.35;
-/// Part of the time between frames that waking up and cold caches may cost, whatever the machine has to do: a network that
-/// takes no longer than this tells little of the load.
+/// Part of the frame period that wake-ups and cold caches may cost, whatever else the machine does: a network that takes no
+/// longer than this says little about the load.
 const NOISE: f64 = 0.1;
 
 /// Networks, best first.
-pub struct Ladder {
-    /// Seconds a frame, with the machine to itself.
+pub(super) struct Ladder {
+    /// Seconds per frame on an idle machine, by rung.
     alone_s: Vec<f64>,
     /// Seconds from one frame to the next.
     period_s: f64,
     current: usize,
-    /// How many times longer frames take than with the machine to themselves.
+    /// Factor by which frames take longer than on an idle machine.
     load: f64,
     calm_since: Option<Instant>,
     calm: Duration,
-    climbed: Option<Instant>,
+    climbed_at: Option<Instant>,
 }
 
 impl Ladder {
-    /// Begins with the best rung that is fast enough.
+    /// Starts on the best rung that is fast enough.
     pub fn new(alone_s: Vec<f64>, period_s: f64) -> Ladder {
         let last = alone_s.len() - 1;
         let current = alone_s.iter().position(|&s| s < BUSY_MIN * period_s).unwrap_or(last);
-        Ladder { alone_s, period_s, current, load: 1.0, calm_since: None, calm: CALM_MIN, climbed: None }
+        Ladder { alone_s, period_s, current, load: 1.0, calm_since: None, calm: CALM_MIN, climbed_at: None }
     }
 
-    /// The rung for a frame that has to be ready by `deadline`; `None` if none is fast enough.
+    /// Returns the rung for a frame that has to be upscaled by `deadline`; `None` if no rung is fast enough.
     pub fn choose(&mut self, now: Instant, deadline: Instant) -> Option<usize> {
         let last = self.alone_s.len() - 1;
         if self.current < last && self.expected_s(self.current) > BUSY_MAX * self.period_s {
@@ -57,11 +57,11 @@ impl Ladder {
         Some(in_time)
     }
 
-    /// A frame took so long on this rung.
-    pub fn took(&mut self, rung: usize, seconds: f64) {
+    /// Notes the time of one frame on a rung.
+    pub fn note_time(&mut self, rung: usize, seconds: f64) {
         let noise_s = NOISE * self.period_s;
         let now = (seconds + noise_s) / (self.alone_s[rung] + noise_s);
-        // The machine had something else to do at the start, which held up all alike.
+        // The machine was busy while the networks were timed, which slowed all alike.
         if now < 1.0 {
             self.alone_s.iter_mut().for_each(|alone_s| *alone_s *= 0.9 + 0.1 * now);
         }
@@ -69,6 +69,7 @@ impl Ladder {
     }
 
     /// The rung that frames take.
+    #[cfg(test)]
     pub fn current(&self) -> usize {
         self.current
     }
@@ -78,7 +79,7 @@ impl Ladder {
     }
 
     fn descend(&mut self, rung: usize, now: Instant) {
-        let held = self.climbed.is_none_or(|climbed| now - climbed > HELD_MIN);
+        let held = self.climbed_at.is_none_or(|climbed| now - climbed > HELD_MIN);
         self.calm = if held { CALM_MIN } else { (2 * self.calm).min(CALM_MAX) };
         (self.current, self.calm_since) = (rung, None);
     }
@@ -88,7 +89,7 @@ impl Ladder {
         if self.expected_s(better) > BUSY_MIN * self.period_s {
             self.calm_since = None;
         } else if now - *self.calm_since.get_or_insert(now) > self.calm {
-            (self.current, self.calm_since, self.climbed) = (better, None, Some(now));
+            (self.current, self.calm_since, self.climbed_at) = (better, None, Some(now));
         }
     }
 }
@@ -97,8 +98,8 @@ impl Ladder {
 mod tests {
     use super::*;
 
-    /// Frames every 40 ms, each to be ready 300 ms after it came, on a machine of which `load` says how much slower it
-    /// is from a second on. Gives the rung of each, and how late the worst was.
+    /// Frames every 40 ms with deadlines 300 ms after their arrival, on a machine that `load` slows down by a factor. Returns
+    /// the rung of each frame, and by how much the worst missed its deadline.
     fn run(seconds: usize, load: impl Fn(f64) -> f64) -> (Vec<Option<usize>>, f64) {
         let alone = [0.100, 0.024, 0.002];
         let mut ladder = Ladder::new(alone.to_vec(), 0.04);
@@ -106,14 +107,14 @@ mod tests {
         let at = |s: f64| start + Duration::from_secs_f64(s);
         let (mut free_s, mut late_s, mut rungs) = (0.0_f64, f64::MIN, Vec::new());
         for frame in 0..seconds * 25 {
-            let came_s = frame as f64 * 0.04;
-            free_s = free_s.max(came_s);
-            let rung = ladder.choose(at(free_s), at(came_s + 0.3));
+            let arrived_s = frame as f64 * 0.04;
+            free_s = free_s.max(arrived_s);
+            let rung = ladder.choose(at(free_s), at(arrived_s + 0.3));
             if let Some(rung) = rung {
                 let took_s = alone[rung] * load(free_s);
-                ladder.took(rung, took_s);
+                ladder.note_time(rung, took_s);
                 free_s += took_s;
-                late_s = late_s.max(free_s - (came_s + 0.3));
+                late_s = late_s.max(free_s - (arrived_s + 0.3));
             }
             rungs.push(rung);
         }
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rung_that_does_not_hold_is_tried_less_and_less_often() {
+    fn a_rung_that_does_not_hold_is_tried_ever_less_often() {
         // The network alone suffers: from the plain resampler nothing of the load is seen.
         let alone = [0.024, 0.002];
         let mut ladder = Ladder::new(alone.to_vec(), 0.04);
@@ -148,7 +149,7 @@ mod tests {
         for frame in 0..120 * 25 {
             let now = start + Duration::from_secs_f64(f64::from(frame) * 0.04);
             let rung = ladder.choose(now, now + Duration::from_secs(1)).unwrap();
-            ladder.took(rung, alone[rung] * if rung == 0 { 3.0 } else { 1.0 });
+            ladder.note_time(rung, alone[rung] * if rung == 0 { 3.0 } else { 1.0 });
             if rung < before {
                 climbs.push(frame);
             }
@@ -167,7 +168,7 @@ mod tests {
             let now = start + Duration::from_secs_f64(f64::from(frame) * 0.04);
             let rung = ladder.choose(now, now + Duration::from_secs(1)).unwrap();
             let is_loaded = frame < 50;
-            ladder.took(rung, if is_loaded { 0.1 } else { [0.024, 0.0015][rung] });
+            ladder.note_time(rung, if is_loaded { 0.1 } else { [0.024, 0.0015][rung] });
             climbed = climbed.or((!is_loaded && rung == 0).then_some(frame));
         }
         let climbed = climbed.expect("it is climbed again");
@@ -176,14 +177,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_measured_on_a_busy_machine_is_put_right() {
+    fn times_measured_on_a_busy_machine_are_corrected() {
         let alone = [0.024, 0.002];
         let mut ladder = Ladder::new(alone.map(|s| 4.0 * s).to_vec(), 0.04);
         let start = Instant::now();
         for frame in 0..20 * 25 {
             let now = start + Duration::from_secs_f64(f64::from(frame) * 0.04);
             let rung = ladder.choose(now, now + Duration::from_secs(1)).unwrap();
-            ladder.took(rung, alone[rung]);
+            ladder.note_time(rung, alone[rung]);
         }
         assert_eq!(ladder.current(), 0);
     }

@@ -1,4 +1,4 @@
-//! Metrics: the counters of a relay as Prometheus reads them, in OpenMetrics' text.
+//! Metrics: the counters of a relay in OpenMetrics text, for Prometheus.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,13 +11,12 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::Stats;
-use super::stats::Mark;
+use super::stats::{LatencyMark, Queue, Sink, Stats};
 use crate::sync::lock;
 
-/// What `text` is, for whoever asks.
+/// MIME type of [`Metrics::text`].
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Upper bounds of latencies in milliseconds: fine where ceilings usually are.
+/// Upper bounds of the latency buckets in milliseconds, dense where ceilings usually are.
 const LATENCY_MS: [usize; 15] = [10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 5000];
 
 /// All counters.
@@ -45,63 +44,100 @@ impl fmt::Debug for Counters {
     }
 }
 
-/// Label and value of one of a family; a family of one has neither.
-type Of<'a, T> = (Option<(&'static str, &'a str)>, T);
+/// A value with its label; a metric with a single value has none.
+type Labelled<'a, T> = (Option<(&'static str, &'a str)>, T);
 
 impl Collector for Counters {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let stats = &self.0;
-        let now = stats.snapshot(&mut Mark::default());
+        let now = stats.snapshot(&mut LatencyMark::default());
         let mut out = Out(encoder);
         let one = |value: u64| [(None, value)];
-        out.counters("frames_decoded", "Frames that came out of the decoder", None, &one(now.decoded))?;
-        out.counters("frames_encoded", "Frames that went into the encoder", None, &one(now.encoded))?;
-        let rungs: Vec<Of<u64>> =
+        out.counters("frames_decoded", "Frames that the decoder returned", None, &one(now.decoded))?;
+        out.counters("frames_encoded", "Frames encoded, duplicates included", None, &one(now.encoded))?;
+        let rungs: Vec<Labelled<u64>> =
             now.ladder.iter().map(|rung| (Some(("model", rung.model.as_str())), rung.frames)).collect();
-        out.counters("frames_upscaled", "Frames made larger, by network", None, &rungs)?;
+        out.counters("frames_upscaled", "Frames upscaled, by network", None, &rungs)?;
         let duplicated = [(Some(("cause", "loss")), now.duplicated)];
         out.counters("frames_duplicated", "Frames duplicated in place of missing ones", None, &duplicated)?;
-        let dropped = [("late", now.dropped_late), ("past", now.dropped_past), ("full", now.dropped_full)];
+        let dropped = [
+            ("late", now.dropped_late),
+            ("superseded", now.dropped_superseded),
+            ("overflow", now.dropped_overflow),
+        ];
         let dropped = dropped.map(|(cause, count)| (Some(("cause", cause)), count));
         out.counters(
             "frames_dropped",
-            "Frames dropped: no network was fast enough; ready after the output had \
-                      gone on; no room before the network",
+            "Frames dropped: no network would have met the deadline (late); upscaled after a duplicate had taken \
+             their place (superseded); the queue before the network was full (overflow)",
             None,
             &dropped,
         )?;
-        let busy = ["decode", "upscale", "encode"].iter().zip(now.busy_s);
-        let busy: Vec<Of<f64>> = busy.map(|(&stage, seconds)| (Some(("stage", stage)), seconds)).collect();
-        out.counters("stage_busy", "Time that stages worked", Some(Unit::Seconds), &busy)?;
-        let lag = |ms: u64| ms as f64 * 1e-3;
-        let queues = || {
-            let before = [("upscale", &now.waiting)].into_iter();
-            before.chain(now.sinks.iter().map(|sink| (sink.name.as_str(), &sink.waiting)))
-        };
-        let ages: Vec<Of<f64>> = queues().map(|(q, at)| (Some(("queue", q)), lag(at.age_ms))).collect();
-        out.gauges("queue_age", "Age of the oldest that waits or is worked at", Some(Unit::Seconds), &ages)?;
-        let lengths: Vec<Of<u64>> = queues().map(|(q, at)| (Some(("queue", q)), at.count)).collect();
+        let busy = now.busy_s;
+        let busy = [("decode", busy.decode), ("upscale", busy.upscale), ("encode", busy.encode)];
+        let busy = busy.map(|(stage, seconds)| (Some(("stage", stage)), seconds));
+        out.counters("stage_busy", "Time that each stage was busy", Some(Unit::Seconds), &busy)?;
+        let sink_queues = now.sinks.iter().map(|sink| (sink.name.as_str(), sink.queue));
+        let queues: Vec<(&str, Queue)> = [("upscale", now.queue)].into_iter().chain(sink_queues).collect();
+        let ages = queues.iter().map(|&(name, queue)| (Some(("queue", name)), queue.age_ms as f64 * 1e-3));
+        let ages: Vec<Labelled<f64>> = ages.collect();
+        out.gauges("queue_age", "Age of the oldest entry, queued or in work", Some(Unit::Seconds), &ages)?;
+        let lengths = queues.iter().map(|&(name, queue)| (Some(("queue", name)), queue.length));
+        let lengths: Vec<Labelled<u64>> = lengths.collect();
         out.gauges("queue_length", "Frames before the network, packets before a sink", None, &lengths)?;
         let ceiling = [(None, stats.latency_max.as_secs_f64())];
-        out.gauges("latency_max", "The ceiling", Some(Unit::Seconds), &ceiling)?;
-        out.gauges("source_up", "Whether the source is there", None, &one(now.on_air.into()))?;
-        out.counters("source_connections", "How often the source was found", None, &one(now.connections))?;
-        out.counters("source_clock_jumps", "How often its times jumped", None, &one(now.clock_jumps))?;
-        out.counters("source_received", "What the source sent", Some(Unit::Bytes), &one(now.bytes))?;
-        let sinks = |value: fn(&super::Sink) -> u64| -> Vec<Of<u64>> {
+        out.gauges("latency_ceiling", "The ceiling that --latency-max sets", Some(Unit::Seconds), &ceiling)?;
+        out.gauges("source_up", "Whether the source is connected", None, &one(now.source_connected.into()))?;
+        out.counters(
+            "source_connections",
+            "Times the source was connected",
+            None,
+            &one(now.source_connections),
+        )?;
+        out.counters(
+            "source_clock_jumps",
+            "Jumps of the source's timestamps",
+            None,
+            &one(now.source_clock_jumps),
+        )?;
+        out.counters(
+            "source_received",
+            "Data received from the source",
+            Some(Unit::Bytes),
+            &one(now.source_bytes),
+        )?;
+        let sinks = |value: fn(&Sink) -> u64| -> Vec<Labelled<u64>> {
             now.sinks.iter().map(|sink| (Some(("sink", sink.name.as_str())), value(sink))).collect()
         };
-        out.gauges("sink_up", "Whether the sink takes packets", None, &sinks(|sink| sink.connected.into()))?;
-        out.counters("sink_connections", "How often it was opened", None, &sinks(|sink| sink.connections))?;
-        out.counters("sink_packets", "Packets it took", None, &sinks(|sink| sink.packets))?;
-        out.counters("sink_sent", "What it took", Some(Unit::Bytes), &sinks(|sink| sink.bytes))?;
+        out.gauges("sink_up", "Whether the sink is connected", None, &sinks(|sink| sink.connected.into()))?;
+        out.counters(
+            "sink_connections",
+            "Times the sink was connected",
+            None,
+            &sinks(|sink| sink.connections),
+        )?;
+        out.counters("sink_packets", "Packets written to the sink", None, &sinks(|sink| sink.packets))?;
+        out.counters("sink_sent", "Data written to the sink", Some(Unit::Bytes), &sinks(|sink| sink.bytes))?;
         let dropped = sinks(|sink| sink.dropped);
-        out.counters("sink_packets_dropped", "Packets it did not take in time", None, &dropped)?;
+        out.counters(
+            "sink_packets_dropped",
+            "Packets dropped: the sink was too slow or not connected",
+            None,
+            &dropped,
+        )?;
         out.latency(stats)
     }
 }
 
 struct Out<'a>(DescriptorEncoder<'a>);
+
+/// What describes a metric.
+struct Descriptor<'a> {
+    name: &'a str,
+    help: &'a str,
+    unit: Option<Unit>,
+    kind: MetricType,
+}
 
 impl Out<'_> {
     fn counters<T: EncodeCounterValue>(
@@ -109,10 +145,10 @@ impl Out<'_> {
         name: &str,
         help: &str,
         unit: Option<Unit>,
-        values: &[Of<T>],
+        values: &[Labelled<T>],
     ) -> fmt::Result {
-        let tell = |to: &mut MetricEncoder, value: &T| to.encode_counter::<NoLabelSet, _, f64>(value, None);
-        self.family((name, help, unit), MetricType::Counter, values, tell)
+        let descriptor = Descriptor { name, help, unit, kind: MetricType::Counter };
+        self.family(descriptor, values, |to, value| to.encode_counter::<NoLabelSet, _, f64>(value, None))
     }
 
     fn gauges<T: EncodeGaugeValue>(
@@ -120,22 +156,22 @@ impl Out<'_> {
         name: &str,
         help: &str,
         unit: Option<Unit>,
-        values: &[Of<T>],
+        values: &[Labelled<T>],
     ) -> fmt::Result {
-        self.family((name, help, unit), MetricType::Gauge, values, |to, value| to.encode_gauge(value))
+        let descriptor = Descriptor { name, help, unit, kind: MetricType::Gauge };
+        self.family(descriptor, values, |to, value| to.encode_gauge(value))
     }
 
     fn family<T>(
         &mut self,
-        (name, help, unit): (&str, &str, Option<Unit>),
-        kind: MetricType,
-        values: &[Of<T>],
-        tell: impl Fn(&mut MetricEncoder, &T) -> fmt::Result,
+        Descriptor { name, help, unit, kind }: Descriptor,
+        values: &[Labelled<T>],
+        encode: impl Fn(&mut MetricEncoder, &T) -> fmt::Result,
     ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
         values.iter().try_for_each(|(label, value)| match label {
-            Some(label) => tell(&mut family.encode_family(&[*label])?, value),
-            None => tell(&mut family, value),
+            Some(label) => encode(&mut family.encode_family(&[*label])?, value),
+            None => encode(&mut family, value),
         })
     }
 
@@ -148,7 +184,7 @@ impl Out<'_> {
             (if ms == usize::MAX { f64::INFINITY } else { ms as f64 * 1e-3 }, count)
         });
         let buckets: Vec<(f64, u64)> = buckets.collect();
-        let help = "From the arrival of a frame's packet to its coded frame";
+        let help = "Time from the arrival of a frame's packet to its encoded frame";
         let (unit, kind) = (Some(&Unit::Seconds), MetricType::Histogram);
         let mut family = self.0.encode_descriptor("latency", help, unit, kind)?;
         family.encode_histogram::<NoLabelSet>(latency.sum_s, below, &buckets, None)
@@ -162,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_are_told_as_prometheus_reads_them() {
+    fn counters_are_written_as_prometheus_reads_them() {
         let sinks = vec!["udp://a".to_owned(), "rtmp://b/live/***".to_owned()];
         let stats = Arc::new(Stats::new("udp://s".into(), sinks, Duration::from_millis(1500)));
         stats.note_latency(Duration::from_millis(15));
@@ -175,7 +211,7 @@ mod tests {
             "hasn_frames_dropped_total{cause=\"late\"} 0",
             "hasn_stage_busy_seconds_total{stage=\"decode\"} 0.0",
             "hasn_queue_age_seconds{queue=\"udp://a\"} 0.0",
-            "hasn_latency_max_seconds 1.5",
+            "hasn_latency_ceiling_seconds 1.5",
             "hasn_latency_seconds_bucket{le=\"0.02\"} 1",
             "hasn_latency_seconds_bucket{le=\"5.0\"} 1",
             "hasn_latency_seconds_bucket{le=\"+Inf\"} 2",
@@ -183,7 +219,7 @@ mod tests {
             "hasn_sink_sent_bytes_total{sink=\"rtmp://b/live/***\"} 0",
             "# EOF",
         ] {
-            assert!(text.lines().any(|told| told == line), "{line} is missing in\n{text}");
+            assert!(text.lines().any(|written| written == line), "{line} is missing in\n{text}");
         }
     }
 }

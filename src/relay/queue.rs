@@ -1,4 +1,4 @@
-//! Queues of a live stream: what is too much goes, oldest first, and nobody who fills one is held up.
+//! Queues of a live stream: a full one drops its oldest entry, and a push never waits.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};
@@ -8,84 +8,79 @@ use crate::frame::Frame;
 use crate::media::Packet;
 use crate::sync::lock;
 
-/// Decoded frames that wait for the network. Their deadlines drop them long before at usual rates: this bounds memory.
+/// Decoded frames before the network. At usual frame rates deadlines drop them long before: this bounds memory.
 const FRAMES_MAX: usize = 48;
-/// Packets of audio that wait for their frames: a minute of the shortest ones.
-const AUDIO_MAX: usize = 6000;
+/// Packets of audio before their frames: a minute of the shortest ones.
+const AUDIO_PACKETS_MAX: usize = 6000;
 
-/// A frame on its way to the network.
-pub(super) struct Waiting {
+/// A decoded frame on its way to the network.
+pub(super) struct PendingFrame {
     pub lr: Frame,
-    /// When it is shown, in the output's time.
+    /// Presentation time in the output's clock.
     pub time_us: i64,
-    /// When the source sent it.
-    pub arrived: Instant,
+    /// Arrival of the frame's packet.
+    pub arrived_at: Instant,
 }
 
-/// Between decoder and network.
+/// Frames between decoder and network.
 #[derive(Default)]
-pub(super) struct LiveQueue {
+pub(super) struct FrameQueue {
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Waiting>,
-    closed: bool,
+    frames: VecDeque<PendingFrame>,
+    is_closed: bool,
 }
 
-impl LiveQueue {
-    /// Whether there was room; else the oldest frame is gone.
-    pub fn push(&self, waiting: Waiting) -> bool {
+impl FrameQueue {
+    /// Appends a frame. Returns false if that dropped the oldest one.
+    pub fn push(&self, frame: PendingFrame) -> bool {
         let mut state = lock(&self.state);
-        let has_room = state.waiting.len() < FRAMES_MAX;
+        let has_room = state.frames.len() < FRAMES_MAX;
         if !has_room {
-            state.waiting.pop_front();
+            state.frames.pop_front();
         }
-        state.waiting.push_back(waiting);
+        state.frames.push_back(frame);
         self.changed.notify_one();
         has_room
     }
 
-    /// The oldest frame, when there is one; `None` when none will come.
-    pub fn pop(&self) -> Option<Waiting> {
+    /// Waits for the oldest frame; `None` once the queue is closed and empty.
+    pub fn pop(&self) -> Option<PendingFrame> {
         let state = lock(&self.state);
-        let idle = |state: &mut State| state.waiting.is_empty() && !state.closed;
-        self.changed
-            .wait_while(state, idle)
-            .expect("no thread panics while it holds a lock")
-            .waiting
-            .pop_front()
+        let is_idle = |state: &mut State| state.frames.is_empty() && !state.is_closed;
+        let mut state =
+            self.changed.wait_while(state, is_idle).expect("no thread panics while it holds a lock");
+        state.frames.pop_front()
     }
 
-    /// Says that no frame follows.
+    /// Declares that no frame follows.
     pub fn close(&self) {
-        lock(&self.state).closed = true;
+        lock(&self.state).is_closed = true;
         self.changed.notify_all();
     }
 }
 
-/// Audio that waits for the frames it belongs to.
+/// Packets of audio that wait for the frames they belong to.
 #[derive(Default)]
 pub(super) struct AudioQueue(Mutex<VecDeque<Packet>>);
 
 impl AudioQueue {
     pub fn push(&self, packet: Packet) {
         let mut packets = lock(&self.0);
-        if packets.len() == AUDIO_MAX {
+        if packets.len() == AUDIO_PACKETS_MAX {
             packets.pop_front();
         }
         packets.push_back(packet);
     }
 
-    /// The next packet that is not later than this.
+    /// Returns the next packet if it is due at `time_us`.
     pub fn pop_until(&self, time_us: i64) -> Option<Packet> {
         let mut packets = lock(&self.0);
-        packets
-            .front()
-            .is_some_and(|packet| packet.dts_us() <= time_us)
-            .then(|| packets.pop_front())
-            .flatten()
+        let is_due = packets.front().is_some_and(|packet| packet.dts_us() <= time_us);
+        is_due.then(|| packets.pop_front()).flatten()
     }
 }

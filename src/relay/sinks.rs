@@ -1,6 +1,7 @@
 //! Sinks: one stream of packets to several outputs, each on a thread of its own.
 //!
-//! An output that is slow or gone loses packets up to the next keyframe, and hurts no other. It is opened again and again.
+//! An output that is slow or not connected loses packets up to the next keyframe and affects no other. It is reconnected
+//! with backoff.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,52 +14,52 @@ use super::stats::SinkStats;
 use crate::error::{Error, Result};
 use crate::media::{LiveOutput, LiveStreams, Packet, Watch};
 
-/// Packets that wait for an output: some seconds of frames and audio.
+/// Packets in an output's queue: some seconds of video and audio.
 const PACKETS_MAX: usize = 512;
-/// To connect, and to take one packet.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Waits between attempts, doubled each time.
-const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// Time to connect, and to write one packet.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Wait between attempts, doubled each time.
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// A packet for all outputs.
-pub(super) struct Shared {
+pub(super) struct SharedPacket {
     pub packet: Packet,
     pub is_audio: bool,
-    /// When it was coded.
-    pub made: Instant,
+    pub encoded_at: Instant,
 }
 
-impl Shared {
-    /// Whether an output can begin here.
-    fn begins(&self) -> bool {
+impl SharedPacket {
+    /// Whether an output can start with it.
+    fn is_keyframe(&self) -> bool {
         !self.is_audio && self.packet.is_key()
     }
 }
 
-/// The way to one output.
-pub(super) struct Lane {
-    sender: SyncSender<Arc<Shared>>,
-    /// Nothing but a keyframe is of use.
-    skips: bool,
+/// The sending end of an output's queue.
+pub(super) struct SinkQueue {
+    sender: SyncSender<Arc<SharedPacket>>,
+    /// Packets were dropped: the next one has to be a keyframe.
+    needs_keyframe: bool,
 }
 
-impl Lane {
-    pub fn new() -> (Lane, Receiver<Arc<Shared>>) {
+impl SinkQueue {
+    pub fn new() -> (SinkQueue, Receiver<Arc<SharedPacket>>) {
         let (sender, receiver) = sync_channel(PACKETS_MAX);
-        (Lane { sender, skips: false }, receiver)
+        (SinkQueue { sender, needs_keyframe: false }, receiver)
     }
 
-    /// Never waits.
-    pub fn send(&mut self, shared: &Arc<Shared>, stats: &SinkStats) {
-        if self.skips && !shared.begins() {
+    /// Sends a packet or drops it; never waits.
+    pub fn send(&mut self, shared: &Arc<SharedPacket>, stats: &SinkStats) {
+        if self.needs_keyframe && !shared.is_keyframe() {
             stats.dropped.fetch_add(1, Relaxed);
             return;
         }
-        stats.waiting.came();
-        self.skips = match self.sender.try_send(shared.clone()) {
+        stats.queue.enter();
+        self.needs_keyframe = match self.sender.try_send(shared.clone()) {
             Ok(()) => false,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                stats.waiting.is_thrown();
+                stats.queue.discard();
                 stats.dropped.fetch_add(1, Relaxed);
                 true
             }
@@ -66,48 +67,55 @@ impl Lane {
     }
 }
 
-/// Writes to one output until no packet follows. An error is of a file that is not whole.
+/// Writes to one output until no packet follows. Only a file that is incomplete is an error.
 pub(super) fn run(
     sink: &str,
     streams: &LiveStreams,
-    packets: &Receiver<Arc<Shared>>,
+    packets: &Receiver<Arc<SharedPacket>>,
     stats: &SinkStats,
 ) -> Result<()> {
-    let (wait, now) = (WAITS.0, Instant::now());
-    let mut output =
-        Retried { sink, streams, stats, open: None, since: now, failed: None, wait, not_before: now };
+    let (backoff, now) = (BACKOFF_MIN, Instant::now());
+    let mut output = Reconnecting {
+        sink,
+        streams,
+        stats,
+        open: None,
+        opened_at: now,
+        failure: None,
+        backoff,
+        not_before: now,
+    };
     for shared in packets {
-        stats.waiting.begins(shared.made);
+        stats.queue.start(shared.encoded_at);
         output.write(&shared);
-        stats.waiting.ends();
+        stats.queue.finish();
     }
     output.finish()
 }
 
-/// An output that is opened again when it fails.
-struct Retried<'a> {
+/// An output that is opened again after it failed.
+struct Reconnecting<'a> {
     sink: &'a str,
     streams: &'a LiveStreams,
     stats: &'a SinkStats,
     open: Option<(LiveOutput, Watch)>,
-    /// When it was opened last.
-    since: Instant,
+    opened_at: Instant,
     /// Why it is not open.
-    failed: Option<Error>,
-    wait: Duration,
+    failure: Option<Error>,
+    backoff: Duration,
     not_before: Instant,
 }
 
-impl Retried<'_> {
-    fn write(&mut self, shared: &Shared) {
-        if self.open.is_none() && shared.begins() && self.may_open() {
+impl Reconnecting<'_> {
+    fn write(&mut self, shared: &SharedPacket) {
+        if self.open.is_none() && shared.is_keyframe() && self.may_open() {
             self.connect();
         }
         let Some((output, watch)) = &mut self.open else {
             self.stats.dropped.fetch_add(1, Relaxed);
             return;
         };
-        watch.allow(PATIENCE);
+        watch.allow(WRITE_TIMEOUT);
         let size = shared.packet.size() as u64;
         match output.write(shared.packet.share(), shared.is_audio) {
             Ok(()) => {
@@ -116,12 +124,12 @@ impl Retried<'_> {
             }
             Err(error) => {
                 self.stats.dropped.fetch_add(1, Relaxed);
-                self.lose(error);
+                self.disconnect(error);
             }
         }
     }
 
-    /// A file is opened once: a second time, what is in it would be lost.
+    /// A file is opened once: to open it again would truncate it.
     fn may_open(&self) -> bool {
         let is_first = self.stats.connections.load(Relaxed) == 0;
         (is_first || !LiveOutput::is_one_file(self.sink)) && Instant::now() >= self.not_before
@@ -129,44 +137,44 @@ impl Retried<'_> {
 
     fn connect(&mut self) {
         let watch = Watch::new(Arc::default());
-        watch.allow(PATIENCE);
+        watch.allow(WRITE_TIMEOUT);
         match LiveOutput::open(self.sink, self.streams, &watch) {
             Ok(output) => {
-                info!("{}: takes the stream", self.stats.name);
-                (self.open, self.since) = (Some((output, watch)), Instant::now());
+                info!("{}: connected", self.stats.name);
+                (self.open, self.opened_at) = (Some((output, watch)), Instant::now());
                 self.stats.connected.store(true, Relaxed);
                 self.stats.connections.fetch_add(1, Relaxed);
             }
-            Err(error) => self.lose(error),
+            Err(error) => self.disconnect(error),
         }
     }
 
-    fn lose(&mut self, error: Error) {
-        if self.open.is_some() && self.since.elapsed() > WAITS.1 {
-            self.wait = WAITS.0;
+    fn disconnect(&mut self, error: Error) {
+        if self.open.is_some() && self.opened_at.elapsed() > BACKOFF_MAX {
+            self.backoff = BACKOFF_MIN;
         }
-        // The first of a row of failures is told.
-        if self.wait == WAITS.0 {
+        // Only the first of consecutive failures is logged.
+        if self.backoff == BACKOFF_MIN {
             let is_file = LiveOutput::is_one_file(self.sink);
-            let next = if is_file { "what is in it stays under its partial name" } else { "trying again" };
+            let next = if is_file { "what was written stays under its partial name" } else { "retrying" };
             warn!("{error}; {next}");
         }
-        (self.open, self.failed) = (None, Some(error));
+        (self.open, self.failure) = (None, Some(error));
         self.stats.connected.store(false, Relaxed);
-        self.not_before = Instant::now() + self.wait;
-        self.wait = (2 * self.wait).min(WAITS.1);
+        self.not_before = Instant::now() + self.backoff;
+        self.backoff = (2 * self.backoff).min(BACKOFF_MAX);
     }
 
     fn finish(self) -> Result<()> {
         let is_file = LiveOutput::is_one_file(self.sink);
         self.stats.connected.store(false, Relaxed);
-        match (self.open, self.failed) {
+        match (self.open, self.failure) {
             (Some((output, watch)), _) => {
-                watch.allow(PATIENCE);
+                watch.allow(WRITE_TIMEOUT);
                 match output.finish() {
-                    // Whoever took it may have gone at the same moment.
+                    // The peer may have disconnected at the same moment.
                     Err(error) if !is_file => warn!("{error}"),
-                    ended => return ended,
+                    finished => return finished,
                 }
                 Ok(())
             }

@@ -1,6 +1,6 @@
-//! Source: read and decoded while it is there, and opened again whenever it is gone.
+//! Source: read and decoded while it is connected, and reconnected when it is lost.
 //!
-//! In: an address. Out: frames and packets of audio, with times of the output and the moment of their arrival.
+//! In: an address. Out: frames and packets of audio, with times of the output and their arrival times.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,127 +11,131 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{info, warn};
 
-use super::queue::{AudioQueue, LiveQueue, Waiting};
-use super::{Clock, Stats};
-use crate::error::{Error, Result};
+use super::pacer::OutputClock;
+use super::queue::{AudioQueue, FrameQueue, PendingFrame};
+use super::stats::Stats;
+use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Frame, FrameFormat};
 use crate::media::{
     DecodeSpec, Decoder, Encoder, FilterSpec, Input, LiveAudio, LiveStreams, Output, Packet, Target, Watch,
 };
 
-/// Without a packet for so long, a connection is taken to be dead.
-const SILENT_MAX: Duration = Duration::from_secs(3);
-/// SRT says so itself after five seconds. Whoever hangs up before is not heard by a sender whose network is down, and it sends
-/// on in vain when that is up again.
-const SILENT_MAX_SRT: Duration = Duration::from_secs(6);
-/// To connect, and to see the first frame.
-const OPEN_MAX: Duration = Duration::from_secs(10);
-/// Waits between attempts, doubled each time. The last is short enough for a source that returns after hours.
-const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(1200));
-/// A new connection's first frame is late by what it takes to be made larger; until then frames are made in its place.
+/// Time without a packet after which a connection counts as lost.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// SRT reports a loss itself after five seconds. Closing earlier goes unnoticed by a sender whose network is down, which
+/// then sends in vain once it is up again.
+const SILENCE_MAX_SRT: Duration = Duration::from_secs(6);
+/// Time to connect, and then to the first frame.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Wait between attempts, doubled each time. The longest is short enough for a source that returns after hours.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_millis(1200);
+/// Lead of a new connection's first frame over the output's time: frames are duplicated while it is upscaled.
 const LEAD_US: i64 = 200_000;
-/// Times further from the output's than this are those of another clock.
+/// Distance from the output's time beyond which timestamps belong to another clock.
 const JUMP_US: i64 = 5_000_000;
-/// Who makes up for a stall does so at once. Who shows for so long what others were made in place of is behind for good.
+/// A source that catches up after a stall does so at once. One whose frames are all superseded for this long stays behind.
 const BEHIND_MAX: Duration = Duration::from_secs(1);
+/// Rounding of the timestamps of a packet and of its frame.
+const ROUNDING_US: i64 = 1_000;
+/// Arrival times to keep: more than the frames that a decoder holds.
+const ARRIVALS_MAX: usize = 64;
 
-/// Where frames come from.
+/// How to reach and decode a source.
 #[derive(Clone)]
-pub struct SourceSpec {
-    /// What FFmpeg opens.
+pub(super) struct SourceSpec {
     pub address: String,
-    /// Wait for somebody to publish there.
+    /// Whether to wait for a publisher.
     pub listen: bool,
-    /// How frames become frames.
+    /// Filters before the network.
     pub filter: FilterSpec,
-    /// How long it may be away.
-    pub away_max: Option<Duration>,
-    /// What happens when it is.
-    pub ends_when_lost: bool,
+    /// Time after which to give up on a source that is not there.
+    pub reconnect_max: Option<Duration>,
+    /// Whether a loss is an error, rather than a reason to reconnect.
+    pub stop_on_loss: bool,
 }
 
-/// A source that is there.
-pub struct Session {
+/// A connected source.
+pub(super) struct Session {
     watch: Watch,
-    silent_max: Duration,
-    pub(super) input: Input,
-    pub(super) decoder: Decoder,
+    silence_max: Duration,
+    /// A file ends; anything else is lost.
+    is_file: bool,
+    pub input: Input,
+    decoder: Decoder,
 }
 
 impl Session {
-    /// Of its frames.
+    /// Format of the decoded frames.
     pub fn format(&self) -> FrameFormat {
         self.decoder.format()
     }
 
-    /// Of its frames, as far as is known.
+    /// Frame rate, measured or assumed.
     pub fn fps(&self) -> f64 {
         self.input.video().fps()
     }
 
-    /// Where they come from.
-    pub fn input(&self) -> &Input {
-        &self.input
-    }
-
-    /// An encoder for what is made of its frames.
+    /// Opens an encoder for the upscaled frames.
     pub fn open_encoder(&self, target: Target, output: &Output) -> Result<Encoder> {
         Encoder::open(target, output, &self.input, &self.decoder)
     }
 }
 
 impl SourceSpec {
-    /// Waits for the source; `None` when the relay is to end first.
+    /// Waits for the source; `None` when `stop` is set first.
     pub fn connect(&self, stop: &Arc<AtomicBool>) -> Result<Option<Session>> {
-        let (started, mut wait, mut told) = (Instant::now(), WAITS.0, false);
+        let (start, mut backoff, mut is_logged) = (Instant::now(), BACKOFF_MIN, false);
         while !stop.load(Relaxed) {
             let error = match self.open(stop) {
                 Ok(session) => return Ok(Some(session)),
                 Err(_) if stop.load(Relaxed) => break,
                 Err(error) => error,
             };
-            if !std::mem::replace(&mut told, true) {
-                warn!("{error}; trying again");
+            if !std::mem::replace(&mut is_logged, true) {
+                warn!("{error}; retrying");
             }
-            if self.away_max.is_some_and(|max| started.elapsed() > max) {
+            if self.reconnect_max.is_some_and(|max| start.elapsed() > max) {
                 return Err(error);
             }
-            let until = Instant::now() + jittered(wait);
+            let until = Instant::now() + jittered(backoff);
             while Instant::now() < until && !stop.load(Relaxed) {
                 thread::sleep(Duration::from_millis(20));
             }
-            wait = (2 * wait).min(WAITS.1);
+            backoff = (2 * backoff).min(BACKOFF_MAX);
         }
         Ok(None)
     }
 
     fn open(&self, stop: &Arc<AtomicBool>) -> Result<Session> {
         let watch = Watch::new(stop.clone());
-        // Whoever listens waits for as long as it takes.
+        // A publisher may come at any time.
         if !self.listen {
-            watch.allow(OPEN_MAX);
+            watch.allow(OPEN_TIMEOUT);
         }
         let mut input = Input::open_live(&self.address, self.listen, &watch)?;
         if input.is_too_large() {
-            let problem = "says that its frames are larger than 8K";
-            return Err(Error::new(input.name(), problem, "look at what is sent there"));
+            let problem = "declares frames larger than 8K";
+            return Err(Error::new(input.name(), problem, "check what is sent there")
+                .with_kind(ErrorKind::Unsupported));
         }
-        watch.allow(OPEN_MAX);
-        let (trim, filter) = (input.trim(None, None), self.filter.clone());
-        // Frames decoded side by side would each come later.
-        let decoder =
-            Decoder::open(&mut input, DecodeSpec { trim, threads: 1, filter, start: None, transfer: None })?;
-        let silent_max = if self.address.starts_with("srt:") { SILENT_MAX_SRT } else { SILENT_MAX };
-        Ok(Session { watch, silent_max, input, decoder })
-    }
-
-    /// Whether it ends, rather than vanish.
-    fn is_file(&self) -> bool {
-        !self.address.ends_with(".m3u8") && Path::new(&self.address).is_file()
+        watch.allow(OPEN_TIMEOUT);
+        // Frame threads would delay each frame.
+        let spec = DecodeSpec {
+            trim: input.trim(None, None),
+            threads: 1,
+            filter: self.filter.clone(),
+            start: None,
+            transfer: None,
+        };
+        let decoder = Decoder::open(&mut input, spec)?;
+        let silence_max = if self.address.starts_with("srt:") { SILENCE_MAX_SRT } else { SILENCE_MAX };
+        let is_file = !self.address.ends_with(".m3u8") && Path::new(&self.address).is_file();
+        Ok(Session { watch, silence_max, is_file, input, decoder })
     }
 }
 
-/// Many relays that lost the same source do not come back at the same moment.
+/// Spreads the attempts of relays that lost the same source.
 fn jittered(wait: Duration) -> Duration {
     let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
     wait.mul_f64(0.75 + 0.5 * f64::from(nanos % 1000) / 1000.0)
@@ -139,10 +143,10 @@ fn jittered(wait: Duration) -> Duration {
 
 /// Where a source's frames and audio go.
 pub(super) struct SourceIo<'a> {
-    pub frames: &'a LiveQueue,
+    pub frames: &'a FrameQueue,
     pub audio: &'a AudioQueue,
     pub streams: &'a LiveStreams,
-    pub clock: &'a Clock,
+    pub clock: &'a OutputClock,
     pub stats: &'a Stats,
     pub stop: &'a Arc<AtomicBool>,
 }
@@ -151,110 +155,130 @@ pub(super) struct SourceIo<'a> {
 pub(super) fn run(spec: &SourceSpec, first: Session, io: &SourceIo) -> Result<()> {
     let mut next = Some(first);
     while let Some(session) = next.take() {
-        io.stats.connections.fetch_add(1, Relaxed);
-        io.stats.on_air.store(true, Relaxed);
-        let name = session.input.name().to_owned();
-        let lost = Connection::new(session, io).and_then(Connection::run);
-        io.stats.on_air.store(false, Relaxed);
-        if io.stop.load(Relaxed) || spec.is_file() {
+        io.stats.source_connections.fetch_add(1, Relaxed);
+        io.stats.source_connected.store(true, Relaxed);
+        let (name, is_file) = (session.input.name().to_owned(), session.is_file);
+        let result = Connection::new(session, io).and_then(Connection::run);
+        io.stats.source_connected.store(false, Relaxed);
+        if io.stop.load(Relaxed) || is_file {
             return Ok(());
         }
-        let why = lost.err().map_or("it ended".into(), |error| error.to_string());
-        if spec.ends_when_lost {
-            return Err(Error::new(name, format!("is gone: {why}"), "--on-loss hold goes on without it"));
+        let cause = result.as_ref().err().map_or("end of stream".into(), Error::to_string);
+        if spec.stop_on_loss {
+            let lost = Error::new(
+                name,
+                format!("connection lost: {cause}"),
+                "use --on-loss hold to continue without it",
+            );
+            return Err(match result {
+                Ok(()) => lost.with_kind(ErrorKind::Io),
+                Err(error) => lost.with_kind(error.kind()).with_source(error),
+            });
         }
-        warn!("{name}: is gone: {why}");
+        warn!("{name}: connection lost: {cause}");
         next = spec.connect(io.stop)?;
         if next.is_some() {
-            info!("{name}: is there again");
+            info!("{name}: reconnected");
         }
     }
     Ok(())
 }
 
-/// From the source's appearance to its loss.
+/// One connection, from its first packet to its loss.
 struct Connection<'a> {
     session: Session,
     io: &'a SourceIo<'a>,
     audio: Option<LiveAudio>,
-    /// Added to the source's times.
+    /// Added to the source's timestamps.
     offset_us: i64,
-    /// Jumps of the source's clock that are seen to.
-    mended: u64,
-    /// Since when all frames come after others that were made in their place.
+    /// Clock jumps of the source that were compensated.
+    clock_jumps: u64,
+    /// Since when every frame is superseded by a duplicate.
     behind_since: Option<Instant>,
-    /// Packets' times in the source -> when they came.
+    /// Arrival times by packet timestamp.
     arrivals: BTreeMap<i64, Instant>,
-    /// What comes in pieces is taken packet by packet, each at its time.
+    /// Whether packets are available before their time, and have to be held back.
     is_paced: bool,
-    /// Since when, and which time it was then.
-    pace: Option<(Instant, i64)>,
+    pace: Option<Pace>,
 }
 
-/// What the times of a packet and of its frame may be rounded by.
-const ROUNDING_US: i64 = 1_000;
-/// Frames that a decoder may still hold, in times of arrival.
-const ARRIVALS_MAX: usize = 64;
+/// A moment of the machine's clock and the timestamp that belongs to it.
+struct Pace {
+    at: Instant,
+    time_us: i64,
+}
 
 impl<'a> Connection<'a> {
     fn new(session: Session, io: &'a SourceIo<'a>) -> Result<Connection<'a>> {
-        let audio = io.streams.open_audio(&session.input)?;
-        let is_paced = session.input.needs_pacing();
-        let arrivals = BTreeMap::new();
-        let (offset_us, mended, behind_since, pace) = (0, 0, None, None);
-        Ok(Connection { session, io, audio, offset_us, mended, behind_since, arrivals, is_paced, pace })
+        Ok(Connection {
+            audio: io.streams.open_audio(&session.input)?,
+            is_paced: session.input.needs_pacing(),
+            session,
+            io,
+            offset_us: 0,
+            clock_jumps: 0,
+            behind_since: None,
+            arrivals: BTreeMap::new(),
+            pace: None,
+        })
     }
 
     fn run(mut self) -> Result<()> {
-        let mut first = true;
-        // A device does not ask whether it is to end.
+        let mut is_first = true;
+        // A device does not ask the watch whether to stop.
         while !self.io.stop.load(Relaxed) {
             while let Some(frame) = self.decoded()? {
-                if std::mem::take(&mut first) {
-                    self.anchor(us_of(&frame));
+                if std::mem::take(&mut is_first) {
+                    self.anchor(time_us(&frame));
                 }
-                self.give(frame);
+                self.push(frame);
             }
-            self.session.watch.allow(self.session.silent_max);
+            self.session.watch.allow(self.session.silence_max);
             let Some(packet) = self.session.input.next_packet()? else { break };
-            self.io.stats.bytes.fetch_add(packet.size() as u64, Relaxed);
+            self.io.stats.source_bytes.fetch_add(packet.size() as u64, Relaxed);
             if self.is_paced {
-                self.wait_for_time_of(&packet);
+                self.hold_back(&packet);
             }
             if self.session.input.is_video(&packet) {
-                self.arrivals.insert(packet.pts_us(), Instant::now());
-                while self.arrivals.len() > ARRIVALS_MAX {
-                    self.arrivals.pop_first();
-                }
-                let begun = Instant::now();
-                self.session.decoder.send(packet)?;
-                self.io.stats.decode.note(begun.elapsed());
+                self.decode(packet)?;
             } else if let Some(audio) = &mut self.audio {
-                audio.convert(packet)?.into_iter().for_each(|packet| self.give_audio(packet));
+                audio.convert(packet)?.into_iter().for_each(|packet| self.push_audio(packet));
             }
         }
         self.session.decoder.finish()?;
         while let Some(frame) = self.decoded()? {
-            self.give(frame);
+            self.push(frame);
         }
         Ok(())
     }
 
+    fn decode(&mut self, packet: Packet) -> Result<()> {
+        self.arrivals.insert(packet.pts_us(), Instant::now());
+        while self.arrivals.len() > ARRIVALS_MAX {
+            self.arrivals.pop_first();
+        }
+        let start = Instant::now();
+        self.session.decoder.send(packet)?;
+        self.io.stats.decode.note(start.elapsed());
+        Ok(())
+    }
+
     fn decoded(&mut self) -> Result<Option<Frame>> {
-        let begun = Instant::now();
+        let start = Instant::now();
         let decoded = self.session.decoder.receive();
-        self.io.stats.decode.note(begun.elapsed());
+        self.io.stats.decode.note(start.elapsed());
         decoded
     }
 
-    fn wait_for_time_of(&mut self, packet: &Packet) {
-        let us = packet.dts_us();
+    /// Waits until a packet is due.
+    fn hold_back(&mut self, packet: &Packet) {
+        let time_us = packet.dts_us();
         let now = Instant::now();
-        let (since, first_us) = *self.pace.get_or_insert((now, us));
-        let due = since + Duration::from_micros(us.saturating_sub(first_us).max(0) as u64);
+        let pace = self.pace.get_or_insert(Pace { at: now, time_us });
+        let due = pace.at + Duration::from_micros(time_us.saturating_sub(pace.time_us).max(0) as u64);
         let ahead = due.saturating_duration_since(now);
         if ahead.as_micros() as i64 > JUMP_US {
-            self.pace = Some((now, us));
+            self.pace = Some(Pace { at: now, time_us });
             return;
         }
         while Instant::now() < due && !self.io.stop.load(Relaxed) {
@@ -262,48 +286,50 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// This time of the source is now.
-    fn anchor(&mut self, us: i64) {
+    /// Maps a timestamp of the source to the current time of the output.
+    fn anchor(&mut self, time_us: i64) {
         let now_us = self.io.clock.now_us();
-        self.offset_us = if now_us == 0 { -us } else { now_us + LEAD_US - us };
+        self.offset_us = if now_us == 0 { -time_us } else { now_us + LEAD_US - time_us };
         (self.pace, self.behind_since) = (None, None);
     }
 
-    /// Moves the time of a source that stood still, and has gone on from there.
-    fn see_whether_behind(&mut self, us: i64) {
-        if !self.io.clock.is_past(us + self.offset_us) {
+    /// Delays the frames of a source that stalled and resumed where it was.
+    fn anchor_if_behind(&mut self, time_us: i64) {
+        if !self.io.clock.is_past(time_us + self.offset_us) {
             self.behind_since = None;
         } else if self.behind_since.get_or_insert_with(Instant::now).elapsed() > BEHIND_MAX {
-            warn!("{}: has stood still; it is shown later from now on", self.session.input.name());
-            self.anchor(us);
+            warn!("{}: stalled; its frames are delayed from now on", self.session.input.name());
+            self.anchor(time_us);
         }
     }
 
-    fn give(&mut self, frame: Frame) {
+    fn push(&mut self, frame: Frame) {
         self.io.stats.decoded.fetch_add(1, Relaxed);
-        let us = us_of(&frame);
+        let time_us = time_us(&frame);
         let now_us = self.io.clock.now_us();
-        // A jump that was mended on the way leads on from the last packet, and the output went on meanwhile.
-        let mended = self.session.input.clock_jumps();
-        let has_jumped = (us + self.offset_us - now_us).abs() > JUMP_US;
-        if now_us > 0 && (has_jumped || mended > self.mended) {
-            self.io.stats.clock_jumps.fetch_add(1, Relaxed);
-            warn!("{}: its time jumps; the output's goes on", self.session.input.name());
-            self.anchor(us);
-            self.mended = mended;
+        // After a jump that the demuxer compensated, timestamps continue from the last packet, but the output advanced
+        // meanwhile.
+        let clock_jumps = self.session.input.clock_jumps();
+        let has_jumped = (time_us + self.offset_us - now_us).abs() > JUMP_US;
+        if now_us > 0 && (has_jumped || clock_jumps > self.clock_jumps) {
+            self.io.stats.source_clock_jumps.fetch_add(1, Relaxed);
+            warn!("{}: timestamps jump; the output's continue", self.session.input.name());
+            self.anchor(time_us);
+            self.clock_jumps = clock_jumps;
         }
-        self.see_whether_behind(us);
-        let near = self.arrivals.range(us - ROUNDING_US..=us + ROUNDING_US).next().map(|(&us, _)| us);
-        let arrived = near.and_then(|us| self.arrivals.remove(&us)).unwrap_or_else(Instant::now);
-        let waiting = Waiting { lr: frame, time_us: us + self.offset_us, arrived };
-        self.io.stats.waiting.came();
-        if !self.io.frames.push(waiting) {
-            self.io.stats.waiting.is_thrown();
-            self.io.stats.dropped_full.fetch_add(1, Relaxed);
+        self.anchor_if_behind(time_us);
+        let near =
+            self.arrivals.range(time_us - ROUNDING_US..=time_us + ROUNDING_US).next().map(|(&us, _)| us);
+        let arrived_at = near.and_then(|us| self.arrivals.remove(&us)).unwrap_or_else(Instant::now);
+        let pending = PendingFrame { lr: frame, time_us: time_us + self.offset_us, arrived_at };
+        self.io.stats.queue.enter();
+        if !self.io.frames.push(pending) {
+            self.io.stats.queue.discard();
+            self.io.stats.dropped_overflow.fetch_add(1, Relaxed);
         }
     }
 
-    fn give_audio(&self, packet: Packet) {
+    fn push_audio(&self, packet: Packet) {
         let packet = packet.shifted_by_us(self.offset_us);
         if packet.dts_us() >= 0 {
             self.io.audio.push(packet);
@@ -311,7 +337,7 @@ impl<'a> Connection<'a> {
     }
 }
 
-fn us_of(frame: &Frame) -> i64 {
+fn time_us(frame: &Frame) -> i64 {
     let base = frame.time.time_base;
     let us = i128::from(frame.time.pts) * 1_000_000 * i128::from(base.num) / i128::from(base.den);
     us as i64

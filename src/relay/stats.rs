@@ -1,4 +1,4 @@
-//! Stats: what a relay did so far, counted where it happens and read by whoever shows it.
+//! Stats: the counters of a relay, updated by its stages and read by metrics, page and progress lines.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -11,35 +11,37 @@ use crate::sync::lock;
 
 /// Counters of a relay.
 pub struct Stats {
-    /// The ceiling, and the source's name without secrets: what a reader wants to see beside the counters.
+    /// Ceiling on the latency.
     pub(super) latency_max: Duration,
+    /// Address of the source without secrets.
     pub(super) source: String,
     pub(super) decoded: AtomicU64,
     pub(super) encoded: AtomicU64,
     pub(super) duplicated: AtomicU64,
-    /// No rung was fast enough.
+    /// No network would have met the deadline.
     pub(super) dropped_late: AtomicU64,
-    /// Ready after the output had gone on without them.
-    pub(super) dropped_past: AtomicU64,
+    /// Upscaled after a duplicate had taken its place.
+    pub(super) dropped_superseded: AtomicU64,
     /// The queue before the network was full.
-    pub(super) dropped_full: AtomicU64,
-    pub(super) on_air: AtomicBool,
-    pub(super) connections: AtomicU64,
-    pub(super) clock_jumps: AtomicU64,
-    /// Bytes of packets that the source sent.
-    pub(super) bytes: AtomicU64,
-    /// Every network that was ever on the ladder, and which one of them the last frame took.
+    pub(super) dropped_overflow: AtomicU64,
+    pub(super) source_connected: AtomicBool,
+    pub(super) source_connections: AtomicU64,
+    pub(super) source_clock_jumps: AtomicU64,
+    /// Bytes of the source's packets.
+    pub(super) source_bytes: AtomicU64,
+    /// Every network that was ever on the ladder.
     pub(super) rungs: Mutex<Vec<Arc<RungStats>>>,
+    /// Index in `rungs` of the last frame's network.
     pub(super) rung: AtomicUsize,
     pub(super) decode: Busy,
     pub(super) upscale: Busy,
     pub(super) encode: Busy,
-    /// Frames before the network; the oldest is in work.
-    pub(super) waiting: Waits,
+    /// Frames before and in the network.
+    pub(super) queue: QueueGauge,
     pub(super) sinks: Vec<SinkStats>,
     pub(super) latency: Mutex<Latency>,
     last_frame: Mutex<Option<Instant>>,
-    shown: Mutex<Shown>,
+    preview: Mutex<Preview>,
 }
 
 /// Counters of one network.
@@ -56,12 +58,12 @@ pub(super) struct SinkStats {
     pub connections: AtomicU64,
     pub packets: AtomicU64,
     pub bytes: AtomicU64,
-    /// Packets that did not find room, or nobody to take them.
+    /// Packets dropped: the queue was full, or the output was not connected.
     pub dropped: AtomicU64,
-    pub waiting: Waits,
+    pub queue: QueueGauge,
 }
 
-/// How long a stage worked.
+/// Time that a stage was busy.
 #[derive(Default)]
 pub(super) struct Busy(AtomicU64);
 
@@ -75,139 +77,152 @@ impl Busy {
     }
 }
 
-/// How much waits in a queue, and since when the oldest of it does.
+/// Length of a queue and age of its oldest entry, which stays in the queue while it is worked on.
 #[derive(Default)]
-pub(super) struct Waits {
-    count: AtomicU64,
+pub(super) struct QueueGauge {
+    length: AtomicU64,
     oldest: Mutex<Option<Instant>>,
 }
 
-impl Waits {
-    pub fn came(&self) {
-        self.count.fetch_add(1, Relaxed);
+impl QueueGauge {
+    /// An entry is queued.
+    pub fn enter(&self) {
+        self.length.fetch_add(1, Relaxed);
     }
 
-    /// This one is taken out and worked at.
-    pub fn begins(&self, came: Instant) {
-        *lock(&self.oldest) = Some(came);
+    /// Work on an entry starts.
+    pub fn start(&self, entered_at: Instant) {
+        *lock(&self.oldest) = Some(entered_at);
     }
 
-    /// It is done with, or was thrown away.
-    pub fn ends(&self) {
-        self.count.fetch_sub(1, Relaxed);
+    /// Work on an entry is finished.
+    pub fn finish(&self) {
+        self.length.fetch_sub(1, Relaxed);
         *lock(&self.oldest) = None;
     }
 
-    /// One was thrown away before it was worked at.
-    pub fn is_thrown(&self) {
-        self.count.fetch_sub(1, Relaxed);
+    /// An entry is dropped before work on it started.
+    pub fn discard(&self) {
+        self.length.fetch_sub(1, Relaxed);
     }
 
-    pub fn count(&self) -> u64 {
-        self.count.load(Relaxed)
-    }
-
-    pub fn age(&self) -> Duration {
-        lock(&self.oldest).map_or(Duration::ZERO, |since| since.elapsed())
+    fn read(&self) -> Queue {
+        let age = lock(&self.oldest).map_or(Duration::ZERO, |since| since.elapsed());
+        Queue { length: self.length.load(Relaxed), age_ms: age.as_millis() as u64 }
     }
 }
 
-/// A frame before and after, for whoever asked for one.
+/// A frame before and after the network, kept on request.
 #[derive(Default)]
-struct Shown {
-    is_wanted: bool,
+struct Preview {
+    is_requested: bool,
     /// Counts pairs from 1.
     number: u64,
+    /// LR and SR.
     pair: Option<[Frame; 2]>,
 }
 
-/// Of one moment.
+/// The counters at one moment.
 #[derive(Serialize, Clone, Debug)]
+#[non_exhaustive]
 pub struct Snapshot {
-    /// Frames that came out of the decoder.
+    /// Frames that the decoder returned.
     pub decoded: u64,
-    /// Frames that went out, made ones among them.
+    /// Frames that were encoded, duplicates included.
     pub encoded: u64,
-    /// Made, for the source was silent.
+    /// Frames duplicated while the source was silent.
     pub duplicated: u64,
-    /// Not made larger, for there was no time left.
+    /// Frames dropped: no network would have met the deadline.
     pub dropped_late: u64,
-    /// Ready when the output had gone on without them.
-    pub dropped_past: u64,
-    /// For there was no room before the network.
-    pub dropped_full: u64,
+    /// Frames dropped: upscaled after a duplicate had taken their place.
+    pub dropped_superseded: u64,
+    /// Frames dropped: the queue before the network was full.
+    pub dropped_overflow: u64,
     /// Frames by network, best first.
     pub ladder: Vec<Rung>,
-    /// The network of the last frame.
-    pub rung: String,
-    /// Whether the source is there.
-    pub on_air: bool,
-    /// How often it was found.
-    pub connections: u64,
-    /// How often its times jumped.
-    pub clock_jumps: u64,
-    /// Bytes that came in.
-    pub bytes: u64,
-    /// From the arrival of a frame's packet to its coded frame, since the snapshot before.
+    /// Network of the last frame; empty before the first one.
+    pub model: String,
+    /// Whether the source is connected.
+    pub source_connected: bool,
+    /// Number of times the source was connected.
+    pub source_connections: u64,
+    /// Number of jumps of the source's timestamps.
+    pub source_clock_jumps: u64,
+    /// Bytes received from the source.
+    pub source_bytes: u64,
+    /// Median time from the arrival of a frame's packet to its encoded frame, since the previous snapshot.
     pub latency_ms_p50: u64,
-    /// The same, of the slowest in a hundred.
+    /// 99th percentile of the same.
     pub latency_ms_p99: u64,
-    /// The slowest of all since the beginning.
+    /// Maximum of all frames so far.
     pub latency_ms_max: u64,
-    /// Seconds that decoder, network and encoder worked.
-    pub busy_s: [f64; 3],
-    /// Frames before the network, and the age of the oldest.
-    pub waiting: Queue,
-    /// In the order of the command line.
+    /// Time that each stage was busy.
+    pub busy_s: BusySeconds,
+    /// Frames before and in the network.
+    pub queue: Queue,
+    /// In the order of the options.
     pub sinks: Vec<Sink>,
 }
 
-/// A network and how many frames took it.
+/// A network and its frames.
 #[derive(Serialize, Clone, Debug)]
 pub struct Rung {
-    /// Its name.
+    /// Name of the network.
     pub model: String,
-    /// How many.
+    /// Number of frames.
     pub frames: u64,
 }
 
-/// What waits.
-#[derive(Serialize, Clone, Debug)]
+/// Time that each stage was busy, in seconds.
+#[derive(Serialize, Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct BusySeconds {
+    /// Decoder.
+    pub decode: f64,
+    /// Networks.
+    pub upscale: f64,
+    /// Encoder.
+    pub encode: f64,
+}
+
+/// State of a queue.
+#[derive(Serialize, Clone, Copy, Debug)]
 pub struct Queue {
-    /// How much.
-    pub count: u64,
-    /// How long the oldest has.
+    /// Number of entries.
+    pub length: u64,
+    /// Age of the oldest entry in milliseconds.
     pub age_ms: u64,
 }
 
-/// What one output got.
+/// Counters of one output.
 #[derive(Serialize, Clone, Debug)]
+#[non_exhaustive]
 pub struct Sink {
-    /// Its address, without secrets.
+    /// Address without secrets.
     pub name: String,
-    /// Whether it takes packets.
+    /// Whether it is connected.
     pub connected: bool,
-    /// How often it was opened.
+    /// Number of times it was connected.
     pub connections: u64,
-    /// Packets it took.
+    /// Packets written.
     pub packets: u64,
-    /// Bytes in them.
+    /// Bytes written.
     pub bytes: u64,
-    /// Packets it did not take in time.
+    /// Packets dropped: the queue was full, or the output was not connected.
     pub dropped: u64,
-    /// Packets on their way to it.
-    pub waiting: Queue,
+    /// Packets before the output.
+    pub queue: Queue,
 }
 
 impl Stats {
-    /// For a source and sinks of these names, which hold no secrets.
+    /// Counters of a relay; the names hold no secrets.
     pub(super) fn new(source: String, sinks: Vec<String>, latency_max: Duration) -> Stats {
-        let told = |i: usize| match sinks[..i].iter().filter(|before| **before == sinks[i]).count() {
+        let name = |i: usize| match sinks[..i].iter().filter(|before| **before == sinks[i]).count() {
             0 => sinks[i].clone(),
-            // Two keys of one server look alike without them.
+            // Two stream keys of one server look alike without their secrets.
             before => format!("{} ({})", sinks[i], before + 1),
         };
-        let sink = |i| SinkStats { name: told(i), ..SinkStats::default() };
+        let sink = |i| SinkStats { name: name(i), ..SinkStats::default() };
         Stats {
             latency_max,
             source,
@@ -215,26 +230,26 @@ impl Stats {
             encoded: AtomicU64::default(),
             duplicated: AtomicU64::default(),
             dropped_late: AtomicU64::default(),
-            dropped_past: AtomicU64::default(),
-            dropped_full: AtomicU64::default(),
-            on_air: AtomicBool::default(),
-            connections: AtomicU64::default(),
-            clock_jumps: AtomicU64::default(),
-            bytes: AtomicU64::default(),
+            dropped_superseded: AtomicU64::default(),
+            dropped_overflow: AtomicU64::default(),
+            source_connected: AtomicBool::default(),
+            source_connections: AtomicU64::default(),
+            source_clock_jumps: AtomicU64::default(),
+            source_bytes: AtomicU64::default(),
             rungs: Mutex::default(),
             rung: AtomicUsize::default(),
             decode: Busy::default(),
             upscale: Busy::default(),
             encode: Busy::default(),
-            waiting: Waits::default(),
+            queue: QueueGauge::default(),
             sinks: (0..sinks.len()).map(sink).collect(),
             latency: Mutex::new(Latency::default()),
             last_frame: Mutex::default(),
-            shown: Mutex::default(),
+            preview: Mutex::default(),
         }
     }
 
-    /// The counters of a network: those it has, or new ones.
+    /// Returns index and counters of a network, which are created for a new one.
     pub(super) fn rung_of(&self, name: &str) -> (usize, Arc<RungStats>) {
         let mut rungs = lock(&self.rungs);
         let index = rungs.iter().position(|rung| rung.name == name).unwrap_or_else(|| {
@@ -248,97 +263,103 @@ impl Stats {
         lock(&self.latency).note(latency);
     }
 
-    /// A frame went out.
+    /// Notes an encoded frame.
     pub(super) fn note_frame(&self) {
         self.encoded.fetch_add(1, Relaxed);
         *lock(&self.last_frame) = Some(Instant::now());
     }
 
-    /// `None` before the first one.
+    /// Time since the last encoded frame; `None` before the first one.
     pub(super) fn since_last_frame(&self) -> Option<Duration> {
         lock(&self.last_frame).map(|then| then.elapsed())
     }
 
-    /// Asks for a pair of frames. Gives the number of the last one, 0 before the first.
-    pub(super) fn want_frame(&self) -> u64 {
-        let mut shown = lock(&self.shown);
-        shown.is_wanted = true;
-        shown.number
+    /// Requests a preview. Returns the number of the last one, 0 before the first.
+    pub(super) fn request_preview(&self) -> u64 {
+        let mut preview = lock(&self.preview);
+        preview.is_requested = true;
+        preview.number
     }
 
-    pub(super) fn is_frame_wanted(&self) -> bool {
-        lock(&self.shown).is_wanted
+    pub(super) fn is_preview_requested(&self) -> bool {
+        lock(&self.preview).is_requested
     }
 
-    /// A frame before and after.
-    pub(super) fn show(&self, lr: Frame, sr: Frame) {
-        let mut shown = lock(&self.shown);
-        *shown = Shown { is_wanted: false, number: shown.number + 1, pair: Some([lr, sr]) };
+    pub(super) fn set_preview(&self, lr: Frame, sr: Frame) {
+        let mut preview = lock(&self.preview);
+        *preview = Preview { is_requested: false, number: preview.number + 1, pair: Some([lr, sr]) };
     }
 
-    /// One of the last pair, and the pair's number.
-    pub(super) fn shown(&self, which: usize) -> Option<(u64, Frame)> {
-        let shown = lock(&self.shown);
-        shown.pair.as_ref().map(|pair| (shown.number, pair[which].share()))
+    /// The LR (0) or SR (1) frame of the last preview, and its number.
+    pub(super) fn preview(&self, which: usize) -> Option<(u64, Frame)> {
+        let preview = lock(&self.preview);
+        preview.pair.as_ref().map(|pair| (preview.number, pair[which].share()))
     }
 
-    /// All counters; the latency is that of frames since the call before with this mark.
-    pub fn snapshot(&self, mark: &mut Mark) -> Snapshot {
+    /// Reads all counters. The latency is that of the frames since the previous snapshot with this mark.
+    pub fn snapshot(&self, mark: &mut LatencyMark) -> Snapshot {
         let latency = lock(&self.latency);
         let [p50, p99] = latency.quantiles_since(mark, [0.5, 0.99]);
         let latency_ms_max = latency.max_ms;
         drop(latency);
         let get = |counter: &AtomicU64| counter.load(Relaxed);
-        let queue = |waits: &Waits| Queue { count: waits.count(), age_ms: waits.age().as_millis() as u64 };
         let rungs = lock(&self.rungs);
         Snapshot {
             decoded: get(&self.decoded),
             encoded: get(&self.encoded),
             duplicated: get(&self.duplicated),
             dropped_late: get(&self.dropped_late),
-            dropped_past: get(&self.dropped_past),
-            dropped_full: get(&self.dropped_full),
+            dropped_superseded: get(&self.dropped_superseded),
+            dropped_overflow: get(&self.dropped_overflow),
             ladder: (rungs.iter())
                 .map(|rung| Rung { model: rung.name.clone(), frames: get(&rung.frames) })
                 .collect(),
-            rung: rungs.get(self.rung.load(Relaxed)).map_or(String::new(), |rung| rung.name.clone()),
-            on_air: self.on_air.load(Relaxed),
-            connections: get(&self.connections),
-            clock_jumps: get(&self.clock_jumps),
-            bytes: get(&self.bytes),
+            model: rungs.get(self.rung.load(Relaxed)).map_or(String::new(), |rung| rung.name.clone()),
+            source_connected: self.source_connected.load(Relaxed),
+            source_connections: get(&self.source_connections),
+            source_clock_jumps: get(&self.source_clock_jumps),
+            source_bytes: get(&self.source_bytes),
             latency_ms_p50: p50,
             latency_ms_p99: p99,
             latency_ms_max,
-            busy_s: [&self.decode, &self.upscale, &self.encode].map(Busy::seconds),
-            waiting: queue(&self.waiting),
-            sinks: (self.sinks.iter())
-                .map(|sink| Sink {
-                    name: sink.name.clone(),
-                    connected: sink.connected.load(Relaxed),
-                    connections: get(&sink.connections),
-                    packets: get(&sink.packets),
-                    bytes: get(&sink.bytes),
-                    dropped: get(&sink.dropped),
-                    waiting: queue(&sink.waiting),
-                })
-                .collect(),
+            busy_s: BusySeconds {
+                decode: self.decode.seconds(),
+                upscale: self.upscale.seconds(),
+                encode: self.encode.seconds(),
+            },
+            queue: self.queue.read(),
+            sinks: self.sinks.iter().map(SinkStats::read).collect(),
         }
     }
 }
 
-/// Latencies are counted by the millisecond, up to this many.
+impl SinkStats {
+    fn read(&self) -> Sink {
+        Sink {
+            name: self.name.clone(),
+            connected: self.connected.load(Relaxed),
+            connections: self.connections.load(Relaxed),
+            packets: self.packets.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            dropped: self.dropped.load(Relaxed),
+            queue: self.queue.read(),
+        }
+    }
+}
+
+/// Milliseconds above which latencies are counted as one.
 const LATENCY_MS_MAX: usize = 10_000;
 
-/// Of all frames since the beginning.
+/// Histogram of the latency of all frames so far.
 pub(super) struct Latency {
     by_ms: Vec<u64>,
     max_ms: u64,
     pub sum_s: f64,
 }
 
-/// Which frames a reader has seen the latency of.
+/// The frames whose latency a reader has already seen.
 #[derive(Default)]
-pub struct Mark(Vec<u64>);
+pub struct LatencyMark(Vec<u64>);
 
 impl Default for Latency {
     fn default() -> Latency {
@@ -354,13 +375,13 @@ impl Latency {
         self.sum_s += latency.as_secs_f64();
     }
 
-    /// How many frames took less than so long.
+    /// Number of frames that took less than `ms` milliseconds.
     pub fn count_below(&self, ms: usize) -> u64 {
         self.by_ms[..ms.min(LATENCY_MS_MAX)].iter().sum()
     }
 
-    /// Milliseconds that so large a part of all frames since the mark did not exceed; then the mark is here.
-    fn quantiles_since<const N: usize>(&self, mark: &mut Mark, parts: [f64; N]) -> [u64; N] {
+    /// Quantiles in milliseconds of the frames since the mark, which then includes them.
+    fn quantiles_since<const N: usize>(&self, mark: &mut LatencyMark, parts: [f64; N]) -> [u64; N] {
         mark.0.resize(LATENCY_MS_MAX, 0);
         let new: Vec<u64> = self.by_ms.iter().zip(&mark.0).map(|(now, then)| now - then).collect();
         mark.0.clone_from(&self.by_ms);
@@ -383,7 +404,8 @@ mod tests {
 
     #[test]
     fn quantiles_are_those_of_the_frames_since_each_readers_mark() {
-        let (mut latency, mut mark, mut other) = (Latency::default(), Mark::default(), Mark::default());
+        let (mut latency, mut mark, mut other) =
+            (Latency::default(), LatencyMark::default(), LatencyMark::default());
         (1..=100).for_each(|ms| latency.note(Duration::from_millis(ms)));
         assert_eq!(latency.quantiles_since(&mut mark, [0.5, 0.99, 1.0]), [50, 99, 100]);
         latency.note(Duration::from_millis(7));
@@ -396,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn outputs_that_look_alike_are_told_apart() {
+    fn outputs_that_look_alike_have_distinct_names() {
         let stats = Stats::new(String::new(), ["a", "b", "a"].map(String::from).to_vec(), Duration::ZERO);
         let names: Vec<&str> = stats.sinks.iter().map(|sink| sink.name.as_str()).collect();
         assert_eq!(names, ["a", "b", "a (2)"]);

@@ -1,7 +1,7 @@
-//! Upscale: each frame by the best network that makes it in time.
+//! Upscale: each frame by the best network that meets its deadline.
 //!
-//! In: decoded frames with their moments of arrival. Out: larger ones. Those for which no network is fast enough are
-//! dropped here and nowhere else.
+//! In: decoded frames with their arrival times. Out: upscaled frames. A frame that no network can finish in time is dropped
+//! here and nowhere else.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,56 +11,58 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use super::budget::LatencyBudget;
+use super::control::Control;
 use super::ladder::Ladder;
-use super::queue::{LiveQueue, Waiting};
-use super::stats::RungStats;
-use super::{Budget, Control, Stats};
+use super::queue::{FrameQueue, PendingFrame};
+use super::stats::{RungStats, Stats};
 use crate::engine::{Engine, EngineSpec, Network, NetworkId};
 use crate::error::Result;
 use crate::frame::{Frame, FrameFormat};
 use crate::media::FramePool;
 
-/// How often each network is tried at the start; one that cannot keep up is not tried again.
-const TRIALS: usize = 3;
+/// Runs by which each network is timed; one that takes more than two frame periods is run once.
+const TIMED_RUNS: usize = 3;
 
-/// A larger frame.
-pub(super) struct Ready {
+/// A frame for the encoder.
+pub(super) struct UpscaledFrame {
     pub sr: Frame,
-    /// When it is shown, in the output's time.
+    /// Presentation time in the output's clock.
     pub time_us: i64,
-    pub arrived: Instant,
-    pub made: Instant,
+    /// Arrival of the frame's packet.
+    pub arrived_at: Instant,
+    pub upscaled_at: Instant,
 }
 
-/// Where frames come from and go, and what is to be heeded on the way.
+/// Inputs and outputs of the upscale stage.
 pub(super) struct UpscaleIo<'a> {
-    pub frames: &'a LiveQueue,
-    pub output: SyncSender<Ready>,
-    pub budget: &'a Budget,
+    pub frames: &'a FrameQueue,
+    pub output: SyncSender<UpscaledFrame>,
+    pub budget: &'a LatencyBudget,
     pub control: &'a Control,
     pub stats: &'a Stats,
     /// From one frame to the next.
     pub period: Duration,
 }
 
-/// Makes frames larger until none follows.
+/// Upscales until no frame follows.
 pub(super) fn run(spec: EngineSpec, io: &UpscaleIo) -> Result<()> {
     let engine = spec.open()?;
     let rungs = rungs(&spec.networks, io.stats);
-    let (tried, new_ladders) = channel();
+    let (sender, timed_ladders) = channel();
     thread::scope(|scope| {
         let pool = FramePool::new(spec.sr);
         let mut upscale = Upscale { spec, engine, ladder: None, rungs, pool, io };
-        while let Some(waiting) = io.frames.pop() {
-            io.stats.waiting.begins(waiting.arrived);
+        while let Some(pending) = io.frames.pop() {
+            io.stats.queue.start(pending.arrived_at);
             if let Some(networks) = io.control.take_networks() {
-                upscale.try_out(networks, &waiting.lr, scope, &tried);
+                upscale.time_beside(networks, &pending.lr, scope, &sender);
             }
-            upscale.change_ladder(&new_ladders);
-            let ready = upscale.make(waiting);
-            io.stats.waiting.ends();
-            if let Some(ready) = ready?
-                && io.output.send(ready).is_err()
+            upscale.change_ladder(&timed_ladders);
+            let upscaled = upscale.upscale(pending);
+            io.stats.queue.finish();
+            if let Some(frame) = upscaled?
+                && io.output.send(frame).is_err()
             {
                 break;
             }
@@ -72,22 +74,27 @@ pub(super) fn run(spec: EngineSpec, io: &UpscaleIo) -> Result<()> {
 struct Upscale<'a> {
     spec: EngineSpec,
     engine: Box<dyn Engine>,
-    /// Timed with the first frame of a size.
+    /// `None` until the networks were timed with a frame of this format.
     ladder: Option<Ladder>,
+    /// By rung: index in [`Stats::rungs`] and counters.
     rungs: Vec<(usize, Arc<RungStats>)>,
     pool: FramePool,
     io: &'a UpscaleIo<'a>,
 }
 
-/// Networks for frames of this size, and how long each takes.
-struct Tried {
+/// Networks and their times for frames of one format.
+struct TimedNetworks {
     networks: Vec<Network>,
     lr: FrameFormat,
     alone_s: Vec<f64>,
 }
 
 impl Upscale<'_> {
-    fn make(&mut self, Waiting { lr, time_us, arrived }: Waiting) -> Result<Option<Ready>> {
+    /// Upscales a frame by the network that the ladder chooses; `None` if none would meet its deadline.
+    fn upscale(
+        &mut self,
+        PendingFrame { lr, time_us, arrived_at }: PendingFrame,
+    ) -> Result<Option<UpscaledFrame>> {
         let (stats, period) = (self.io.stats, self.io.period);
         if lr.format != self.spec.lr {
             self.spec.lr = lr.format;
@@ -96,53 +103,56 @@ impl Upscale<'_> {
         let ladder = match &mut self.ladder {
             Some(ladder) => ladder,
             None => {
-                let alone_s = time_all(self.engine.as_mut(), &self.spec, &lr, &self.pool, period)?;
+                let alone_s = time_networks(self.engine.as_mut(), &self.spec, &lr, &self.pool, period)?;
                 self.ladder.insert(Ladder::new(alone_s, period.as_secs_f64()))
             }
         };
-        let begun = Instant::now();
-        let Some(rung) = ladder.choose(begun, self.io.budget.deadline(arrived)) else {
+        let start = Instant::now();
+        let Some(rung) = ladder.choose(start, self.io.budget.deadline(arrived_at)) else {
             stats.dropped_late.fetch_add(1, Relaxed);
             return Ok(None);
         };
-        let is_shown = stats.is_frame_wanted().then(|| lr.share());
-        let sr = engine_runs(self.engine.as_mut(), lr, self.pool.take()?, rung)?;
-        let made = Instant::now();
-        ladder.took(rung, (made - begun).as_secs_f64());
-        let (index, of_rung) = &self.rungs[rung];
-        of_rung.frames.fetch_add(1, Relaxed);
+        let preview = stats.is_preview_requested().then(|| lr.share());
+        let sr = run_network(self.engine.as_mut(), lr, self.pool.take()?, rung)?;
+        let upscaled_at = Instant::now();
+        let time = upscaled_at - start;
+        ladder.note_time(rung, time.as_secs_f64());
+        let (index, counters) = &self.rungs[rung];
+        counters.frames.fetch_add(1, Relaxed);
         stats.rung.store(*index, Relaxed);
-        stats.upscale.note(made - begun);
-        if let Some(lr) = is_shown {
-            stats.show(lr, sr.share());
+        stats.upscale.note(time);
+        if let Some(lr) = preview {
+            stats.set_preview(lr, sr.share());
         }
-        Ok(Some(Ready { sr, time_us, arrived, made }))
+        Ok(Some(UpscaledFrame { sr, time_us, arrived_at, upscaled_at }))
     }
 
-    /// Times other networks beside the stream, which goes on with those it has.
-    fn try_out<'scope>(
+    /// Times other networks on a thread of their own; the stream keeps its ladder meanwhile.
+    fn time_beside<'scope>(
         &self,
         networks: Vec<Network>,
         lr: &Frame,
         scope: &'scope Scope<'scope, '_>,
-        tried: &Sender<Tried>,
+        timed: &Sender<TimedNetworks>,
     ) {
         let spec = EngineSpec { networks, lr: lr.format, ..self.spec.clone() };
-        let (lr, period, tried) = (lr.share(), self.io.period, tried.clone());
+        let (lr, period, timed) = (lr.share(), self.io.period, timed.clone());
         scope.spawn(move || {
             let pool = FramePool::new(spec.sr);
-            let timed = (spec.check().and_then(|()| spec.open()))
-                .and_then(|mut engine| time_all(engine.as_mut(), &spec, &lr, &pool, period));
-            match timed {
-                // It is not waited for when all ends.
-                Ok(alone_s) => drop(tried.send(Tried { networks: spec.networks, lr: spec.lr, alone_s })),
-                Err(error) => warn!("the ladder stays as it was: {error}"),
+            let times = (spec.check().and_then(|()| spec.open()))
+                .and_then(|mut engine| time_networks(engine.as_mut(), &spec, &lr, &pool, period));
+            match times {
+                // The relay may have ended meanwhile.
+                Ok(alone_s) => {
+                    drop(timed.send(TimedNetworks { networks: spec.networks, lr: spec.lr, alone_s }))
+                }
+                Err(error) => warn!("ladder unchanged: {error}"),
             }
         });
     }
 
-    fn change_ladder(&mut self, new_ladders: &Receiver<Tried>) {
-        let Some(Tried { networks, lr, alone_s }) = new_ladders.try_iter().last() else { return };
+    fn change_ladder(&mut self, timed: &Receiver<TimedNetworks>) {
+        let Some(TimedNetworks { networks, lr, alone_s }) = timed.try_iter().last() else { return };
         let spec = EngineSpec { networks, ..self.spec.clone() };
         match spec.open() {
             Ok(engine) => {
@@ -150,32 +160,28 @@ impl Upscale<'_> {
                 self.ladder = (spec.lr == lr).then_some(ladder);
                 self.rungs = rungs(&spec.networks, self.io.stats);
                 (self.spec, self.engine) = (spec, engine);
-                info!("the ladder is {}", names(&self.spec.networks).join(", "));
+                let names: Vec<&str> = self.spec.networks.iter().map(Network::name).collect();
+                info!("ladder: {}", names.join(", "));
             }
-            Err(error) => warn!("the ladder stays as it was: {error}"),
+            Err(error) => warn!("ladder unchanged: {error}"),
         }
     }
-}
-
-/// Names of networks, best first.
-pub(super) fn names(networks: &[Network]) -> Vec<String> {
-    networks.iter().map(|network| network.name().to_owned()).collect()
 }
 
 fn rungs(networks: &[Network], stats: &Stats) -> Vec<(usize, Arc<RungStats>)> {
     networks.iter().map(|network| stats.rung_of(network.name())).collect()
 }
 
-/// One frame through one network, with what travels along.
-fn engine_runs(engine: &mut dyn Engine, lr: Frame, sr: Frame, rung: usize) -> Result<Frame> {
+/// Runs one frame through one network; the frame's properties come along.
+fn run_network(engine: &mut dyn Engine, lr: Frame, sr: Frame, rung: usize) -> Result<Frame> {
     engine.submit(lr, sr, NetworkId(rung))?;
-    let (lr, mut sr) = engine.collect()?.expect("it was submitted");
+    let (lr, mut sr) = engine.collect()?.expect("a frame was submitted");
     sr.props = lr.props;
     Ok(sr)
 }
 
-/// Times every network on this machine, with this frame, in seconds.
-fn time_all(
+/// Returns the seconds that each network takes for this frame on this machine.
+fn time_networks(
     engine: &mut dyn Engine,
     spec: &EngineSpec,
     lr: &Frame,
@@ -184,15 +190,15 @@ fn time_all(
 ) -> Result<Vec<f64>> {
     let time = |(rung, network): (usize, &Network)| {
         let mut best = Duration::MAX;
-        for _ in 0..TRIALS {
-            let begun = Instant::now();
-            engine_runs(engine, lr.share(), pool.take()?, rung)?;
-            best = best.min(begun.elapsed());
+        for _ in 0..TIMED_RUNS {
+            let start = Instant::now();
+            run_network(engine, lr.share(), pool.take()?, rung)?;
+            best = best.min(start.elapsed());
             if best > 2 * period {
                 break;
             }
         }
-        info!("{}: {:.1} ms a frame", network.name(), 1e3 * best.as_secs_f64());
+        info!("{}: {:.1} ms per frame", network.name(), 1e3 * best.as_secs_f64());
         Ok(best.as_secs_f64())
     };
     spec.networks.iter().enumerate().map(time).collect()

@@ -64,7 +64,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("engine", &["error", "color", "frame", "model", "pixel"]),
     ("pipeline", &["error", "sync", "color", "frame", "media", "engine"]),
     ("journal", &["error", "sync", "color", "frame", "media", "pipeline"]),
-    ("relay", &["error", "sync", "color", "frame", "media", "pixel", "engine", "pipeline"]),
+    ("relay", &["error", "sync", "color", "frame", "media", "model", "pixel", "engine", "pipeline"]),
     (
         "job",
         &[

@@ -131,7 +131,7 @@ impl Target {
             "ffv1" | "ffvhuff" | "huffyuv" | "utvideo" | "magicyuv" => Some(raw * 0.5),
             "prores" | "prores_aw" | "prores_ks" => Some(raw * 0.2),
             _ if is_lossy_still => None,
-            _ => match self.options.iter().find(|(key, _)| key == "b").and_then(|(_, b)| bit_rate(b)) {
+            _ => match self.options.iter().find(|(key, _)| key == "b").and_then(|(_, b)| parse_bit_rate(b)) {
                 Some(bit_rate) => Some(bit_rate / 8.0 / fps),
                 None => Some(source_bytes? * growth),
             },
@@ -148,7 +148,7 @@ impl Target {
 }
 
 /// Parses a bit rate as FFmpeg does, e.g. `8M` or `800k`; `None` for 0, a rate that follows the quality.
-fn bit_rate(text: &str) -> Option<f64> {
+pub fn parse_bit_rate(text: &str) -> Option<f64> {
     let (digits, unit) = match text.strip_suffix(['k', 'K']) {
         Some(digits) => (digits, 1e3),
         None => text.strip_suffix('M').map_or((text, 1.0), |digits| (digits, 1e6)),
