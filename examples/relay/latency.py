@@ -1,4 +1,4 @@
-"""Draws what tests/relay/latency.rs measured: the relay's own latency of each frame, and which network made it.
+"""Draws what tests/relay/latency.rs measured: the relay's own latency of each frame, and the network that upscaled it.
 
     HASN_LATENCY_CSV=$PWD/latency.csv HASN_RELAY_SECONDS=20 cargo test --test relay latency::
     python examples/relay/latency.py latency.csv examples/relay-latency.png    # matplotlib 3

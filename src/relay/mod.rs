@@ -28,6 +28,8 @@ mod source;
 mod stats;
 mod upscale;
 
+pub use crate::engine::EngineChoice;
+pub use crate::media::AudioMode;
 pub use control::Control;
 pub use http::{Server, ServerGuard};
 pub use options::Options;

@@ -21,7 +21,7 @@ use super::upscale::{self, UpscaleIo};
 use crate::engine::{EngineSpec, Network, thread_count};
 use crate::error::{Error, Result};
 use crate::frame::FrameFormat;
-use crate::media::{Encoder, LiveOutput, LiveStreams, Output, Target, redacted};
+use crate::media::{self, Encoder, LiveOutput, LiveStreams, Output, Target, redacted};
 use crate::sync::lock;
 
 /// Upscaled frames ahead of the encoder: more would only add latency.
@@ -48,6 +48,7 @@ pub struct OpenedRelay<'a> {
 impl Relay {
     /// Checks the options and opens the networks of the ladder.
     pub fn new(options: Options) -> Result<Relay> {
+        media::start();
         options.check()?;
         let networks = open_networks(&options.ladder)?;
         let sinks = options.sinks.iter().map(|sink| redacted(sink)).collect();

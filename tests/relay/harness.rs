@@ -127,7 +127,7 @@ pub fn last(folder: &Folder, key: &str) -> u64 {
 
 /// Frames that came in and did not go out.
 pub fn lost(stats: &serde_json::Value) -> u64 {
-    ["dropped_late", "dropped_past", "dropped_full"]
+    ["dropped_late", "dropped_superseded", "dropped_overflow"]
         .map(|key| stats[key].as_u64().expect("a counter"))
         .iter()
         .sum()

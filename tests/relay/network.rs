@@ -333,6 +333,6 @@ fn segments_that_come_later_are_all_shown() {
     let count = |key: &str| stats[key].as_u64().unwrap();
     // The second and a half, one in which it might have been made up for, and one until the list is read again.
     assert!(count("duplicated") > 10 && count("duplicated") < 100, "{stats}");
-    assert!(count("dropped_past") < 40, "{stats}");
+    assert!(count("dropped_superseded") < 40, "{stats}");
     assert_times_rise(&folder, "out.ts");
 }

@@ -63,7 +63,8 @@ fn a_long_relay_is_flat() {
     let probe = folder.probe("out.ts");
     let (frames, widest) = (probe.packets_of(0).len() as u64, widest_gap(&probe, 0));
     assert!(frames > 25 * (run_s - 1) && widest < GAP_MAX_S, "{frames} frames, {widest} s apart");
-    let [duplicated, connections] = ["duplicated", "connections"].map(|key| stats[key].as_u64().unwrap());
+    let [duplicated, connections] =
+        ["duplicated", "source_connections"].map(|key| stats[key].as_u64().unwrap());
     let others = lost(&stats) + duplicated;
     assert!(connections == 1 && others as f64 <= OTHERS_MAX * frames as f64, "{others} of {frames}: {stats}");
     let copied = median_apart(&folder, "copied.ts", "");

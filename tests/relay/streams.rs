@@ -120,7 +120,7 @@ fn a_source_that_vanishes_and_returns_leaves_no_hole() {
         let now = sample(relay.0.id()).expect("the relay runs");
         in_use.push((now.handles, now.threads));
         drop(publisher);
-        let is_seen = || lines(&folder).pop().unwrap()["on_air"] == false;
+        let is_seen = || lines(&folder).pop().unwrap()["source_connected"] == false;
         wait_for("the loss to be seen", || is_seen().then_some(()));
         std::thread::sleep(Duration::from_secs(1));
     }
@@ -129,9 +129,9 @@ fn a_source_that_vanishes_and_returns_leaves_no_hole() {
     let ran = relay.terminate(&folder);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let now = lines(&folder).pop().unwrap();
-    assert_eq!(now["connections"], losses, "{now}");
-    assert!(now["made"].as_u64().unwrap() > 20 * losses, "{now}");
-    assert!(now["dropped_past"].as_u64().unwrap() <= 5 * losses, "what comes back is shown: {now}");
+    assert_eq!(now["source_connections"], losses, "{now}");
+    assert!(now["duplicated"].as_u64().unwrap() > 20 * losses, "{now}");
+    assert!(now["dropped_superseded"].as_u64().unwrap() <= 5 * losses, "what comes back is shown: {now}");
     assert_times_rise(&folder, "out.ts");
     let probe = folder.probe("out.ts");
     let widest = widest_gap(&probe, 0);
