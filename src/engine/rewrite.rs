@@ -1,23 +1,23 @@
-//! The exact rewrites of the network, made once: a model in, the convs that a fast engine runs out.
+//! The exact rewrites of the network. In: a model. Out: the convs that a fast engine runs.
 //!
-//! LayerNorm's affine goes into the maps that read it; ESA's `conv1` and `conv_f` after `f3` become maps of the
-//! normalised tensor itself; `conv4` is scaled for a sigmoid by powers of two; and the network's last two convs
-//! become one. Nothing is non-linear between `conv_2` and `upsampler`, so they are one 5x5 conv where that is less
-//! work, and the long skip (`upsampler` after `conv_1`) is a 5x5 conv of the frame itself. `upsampler` sees zeros
-//! outside the frame, not what the inner conv would have there: pixels at the border leave out those taps of
-//! `upsampler`, so there are nine versions of each.
+//! LayerNorm's affine is merged into the maps that read it; ESA's `conv1` and `conv_f` after `f3` become maps of the
+//! normalised tensor itself; `conv4` is scaled for a sigmoid by powers of two; and the network's last two convs are merged.
+//! Nothing is non-linear between `conv_2` and `upsampler`, so they are one 5x5 conv where that needs fewer operations, and
+//! the long skip (`upsampler` after `conv_1`) is a 5x5 conv of the LR frame. `upsampler` is padded with zeros, not with
+//! what the inner conv would give there: pixels at the border omit those taps of `upsampler`, so there are nine versions
+//! of each.
 
 use crate::model::{BlockWeights, Conv, LayerNorm, Model};
 
-/// `conv4`'s result is multiplied by it: 1 / (1 + 2^t) is the sigmoid of -t ln 2.
+/// Factor of `conv4`'s result t: 1 / (1 + 2^t) is the sigmoid of -t ln 2.
 pub(super) const SIGMOID_SCALE: f32 = -std::f32::consts::LOG2_E;
 
-/// Pixels of the first row or column, those between, or of the last.
+/// Places of a pixel along an axis: the first row or column, any in between, the last.
 pub(super) const PLACES: usize = 3;
-/// Where all taps are inside.
+/// The place where all taps are inside the frame.
 pub(super) const MIDDLE: usize = 1;
 
-/// By the place of the row, then of the column.
+/// Indexed by the place of the row, then of the column.
 pub(super) type ByPlace<T> = [[T; PLACES]; PLACES];
 
 /// One block.
@@ -75,30 +75,30 @@ impl Block {
 /// The maps to one colour component.
 #[derive(Debug)]
 pub(super) struct Output {
-    /// Of the trunk or, in two steps, of what `conv_2` makes of it.
+    /// From the trunk or, in two steps, from the output of `conv_2`.
     pub(super) main: ByPlace<Conv>,
-    /// Of the frame, 5x5; its biases are in `main`'s.
+    /// From the LR frame, 5x5; `main` includes its biases.
     pub(super) skip: ByPlace<Conv>,
 }
 
-/// What comes after the last block. It reads the trunk after the channel attention's scale.
+/// The network after the last block. Its input is the trunk times the channel attention's scale.
 #[derive(Debug)]
 pub(super) struct Tail {
-    /// `conv_2`, where two steps are less work.
+    /// `conv_2`, where two steps need fewer operations.
     pub(super) first_step: Option<Conv>,
-    /// For each colour component.
+    /// One per colour component.
     pub(super) outputs: Vec<Output>,
 }
 
 impl Tail {
     pub(super) fn new(model: &Model) -> Tail {
-        // Multiply-adds of a pixel: 25 · C · out, or 9 · C · C + 9 · C · out.
+        // Multiply-adds per pixel: 25 · C · out, or 9 · C · C + 9 · C · out.
         let merged = 16 * model.upsampler.outputs < 9 * model.sizes.dim;
         let output = |upsampler: Conv| {
             let skip = by_place(|rows, columns| merge(&upsampler, &model.conv_1, rows, columns));
             let mut main = by_place(|rows, columns| match merged {
                 true => merge(&upsampler, &model.conv_2, rows, columns),
-                // The bias of `conv_2` goes in with the first step.
+                // The first step adds the bias of `conv_2`.
                 false => Conv { bias: vec![0.0; upsampler.outputs], ..upsampler.clone() },
             });
             for (main, skip) in main.as_flattened_mut().iter_mut().zip(skip.as_flattened()) {
@@ -114,13 +114,13 @@ impl Tail {
     }
 }
 
-/// Calls `make` with the taps that are inside, of three rows and of three columns.
+/// Calls `make` for each place, with the rows and the columns of a 3x3 kernel that are inside the frame.
 fn by_place<T>(make: impl Fn([bool; 3], [bool; 3]) -> T) -> [[T; PLACES]; PLACES] {
     let inside = [[false, true, true], [true; 3], [true, true, false]];
     inside.map(|rows| inside.map(|columns| make(rows, columns)))
 }
 
-/// Of a conv whose outputs are [components, phases], a conv for each component.
+/// Splits a conv with outputs [components, phases] into one conv per component.
 fn split(conv: &Conv, components: usize) -> impl Iterator<Item = Conv> {
     let outputs = conv.outputs / components;
     let weights = conv.weight.chunks_exact(conv.weight.len() / components);
@@ -132,8 +132,8 @@ fn split(conv: &Conv, components: usize) -> impl Iterator<Item = Conv> {
     })
 }
 
-/// `outer` after `inner`, both 3x3, over the taps of `outer` that are inside: a 5x5 conv, summed in f64. Its bias
-/// is what `inner`'s becomes.
+/// Merges `outer` after `inner`, both 3x3, over the taps of `outer` that are inside, into a 5x5 conv, summed in f64. Its
+/// bias is the contribution of `inner`'s bias.
 fn merge(outer: &Conv, inner: &Conv, rows: [bool; 3], columns: [bool; 3]) -> Conv {
     assert!(outer.side == 3 && inner.side == 3 && outer.inputs == inner.outputs);
     let mut weight = vec![0.0_f64; outer.outputs * inner.inputs * 25];
@@ -162,7 +162,7 @@ fn merge(outer: &Conv, inner: &Conv, rows: [bool; 3], columns: [bool; 3]) -> Con
     }
 }
 
-/// The map that does on a tensor before the affine of `ln` what `conv` does after it.
+/// Merges `conv` with the affine of `ln` before it.
 fn after_norm(conv: &Conv, ln: &LayerNorm) -> Conv {
     assert_eq!(conv.side, 1);
     let affine = Conv {
@@ -177,7 +177,7 @@ fn after_norm(conv: &Conv, ln: &LayerNorm) -> Conv {
     compose(conv, &affine)
 }
 
-/// `outer` after `inner`, both 1x1, summed in f64 and rounded once.
+/// Merges `outer` after `inner`, both 1x1, summed in f64 and rounded once.
 fn compose(outer: &Conv, inner: &Conv) -> Conv {
     assert!(outer.side == 1 && inner.side == 1 && outer.inputs == inner.outputs);
     let row = |o: usize| &outer.weight[o * outer.inputs..][..outer.inputs];
@@ -200,7 +200,7 @@ fn compose(outer: &Conv, inner: &Conv) -> Conv {
 mod tests {
     use super::*;
 
-    /// Every border's taps, on constant frames: the sum of weights is what two convs in a row give.
+    /// On constant frames the sum of a merged conv's weights equals the result of two convs, at every border.
     #[test]
     fn merged_taps_sum_to_what_two_convs_give() {
         let conv = |outputs: usize, inputs: usize, seed: usize| Conv {

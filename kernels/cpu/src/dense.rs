@@ -1,15 +1,14 @@
-//! Dense maps: the inner loop of all of them, and those that are a stage of their own.
+//! Dense maps: the inner loop of all of them, and the stages that are one dense map.
 //!
-//! `rows` are the rows of the input round the output row, [words, stride] each; `out` is a row. All groups of
-//! outputs of a vector of pixels follow each other, for its pixels are in the nearest cache then, and the
-//! weights in the next.
+//! `rows` are the input rows around the output row, [words, stride] each; `out` is a row. All groups of outputs of a
+//! vector of pixels are computed in turn, while its pixels are in the L1 cache and the weights in L2.
 
 use super::layout::{MARGIN, Span};
 use super::math;
 use super::simd::{PIXELS_MAX, REACH, Simd};
 use super::weights::{Dense, Group};
 
-/// What the words of an input are.
+/// The kind of an input's words.
 pub(crate) trait Operand {
     /// See [`Simd::dot`].
     fn dot<S: Simd>(s: S, weight: &f32, x: S::V, c: S::V) -> S::V;
@@ -54,9 +53,8 @@ impl Operand for Exact {
     }
 }
 
-/// Runs `$body` with `$n` the number of outputs of `$group`, or of each of three maps in it, known when compiling. The
-/// guard is a constant of its own, by which the compiler leaves out what the level does not have before it makes code of
-/// it.
+/// Runs `$body` with `$n` the number of outputs of `$group`, or of each of three maps in it, as a constant. The guard is a
+/// constant expression, so that no code is generated for counts that the level does not have.
 macro_rules! with_outputs {
     ($level:ty, $group:ident, $n:ident => $body:expr) => {
         with_outputs!(@ $level, OUTPUTS_MAX, $group.bias.len(), $n => $body, 1 2 3 4 5 6 7 8 9 10 11 12 13)
@@ -76,7 +74,7 @@ macro_rules! with_outputs {
 }
 pub(crate) use with_outputs;
 
-/// The outputs of a group at the pixels from column `x` on.
+/// Computes the outputs of a group for the vector at column `x`.
 #[inline(always)]
 pub(crate) fn outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
     s: S,
@@ -91,7 +89,7 @@ pub(crate) fn outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
     acc
 }
 
-/// Where the sums of a group begin.
+/// Initialises the sums of a group.
 #[inline(always)]
 pub(crate) fn begin<S: Simd, O: Operand, const N: usize>(s: S, group: Group<'_>) -> [S::V; N] {
     let bias: &[f32; N] = group.bias.first_chunk().expect("one for each output");
@@ -102,7 +100,7 @@ pub(crate) fn begin<S: Simd, O: Operand, const N: usize>(s: S, group: Group<'_>)
     acc
 }
 
-/// What they come to.
+/// Converts the sums of a group to its outputs.
 #[inline(always)]
 pub(crate) fn finish<S: Simd, O: Operand, const N: usize>(s: S, acc: &mut [S::V; N], group: Group<'_>) {
     let bias: &[f32; N] = group.bias.first_chunk().expect("one for each output");
@@ -112,7 +110,7 @@ pub(crate) fn finish<S: Simd, O: Operand, const N: usize>(s: S, acc: &mut [S::V;
     }
 }
 
-/// Adds a group's dots alone.
+/// Adds the dot products of a group to `acc`, without its bias.
 #[inline(always)]
 pub(crate) fn add_outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize>(
     s: S,
@@ -123,14 +121,15 @@ pub(crate) fn add_outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize
     group: Group<'_>,
 ) {
     let (weights, _) = group.weight.as_chunks::<N>();
-    // Asked once: asked of each word, the gate of a row of 320 takes a Zen 3 35 us in f32 instead of 25 (2026-11-28).
+    // One bounds check for all words: with one per word, the gate of a row of 320 takes 35 us on a Zen 3 in f32 instead of
+    // 25 (2026-11-28).
     let words = weights.len() / (SIDE * SIDE);
     let window = S::PIXELS + if SIDE == 1 { REACH } else { 2 * REACH };
     assert!(rows.iter().all(|row| x + words.saturating_sub(1) * stride + window <= row.len()));
     for (word, weights) in weights.chunks_exact(SIDE * SIDE).enumerate() {
         for (row, weights) in rows.iter().zip(weights.chunks_exact(SIDE)) {
             let first = word * stride + x;
-            // SAFETY: the assertion is about the last word, and all others lie before it.
+            // SAFETY: the assertion covers the last word, and all others lie before it.
             let from = unsafe { row.get_unchecked(first..first + window) };
             match SIDE {
                 1 => add::<S, O, N>(s, acc, s.load(&from[REACH..]), &weights[0]),
@@ -154,7 +153,7 @@ pub(crate) fn add_outputs<S: Simd, O: Operand, const N: usize, const SIDE: usize
     }
 }
 
-/// One tap of every output.
+/// Adds one tap of every output.
 #[inline(always)]
 pub(crate) fn add<S: Simd, O: Operand, const N: usize>(
     s: S,
@@ -167,7 +166,7 @@ pub(crate) fn add<S: Simd, O: Operand, const N: usize>(
     }
 }
 
-/// Channels from `first` on as words, into a row of [words, stride] at column `x`.
+/// Stores channels from `first` on as words, in a row of [words, stride] at column `x`.
 #[inline(always)]
 pub(crate) fn store_words<S: Simd, const N: usize>(
     s: S,
@@ -183,7 +182,7 @@ pub(crate) fn store_words<S: Simd, const N: usize>(
     }
 }
 
-/// Channels from `first` on in f32, into a row of [channels, stride] at column `x`.
+/// Stores channels from `first` on in f32, in a row of [channels, stride] at column `x`.
 #[inline(always)]
 pub(crate) fn store_channels<S: Simd, const N: usize>(
     s: S,
@@ -204,17 +203,17 @@ pub fn convolve<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense
     to_words::<S, false>(s, out, rows, conv, 1.0, span);
 }
 
-/// `out` in words = GELU(conv(`rows`)), in these `codes`.
+/// `out` in words = GELU(conv(`rows`)); in int16 it is multiplied by `factor`.
 #[inline(always)]
 pub fn convolve_gelu<S: Simd>(
     s: S,
     out: &mut [f32],
     rows: &[&[f32]; 3],
     conv: &Dense,
-    codes: f32,
+    factor: f32,
     span: Span,
 ) {
-    to_words::<S, true>(s, out, rows, conv, codes, span);
+    to_words::<S, true>(s, out, rows, conv, factor, span);
 }
 
 /// `out` in f32 = conv(`rows`), and `sums`: `[outputs]`, the sum of each channel over the row.
@@ -253,7 +252,7 @@ fn to_words<S: Simd, const GELU: bool>(
     out: &mut [f32],
     rows: &[&[f32]; 3],
     conv: &Dense,
-    codes: f32,
+    factor: f32,
     span: Span,
 ) {
     for x in (0..span.width).step_by(S::PIXELS) {
@@ -263,8 +262,8 @@ fn to_words<S: Simd, const GELU: bool>(
                 if GELU {
                     for acc in &mut acc {
                         *acc = math::gelu(s, *acc);
-                        if S::WHOLE {
-                            *acc = s.mul(*acc, s.splat(codes));
+                        if S::INT16 {
+                            *acc = s.mul(*acc, s.splat(factor));
                         }
                     }
                 }
@@ -275,7 +274,7 @@ fn to_words<S: Simd, const GELU: bool>(
     span.clear_tail(out);
 }
 
-/// `out` in words = `scale` · `row`, which is in f32: `scale` has a number for each channel.
+/// `out` in words = `scale` · `row`; `row` is f32, `scale`: `[channels]`.
 #[inline(always)]
 pub fn scale_row<S: Simd>(s: S, out: &mut [f32], row: &[f32], scale: &[f32], span: Span) {
     for (word, scale) in scale.chunks(S::CHANNELS).enumerate() {

@@ -1,39 +1,39 @@
-//! The depthwise 7x7 convs: the first with the layer norm that follows it and ESA's `conv1` of that, the second
-//! with the skip round it.
+//! The depthwise 7x7 convs: the first with the layer norm that follows it and ESA's `conv1` of that, the second with the
+//! skip around it.
 //!
-//! Four rows of output at a time: ten rows are read for them, so that a vector of pixels is loaded 2.5 times an
-//! output instead of seven, and multiply-adds are the bound. In bf16 and int16 a word holds a pixel of an even row and
-//! of the next, six of which are read: 28 products of pairs make an output instead of 49.
+//! A call computes four output rows from ten input rows, so that a vector of pixels is loaded 2.5 times per output instead
+//! of seven, and multiply-adds are the bound. In bf16 and int16 a word holds a pixel of an even row and of the next, six
+//! of which are read: 28 products of pairs give an output instead of 49.
 
 use super::dense::{Words, outputs, with_outputs};
 use super::layout::{MARGIN, Span};
 use super::simd::{PIXELS_MAX, Simd};
 use super::weights::{Dense, Depthwise};
 
-/// Rows of output that a call makes, or fewer at the end of the frame.
+/// Output rows of a call, fewer at the end of the frame.
 pub const ROWS: usize = 4;
-/// Rows of input that it reads in f32: from the third above the outputs to the third below.
+/// Input rows of a call in f32: from the third above the outputs to the third below.
 pub const ROWS_READ: usize = ROWS + 6;
-/// Pairs of rows that it reads in words of two: from the fourth row above the outputs to the fourth below.
+/// Pairs of input rows of a call in words of two rows: from the fourth row above the outputs to the fourth below.
 pub const PAIRS_READ: usize = ROWS / 2 + 4;
 
 /// The value that PyTorch's LayerNorm adds to the variance by default.
 const LAYER_NORM_EPS: f32 = 1e-5;
 
-/// Floats that [`norm`] wants lent for so many channels.
+/// Length in floats of the `tile` that [`norm`] needs for this number of channels.
 pub fn norm_tile_len(channels: usize) -> usize {
     ROWS * channels * PIXELS_MAX
 }
 
-/// How many codes of the normalised tensor are 1.0, where words are whole numbers: no value among C of mean 0 and
-/// variance 1 is beyond √(C - 1).
+/// The quantization factor (int16 values per 1.0) of the normalised tensor: no value among C of mean 0 and variance 1
+/// exceeds √(C - 1).
 #[inline(always)]
-pub fn norm_codes(channels: usize) -> f32 {
+pub fn norm_factor(channels: usize) -> f32 {
     f32::from(i16::MAX) / (channels as f32).sqrt()
 }
 
 /// `n` in words = LN(dwconv(`rows`)) without LN's affine; `c1`: [words of E, parity, half] = conv1(`n`), even and
-/// odd columns apart. `n` and `c1` have up to [`ROWS`] rows; `rows`: [`ROWS_READ`] or [`PAIRS_READ`].
+/// odd columns separate. `n` and `c1` have up to [`ROWS`] rows; `rows`: [`ROWS_READ`] or [`PAIRS_READ`].
 #[inline(always)]
 pub fn norm<S: Simd>(
     s: S,
@@ -62,8 +62,8 @@ pub fn norm<S: Simd>(
     n.iter_mut().for_each(|n| span.clear_tail(n));
 }
 
-/// `out` in words = `scale` · `skip` + dwconv(`rows`), where `scale` is the channel attention of the block before, in
-/// codes of `out`. `out` and `skip` have up to [`ROWS`] rows; `rows`: [`ROWS_READ`] or [`PAIRS_READ`].
+/// `out` in words = `scale` · `skip` + dwconv(`rows`), where `scale` is the channel attention of the block before
+/// times the quantization factor of `out`. `out` and `skip` have up to [`ROWS`] rows; `rows`: [`ROWS_READ`] or [`PAIRS_READ`].
 #[inline(always)]
 pub fn add_skip<S: Simd>(
     s: S,
@@ -109,11 +109,11 @@ fn skipped<S: Simd>(
     acc
 }
 
-/// One vector of each of four rows, its pixels from `at` + [`MARGIN`] on. `rows`: [`ROWS_READ`] from the third above
-/// them on, or [`PAIRS_READ`] from the fourth above on.
+/// Computes one vector of each of four rows, its pixels from `at` + [`MARGIN`] on. `rows`: [`ROWS_READ`] from the third
+/// above them on, or [`PAIRS_READ`] from the fourth above on.
 ///
-/// It is a loop, of as many rounds as the compiler cannot know: in straight code it puts all products of one output
-/// behind each other, where each waits for the last.
+/// It is a loop whose count the compiler does not know: from straight code the compiler schedules all products of one
+/// output in sequence, where each waits for the last.
 #[inline(always)]
 fn window<S: Simd>(s: S, rows: &[&[f32]], conv: &Depthwise, channel: usize, at: usize) -> [S::V; ROWS] {
     let (taps, scale, bias) = (&conv.taps[channel], conv.scale[channel], conv.bias[channel]);
@@ -121,7 +121,7 @@ fn window<S: Simd>(s: S, rows: &[&[f32]], conv: &Depthwise, channel: usize, at: 
     for (y, row) in rows.iter().enumerate() {
         let row = &row[at..];
         match (S::CHANNELS, y) {
-            // Output `o` sees row `y` by its taps y - o.
+            // Output `o` applies its taps y - o to row `y`.
             (1, 0) => spread::<S, 0, 1>(s, &mut acc, row, [&taps[0]; ROWS]),
             (1, 1) => spread::<S, 0, 2>(s, &mut acc, row, [&taps[1], &taps[0], &taps[0], &taps[0]]),
             (1, 2) => spread::<S, 0, 3>(s, &mut acc, row, [&taps[2], &taps[1], &taps[0], &taps[0]]),
@@ -131,7 +131,7 @@ fn window<S: Simd>(s: S, rows: &[&[f32]], conv: &Depthwise, channel: usize, at: 
             (1, 7) => spread::<S, 1, 4>(s, &mut acc, row, [&taps[6], &taps[6], &taps[5], &taps[4]]),
             (1, 8) => spread::<S, 2, 4>(s, &mut acc, row, [&taps[6], &taps[6], &taps[6], &taps[5]]),
             (1, _) => spread::<S, 3, 4>(s, &mut acc, row, [&taps[6]; ROWS]),
-            // Outputs begin with pairs 0, 1, 1 and 2; those of odd rows have taps of their own.
+            // Outputs begin with pairs 0, 1, 1 and 2; those of odd rows have separate taps.
             (_, 0) => spread::<S, 0, 1>(s, &mut acc, row, [&taps[0]; ROWS]),
             (_, 1) => spread::<S, 0, 3>(s, &mut acc, row, [&taps[1], &taps[4], &taps[0], &taps[0]]),
             (_, 2) => spread::<S, 0, 4>(s, &mut acc, row, [&taps[2], &taps[5], &taps[1], &taps[4]]),
@@ -146,7 +146,7 @@ fn window<S: Simd>(s: S, rows: &[&[f32]], conv: &Depthwise, channel: usize, at: 
     acc
 }
 
-/// Adds one row of input to the rows `FROM`..`TO` of output. `taps`: those by which each row of output sees it.
+/// Adds one row of input to the rows `FROM`..`TO` of output. `taps`: those that each output row applies to it.
 #[inline(always)]
 fn spread<S: Simd, const FROM: usize, const TO: usize>(
     s: S,
@@ -177,21 +177,21 @@ fn column<S: Simd, const FROM: usize, const TO: usize>(
     }
 }
 
-/// `out` = the rows of a pair in words of both, [channels, stride], in these `codes`.
+/// Packs two rows into words of both, [channels, stride]; in int16 they are multiplied by `factor`.
 #[inline(always)]
-pub fn pair_rows<S: Simd>(s: S, out: &mut [f32], low: &[f32], high: &[f32], codes: f32) {
-    // Rows are a whole number of the widest vectors long: margins make one.
+pub fn pair_rows<S: Simd>(s: S, out: &mut [f32], low: &[f32], high: &[f32], factor: f32) {
+    // The length of rows is a multiple of the widest vector: two margins are one vector.
     for x in (0..out.len()).step_by(S::PIXELS) {
         let (mut low, mut high) = (s.load(&low[x..]), s.load(&high[x..]));
-        if S::WHOLE {
-            (low, high) = (s.mul(low, s.splat(codes)), s.mul(high, s.splat(codes)));
+        if S::INT16 {
+            (low, high) = (s.mul(low, s.splat(factor)), s.mul(high, s.splat(factor)));
         }
         s.store(&mut out[x..], s.pack(low, high));
     }
 }
 
-/// Over the channels of each pixel, with the biased variance: `tile`: [C, ROWS, PIXELS], and its `sums` over
-/// channels, to words of the rows of `out` at `x`. The rows take turns, for each waits for its own sums.
+/// Normalises the channels of each pixel, with the biased variance: from `tile`: [C, ROWS, PIXELS] and its `sums` over
+/// channels to words of the rows of `out` at `x`. The rows are interleaved, because each waits for its own sums.
 #[inline(always)]
 fn normalise<S: Simd>(
     s: S,
@@ -216,8 +216,8 @@ fn normalise<S: Simd>(
     for factor in &mut factor {
         let variance = s.mul_add(*factor, per_channel, s.splat(LAYER_NORM_EPS));
         *factor = s.recip(s.sqrt(variance));
-        if S::WHOLE {
-            *factor = s.mul(*factor, s.splat(norm_codes(channels)));
+        if S::INT16 {
+            *factor = s.mul(*factor, s.splat(norm_factor(channels)));
         }
     }
     for (word, rows) in tile.chunks(S::CHANNELS * ROWS * S::PIXELS).enumerate() {
@@ -247,7 +247,7 @@ fn squeeze<S: Simd>(s: S, c1: &mut [f32], n: &[f32], conv1: &Dense, x: usize, sp
                 let word = if S::CHANNELS == 2 { s.pack(channels[0], channels[1]) } else { channels[0] };
                 let channel = &mut c1[(group.first / S::CHANNELS + i) * 2 * half..][..2 * half];
                 let (even, odd) = channel.split_at_mut(half);
-                s.store_unzipped(&mut even[x / 2..], &mut odd[x / 2..], word);
+                s.store_deinterleaved(&mut even[x / 2..], &mut odd[x / 2..], word);
             }
         });
     }

@@ -1,21 +1,21 @@
-//! ESA's grid: from `conv1` of the normalised tensor to a few coarse pixels, and a row of them interpolated.
+//! ESA's grid: from `conv1` of the normalised tensor to a coarse grid, and its bilinear interpolation.
 
 use super::dense::{Words, add, begin, finish, store_channels, with_outputs};
 use super::layout::{MARGIN, Span};
 use super::simd::{PIXELS_MAX, Simd, TABLE};
 use super::weights::Dense;
 
-/// Even or odd columns of a row of `conv1`, with room for whole vectors and one more.
+/// Length of the even or odd columns of a row of `conv1`, padded to full vectors and one more.
 pub fn half_of(width: usize) -> usize {
     width.next_multiple_of(2 * PIXELS_MAX) / 2 + MARGIN
 }
 
-/// Sizes on the way to the grid.
+/// Sizes of the tensors from `conv2` to the grid.
 #[derive(Clone, Copy, Debug)]
 pub struct Grid {
     /// Rows after `conv2`.
     pub height2: usize,
-    /// Columns after `conv2`, filled up to whole vectors.
+    /// Columns after `conv2`, padded to full vectors.
     pub stride2: usize,
     /// Rows after the pool and `conv3`.
     pub height3: usize,
@@ -24,7 +24,7 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Of a frame of this size.
+    /// Returns the sizes for a frame of this size.
     pub fn new(height: usize, width: usize) -> Grid {
         let (height2, width2) = ((height - 1) / 2, (width - 1) / 2);
         Grid {
@@ -36,7 +36,7 @@ impl Grid {
     }
 }
 
-/// One row of `conv2`, 3x3 by steps of 2. `rows`: three of `conv1`, [words, parity, half]; `out`: [E, stride2].
+/// Computes one row of `conv2`, 3x3, stride 2. `rows`: three of `conv1`, [words, parity, half]; `out`: [E, stride2].
 #[inline(always)]
 pub fn conv2<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, stride2: usize) {
     let half = rows[0].len() / (2 * conv.words);
@@ -61,7 +61,7 @@ pub fn conv2<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, s
     }
 }
 
-/// A row of the pool, 7x7 by steps of 3. `rows`: seven of `conv2`; `out`: [E, stride] of the grid.
+/// Computes one row of the max pool, 7x7, stride 3. `rows`: seven of `conv2`; `out`: [E, stride] of the grid.
 #[inline(always)]
 pub fn pool<S: Simd>(
     s: S,
@@ -86,24 +86,24 @@ pub fn pool<S: Simd>(
     }
 }
 
-/// `b` where either is NaN, as everywhere in this engine.
+/// Returns the larger one; `b` where either is NaN, as [`Simd::max`].
 #[inline(always)]
 fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 
-/// Where the positions of a long axis lie between two of a short one.
+/// Bilinear coordinates of the positions of a long axis on a short one.
 #[derive(Debug)]
 pub struct Between {
-    /// The one before.
+    /// Index of the position before.
     pub low: Vec<u32>,
-    /// How far on, 0 to 1.
+    /// Fraction of the distance to the next position, 0 to 1.
     pub fraction: Vec<f32>,
 }
 
 impl Between {
-    /// Half-pixel centres, clamped at the edges, for every position of an axis of `to`, which is at least six
-    /// times longer, and for a whole vector behind.
+    /// Half-pixel centres, clamped at the edges, for every position of an axis of `to`, which is at least six times
+    /// longer, rounded up to full vectors.
     pub fn axis(from: usize, to: usize) -> Between {
         assert!(to >= 6 * from, "a vector looks up {TABLE} positions at most");
         let step = from as f32 / to as f32;
@@ -115,18 +115,18 @@ impl Between {
         }
     }
 
-    /// The two positions of the short axis for one of the long axis, the second clamped.
+    /// Returns the two positions of the short axis around one of the long axis, the second clamped.
     pub fn pair(&self, position: usize, from: usize) -> [usize; 2] {
         let low = self.low[position] as usize;
         [low, (low + 1).min(from - 1)]
     }
 }
 
-/// Between two rows of the grid: `out` and `rows` are [E, stride] of the grid; the last column is repeated.
+/// Interpolates between two rows of the grid: `out` and `rows` are [E, stride] of the grid; the last column is repeated.
 #[inline(always)]
-pub fn between_rows<S: Simd>(s: S, out: &mut [f32], rows: [&[f32]; 2], fraction: f32, span3: Span) {
+pub fn interpolate_rows<S: Simd>(s: S, out: &mut [f32], rows: [&[f32]; 2], fraction: f32, span3: Span) {
     let fraction = s.splat(fraction);
-    // Rows are a whole number of the widest vectors long: margins make one.
+    // The length of rows is a multiple of the widest vector: two margins are one vector.
     for x in (0..out.len()).step_by(S::PIXELS) {
         let low = s.load(&rows[0][x..]);
         s.store(&mut out[x..], s.mul_add(fraction, s.sub(s.load(&rows[1][x..]), low), low));
@@ -136,10 +136,10 @@ pub fn between_rows<S: Simd>(s: S, out: &mut [f32], rows: [&[f32]; 2], fraction:
     }
 }
 
-/// Between two columns of a row that [`between_rows`] made, for the vector at column `x` of the frame. `row`:
+/// Interpolates between the columns of a row of [`interpolate_rows`], for the vector at column `x` of the frame. `row`:
 /// one channel.
 #[inline(always)]
-pub(crate) fn between_columns<S: Simd>(s: S, row: &[f32], columns: &Between, x: usize) -> S::V {
+pub(crate) fn interpolate_columns<S: Simd>(s: S, row: &[f32], columns: &Between, x: usize) -> S::V {
     let base = columns.low[x];
     let table = &row[MARGIN + base as usize..];
     let low = s.lookup(table, &columns.low[x..], base);

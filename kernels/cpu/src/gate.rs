@@ -1,26 +1,27 @@
-//! The middle of a block, all 1x1: gate, spatial attention and `g`, of as many rows as a word of the result holds.
+//! The middle of a block, all 1x1: gate, spatial attention and `g`, for the one or two rows that a word of the result
+//! holds.
 //!
-//! A vector of pixels passes through all of it before the next, so that the M wide tensors are a few kilobytes
-//! lent by the caller and never a map.
+//! A vector of pixels passes through all of it before the next, so that the M wide tensors are a few kilobytes of scratch
+//! and never a map.
 
 use super::dense::{Words, outputs, store_channels, store_words, with_outputs};
-use super::esa::{Between, between_columns};
+use super::esa::{Between, interpolate_columns};
 use super::layout::{MARGIN, Span};
 use super::math;
 use super::simd::{PIXELS_MAX, Simd};
 use super::weights::Gate;
 
-/// Where a channel of the scratch lies for the loops of dense maps, which look for it behind a margin.
+/// Stride of the channels in scratch, which lie behind a margin as the dense loops require.
 const STRIDE: usize = PIXELS_MAX;
 
-/// Floats of scratch for one vector: the M wide sigmoids, the E wide tensor in words, and the M wide one of each of `rows`
-/// in words.
+/// Length of the scratch in floats, for one vector: the M wide sigmoids, the E wide tensor in words, and the M wide tensor
+/// of each of `rows` in words.
 pub fn scratch_len(gate: &Gate, rows: usize) -> usize {
     2 * MARGIN + (gate.conv4.bias.len() + gate.conv4.words + rows * gate.g.words) * STRIDE
 }
 
-/// `out`: [C, stride] in f32, or in words of a pair of rows, the second of which may not exist. `n`: its rows, [words
-/// of C, stride]. `coarse`: for each of them, ESA's grid between the two rows round it.
+/// Computes a row of `out`: [C, stride] in f32, or in words of a pair of rows, the second of which may not exist. `n`: its
+/// rows, [words of C, stride]. `coarse`: for each of them, ESA's grid interpolated vertically.
 #[inline(always)]
 pub fn gate<S: Simd>(
     s: S,
@@ -58,9 +59,9 @@ pub fn gate<S: Simd>(
     span.clear_tail(out);
 }
 
-/// What `g` reads of one vector.
+/// Computes the input of `g` for one vector.
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "a hot loop stands alone with plain arguments")]
+#[allow(clippy::too_many_arguments, reason = "hot loops take plain arguments")]
 fn gate_vector<S: Simd>(
     s: S,
     gated: &mut [f32],
@@ -75,7 +76,7 @@ fn gate_vector<S: Simd>(
         with_outputs!(S, group, N => {
             let mut acc = outputs::<S, Words, N, 1>(s, &[n], x, span.stride, group);
             for (acc, grid) in acc.iter_mut().zip(coarse.chunks_exact(span3.stride).skip(group.first)) {
-                *acc = s.add(*acc, between_columns(s, grid, columns, x));
+                *acc = s.add(*acc, interpolate_columns(s, grid, columns, x));
             }
             store_words(s, attention, &acc, group.first, MARGIN, STRIDE);
         });
@@ -104,7 +105,7 @@ fn gate_vector<S: Simd>(
     }
 }
 
-/// NaN stays NaN.
+/// ReLU6; NaN stays NaN.
 #[inline(always)]
 fn relu6<S: Simd>(s: S, x: S::V) -> S::V {
     s.min(s.splat(6.0), s.max(s.splat(0.0), x))

@@ -1,17 +1,17 @@
-//! The last conv with the long skip, and the pixel shuffle: a row of the trunk to `scale` rows of the frame.
+//! The last conv with the long skip, and the pixel shuffle: a row of the trunk to `scale` rows of the SR frame.
 
 use super::dense::{Exact, Words, add_outputs, outputs, with_outputs};
 use super::layout::Span;
 use super::simd::{PIXELS_MAX, Simd};
 use super::weights::Dense;
 
-/// Of a row or column: the first, any in between, the last.
+/// Positions of a row or column: the first, any in between, the last.
 pub const PLACES: usize = 3;
-/// Of any in between.
+/// The position of any in between.
 const MIDDLE: usize = 1;
 
-/// One colour component: `out`: [scale, scale·W], dense. `main`: five rows of words round this one, and the maps by
-/// the place of a column, 5x5 or 3x3; `skip`: the same of the frame, in f32, 5x5.
+/// Computes one colour component: `out`: [scale, scale·W], dense. `main`: the five rows of words around this one, and the
+/// maps by the place of a column, 5x5 or 3x3; `skip`: the same of the LR frame, in f32, 5x5.
 #[inline(always)]
 pub fn leave<S: Simd>(
     s: S,
@@ -38,7 +38,7 @@ fn sided<S: Simd, const SIDE: usize>(
     scale: usize,
 ) {
     let last = span.width - 1;
-    // What is made of the first and last column as if they lay between others is overwritten.
+    // The first pass computes the first and last column as if they were inner ones; the others overwrite them.
     for (place, from, to) in [(MIDDLE, 0, span.width), (0, 0, 1), (PLACES - 1, last, span.width)] {
         for x in (from - from % S::PIXELS..to).step_by(S::PIXELS) {
             for (main_group, skip_group) in main.1[place].groups().zip(skip.1[place].groups()) {
@@ -49,8 +49,8 @@ fn sided<S: Simd, const SIDE: usize>(
                     match acc.as_slice() {
                         [a, b, c, d] if lanes == (0, S::PIXELS) && scale == 2 => {
                             let (upper, lower) = out.split_at_mut(2 * span.width);
-                            s.store_zipped(&mut upper[2 * x..], *a, *b);
-                            s.store_zipped(&mut lower[2 * x..], *c, *d);
+                            s.store_interleaved(&mut upper[2 * x..], *a, *b);
+                            s.store_interleaved(&mut lower[2 * x..], *c, *d);
                         }
                         _ => scatter(s, out, &acc, main_group.first, lanes, x, span.width, scale),
                     }
@@ -60,9 +60,9 @@ fn sided<S: Simd, const SIDE: usize>(
     }
 }
 
-/// Lanes `from`..`to` of phases from `first` on to where they belong.
+/// Scatters lanes `from`..`to` of the phases from `first` on to their pixels.
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "a hot loop stands alone with plain arguments")]
+#[allow(clippy::too_many_arguments, reason = "hot loops take plain arguments")]
 fn scatter<S: Simd, const N: usize>(
     s: S,
     out: &mut [f32],
@@ -76,7 +76,7 @@ fn scatter<S: Simd, const N: usize>(
     let mut lanes = [0.0; PIXELS_MAX];
     for (phase, acc) in (first..).zip(acc) {
         if phase == scale * scale {
-            // What fills up the last word.
+            // The rest is padding of the last word.
             return;
         }
         s.store(&mut lanes, *acc);

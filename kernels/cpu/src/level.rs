@@ -1,7 +1,7 @@
-//! One table of loops for each kind of CPU and precision, chosen once.
+//! One table of loops for each CPU level and precision, chosen once.
 //!
-//! Every table is the same generic code, inlined into functions that enable the level's features. What stands
-//! in a table can be replaced by hand-written code for that level alone.
+//! Every table is the same generic code, inlined into functions that enable the level's features. An entry of a table can
+//! be replaced by hand-written code for that level alone.
 
 use super::esa::Between;
 use super::layout::Span;
@@ -10,14 +10,15 @@ use super::simd::Simd;
 use super::weights::{Dense, Depthwise, Gate, Packing};
 use super::{dense, depthwise, esa, gate, leave, peak, simd};
 
-/// What the convs multiply. The trunk and the long skip are f32 in all of them, sums in all but `Int16`.
+/// The number format of the convs' products. The trunk and the long skip are f32 in all of them, sums in all but `Int16`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Precision {
-    /// As the reference to 1e-4.
+    /// f32 products, within 1e-4 of the reference.
     F32,
     /// bf16 products, where the CPU has a dot product of them.
     Bf16,
-    /// Products of whole numbers of 16 bits, summed in 32 bits without a loss.
+    /// int16 products, summed in int32 without loss.
     Int16,
 }
 
@@ -32,7 +33,7 @@ impl Precision {
     }
 }
 
-/// A kind of CPU that this machine is.
+/// A CPU level: an instruction set that this machine has.
 #[derive(Clone, Copy)]
 pub struct Level {
     name: &'static str,
@@ -48,7 +49,7 @@ impl std::fmt::Debug for Level {
 }
 
 impl Level {
-    /// All that this CPU has, slowest first.
+    /// Returns all levels of this CPU, slowest first.
     pub fn available() -> Vec<Level> {
         let mut levels = vec![Level { name: "plain", f32: &PLAIN, bf16: None, int16: None }];
         #[cfg(target_arch = "x86_64")]
@@ -84,18 +85,18 @@ impl Level {
         self.name
     }
 
-    /// What it can multiply, slowest first.
+    /// The precisions of this level, slowest first.
     pub fn precisions(&self) -> impl Iterator<Item = Precision> {
         let level = *self;
         let all = [Precision::F32, Precision::Int16, Precision::Bf16];
         all.into_iter().filter(move |&precision| level.table(precision).is_some())
     }
 
-    /// Floating-point operations a second of one thread that does nothing but multiply and add in registers.
+    /// Measures the floating-point operations per second of one thread that only multiplies and adds in registers.
     pub fn peak_flops(&self, precision: Precision) -> f64 {
         let kernels = self.kernels(precision);
         let mut sink = [0.0; simd::PIXELS_MAX];
-        // The first round warms the clock; the fastest of a few is the least disturbed.
+        // The first round raises the clock; the fastest round is the least disturbed.
         let seconds = |_| {
             let start = std::time::Instant::now();
             (kernels.peak)(&mut sink, peak::ROUNDS);
@@ -107,9 +108,9 @@ impl Level {
         (2 * peak::ROUNDS * lanes) as f64 / fastest
     }
 
-    /// The loops of one of its precisions.
+    /// The table of loops of one of its precisions.
     pub fn kernels(self, precision: Precision) -> &'static Kernels {
-        self.table(precision).expect("asked for by way of `precisions`")
+        self.table(precision).expect("one of `precisions`")
     }
 
     fn table(self, precision: Precision) -> Option<&'static Kernels> {
@@ -121,13 +122,13 @@ impl Level {
     }
 }
 
-/// Declares the table's type and the macro that makes one.
+/// Declares the type of the table and the macro that defines one.
 macro_rules! kernels {
     ($($module:ident::$kernel:ident($($argument:ident: $kind:ty),*);)*) => {
         /// The loops of a level.
         pub struct Kernels {
             pixels: usize,
-            /// How its dense maps are packed.
+            /// Packing of its dense maps.
             pub packing: Packing,
             $(
                 #[doc = concat!("[`", stringify!($kernel), "`](crate::", stringify!($module), "::", stringify!($kernel), ").")]
@@ -136,7 +137,7 @@ macro_rules! kernels {
         }
 
         impl Kernels {
-            /// Each entry is a safe function round one with the level's features.
+            /// Each entry is a safe function that calls one with the level's features.
             const fn new<S: Entries>() -> Kernels {
                 let packing = Packing {
                     channels: S::CHANNELS,
@@ -144,18 +145,18 @@ macro_rules! kernels {
                     outputs_waiting: S::OUTPUTS_WAITING,
                     outputs_of_three: S::OUTPUTS_OF_THREE,
                     outputs_multiple: S::CHANNELS,
-                    whole: S::WHOLE,
+                    int16: S::INT16,
                 };
                 Kernels { pixels: S::PIXELS, packing, $($kernel: S::$kernel,)* }
             }
         }
 
-        /// A level's functions, before they are a table.
+        /// The functions of a level's table.
         trait Entries: Simd {
             $(fn $kernel($($argument: $kind),*);)*
         }
 
-        /// The table of a level. In a module of its own it is code of its own, and is compiled beside the others.
+        /// Defines the table of a level, in a module of its own so that levels compile in parallel.
         macro_rules! level {
             ($table:ident, $level:ident, $token:ident, $features:literal) => {
                 static $table: Kernels = Kernels::new::<simd::$token>();
@@ -193,15 +194,15 @@ kernels! {
         out: &mut [&mut [f32]], rows: &[&[f32]], conv: &Depthwise, skip: &[&[f32]],
         scale: &[f32], span: Span
     );
-    depthwise::pair_rows(out: &mut [f32], low: &[f32], high: &[f32], codes: f32);
+    depthwise::pair_rows(out: &mut [f32], low: &[f32], high: &[f32], factor: f32);
     esa::conv2(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, stride2: usize);
     esa::pool(out: &mut [f32], rows: &[&[f32]; 7], stride2: usize, highest: &mut [f32], span3: Span);
-    esa::between_rows(out: &mut [f32], rows: [&[f32]; 2], fraction: f32, span3: Span);
+    esa::interpolate_rows(out: &mut [f32], rows: [&[f32]; 2], fraction: f32, span3: Span);
     gate::gate(
         out: &mut [f32], n: &[&[f32]], maps: &Gate, coarse: (&[f32], Span, &Between), scratch: &mut [f32], span: Span
     );
     dense::convolve(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span);
-    dense::convolve_gelu(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, codes: f32, span: Span);
+    dense::convolve_gelu(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, factor: f32, span: Span);
     dense::convolve_sum(out: &mut [f32], rows: &[&[f32]; 3], conv: &Dense, span: Span, sums: &mut [f32]);
     dense::scale_row(out: &mut [f32], row: &[f32], scale: &[f32], span: Span);
     leave::leave(

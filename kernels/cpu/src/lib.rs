@@ -1,20 +1,25 @@
-//! The loops of the network on a CPU, twins of the CUDA kernels beside them, one file a stage.
+//! The SIMD loops of the network on a CPU, one file per stage, twins of the CUDA kernels.
 //!
-//! In: rows of floats or of words, packed weights, a table of loops chosen by [`Level`]. Out: rows. They know neither the
-//! order of the stages nor where rows come from. Rows are kept as [channels, columns], and zero margins round every row
-//! of every channel make the loops branch-free.
+//! In: rows of floats or of words, packed weights, a table of loops chosen by [`Level`]. Out: rows. The loops know neither
+//! the order of the stages nor where rows come from. Rows are [channels, columns], and zero margins around every row of
+//! every channel make the loops branch-free.
 //!
-//! Planes with pixels in the vector lanes waste nothing at 16 or 52 channels and need no transposition between
-//! depthwise and dense maps; a broadcast weight serves two registers of pixels.
+//! Planes with pixels in the vector lanes need no padding at 16 or 52 channels and no transposition between depthwise and
+//! dense maps; a broadcast weight serves two registers of pixels.
 //!
 //! | file | what |
 //! |---|---|
 //! | `depthwise`, `esa`, `gate`, `dense`, `leave` | the loops |
 //! | `weights`, `layout` | what they read |
 //! | `math` | 2^x, sigmoid, GELU |
-//! | `simd`, `level`, `peak` | vectors of pixels, the table of loops for each kind of CPU, what a core can do |
+//! | `simd` | vectors of pixels, one file per family of CPUs |
+//! | `level` | the table of loops of each CPU level, and its detection |
+//! | `peak` | the peak of a core |
 //!
-//! A crate of their own, since each loop is compiled for each kind of CPU, which is most of what a build has to do.
+//! It is a crate of its own because each loop is compiled for each CPU level, which takes most of a build's time.
+//!
+//! A new CPU level is a token that implements [`simd::Simd`] in `simd/`, a table in `level.rs` and its detection in
+//! [`Level::available`].
 
 pub mod dense;
 pub mod depthwise;

@@ -1,14 +1,14 @@
-//! Vectors of pixels. A token of a level is proof that the CPU has it, and all operations hang on the token.
+//! Vectors of pixels. A token of a level exists only where the CPU has the level, and all operations are its methods.
 //!
-//! The loops are generic over [`Simd`] and always inlined into a function that enables the level's features
-//! (see `level`), where these operations become single instructions. A closure is a function of its own that
-//! does not enable them, so none of the loops may hold an operation in one: it would become a call.
+//! The loops are generic over [`Simd`] and always inlined into a function that enables the level's features (see `level`),
+//! where these operations become single instructions. A closure is a separate function without the features, so no loop
+//! may use an operation in one: it would become a call.
 //!
-//! A vector is two registers, so that a weight once broadcast is used twice: on the CPUs this was measured on
-//! (Zen 4) a broadcast costs as much as a multiply-add.
+//! A vector is two registers, so that a broadcast weight is used twice: on Zen 4, where it was measured, a broadcast costs
+//! as much as a multiply-add.
 //!
-//! What a dense map reads is kept in words of 32 bits: one channel in f32, or two neighbouring ones in bf16 or as
-//! whole numbers of 16 bits (the first in the low half). Layout, offsets and loads are the same for all.
+//! A dense map reads 32-bit words: one channel in f32, or two neighbouring ones in bf16 or int16 (the first in the low
+//! half). Layout, offsets and loads are the same for all.
 
 mod plain;
 mod vector;

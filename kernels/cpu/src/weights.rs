@@ -1,67 +1,67 @@
-//! Weights as the loops read them; whoever packs them knows the network.
+//! Weights in the layout of the loops. The caller packs them and knows the network.
 
-/// How a level wants its dense maps.
+/// The packing of a level's dense maps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Packing {
-    /// Channels of a word that is read, or rows where a depthwise conv reads it: 1 in f32, 2 in bf16 and int16.
+    /// Channels per input word, or rows per word for a depthwise conv: 1 in f32, 2 in bf16 and int16.
     pub channels: usize,
-    /// Outputs that are made together, at most.
+    /// Maximum number of outputs computed together.
     pub outputs_max: usize,
-    /// The same where those of one row wait in registers for those of another.
+    /// The same where the outputs of one row stay in registers until those of the next are done.
     pub outputs_waiting: usize,
-    /// Outputs of each of three maps that are made together, at most.
+    /// Maximum number of outputs of each of three maps computed together.
     pub outputs_of_three: usize,
-    /// Outputs are made in whole multiples of it, for they may become words.
+    /// Groups have multiples of this number of outputs, since outputs may become words.
     pub outputs_multiple: usize,
-    /// Words are whole numbers, see [`Simd::WHOLE`](crate::simd::Simd::WHOLE).
-    pub whole: bool,
+    /// Whether words are int16 pairs, see [`Simd::INT16`](crate::simd::Simd::INT16).
+    pub int16: bool,
 }
 
 impl Packing {
-    /// The same level's loops over f32.
+    /// The packing of the same level's f32 loops.
     pub fn exact(self) -> Packing {
-        Packing { channels: 1, whole: false, ..self }
+        Packing { channels: 1, int16: false, ..self }
     }
 
-    /// For maps of which the outputs of one row wait for those of another.
+    /// The packing of maps where the outputs of one row wait for those of the next.
     pub fn waiting(self) -> Packing {
         Packing { outputs_max: self.outputs_waiting, ..self }
     }
 
-    /// For each of three maps whose outputs are made together.
+    /// The packing of each of three maps whose outputs are computed together.
     pub fn of_three(self) -> Packing {
         Packing { outputs_max: self.outputs_of_three, ..self }
     }
 
-    /// Words that hold so many channels.
+    /// Number of words for this number of channels.
     pub fn words(self, channels: usize) -> usize {
         channels.div_ceil(self.channels)
     }
 
-    /// Outputs that are made where so many are wanted.
+    /// Number of computed outputs for this number of channels.
     pub fn outputs(self, channels: usize) -> usize {
         channels.next_multiple_of(self.outputs_multiple)
     }
 }
 
-/// A dense map, cut into groups of outputs that are made together.
+/// A dense map, cut into groups of outputs that are computed together.
 #[derive(Debug)]
 pub struct Dense {
-    /// Of the input.
+    /// Words of the input.
     pub words: usize,
-    /// Of its taps, in width and height.
+    /// Width and height of the kernel.
     pub side: usize,
-    /// How many outputs each has.
+    /// Number of outputs of each group.
     pub groups: Vec<usize>,
     /// For each group `[words, side, side, outputs]`, each a word.
     pub weight: Vec<f32>,
-    /// What a whole sum of each output is multiplied by.
+    /// Factor that an int32 sum of each output is multiplied by.
     pub scale: Vec<f32>,
-    /// Of all outputs, those that fill up the last word too.
+    /// Bias of all outputs, padding of the last word included.
     pub bias: Vec<f32>,
 }
 
-/// A few outputs of a dense map.
+/// A group of outputs of a dense map.
 #[derive(Clone, Copy)]
 pub(crate) struct Group<'a> {
     /// Index of the first output.
@@ -75,15 +75,14 @@ pub(crate) struct Group<'a> {
 }
 
 impl Dense {
-    /// Three maps of the same input and cut alike become one: its groups have as many outputs of each, one map's after
-    /// another's.
+    /// Merges three maps with the same input and groups into one, whose groups hold the outputs of the three in turn.
     pub fn three(maps: [Dense; 3]) -> Dense {
         let Dense { words, side, ref groups, .. } = maps[0];
         assert!(maps.iter().all(|map| map.words == words && map.side == side && map.groups == *groups));
         let (mut weight, mut scale, mut bias) = (Vec::new(), Vec::new(), Vec::new());
         let mut of_groups = maps.each_ref().map(Dense::groups);
         for _ in groups {
-            let parts = of_groups.each_mut().map(|groups| groups.next().expect("as many groups"));
+            let parts = of_groups.each_mut().map(|groups| groups.next().expect("equal group counts"));
             let outputs = parts[0].bias.len();
             for tap in 0..words * side * side {
                 weight.extend(parts.iter().flat_map(|part| &part.weight[tap * outputs..][..outputs]));
@@ -94,7 +93,7 @@ impl Dense {
         Dense { words, side, groups: groups.iter().map(|outputs| 3 * outputs).collect(), weight, scale, bias }
     }
 
-    /// In the order of outputs.
+    /// The groups, in the order of outputs.
     #[inline(always)]
     pub(crate) fn groups(&self) -> impl Iterator<Item = Group<'_>> {
         let (mut first, mut rest) = (0, &*self.weight);
@@ -114,18 +113,18 @@ impl Dense {
     }
 }
 
-/// A depthwise 7x7. A word of what it reads is a pixel in f32, or the same of an even row and of the next.
+/// A depthwise 7x7 conv. An input word is a pixel in f32, or the same pixel of an even row and of the next row.
 #[derive(Debug)]
 pub struct Depthwise {
-    /// `[C]` of rows of taps: the seven, or four pairs for outputs of even rows and four for those of odd rows.
+    /// `[C]` of rows of taps: seven rows, or four pairs for outputs of even rows and four for those of odd rows.
     pub taps: Vec<[[f32; 7]; 8]>,
-    /// `[C]`, what a whole sum is multiplied by.
+    /// `[C]`: factor that an int32 sum is multiplied by.
     pub scale: Vec<f32>,
     /// `[C]`.
     pub bias: Vec<f32>,
 }
 
-/// What makes the gated tensor out of the normalised one, all 1x1.
+/// The maps from the normalised tensor to the gated one, all 1x1.
 #[derive(Debug)]
 pub struct Gate {
     /// `f1`, `f2` and `f3`, C -> M each, see [`Dense::three`].

@@ -1,10 +1,10 @@
-//! 2^x, sigmoid and GELU of every level of this machine beside exact ones.
+//! 2^x, sigmoid and GELU of every level of this machine against exact values.
 
 use hasn_kernels::Level;
 use hasn_kernels::math::{exp2, gelu, sigmoid_of_scaled};
 use hasn_kernels::simd::*;
 
-/// Calls a function of a token with that of every level of this machine.
+/// Calls a function with the token of every level of this machine.
 macro_rules! on_every_level {
     ($function:ident) => {
         // SAFETY: the array level needs no features.
@@ -69,7 +69,7 @@ fn worst<S: Simd>(
 
 fn errors<S: Simd>(s: S) {
     let short = S::CHANNELS == 2;
-    // The short polynomial is below 1 at 0, which makes 2^-126 a number that is not normal.
+    // The short polynomial is below 1 at 0, which makes 2^-126 subnormal.
     let limit = if short { 125.0 } else { 126.0 };
     let exp2_error = worst(s, limit, exp2, f64::exp2, f64::exp2);
     assert!(exp2_error < if short { 1e-4 } else { 3e-7 }, "{exp2_error}");
@@ -84,7 +84,7 @@ fn errors_are_as_stated() {
     on_every_level!(errors);
 }
 
-/// By its Maclaurin series, which has the digits of f64 to spare where it is used.
+/// Maclaurin series, more precise than f32 on this interval.
 fn normal_cdf(x: f64) -> f64 {
     if x.abs() > 6.0 {
         return if x > 0.0 { 1.0 } else { 0.0 };
@@ -108,6 +108,6 @@ fn extremes<S: Simd>(s: S) {
 }
 
 #[test]
-fn not_a_number_is_never_hidden_and_large_numbers_are_none() {
+fn nan_stays_nan_and_large_numbers_do_not_become_nan() {
     on_every_level!(extremes);
 }

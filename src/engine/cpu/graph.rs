@@ -1,21 +1,22 @@
-//! Bands of rows as tasks, and the order in which threads do them.
+//! Bands of rows as tasks, and the order in which threads run them.
 //!
-//! A stage says which rows of which tensors each of its bands reads and writes. From that follows all else:
+//! A stage declares the rows of tensors that each of its bands reads and writes. The rest is derived:
 //!
-//! - the order: tasks form waves, every one a few waves behind what it reads, so that a band goes through all
-//!   stages while it is in the cache and threads find something to do that waits for nothing,
-//! - how many rows of a tensor are alive at a time, which is the size of its ring,
-//! - what each task must wait for: whoever wrote what it reads, and whoever read or wrote what it overwrites.
+//! - the order: tasks form waves, each a few waves behind its inputs, so that a band passes through all stages while it is
+//!   in the cache and threads find tasks that are ready,
+//! - the number of rows of a tensor in use at a time, which is the size of its ring,
+//! - the dependencies of each task: the writers of the rows that it reads, and the readers and writers of those that it
+//!   overwrites.
 //!
-//! A thread takes the next task of the order and waits for what comes before it there; so the first unfinished
-//! task can always run. That two tasks that touch the same row of memory, one of them writing, never run at the
-//! same time is what the `unsafe` of `stages` rests on.
+//! A thread takes the next task of the order and waits for its dependencies, which are earlier in the order; so the first
+//! unfinished task can always run. The `unsafe` of `stages` relies on one guarantee: two tasks that access the same row of
+//! memory, one of them writing, never run at the same time.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// Looks at another task before the core is given away: a few microseconds.
+/// Polls of a dependency before the thread yields its core: a few microseconds.
 const SPINS: usize = 100;
 
 /// Rows of a tensor, by its index. A tensor that is overwritten in place has rows H.. for its new content.
@@ -23,23 +24,23 @@ pub(super) type Rows = (usize, Range<usize>);
 
 /// A loop over bands of rows.
 pub(super) struct Stage<'a> {
-    /// For reports.
+    /// Name in reports.
     pub(super) name: &'static str,
-    /// How often it runs.
+    /// Number of bands.
     pub(super) bands: usize,
-    /// What a band reads.
+    /// The rows that a band reads.
     pub(super) reads: Box<dyn Fn(usize) -> Vec<Rows> + 'a>,
-    /// What a band writes.
+    /// The rows that a band writes.
     pub(super) writes: Box<dyn Fn(usize) -> Vec<Rows> + 'a>,
 }
 
-/// How a tensor is kept.
+/// The rows of a tensor that are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Keep {
-    /// As many rows as are alive, out of so many.
-    Alive(usize),
-    /// This many rows, some of which may be there before.
-    Whole(usize),
+    /// Those in use at a time, of this number of rows.
+    Ring(usize),
+    /// All of this number of rows, which may be filled before the graph runs.
+    All(usize),
 }
 
 struct Task {
@@ -49,22 +50,22 @@ struct Task {
     waits: Range<usize>,
 }
 
-/// Tasks in the order in which they are taken.
+/// Tasks in the order of execution.
 pub(super) struct Graph {
     names: Vec<&'static str>,
     tasks: Vec<Task>,
     waits: Vec<u32>,
-    /// Rows that each tensor keeps.
+    /// Number of rows that each tensor keeps.
     pub(super) rings: Vec<usize>,
-    /// For each task the last run that finished it.
+    /// The last finished run of each task.
     done: Vec<AtomicU32>,
     run: u32,
-    /// For each stage, since the last [`Graph::take_times`].
+    /// Time of each stage since the last [`Graph::take_times`].
     nanoseconds: Vec<AtomicU64>,
 }
 
 impl Graph {
-    /// Stages come in the order of their data; tensors are referred to by index.
+    /// Builds a graph. Stages are in the order of their data; tensors are indices.
     pub(super) fn new(stages: &[Stage<'_>], tensors: &[Keep], threads: usize) -> Graph {
         let order = order(stages, tensors, threads);
         let rings = rings(&order, tensors, threads);
@@ -77,27 +78,27 @@ impl Graph {
             run: 0,
             nanoseconds: stages.iter().map(|_| AtomicU64::new(0)).collect(),
         };
-        let mut places: Vec<Vec<Place>> = tensors
+        let mut states: Vec<Vec<RowState>> = tensors
             .iter()
             .zip(&graph.rings)
-            .map(|(keep, &rows)| (0..rows).map(|row| Place::new(keep, row)).collect())
+            .map(|(keep, &rows)| (0..rows).map(|row| RowState::new(keep, row)).collect())
             .collect();
         for (index, planned) in order.into_iter().enumerate() {
             let index = index as u32;
             let mut waits = Vec::new();
             for (tensor, row) in each(&planned.reads) {
                 let rows = graph.rings[tensor];
-                let place = &mut places[tensor][row % rows];
-                assert_eq!(place.holds, Some(row), "{}: tensor {tensor}", stages[planned.stage].name);
-                waits.extend(place.writer);
-                place.readers.push(index);
+                let state = &mut states[tensor][row % rows];
+                assert_eq!(state.holds, Some(row), "{}: tensor {tensor}", stages[planned.stage].name);
+                waits.extend(state.writer);
+                state.readers.push(index);
             }
             for (tensor, row) in each(&planned.writes) {
                 let rows = graph.rings[tensor];
-                let place = &mut places[tensor][row % rows];
-                waits.extend(place.writer);
-                waits.append(&mut place.readers);
-                (place.holds, place.writer) = (Some(row), Some(index));
+                let state = &mut states[tensor][row % rows];
+                waits.extend(state.writer);
+                waits.append(&mut state.readers);
+                (state.holds, state.writer) = (Some(row), Some(index));
             }
             waits.sort_unstable();
             waits.dedup();
@@ -109,8 +110,8 @@ impl Graph {
         graph
     }
 
-    /// Calls `work` with stage, band and a worker's own scratch for every task, on as many threads of the current
-    /// rayon pool as there are `workers`.
+    /// Calls `work` with stage, band and a worker's scratch for every task, on one thread of the current rayon pool per
+    /// worker.
     pub(super) fn run<W: Send>(&mut self, workers: &mut [W], work: impl Fn(usize, usize, &mut W) + Sync) {
         self.run = self.run.checked_add(1).unwrap_or_else(|| {
             self.done.iter_mut().for_each(|done| *done.get_mut() = 0);
@@ -143,13 +144,13 @@ impl Graph {
         }
     }
 
-    /// Names and seconds of the stages since the last call, summed over threads.
+    /// Returns the names of the stages and their seconds since the last call, summed over threads.
     pub(super) fn take_times(&mut self) -> impl Iterator<Item = (&'static str, f64)> {
         let seconds = self.nanoseconds.iter_mut().map(|sum| std::mem::take(sum.get_mut()) as f64 * 1e-9);
         self.names.iter().copied().zip(seconds)
     }
 
-    /// Into another order that keeps to the waits.
+    /// Reorders the tasks at random, within their dependencies.
     #[cfg(test)]
     pub(super) fn shuffle(&mut self, seed: u64) {
         let mut random = seed;
@@ -174,7 +175,7 @@ impl Graph {
         self.tasks = order.into_iter().map(|index| tasks[index].take().expect("once")).collect();
     }
 
-    /// False where another thread has panicked.
+    /// Waits for the dependencies of a task; false where another thread has panicked.
     fn wait(&self, task: &Task, failed: &AtomicBool) -> bool {
         for &before in &self.waits[task.waits.clone()] {
             let mut tries = 0;
@@ -183,7 +184,7 @@ impl Graph {
                     return false;
                 }
                 tries += 1;
-                // A late thread is some microseconds late, or off its core: then whoever runs there is to get on.
+                // A late thread is some microseconds late, or lost its core: then the other thread there needs it.
                 if tries < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
             }
         }
@@ -191,7 +192,7 @@ impl Graph {
     }
 }
 
-/// Tells the other threads of a panic.
+/// Signals a panic to the other threads.
 struct SetOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
@@ -208,17 +209,17 @@ struct Planned {
     writes: Vec<Rows>,
 }
 
-/// A row of memory while the graph is made.
-struct Place {
+/// A row of memory during the build of a graph.
+struct RowState {
     holds: Option<usize>,
     writer: Option<u32>,
     readers: Vec<u32>,
 }
 
-impl Place {
-    fn new(keep: &Keep, row: usize) -> Place {
-        let holds = matches!(keep, Keep::Whole(_)).then_some(row);
-        Place { holds, writer: None, readers: Vec::new() }
+impl RowState {
+    fn new(keep: &Keep, row: usize) -> RowState {
+        let holds = matches!(keep, Keep::All(_)).then_some(row);
+        RowState { holds, writer: None, readers: Vec::new() }
     }
 }
 
@@ -226,8 +227,8 @@ fn each(rows: &[Rows]) -> impl Iterator<Item = (usize, usize)> {
     rows.iter().flat_map(|(tensor, rows)| rows.clone().map(|row| (*tensor, row)))
 }
 
-/// Waves between a task and what it reads, so that `threads` threads are on the way in between, and none waits
-/// where another is a little late.
+/// Waves between a task and its inputs, so that `threads` tasks are in flight in between and no thread waits for one that
+/// is slightly late.
 fn slack(stages: usize, threads: usize) -> usize {
     if threads == 1 { 1 } else { 1 + threads.div_ceil(stages) }
 }
@@ -249,13 +250,13 @@ fn order(stages: &[Stage<'_>], tensors: &[Keep], threads: usize) -> Vec<Planned>
             order.push(Planned { stage, band, wave, reads, writes });
         }
     }
-    // The latest stages first: what they read is what the cache has had longest.
+    // The latest stages first: their inputs have been in the cache the longest.
     order.sort_by_key(|task| (task.wave, std::cmp::Reverse(task.stage)));
     order
 }
 
-/// How many rows of each tensor are kept: from the first that is still to be read to the last that is written,
-/// at any time, and what is written while others are still at it.
+/// Number of rows that each tensor keeps: at any time from the first that is still to be read to the last written one,
+/// plus what is written while other threads still read.
 fn rings(order: &[Planned], tensors: &[Keep], threads: usize) -> Vec<usize> {
     let mut last_read: Vec<Vec<usize>> = tensors.iter().map(|_| Vec::new()).collect();
     for (index, task) in order.iter().enumerate() {
@@ -277,8 +278,8 @@ fn rings(order: &[Planned], tensors: &[Keep], threads: usize) -> Vec<usize> {
         }
     }
     let kept = |(keep, ring): (&Keep, usize)| match *keep {
-        Keep::Alive(all) => ring.min(all),
-        Keep::Whole(all) => all,
+        Keep::Ring(all) => ring.min(all),
+        Keep::All(all) => all,
     };
     tensors.iter().zip(rings).map(kept).collect()
 }
@@ -295,17 +296,17 @@ mod tests {
         Stage { name: "test", bands, reads: Box::new(reads), writes: Box::new(writes) }
     }
 
-    /// Tensor 1 of tensor 0, which is there before, and tensor 0 of tensor 1, each of three rows.
+    /// Stages from tensor 0, which is filled before, to tensor 1 and back, each reading three rows.
     fn in_place(rows: usize, threads: usize) -> Graph {
         let round = move |y: usize| y.saturating_sub(1)..(y + 2).min(rows);
         let stages = [
             stage(rows, move |y| vec![(0, round(y))], |y| vec![(1, y..y + 1)]),
             stage(rows, move |y| vec![(1, round(y))], move |y| vec![(0, rows + y..rows + y + 1)]),
         ];
-        Graph::new(&stages, &[Keep::Whole(rows), Keep::Alive(rows)], threads)
+        Graph::new(&stages, &[Keep::All(rows), Keep::Ring(rows)], threads)
     }
 
-    /// For each task, all that are done before it begins.
+    /// For each task, all tasks that end before it begins.
     fn before(graph: &Graph) -> Vec<Vec<bool>> {
         let mut before: Vec<Vec<bool>> = Vec::new();
         for task in &graph.tasks {
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn tasks_that_touch_a_row_of_memory_wait_for_each_other_where_one_writes() {
+    fn tasks_that_share_a_row_of_memory_are_ordered_where_one_writes() {
         for (rows, threads) in [(1, 1), (9, 2), (40, 1), (40, 3), (200, 8)] {
             let graph = in_place(rows, threads);
             let places = |task: &Task| -> [Vec<(usize, usize)>; 2] {
@@ -349,11 +350,11 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_holds_what_is_alive_and_no_more() {
+    fn a_ring_holds_the_rows_in_use_and_no_more() {
         let (low, high) = (in_place(40, 1).rings[1], in_place(4000, 1).rings[1]);
         assert_eq!(low, high, "a ring does not grow with the frame");
         assert!((3..20).contains(&low), "{low}");
-        assert!(in_place(4000, 16).rings[1] > low, "more threads are on the way with more rows");
+        assert!(in_place(4000, 16).rings[1] > low, "more threads have more rows in flight");
     }
 
     #[test]

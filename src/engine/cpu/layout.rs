@@ -1,11 +1,11 @@
 //! Tensors in scratch: rings of rows.
 
-/// A tensor whose row `y` is kept in place `y` modulo `rows`.
+/// A tensor whose row `y` is stored at index `y` modulo `rows`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ring {
-    /// Kept at a time.
+    /// Rows in memory.
     pub(super) rows: usize,
-    /// Floats of a row.
+    /// Length of a row in floats.
     pub(super) row_len: usize,
 }
 
@@ -22,13 +22,13 @@ pub(super) struct Shared {
     ring: Ring,
 }
 
-// SAFETY: it is only a place; what is done there is up to the callers of its unsafe functions.
+// SAFETY: it is only an address; the callers of its unsafe functions guarantee exclusive access.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    /// All access to `memory` goes through the ring from now on, for as long as the borrow that made it lasts.
+    /// Wraps `memory`, which is accessed only through the ring for as long as its borrow lasts.
     pub(super) fn new(memory: &mut [f32], ring: Ring) -> Shared {
         assert!(memory.len() >= ring.len());
         Shared { start: memory.as_mut_ptr(), ring }
@@ -38,7 +38,7 @@ impl Shared {
     /// The memory is still borrowed, and nothing writes the row meanwhile.
     #[inline(always)]
     pub(super) unsafe fn row<'a>(self, y: usize) -> &'a [f32] {
-        // SAFETY: the row is inside the memory, and the caller answers for the rest.
+        // SAFETY: the row is inside the memory, and the caller guarantees the rest.
         unsafe {
             std::slice::from_raw_parts(
                 self.start.add(y % self.ring.rows * self.ring.row_len),
@@ -51,7 +51,7 @@ impl Shared {
     /// The memory is still borrowed, and nothing else reads or writes the row meanwhile.
     #[inline(always)]
     pub(super) unsafe fn row_mut<'a>(self, y: usize) -> &'a mut [f32] {
-        // SAFETY: the row is inside the memory, and the caller answers for the rest.
+        // SAFETY: the row is inside the memory, and the caller guarantees the rest.
         unsafe {
             std::slice::from_raw_parts_mut(
                 self.start.add(y % self.ring.rows * self.ring.row_len),

@@ -1,22 +1,22 @@
-//! The network on the CPU: SIMD, on all cores, in scratch that the caller lends.
+//! The network on the CPU: SIMD on all cores, in scratch memory of the caller.
 //!
-//! Weights are packed once ([`Net::new`]); a frame runs as waves of small tasks down its rows, on the current
-//! rayon pool. One map of the trunk's width is all the memory of frame size. The loops themselves are a crate of their
-//! own, `hasn_kernels`: they are most of what a build compiles, and change seldom.
+//! Weights are packed once, in `Net::new`; a frame runs as waves of small tasks down its rows, on the current rayon pool.
+//! The only tensors of frame size are the LR frame and the trunk. The loops are a crate of their own, `hasn_kernels`: they
+//! take most of a build's time and change seldom.
 //!
 //! | file | what |
 //! |---|---|
-//! | `net`, `stages` | a frame through the graphs of stages, and what a stage does |
-//! | `tensors` | what the stages read and write |
-//! | `graph` | from that, their order, their memory and what waits for what |
-//! | `weights`, `tail`, `pack` | weights as the loops read them, with the exact rewrites |
-//! | `codes` | what a whole number stands for, where the loops multiply those |
+//! | `net`, `stages` | a frame through the graphs of stages, and the work of each stage |
+//! | `tensors` | the rows that the stages read and write |
+//! | `graph` | their order, memory and dependencies, derived from that |
+//! | `weights`, `tail`, `pack` | weights in the layout of the loops, with the exact rewrites |
+//! | `calibration` | quantization factors of the int16 precision |
 //! | `layout` | tensors in scratch |
-//! | `level`, `pool` | the kind of CPU, the threads |
+//! | `level`, `pool` | the CPU level and precision, the threads |
 //!
 //! It must not know frames, colour or files.
 
-mod codes;
+mod calibration;
 mod graph;
 mod layout;
 pub mod level;

@@ -1,7 +1,7 @@
-//! A frame through the graphs of stages.
+//! A network packed for one CPU, and a frame through its graphs of stages.
 //!
-//! The channel attention's scale is no stage: dwconv's weights, the skip and the tail's weights are multiplied by it for
-//! this frame. It is where a block must end before the next begins. Sums are made row by row and added in the order of
+//! The channel attention's scale is not a stage: the next dwconv's weights, the skip and the tail's input are multiplied by
+//! it for this frame, so a block must end before the next begins. Sums are taken row by row and added in the order of
 //! rows, so that the result does not depend on the number of threads.
 
 use hasn_kernels::depthwise::norm_tile_len;
@@ -10,19 +10,19 @@ use hasn_kernels::{Kernels, Level, Precision, gate};
 
 use super::graph::Graph;
 use super::layout::{Ring, Shared};
-use super::pack::pack_depthwise;
+use super::pack::{Factors, pack_depthwise};
 use super::stages::{BlockRun, Common, LeaveRun};
 use super::tensors::*;
 use super::weights::{Block, Packed};
 use crate::engine::forward::{Forward, SIDE_MIN};
 use crate::model::{Conv, Model, Sizes};
 
-/// What a stage took, for measurements.
+/// The time of a stage, for measurements.
 #[derive(Clone, Debug)]
 pub(crate) struct StageTime {
-    /// Of the stage.
+    /// Name of the stage.
     pub(crate) name: &'static str,
-    /// Summed over threads.
+    /// Time, summed over threads.
     pub(crate) seconds: f64,
     /// Multiplications and additions of its convs, in one frame.
     pub(crate) flop: f64,
@@ -33,15 +33,15 @@ pub(crate) struct Net {
     sizes: Sizes,
     weights: Packed,
     kernels: &'static Kernels,
-    /// For what is f32 in every precision.
+    /// The loops of what is f32 in every precision.
     exact: &'static Kernels,
     shape: Shape,
     enter: Graph,
     block: Graph,
     leave: Graph,
-    /// Each thread's own scratch.
+    /// Scratch of each thread.
     workers: Vec<Vec<f32>>,
-    /// What lies above and below every tensor.
+    /// The row above and below every tensor.
     zeros: Vec<f32>,
 }
 
@@ -79,7 +79,7 @@ impl Net {
         }
     }
 
-    /// What the stages took since the last call.
+    /// Returns the times of the stages since the last call.
     pub(crate) fn take_stage_times(&mut self) -> Vec<StageTime> {
         let Sizes { dim, mlp_channels, esa_channels, cab_channels, in_channels, .. } = self.sizes;
         let outputs = self.sizes.upsampler_channels();
@@ -120,7 +120,7 @@ impl Forward for Net {
     fn scratch_len(&self) -> usize {
         let rings = |graph: &Graph| self.shape.rings(graph).iter().map(|ring| ring.len()).sum::<usize>();
         let sums = (self.shape.height * self.sizes.dim).next_multiple_of(MARGIN);
-        // Tensors begin on a cache line, wherever the scratch does.
+        // Tensors begin on a cache line, whatever the alignment of the scratch.
         self.shape.kept_len() + sums + rings(&self.block).max(rings(&self.leave)) + MARGIN
     }
 
@@ -141,8 +141,9 @@ impl Forward for Net {
         let tensors = shape.tensors(block, kept, rings);
         for weights in &weights.blocks {
             let sums_of_rows = Shared::new(sums, Ring { rows: height, row_len: sizes.dim });
-            let dwconv = pack_depthwise(&weights.dwconv, kernels.packing, &scale, (weights.codes.z, 1.0));
-            let skip = &times(&scale, weights.codes.u);
+            let factors = Factors { input: weights.factors.z, output: 1.0 };
+            let dwconv = pack_depthwise(&weights.dwconv, kernels.packing, &scale, factors);
+            let skip = &times(&scale, weights.factors.u);
             let run = BlockRun { common, tensors: &tensors, weights, dwconv: &dwconv, skip, sums_of_rows };
             block.run(workers, |stage, band, scratch| run.stage(stage, band, aligned(scratch)));
             scale = channel_attention(weights, sums, height, span.width);
@@ -163,7 +164,7 @@ impl Forward for Net {
     }
 }
 
-/// From the sums of rows to the scale of each channel.
+/// Computes the scale of each channel from the sums of rows.
 fn channel_attention(block: &Block, sums: &[f32], height: usize, width: usize) -> Vec<f32> {
     let channels = block.dwconv.outputs;
     let mut all = vec![0.0_f64; channels];
@@ -182,13 +183,13 @@ fn times(values: &[f32], factor: f32) -> Vec<f32> {
     values.iter().map(|value| value * factor).collect()
 }
 
-/// A 1x1 map of one pixel.
+/// Applies a 1x1 map to one pixel.
 fn apply<'a>(conv: &'a Conv, x: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
     let outputs = conv.weight.chunks_exact(conv.inputs).zip(&conv.bias);
     outputs.map(move |(weights, bias)| weights.iter().zip(x).fold(*bias, |sum, (w, x)| sum + w * x))
 }
 
-/// From the next cache line on.
+/// The part from the next cache line on.
 fn aligned(floats: &mut [f32]) -> &mut [f32] {
     let start = floats.as_ptr().align_offset(MARGIN * size_of::<f32>());
     &mut floats[start..]
@@ -199,7 +200,7 @@ mod tests {
     use super::*;
     use crate::model::catalogue;
 
-    /// Bits of the larger frame, with the tasks in the order that they have.
+    /// Bits of the SR frame, with the tasks in their current order.
     fn bits(net: &mut Net) -> Vec<u32> {
         let (height, width) = (net.shape.height, net.shape.span.width);
         let x: Vec<f32> = (0..height * width).map(|i| (i * 7919 % 256) as f32 / 255.0).collect();
@@ -209,7 +210,7 @@ mod tests {
         y.into_iter().map(f32::to_bits).collect()
     }
 
-    /// What a stage touches without saying so is not there yet, or no longer, in some legal order.
+    /// A row that a stage uses without declaring it is missing in some legal order.
     #[test]
     fn every_legal_order_of_the_tasks_gives_the_same_bits() {
         let merged = catalogue::open("hasn-lite-x2").unwrap();
@@ -224,9 +225,9 @@ mod tests {
         let level = *Level::available().last().unwrap();
         for model in [merged, two_steps] {
             for precision in level.precisions() {
-                // High enough for every ring to go round, and no whole number of bands.
+                // High enough for every ring to wrap around, and not a multiple of a band.
                 let mut net = Net::new(&model, level, precision, (37, 203), 2);
-                assert!(net.block.rings[N] < 203 && net.leave.rings[W] < 203, "no ring goes round");
+                assert!(net.block.rings[N] < 203 && net.leave.rings[W] < 203, "no ring wraps around");
                 net.workers.truncate(1);
                 let expected = bits(&mut net);
                 for seed in 0..20 {

@@ -5,8 +5,19 @@ use hasn_kernels::weights::{Dense, Depthwise, Packing};
 
 use crate::model::Conv;
 
-/// It reads a tensor in the codes `from` and makes one in the codes `to`.
-pub(super) fn pack_dense(conv: &Conv, packing: Packing, (from, to): (f32, f32)) -> Dense {
+/// Quantization factors of the input and the output of a map: int16 values per 1.0, 1 for float tensors.
+#[derive(Clone, Copy)]
+pub(super) struct Factors {
+    pub(super) input: f32,
+    pub(super) output: f32,
+}
+
+impl Factors {
+    pub(super) const ONE: Factors = Factors { input: 1.0, output: 1.0 };
+}
+
+/// Packs a dense map.
+pub(super) fn pack_dense(conv: &Conv, packing: Packing, factors: Factors) -> Dense {
     let Packing { channels, outputs_max, outputs_multiple: multiple, .. } = packing;
     let (words, taps) = (packing.words(conv.inputs), conv.side * conv.side);
     let units = conv.outputs.div_ceil(multiple);
@@ -15,7 +26,7 @@ pub(super) fn pack_dense(conv: &Conv, packing: Packing, (from, to): (f32, f32)) 
         (0..parts).map(|part| multiple * ((part + 1) * units / parts - part * units / parts)).collect();
     let weights = conv.weight.chunks_exact(conv.inputs * taps);
     let (factor, mut scale): (Vec<_>, Vec<_>) =
-        weights.map(|weights| factor_and_scale(packing, weights, to / from)).unzip();
+        weights.map(|weights| factor_and_scale(packing, weights, factors.output / factors.input)).unzip();
     let of = |output: usize, input: usize, tap: usize| {
         let exists = output < conv.outputs && input < conv.inputs;
         if exists { conv.weight[(output * conv.inputs + input) * taps + tap] * factor[output] } else { 0.0 }
@@ -32,31 +43,25 @@ pub(super) fn pack_dense(conv: &Conv, packing: Packing, (from, to): (f32, f32)) 
         }
         first += outputs;
     }
-    let mut bias: Vec<f32> = conv.bias.iter().map(|bias| bias * to).collect();
+    let mut bias: Vec<f32> = conv.bias.iter().map(|bias| bias * factors.output).collect();
     bias.resize(first, 0.0);
     scale.resize(first, 1.0);
     Dense { words, side: conv.side, groups, weight, scale, bias }
 }
 
-/// As if each channel were multiplied by its scale first. It reads a tensor in the codes `from` and makes one in
-/// the codes `to`.
-pub(super) fn pack_depthwise(
-    conv: &Conv,
-    packing: Packing,
-    scale: &[f32],
-    (from, to): (f32, f32),
-) -> Depthwise {
+/// Packs a depthwise conv of an input whose channels are multiplied by `scale`.
+pub(super) fn pack_depthwise(conv: &Conv, packing: Packing, scale: &[f32], factors: Factors) -> Depthwise {
     assert!(conv.inputs == 1 && conv.side == 7);
     let (channels, _) = conv.weight.as_chunks::<49>();
     let (factor, scale): (Vec<_>, Vec<_>) = channels
         .iter()
         .zip(scale)
-        .map(|(taps, scale)| factor_and_scale(packing, taps, scale * to / from))
+        .map(|(taps, scale)| factor_and_scale(packing, taps, scale * factors.output / factors.input))
         .unzip();
     let taps = channels.iter().zip(factor).map(|(taps, factor)| {
         let tap = |row: usize, dx: usize| if row < 7 { taps[7 * row + dx] * factor } else { 0.0 };
         let pair = |low: f32, high: f32| pair(packing, low, high);
-        // An even row sees its first row of input as the second of a pair, an odd one its last as the first.
+        // The first input row of an even row is the second of a pair, the last of an odd row the first of a pair.
         let word = |row: usize, dx: usize| match (packing.channels, row) {
             (1, _) => tap(row, dx),
             (_, 0) => pair(0.0, tap(0, dx)),
@@ -66,23 +71,23 @@ pub(super) fn pack_depthwise(
         std::array::from_fn(|row| std::array::from_fn(|dx| word(row, dx)))
     });
     let taps = taps.collect();
-    Depthwise { taps, scale, bias: conv.bias.iter().map(|bias| bias * to).collect() }
+    Depthwise { taps, scale, bias: conv.bias.iter().map(|bias| bias * factors.output).collect() }
 }
 
-/// Two numbers in a word, the first in its low half.
+/// Packs two numbers into a word, the first in its low half.
 fn pair(packing: Packing, low: f32, high: f32) -> f32 {
-    let bits = |x: f32| match packing.whole {
+    let bits = |x: f32| match packing.int16 {
         true => (x.round_ties_even() as i16).cast_unsigned(),
         false => bf16::from_f32(x).to_bits(),
     };
     f32::from_bits(u32::from(bits(low)) | u32::from(bits(high)) << 16)
 }
 
-/// What the weights of an output, in whose sum they are `factor` times as large, are multiplied by to be stored, and
-/// what a whole sum is multiplied by then. A whole sum fits into 32 bits whatever it is of: magnitudes of weights
-/// add up to 2^16 at most, each rounded up by a half, and those of values to 2^15.
+/// Returns the factor for the stored weights of an output, and the factor for its sum, so that the output is multiplied by
+/// `factor`. An int32 sum never overflows: the magnitudes of an output's weights add up to 2^16 at most, each rounded up
+/// by a half, and values are 2^15 at most.
 fn factor_and_scale(packing: Packing, weights: &[f32], factor: f32) -> (f32, f32) {
-    if !packing.whole {
+    if !packing.int16 {
         return (factor, 1.0);
     }
     let room = (1 << 16) as f32 - weights.len() as f32;

@@ -1,10 +1,10 @@
-//! The stages of a frame through the network: what each does with the rows of a band.
+//! The stages of a frame through the network: the work of each on the rows of a band.
 //!
-//! The trunk `z` is the one tensor that is kept whole, in f32 and in place (and once more in pairs of rows, where the
-//! depthwise convs read words of two); all others are rings of the few rows that are alive while a wave of tasks (see
-//! `graph`) goes down the frame:
+//! The trunk `z` is the only tensor that is kept completely, in f32 and in place (and again in pairs of rows, where the
+//! depthwise convs read words of two rows); all others are rings of the few rows that are in use while a wave of tasks
+//! (see `graph`) moves down the frame:
 //!
-//! | stage | makes | of |
+//! | stage | output | input |
 //! |---|---|---|
 //! | pairs | in bf16 and int16, rows of z in pairs for dwconv | 2 rows of z |
 //! | norm | n = LN(dwconv(z)), c1 = conv1(n) | 7 rows of z |
@@ -27,21 +27,21 @@ use super::tail::{MIDDLE, PLACES, Tail};
 use super::tensors::*;
 use super::weights::Block;
 
-/// What the stages of all graphs share.
+/// The context that the stages of all graphs share.
 #[derive(Clone, Copy)]
 pub(super) struct Common<'a> {
     pub(super) kernels: &'static Kernels,
-    /// The level's in f32.
+    /// The f32 loops of the level.
     pub(super) exact: &'static Kernels,
     pub(super) shape: &'a Shape,
     pub(super) zeros: &'a [f32],
 }
 
 impl<'a> Common<'a> {
-    /// Rows `y` - `above` on of a tensor of `height` rows; zeros where there are none.
+    /// Borrows the rows from `y` - `above` on of a tensor of `height` rows; zeros outside.
     ///
     /// # Safety
-    /// As of [`Shared::row`], for all of them.
+    /// As [`Shared::row`], for all of them.
     unsafe fn rows<const LEN: usize>(
         &self,
         tensor: Shared,
@@ -56,10 +56,10 @@ impl<'a> Common<'a> {
         })
     }
 
-    /// What a depthwise conv reads for a band.
+    /// Borrows the rows that a depthwise conv reads for a band.
     ///
     /// # Safety
-    /// As of [`Shared::row`], for the band and three rows on each side of it.
+    /// As [`Shared::row`], for the band and three rows on each side of it.
     unsafe fn window(&self, tensor: Shared, band: usize) -> Window<'a> {
         let height = self.shape.height_in_words();
         // SAFETY: the caller's.
@@ -71,7 +71,7 @@ impl<'a> Common<'a> {
         }
     }
 
-    /// Takes the frame in and makes the trunk of it.
+    /// Copies the LR frame (stage 0) and computes the trunk (stage 1).
     pub(super) fn enter(
         &self,
         stage: usize,
@@ -124,9 +124,9 @@ pub(super) struct BlockRun<'a> {
     pub(super) common: Common<'a>,
     pub(super) tensors: &'a [Shared; TENSORS],
     pub(super) weights: &'a Block,
-    /// With the channel attention of the block before.
+    /// Packed with the channel attention of the block before.
     pub(super) dwconv: &'a Depthwise,
-    /// What the skip is multiplied by: the same, in codes of the sum.
+    /// Factor of the skip: the same scale times the quantization factor of the sum.
     pub(super) skip: &'a [f32],
     pub(super) sums_of_rows: Shared,
 }
@@ -134,9 +134,9 @@ pub(super) struct BlockRun<'a> {
 impl BlockRun<'_> {
     /// The stages in the order of `block_graph`.
     pub(super) fn stage(&self, stage: usize, band: usize, scratch: &mut [f32]) {
-        // The first one is left out where the depthwise conv reads the trunk itself.
-        let left_out = usize::from(self.common.shape.trunk() == Z);
-        match stage + left_out {
+        // The first stage is missing where the depthwise conv reads the trunk itself.
+        let missing = usize::from(self.common.shape.trunk() == Z);
+        match stage + missing {
             0 => self.pairs(band),
             1 => self.norm(band, scratch),
             2 => self.conv2(band),
@@ -155,7 +155,7 @@ impl BlockRun<'_> {
             // SAFETY: `block_graph` declares these rows.
             unsafe {
                 let [low, high] = self.common.rows(self.tensors[Z], 2 * y, 0, shape.height);
-                (kernels.pair_rows)(self.tensors[P].row_mut(y), low, high, self.weights.codes.z);
+                (kernels.pair_rows)(self.tensors[P].row_mut(y), low, high, self.weights.factors.z);
             }
         }
     }
@@ -216,7 +216,7 @@ impl BlockRun<'_> {
             unsafe {
                 for (y, coarse) in rows.clone().zip(coarse.chunks_exact_mut(shape.row_len[GRID])) {
                     let grid = shape.rows.pair(y, height3).map(|row| self.tensors[GRID].row(row));
-                    (kernels.between_rows)(coarse, grid, shape.rows.fraction[y], span3);
+                    (kernels.interpolate_rows)(coarse, grid, shape.rows.fraction[y], span3);
                 }
                 let n: [_; 2] = self.common.rows(self.tensors[N], rows.start, 0, rows.end);
                 let coarse = (&*coarse, span3, &shape.columns);
@@ -245,8 +245,8 @@ impl BlockRun<'_> {
             // SAFETY: `block_graph` declares these rows.
             unsafe {
                 let u = self.common.rows(self.tensors[U], y, 1, shape.height);
-                let (t, Block { cab_0, codes, .. }) = (self.tensors[T].row_mut(y), self.weights);
-                (kernels.convolve_gelu)(t, &u, cab_0, codes.t, shape.span);
+                let (t, Block { cab_0, factors, .. }) = (self.tensors[T].row_mut(y), self.weights);
+                (kernels.convolve_gelu)(t, &u, cab_0, factors.t, shape.span);
             }
         }
     }
@@ -263,10 +263,10 @@ impl BlockRun<'_> {
         }
     }
 
-    /// Up to [`ROWS`] rows to write.
+    /// Borrows up to [`ROWS`] rows to write.
     ///
     /// # Safety
-    /// As of [`Shared::row_mut`].
+    /// As [`Shared::row_mut`].
     unsafe fn band_mut<'b>(&self, tensor: usize, rows: Range<usize>) -> [&'b mut [f32]; ROWS] {
         std::array::from_fn(|i| match rows.start + i {
             // SAFETY: the caller's.
@@ -276,14 +276,14 @@ impl BlockRun<'_> {
     }
 }
 
-/// The end of one frame.
+/// The tail of one frame.
 pub(super) struct LeaveRun<'a> {
     pub(super) common: Common<'a>,
     pub(super) tensors: &'a [Shared; TENSORS],
     pub(super) tail: &'a Tail,
-    /// The channel attention of the last block, in codes of the trunk.
+    /// The channel attention of the last block, times the quantization factor of the trunk.
     pub(super) scale: &'a [f32],
-    /// Of the larger frame; a row of them is made of one row of the trunk.
+    /// Planes of the SR frame, whose rows hold the SR rows of one row of the trunk.
     pub(super) planes: &'a [Shared],
 }
 

@@ -1,49 +1,52 @@
-//! The packed end of the network: see `rewrite` for what it is and why its weights depend on the place of a pixel.
+//! The packed tail of the network. `rewrite` explains the tail and why its weights depend on the place of a pixel.
 
 use hasn_kernels::weights::{Dense, Packing};
 
-use super::pack::pack_dense;
+use super::pack::{Factors, pack_dense};
 use crate::engine::rewrite;
 use crate::model::{Conv, Model};
 
 pub(super) use crate::engine::rewrite::{MIDDLE, PLACES};
 
-/// By the place of the row, then of the column.
+/// Indexed by the place of the row, then of the column.
 pub(super) type ByPlace = rewrite::ByPlace<Dense>;
 
 /// The maps to one colour component.
 #[derive(Debug)]
 pub(super) struct Output {
-    /// Of the trunk or, in two steps, of what `conv_2` makes of it.
+    /// From the trunk or, in two steps, from the output of `conv_2`.
     pub(super) main: ByPlace,
-    /// Of the frame, in f32 whatever the rest is; its biases are in `main`'s.
+    /// From the LR frame, in f32 in every precision; `main` includes its biases.
     pub(super) skip: ByPlace,
 }
 
-/// All of it. It reads the trunk after the channel attention's scale.
+/// The complete tail. Its input is the trunk times the channel attention's scale.
 #[derive(Debug)]
 pub(super) struct Tail {
-    /// `conv_2`, where two steps are less work.
+    /// `conv_2`, where two steps need fewer operations.
     pub(super) first_step: Option<Dense>,
-    /// For each colour component.
+    /// One per colour component.
     pub(super) outputs: Vec<Output>,
 }
 
 impl Tail {
-    /// The codes of the `trunk`, and of what the `last` conv reads where there are two steps.
+    /// `trunk`, `last`: quantization factors of the trunk and, in two steps, of the last conv's input.
     pub(super) fn new(model: &Model, packing: Packing, trunk: f32, last: f32) -> Tail {
         let tail = rewrite::Tail::new(model);
-        let dense = |convs: &rewrite::ByPlace<Conv>, packing, from: f32| {
-            let of = |conv: &Conv| pack_dense(conv, packing, (from, 1.0));
+        let dense = |convs: &rewrite::ByPlace<Conv>, packing, input: f32| {
+            let of = |conv: &Conv| pack_dense(conv, packing, Factors { input, output: 1.0 });
             convs.each_ref().map(|row| row.each_ref().map(of))
         };
-        let from = if tail.first_step.is_some() { last } else { trunk };
+        let input = if tail.first_step.is_some() { last } else { trunk };
         let output = |output: &rewrite::Output| Output {
-            main: dense(&output.main, packing, from),
+            main: dense(&output.main, packing, input),
             skip: dense(&output.skip, packing.exact(), 1.0),
         };
         Tail {
-            first_step: tail.first_step.as_ref().map(|conv| pack_dense(conv, packing, (trunk, last))),
+            first_step: tail
+                .first_step
+                .as_ref()
+                .map(|conv| pack_dense(conv, packing, Factors { input: trunk, output: last })),
             outputs: tail.outputs.iter().map(output).collect(),
         }
     }

@@ -1,8 +1,7 @@
-//! The tensors of a frame, and what each stage reads and writes of them.
+//! The tensors of a frame, and the rows of them that each stage reads and writes.
 //!
-//! In: the sizes of a network and of a frame. Out: how long rows are and where they lie, and the graphs that
-//! `net` runs. What stands here of a stage must be what its function in `stages` does: tests run the stages in other
-//! legal orders and want the same bits.
+//! In: the sizes of a network and of a frame. Out: lengths and places of rows, and the graphs that `net` runs. The declared
+//! rows of a stage must match its function in `stages`: tests run the stages in other legal orders and compare the bits.
 
 use std::ops::Range;
 
@@ -15,7 +14,7 @@ use super::graph::{Graph, Keep, Rows, Stage};
 use super::layout::{Ring, Shared};
 use crate::model::Sizes;
 
-// The tensors, by index. The first two are kept whole.
+// The tensors, by index. The first two are kept completely, the others as rings.
 pub(super) const X: usize = 0;
 pub(super) const Z: usize = 1;
 /// The trunk in pairs of rows, where depthwise convs read them.
@@ -30,24 +29,24 @@ pub(super) const U: usize = 9;
 pub(super) const T: usize = 10;
 /// The trunk in words, times the channel attention's scale.
 pub(super) const W: usize = 11;
-/// What `conv_2` makes of it, where that is a step of its own.
+/// The output of `conv_2`, where the tail has two steps.
 pub(super) const V: usize = 12;
 pub(super) const TENSORS: usize = 13;
-const WHOLE: usize = 2;
+const COMPLETE: usize = 2;
 
-/// What the size of the frame decides.
+/// The shapes that follow from the size of the frame.
 #[derive(Debug)]
 pub(super) struct Shape {
     pub(super) height: usize,
     pub(super) span: Span,
-    /// Rows that a word holds which a depthwise conv reads.
+    /// Rows per word of a depthwise conv's input.
     pub(super) rows_of_word: usize,
     pub(super) grid: Grid,
-    /// Floats of a row of each tensor.
+    /// Length of a row of each tensor, in floats.
     pub(super) row_len: [usize; TENSORS],
-    /// Where rows lie on ESA's grid.
+    /// Positions of the rows on ESA's grid.
     pub(super) rows: Between,
-    /// Where columns lie on ESA's grid.
+    /// Positions of the columns on ESA's grid.
     pub(super) columns: Between,
 }
 
@@ -82,30 +81,30 @@ impl Shape {
         }
     }
 
-    /// Floats of the tensors that are kept whole.
+    /// Length in floats of the tensors that are kept completely.
     pub(super) fn kept_len(&self) -> usize {
         (self.row_len[X] + self.row_len[Z]) * self.height
     }
 
-    /// Of the tensors that are not.
+    /// The rings of the other tensors.
     pub(super) fn rings(&self, graph: &Graph) -> Vec<Ring> {
-        let lens = graph.rings.iter().zip(&self.row_len).skip(WHOLE);
+        let lens = graph.rings.iter().zip(&self.row_len).skip(COMPLETE);
         lens.map(|(&rows, &row_len)| Ring { rows, row_len }).collect()
     }
 
-    /// The tensors in memory, rings with zeros round their rows.
+    /// Places the tensors in memory, with zeros around the rows of rings.
     pub(super) fn tensors(&self, graph: &Graph, kept: &mut [f32], rings: &mut [f32]) -> [Shared; TENSORS] {
         let (x, z) = kept.split_at_mut(self.height * self.row_len[X]);
-        let whole = |memory, tensor: usize| {
+        let complete = |memory, tensor: usize| {
             Shared::new(memory, Ring { rows: self.height, row_len: self.row_len[tensor] })
         };
-        let mut tensors = [whole(x, X); TENSORS];
-        tensors[Z] = whole(z, Z);
+        let mut tensors = [complete(x, X); TENSORS];
+        tensors[Z] = complete(z, Z);
         let mut rest = rings;
-        for (tensor, ring) in (WHOLE..).zip(self.rings(graph)) {
+        for (tensor, ring) in (COMPLETE..).zip(self.rings(graph)) {
             let memory = rest.split_off_mut(..ring.len()).expect("scratch of scratch_len");
             match tensor {
-                // Nothing reads beyond their pixels.
+                // Their margins are never read.
                 C1 | C2 => {}
                 POOLED | GRID => self.grid.span3.clear_margins(memory),
                 _ => self.span.clear_margins(memory),
@@ -120,7 +119,7 @@ impl Shape {
         ROWS * band..(ROWS * band + ROWS).min(self.height)
     }
 
-    /// Rows of words that hold these rows, for a depthwise conv to read.
+    /// Rows of words that hold these rows, as a depthwise conv reads them.
     pub(super) fn in_words(&self, rows: Range<usize>) -> Range<usize> {
         rows.start / self.rows_of_word..rows.end.div_ceil(self.rows_of_word)
     }
@@ -129,7 +128,7 @@ impl Shape {
         self.height.div_ceil(self.rows_of_word)
     }
 
-    /// What the first depthwise conv reads.
+    /// The tensor that the first depthwise conv reads.
     pub(super) fn trunk(&self) -> usize {
         if self.rows_of_word == 1 { Z } else { P }
     }
@@ -138,23 +137,23 @@ impl Shape {
         self.height.div_ceil(ROWS)
     }
 
-    /// Rows of a band and `reach` more on each side, as far as there are any.
-    fn round(&self, band: usize, reach: usize) -> Range<usize> {
+    /// Rows of a band and `reach` more on each side, within the frame.
+    fn around(&self, band: usize, reach: usize) -> Range<usize> {
         let rows = self.band(band);
         rows.start.saturating_sub(reach)..(rows.end + reach).min(self.height)
     }
 
     fn keeps(&self, first: usize) -> [Keep; TENSORS] {
-        let mut keeps = [Keep::Alive(0); TENSORS];
+        let mut keeps = [Keep::Ring(0); TENSORS];
         for (tensor, keep) in keeps.iter_mut().enumerate().skip(first) {
-            *keep = Keep::Alive(match tensor {
+            *keep = Keep::Ring(match tensor {
                 C2 => self.grid.height2,
                 POOLED | GRID => self.grid.height3,
                 P | G => self.height_in_words(),
                 _ => self.height,
             });
         }
-        keeps[..WHOLE].fill(Keep::Whole(self.height));
+        keeps[..COMPLETE].fill(Keep::All(self.height));
         keeps
     }
 }
@@ -168,9 +167,9 @@ fn stage<'a>(
     Stage { name, bands, reads: Box::new(reads), writes: Box::new(writes) }
 }
 
-/// The frame with its margins, and the trunk.
+/// The graph that copies the LR frame with margins and computes the trunk.
 pub(super) fn enter_graph(shape: &Shape, threads: usize) -> Graph {
-    // What the frame holds before is of no use to anyone.
+    // The former content of the tensors is not read.
     let height = shape.height;
     let later = move |rows: Range<usize>| rows.start + height..rows.end + height;
     let stages = [
@@ -178,14 +177,14 @@ pub(super) fn enter_graph(shape: &Shape, threads: usize) -> Graph {
         stage(
             "enter",
             shape.bands(),
-            |band| vec![(X, later(shape.round(band, 1)))],
+            |band| vec![(X, later(shape.around(band, 1)))],
             |band| vec![(Z, later(shape.band(band)))],
         ),
     ];
     Graph::new(&stages, &shape.keeps(TENSORS), threads)
 }
 
-/// One block, in place in the trunk.
+/// The graph of one block, in place in the trunk.
 pub(super) fn block_graph(shape: &Shape, threads: usize) -> Graph {
     let (grid, height) = (shape.grid, shape.height);
     let later = move |rows: Range<usize>| rows.start + height..rows.end + height;
@@ -200,7 +199,7 @@ pub(super) fn block_graph(shape: &Shape, threads: usize) -> Graph {
         stage(
             "norm",
             shape.bands(),
-            |band| vec![(shape.trunk(), shape.in_words(shape.round(band, 3)))],
+            |band| vec![(shape.trunk(), shape.in_words(shape.around(band, 3)))],
             |band| vec![(N, shape.band(band)), (C1, shape.band(band))],
         ),
         stage(
@@ -225,19 +224,19 @@ pub(super) fn block_graph(shape: &Shape, threads: usize) -> Graph {
         stage(
             "add",
             shape.bands(),
-            |band| vec![(G, shape.in_words(shape.round(band, 3))), (Z, shape.band(band))],
+            |band| vec![(G, shape.in_words(shape.around(band, 3))), (Z, shape.band(band))],
             |band| vec![(U, shape.band(band))],
         ),
         stage(
             "cab0",
             shape.bands(),
-            |band| vec![(U, shape.round(band, 1))],
+            |band| vec![(U, shape.around(band, 1))],
             |band| vec![(T, shape.band(band))],
         ),
         stage(
             "cab2",
             shape.bands(),
-            |band| vec![(T, shape.round(band, 1))],
+            |band| vec![(T, shape.around(band, 1))],
             move |band| vec![(Z, later(shape.band(band)))],
         ),
     ];
@@ -253,7 +252,7 @@ pub(super) fn block_graph(shape: &Shape, threads: usize) -> Graph {
     Graph::new(&stages, &shape.keeps(P), threads)
 }
 
-/// The trunk in words, `conv_2` where it is a step of its own, and the last conv.
+/// The graph of the tail: the trunk in words, `conv_2` in a tail of two steps, and the last conv.
 pub(super) fn leave_graph(shape: &Shape, threads: usize, two_steps: bool) -> Graph {
     let last = if two_steps { V } else { W };
     let mut stages = vec![
@@ -261,7 +260,7 @@ pub(super) fn leave_graph(shape: &Shape, threads: usize, two_steps: bool) -> Gra
         stage(
             "leave",
             shape.bands(),
-            move |band| vec![(last, shape.round(band, 2)), (X, shape.round(band, 2))],
+            move |band| vec![(last, shape.around(band, 2)), (X, shape.around(band, 2))],
             |_| vec![],
         ),
     ];
@@ -269,7 +268,7 @@ pub(super) fn leave_graph(shape: &Shape, threads: usize, two_steps: bool) -> Gra
         let step = stage(
             "step",
             shape.bands(),
-            |band| vec![(W, shape.round(band, 1))],
+            |band| vec![(W, shape.around(band, 1))],
             |band| vec![(V, shape.band(band))],
         );
         stages.insert(1, step);

@@ -1,9 +1,9 @@
-//! The rewritten weights of a network as the loops read them.
+//! The rewritten weights of a network in the layout of the loops.
 
 use hasn_kernels::weights::{Dense, Depthwise, Gate, Packing};
 
-use super::codes::{BlockCodes, Codes};
-use super::pack::{pack_dense, pack_depthwise};
+use super::calibration::{BlockFactors, Calibration};
+use super::pack::{Factors, pack_dense, pack_depthwise};
 use super::tail::Tail;
 use crate::engine::rewrite;
 use crate::model::{BlockWeights, Conv, Model};
@@ -22,59 +22,62 @@ pub(super) struct Block {
     pub(super) cab_2: Dense,
     pub(super) attention_1: Conv,
     pub(super) attention_3: Conv,
-    pub(super) codes: BlockCodes,
+    pub(super) factors: BlockFactors,
 }
 
 impl Block {
-    fn new(weights: &BlockWeights, packing: Packing, codes: BlockCodes) -> Block {
+    fn new(weights: &BlockWeights, packing: Packing, factors: BlockFactors) -> Block {
         let block = rewrite::Block::new(weights);
-        let BlockCodes { n, c1, attention, gated, g, u, t, .. } = codes;
-        let dense = |conv: &Conv, from: f32, to: f32| pack_dense(conv, packing, (from, to));
+        let BlockFactors { n, c1, attention, gated, g, u, t, .. } = factors;
+        let dense =
+            |conv: &Conv, input: f32, output: f32| pack_dense(conv, packing, Factors { input, output });
         let f = [(&block.f1, 1.0), (&block.f2, gated), (&block.f3, gated)];
-        // A word of what `g` makes holds two rows.
+        // A word of the output of `g` holds two rows.
         let of_rows = if packing.channels == 2 { packing.waiting() } else { packing };
         let gate = Gate {
-            f: Dense::three(f.map(|(conv, to)| pack_dense(conv, packing.of_three(), (n, to)))),
+            f: Dense::three(
+                f.map(|(conv, output)| pack_dense(conv, packing.of_three(), Factors { input: n, output })),
+            ),
             conv_f: dense(&block.conv_f, n, attention),
             conv4: dense(&block.conv4, attention, 1.0),
-            g: pack_dense(&block.g, of_rows, (gated, g)),
+            g: pack_dense(&block.g, of_rows, Factors { input: gated, output: g }),
         };
         let unscaled = vec![1.0; block.dwconv2.outputs];
         Block {
-            dwconv2: pack_depthwise(&block.dwconv2, packing, &unscaled, (g, u)),
+            dwconv2: pack_depthwise(&block.dwconv2, packing, &unscaled, Factors { input: g, output: u }),
             dwconv: block.dwconv,
             conv1: dense(&block.conv1, n, c1),
             conv2: dense(&block.conv2, c1, 1.0),
-            // What it makes is added to what `conv_f` makes.
-            conv3: pack_dense(&block.conv3, packing.exact(), (1.0, attention)),
+            // Its output is added to the output of `conv_f`.
+            conv3: pack_dense(&block.conv3, packing.exact(), Factors { input: 1.0, output: attention }),
             gate,
             cab_0: dense(&block.cab_0, u, 1.0),
             cab_2: dense(&block.cab_2, t, 1.0),
             attention_1: block.attention_1,
             attention_3: block.attention_3,
-            codes,
+            factors,
         }
     }
 }
 
-/// The whole network.
+/// The complete network.
 #[derive(Debug)]
 pub(super) struct Packed {
     pub(super) conv_1: Dense,
     pub(super) blocks: Vec<Block>,
     pub(super) tail: Tail,
-    /// Codes of the trunk, as the tail reads it.
+    /// Quantization factor of the trunk, for the tail.
     pub(super) trunk: f32,
 }
 
 impl Packed {
     pub(super) fn new(model: &Model, packing: Packing) -> Packed {
-        let Codes { blocks, trunk, last } =
-            if packing.whole { Codes::of(model) } else { Codes::ones(&model.sizes) };
+        let Calibration { blocks, trunk, last } =
+            if packing.int16 { Calibration::of(model) } else { Calibration::ones(&model.sizes) };
         let blocks = model.blocks.iter().zip(blocks);
         Packed {
-            conv_1: pack_dense(&model.conv_1, packing.exact(), (1.0, 1.0)),
-            blocks: blocks.map(|(block, codes)| Block::new(block, packing, codes)).collect(),
+            conv_1: pack_dense(&model.conv_1, packing.exact(), Factors::ONE),
+            blocks: blocks.map(|(block, factors)| Block::new(block, packing, factors)).collect(),
             tail: Tail::new(model, packing, trunk, last),
             trunk,
         }

@@ -15,7 +15,7 @@ use crate::model::{Model, catalogue};
 fn error(precision: Precision, actual: &[f32], expected: &[f32]) -> (f32, f32) {
     match precision {
         Precision::F32 => (relative_error(actual, expected), 1e-4),
-        Precision::Bf16 | Precision::Int16 => {
+        _ => {
             let energy = |x: &mut dyn Iterator<Item = f32>| x.map(|x| x * x).sum::<f32>();
             let differences = &mut actual.iter().zip(expected).map(|(a, e)| a - e);
             let limit = if precision == Precision::Bf16 { 0.03 } else { 0.01 };

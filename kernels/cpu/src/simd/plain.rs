@@ -2,7 +2,7 @@
 
 use super::vector::{REACH, Simd, split_by_adding};
 
-/// Whatever the compiler makes of arrays for the target's baseline.
+/// Arrays of eight floats, compiled for the target's baseline.
 #[derive(Clone, Copy)]
 pub struct Plain(());
 
@@ -31,11 +31,11 @@ impl Simd for Plain {
     }
     #[inline(always)]
     fn load(self, from: &[f32]) -> Self::V {
-        *from.first_chunk().expect("a whole vector")
+        *from.first_chunk().expect("a full vector")
     }
     #[inline(always)]
     fn store(self, to: &mut [f32], v: Self::V) {
-        *to.first_chunk_mut().expect("a whole vector") = v;
+        *to.first_chunk_mut().expect("a full vector") = v;
     }
     #[inline(always)]
     fn around(self, from: &[f32]) -> &[f32] {
@@ -99,13 +99,13 @@ impl Simd for Plain {
         std::array::from_fn(|i| table[(index[i] - base) as usize])
     }
     #[inline(always)]
-    fn store_unzipped(self, even: &mut [f32], odd: &mut [f32], v: Self::V) {
+    fn store_deinterleaved(self, even: &mut [f32], odd: &mut [f32], v: Self::V) {
         *even.first_chunk_mut().expect("half a vector") = [v[0], v[2], v[4], v[6]];
         *odd.first_chunk_mut().expect("half a vector") = [v[1], v[3], v[5], v[7]];
     }
     #[inline(always)]
-    fn store_zipped(self, to: &mut [f32], a: Self::V, b: Self::V) {
-        let zipped: [f32; 16] = std::array::from_fn(|i| if i % 2 == 0 { a[i / 2] } else { b[i / 2] });
-        *to.first_chunk_mut().expect("two vectors") = zipped;
+    fn store_interleaved(self, to: &mut [f32], a: Self::V, b: Self::V) {
+        let interleaved: [f32; 16] = std::array::from_fn(|i| if i % 2 == 0 { a[i / 2] } else { b[i / 2] });
+        *to.first_chunk_mut().expect("two vectors") = interleaved;
     }
 }

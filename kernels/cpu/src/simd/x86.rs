@@ -1,10 +1,10 @@
-//! The levels of x86-64: a vector is a pair of registers, and every operation an instruction or a few.
+//! The levels of x86-64: a vector is a pair of registers, and every operation one or a few instructions.
 //!
-//! In and out: as [`Simd`](super::Simd) has it. What a token of a level stands for is that the CPU has it; who makes one sees
-//! to that.
+//! In and out: see [`Simd`](super::Simd). A token of a level exists only where the CPU has the level; the caller of `new`
+//! guarantees it.
 
-/// A level whose vector is a pair of registers of `$lanes` floats. What differs between levels beyond the
-/// names of instructions is in `{ }`.
+/// Defines a level whose vector is a pair of registers of `$lanes` floats. The parts that differ between levels beyond the
+/// names of instructions are in `{ }`.
 macro_rules! pair {
     ($(#[$doc:meta])* $token:ident, $register:ty, $lanes:literal;
      $set1:ident $loadu:ident $storeu:ident $fmadd:ident $sqrt:ident;
@@ -18,7 +18,7 @@ macro_rules! pair {
             type V = [$register; 2];
             $($rest)*
 
-            // SAFETY: the caller says that the CPU has the level's features.
+            // SAFETY: the caller guarantees that the CPU has the level's features.
             #[inline(always)]
             unsafe fn new() -> Self {
                 $token(())
@@ -30,13 +30,13 @@ macro_rules! pair {
             }
             #[inline(always)]
             fn load(self, from: &[f32]) -> Self::V {
-                let from: &[f32; 2 * $lanes] = from.first_chunk().expect("a whole vector");
+                let from: &[f32; 2 * $lanes] = from.first_chunk().expect("a full vector");
                 // SAFETY: `self` exists, so the CPU has the instruction, and the array has two registers.
                 unsafe { [$loadu(from.as_ptr()), $loadu(from.as_ptr().add($lanes))] }
             }
             #[inline(always)]
             fn store(self, to: &mut [f32], v: Self::V) {
-                let to: &mut [f32; 2 * $lanes] = to.first_chunk_mut().expect("a whole vector");
+                let to: &mut [f32; 2 * $lanes] = to.first_chunk_mut().expect("a full vector");
                 // SAFETY: `self` exists, so the CPU has the instruction, and the array has two registers.
                 unsafe {
                     $storeu(to.as_mut_ptr(), v[0]);
@@ -62,11 +62,11 @@ macro_rules! pair {
     };
 }
 
-/// Words of two channels as whole numbers of 16 bits.
+/// Words of two channels in int16.
 macro_rules! int16_words {
     ($to_int:ident $to_float:ident $cvt_float:ident $cvt_int:ident $packs:ident $pairs:ident) => {
         const CHANNELS: usize = 2;
-        const WHOLE: bool = true;
+        const INT16: bool = true;
         #[inline(always)]
         fn begin(self, _bias: f32) -> Self::V {
             self.splat(0.0)
@@ -90,7 +90,7 @@ macro_rules! int16_words {
     };
 }
 
-/// Dots of CPUs with one instruction for products and their sum.
+/// Dot products of CPUs with one instruction for products and their sum.
 macro_rules! vnni {
     ($dot:ident $set1:ident $to_int:ident $to_float:ident) => {
         #[inline(always)]

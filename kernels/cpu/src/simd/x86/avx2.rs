@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use crate::simd::vector::{REACH, Simd, split_by_adding};
 
-/// What both kinds of words share on AVX2.
+/// The operations that both kinds of words share on AVX2.
 macro_rules! avx2 {
     ($(#[$doc:meta])* $token:ident { $($rest:tt)* }) => {
         pair! {
@@ -44,7 +44,7 @@ macro_rules! avx2 {
                 #[inline(always)]
                 fn lookup(self, table: &[f32], index: &[u32], base: u32) -> Self::V {
                     let table: &[f32; 8] = table.first_chunk().expect("a table");
-                    let index: &[u32; 16] = index.first_chunk().expect("a whole vector");
+                    let index: &[u32; 16] = index.first_chunk().expect("a full vector");
                     // SAFETY: `self` exists, so the CPU has the instructions, and the arrays are what is read.
                     unsafe {
                         let table = _mm256_loadu_ps(table.as_ptr());
@@ -58,7 +58,7 @@ macro_rules! avx2 {
                     }
                 }
                 #[inline(always)]
-                fn store_unzipped(self, even: &mut [f32], odd: &mut [f32], v: Self::V) {
+                fn store_deinterleaved(self, even: &mut [f32], odd: &mut [f32], v: Self::V) {
                     let even: &mut [f32; 8] = even.first_chunk_mut().expect("half a vector");
                     let odd: &mut [f32; 8] = odd.first_chunk_mut().expect("half a vector");
                     // SAFETY: `self` exists, so the CPU has the instructions, and the arrays have a register each.
@@ -72,7 +72,7 @@ macro_rules! avx2 {
                     }
                 }
                 #[inline(always)]
-                fn store_zipped(self, to: &mut [f32], a: Self::V, b: Self::V) {
+                fn store_interleaved(self, to: &mut [f32], a: Self::V, b: Self::V) {
                     let to: &mut [f32; 32] = to.first_chunk_mut().expect("two vectors");
                     for i in 0..2 {
                         // SAFETY: `self` exists, so the CPU has the instructions, and the array has four registers.
@@ -99,7 +99,7 @@ avx2! {
 }
 
 avx2! {
-    /// The same with products of whole numbers of 16 bits, of which a register holds twice as many.
+    /// AVX2 with int16 products, of which a register holds twice as many.
     Avx2Int16 {
         const OUTPUTS_MAX: usize = 6;
         const OUTPUTS_WAITING: usize = 4;
@@ -116,7 +116,7 @@ avx2! {
 }
 
 avx2! {
-    /// The same with an instruction for a product and its sum.
+    /// AVX-VNNI: int16 products with an instruction for products and their sum.
     AvxVnniInt16 {
         const OUTPUTS_MAX: usize = 6;
         const OUTPUTS_WAITING: usize = 4;
@@ -128,9 +128,8 @@ avx2! {
     }
 }
 
-/// In assembly, for in Rust the compiler puts the sums of whole numbers in an order of its own and loads weights early, which
-/// takes more registers than there are: of 52 channels cab0 of a row of 320 takes a Zen 3 46 us so and 40 like this
-/// (2026-11-28).
+/// In assembly, because the compiler reorders integer sums and loads weights early, which takes more registers than there
+/// are: cab0 of a row of 320 with 52 channels takes 46 us on a Zen 3 in Rust and 40 in assembly (2026-11-28).
 #[inline]
 #[target_feature(enable = "avx2")]
 fn dot8(weight: &f32, x: [__m256; 2], mut c: [__m256; 2]) -> [__m256; 2] {
@@ -155,12 +154,12 @@ fn dot8(weight: &f32, x: [__m256; 2], mut c: [__m256; 2]) -> [__m256; 2] {
     c
 }
 
-/// Of registers packed lane by lane: pairs of one half and the other by turns.
+/// Interleaves the halves of each 128-bit lane of a packed register into pairs.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn pairs8(packed: __m256i) -> __m256i {
-    let turns = _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
-    _mm256_shuffle_epi8(packed, _mm256_broadcastsi128_si256(turns))
+    let order = _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+    _mm256_shuffle_epi8(packed, _mm256_broadcastsi128_si256(order))
 }
 
 #[inline]
@@ -170,7 +169,7 @@ fn scale8(p: __m256, n: __m256) -> __m256 {
     _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), n))
 }
 
-/// The instruction is good for 12 bits, a step of Newton's for 23.
+/// The instruction gives 12 bits, a Newton step 23.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn newton8(a: __m256) -> __m256 {

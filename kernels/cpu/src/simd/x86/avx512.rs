@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use crate::simd::vector::Simd;
 
-/// What is enough for words of 16 bits on AVX-512.
+/// The operations that are precise enough for 16-bit words on AVX-512.
 macro_rules! avx512_short {
     () => {
         #[inline(always)]
@@ -21,7 +21,7 @@ macro_rules! avx512_short {
     };
 }
 
-/// What both kinds of words share on AVX-512.
+/// The operations that both kinds of words share on AVX-512.
 macro_rules! avx512 {
     ($(#[$doc:meta])* $token:ident { $($rest:tt)* }) => {
         pair! {
@@ -30,8 +30,8 @@ macro_rules! avx512 {
             _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_fmadd_ps _mm512_sqrt_ps;
             [add _mm512_add_ps] [sub _mm512_sub_ps] [mul _mm512_mul_ps] [min _mm512_min_ps]
             [max _mm512_max_ps]; {
-                // A load that straddles cache lines takes two cycles on Zen 4; this takes a port that
-                // multiply-adds leave free.
+                // A load that straddles cache lines takes two cycles on Zen 4; a shuffle takes a port that multiply-adds
+                // leave free.
                 type Around<'a> = [__m512; 4];
                 $($rest)*
 
@@ -73,7 +73,7 @@ macro_rules! avx512 {
                 #[inline(always)]
                 fn lookup(self, table: &[f32], index: &[u32], base: u32) -> Self::V {
                     let table: &[f32; 16] = table.first_chunk().expect("a table");
-                    let index: &[u32; 32] = index.first_chunk().expect("a whole vector");
+                    let index: &[u32; 32] = index.first_chunk().expect("a full vector");
                     // SAFETY: `self` exists, so the CPU has the instructions, and the arrays are what is read.
                     unsafe {
                         let table = _mm512_loadu_ps(table.as_ptr());
@@ -87,7 +87,7 @@ macro_rules! avx512 {
                     }
                 }
                 #[inline(always)]
-                fn store_unzipped(self, even: &mut [f32], odd: &mut [f32], v: Self::V) {
+                fn store_deinterleaved(self, even: &mut [f32], odd: &mut [f32], v: Self::V) {
                     let even: &mut [f32; 16] = even.first_chunk_mut().expect("half a vector");
                     let odd: &mut [f32; 16] = odd.first_chunk_mut().expect("half a vector");
                     // SAFETY: `self` exists, so the CPU has the instructions, and the arrays have a register each.
@@ -100,12 +100,12 @@ macro_rules! avx512 {
                     }
                 }
                 #[inline(always)]
-                fn store_zipped(self, to: &mut [f32], a: Self::V, b: Self::V) {
+                fn store_interleaved(self, to: &mut [f32], a: Self::V, b: Self::V) {
                     let to: &mut [f32; 64] = to.first_chunk_mut().expect("two vectors");
                     for i in 0..2 {
                         // SAFETY: `self` exists, so the CPU has the instructions, and the array has four registers.
                         unsafe {
-                            let (low, high) = (zipped(0), zipped(8));
+                            let (low, high) = (interleaved(0), interleaved(8));
                             let to = to.as_mut_ptr().add(32 * i);
                             _mm512_storeu_ps(to, _mm512_permutex2var_ps(a[i], low, b[i]));
                             _mm512_storeu_ps(to.add(16), _mm512_permutex2var_ps(a[i], high, b[i]));
@@ -130,7 +130,7 @@ avx512! {
         }
         #[inline(always)]
         fn split(self, x: Self::V) -> (Self::V, Self::V) {
-            // Newton's step makes NaN of infinity; no instruction here minds the other end.
+            // A Newton step turns infinity into NaN; the lower end needs no clamp.
             let x = self.min(self.splat(126.0), x);
             // SAFETY: `self` exists, so the CPU has the instruction.
             let n = unsafe { [nearest(x[0]), nearest(x[1])] };
@@ -140,7 +140,7 @@ avx512! {
 }
 
 avx512! {
-    /// AVX-512 as above and VNNI, with products of whole numbers of 16 bits.
+    /// AVX-512 as above and VNNI, with int16 products.
     Avx512VnniInt16 {
         const OUTPUTS_MAX: usize = 12;
         vnni! { _mm512_dpwssd_epi32 _mm512_set1_ps _mm512_castps_si512 _mm512_castsi512_ps }
@@ -175,12 +175,12 @@ avx512! {
     }
 }
 
-/// Of registers packed lane by lane: pairs of one half and the other by turns.
+/// Interleaves the halves of each 128-bit lane of a packed register into pairs.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn pairs16(packed: __m512i) -> __m512i {
-    let turns = _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
-    _mm512_shuffle_epi8(packed, _mm512_broadcast_i32x4(turns))
+    let order = _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+    _mm512_shuffle_epi8(packed, _mm512_broadcast_i32x4(order))
 }
 
 /// Elements from `I` on of `low` followed by `high`.
@@ -198,12 +198,12 @@ fn sequence(first: i32, step: i32) -> __m512i {
     _mm512_add_epi32(_mm512_mullo_epi32(counting, _mm512_set1_epi32(step)), _mm512_set1_epi32(first))
 }
 
-/// Elements of two registers by turns, from `first` on.
+/// Indices that interleave two registers, from `first` on.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn zipped(first: i32) -> __m512i {
-    let turns = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    _mm512_add_epi32(turns, _mm512_set1_epi32(first))
+fn interleaved(first: i32) -> __m512i {
+    let order = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    _mm512_add_epi32(order, _mm512_set1_epi32(first))
 }
 
 #[inline]
@@ -212,7 +212,7 @@ fn nearest(x: __m512) -> __m512 {
     _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x)
 }
 
-/// The instruction is good for 14 bits, a step of Newton's for 24.
+/// The instruction gives 14 bits, a Newton step 24.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn newton(a: __m512) -> __m512 {
