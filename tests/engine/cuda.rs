@@ -1,5 +1,4 @@
-//! What the program makes of the driver that it finds, tried with stand-ins for one: no GPU is needed, and one that is
-//! there is not used.
+//! The program with stand-ins for NVIDIA's driver: no GPU is needed, and an installed one is not used.
 
 use std::process::Command;
 
@@ -15,7 +14,7 @@ struct Machine {
 }
 
 impl Machine {
-    /// `flags` go to the stand-in's compiler.
+    /// Compiles the stand-in with `flags`.
     fn new(flags: &[&str]) -> Machine {
         let (folder, driver) = (Folder::new(), Folder::new());
         folder.ffmpeg(CLIP);
@@ -26,14 +25,14 @@ impl Machine {
         Machine { folder, driver }
     }
 
-    /// Runs `hasn` where `wrong` is what is wrong with the driver.
+    /// Runs `hasn` with a driver that has the fault `wrong`.
     fn hasn(&self, wrong: &str, line: &str) -> Ran {
         let mut hasn = self.folder.hasn_command(line);
         hasn.env("LD_LIBRARY_PATH", self.driver.path("")).env("STAND_IN", wrong);
         Ran::of(hasn.output().expect("hasn starts"))
     }
 
-    /// `hasn info` of CUDA.
+    /// The line of `hasn info` about CUDA.
     fn info(&self, wrong: &str) -> String {
         let info = self.hasn(wrong, "info");
         assert_eq!(info.code, Some(0), "{wrong}\n{}", info.stderr);
@@ -41,23 +40,23 @@ impl Machine {
         lines.map(str::trim).collect::<Vec<_>>().join("\n")
     }
 
-    fn assert_told(&self, wrong: &str, model: &str, said: &str) {
+    fn assert_told(&self, wrong: &str, model: &str, expected: &str) {
         let before = self.folder.names();
         let line = format!("{UPSCALE} {model}");
-        self.hasn(wrong, &line).assert_told(said, &format!("{wrong}: {line}"));
-        assert_eq!(self.folder.names(), before, "{wrong}: {line} leaves something behind");
+        self.hasn(wrong, &line).assert_told(expected, &format!("{wrong}: {line}"));
+        assert_eq!(self.folder.names(), before, "{wrong}: {line} leaves files behind");
     }
 }
 
 #[test]
-fn a_machine_without_cuda_says_what_is_missing() {
+fn a_machine_without_cuda_reports_what_is_missing() {
     let machine = Machine::new(&[]);
     let lacking = Machine::new(&["-DLACKING"]);
     for (machine, wrong, why) in [
         (&machine, "no-device", "CUDA: the driver finds no GPU; look at nvidia-smi"),
         (&machine, "none-visible", "CUDA: the driver finds no GPU; look at nvidia-smi"),
-        (&machine, "old", "CUDA: the driver is too old, it speaks CUDA 11.4; install NVIDIA's driver 525"),
-        (&lacking, "old", "CUDA: the driver is too old, it speaks CUDA 11.4; install NVIDIA's driver 525"),
+        (&machine, "old", "CUDA: the driver is too old: it supports CUDA 11.4; install NVIDIA's driver 525"),
+        (&lacking, "old", "CUDA: the driver is too old: it supports CUDA 11.4; install NVIDIA's driver 525"),
         (
             &machine,
             "stub",
@@ -78,7 +77,7 @@ fn a_machine_without_cuda_says_what_is_missing() {
 }
 
 #[test]
-fn a_machine_without_a_driver_says_so() {
+fn a_machine_without_a_driver_reports_it() {
     let folder = Folder::new();
     folder.ffmpeg(CLIP);
     let info = folder.hasn("info");
@@ -90,23 +89,27 @@ fn a_machine_without_a_driver_says_so() {
 }
 
 #[test]
-fn a_gpu_that_fails_is_told_in_one_line() {
+fn a_failing_gpu_is_reported_in_one_line() {
     let machine = Machine::new(&[]);
-    for (wrong, model, said) in [
+    for (wrong, model, expected) in [
         ("little-memory", "none", "MB of its memory are needed and 64 of 4000 MB are free"),
         (
             "fragmented",
             "none",
-            "Stand-in (sm_86): 1 MB of its memory were asked for where 4000 MB are free; close",
+            "Stand-in (sm_86): allocating 1 MB of its memory failed where 4000 MB are free; close",
         ),
         (
             "launch-fails",
             "hasn-lite-x2",
-            "Stand-in (sm_86): starting ingest failed: unspecified launch failure; ",
+            "Stand-in (sm_86): launching ingest failed: unspecified launch failure; ",
         ),
-        ("work-fails", "hasn-lite-x2", "Stand-in (sm_86): a frame's work failed: unspecified launch failure"),
+        (
+            "work-fails",
+            "hasn-lite-x2",
+            "Stand-in (sm_86): running a frame failed: unspecified launch failure",
+        ),
     ] {
-        machine.assert_told(wrong, model, said);
+        machine.assert_told(wrong, model, expected);
     }
     let auto = machine.hasn("little-memory", "-v upscale in.mkv auto.mkv --engine auto --model none");
     assert_eq!(auto.code, Some(0), "{}", auto.stderr);
@@ -114,7 +117,7 @@ fn a_gpu_that_fails_is_told_in_one_line() {
 }
 
 #[test]
-fn a_gpu_is_measured_and_one_that_is_not_there_is_told() {
+fn a_gpu_is_measured_and_a_missing_one_is_reported() {
     let machine = Machine::new(&[]);
     machine
         .hasn("no-device", "bench --engine cuda")
@@ -131,7 +134,7 @@ fn a_gpu_is_measured_and_one_that_is_not_there_is_told() {
     assert!((number("frame_ms_median") * number("fps") - 1000.0).abs() < 1e-6);
     assert_eq!(number("streams"), (number("fps") / 30.0).floor());
     let stages = size["stages"].as_array().unwrap();
-    // The stand-in's clock goes on by an eighth of a millisecond an event.
+    // The stand-in's clock advances by an eighth of a millisecond per event.
     for stage in stages {
         assert_eq!(
             stage["ms"].as_f64(),
@@ -144,22 +147,22 @@ fn a_gpu_is_measured_and_one_that_is_not_there_is_told() {
 
     let table = machine.hasn("", "bench --engine cuda --runs 1");
     assert_eq!(table.code, Some(0), "{}", table.stderr);
-    for said in
+    for expected in
         ["960x540 to 1920x1080: ", "1280x720 to 2560x1440: ", "1920x1080 to 3840x2160: ", "streams at 30"]
     {
-        assert!(table.text().contains(said), "{}", table.text());
+        assert!(table.text().contains(expected), "{}", table.text());
     }
 }
 
 #[test]
-fn a_run_gives_back_what_it_takes_of_the_driver() {
+fn a_run_frees_everything_it_takes_from_the_driver() {
     let machine = Machine::new(&[]);
     for (gpu, name) in [("", "sm_86"), ("turing", "sm_75"), ("to-come", "sm_130")] {
         assert_eq!(machine.info(gpu), format!("yes: Stand-in ({name}); the engine that auto takes"));
         for model in ["none", "hasn-lite-x2", "hasn-x2"] {
             let ran = machine.hasn(gpu, &format!("{UPSCALE} {model} -y"));
             assert_eq!(ran.code, Some(0), "{name} {model}\n{}", ran.stderr);
-            // No kernel does anything: every sample is what the memory held at first.
+            // Kernels do nothing: every sample keeps its initial value.
             let hashes = machine.folder.frame_hashes("out.mkv", "yuv420p");
             assert_eq!(hashes.len(), 5);
             assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{name} {model}: {hashes:?}");

@@ -1,7 +1,6 @@
-//! The kernels as `make kernels` left them: a cubin for each kind of GPU, and PTX for GPUs to come.
+//! The archive of compiled kernels from `make kernels`: a cubin for each compute capability, and PTX for newer GPUs.
 //!
-//! In: a compute capability. Out: code that its driver loads. The format is told in `kernels/build.py`. It knows no
-//! driver.
+//! In: a compute capability. Out: code that its driver loads. `kernels/build.py` documents the format. It knows no driver.
 
 use std::io::Read;
 
@@ -11,15 +10,15 @@ const MAGIC: &[u8] = b"HASNCUB1";
 /// Major and minor, as in sm_86.
 pub(super) type Capability = (u32, u32);
 
-/// A kernel of the archive, of every code in it.
+/// A kernel, which every code of the archive has.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Kernel {
     pub(super) name: String,
-    /// Bytes of its argument.
+    /// Size of its argument in bytes.
     pub(super) args: usize,
 }
 
-/// What a GPU of this kind runs, ending in a zero as a driver wants text to. `None`: there is nothing for it.
+/// Returns the code for a compute capability, zero-terminated as the driver requires of PTX; `None` where there is none.
 pub(super) fn code(gpu: Capability) -> Option<Vec<u8>> {
     let name = choose(gpu, entries().map(|entry| entry.name))?;
     let mut code = entries().find(|entry| entry.name == name)?.inflate();
@@ -27,7 +26,7 @@ pub(super) fn code(gpu: Capability) -> Option<Vec<u8>> {
     Some(code)
 }
 
-/// "sm_75 sm_80 sm_86".
+/// Returns the capabilities of the cubins: "sm_75 sm_80 sm_86".
 pub(super) fn targets() -> String {
     let cubins: Vec<_> = entries().map(|entry| entry.name).filter(|name| name.starts_with("sm_")).collect();
     cubins.join(" ")
@@ -37,15 +36,15 @@ pub(super) fn kernels() -> Vec<Kernel> {
     numbers("kernels").into_iter().map(|(name, args)| Kernel { name, args }).collect()
 }
 
-/// By kernel, registers a thread on sm_90.
+/// Registers per thread on sm_90, by kernel.
 #[cfg(test)]
 pub(super) fn registers() -> std::collections::BTreeMap<String, usize> {
     numbers("registers").into_iter().collect()
 }
 
-/// The lines of an entry: a name and a number each.
+/// Parses an entry with a name and a number per line.
 fn numbers(entry: &str) -> Vec<(String, usize)> {
-    let lines = entries().find(|found| found.name == entry).expect("build.py puts it there").inflate();
+    let lines = entries().find(|found| found.name == entry).expect("build.py writes it").inflate();
     let number = |line: &str| {
         let (name, number) = line.split_once(' ')?;
         Some((name.to_owned(), number.parse().ok()?))
@@ -54,15 +53,15 @@ fn numbers(entry: &str) -> Vec<(String, usize)> {
     lines.map(|line| number(line).expect("build.py writes a name and a number")).collect()
 }
 
-/// Machine code runs on its kind and on later ones of the same major; PTX on its kind and all later ones.
+/// Machine code runs on its capability and on later ones of the same major version; PTX on its own and all later ones.
 fn choose(gpu: Capability, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     let fitting = |name: &'static str| {
         let (kind, number) = name.split_once('_')?;
         let number: u32 = number.parse().ok()?;
-        let made_for = (number / 10, number % 10);
+        let target = (number / 10, number % 10);
         let machine_code = kind == "sm";
-        let fits = made_for <= gpu && (!machine_code || made_for.0 == gpu.0);
-        fits.then_some((machine_code, made_for, name))
+        let fits = target <= gpu && (!machine_code || target.0 == gpu.0);
+        fits.then_some((machine_code, target, name))
     };
     names.filter_map(fitting).max().map(|(.., name)| name)
 }
@@ -97,7 +96,7 @@ fn entries() -> impl Iterator<Item = Entry> {
 }
 
 fn number(bytes: &[u8]) -> (usize, &[u8]) {
-    let (number, rest) = bytes.split_first_chunk().expect("build.py writes whole entries");
+    let (number, rest) = bytes.split_first_chunk().expect("build.py writes complete entries");
     (u32::from_le_bytes(*number) as usize, rest)
 }
 
@@ -131,7 +130,7 @@ mod tests {
             ((9, 0), Some("sm_90")),
             ((10, 0), Some("sm_100")),
             ((10, 3), Some("sm_100")),
-            // No machine code of that major, and PTX of a later kind.
+            // No machine code of that major version, and PTX for a later one.
             ((11, 0), None),
             ((12, 0), Some("sm_120")),
             ((12, 1), Some("sm_120")),
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_archive_is_whole() {
+    fn the_archive_is_complete() {
         assert_eq!(entries().map(|entry| entry.name).collect::<Vec<_>>(), NAMES);
         for entry in entries().filter(|entry| entry.name.starts_with("sm_")) {
             assert!(entry.inflate().starts_with(b"\x7fELF"), "{}", entry.name);

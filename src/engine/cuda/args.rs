@@ -1,6 +1,6 @@
-//! The kernels' arguments, as bytes: each struct of `kernels/*.cu` and its twin here.
+//! The kernels' arguments as bytes: the twin of each argument struct of `kernels/*.cu`.
 //!
-//! It knows sizes of types and nothing else.
+//! It knows only the sizes of types.
 
 use bytemuck::{NoUninit, Zeroable};
 
@@ -13,7 +13,7 @@ macro_rules! args {
             pub(super) struct $name { $(pub(super) $field: $type),* }
         )*
 
-        /// The bytes of every struct, by the kernel's name without its size.
+        /// The size of every struct in bytes, by the kernel's name without the size suffix.
         #[cfg(test)]
         pub(super) const ARGS_LEN: &[(&str, usize)] = &[$((stringify!($name), size_of::<$name>())),*];
     };

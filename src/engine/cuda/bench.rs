@@ -1,33 +1,33 @@
-//! How fast a device makes frames larger, and how near that comes to what it can do: figures for people.
+//! The speed of a device, and its share of the device's peaks.
 //!
-//! In: a device, a model, sizes. Out: seconds, as the device's and the host's clocks have them, and what the kernels ask
-//! for. Frames are copied in and out as in a run; there is no codec. It prints nothing.
+//! In: a device, a model, frame formats. Out: seconds by the device's and the host's clocks, and the demand of the kernels.
+//! Frames are copied in and out as in a run; there is no codec. It prints nothing.
 
 use std::sync::Arc;
 
 use super::demand::Demand;
 use super::device::{Device, MemoryInfo};
-use super::engine::{CudaEngine, Launched, part_of};
+use super::engine::{CudaEngine, TimedLaunch, part_of};
 use super::kernels::{Launcher, Probe};
 use crate::engine::{Engine, EngineKind, EngineSpec, Network, NetworkId};
 use crate::error::{Error, Result};
 use crate::frame::{Frame, FrameFormat};
 use crate::model::Model;
 
-/// What is to be measured.
+/// The measurement to run.
 pub(crate) struct Request {
     pub(crate) model: Arc<Model>,
-    /// Of the frames that come in and go out.
+    /// Formats of the LR and the SR frames.
     pub(crate) sizes: Vec<(FrameFormat, FrameFormat)>,
-    /// Of which the median is told.
+    /// Number of runs, whose median is reported.
     pub(crate) runs: usize,
-    /// Of a run.
+    /// Frames of a run.
     pub(crate) frames: usize,
-    /// How long the device is probed.
+    /// Sizes of the probes of the device's peaks.
     pub(crate) probes: Probes,
 }
 
-/// Enough for milliseconds on the largest of GPUs, and more than its caches hold.
+/// The defaults take milliseconds on the largest GPUs and exceed their caches.
 #[derive(Clone, Copy)]
 pub(crate) struct Probes {
     pub(crate) copy_bytes: usize,
@@ -41,29 +41,29 @@ impl Default for Probes {
     }
 }
 
-/// What was found.
+/// The result of a measurement.
 pub(crate) struct Measured {
     pub(crate) device: String,
-    /// Of a second, by the probes.
+    /// Peaks per second, by the probes.
     pub(crate) ceilings: Demand,
     pub(crate) sizes: Vec<MeasuredSize>,
 }
 
-/// Of frames of one size.
+/// The result for frames of one size.
 pub(crate) struct MeasuredSize {
     pub(crate) lr: FrameFormat,
     pub(crate) sr: FrameFormat,
-    /// From an open device to the first frame that is back.
+    /// From an open device to the first collected frame.
     pub(crate) first_s: f64,
-    /// From frame to frame, where they follow each other.
+    /// Time per frame in a sequence.
     pub(crate) frame_s: f64,
-    /// In the order of their first launch.
+    /// In the order of the first launch.
     pub(crate) kernels: Vec<MeasuredKernel>,
 }
 
-/// All launches of a kernel for one frame.
+/// All launches of a kernel in one frame.
 pub(crate) struct MeasuredKernel {
-    /// Without the size it is built for.
+    /// Name without the size suffix.
     pub(crate) name: &'static str,
     pub(crate) launches: usize,
     /// Median of the runs.
@@ -72,7 +72,7 @@ pub(crate) struct MeasuredKernel {
 }
 
 pub(super) fn measure<D: Device>(device: &D, request: &Request) -> Result<Measured> {
-    // The sizes first, so that the first of them has the first frame.
+    // The sizes come first, so that the first frame of the device is timed.
     let sizes =
         request.sizes.iter().map(|&(lr, sr)| measure_size(device, request, lr, sr)).collect::<Result<_>>()?;
     Ok(Measured { device: device.name(), ceilings: ceilings(device, request)?, sizes })
@@ -92,7 +92,7 @@ fn measure_size<D: Device>(
     let mut engine = CudaEngine::open(device.clone(), &spec)?;
     run(&mut engine, &mut free, 1)?;
     let first_s = device.now_s() - start_s;
-    // Clocks rise with the work.
+    // Warm-up: clocks rise under load.
     run(&mut engine, &mut free, request.frames)?;
     let mut seconds = Vec::new();
     for _ in 0..request.runs {
@@ -105,7 +105,7 @@ fn measure_size<D: Device>(
     Ok(MeasuredSize { lr, sr, first_s, frame_s: median(seconds), kernels: by_kernel(&launches) })
 }
 
-/// So many frames through the ring; `free` has more of them than the ring holds.
+/// Runs `frames` frames through the ring; `free` has more pairs than the ring holds.
 fn run<D: Device>(engine: &mut CudaEngine<D>, free: &mut Vec<(Frame, Frame)>, frames: usize) -> Result<()> {
     for frame in 0..frames {
         if frame >= engine.depth() {
@@ -120,7 +120,7 @@ fn run<D: Device>(engine: &mut CudaEngine<D>, free: &mut Vec<(Frame, Frame)>, fr
     Ok(())
 }
 
-/// Code values by chance: a GPU that multiplies zeros needs less power, and is faster for it.
+/// A frame of random code values: a GPU that multiplies zeros needs less power and is faster.
 fn noise(frame_format: FrameFormat) -> Frame {
     let mut frame = Frame::new(frame_format);
     let mut random = 1u64;
@@ -134,7 +134,7 @@ fn noise(frame_format: FrameFormat) -> Frame {
     frame
 }
 
-fn by_kernel(runs: &[Vec<Launched>]) -> Vec<MeasuredKernel> {
+fn by_kernel(runs: &[Vec<TimedLaunch>]) -> Vec<MeasuredKernel> {
     let stem = |name: &'static str| {
         ["_lite", "_paper", "_wide"].into_iter().find_map(|size| name.strip_suffix(size)).unwrap_or(name)
     };
@@ -167,11 +167,11 @@ fn ceilings<D: Device>(device: &D, request: &Request) -> Result<Demand> {
     })
 }
 
-/// Of the fastest of so many runs, behind a cold one.
+/// Seconds of the fastest of `runs` runs, after a cold one.
 fn probe_s<D: Device>(device: &D, probe: Probe, runs: usize) -> Result<f64> {
     let (from, to) = (device.alloc(probe.in_len().max(1))?, device.alloc(probe.out_len())?);
     let stream = device.stream()?;
-    let launcher = Launcher { device, stream: &stream, behind: &|_, _| Ok(()) };
+    let launcher = Launcher { device, stream: &stream, after_launch: &|_, _| Ok(()) };
     let (start, end) = (device.timer()?, device.timer()?);
     let mut best_s = f64::INFINITY;
     for run in 0..=runs {
@@ -200,7 +200,7 @@ mod tests {
     const BLOCKS: usize = 2;
     const ROUNDS: usize = 3;
 
-    /// What a probe wrote, and what was counted.
+    /// The output of a probe, and its counted traffic.
     fn run_probe(probe: Probe) -> (Vec<f32>, Traffic) {
         let device = Emulated::new(Options::default());
         let stream = device.stream().unwrap();
@@ -212,7 +212,7 @@ mod tests {
         let event = device.event().unwrap();
         // SAFETY: all live until the event is seen.
         unsafe { device.copy_in(&stream, &from, &pinned).unwrap() };
-        let launcher = Launcher { device: &device, stream: &stream, behind: &|_, _| Ok(()) };
+        let launcher = Launcher { device: &device, stream: &stream, after_launch: &|_, _| Ok(()) };
         launcher.probe(probe, part_of(&from), part_of(&to)).unwrap();
         // SAFETY: as above.
         unsafe { device.copy_out(&stream, &mut out, &to).unwrap() };
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_does_what_it_says_and_nothing_else() {
+    fn a_probe_does_exactly_its_demand() {
         let (blocks, rounds) = (BLOCKS, ROUNDS);
         let of_rounds = |each: usize| (8 * each * ROUNDS) as f32;
         // 1, 2^-1, 2^-0.5.
@@ -240,10 +240,10 @@ mod tests {
             (Probe::Special { blocks, rounds }, Some(special)),
         ] {
             let (values, counted) = run_probe(probe);
-            let request = probe.demand();
-            assert_eq!((32 * (counted.read + counted.written)) as f64, request.bytes, "{probe:?}");
-            assert_eq!(2.0 * counted.multiply_adds as f64, request.matrix, "{probe:?}");
-            assert_eq!(counted.special_functions as f64, request.special, "{probe:?}");
+            let demand = probe.demand();
+            assert_eq!((32 * (counted.read + counted.written)) as f64, demand.bytes, "{probe:?}");
+            assert_eq!(2.0 * counted.multiply_adds as f64, demand.matrix, "{probe:?}");
+            assert_eq!(counted.special_functions as f64, demand.special, "{probe:?}");
             if let Some(result) = result {
                 assert!(
                     values.iter().all(|value| (value - result).abs() <= 1e-5 * result),
@@ -254,7 +254,7 @@ mod tests {
         }
     }
 
-    /// A measurement whose times are those of the virtual clock.
+    /// A measurement with times of the virtual clock.
     fn measured(options: Options, runs: usize) -> (Measured, Vec<u64>) {
         let device = Emulated::new(options);
         let sizes = vec![
@@ -269,13 +269,13 @@ mod tests {
     }
 
     #[test]
-    fn times_and_shares_are_those_of_the_devices_clock() {
+    fn times_and_shares_follow_the_devices_clock() {
         let launch_ns = 1000;
         let options =
             Options { launch_ns: Some(launch_ns), copy_bytes_per_us: 100_000, ..Options::default() };
         let (measured, copies_out) = measured(options, 3);
         assert_eq!(measured.sizes.len(), 2);
-        assert_eq!(copies_out.len(), 2 * (1 + 4 * 8), "a first frame, a run to get warm, three runs");
+        assert_eq!(copies_out.len(), 2 * (1 + 4 * 8), "a first frame, a warm-up run, three runs");
         for size in &measured.sizes {
             let launches: usize = size.kernels.iter().map(|kernel| kernel.launches).sum();
             let kernels_s: f64 = size.kernels.iter().map(|kernel| kernel.seconds).sum();
@@ -285,7 +285,7 @@ mod tests {
                 let expected_s = kernel.launches as f64 * launch_ns as f64 * 1e-9;
                 assert!((kernel.seconds - expected_s).abs() < 1e-12, "{}", kernel.name);
             }
-            // Of eight frames, the first is copied in and the last copied out with nothing beside it.
+            // Of eight frames, the copy in of the first and the copy out of the last overlap with nothing.
             assert!(size.frame_s >= kernels_s && size.frame_s < 1.1 * kernels_s, "{}", size.frame_s);
             assert!(size.first_s > size.frame_s);
             let names: Vec<_> = size.kernels.iter().map(|kernel| kernel.name).collect();
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn ceilings_are_what_the_probes_reach() {
+    fn ceilings_are_the_probes_rates() {
         // A launch takes 2 us, and a sector of 32 bytes a 2 TB/s.
         let (measured, _) = measured(Options::default(), 1);
         let reached = |demand: f64, bytes: f64| demand / (2e-6 + bytes / 2e12);

@@ -1,7 +1,7 @@
-//! What a frame asks of a GPU, counted on the emulated device and scaled to 1080p: a budget that the kernels keep.
+//! The bytes and operations of a frame, counted on the emulated device and scaled to 1080p, within a budget.
 //!
-//! The least time of a kernel is that of what it needs most of: bytes, matrices, f32, special functions. Blocks are
-//! alike, so one is run and counted as often as the network has them.
+//! The minimum time of a kernel is that of its limiting resource: bytes, matrices, f32, special functions. All blocks are
+//! alike, so one is run and multiplied by the number of blocks.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,12 @@ use crate::engine::{EngineKind, EngineSpec, Network, NetworkId};
 use crate::model::catalogue;
 use crate::testing::frame_format;
 
-/// What is counted: a sixteenth of 1080p, its tiles as full.
+/// The size that is counted: a sixteenth of 1080p, with equally full tiles.
 const WIDTH: usize = 480;
 const HEIGHT: usize = 270;
 const SCALE: f64 = (1920 * 1080) as f64 / (WIDTH * HEIGHT) as f64;
 
-/// Of an H100 in practice: bytes, multiplications and additions of matrices by `mma`, of f32, and special functions, a
-/// second.
+/// Practical peaks of an H100 per second: bytes, matrix operations by `mma`, f32 operations, special functions.
 const BYTES: f64 = 3.0e12;
 const MATRIX: f64 = 400e12;
 const F32: f64 = 60e12;
@@ -26,14 +25,14 @@ const SPECIAL: f64 = 3.7e12;
 
 const GB_MAX: f64 = 12.0;
 const MS_MAX: f64 = 7.0;
-/// Sectors that blocks read and write, to those there are.
+/// Sectors that blocks read and write, relative to distinct sectors.
 const AGAIN_MAX: f64 = 1.5;
 
 /// Kernels of a block.
 const OF_A_BLOCK: [&str; 7] = ["norm", "squeeze", "grid", "gate", "cab", "reduce", "attention"];
 
-/// Warps that a multiprocessor of an H100 holds of a kernel, of 64: 65 536 registers, 227 KB of shared memory of which a
-/// block takes one more than it asks for, eight warps a block.
+/// Resident warps of a kernel per multiprocessor of an H100, of 64: 65 536 registers, 227 KB of shared memory of which a
+/// block takes 1 KB more than its own, eight warps per block.
 fn warps(kernel: &str, shared: u64, registers: &BTreeMap<String, usize>) -> u64 {
     let named = |name: &&str| registers.get(*name);
     let registers = [kernel, &format!("{kernel}_paper")].iter().find_map(named).expect(kernel);
@@ -42,7 +41,7 @@ fn warps(kernel: &str, shared: u64, registers: &BTreeMap<String, usize>) -> u64 
     8 * by_registers.min(by_shared).min(8)
 }
 
-/// What was counted of a kernel, and what its launches say they ask for.
+/// The counted traffic of a kernel, and the demand of its launches.
 type Counted = (Traffic, Demand);
 
 struct Row {
@@ -66,7 +65,7 @@ impl Row {
         let gb = |sectors: u64| times * sectors as f64 * 32.0 / 1e9;
         // A conversion takes the place of a multiply-add.
         let f32_operations = times * (demand.f32 + 2.0 * traffic.conversions as f64);
-        let ms = |count: f64, a_second: f64| 1e3 * count / a_second;
+        let ms = |count: f64, per_second: f64| 1e3 * count / per_second;
         Row {
             warps: warps(kernel, traffic.shared, registers),
             gb: gb(read + written),
@@ -87,7 +86,7 @@ impl Row {
     }
 }
 
-/// By kernel, what a frame of 1080p asks for; the large network, 4:2:0 of 8 bits.
+/// Counts a frame of 1080p by kernel; the large network, 8-bit 4:2:0.
 fn count() -> BTreeMap<String, Row> {
     let mut model = catalogue::open("hasn-x2").unwrap();
     let blocks = model.blocks.len() as f64;
@@ -119,7 +118,7 @@ fn count() -> BTreeMap<String, Row> {
 }
 
 #[test]
-fn a_frame_keeps_to_the_budget() {
+fn a_frame_is_within_the_budget() {
     let rows = count();
     println!(
         "1080p to 4K by hasn-x2, whole frames from and to device memory, counted; milliseconds on an H100 at best"

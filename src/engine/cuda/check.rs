@@ -1,4 +1,5 @@
-//! A device's kernels and its engine held to the reference and to the CPU engine: on the emulated device, and on a GPU.
+//! Checks of a device's kernels against the reference and of its engine against the CPU engine: on the emulated device and
+//! on a GPU.
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ pub(super) fn open(name: &str) -> Arc<Model> {
     catalogue::open(name).unwrap().into()
 }
 
-/// Root mean square of the difference, over that of what is expected. NaN anywhere gives NaN.
+/// Root mean square of the difference, relative to that of the expected values. NaN anywhere gives NaN.
 pub(super) fn rms_error(actual: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(actual.len(), expected.len());
     let energy = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
@@ -37,7 +38,7 @@ fn noise(len: usize, random: &mut Random) -> Vec<f32> {
     (0..len).map(|_| 0.5 + 0.5 * random.signed()).collect()
 }
 
-/// A network on a device, by itself.
+/// A network on a device, without an engine.
 struct Bench<D: Device> {
     device: D,
     stream: D::Stream,
@@ -74,11 +75,11 @@ impl<D: Device> Bench<D> {
     }
 
     fn launcher(&self) -> Launcher<'_, D> {
-        Launcher { device: &self.device, stream: &self.stream, behind: &|_, _| Ok(()) }
+        Launcher { device: &self.device, stream: &self.stream, after_launch: &|_, _| Ok(()) }
     }
 
     fn buffer(&self, part: Part) -> &D::Buffer {
-        self.buffers.iter().find(|buffer| buffer.address() == part.address).expect("a whole buffer")
+        self.buffers.iter().find(|buffer| buffer.address() == part.address).expect("a complete buffer")
     }
 
     fn finish(&self) {
@@ -107,7 +108,7 @@ impl<D: Device> Bench<D> {
         self.read(part).as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
     }
 
-    /// A map of so many channels with its padding to [channels, pixels]. What it is padded by must be zero.
+    /// Reads a map of `padded` channels as [channels, pixels]. The padding must be zero.
     fn map(&self, part: Part, padded: usize, channels: usize) -> Vec<f32> {
         let bytes = self.read(part);
         let halves = bytes.as_chunks().0;
@@ -120,9 +121,9 @@ impl<D: Device> Bench<D> {
     }
 }
 
-/// Every stage against the reference's module. f16 rounds to 2^-12 of a value at most, 1.4e-4 of its size in the mean of
-/// squares; a stage rounds its input, its weights and its output, and gets what the stages before have done, which a
-/// layer norm makes no larger in proportion: some 2.5e-4 · √stages, five of them a block, and up to three times as much
+/// Checks every stage against the reference's module. f16 rounds to 2^-12 of a value at most, 1.4e-4 of its size in the mean of
+/// squares; a stage rounds its input, its weights and its output, and inherits the errors of the stages before, which a
+/// layer norm does not enlarge in proportion: some 2.5e-4 · √stages, five of them a block, and up to three times as much
 /// where values cancel, as in the layer norm and in the sums of depthwise convs.
 pub(super) fn check_layers<D: Device>(
     model: &Model,
@@ -158,7 +159,7 @@ pub(super) fn check_layers<D: Device>(
         launcher.gate(size, &maps, block).unwrap();
         check("g", &bench.map(maps.n, size.c, sizes.dim), module("g"));
         launcher.cab(size, &maps, scale, block).unwrap();
-        (scale, maps) = (maps.scale, maps.turned());
+        (scale, maps) = (maps.scale, maps.swapped());
         let scales = bench.floats(scale);
         let z = bench.map(maps.trunk, size.c, sizes.dim);
         let z: Vec<f32> = z.iter().enumerate().map(|(k, v)| v * scales[k / (width * height)]).collect();
@@ -170,7 +171,7 @@ pub(super) fn check_layers<D: Device>(
     out
 }
 
-/// On a frame by chance.
+/// Checks every stage on a random frame.
 pub(super) fn check_layers_on_noise<D: Device>(
     model: &Model,
     size: (usize, usize),
@@ -181,7 +182,7 @@ pub(super) fn check_layers_on_noise<D: Device>(
     check_layers(model, size, device, x);
 }
 
-/// Over channels, without the affine.
+/// Normalises over channels, without the affine.
 fn normalised(values: &[f32], channels: usize) -> Vec<f32> {
     let mut map = Array3::from_shape_vec((channels, 1, values.len() / channels), values.to_vec()).unwrap();
     for mut pixel in map.lanes_mut(NdAxis(0)) {
@@ -196,7 +197,7 @@ pub(super) fn spec(networks: Vec<Network>, lr: FrameFormat, sr: FrameFormat) -> 
     EngineSpec { kind: EngineKind::Cpu(cpu::Precision::F32), threads: 1, in_flight: 1, networks, lr, sr }
 }
 
-/// Numbers of 0 to 1 in every component, at the start of rows that are longer.
+/// A frame with padded rows and random values of 0 to 1 in every component.
 fn painted(frame_format: FrameFormat, random: &mut Random) -> Frame {
     let mut frame = padded(frame_format);
     for component in 0..frame_format.pixel_format.component_count() {
@@ -213,8 +214,8 @@ fn values(frame: &Frame, component: usize) -> Vec<f32> {
     plane
 }
 
-/// Frames through the ring and one by one through the CPU engine: code values differ by one where a number lies
-/// between two, and by what `tolerance` makes of f16.
+/// Compares frames through the ring with those of the CPU engine, one by one: code values differ by one where a number lies
+/// between two, and by `tolerance` for f16.
 pub(super) fn check_engine<D: Device>(
     device: D,
     spec: &EngineSpec,

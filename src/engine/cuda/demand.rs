@@ -1,22 +1,22 @@
-//! What launches ask of a device, from their sizes alone: the least that a frame takes, and how near a kernel comes.
+//! The bytes and operations of launches, from their sizes alone.
 //!
-//! Device memory is counted once, as it is where neighbours share a cache; weights stay in caches and are left out.
-//! Operations are those that are done, of padding and of margins too. Tests hold this to what the emulated device counts.
+//! Device memory is counted once, as where neighbours share a cache; weights stay in caches and are not counted. Operations
+//! include those of padding and margins. Tests compare them with the counts of the emulated device.
 
 use std::ops::AddAssign;
 
 use super::maps::{F16, F32, Maps, Size, TailWeights, tiles};
 
-/// Of a launch or of many.
+/// The demand of one or more launches.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub(crate) struct Demand {
-    /// Read and written.
+    /// Bytes read and written.
     pub(crate) bytes: f64,
     /// Operations of tensor cores, a multiply-add as two.
     pub(crate) matrix: f64,
-    /// Of f32; conversions from and to f16 are left out.
+    /// Operations of f32, without conversions from and to f16.
     pub(crate) f32: f64,
-    /// 2^x, 1 / x, x^-1/2.
+    /// Special functions: 2^x, 1 / x, x^-1/2.
     pub(crate) special: f64,
 }
 
@@ -30,12 +30,12 @@ impl AddAssign for Demand {
 }
 
 impl Demand {
-    /// `bytes` and `f32`: of each.
+    /// `bytes`, `f32`: per sample.
     pub(super) fn of_samples(count: usize, bytes: usize, f32: usize) -> Demand {
         Demand { bytes: (count * bytes) as f64, f32: (count * f32) as f64, ..Demand::default() }
     }
 
-    /// In f16, f32 as [`Demand::of_samples`].
+    /// Channels in f16; `f32`: operations per pixel.
     fn of_channels(pixels: usize, channels: usize, f32: f64) -> Demand {
         Demand { bytes: (pixels * channels * F16) as f64, f32: pixels as f64 * f32, ..Demand::default() }
     }
@@ -55,11 +55,11 @@ impl Demand {
         let Size { c, e, .. } = size;
         let padded = maps.width.next_multiple_of(16) * maps.height.next_multiple_of(8);
         let demand = Demand::of_channels(maps.width * maps.height, 2 * c + e, (108 * c) as f64);
-        // Two threads a pixel.
+        // Two threads per pixel.
         Demand { special: 2.0 * padded as f64, ..demand }.with_matrix(padded * c * e)
     }
 
-    /// `padded`: pixels of the conv that blocks make, overlapping.
+    /// `padded`: pixels of the conv that the thread blocks compute, overlaps included.
     pub(super) fn squeeze(size: Size, maps: &Maps, padded: usize) -> Demand {
         let e = size.e;
         let (width3, height3) = maps.grid_size();
@@ -69,13 +69,13 @@ impl Demand {
         demand.with_matrix(padded * 9 * e * e)
     }
 
-    /// `padded`: pixels that blocks make.
+    /// `padded`: pixels that the thread blocks compute.
     pub(super) fn grid(size: Size, maps: &Maps, padded: usize) -> Demand {
         let (width3, height3) = maps.grid_size();
         Demand::of_channels(width3 * height3, 2 * size.e, 0.0).with_matrix(padded * 9 * size.e * size.e)
     }
 
-    /// `padded`: pixels that blocks make.
+    /// `padded`: pixels that the thread blocks compute.
     pub(super) fn gate(size: Size, maps: &Maps, padded: usize) -> Demand {
         let Size { c, m, e, .. } = size;
         let (width3, height3) = maps.grid_size();
@@ -88,7 +88,7 @@ impl Demand {
     pub(super) fn cab(size: Size, maps: &Maps, tiles: usize) -> Demand {
         let Size { c, r, rows, .. } = size;
         let tile = 16 * rows;
-        // u has 2 pixels round a tile, the first conv 1, and warps take sixteens of pixels of these.
+        // u has 2 pixels around a tile, the first conv 1, and warps take 16 pixels of these at a time.
         let (around_2, around_1) = (20 * (rows + 4), 18 * (rows + 2));
         let margin = |around: usize| around as f64 / tile as f64;
         let f32 = (102 * c) as f64 * margin(around_2) + (24 * r) as f64 * margin(around_1) + (2 * c) as f64;
@@ -110,10 +110,11 @@ impl Demand {
     pub(super) fn leave(size: Size, maps: &Maps, tail: &TailWeights) -> Demand {
         let Size { c, rows, .. } = size;
         let TailWeights { side, in_channels, outputs, scale, .. } = *tail;
-        let (pixels, made) = (maps.width * maps.height, in_channels * scale * scale);
+        let (pixels, sr_samples) = (maps.width * maps.height, in_channels * scale * scale);
         let margin = (20 * (rows + 4)) as f64 / (16 * rows) as f64;
-        let mut demand = Demand::of_channels(pixels, c, c as f64 * margin + (50 * made * in_channels) as f64);
-        demand.bytes += (pixels * (in_channels + made) * F32) as f64;
+        let mut demand =
+            Demand::of_channels(pixels, c, c as f64 * margin + (50 * sr_samples * in_channels) as f64);
+        demand.bytes += (pixels * (in_channels + sr_samples) * F32) as f64;
         let padded = tiles(maps.width, maps.height, size) * 16 * rows;
         demand.with_matrix(padded * side * side * c * outputs)
     }
@@ -131,7 +132,7 @@ mod tests {
     use crate::model::{Model, catalogue};
     use crate::testing::frame_format;
 
-    /// How much a count may be off where it is near enough: blocks at the border have less to do.
+    /// Tolerance of approximate counts: thread blocks at the border have less to do.
     const NEAR: std::ops::Range<f64> = 0.85..1.15;
 
     fn check(model: Arc<Model>, (width, height): (usize, usize), formats: [&'static str; 2]) {
@@ -152,23 +153,23 @@ mod tests {
             let name = launch.kernel;
             assert_eq!(span.kind, SpanKind::Kernel(name));
             assert!((launch.seconds - (span.end_ns - span.start_ns) as f64 * 1e-9).abs() < 1e-12, "{name}");
-            let (counted, asked) = (span.traffic, launch.demand);
-            assert_eq!(2.0 * counted.multiply_adds as f64, asked.matrix, "{name}: matrices");
+            let (counted, demand) = (span.traffic, launch.demand);
+            assert_eq!(2.0 * counted.multiply_adds as f64, demand.matrix, "{name}: matrices");
             let special = counted.special_functions as f64;
             assert!(
-                special == asked.special || NEAR.contains(&(special / asked.special)),
+                special == demand.special || NEAR.contains(&(special / demand.special)),
                 "{name}: {special} special"
             );
-            // What it reads of the weights is in one of the counts only.
+            // Only one of the counts includes the weights.
             let bytes = 32.0 * (counted.read + counted.written) as f64;
-            let least = NEAR.start * asked.bytes - 64.0;
-            let most = NEAR.end * asked.bytes + blob.bytes.len() as f64;
-            assert!((least..most).contains(&bytes), "{name}: {bytes} bytes, and not {}", asked.bytes);
+            let least = NEAR.start * demand.bytes - 64.0;
+            let most = NEAR.end * demand.bytes + blob.bytes.len() as f64;
+            assert!((least..most).contains(&bytes), "{name}: {bytes} bytes, and not {}", demand.bytes);
         }
     }
 
     #[test]
-    fn demands_are_what_the_device_counts() {
+    fn demands_equal_the_counts_of_the_device() {
         check(catalogue::open("hasn-lite-x2").unwrap().into(), (190, 130), ["yuv420p", "yuv420p10le"]);
         check(catalogue::open("hasn-x2").unwrap().into(), (94, 61), ["nv12", "rgb24"]);
         let shape = Shape { channels: [3, 60, 120, 30, 20, 4], scale: 4, blocks: 1 };

@@ -1,7 +1,7 @@
-//! NVIDIA's driver as a [`Device`], by cudarc, which finds it when the program runs.
+//! NVIDIA's driver as a [`Device`], through cudarc, which loads it at run time.
 //!
-//! In: what the engine asks of a device. Out: the first GPU's memory, streams and graphs, and one line for whatever is
-//! missing on a machine. It knows the kernels by name only, and no frame.
+//! In: calls of the engine. Out: the first GPU's memory, streams and graphs, and an error of one line for whatever is
+//! missing on the machine. It knows only the names of the kernels, and no frame.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -14,12 +14,12 @@ use cudarc::nvrtc::Ptx;
 
 use super::archive;
 use super::device::{Buffer, Device, Launch, MemoryInfo, Pinned};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
-/// CUDA 12.0, which drivers from 525 on speak: of an older one, cubins of CUDA 12 are not understood.
+/// CUDA 12.0, which drivers from 525 on support: older ones cannot load cubins of CUDA 12.
 const VERSION_MIN: i32 = 12_000;
 
-/// What is called of the driver, here or in cudarc, which panics where one is missing.
+/// The functions of the driver that are called here or in cudarc, which panics where one is missing.
 const CALLED: [&str; 37] = [
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",
@@ -60,23 +60,26 @@ const CALLED: [&str; 37] = [
     "cuStreamWaitEvent",
 ];
 
-/// What is to be done where the driver or the GPU is at fault.
-const LOOK: &str = "look for NVRM in dmesg, update the driver, or use --engine cpu";
+/// The remedy where the driver or the GPU is at fault.
+const REMEDY: &str = "look for NVRM in dmesg, update the driver, or use --engine cpu";
 
-/// The GPU that the engine would run on, or why there is none.
+/// Returns the name of the GPU that the engine would use, or an error that says why there is none.
 pub(crate) fn probe() -> Result<String> {
     find_gpu().map(|gpu| gpu.name)
 }
 
 struct Gpu {
     name: String,
-    /// The kernels, compiled for it.
+    /// The kernels compiled for it.
     code: Vec<u8>,
 }
 
 fn find_gpu() -> Result<Gpu> {
     start_driver()?;
-    let none = || Error::new("CUDA", "the driver finds no GPU", "look at nvidia-smi, or use --engine cpu");
+    let none = || {
+        Error::new("CUDA", "the driver finds no GPU", "look at nvidia-smi, or use --engine cpu")
+            .with_kind(ErrorKind::Device)
+    };
     let of_driver = |error: DriverError| match error.0 {
         sys::CUresult::CUDA_ERROR_NO_DEVICE => none(),
         _ => failure("CUDA", "starting the driver", error),
@@ -96,44 +99,45 @@ fn find_gpu() -> Result<Gpu> {
         Some(code) => Ok(Gpu { name, code }),
         None => {
             let problem = format!("there are no kernels for it, only for {} and newer", archive::targets());
-            Err(Error::new(name, problem, "use --engine cpu"))
+            Err(Error::new(name, problem, "use --engine cpu").with_kind(ErrorKind::Device))
         }
     }
 }
 
-/// Sees to it that the driver is there and is one that can be worked with.
+/// Checks that the driver is installed and recent enough.
 fn start_driver() -> Result<()> {
     let unfit = |problem: String| {
-        Err(Error::new("CUDA", problem, "install NVIDIA's driver 525 or newer, or use --engine cpu"))
+        Err(Error::new("CUDA", problem, "install NVIDIA's driver 525 or newer, or use --engine cpu")
+            .with_kind(ErrorKind::Device))
     };
-    // SAFETY: a library of that name is NVIDIA's driver, whose initialisers ask for nothing.
+    // SAFETY: a library of that name is NVIDIA's driver, whose initialisers have no requirements.
     if !unsafe { sys::is_culib_present() } {
         return unfit("there is no NVIDIA driver".to_owned());
     }
-    // SAFETY: as above; what is found is not called.
+    // SAFETY: as above; the function is not called.
     let has = |name: &&str| unsafe { sys::culib().get::<unsafe extern "C" fn()>(name.as_bytes()) }.is_ok();
     let mut version = VERSION_MIN;
-    let asked = match has(&"cuDriverGetVersion") {
+    let queried = match has(&"cuDriverGetVersion") {
         // SAFETY: it is there, and writes one number.
         true => unsafe { sys::cuDriverGetVersion(&mut version) }.result(),
         false => Ok(()),
     };
     if version < VERSION_MIN {
         let (major, minor) = (version / 1000, version % 1000 / 10);
-        return unfit(format!("the driver is too old, it speaks CUDA {major}.{minor}"));
+        return unfit(format!("the driver is too old: it supports CUDA {major}.{minor}"));
     }
     match CALLED.iter().find(|name| !has(name)) {
         Some(missing) => unfit(format!("the driver lacks {missing}")),
-        None => asked.map_err(|error| failure("CUDA", "starting the driver", error)),
+        None => queried.map_err(|error| failure("CUDA", "starting the driver", error)),
     }
 }
 
 fn failure(subject: &str, what: &str, error: DriverError) -> Error {
-    let said = error.error_string().map_or("an error without a name".into(), |said| said.to_string_lossy());
-    Error::new(subject, format!("{what} failed: {said}"), LOOK)
+    let text = error.error_string().map_or("an unnamed error".into(), |text| text.to_string_lossy());
+    Error::new(subject, format!("{what} failed: {text}"), REMEDY).with_kind(ErrorKind::Device)
 }
 
-/// The first GPU, as `CUDA_VISIBLE_DEVICES` has it.
+/// The first GPU that `CUDA_VISIBLE_DEVICES` allows.
 #[derive(Clone)]
 pub(crate) struct Driver {
     kernels: Arc<HashMap<String, Kernel>>,
@@ -146,7 +150,7 @@ pub(crate) struct Driver {
 
 struct Kernel {
     function: CudaFunction,
-    /// Bytes of its argument.
+    /// Size of its argument in bytes.
     args: usize,
 }
 
@@ -158,14 +162,14 @@ impl Driver {
             let name = &name;
             move |error| failure(name, what, error)
         };
-        let context = CudaContext::new(0).map_err(failed("taking the GPU"))?;
+        let context = CudaContext::new(0).map_err(failed("opening the GPU"))?;
         let start_s = started.elapsed().as_secs_f64();
-        // SAFETY: the engine orders its streams by events of its own.
+        // SAFETY: the engine orders its streams with its own events.
         unsafe { context.disable_event_tracking() };
         let optin = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-        let shared_max = context.attribute(optin).map_err(failed("asking for its shared memory"))?;
+        let shared_max = context.attribute(optin).map_err(failed("querying its shared memory"))?;
         let module = context.load_module(Ptx::from_binary(code)).map_err(failed("loading the kernels"))?;
-        // All of them now: the driver loads a kernel when it is asked for, which must not be within a capture.
+        // Loads all kernels now: the driver loads a kernel on first use, which must not be within a capture.
         let load = |kernel: archive::Kernel| {
             let function = module.load_function(&kernel.name)?;
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -177,21 +181,21 @@ impl Driver {
         Ok(Driver { kernels, shared_max: shared_max as usize, name, started, start_s, context })
     }
 
-    /// Seconds of [`Driver::open`] that the driver itself took, before the kernels were loaded.
+    /// Seconds of [`Driver::open`] before the kernels were loaded.
     pub(super) fn start_s(&self) -> f64 {
         self.start_s
     }
 
     fn make_event(&self, flags: u32) -> Result<DriverEvent> {
         let mut event = std::ptr::null_mut();
-        // Who waits sleeps: the core is FFmpeg's.
+        // A waiting thread sleeps: FFmpeg needs the core.
         let flags = flags | sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC as u32;
-        // SAFETY: a new event is written to where it is asked for.
-        self.call("making an event", || unsafe { sys::cuEventCreate(&mut event, flags) }.result())?;
+        // SAFETY: a new event is written to `event`.
+        self.call("creating an event", || unsafe { sys::cuEventCreate(&mut event, flags) }.result())?;
         Ok(DriverEvent { event, context: self.context.clone() })
     }
 
-    /// Runs a call of the driver in the context, and tells what was tried where it fails.
+    /// Runs a call of the driver in the context; `what` names it in errors.
     fn call<T>(&self, what: &str, call: impl FnOnce() -> std::result::Result<T, DriverError>) -> Result<T> {
         self.context.bind_to_thread().and_then(|()| call()).map_err(|error| failure(&self.name, what, error))
     }
@@ -209,7 +213,7 @@ impl Device for Driver {
     }
 
     fn memory(&self) -> Result<MemoryInfo> {
-        let (free, total) = self.call("asking for its memory", result::mem_get_info)?;
+        let (free, total) = self.call("querying its memory", result::mem_get_info)?;
         Ok(MemoryInfo { free, total })
     }
 
@@ -219,25 +223,26 @@ impl Device for Driver {
 
     fn alloc(&self, len: usize) -> Result<DriverBuffer> {
         let alloc = || {
-            // SAFETY: plain bytes of which none is read before it is written.
+            // SAFETY: plain bytes, none of which is read before it is written.
             let allocated = unsafe { result::malloc_sync(len) };
             match allocated {
                 Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Ok(None),
                 other => other.map(Some),
             }
         };
-        if let Some(address) = self.call("taking memory", alloc)? {
+        if let Some(address) = self.call("allocating memory", alloc)? {
             return Ok(DriverBuffer { address, len, context: self.context.clone() });
         }
-        let (asked, free) = (len.div_ceil(1_000_000), self.memory()?.free / 1_000_000);
-        let problem = format!("{asked} MB of its memory were asked for where {free} MB are free");
-        Err(Error::new(&self.name, problem, "close what else uses it, or use --engine cpu"))
+        let (wanted, free) = (len.div_ceil(1_000_000), self.memory()?.free / 1_000_000);
+        let problem = format!("allocating {wanted} MB of its memory failed where {free} MB are free");
+        Err(Error::new(&self.name, problem, "close other programs that use it, or use --engine cpu")
+            .with_kind(ErrorKind::Device))
     }
 
     fn alloc_pinned(&self, len: usize) -> Result<DriverPinned> {
-        let bytes = self.call("taking page-locked memory", || {
-            // SAFETY: it is written before anyone reads it; without flags it is not write-combined, which would make
-            // reading it back slow.
+        let bytes = self.call("allocating page-locked memory", || {
+            // SAFETY: it is written before it is read; without flags it is not write-combined, which would make reading it
+            // back slow.
             unsafe {
                 let bytes = result::malloc_host(len.max(1), 0)?.cast::<u8>();
                 bytes.write_bytes(0, len);
@@ -248,7 +253,7 @@ impl Device for Driver {
     }
 
     fn stream(&self) -> Result<Arc<CudaStream>> {
-        self.call("making a stream", || self.context.new_stream())
+        self.call("creating a stream", || self.context.new_stream())
     }
 
     fn event(&self) -> Result<DriverEvent> {
@@ -261,7 +266,7 @@ impl Device for Driver {
 
     fn elapsed_s(&self, from: &DriverEvent, to: &DriverEvent) -> Result<f64> {
         // SAFETY: both are alive.
-        let ms = self.call("timing", || unsafe { result::event::elapsed(from.event, to.event) })?;
+        let ms = self.call("reading a timer", || unsafe { result::event::elapsed(from.event, to.event) })?;
         Ok(f64::from(ms) * 1e-3)
     }
 
@@ -271,7 +276,7 @@ impl Device for Driver {
 
     unsafe fn copy_in(&self, stream: &Arc<CudaStream>, to: &DriverBuffer, from: &DriverPinned) -> Result<()> {
         assert!(from.len <= to.len, "{} bytes into {}", from.len, to.len);
-        // SAFETY: both are as long, and the caller leaves them in place until the copy is done.
+        // SAFETY: both are long enough, and the caller keeps them until the copy is done.
         self.call("copying to it", || unsafe {
             result::memcpy_htod_async(to.address, from.bytes(), stream.cu_stream())
         })
@@ -284,7 +289,7 @@ impl Device for Driver {
         from: &DriverBuffer,
     ) -> Result<()> {
         assert!(to.len <= from.len, "{} bytes of {}", to.len, from.len);
-        // SAFETY: both are as long, and the caller leaves them in place until the copy is done.
+        // SAFETY: both are long enough, and the caller keeps them until the copy is done.
         self.call("copying from it", || unsafe {
             result::memcpy_dtoh_async(to.bytes_mut(), from.address, stream.cu_stream())
         })
@@ -295,14 +300,14 @@ impl Device for Driver {
         let Kernel { function, args: args_len } = &self.kernels[kernel];
         assert_eq!(args.len(), *args_len, "bytes of the argument of {kernel}");
         if shared as usize > self.shared_max() {
-            let problem =
-                format!("{kernel} needs {shared} bytes of shared memory and can have {}", self.shared_max);
-            return Err(Error::new(&self.name, problem, "use --engine cpu, or a smaller model"));
+            let problem = format!("{kernel} needs {shared} bytes of shared memory of {}", self.shared_max);
+            return Err(Error::new(&self.name, problem, "use --engine cpu, or a smaller model")
+                .with_kind(ErrorKind::Device));
         }
-        self.call(&format!("starting {kernel}"), || {
+        self.call(&format!("launching {kernel}"), || {
             let mut params = [args.as_ptr().cast_mut().cast::<c_void>()];
-            // SAFETY: the function is of a loaded module and copies its one argument, as long as `args`, before this
-            // returns; that the argument is right is the caller's promise.
+            // SAFETY: the function is of a loaded module and copies its argument, as long as `args`, before this returns;
+            // the caller guarantees that the argument is right.
             unsafe {
                 let grid = grid.into();
                 result::launch_kernel(
@@ -319,20 +324,20 @@ impl Device for Driver {
 
     fn record(&self, stream: &Arc<CudaStream>, event: &DriverEvent) -> Result<()> {
         // SAFETY: both are alive.
-        self.call("recording", || unsafe { result::event::record(event.event, stream.cu_stream()) })
+        self.call("recording an event", || unsafe { result::event::record(event.event, stream.cu_stream()) })
     }
 
     fn wait(&self, stream: &Arc<CudaStream>, event: &DriverEvent) -> Result<()> {
         let default = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
         // SAFETY: both are alive.
-        self.call("ordering", || unsafe {
+        self.call("waiting for an event", || unsafe {
             result::stream::wait_event(stream.cu_stream(), event.event, default)
         })
     }
 
     fn synchronize(&self, event: &DriverEvent) -> Result<()> {
         // SAFETY: it is alive.
-        self.call("a frame's work", || unsafe { result::event::synchronize(event.event) })
+        self.call("running a frame", || unsafe { result::event::synchronize(event.event) })
     }
 
     fn capture(&self, stream: &Arc<CudaStream>, work: &mut dyn FnMut() -> Result<()>) -> Result<CudaGraph> {
@@ -340,15 +345,15 @@ impl Device for Driver {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         self.call(what, || stream.begin_capture(mode))?;
         let worked = work();
-        // Ended in any case: a stream that stays in capture can be used for nothing else.
+        // The capture ends in any case: a stream in capture cannot be used otherwise.
         let graph = self.call(what, || stream.end_capture(sys::CUgraphInstantiate_flags(0)));
         worked?;
-        Ok(graph?.expect("a capture that was begun gives a graph"))
+        Ok(graph?.expect("a capture gives a graph"))
     }
 
     unsafe fn replay(&self, stream: &Arc<CudaStream>, graph: &CudaGraph) -> Result<()> {
-        // SAFETY: both are alive; the launches are the caller's promise.
-        self.call("starting a frame's work", || unsafe {
+        // SAFETY: both are alive; the caller guarantees the launches.
+        self.call("launching a frame", || unsafe {
             result::graph::launch(graph.cu_graph_exec(), stream.cu_stream())
         })
     }
@@ -372,7 +377,7 @@ impl Buffer for DriverBuffer {
 
 impl Drop for DriverBuffer {
     fn drop(&mut self) {
-        // SAFETY: it was allocated in this context, and nothing uses it any more.
+        // SAFETY: it was allocated in this context, and its last use is over.
         let free = || unsafe { result::free_sync(self.address) };
         self.context.record_err(self.context.bind_to_thread().and_then(|()| free()));
     }
@@ -384,12 +389,12 @@ pub(crate) struct DriverPinned {
     context: Arc<CudaContext>,
 }
 
-// SAFETY: memory of the host that has one owner, of whichever thread.
+// SAFETY: memory of the host with one owner at a time.
 unsafe impl Send for DriverPinned {}
 
 impl Pinned for DriverPinned {
     fn bytes(&self) -> &[u8] {
-        // SAFETY: so many bytes are allocated and were written; copies to them are over, as copy_out asks.
+        // SAFETY: `len` bytes are allocated and were written; copies to them are over, as copy_out requires.
         unsafe { std::slice::from_raw_parts(self.bytes, self.len) }
     }
 
@@ -401,7 +406,7 @@ impl Pinned for DriverPinned {
 
 impl Drop for DriverPinned {
     fn drop(&mut self) {
-        // SAFETY: it was allocated in this context, and nothing uses it any more.
+        // SAFETY: it was allocated in this context, and its last use is over.
         let free = || unsafe { result::free_host(self.bytes.cast()) };
         self.context.record_err(self.context.bind_to_thread().and_then(|()| free()));
     }

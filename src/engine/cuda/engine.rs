@@ -1,54 +1,55 @@
-//! The ring: frames on the host through a network on the device, copies beside the kernels.
+//! The ring: frames of the host through a network on the device, with copies that overlap the kernels.
 //!
-//! In: an LR frame and an SR frame to fill. Out: both, in order, the second one filled. A slot of the ring has
-//! pinned memory, its copy on the device, and for every network the launches of a frame as a graph. Three streams
-//! run beside each other: a slot is copied in, worked on and copied out behind the events of the stream before. All
-//! memory is taken at open, and how much that is, is known before the first byte of it.
+//! In: an LR frame and an SR frame to fill. Out: both, in order, the second one filled. A slot of the ring has pinned
+//! memory, buffers on the device, and for every network the launches of a frame as a graph. Three streams run
+//! concurrently: copy in, compute and copy out of a slot each wait for the event of the one before. All memory is
+//! allocated at open, and its size is known before the first allocation.
 //!
-//! What happens to a frame is the same [`plan`] as on the host. It knows neither the driver nor FFmpeg.
+//! A frame follows the same [`plan`] as on the host. This file knows neither the driver nor FFmpeg.
 
 use std::cell::RefCell;
 
 use super::demand::Demand;
 use super::device::{Buffer, Device, MemoryInfo, Pinned};
-use super::kernels::{Axis, Launcher};
+use super::kernels::{Axis, Launcher, Source};
 use super::layout::Layout;
 use super::maps::{MAPS, Maps, Part};
 use super::net;
 use super::weights::{Blob, Weights};
 use crate::engine::plan::{Passes, Shape, Slot, Step, plan};
 use crate::engine::{Engine, EngineSpec, Network, NetworkId};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
 use crate::pixel::resample::{Grid, Resampler, Taps};
 
-/// One is copied in, one is worked on, one is copied out.
+/// One frame is copied in, one computed, one copied out.
 const DEPTH: usize = 3;
 
-/// Bytes of the device's memory that are left to the driver: modules, graphs, what others draw on the screen.
+/// Bytes of device memory reserved for the driver: modules, graphs, the display.
 const RESERVE: usize = 128 << 20;
 
-/// [`Engine`] on a device. Fields are dropped in order: what the device handed out before the device.
+/// [`Engine`] on a device. Fields are dropped in order: the device's resources before the device.
 pub(crate) struct CudaEngine<D: Device> {
     slots: Vec<RingSlot<D>>,
-    /// Frames submitted and collected.
+    /// Number of submitted frames.
     submitted: usize,
+    /// Number of collected frames.
     collected: usize,
     lr: Layout,
     sr: Layout,
     streams: Streams<D>,
-    networks: Vec<Ready>,
-    work: Work,
+    networks: Vec<OpenNetwork>,
+    buffers: Buffers,
     _memory: Vec<D::Buffer>,
     device: D,
 }
 
-/// A launch of a frame.
+/// A timed launch of a frame.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) struct Launched {
+pub(super) struct TimedLaunch {
     pub(super) kernel: &'static str,
     pub(super) demand: Demand,
-    /// From the end of the launch before to its own.
+    /// From the end of the launch before to its own end.
     pub(super) seconds: f64,
 }
 
@@ -59,7 +60,7 @@ struct Streams<D: Device> {
 }
 
 struct RingSlot<D: Device> {
-    /// By network.
+    /// Indexed by network.
     graphs: Vec<D::Graph>,
     lr_pinned: D::Pinned,
     sr_pinned: D::Pinned,
@@ -72,43 +73,43 @@ struct RingSlot<D: Device> {
 }
 
 impl<D: Device> CudaEngine<D> {
-    /// Whether the device has the memory for it; nothing is taken.
+    /// Checks that the device has enough memory, without allocating it.
     pub(crate) fn check(device: &D, spec: &EngineSpec) -> Result<()> {
-        Needs::new(spec)?.depth(device).map(drop)
+        MemoryNeeds::new(spec)?.depth(device).map(drop)
     }
 
-    /// An engine for the networks of `spec`; nothing is taken of the device where it does not suffice.
+    /// Opens an engine for the networks of `spec`; where memory does not suffice, none is allocated.
     pub(crate) fn open(device: D, spec: &EngineSpec) -> Result<CudaEngine<D>> {
         let (lr, sr) = (Layout::new(spec.lr), Layout::new(spec.sr));
-        let needs = Needs::new(spec)?;
+        let needs = MemoryNeeds::new(spec)?;
         let depth = needs.depth(&device)?;
 
         let mut memory = Vec::new();
-        let mut take = |len: usize| -> Result<Part> {
-            // No device gives nothing.
+        let mut alloc = |len: usize| -> Result<Part> {
+            // A device allocates at least one byte.
             memory.push(device.alloc(len.max(1))?);
             Ok(part_of(&memory[memory.len() - 1]))
         };
-        let weights = take(needs.weights)?;
+        let weights = alloc(needs.weights)?;
         let mut blob = Blob::at(weights.address);
-        let networks = ready(spec, &mut blob)?;
+        let networks = open_networks(spec, &mut blob)?;
         let mut parts = [weights; MAPS];
         for (part, len) in parts.iter_mut().zip(needs.maps) {
-            *part = take(len)?;
+            *part = alloc(len)?;
         }
-        let work = Work {
+        let buffers = Buffers {
             maps: parts,
-            lr: take(needs.lr)?,
-            sr: take(needs.sr)?,
-            between: [take(needs.between[0])?, take(needs.between[1])?],
-            columns: take(needs.columns)?,
+            lr: alloc(needs.lr)?,
+            sr: alloc(needs.sr)?,
+            intermediate: [alloc(needs.intermediate[0])?, alloc(needs.intermediate[1])?],
+            columns: alloc(needs.columns)?,
             dither: crate::engine::host::dithers(&spec.lr, &spec.sr),
         };
         let streams =
             Streams { copy_in: device.stream()?, compute: device.stream()?, copy_out: device.stream()? };
         upload(&device, &streams.copy_in, &memory[0], &blob.bytes)?;
         let slots = (0..depth)
-            .map(|_| RingSlot::new(&device, &streams, (&lr, &sr), &networks, &work))
+            .map(|_| RingSlot::new(&device, &streams, (&lr, &sr), &networks, &buffers))
             .collect::<Result<_>>()?;
         let (submitted, collected) = (0, 0);
         Ok(CudaEngine {
@@ -119,30 +120,30 @@ impl<D: Device> CudaEngine<D> {
             sr,
             streams,
             networks,
-            work,
+            buffers,
             _memory: memory,
             device,
         })
     }
 
-    /// The launches of the frame that was copied in first, each by itself with a timer behind it.
-    pub(super) fn time_launches(&mut self, network: NetworkId) -> Result<Vec<Launched>> {
-        assert_eq!(self.submitted, self.collected, "a frame is under way");
-        let CudaEngine { device, streams, slots, lr, sr, work, networks, .. } = self;
+    /// Runs the launches of a frame one by one, with a timer after each.
+    pub(super) fn time_launches(&mut self, network: NetworkId) -> Result<Vec<TimedLaunch>> {
+        assert_eq!(self.submitted, self.collected, "a frame is in flight");
+        let CudaEngine { device, streams, slots, lr, sr, buffers, networks, .. } = self;
         let (stream, slot) = (&streams.compute, &slots[0]);
         let timers = RefCell::new(vec![device.timer()?]);
         device.record(stream, &timers.borrow()[0])?;
         let launched = RefCell::new(Vec::new());
-        let behind = |kernel, demand| {
+        let after_launch = |kernel, demand| {
             let timer = device.timer()?;
             device.record(stream, &timer)?;
             timers.borrow_mut().push(timer);
-            launched.borrow_mut().push(Launched { kernel, demand, seconds: 0.0 });
+            launched.borrow_mut().push(TimedLaunch { kernel, demand, seconds: 0.0 });
             Ok(())
         };
-        let launcher = Launcher { device, stream, behind: &behind };
+        let launcher = Launcher { device, stream, after_launch: &after_launch };
         let (from, to) = ((&*lr, part_of(&slot.lr_buffer)), (&*sr, part_of(&slot.sr_buffer)));
-        work.run(&launcher, &networks[network.0], from, to)?;
+        buffers.run(&launcher, &networks[network.0], from, to)?;
         let (timers, mut launched) = (timers.into_inner(), launched.into_inner());
         device.synchronize(timers.last().expect("the first one"))?;
         for (launch, timers) in launched.iter_mut().zip(timers.windows(2)) {
@@ -155,8 +156,8 @@ impl<D: Device> CudaEngine<D> {
         let CudaEngine { device, streams, slots, .. } = self;
         let Streams { copy_in, compute, copy_out } = streams;
         let slot = &mut slots[slot];
-        // SAFETY: pinned memory and buffers are the slot's, which is not touched again before `copied_out` is seen;
-        // the graph's launches are of memory that the engine owns.
+        // SAFETY: pinned memory and buffers are the slot's, which is not used again before `copied_out` is completed; the
+        // graph's launches access memory that the engine owns.
         unsafe {
             device.copy_in(copy_in, &slot.lr_buffer, &slot.lr_pinned)?;
             device.record(copy_in, &slot.copied_in)?;
@@ -199,11 +200,11 @@ impl<D: Device> Engine for CudaEngine<D> {
 }
 
 impl<D: Device> Drop for CudaEngine<D> {
-    /// What is under way reads and writes memory that is about to be given back.
+    /// Waits for frames in flight, which use the memory that is freed.
     fn drop(&mut self) {
-        let under_way = self.slots.iter().filter(|slot| slot.pair.is_some());
-        for slot in under_way {
-            // An error here follows one that was told.
+        let in_flight = self.slots.iter().filter(|slot| slot.pair.is_some());
+        for slot in in_flight {
+            // An error here follows one that was reported.
             let _ = self.device.synchronize(&slot.copied_out);
         }
     }
@@ -214,21 +215,21 @@ impl<D: Device> RingSlot<D> {
         device: &D,
         streams: &Streams<D>,
         (lr, sr): (&Layout, &Layout),
-        networks: &[Ready],
-        work: &Work,
+        networks: &[OpenNetwork],
+        buffers: &Buffers,
     ) -> Result<RingSlot<D>> {
         let (lr_buffer, sr_buffer) = (device.alloc(lr.len)?, device.alloc(sr.len)?);
         let sr_pinned = device.alloc_pinned(sr.len)?;
         let copied_out = device.event()?;
-        // Bytes of rows that no sample owns are copied out as well: they are zeros.
-        // SAFETY: both live until the event is seen, right behind.
+        // Padding of rows is copied out as well: it is zeroed here.
+        // SAFETY: both live until the event below is completed.
         unsafe { device.copy_in(&streams.copy_in, &sr_buffer, &sr_pinned)? };
         device.record(&streams.copy_in, &copied_out)?;
         device.synchronize(&copied_out)?;
-        let launcher = Launcher { device, stream: &streams.compute, behind: &|_, _| Ok(()) };
+        let launcher = Launcher { device, stream: &streams.compute, after_launch: &|_, _| Ok(()) };
         let (from, to) = ((lr, part_of(&lr_buffer)), (sr, part_of(&sr_buffer)));
-        let graph = |network: &Ready| {
-            device.capture(&streams.compute, &mut || work.run(&launcher, network, from, to))
+        let graph = |network: &OpenNetwork| {
+            device.capture(&streams.compute, &mut || buffers.run(&launcher, network, from, to))
         };
         Ok(RingSlot {
             graphs: networks.iter().map(graph).collect::<Result<_>>()?,
@@ -252,32 +253,29 @@ fn upload<D: Device>(device: &D, stream: &D::Stream, to: &D::Buffer, bytes: &[u8
     let mut pinned = device.alloc_pinned(bytes.len())?;
     pinned.bytes_mut().copy_from_slice(bytes);
     let event = device.event()?;
-    // SAFETY: both live until the event is seen, right behind.
+    // SAFETY: both live until the event below is completed.
     unsafe { device.copy_in(stream, to, &pinned)? };
     device.record(stream, &event)?;
     device.synchronize(&event)
 }
 
-/// A network of the engine, its weights in place.
-struct Ready {
-    steps: Vec<ReadyStep>,
+/// A network with its plan and its weights in device memory.
+struct OpenNetwork {
+    steps: Vec<OpenStep>,
     weights: Option<Weights>,
 }
 
-struct ReadyStep {
+struct OpenStep {
     step: Step,
-    /// Along a column and along a row, of a step that resamples.
+    /// The vertical and the horizontal pass of a step that resamples.
     axes: Option<[Option<Axis>; 2]>,
 }
 
-fn ready(spec: &EngineSpec, blob: &mut Blob) -> Result<Vec<Ready>> {
-    let ready = |network: &Network| {
+fn open_networks(spec: &EngineSpec, blob: &mut Blob) -> Result<Vec<OpenNetwork>> {
+    let open = |network: &Network| {
         let (shape, weights) = match network {
             Network::Resample => (None, None),
-            Network::Hasn(model) => {
-                let shape = Shape { scale: model.sizes.scale, in_channels: model.sizes.in_channels };
-                (Some(shape), Some(Weights::new(model, blob)?))
-            }
+            Network::Hasn(model) => (Some(Shape::of(&model.sizes)), Some(Weights::new(model, blob)?)),
         };
         let mut with_axes = |step: Step| {
             let by = match &step {
@@ -286,15 +284,15 @@ fn ready(spec: &EngineSpec, blob: &mut Blob) -> Result<Vec<Ready>> {
                 _ => None,
             };
             let axes = by.map(|by| axes(by, blob));
-            ReadyStep { step, axes }
+            OpenStep { step, axes }
         };
         let steps = plan(&spec.lr, &spec.sr, shape)?.into_iter().map(&mut with_axes).collect();
-        Ok(Ready { steps, weights })
+        Ok(OpenNetwork { steps, weights })
     };
-    spec.networks.iter().map(ready).collect()
+    spec.networks.iter().map(open).collect()
 }
 
-/// Columns first, as on the host; a direction that changes nothing is left out, unless neither changes anything.
+/// Vertical first, as on the host; an identity is omitted, unless both are.
 fn axes(by: &Resampler, blob: &mut Blob) -> [Option<Axis>; 2] {
     let mut axis = |taps: &Taps, vertical| {
         let starts: Vec<u32> = taps.starts.iter().map(|&start| start as u32).collect();
@@ -312,30 +310,31 @@ fn axes(by: &Resampler, blob: &mut Blob) -> [Option<Axis>; 2] {
     [down, across]
 }
 
-/// Bytes of device memory, by what for.
+/// Bytes of device memory, by purpose.
 #[derive(Default)]
-struct Needs {
+struct MemoryNeeds {
     weights: usize,
     maps: [usize; MAPS],
     lr: usize,
     sr: usize,
-    between: [usize; 2],
+    intermediate: [usize; 2],
     columns: usize,
-    /// Of each slot.
+    /// Per slot of the ring.
     slot: usize,
 }
 
-impl Needs {
-    fn new(spec: &EngineSpec) -> Result<Needs> {
+impl MemoryNeeds {
+    fn new(spec: &EngineSpec) -> Result<MemoryNeeds> {
         let (lr, sr) = (Layout::new(spec.lr), Layout::new(spec.sr));
-        // The weights are made for no address: how many bytes they are does not depend on it.
+        // Packs the weights without an address: their size does not depend on it.
         let mut blob = Blob::default();
-        let networks = ready(spec, &mut blob)?;
-        let mut needs = Needs { weights: blob.bytes.len(), slot: lr.len + sr.len, ..Needs::default() };
+        let networks = open_networks(spec, &mut blob)?;
+        let mut needs =
+            MemoryNeeds { weights: blob.bytes.len(), slot: lr.len + sr.len, ..MemoryNeeds::default() };
         let (lr_plane, sr_plane) = (lr.plane_len(), sr.plane_len());
         let grow = |len: &mut usize, to: usize| *len = (*len).max(to);
-        for Ready { steps, weights } in &networks {
-            for ReadyStep { step, axes } in steps {
+        for OpenNetwork { steps, weights } in &networks {
+            for OpenStep { step, axes } in steps {
                 let (lr_used, sr_used) = step.planes_used();
                 grow(&mut needs.lr, lr_used * lr_plane);
                 grow(&mut needs.sr, sr_used * sr_plane);
@@ -349,7 +348,7 @@ impl Needs {
                         grow(len, map);
                     }
                     if !passes.ends_in_sr(pass) {
-                        grow(&mut needs.between[pass % 2], 4 * passes.out_len(pass));
+                        grow(&mut needs.intermediate[pass % 2], 4 * passes.out_len(pass));
                     }
                 }
             }
@@ -357,11 +356,11 @@ impl Needs {
         Ok(needs)
     }
 
-    /// How many slots there is room for.
+    /// Number of slots that fit into the free memory, at most [`DEPTH`].
     fn depth<D: Device>(&self, device: &D) -> Result<usize> {
         let MemoryInfo { free, total } = device.memory()?;
         let fixed = self.weights + self.maps.iter().sum::<usize>() + self.lr + self.sr;
-        let fixed = fixed + self.between.iter().sum::<usize>() + self.columns + RESERVE;
+        let fixed = fixed + self.intermediate.iter().sum::<usize>() + self.columns + RESERVE;
         let depth = free.saturating_sub(fixed) / self.slot;
         if depth == 0 {
             let mb = |bytes: usize| bytes.div_ceil(1_000_000);
@@ -373,34 +372,35 @@ impl Needs {
                 mb(total),
                 mb(needed - free)
             );
-            return Err(Error::new(device.name(), problem, "use --engine cpu, or a smaller model or frame"));
+            return Err(Error::new(device.name(), problem, "use --engine cpu, or a smaller model or frame")
+                .with_kind(ErrorKind::Device));
         }
         if depth < DEPTH {
-            tracing::info!(depth, "little device memory: a shorter ring");
+            tracing::info!(depth, "device memory is short: fewer frames in flight");
         }
         Ok(depth.min(DEPTH))
     }
 }
 
-/// The memory that frames take turns in, and what is the same for all of them.
-struct Work {
+/// The device memory that all frames share.
+struct Buffers {
     maps: [Part; MAPS],
-    /// [1 or 3, H, W] f32, as [`Step`] has it.
+    /// [1 or 3, H, W] f32, the banks of [`Step`].
     lr: Part,
     sr: Part,
-    /// What a pass gives that is not the SR planes, by turns.
-    between: [Part; 2],
-    /// A plane that has been resampled along its columns only.
+    /// Outputs of the passes that do not write the SR planes: of even and of odd passes.
+    intermediate: [Part; 2],
+    /// A plane that is resampled vertically only.
     columns: Part,
     dither: bool,
 }
 
-impl Work {
-    /// The launches of one frame. `from`, `to`: where they lie in device memory.
+impl Buffers {
+    /// Launches the steps of one frame. `from`, `to`: the LR and the SR frame in device memory.
     fn run<D: Device>(
         &self,
         launcher: &Launcher<'_, D>,
-        network: &Ready,
+        network: &OpenNetwork,
         from: (&Layout, Part),
         to: (&Layout, Part),
     ) -> Result<()> {
@@ -409,14 +409,14 @@ impl Work {
             Slot::Lr(i) => self.lr.at(i * lr.plane_len(), grid.len() * size_of::<f32>()),
             Slot::Sr(i) => self.sr.at(i * sr.plane_len(), grid.len() * size_of::<f32>()),
         };
-        for ReadyStep { step, axes } in &network.steps {
+        for OpenStep { step, axes } in &network.steps {
             match step {
                 Step::Read { component, to } => {
                     let (part, samples) = lr.component(*component, from.1);
                     launcher.ingest(part, slot(*to, &Grid::of(&lr.format, *component)), &samples)?;
                 }
                 Step::Resample { from, to, .. } => {
-                    let axes = axes.as_ref().expect("it resamples");
+                    let axes = axes.as_ref().expect("a step that resamples has axes");
                     self.resample(launcher, slot(from.0, &from.1), slot(to.0, &to.1), axes)?;
                 }
                 Step::Network(passes) => {
@@ -431,11 +431,11 @@ impl Work {
                 }
                 Step::Write { from: (from, grid), component } => {
                     let (part, samples) = sr.component(*component, to.1);
-                    launcher.egress(Ok(slot(*from, grid)), part, &samples, self.dither)?;
+                    launcher.egress(Source::Plane(slot(*from, grid)), part, &samples, self.dither)?;
                 }
                 Step::Fill { component, value } => {
                     let (part, samples) = sr.component(*component, to.1);
-                    launcher.egress(Err(*value), part, &samples, false)?;
+                    launcher.egress(Source::Value(*value), part, &samples, false)?;
                 }
             }
         }
@@ -458,7 +458,7 @@ impl Work {
                 let other = from.len / size_of::<f32>() / axis.in_len;
                 launcher.resample(from, to, axis, other)
             }
-            [None, None] => unreachable!("one direction is always there"),
+            [None, None] => unreachable!("`axes` gives at least one"),
         }
     }
 
@@ -472,7 +472,7 @@ impl Work {
     ) -> Result<()> {
         let mut x = self.lr;
         for (pass, &(width, height)) in passes.sizes.iter().enumerate() {
-            let out = if passes.ends_in_sr(pass) { self.sr } else { self.between[pass % 2] };
+            let out = if passes.ends_in_sr(pass) { self.sr } else { self.intermediate[pass % 2] };
             let maps = Maps::new(width, height, self.maps);
             net::run(launcher, weights, maps, (x, out))?;
             x = out;

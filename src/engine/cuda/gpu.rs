@@ -1,5 +1,5 @@
-//! The machine's first GPU, held to the reference and to the CPU engine: `cargo test cuda::gpu -- --ignored`, which
-//! `gpu-check/run` does.
+//! Checks of the machine's first GPU against the reference and the CPU engine: `cargo test cuda::gpu -- --ignored`, which
+//! `gpu-check/run` runs.
 
 use super::check::common::{GOLDEN, Golden, Random, Shape, golden, random_model};
 use super::check::{check_engine, check_layers, check_layers_on_noise, open, rms_error, spec};
@@ -7,7 +7,7 @@ use super::driver::Driver;
 use crate::engine::Network;
 use crate::testing::frame_format;
 
-/// One driver of all tests, so that what is checked is the kernels.
+/// Opens the driver.
 fn driver() -> Driver {
     Driver::open().unwrap_or_else(|error| panic!("{error}"))
 }
@@ -27,7 +27,7 @@ fn every_layer_agrees_with_the_reference_and_the_output_with_pytorch() {
 
 #[test]
 #[ignore = "needs a GPU"]
-fn every_layer_agrees_with_the_reference_on_sizes_and_models_by_chance() {
+fn every_layer_agrees_with_the_reference_on_random_sizes_and_models() {
     let device = driver();
     let mut random = Random(12);
     for (name, size) in [("hasn-lite-x2", (321, 181)), ("hasn-x2", (160, 97)), ("hasn-x2", (15, 16))] {
@@ -47,7 +47,7 @@ fn every_layer_agrees_with_the_reference_on_sizes_and_models_by_chance() {
 
 #[test]
 #[ignore = "needs a GPU"]
-fn whole_frames_come_out_as_on_the_cpu() {
+fn frames_match_the_cpu() {
     let device = driver();
     let mut random = Random(13);
     let networks =
@@ -66,7 +66,7 @@ fn whole_frames_come_out_as_on_the_cpu() {
         let spec = spec(networks(), frame_format(95, 67, from), frame_format(190, 134, to));
         check_engine(device.clone(), &spec, 4, 0.01, &mut random);
     }
-    // A size that a pass does not meet, and one of a video.
+    // A size that is not a multiple of a pass, and a typical video.
     for (lr, sr) in [((64, 48), (200, 150)), ((640, 360), (1280, 720))] {
         let spec = spec(networks(), frame_format(lr.0, lr.1, "yuv420p"), frame_format(sr.0, sr.1, "yuv420p"));
         check_engine(device.clone(), &spec, 5, 0.01, &mut random);

@@ -1,7 +1,7 @@
-//! One typed launcher a kernel: its arguments, its grid, its shared memory, and what it asks of the device.
+//! One typed launcher per kernel: its arguments, grid, shared memory and demand.
 //!
-//! In: parts of the device's memory and sizes. A launcher asserts that each part holds what its kernel touches there,
-//! so that no launch of this room reaches outside. It knows no model, no frame and no order of stages.
+//! In: parts of the device's memory and sizes. A launcher asserts that each part is large enough for its kernel's accesses,
+//! so that no launch of this module accesses memory outside. It knows no model, no frame and no order of stages.
 
 use bytemuck::{NoUninit, Zeroable};
 
@@ -11,23 +11,23 @@ use super::device::{Device, Launch};
 use super::maps::{BlockWeights, F16, F32, Map, Maps, Part, SUMMED, Size, TailWeights, dense_len, tiles};
 use crate::error::Result;
 
-/// Threads of a block, of every kernel.
+/// Threads per block, of every kernel.
 pub(super) const THREADS: usize = 256;
 const WARPS: usize = THREADS / 32;
 
-/// The names of a kernel by [`Size::index`].
+/// The names of a kernel, indexed by [`Size::index`].
 macro_rules! by_size {
     ($name:literal) => {
         [concat!($name, "_lite"), concat!($name, "_paper"), concat!($name, "_wide")]
     };
 }
 
-/// Elements from pixel to pixel in shared memory.
+/// Stride of pixels in shared memory, in elements.
 const fn stride(channels: usize) -> usize {
     if channels / 8 % 2 == 1 { channels } else { channels + 8 }
 }
 
-/// How the samples of a component lie in memory.
+/// The memory layout of a component's samples.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Samples {
     pub(super) width: usize,
@@ -36,7 +36,7 @@ pub(super) struct Samples {
     pub(super) linesize: usize,
     /// Bytes from one sample to the next.
     pub(super) step: usize,
-    /// 1, 2, or 4 where they are floats.
+    /// 1, 2, or 4 for floats.
     pub(super) word_bytes: usize,
     pub(super) big_endian: bool,
     pub(super) shift: u8,
@@ -62,30 +62,21 @@ impl Samples {
     }
 }
 
-/// What `probe` does and nothing else.
+/// The operation of the kernel `probe`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Probe {
-    /// Words of 16 bytes.
-    Copy {
-        words: usize,
-    },
-    /// Tensor cores, and so on: rounds of every thread.
-    Matrix {
-        blocks: usize,
-        rounds: usize,
-    },
-    F32 {
-        blocks: usize,
-        rounds: usize,
-    },
-    Special {
-        blocks: usize,
-        rounds: usize,
-    },
+    /// Copies 16-byte words.
+    Copy { words: usize },
+    /// Tensor core operations; `rounds` per thread.
+    Matrix { blocks: usize, rounds: usize },
+    /// f32 operations.
+    F32 { blocks: usize, rounds: usize },
+    /// Special functions.
+    Special { blocks: usize, rounds: usize },
 }
 
 impl Probe {
-    /// Bytes that it writes.
+    /// Bytes written.
     pub(super) fn out_len(self) -> usize {
         match self {
             Probe::Copy { words } => 16 * words,
@@ -95,7 +86,7 @@ impl Probe {
         }
     }
 
-    /// Bytes that it reads.
+    /// Bytes read.
     pub(super) fn in_len(self) -> usize {
         if let Probe::Copy { words } = self { 16 * words } else { 0 }
     }
@@ -119,7 +110,16 @@ impl Probe {
     }
 }
 
-/// One direction of a resampler.
+/// The source of `egress`.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source {
+    /// [H, W] f32.
+    Plane(Part),
+    /// One value for all samples.
+    Value(f32),
+}
+
+/// One pass of a resampler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Axis {
     pub(super) vertical: bool,
@@ -132,12 +132,12 @@ pub(super) struct Axis {
     pub(super) out_len: usize,
 }
 
-/// Launches on one stream.
+/// Launches kernels on one stream.
 pub(super) struct Launcher<'a, D: Device> {
     pub(super) device: &'a D,
     pub(super) stream: &'a D::Stream,
-    /// Called behind each of them, with the kernel's name.
-    pub(super) behind: &'a dyn Fn(&'static str, Demand) -> Result<()>,
+    /// Called after each launch, with the kernel's name.
+    pub(super) after_launch: &'a dyn Fn(&'static str, Demand) -> Result<()>,
 }
 
 impl<D: Device> Launcher<'_, D> {
@@ -152,13 +152,13 @@ impl<D: Device> Launcher<'_, D> {
         let grid = [x as u32, y as u32, 1];
         let args = bytemuck::bytes_of(args);
         let launch = Launch { kernel, grid, threads: THREADS as u32, shared: shared as u32, args };
-        // SAFETY: every caller below fills the twin of the kernel's arguments with addresses of parts that it has
-        // asserted to be large enough, and the engine keeps their buffers until its streams are idle.
+        // SAFETY: every caller below fills the twin of the kernel's argument with addresses of parts that it has asserted
+        // to be large enough, and the engine keeps their buffers until its streams are idle.
         unsafe { self.device.launch(self.stream, launch)? };
-        (self.behind)(kernel, demand)
+        (self.after_launch)(kernel, demand)
     }
 
-    /// `from`: from a component's first sample on; `to`: [H, W] f32.
+    /// Reads a component. `from`: from its first sample on; `to`: [H, W] f32.
     pub(super) fn ingest(&self, from: Part, to: Part, samples: &Samples) -> Result<()> {
         let Samples { width, height, zero, unit, .. } = *samples;
         let args = IngestArgs {
@@ -179,17 +179,15 @@ impl<D: Device> Launcher<'_, D> {
         self.launch("ingest", (width.div_ceil(THREADS), height), 0, &args, demand)
     }
 
-    /// `from`: [H, W] f32, or one number for all; `to`: from a component's first sample on.
-    pub(super) fn egress(
-        &self,
-        from: std::result::Result<Part, f32>,
-        to: Part,
-        samples: &Samples,
-        dither: bool,
-    ) -> Result<()> {
+    /// Writes a component. `to`: from its first sample on.
+    pub(super) fn egress(&self, from: Source, to: Part, samples: &Samples, dither: bool) -> Result<()> {
         let Samples { width, height, zero, unit, .. } = *samples;
+        let (plane, value) = match from {
+            Source::Plane(plane) => (plane.holds(width * height, F32), 0.0),
+            Source::Value(value) => (0, value),
+        };
         let args = EgressArgs {
-            from: from.map_or(0, |from| from.holds(width * height, F32)),
+            from: plane,
             to: to.holds(samples.extent(), 1),
             width: width as u32,
             height: height as u32,
@@ -201,7 +199,7 @@ impl<D: Device> Launcher<'_, D> {
             mask: samples.mask(),
             zero,
             unit,
-            value: from.err().unwrap_or(0.0),
+            value,
             dither: dither.into(),
         };
         let demand =
@@ -209,7 +207,7 @@ impl<D: Device> Launcher<'_, D> {
         self.launch("egress", (width.div_ceil(THREADS), height), 0, &args, demand)
     }
 
-    /// Three planes, in place.
+    /// Multiplies three planes by a matrix, in place.
     pub(super) fn matrix(&self, planes: Part, len: usize, matrix: &[[f32; 3]; 3]) -> Result<()> {
         let rows = *matrix.as_flattened().first_chunk().expect("nine coefficients");
         let args =
@@ -217,7 +215,7 @@ impl<D: Device> Launcher<'_, D> {
         self.launch("matrix", (len.div_ceil(THREADS), 1), 0, &args, Demand::of_samples(3 * len, 2 * F32, 5))
     }
 
-    /// `from`: [H, W] f32; `to`: the same along the other direction. `other`: samples along it.
+    /// Resamples `from`: [H, W] f32 along one axis. `other`: samples along the other axis.
     pub(super) fn resample(&self, from: Part, to: Part, axis: &Axis, other: usize) -> Result<()> {
         let Axis { vertical, count, in_len, out_len, .. } = *axis;
         let (in_width, width, height) =
@@ -239,7 +237,7 @@ impl<D: Device> Launcher<'_, D> {
         self.launch("resample", (width.div_ceil(THREADS), height), 0, &args, demand)
     }
 
-    /// `x`: [in, H, W] f32 to the trunk. `conv`: [in, 3, 3, C] f32 and [C].
+    /// Computes the trunk from `x`: [in, H, W] f32. `conv`: [in, 3, 3, C] f32 and [C].
     pub(super) fn enter(
         &self,
         size: Size,
@@ -264,7 +262,7 @@ impl<D: Device> Launcher<'_, D> {
         self.launch(by_size!("enter")[size.index], grid, 0, &args, demand)
     }
 
-    /// The trunk, by `scale`, to `n` and `c1`. `dim`: C without its padding.
+    /// Computes `n` and `c1` from the trunk times `scale`. `dim`: C without padding.
     pub(super) fn norm(
         &self,
         size: Size,
@@ -293,7 +291,7 @@ impl<D: Device> Launcher<'_, D> {
         self.launch(by_size!("norm")[size.index], dw_grid(maps), shared, &args, Demand::norm(size, maps))
     }
 
-    /// `c1` to `pooled` to `grid`.
+    /// Computes `pooled` from `c1`, and `grid` from `pooled`.
     pub(super) fn esa(&self, size: Size, maps: &Maps, block: &BlockWeights) -> Result<()> {
         let e = size.e;
         let (width3, height3) = maps.grid_size();
@@ -328,7 +326,7 @@ impl<D: Device> Launcher<'_, D> {
         self.launch(by_size!("grid")[size.index], blocks, shared, &grid, demand)
     }
 
-    /// `n` with `grid`, in place.
+    /// Computes the gate from `n` and `grid`, in place of `n`.
     pub(super) fn gate(&self, size: Size, maps: &Maps, block: &BlockWeights) -> Result<()> {
         const PIXELS: usize = 256;
         let (pixels, Size { c, m, e, .. }) = (maps.width * maps.height, size);
@@ -358,7 +356,8 @@ impl<D: Device> Launcher<'_, D> {
         self.launch(by_size!("gate")[size.index], (pixels.div_ceil(PIXELS), 1), shared, &args, demand)
     }
 
-    /// What the gate made, and the trunk by `scale`, to the next trunk; the channel attention of that to `maps.scale`.
+    /// Computes the next trunk from the gate's output and the trunk times `scale`, and its channel attention into
+    /// `maps.scale`.
     pub(super) fn cab(&self, size: Size, maps: &Maps, scale: Part, block: &BlockWeights) -> Result<()> {
         let (pixels, Size { c, r, rows, .. }) = (maps.width * maps.height, size);
         let tiles = tiles(maps.width, maps.height, size);
@@ -379,35 +378,35 @@ impl<D: Device> Launcher<'_, D> {
             height: maps.height as i32,
         };
         let inner = (18 * (rows + 2)).next_multiple_of(16) * stride(r) * F16;
-        // Eight channels, and a pixel that the last strip reads beyond them.
+        // Eight channels, and one pixel beyond them that the last strip reads.
         let gated = (26 * (rows + 10) + 1) * 8 * F16;
         let shared = tile(c, rows) + inner.max(WARPS * c * F32).max(gated);
         let demand = Demand::cab(size, maps, tiles);
         self.launch(by_size!("cab")[size.index], tile_grid(maps, rows), shared, &args, demand)?;
 
-        let few = tiles.div_ceil(SUMMED);
-        let few_sums = maps.few_sums.holds(few * c, F32);
-        let reduce = ReduceArgs { sums, out: few_sums, rows: tiles as i32, channels: c as i32 };
-        self.launch("reduce", (few, 1), 0, &reduce, Demand::of_samples(tiles * c, F32, 1))?;
+        let partials = tiles.div_ceil(SUMMED);
+        let partial_sums = maps.partial_sums.holds(partials * c, F32);
+        let reduce = ReduceArgs { sums, out: partial_sums, rows: tiles as i32, channels: c as i32 };
+        self.launch("reduce", (partials, 1), 0, &reduce, Demand::of_samples(tiles * c, F32, 1))?;
         let hidden = block.hidden;
-        assert!(c <= THREADS && hidden <= THREADS, "a thread a channel");
+        assert!(c <= THREADS && hidden <= THREADS, "one thread per channel");
         let attention = AttentionArgs {
-            sums: few_sums,
+            sums: partial_sums,
             scale: maps.scale.holds(c, F32),
             weights1: block.attention_1.weight.holds(hidden * c, F32),
             bias1: block.attention_1.bias.holds(hidden, F32),
             weights3: block.attention_3.weight.holds(c * hidden, F32),
             bias3: block.attention_3.bias.holds(c, F32),
-            rows: few as i32,
+            rows: partials as i32,
             channels: c as i32,
             hidden: hidden as i32,
             per_pixel: 1.0 / pixels as f32,
         };
-        let demand = Demand { special: 2.0 * c as f64, ..Demand::of_samples(few * c, F32, 1) };
+        let demand = Demand { special: 2.0 * c as f64, ..Demand::of_samples(partials * c, F32, 1) };
         self.launch("attention", (1, 1), (c + hidden) * F32, &attention, demand)
     }
 
-    /// The trunk by `scale`, with `x`: [in, H, W] f32, to `out`: [in, s·H, s·W] f32. `ones`: [C] f32.
+    /// Computes `out`: [in, s·H, s·W] f32 from the trunk times `scale` and `x`: [in, H, W] f32. `ones`: [C] f32.
     pub(super) fn leave(
         &self,
         size: Size,
@@ -419,19 +418,19 @@ impl<D: Device> Launcher<'_, D> {
         let (pixels, Size { c, rows, .. }) = (maps.width * maps.height, size);
         let (mut trunk, mut scale) = (maps.trunk.holds(pixels * c, F16), scale.holds(c, F32));
         if let Some(map) = &tail.first_step {
-            let between = maps.next.holds(pixels * c, F16);
+            let intermediate = maps.next.holds(pixels * c, F16);
             let args = FirstStepArgs {
                 trunk,
                 scale,
                 weights: map.weights(c, c, 9),
                 bias: map.biases(c),
-                out: between,
+                out: intermediate,
                 width: maps.width as i32,
                 height: maps.height as i32,
             };
             let (blocks, demand) = (tile_grid(maps, rows), Demand::first_step(size, maps));
             self.launch(by_size!("first_step")[size.index], blocks, tile(c, rows), &args, demand)?;
-            (trunk, scale) = (between, ones.holds(c, F32));
+            (trunk, scale) = (intermediate, ones.holds(c, F32));
         }
         let TailWeights { side, in_channels, outputs, scale: upscale, .. } = *tail;
         let taps = side * side;
@@ -458,7 +457,7 @@ impl<D: Device> Launcher<'_, D> {
         self.launch(by_size!("leave")[size.index], tile_grid(maps, rows), shared, &args, demand)
     }
 
-    /// What the device can do. `from`, of a copy, and `to`: as much memory as [`Probe`] says.
+    /// Runs a probe. `from` (of a copy) and `to`: as much memory as [`Probe`] states.
     pub(super) fn probe(&self, probe: Probe, from: Part, to: Part) -> Result<()> {
         let demand = probe.demand();
         let (kind, blocks, rounds, words) = match probe {
@@ -482,22 +481,22 @@ impl<D: Device> Launcher<'_, D> {
     }
 }
 
-/// Blocks of the depthwise convs, 16 x 8 pixels each.
+/// Thread blocks of the depthwise convs, 16 x 8 pixels each.
 fn dw_grid(maps: &Maps) -> (usize, usize) {
     (maps.width.div_ceil(16), maps.height.div_ceil(WARPS))
 }
 
-/// Bytes of their tile with 3 pixels round it.
+/// Bytes of their tile with 3 pixels around it.
 fn dw_tile(c: usize) -> usize {
     22 * (WARPS + 6) * stride(c) * F16
 }
 
-/// Blocks of 16 x `rows` pixels.
+/// Thread blocks of 16 x `rows` pixels.
 fn tile_grid(maps: &Maps, rows: usize) -> (usize, usize) {
     (maps.width.div_ceil(16), maps.height.div_ceil(rows))
 }
 
-/// Bytes of such a tile with 2 pixels round it.
+/// Bytes of such a tile with 2 pixels around it.
 fn tile(c: usize, rows: usize) -> usize {
     20 * (rows + 4) * stride(c) * F16
 }

@@ -1,13 +1,13 @@
-//! A frame in one piece of memory, pinned or on the device: where its planes and samples lie.
+//! A frame in one block of memory, pinned or on the device: the places of its planes and samples.
 //!
-//! In: a geometry, and planes of the host to be gathered from or scattered to. Out: what the kernels that read and
-//! write samples are told.
+//! In: a frame format, and planes of the host to gather from or scatter to. Out: the arguments of the kernels that read
+//! and write samples.
 
 use super::kernels::Samples;
 use super::maps::Part;
 use crate::frame::{FrameFormat, HostBuffer};
 
-/// A frame in one piece of memory: its planes one after another, rows and planes at whole words.
+/// A frame in one block of memory: its planes one after another, rows and planes at multiples of 16 bytes.
 pub(super) struct Layout {
     pub(super) format: FrameFormat,
     planes: Vec<Plane>,
@@ -18,7 +18,7 @@ pub(super) struct Layout {
 struct Plane {
     offset: usize,
     linesize: usize,
-    /// Bytes of a row that samples lie in.
+    /// Bytes of a row that hold samples.
     row_len: usize,
     rows: usize,
 }
@@ -35,12 +35,12 @@ impl Layout {
         Layout { planes: planes.collect(), format: frame_format, len }
     }
 
-    /// Bytes of a plane of f32 that any component fits in.
+    /// Bytes of a plane of f32 that fits any component.
     pub(super) fn plane_len(&self) -> usize {
         self.format.width * self.format.height * size_of::<f32>()
     }
 
-    /// A component in `memory`, from its first sample on.
+    /// The part of `memory` from a component's first sample on, and its layout.
     pub(super) fn component(&self, index: usize, memory: Part) -> (Part, Samples) {
         let format = self.format.pixel_format;
         let component = format.components[index];

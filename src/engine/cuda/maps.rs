@@ -1,13 +1,13 @@
-//! What lies in the device's memory: parts of it, the network's maps and weights, and the sizes they are padded to.
+//! Device memory: parts of it, the network's maps and weights, and the sizes they are padded to.
 //!
-//! In: sizes of a network and of a frame. Out: how many bytes each tensor takes, and where it lies. It launches
-//! nothing.
+//! In: sizes of a network and of a frame. Out: size and place of each tensor. It launches nothing.
 
-/// Bytes of an f16, of an f32.
+/// Bytes of an f16.
 pub(super) const F16: usize = 2;
+/// Bytes of an f32.
 pub(super) const F32: usize = 4;
 
-/// A part of the device's memory. Whoever holds the buffer sees to it that it outlives the launches.
+/// A part of the device's memory. The owner of the buffer keeps it until the launches are done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Part {
     pub(super) address: u64,
@@ -15,20 +15,20 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// `len` bytes from byte `offset` on.
+    /// The part of `len` bytes from byte `offset` on.
     pub(super) fn at(self, offset: usize, len: usize) -> Part {
         assert!(offset + len <= self.len, "{len} bytes at {offset} of {}", self.len);
         Part { address: self.address + offset as u64, len }
     }
 
-    /// The address, where so many elements of so many bytes are.
+    /// Returns the address, and asserts that `count` elements of `bytes` bytes fit.
     pub(super) fn holds(self, count: usize, bytes: usize) -> u64 {
         assert!(count * bytes <= self.len, "{count} of {bytes} bytes in {}", self.len);
         self.address
     }
 }
 
-/// The sizes kernels are built for; see `common.cuh`.
+/// A size that the kernels are compiled for; see `common.cuh`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Size {
     /// Index into the names of a kernel.
@@ -45,23 +45,23 @@ pub(super) struct Size {
     pub(super) rows: usize,
 }
 
-/// From the smallest to the largest.
+/// All sizes, smallest first.
 pub(super) const SIZES: [Size; 3] = [
     Size { index: 0, c: 16, m: 32, e: 8, r: 8, rows: 16 },
     Size { index: 1, c: 56, m: 160, e: 16, r: 24, rows: 16 },
     Size { index: 2, c: 64, m: 256, e: 32, r: 64, rows: 8 },
 ];
 
-/// Everything that lies in device memory while a frame goes through the network.
+/// The tensors of a frame in device memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Maps {
     pub(super) width: usize,
     pub(super) height: usize,
     /// [H, W, C].
     pub(super) trunk: Part,
-    /// [H, W, C]: the normalised tensor, and in its place what the gate makes of it.
+    /// [H, W, C]: the normalised tensor, then the gate's output in its place.
     pub(super) n: Part,
-    /// [H, W, C]: what is made of the trunk.
+    /// [H, W, C]: the next trunk.
     pub(super) next: Part,
     /// [H, W, E].
     pub(super) c1: Part,
@@ -72,34 +72,34 @@ pub(super) struct Maps {
     /// [tiles, C] f32.
     pub(super) sums: Part,
     /// [tiles / 256, C] f32.
-    pub(super) few_sums: Part,
+    pub(super) partial_sums: Part,
     /// [C] f32: the channel attention of the last block.
     pub(super) scale: Part,
 }
 
-/// How many tensors they are.
+/// Number of tensors of [`Maps`].
 pub(super) const MAPS: usize = 9;
 
 impl Maps {
     pub(super) fn new(width: usize, height: usize, parts: [Part; MAPS]) -> Maps {
-        let [trunk, n, next, c1, pooled, grid, sums, few_sums, scale] = parts;
-        Maps { width, height, trunk, n, next, c1, pooled, grid, sums, few_sums, scale }
+        let [trunk, n, next, c1, pooled, grid, sums, partial_sums, scale] = parts;
+        Maps { width, height, trunk, n, next, c1, pooled, grid, sums, partial_sums, scale }
     }
 
-    /// After a block: what was made is the trunk.
-    pub(super) fn turned(self) -> Maps {
+    /// The tensors after a block: the next trunk becomes the trunk.
+    pub(super) fn swapped(self) -> Maps {
         Maps { trunk: self.next, next: self.trunk, ..self }
     }
 
-    /// The bytes of each.
+    /// The size of each tensor in bytes.
     pub(super) fn lens(width: usize, height: usize, size: Size) -> [usize; MAPS] {
         let Size { c, e, .. } = size;
         let (pixels, tiles) = (width * height, tiles(width, height, size));
         let pixels3 = grid_len(width) * grid_len(height);
         let trunk = pixels * c * F16;
         let grid = pixels3 * e * F16;
-        let few = tiles.div_ceil(SUMMED);
-        [trunk, trunk, trunk, pixels * e * F16, grid, grid, tiles * c * F32, few * c * F32, c * F32]
+        let partials = tiles.div_ceil(SUMMED);
+        [trunk, trunk, trunk, pixels * e * F16, grid, grid, tiles * c * F32, partials * c * F32, c * F32]
     }
 
     /// (width, height) of ESA's grid.
@@ -112,20 +112,20 @@ fn grid_len(len: usize) -> usize {
     ((len - 1) / 2 - 7) / 3 + 1
 }
 
-/// Rows of sums that a block of `reduce` makes one of.
+/// Rows of sums that a thread block of `reduce` adds up.
 pub(super) const SUMMED: usize = 256;
 
-/// Blocks of `cab`, each of which leaves a row of sums.
+/// Thread blocks of `cab`, each of which writes a row of sums.
 pub(super) fn tiles(width: usize, height: usize, size: Size) -> usize {
     width.div_ceil(16) * height.div_ceil(size.rows)
 }
 
-/// To what every address that a kernel may read in large words is a multiple of.
+/// Rounds up to the alignment of every address that a kernel may read in large words.
 pub(super) fn aligned(offset: usize) -> usize {
     offset.next_multiple_of(256)
 }
 
-/// A dense map.
+/// The weights of a dense map.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Map {
     pub(super) weight: Part,
@@ -133,7 +133,7 @@ pub(super) struct Map {
 }
 
 impl Map {
-    /// Of a map from `inputs` to `outputs` channels by so many taps, in the order of lanes.
+    /// The address of the weights from `inputs` to `outputs` channels, in the order of lanes.
     pub(super) fn weights(&self, inputs: usize, outputs: usize, taps: usize) -> u64 {
         self.weight.holds(dense_len(inputs, outputs, taps), 1)
     }
@@ -167,10 +167,10 @@ pub(super) struct BlockWeights {
     pub(super) hidden: usize,
 }
 
-/// The weights of what comes after the last block.
+/// The weights of the tail, after the last block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TailWeights {
-    /// `conv_2` where it is a step of its own.
+    /// `conv_2`, in a tail of two steps.
     pub(super) first_step: Option<Map>,
     /// `[outputs / 8]` of a conv to eight outputs.
     pub(super) main: Part,

@@ -4,18 +4,21 @@
 //! |---|---|
 //! | `engine` | the ring, and a frame through a plan |
 //! | `net` | a network as launches |
-//! | `kernels`, `args` | a typed launcher for each of `kernels/*.cu`, and the bytes of its argument |
-//! | `demand` | what launches ask of a device |
-//! | `bench` | how fast a device is, and how near to what it can do |
-//! | `maps` | what lies in the device's memory, and how large it is |
-//! | `layout` | a frame in one piece of memory |
-//! | `weights` | weights as the kernels read them |
-//! | `device` | what is request of a device |
-//! | `driver`, `archive` | NVIDIA's driver as a device, and the kernels compiled ahead |
-//! | `emulated` | the host as a device, for tests |
-//! | `check`, `gpu` | a device held to the CPU engine; a GPU held so, for `gpu-check/run` |
+//! | `kernels`, `args` | a typed launcher for each kernel of `kernels/*.cu`, and the layout of its argument |
+//! | `demand` | bytes and operations of launches |
+//! | `bench` | the speed of a device and its share of the device's peaks |
+//! | `maps` | the tensors and weights in device memory, and their sizes |
+//! | `layout` | a frame in one block of memory |
+//! | `weights` | weights in the layout of the kernels |
+//! | `device` | the interface of a device |
+//! | `driver`, `archive` | NVIDIA's driver as a device, and the kernels compiled ahead of time |
+//! | `emulated` | a device emulated on the host, for tests |
+//! | `check`, `gpu` | comparison of a device with the CPU engine, and of a GPU, for `gpu-check/run` |
 //!
-//! It must not know FFmpeg, files, or what runs a kernel: only `driver` has met a GPU.
+//! A new kernel is a file of `kernels/` included by `hasn.cu`, the twin of its argument in `args`, a launcher in `kernels`,
+//! its `demand`, and its call in `net` or `engine`; `make kernels` compiles the archive.
+//!
+//! It must not know FFmpeg or files; only `driver` calls NVIDIA's driver.
 
 mod archive;
 mod args;
@@ -52,20 +55,20 @@ use device::Device;
 use driver::Driver;
 use engine::CudaEngine;
 
-/// Whether the machine's first GPU has the memory for it.
+/// Checks that the machine's first GPU has enough memory for `spec`.
 pub(super) fn check(spec: &EngineSpec) -> Result<()> {
     CudaEngine::check(&Driver::open()?, spec)
 }
 
-/// How long the machine's first GPU took to be there.
+/// Time to open the machine's first GPU.
 pub(crate) struct Opening {
-    /// Of NVIDIA's driver.
+    /// Start of NVIDIA's driver.
     pub(crate) driver_s: f64,
-    /// Of the kernels.
+    /// Loading of the kernels.
     pub(crate) kernels_s: f64,
 }
 
-/// Figures of the machine's first GPU.
+/// Measures the machine's first GPU.
 pub(crate) fn bench(request: &Request) -> Result<(Opening, Measured)> {
     let start = Instant::now();
     let driver = Driver::open()?;
@@ -74,7 +77,7 @@ pub(crate) fn bench(request: &Request) -> Result<(Opening, Measured)> {
     Ok((opening, bench::measure(&driver, request)?))
 }
 
-/// The engine on the machine's first GPU.
+/// Opens the engine on the machine's first GPU.
 pub(super) fn open(spec: &EngineSpec) -> Result<Box<dyn Engine>> {
     let driver = Driver::open()?;
     tracing::info!(device = driver.name(), "CUDA engine");

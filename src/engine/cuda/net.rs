@@ -1,6 +1,6 @@
-//! A network on the device: the launches that make planes into larger planes.
+//! A network on the device, as launches.
 //!
-//! In: planes of f32 in device memory. Out: the same, larger. Maps lie in scratch that all networks share.
+//! In: LR planes of f32 in device memory. Out: SR planes. Maps are in scratch memory that all networks share.
 
 use super::device::Device;
 use super::kernels::Launcher;
@@ -8,8 +8,8 @@ use super::maps::{Maps, Part};
 use super::weights::Weights;
 use crate::error::Result;
 
-/// Four passes a block: norm, ESA's grid, gate, cab. The channel attention of a block is no pass: whoever reads
-/// the trunk next multiplies by it.
+/// Launches four passes per block: norm, ESA's grid, gate, cab. The channel attention of a block is not a pass: the next
+/// reader of the trunk multiplies by it.
 pub(super) fn run<D: Device>(
     launcher: &Launcher<'_, D>,
     weights: &Weights,
@@ -26,7 +26,7 @@ pub(super) fn run<D: Device>(
         launcher.gate(size, &maps, block)?;
         launcher.cab(size, &maps, scale, block)?;
         scale = maps.scale;
-        maps = maps.turned();
+        maps = maps.swapped();
     }
     launcher.leave(size, &maps, &weights.tail, (x, out), (scale, weights.ones))
 }

@@ -63,7 +63,7 @@ fn every_layer_agrees_with_the_reference_in_every_order() {
 }
 
 #[test]
-fn every_layer_agrees_with_the_reference_on_sizes_and_models_by_chance() {
+fn every_layer_agrees_with_the_reference_on_random_sizes_and_models() {
     let mut random = Random(3);
     for seed in 0..8 {
         let mut between = |low: usize, high: usize| low + random.below(high - low + 1);

@@ -1,25 +1,25 @@
-//! Weights as the kernels read them, in one piece of memory.
+//! Weights in the layout of the kernels, in one block of memory.
 //!
-//! In: a model. Out: bytes to upload, and where in them each map lies. Channels are padded with zeros to the sizes that
-//! the kernels are built for; weights of dense maps are f16 in the order of the lanes that read them.
+//! In: a model. Out: bytes to upload, and the place of each map in them. Channels are padded with zeros to the sizes that
+//! the kernels are compiled for; weights of dense maps are f16 in the order of the lanes that read them.
 
 use half::f16;
 
 use super::maps::{BlockWeights, Map, Part, SIZES, Size, TailWeights, aligned, dense_len};
 use crate::engine::rewrite::{Block, ByPlace, MIDDLE, Tail};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Conv, Model};
 
-/// Bytes on their way to the device. Parts are offsets until [`Blob::parts`] knows the address.
+/// Bytes to upload, and the address that they will have on the device.
 #[derive(Default)]
 pub(super) struct Blob {
     pub(super) bytes: Vec<u8>,
-    /// Where they are going to be.
+    /// Address of the first byte on the device.
     base: u64,
 }
 
 impl Blob {
-    /// For a device whose memory starts at `base`; with another one the same parts lie elsewhere.
+    /// An empty blob for the address `base`.
     pub(super) fn at(base: u64) -> Blob {
         Blob { bytes: Vec::new(), base }
     }
@@ -32,7 +32,7 @@ impl Blob {
         Part { address, len: bytes.len() }
     }
 
-    /// A dense map, its outputs cut into pieces of `piece` that are multiplied by themselves.
+    /// Adds a dense map, its outputs cut into pieces of `piece` that are multiplied separately.
     fn dense(&mut self, conv: &Conv, inputs: usize, outputs: usize, piece: usize) -> Map {
         Map {
             weight: self.push(&lanes(conv, inputs, outputs, piece)),
@@ -46,24 +46,24 @@ impl Blob {
         self.push(&values)
     }
 
-    /// In f32: [inputs, taps, outputs], padded to so many outputs.
+    /// Adds a map in f32: [inputs, taps, outputs], padded to `outputs`.
     fn plain(&mut self, conv: &Conv, outputs: usize) -> Map {
         let weight = transposed(conv, conv.inputs, outputs);
         Map { weight: self.push(&weight), bias: self.padded(&conv.bias, outputs) }
     }
 }
 
-/// What the kernels want of a network.
+/// The weights of a network on the device.
 #[derive(Clone, Debug)]
 pub(super) struct Weights {
     pub(super) size: Size,
-    /// C without its padding.
+    /// C without padding.
     pub(super) dim: usize,
     pub(super) in_channels: usize,
     pub(super) conv_1: Map,
     pub(super) blocks: Vec<BlockWeights>,
     pub(super) tail: TailWeights,
-    /// [C] f32: the scale of a tensor that has none.
+    /// [C] f32: ones, the scale of a tensor without one.
     pub(super) ones: Part,
 }
 
@@ -83,7 +83,7 @@ impl Weights {
                 "the model has {} x {} x {} x {} channels; the CUDA engine takes up to {c} x {m} x {e} x {r}",
                 sizes.dim, sizes.mlp_channels, sizes.esa_channels, sizes.cab_channels
             );
-            Error::new("--engine cuda", problem, "use --engine cpu")
+            Error::new("--engine cuda", problem, "use --engine cpu").with_kind(ErrorKind::Unsupported)
         })?;
         Ok(Weights {
             size,
@@ -101,7 +101,7 @@ fn block(block: &Block, size: Size, blob: &mut Blob) -> BlockWeights {
     let Size { c, m, e, r, .. } = size;
     let dw_taps = depthwise(&block.dwconv, c);
     let dw2_taps = depthwise(&block.dwconv2, c);
-    // A thread of the attention takes a row.
+    // A thread of the attention reads a row.
     let rows = |conv: &Conv, inputs: usize, outputs: usize| -> Vec<f32> {
         let at = |i: usize| weight_of(conv, i / inputs, i % inputs, 0);
         (0..outputs * inputs).map(at).collect()
@@ -165,7 +165,7 @@ fn tail(model: &Model, size: Size, blob: &mut Blob) -> TailWeights {
     }
 }
 
-/// One conv to the outputs of all.
+/// Joins convs into one with the outputs of all.
 fn joined<'a>(convs: impl Iterator<Item = &'a Conv>) -> Conv {
     let convs: Vec<&Conv> = convs.collect();
     Conv {
@@ -176,14 +176,14 @@ fn joined<'a>(convs: impl Iterator<Item = &'a Conv>) -> Conv {
     }
 }
 
-/// Zero where the conv has none.
+/// The weight, or zero in the padding.
 fn weight_of(conv: &Conv, output: usize, input: usize, tap: usize) -> f32 {
     let exists = output < conv.outputs && input < conv.inputs;
     if exists { conv.weight[(output * conv.inputs + input) * conv.side * conv.side + tap] } else { 0.0 }
 }
 
-/// [outputs / piece, taps, inputs / 16, piece / 8, lane, 2] of pairs of f16: what a lane holds of eight inputs by eight
-/// outputs is two inputs of one output.
+/// [outputs / piece, taps, inputs / 16, piece / 8, lane, 2] of pairs of f16: of eight inputs by eight outputs a lane
+/// holds two inputs of one output.
 fn lanes(conv: &Conv, inputs: usize, outputs: usize, piece: usize) -> Vec<u32> {
     let (taps, steps, eights) = (conv.side * conv.side, inputs.div_ceil(16), piece / 8);
     let word = |mut i: usize| {
