@@ -113,16 +113,14 @@ pub(crate) fn is_again(error: ffmpeg::Error) -> bool {
     error == ffmpeg::Error::Other { errno: ffmpeg::error::EAGAIN }
 }
 
-impl From<ffmpeg::Rational> for TimeBase {
-    fn from(value: ffmpeg::Rational) -> TimeBase {
-        TimeBase { num: value.numerator(), den: value.denominator() }
-    }
+/// FFmpeg's rational as a time base.
+pub(crate) fn time_base_of(rational: ffmpeg::Rational) -> TimeBase {
+    TimeBase { num: rational.numerator(), den: rational.denominator() }
 }
 
-impl From<TimeBase> for ffmpeg::Rational {
-    fn from(value: TimeBase) -> ffmpeg::Rational {
-        ffmpeg::Rational::new(value.num, value.den)
-    }
+/// A time base as FFmpeg's rational.
+pub(crate) fn rational_of(time_base: TimeBase) -> ffmpeg::Rational {
+    ffmpeg::Rational::new(time_base.num, time_base.den)
 }
 
 #[cfg(test)]

@@ -3,8 +3,7 @@
 use ffmpeg_next::packet::{Mut, Ref};
 use ffmpeg_next::{self as ffmpeg, Rescale, ffi};
 
-use crate::frame::TimeBase;
-use crate::media::ffmpeg::{MICROSECONDS, check};
+use crate::media::ffmpeg::{MICROSECONDS, check, time_base_of};
 use crate::media::pattern::Numbering;
 
 /// A demuxed or encoded packet.
@@ -36,7 +35,7 @@ impl Packet {
     /// End of the encoded frame, in seconds of its source's clock.
     pub fn end_s(&self) -> f64 {
         let end = self.packet.pts().unwrap_or_default().saturating_add(self.packet.duration());
-        TimeBase::from(self.time_base).seconds(end)
+        time_base_of(self.time_base).seconds(end)
     }
 
     /// dts in microseconds; `i64::MIN` if unknown.

@@ -444,7 +444,7 @@ fn exr_is_refused_until_it_is_said_what_its_numbers_are() {
     exr_of(&folder, &raw_floats(3, 0.0), "gbrpf32le", "float", "in.exr");
     scan(&folder, 2, "rgb24", "in/%d.png");
     for (line, said) in [
-        ("in.exr out.exr", "in.exr: is EXR, which does not say whether its numbers are light"),
+        ("in.exr out.exr", "in.exr: is EXR, which does not state the transfer of its values"),
         ("in.exr out.mkv --model none", "give --exr-transfer linear, or the transfer that encodes them"),
         ("in/%d.png out/%d.exr", "an EXR is taken for linear light, and the frames are not linear"),
         ("in/%d.png out/%d.exr --exr-transfer linear", "no filter linearizes them"),
@@ -495,7 +495,7 @@ fn bad_use_is_told_in_one_line() {
     }
     let plan = "plan in/%03d.png out/%d.png";
     folder.hasn(plan).assert_told("cannot be joined from segments", plan);
-    assert_eq!(folder.names(), ["video.mkv", "in", "still.png"]);
+    assert_eq!(folder.names(), ["in", "still.png", "video.mkv"]);
     // A file of this very name is that file.
     fs::copy(folder.path("still.png"), folder.path("a%d.png")).unwrap();
     folder.upscale("a%d.png out.png --model none");

@@ -3,7 +3,7 @@
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video as AvFrame;
 use ffmpeg_next::packet::Ref;
-use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
+use ffmpeg_next::{self as ffmpeg, Rescale, codec};
 use tracing::{debug, info, warn};
 
 use crate::color::Transfer;
@@ -17,7 +17,7 @@ use crate::media::decode::filter::{Clock, Deinterlace, FilterSpec, Filters, Time
 use crate::media::decode::interlace::{self, ScanType};
 use crate::media::decode::timestamps::{FrameTiming, TimestampRepair};
 use crate::media::demux::input::Input;
-use crate::media::ffmpeg::{MICROSECONDS, error_kind, failure, is_again};
+use crate::media::ffmpeg::{MICROSECONDS, error_kind, failure, is_again, rational_of, time_base_of};
 use crate::media::ffmpeg_log;
 use crate::media::format::{color_of, describe, pixel_of, transfer_of};
 use crate::media::packet::Packet;
@@ -197,7 +197,7 @@ impl Decoder {
             self.reset();
             let first = self.decode_first(input);
             let us = |frame: &Frame| {
-                let time_base = Rational::from(frame.time.time_base);
+                let time_base = rational_of(frame.time.time_base);
                 frame.time.pts.rescale(time_base, MICROSECONDS)
             };
             let is_late = |frame: &Frame| us(frame) - self.trim.from_us >= self.timestamps.frame_us();
@@ -469,7 +469,7 @@ impl Decoder {
             pixel_format: format,
             color,
         };
-        let time_base = self.filters.clock().time_base.into();
+        let time_base = time_base_of(self.filters.clock().time_base);
         let time = Timestamp { index: self.counts.returned, pts, duration, time_base };
         self.warn_change(&frame_format, &time);
         self.counts.returned += 1;

@@ -11,7 +11,7 @@ use ffmpeg_next::{self as ffmpeg, Rational, codec, format, media};
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::damage::Damage;
 use crate::media::demux::address::redacted;
-use crate::media::demux::live::{Watch, open_source};
+use crate::media::demux::live::{Watch, is_capture_device, open_source};
 use crate::media::demux::open::{best_video, demuxer_name, open_by, open_remedy};
 use crate::media::demux::quirks;
 use crate::media::demux::select::select;
@@ -90,8 +90,14 @@ impl Input {
     /// Opens a live source, or with `listen` waits for a publisher. `watch` ends what takes too long, now and later.
     pub fn open_live(source: &str, listen: bool, watch: &Watch) -> Result<Input> {
         let name = redacted(source);
-        let context = open_source(source, listen, watch)
-            .map_err(|e| failure(&name, "cannot be opened", e, "check that the source is publishing"))?;
+        let context = open_source(source, listen, watch).map_err(|e| {
+            let kind = match watch.error_kind(e) {
+                ErrorKind::Interrupted => ErrorKind::Interrupted,
+                _ if is_capture_device(source) => ErrorKind::Device,
+                kind => kind,
+            };
+            failure(&name, "cannot be opened", e, "check that the source is publishing").with_kind(kind)
+        })?;
         Input::of(context, &name, true)
     }
 

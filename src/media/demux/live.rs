@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use ffmpeg_next::util::interrupt;
 use ffmpeg_next::{self as ffmpeg, format};
 
+use crate::error::ErrorKind;
 use crate::media::demux::address::bound;
 use crate::media::demux::open::open_by;
+use crate::media::ffmpeg::error_kind;
 
 /// Duration that FFmpeg probes to find the streams; its default of five seconds would all be latency.
 const PROBE_US: &str = "1000000";
@@ -46,6 +48,14 @@ impl Watch {
         self.stop.load(Ordering::Relaxed) || now_ms > self.deadline_ms.load(Ordering::Relaxed)
     }
 
+    /// The kind of an error of a watched call. FFmpeg returns the same code for a deadline that passed and for `stop`.
+    pub(crate) fn error_kind(&self, error: ffmpeg::Error) -> ErrorKind {
+        match error_kind(error) {
+            ErrorKind::Interrupted if !self.stop.load(Ordering::Relaxed) => ErrorKind::Io,
+            kind => kind,
+        }
+    }
+
     pub(crate) fn interrupt(&self) -> interrupt::Interrupt {
         let watch = self.clone();
         interrupt::new(Box::new(move || watch.is_over()))
@@ -54,6 +64,11 @@ impl Watch {
 
 /// Prefixes of devices, and the demuxers that read them.
 const DEVICES: [(&str, &CStr); 2] = [("lavfi:", c"lavfi"), ("v4l2:", c"video4linux2,v4l2")];
+
+/// Whether the source is a capture device.
+pub(crate) fn is_capture_device(source: &str) -> bool {
+    source.starts_with("v4l2:")
+}
 
 /// Opens a source; with `listen` waits for a publisher.
 pub(crate) fn open_source(

@@ -15,7 +15,7 @@ use crate::media::av_frame::AvFrameBuffer;
 use crate::media::decode::decoder::Decoder;
 use crate::media::demux::input::Input;
 use crate::media::encode::target::{Target, open_context};
-use crate::media::ffmpeg::{MICROSECONDS, check, failure, is_again};
+use crate::media::ffmpeg::{MICROSECONDS, check, failure, is_again, rational_of, time_base_of};
 use crate::media::format::Tags;
 use crate::media::output::Output;
 use crate::media::packet::Packet;
@@ -297,7 +297,7 @@ impl Encoder {
         packet.set_pts(Some(time.pts));
         packet.set_dts(Some(dts));
         packet.set_duration(self.packet_duration(&time, dts));
-        let (stream, time_base) = (self.stream, time.time_base.into());
+        let (stream, time_base) = (self.stream, rational_of(time.time_base));
         Ok(Some(Packet { packet, stream, time_base, index: time.index }))
     }
 
@@ -364,7 +364,7 @@ impl Encoder {
 
     /// Time base of the frames to send.
     pub fn time_base(&self) -> TimeBase {
-        self.video.time_base.into()
+        time_base_of(self.video.time_base)
     }
 
     /// Header of the encoder.

@@ -246,7 +246,9 @@ impl LiveOutput {
     /// Opens the sink and writes the header.
     pub fn open(sink: &str, streams: &LiveStreams, watch: &Watch) -> Result<LiveOutput> {
         let name = redacted(sink);
-        let fail = |e: ffmpeg::Error| failure(&name, "cannot be opened", e, CHECK_RECEIVER);
+        let fail = |e: ffmpeg::Error| {
+            failure(&name, "cannot be opened", e, CHECK_RECEIVER).with_kind(watch.error_kind(e))
+        };
         let format = LiveFormat::of(sink, &name)?;
         let is_one_file = LiveOutput::is_one_file(sink);
         let paths = if is_one_file { Output::new(sink, "")?.paths } else { None };
