@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_or_changed_anywhere_is_torn() {
+    fn segments_cut_short_or_changed_anywhere_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("segment");
         written(&path);

@@ -1,4 +1,4 @@
-//! Encoders and containers a user may name, and pipes.
+//! Encoders and containers that a user may choose, and pipes.
 
 use std::process::Stdio;
 
@@ -8,7 +8,7 @@ const TEST_FRAMES: &str = "-f lavfi -i testsrc2=s=64x48:r=25";
 const SINE: &str = "-f lavfi -i sine=r=48000";
 
 #[test]
-fn every_encoder_gives_all_frames_at_their_times() {
+fn every_encoder_keeps_all_frames_and_timestamps() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{TEST_FRAMES} {SINE} -t 1.2 -c:v libx264 -c:a libmp3lame in.mkv"));
     folder.ffmpeg(&format!("{TEST_FRAMES} {SINE} -t 1.2 -c:v libx264 -c:a libopus opus.mkv"));
@@ -37,7 +37,7 @@ fn every_encoder_gives_all_frames_at_their_times() {
         folder.upscale(&format!("{input} {out} --model none --encoder {encoder}"));
         let (before, after) = (folder.probe(input), folder.probe(out));
         assert_eq!(after.video().codec_name, codec, "{out}");
-        assert_times(&before, &after, out);
+        assert_timestamps(&before, &after, out);
         let (kept, all) = (after.packets_of(1), before.packets_of(1));
         assert_eq!(kept.len(), all.len(), "{out}: audio");
         assert!(kept.iter().zip(&all).all(|(new, old)| new.data_hash == old.data_hash), "{out}: audio");
@@ -69,12 +69,12 @@ fn presets_choose_encoder_depth_and_options() {
     }
     let place = |bytes: &[u8], word: &[u8]| bytes.windows(4).position(|four| four == word).unwrap();
     let web = folder.read("f.mp4");
-    assert!(place(&web, b"moov") < place(&web, b"mdat"), "a player finds at the beginning what it needs");
+    assert!(place(&web, b"moov") < place(&web, b"mdat"), "a player finds the index at the start of the file");
 }
 
-/// To the tick of the container with the coarser one. Where all times are moved, the audio moves along.
-fn assert_times(before: &Probe, after: &Probe, out: &str) {
-    // AVI knows an order and a rate, no times.
+/// Asserts equal timestamps, to the coarser tick of both containers. Where all are shifted, the audio is shifted alike.
+fn assert_timestamps(before: &Probe, after: &Probe, out: &str) {
+    // AVI has an order and a rate, no timestamps.
     if out.ends_with(".avi") {
         assert_eq!(after.packets_of(0).len(), 30, "{out}");
         return;
@@ -82,8 +82,8 @@ fn assert_times(before: &Probe, after: &Probe, out: &str) {
     let tick = before.video().tick().max(after.video().tick());
     let (old, new) = (before.video_seconds(), after.video_seconds());
     assert_eq!(new.len(), 30, "{out}");
-    // Matroska and WebM move the frames by the delay of Opus if its first packet comes before them.
-    let moves = [".ts", ".flv", ".nut", ".webm"].iter().any(|ending| out.ends_with(ending));
+    // Matroska and WebM shift the frames by the delay of Opus if its first packet comes before them.
+    let moves = [".ts", ".flv", ".nut", ".webm"].iter().any(|extension| out.ends_with(extension));
     let moved = if moves { new[0] - old[0] } else { 0.0 };
     for (old, new) in old.iter().zip(&new) {
         assert!(
@@ -93,7 +93,7 @@ fn assert_times(before: &Probe, after: &Probe, out: &str) {
     }
     let audio = |probe: &Probe| probe.packets_of(1)[0].pts.expect("a pts") as f64 * probe.streams[1].tick();
     let audio_moved = audio(after) - audio(before);
-    // Opus moves by its delay of 6.5 ms, FFmpeg's muxer not counting it.
+    // Opus is shifted by its delay of 6.5 ms, which FFmpeg's muxer does not add.
     assert!(
         (audio_moved - moved).abs() < 0.0075,
         "{out}: audio moved by {audio_moved} s, frames by {moved} s"
@@ -101,7 +101,7 @@ fn assert_times(before: &Probe, after: &Probe, out: &str) {
 }
 
 #[test]
-fn options_of_the_encoder_reach_it() {
+fn encoder_options_reach_the_encoder() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 30 -c:v libx264 in.mkv"));
     let size = |options: &str| {
@@ -117,7 +117,7 @@ fn options_of_the_encoder_reach_it() {
 }
 
 #[test]
-fn y4m_goes_in_and_out_through_pipes() {
+fn y4m_is_read_from_and_written_to_pipes() {
     let folder = Folder::new();
     for format in ["yuv420p", "yuv420p10le", "yuv422p", "yuv444p", "gray"] {
         folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 10 -pix_fmt {format} -strict -1 in.y4m"));
@@ -128,14 +128,14 @@ fn y4m_goes_in_and_out_through_pipes() {
         assert!(ran.status.success(), "{format}: {}", String::from_utf8_lossy(&ran.stderr));
         assert_eq!(folder.frame_hashes("out.y4m", format), folder.frame_hashes("in.y4m", format), "{format}");
     }
-    let larger = folder.hasn("upscale in.y4m - --progress none").stdout;
-    folder.write("larger.y4m", larger);
-    assert_eq!(folder.probe("larger.y4m").video().width, 128);
-    assert_eq!(folder.frames("larger.y4m").len(), 10);
+    let upscaled = folder.hasn("upscale in.y4m - --progress none").stdout;
+    folder.write("upscaled.y4m", upscaled);
+    assert_eq!(folder.probe("upscaled.y4m").video().width, 128);
+    assert_eq!(folder.frames("upscaled.y4m").len(), 10);
 }
 
 #[test]
-fn what_y4m_cannot_hold_is_refused_or_said() {
+fn streams_that_y4m_cannot_hold_are_refused_or_reported() {
     let folder = Folder::new();
     folder.ffmpeg(&format!(
         "{TEST_FRAMES} -vf select='not(mod(n\\,3))+not(mod(n\\,7))' -fps_mode vfr -frames:v 20 -c:v libx264 uneven.mkv"

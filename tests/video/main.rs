@@ -4,7 +4,6 @@
 mod common;
 
 mod batch;
-mod carried;
 mod clip;
 mod color;
 mod damage;
@@ -20,6 +19,7 @@ mod reuse;
 mod sequences;
 mod side_data;
 mod soak;
+mod stream_copy;
 mod streams;
 mod timestamps;
 mod verify;

@@ -1,16 +1,16 @@
-//! What frames carry besides samples: kept where the encoder takes it, else said once by name.
+//! Side data of frames: kept where the encoder takes it, else reported once.
 
 use crate::common::program::Folder;
 
 const TEST_FRAMES: &str = "-f lavfi -i testsrc2=s=64x64:r=25";
 
-/// A message of H.264 or HEVC, to be put before a frame.
+/// An SEI message of H.264 or HEVC, to be inserted before a frame.
 struct Sei {
     payload_type: u8,
     payload: Vec<u8>,
 }
 
-/// Registered by ITU-T T.35: captions, AFD and HDR10+ are such.
+/// A message registered by ITU-T T.35, such as captions, AFD and HDR10+.
 fn t35(bytes: &[u8]) -> Sei {
     Sei { payload_type: 4, payload: bytes.to_vec() }
 }
@@ -40,7 +40,7 @@ fn hdr10_plus() -> Sei {
     t35(&[&[0xb5, 0x00, 0x3c, 0x00, 0x01, 4, 1][..], &bytes.collect::<Vec<_>>()].concat())
 }
 
-/// HEVC's unit 62, which Dolby Vision takes for its metadata: the last one of its frame.
+/// Adds Dolby Vision metadata to an HEVC stream: a NAL unit of type 62 at the end of each frame.
 fn with_dolby_vision(stream: &[u8]) -> Vec<u8> {
     let first = |&i: &usize| stream[i..].starts_with(&[0, 0, 0, 1, 2, 1]) && stream[i + 6] & 0x80 != 0;
     let frames: Vec<usize> = (0..stream.len().saturating_sub(7)).filter(first).collect();
@@ -52,13 +52,13 @@ fn with_dolby_vision(stream: &[u8]) -> Vec<u8> {
     out
 }
 
-/// CEA-708 bytes of two kinds, other ones for each frame.
+/// CEA-708 byte pairs of two types, different for each frame.
 fn captions(frame: u8) -> Vec<u8> {
     let pairs = [0xfc, 0x20 + frame, 0x41 + frame, 0xfe, 0x61 + frame, 0x7f];
     [&[0xb5, 0x00, 0x31], b"GA94".as_slice(), &[0x03, 0xc2, 0xff], &pairs, &[0xff]].concat()
 }
 
-/// The stream with what `sei` gives for each frame before it. Access units begin with a slice of a first macroblock.
+/// Inserts the message of `sei` before each frame. Access units start with a slice that has the first macroblock.
 fn with_sei(stream: &[u8], hevc: bool, sei: impl Fn(u8) -> Sei) -> Vec<u8> {
     let starts: Vec<usize> = (0..stream.len().saturating_sub(4))
         .filter(|&i| stream[i..].starts_with(&[0, 0, 1]))
@@ -79,7 +79,7 @@ fn with_sei(stream: &[u8], hevc: bool, sei: impl Fn(u8) -> Sei) -> Vec<u8> {
             out.extend([0, 0, 0, 1]);
             out.extend(if hevc { &[39 << 1, 1][..] } else { &[6][..] });
             out.extend([payload_type, payload.len() as u8]);
-            // No three bytes are to look like a start.
+            // Emulation prevention: no three bytes look like a start code.
             for (i, &byte) in payload.iter().enumerate() {
                 if i >= 2 && byte <= 3 && payload[i - 2..i] == [0, 0] {
                     out.push(3);
@@ -106,7 +106,7 @@ fn clip(folder: &Folder, name: &str, sei: impl Fn(u8) -> Sei) {
     folder.write(name, with_sei(&folder.read(&format!("plain-{name}")), hevc, sei));
 }
 
-/// Bytes of the captions in a stream, frame by frame.
+/// Caption bytes in a stream, frame by frame.
 fn captions_in(stream: &[u8]) -> Vec<Vec<u8>> {
     let places = (0..stream.len()).filter(|&i| stream[i..].starts_with(b"GA94"));
     places.map(|i| stream[i + 7..i + 13].to_vec()).collect()
@@ -132,10 +132,10 @@ fn closed_captions_stay_on_their_frames() {
 }
 
 #[test]
-fn what_no_encoder_takes_is_said_once_by_name() {
+fn side_data_that_no_encoder_takes_is_reported_once() {
     let folder = Folder::new();
     let timecode = |_| {
-        // One clock timestamp, 01:02:03:04, all fields there.
+        // One clock timestamp, 01:02:03:04, with all fields.
         let bits =
             ["01", "1", "0", "00000", "1", "0", "0", "000000100", "000011", "000010", "00001", "00000"]
                 .concat();
@@ -149,31 +149,31 @@ fn what_no_encoder_takes_is_said_once_by_name() {
     clip(&folder, "timecode.hevc", timecode);
     clip(&folder, "plus.hevc", |_| hdr10_plus());
     folder.write("dolby.hevc", with_dolby_vision(&folder.read("plain-plus.hevc")));
-    for (name, said) in [
+    for (name, expected) in [
         ("afd.h264", "active format description"),
         ("timecode.hevc", "timecode of frames"),
         ("plus.hevc", "HDR10+"),
         ("dolby.hevc", "Dolby Vision"),
     ] {
         let ran = folder.upscale(&format!("{name} out.mkv -y --model none"));
-        assert_eq!(ran.stderr.matches(said).count(), 1, "{name}: {}", ran.stderr);
+        assert_eq!(ran.stderr.matches(expected).count(), 1, "{name}: {}", ran.stderr);
         assert_eq!(folder.frames("out.mkv").len(), 12, "{name}");
     }
     clip(&folder, "plain.h264", |_| Sei { payload_type: 5, payload: vec![7; 20] });
     folder.ffmpeg("-fflags +genpts -i plain.h264 -c copy plain.mp4");
     let ran = folder.upscale("plain.mp4 out.mkv -y --model none --progress none");
-    assert_eq!(ran.stderr, "", "nothing to say");
+    assert_eq!(ran.stderr, "", "no warnings");
 }
 
 #[test]
-fn the_way_to_turn_frames_comes_along() {
+fn the_display_matrix_is_kept() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 5 -c:v libx264 plain.mp4"));
     folder.ffmpeg("-i plain.mp4 -c copy -metadata:s:v rotate=90 in.mp4");
     for out in ["out.mp4", "out.mov"] {
         folder.upscale(&format!("in.mp4 {out} --model none"));
         let [before, after] = ["in.mp4", out].map(|name| folder.probe(name).video().side_data_list.clone());
-        assert!(!before.is_empty(), "the clip is turned");
+        assert!(!before.is_empty(), "the clip has a display matrix");
         assert_eq!(after, before, "{out}");
     }
 }
@@ -185,8 +185,8 @@ fn a_video_keeps_its_timecode() {
     for (out, has_track) in [("out.mov", true), ("out.mp4", true), ("out.mkv", false)] {
         folder.upscale(&format!("in.mov {out} --model none"));
         let probe = folder.probe(out);
-        let told = probe.video().tags.iter().find(|(key, _)| key.eq_ignore_ascii_case("timecode"));
-        assert_eq!(told.map(|(_, value)| value.as_str()), Some("01:02:03:04"), "{out}");
+        let timecode = probe.video().tags.iter().find(|(key, _)| key.eq_ignore_ascii_case("timecode"));
+        assert_eq!(timecode.map(|(_, value)| value.as_str()), Some("01:02:03:04"), "{out}");
         assert_eq!(probe.streams.iter().any(|stream| stream.codec_type == "data"), has_track, "{out}");
     }
 }

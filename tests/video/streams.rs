@@ -1,31 +1,31 @@
-//! Every stream, time and tag of the input comes out: clips made for the purpose, counted and compared.
+//! Every stream, timestamp and tag of the input is in the output: synthetic clips, counted and compared.
 
 use crate::common::program::{Folder, Probe, Ran};
 
 const SMALL: &str = "-f lavfi -i testsrc2=s=32x32:r=25";
-/// Uneven gaps of one to three frames.
+/// Frame distances from one to three ticks.
 const UNEVEN: &str = "-vf select='not(mod(n\\,3))+not(mod(n\\,7))' -fps_mode vfr";
 const B_FRAMES: &str = "-c:v libx264 -preset fast -bf 3 -g 48";
 const SINE: &str = "-f lavfi -i sine=r=48000";
 
-/// Both files show the same number of frames at the same times.
-fn assert_times(folder: &Folder, before: &str, after: &str) {
-    let (seen, made) = (folder.probe(before), folder.probe(after));
-    assert_eq!(made.video().time_base, seen.video().time_base, "{after}");
-    assert_eq!(made.video_pts(), seen.video_pts(), "{after}");
-    assert_eq!(made.video().duration_ts, seen.video().duration_ts, "{after}: length of the stream");
-    assert_rising(&made);
+/// Asserts that both files show the same number of frames at the same timestamps.
+fn assert_timestamps(folder: &Folder, before: &str, after: &str) {
+    let (input, output) = (folder.probe(before), folder.probe(after));
+    assert_eq!(output.video().time_base, input.video().time_base, "{after}");
+    assert_eq!(output.video_pts(), input.video_pts(), "{after}");
+    assert_eq!(output.video().duration_ts, input.video().duration_ts, "{after}: duration of the stream");
+    assert_dts_rise(&output);
 }
 
-/// Packets are in an order that every decoder takes.
-fn assert_rising(probe: &Probe) {
+/// Asserts that packets are in an order that every decoder takes.
+fn assert_dts_rise(probe: &Probe) {
     let dts: Vec<i64> =
         probe.packets_of(probe.video().index).iter().filter_map(|packet| packet.dts).collect();
     assert!(dts.is_sorted_by(|a, b| a < b), "dts do not rise: {dts:?}");
 }
 
 #[test]
-fn every_frame_keeps_its_time() {
+fn every_frame_keeps_its_timestamp() {
     let folder = Folder::new();
     let clip = |rest: &str, name: &str| folder.ffmpeg(&format!("{SMALL} {rest} {name}"));
     let length = "-frames:v 60";
@@ -49,19 +49,19 @@ fn every_frame_keeps_its_time() {
     for (name, rest) in table {
         clip(&rest, name);
         let out = format!("out-{name}");
-        // NUT has no times below 0, which packets of reordered frames have: it is tried without.
+        // NUT has no negative timestamps, which packets of reordered frames have: FFV1 does not reorder.
         let encoder = if name.ends_with(".nut") { "--encoder ffv1" } else { "" };
         folder.upscale(&format!("{name} {out} --model none {encoder}"));
-        assert_times(&folder, name, &out);
+        assert_timestamps(&folder, name, &out);
         assert_eq!(folder.frames(&out).len(), folder.frames(name).len(), "{name}: frames shown");
         folder.assert_decodes(&out);
     }
 }
 
 #[test]
-fn the_last_frame_stays_as_long_as_it_did() {
+fn the_last_frame_keeps_its_duration() {
     let folder = Folder::new();
-    // The last of three stays for a second: it is cut off before a fourth one that comes late.
+    // The last of three frames lasts a second: the clip is cut before a late fourth one.
     folder.ffmpeg(&format!(
         "{SMALL} -frames:v 4 -vf setpts='if(eq(N\\,3)\\,27\\,N)/25/TB' -fps_mode vfr -bf 0 \
          -video_track_timescale 12800 four.mp4"
@@ -69,13 +69,13 @@ fn the_last_frame_stays_as_long_as_it_did() {
     folder.ffmpeg("-i four.mp4 -c copy -frames:v 3 in.mp4");
     folder.upscale("in.mp4 out.mp4 --model none");
     assert_eq!(folder.probe("in.mp4").video().duration_ts, 2 * 512 + 12800);
-    assert_times(&folder, "in.mp4", "out.mp4");
+    assert_timestamps(&folder, "in.mp4", "out.mp4");
 }
 
 #[test]
-fn frames_and_audio_stay_together_where_the_first_times_are_below_zero() {
+fn audio_and_video_stay_in_sync_with_negative_timestamps() {
     let folder = Folder::new();
-    // AAC and Opus begin before 0; the edit list of the third file hides the first half second.
+    // AAC and Opus start before 0; the edit list of the third file hides the first half second.
     let sources = [
         ("aac.mp4", format!("{SMALL} {SINE} -t 2 {B_FRAMES} -c:a aac")),
         ("opus.mkv", format!("{SMALL} {SINE} -t 2 {B_FRAMES} -c:a libopus")),
@@ -93,10 +93,10 @@ fn frames_and_audio_stay_together_where_the_first_times_are_below_zero() {
         assert_eq!(times(&out), times(name), "{name}");
     }
     let first = folder.probe("cut.mp4").video_pts()[0];
-    assert!(first < 0, "the clip is to begin before 0, not at {first}");
+    assert!(first < 0, "the clip is to start before 0, not at {first}");
 }
 
-/// The same packets at the same times, to a tick: the delay of Opus is no whole number of Matroska's.
+/// Asserts the same packets at the same timestamps, to a tick: the delay of Opus is no multiple of Matroska's tick.
 fn assert_audio(before: &Probe, after: &Probe, name: &str) {
     let (kept, all) = (after.packets_of(1), before.packets_of(1));
     if name != "opus.mkv" {
@@ -119,26 +119,26 @@ fn segments_join_without_a_seam() {
     for (name, out) in [("even.mp4", "out-even.mp4"), ("uneven.mkv", "out-uneven.mkv")] {
         let report = format!("--report {out}.json");
         folder.upscale(&format!("{name} {out} --model none --threads 2 {report}"));
-        assert_times(&folder, name, out);
+        assert_timestamps(&folder, name, out);
         folder.assert_decodes(out);
         let frames = folder.frames(out);
         assert_eq!(frames.len(), 500);
         for cut in [0, 240, 480] {
-            assert_eq!(frames[cut].key_frame, 1, "{out}: frame {cut} begins a segment");
+            assert_eq!(frames[cut].key_frame, 1, "{out}: frame {cut} starts a segment");
         }
         let reordered = folder.probe(out).packets.is_sorted_by_key(|packet| packet.pts);
-        assert!(!reordered, "the encoder is to use B-frames, or this shows little");
+        assert!(!reordered, "the encoder is to use B-frames");
         let report: serde_json::Value = serde_json::from_slice(&folder.read(&format!("{out}.json"))).unwrap();
         assert_eq!(report["segments"], 3);
 
-        let again = format!("again-{out}");
-        folder.upscale(&format!("{name} {again} --model none --threads 2"));
-        assert!(folder.read(&again) == folder.read(out), "{out}: the same input gives the same file");
+        let second = format!("second-{out}");
+        folder.upscale(&format!("{name} {second} --model none --threads 2"));
+        assert!(folder.read(&second) == folder.read(out), "{out}: the same input gives the same file");
     }
 }
 
 #[test]
-fn all_other_streams_are_copied_bit_by_bit() {
+fn all_other_streams_are_copied_bit_for_bit() {
     let folder = Folder::new();
     let text = |line: &str| {
         format!("1\n00:00:00,200 --> 00:00:00,900\n{line}\n\n2\n00:00:01,000 --> 00:00:01,500\nII\n")
@@ -184,7 +184,7 @@ fn all_other_streams_are_copied_bit_by_bit() {
 }
 
 #[test]
-fn what_a_container_cannot_hold_is_said() {
+fn streams_that_a_container_cannot_hold_are_reported() {
     let folder = Folder::new();
     folder.write("en.srt", "1\n00:00:00,200 --> 00:00:00,900\nHello\n");
     folder.ffmpeg(&format!(
@@ -198,11 +198,11 @@ fn what_a_container_cannot_hold_is_said() {
 }
 
 #[test]
-fn a_clip_is_cut_out_to_the_frame() {
+fn clips_are_frame_accurate() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{SMALL} {SINE} -t 4 {B_FRAMES} -c:a flac in.mkv"));
-    folder.upscale("in.mkv whole.mkv --model none --encoder ffv1");
-    let whole = folder.frame_hashes("whole.mkv", "yuv420p");
+    folder.upscale("in.mkv complete.mkv --model none --encoder ffv1");
+    let complete = folder.frame_hashes("complete.mkv", "yuv420p");
     // At 25 fps; keyframes are at 0, 48 and 96.
     for (from, to, frames) in [
         ("1", "2", 25..50),
@@ -219,7 +219,7 @@ fn a_clip_is_cut_out_to_the_frame() {
             continue;
         }
         folder.upscale(&line);
-        assert_eq!(folder.frame_hashes("part.mkv", "yuv420p"), whole[frames.clone()], "{from} to {to}");
+        assert_eq!(folder.frame_hashes("part.mkv", "yuv420p"), complete[frames.clone()], "{from} to {to}");
         let (part, source) = (folder.probe("part.mkv"), folder.probe("in.mkv"));
         let from_s: f64 = from.rsplit(':').next().unwrap().parse().unwrap();
         let expected = frames.start as f64 / 25.0 - from_s;
@@ -237,11 +237,11 @@ fn a_clip_is_cut_out_to_the_frame() {
 }
 
 #[test]
-fn a_video_held_upright_stays_upright() {
+fn the_display_matrix_is_kept_or_reported() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{SMALL} -frames:v 5 -c:v libx264 level.mp4"));
     let mut file = std::fs::read(folder.path("level.mp4")).unwrap();
-    // The matrix of the first track header, in 16.16 and 2.30 fixed point (ISO 14496-12, 8.3.2): a quarter turn.
+    // A rotation by 90 degrees in the first track header, in 16.16 and 2.30 fixed point (ISO 14496-12, 8.3.2).
     let matrix = file.windows(4).position(|word| word == b"tkhd").unwrap() + 4 + 40;
     let quarter_turn = [0, 1 << 16, 0, -(1 << 16), 0, 0, 32 << 16, 0, 1 << 30];
     file[matrix..][..36].copy_from_slice(&quarter_turn.map(i32::to_be_bytes).concat());
@@ -258,7 +258,7 @@ fn a_video_held_upright_stays_upright() {
 }
 
 #[test]
-fn a_stream_that_appears_later_is_named() {
+fn a_stream_that_appears_later_is_reported() {
     let folder = Folder::new();
     let frame = "-f lavfi -i testsrc2=s=32x32:r=25";
     let audio = "-f lavfi -i sine=r=48000";
@@ -268,15 +268,15 @@ fn a_stream_that_appears_later_is_named() {
         "{frame} {audio} {audio} -map 0 -map 1 -map 2 -t 2 {codecs} -output_ts_offset 12 two.ts"
     ));
     folder.write("in.ts", [folder.read("one.ts"), folder.read("two.ts")].concat());
-    // A file's end is looked at when it is opened, a pipe's is not.
+    // The end of a file is probed when it is opened, that of a pipe is not.
     let piped = |command: &mut std::process::Command| {
         let file = std::fs::File::open(folder.path("in.ts")).unwrap();
         Ran::of(command.stdin(file).output().unwrap())
     };
-    for (source, said) in [("in.ts", "cannot hold stream 2"), ("pipe:0", "stream 2 first appears at")] {
+    for (source, expected) in [("in.ts", "cannot hold stream 2"), ("pipe:0", "stream 2 first appears at")] {
         let ran = piped(&mut folder.hasn_command(&format!("upscale {source} out.mkv -y --model none")));
         ran.assert_done();
-        assert_eq!(ran.stderr.matches(said).count(), 1, "{}", ran.stderr);
+        assert_eq!(ran.stderr.matches(expected).count(), 1, "{}", ran.stderr);
         assert_eq!(ran.stderr.matches("the transport stream is discontinuous").count(), 1, "{}", ran.stderr);
     }
     let probe = folder.probe("out.mkv");

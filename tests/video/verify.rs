@@ -1,4 +1,4 @@
-//! The finished file is read again: what it holds is told, and a file that is not what was meant gets no name.
+//! The finished file is verified: its contents are reported, and a file that differs keeps its partial name.
 
 use crate::common::program::Folder;
 
@@ -10,7 +10,7 @@ fn report(folder: &Folder, name: &str) -> serde_json::Value {
 }
 
 #[test]
-fn the_report_tells_what_the_file_was_found_to_hold() {
+fn the_report_lists_the_contents_of_the_file() {
     let folder = Folder::new();
     folder.ffmpeg(&format!(
         "{SMALL} {SINE} -t 2 -c:v libx264 -bf 2 -c:a aac -metadata:s:a language=fra -disposition:a +forced in.mkv"
@@ -30,11 +30,12 @@ fn the_report_tells_what_the_file_was_found_to_hold() {
         }
         let streams = verification["streams"].as_array().unwrap();
         assert_eq!(streams.len(), probe.streams.len(), "{out}");
-        let told = |key: &str| streams.iter().map(|stream| stream[key].as_str().unwrap()).collect::<Vec<_>>();
-        assert_eq!(told("kind"), ["video", "audio"], "{out}");
-        assert_eq!(told("codec"), ["h264", "aac"], "{out}");
+        let listed =
+            |key: &str| streams.iter().map(|stream| stream[key].as_str().unwrap()).collect::<Vec<_>>();
+        assert_eq!(listed("kind"), ["video", "audio"], "{out}");
+        assert_eq!(listed("codec"), ["h264", "aac"], "{out}");
         assert_eq!(streams[1]["packets"], probe.packets_of(1).len(), "{out}");
-        // Languages change their form from one container to the next.
+        // Containers write the bibliographic or the terminologic code of a language.
         let language = streams[1]["language"].as_str().unwrap();
         assert!(language == "fra" || language == "fre", "{out}: {language}");
         let forced = streams[1]["dispositions"].as_array().unwrap().contains(&"forced".into());
@@ -45,10 +46,10 @@ fn the_report_tells_what_the_file_was_found_to_hold() {
 }
 
 #[test]
-fn a_file_that_is_not_what_was_meant_keeps_its_partial_name() {
+fn a_file_that_differs_keeps_its_partial_name() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{SMALL} -t 1 -c:v libx264 in.mkv"));
-    // A transport stream takes any codec in, and has no name for this one: nobody can play it.
+    // A transport stream takes any codec, but has no stream type for this one: no player can decode it.
     let ran = folder.hasn("upscale in.mkv out.ts --model none --encoder ffv1");
     ran.assert_told("out.partial.ts: lacks stream 0 (video, ffv1)", "ffv1 in a transport stream");
     assert_eq!(folder.names(), ["in.mkv", "out.partial.ts", "out.ts.hasn"]);

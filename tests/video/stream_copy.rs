@@ -1,12 +1,12 @@
-//! What goes with the frames from one container to another: copied, converted, or left out by name.
+//! Streams, covers, chapters, programs and tags in every container: copied, converted, or left out and reported.
 
 use crate::common::program::{Folder, Probe, Stream};
 
 const SMALL: &str = "-f lavfi -i testsrc2=s=32x32:r=25";
 const SINE: &str = "-f lavfi -i sine=r=48000";
 
-/// Frames, two languages of audio, two of text, a font, a cover, chapters.
-fn folder_of_all() -> Folder {
+/// A folder with a clip of video, two audio and two subtitle streams, a font, a cover and chapters.
+fn folder_with_every_stream() -> Folder {
     let folder = Folder::new();
     folder.write(
         "en.srt",
@@ -25,9 +25,9 @@ fn folder_of_all() -> Folder {
     folder
 }
 
-/// (kind, codec, language) of every stream, covers and fonts last.
+/// Kind, codec and language of every stream, covers and fonts last.
 fn table(probe: &Probe) -> Vec<String> {
-    let is_apart = |stream: &&Stream| stream.codec_type == "attachment" || is_cover(stream);
+    let is_attached = |stream: &&Stream| stream.codec_type == "attachment" || is_cover(stream);
     let row = |stream: &Stream| {
         let language = stream.tags.get("language").map_or("", String::as_str);
         let cover = if is_cover(stream) { "cover" } else { language };
@@ -36,9 +36,9 @@ fn table(probe: &Probe) -> Vec<String> {
             .trim()
             .to_owned()
     };
-    let (apart, tracks): (Vec<_>, Vec<_>) = probe.streams.iter().partition(is_apart);
-    // Chapters of MP4 have a track that players do not show.
-    let shown = tracks.into_iter().chain(apart).filter(|stream| stream.codec_type != "data");
+    let (attached, tracks): (Vec<_>, Vec<_>) = probe.streams.iter().partition(is_attached);
+    // MP4 has a chapter track, which players do not show.
+    let shown = tracks.into_iter().chain(attached).filter(|stream| stream.codec_type != "data");
     shown.map(row).collect()
 }
 
@@ -55,7 +55,7 @@ fn chapters(probe: &Probe) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Text of a text stream, and its times from where the frames begin, in hundredths of a second.
+/// Text of a subtitle stream, and its timestamps from the first frame on, in hundredths of a second.
 fn text(folder: &Folder, name: &str, place: usize) -> (String, Vec<i64>) {
     let srt = folder.ffmpeg(&format!("-i {name} -map 0:s:{place} -f srt -"));
     let srt = String::from_utf8(srt).unwrap().replace("\r\n", "\n");
@@ -63,7 +63,7 @@ fn text(folder: &Folder, name: &str, place: usize) -> (String, Vec<i64>) {
     let probe = folder.probe(name);
     let stream = probe.streams.iter().filter(|stream| stream.codec_type == "subtitle").nth(place).unwrap();
     let begin = probe.video_seconds()[0];
-    // MP4 fills the time between texts with empty ones of two bytes.
+    // MP4 fills the gaps between subtitles with empty ones of two bytes.
     let packets = probe
         .packets_of(stream.index)
         .into_iter()
@@ -74,7 +74,7 @@ fn text(folder: &Folder, name: &str, place: usize) -> (String, Vec<i64>) {
     (words, times.map(|ticks| hundredths(ticks).round() as i64).collect())
 }
 
-/// Where the decoded audio begins and ends, in seconds from where the frames begin.
+/// Start and end of the decoded audio, in seconds from the first frame on.
 fn audio_span(folder: &Folder, name: &str, stream: usize) -> (f64, f64) {
     let probe = folder.probe(name);
     let packets = probe.packets_of(stream);
@@ -85,8 +85,8 @@ fn audio_span(folder: &Folder, name: &str, stream: usize) -> (f64, f64) {
 }
 
 #[test]
-fn everything_goes_into_mp4_or_is_named() {
-    let folder = folder_of_all();
+fn every_stream_goes_into_mp4_or_is_reported() {
+    let folder = folder_with_every_stream();
     let ran = folder.upscale("in.mkv out.mp4 --model none --report out.json");
     let probe = folder.probe("out.mp4");
     assert_eq!(
@@ -114,7 +114,7 @@ fn everything_goes_into_mp4_or_is_named() {
         assert_eq!(text(&folder, "out.mp4", place), text(&folder, "in.mkv", 0), "text {place}");
     }
 
-    // And from there.
+    // And back from MP4.
     folder.upscale("out.mp4 back.mkv --model none --strict");
     let back = folder.probe("back.mkv");
     assert_eq!(table(&back)[3..], ["subtitle subrip eng", "subtitle subrip fra", "video mjpeg cover"]);
@@ -124,12 +124,12 @@ fn everything_goes_into_mp4_or_is_named() {
     assert!(cover("back.mkv") == folder.read("cover.jpg"), "the cover is to be the same file");
     assert!(cover("out.mp4") == folder.read("cover.jpg"), "the cover is to be the same file");
     folder.upscale("in.mkv cut.mp4 --model none --from 0.5 --to 1.5");
-    assert!(cover("cut.mp4") == folder.read("cover.jpg"), "the cover is no part of the video's time");
+    assert!(cover("cut.mp4") == folder.read("cover.jpg"), "a trim leaves the cover alone");
 }
 
 #[test]
 fn audio_and_text_are_converted_for_webm() {
-    let folder = folder_of_all();
+    let folder = folder_with_every_stream();
     folder.upscale("in.mkv out.webm --model none --encoder-opt cpu-used=8 --encoder-opt deadline=realtime");
     let probe = folder.probe("out.webm");
     let expected =
@@ -142,8 +142,8 @@ fn audio_and_text_are_converted_for_webm() {
 }
 
 #[test]
-fn maps_choose_as_ffmpegs_do() {
-    let folder = folder_of_all();
+fn maps_select_streams_as_in_ffmpeg() {
+    let folder = folder_with_every_stream();
     let all = table(&folder.probe("in.mkv"));
     assert_eq!(all.len(), 7);
     for (maps, kept) in [
@@ -159,19 +159,19 @@ fn maps_choose_as_ffmpegs_do() {
         let expected: Vec<_> = kept.iter().map(|&index| all[index].clone()).collect();
         assert_eq!(table(&folder.probe("out.mkv")), expected, "{maps}");
     }
-    for (maps, said) in [
+    for (maps, expected) in [
         ("--map 0:v:0 --map 0:a:7", "--map 0:a:7: matches no stream"),
         ("--map 1:a", "input 0, the only one"),
         ("--map 0:a", "none of the streams of --map is video"),
         ("--map 0:nonsense", "--map 0:nonsense: "),
     ] {
-        folder.hasn(&format!("upscale in.mkv none.mkv --model none {maps}")).assert_told(said, maps);
+        folder.hasn(&format!("upscale in.mkv none.mkv --model none {maps}")).assert_told(expected, maps);
     }
 }
 
 #[test]
-fn audio_becomes_what_is_asked() {
-    let folder = folder_of_all();
+fn audio_is_dropped_copied_or_encoded_as_asked() {
+    let folder = folder_with_every_stream();
     for (audio, codecs) in [("none", vec![]), ("copy", vec!["aac", "vorbis"]), ("flac", vec!["flac", "flac"])]
     {
         folder.upscale(&format!("in.mkv out.mkv -y --model none --strict --audio {audio}"));
@@ -179,7 +179,7 @@ fn audio_becomes_what_is_asked() {
         let written = probe.streams.iter().filter(|stream| stream.codec_type == "audio");
         assert_eq!(written.map(|stream| stream.codec_name.as_str()).collect::<Vec<_>>(), codecs, "{audio}");
     }
-    // Lossless: the samples are those that the source decodes to.
+    // FLAC is lossless: the samples are the decoded source's.
     let samples = |name: &str| folder.ffmpeg(&format!("-i {name} -map 0:a:0 -f s16le -"));
     assert!(samples("out.mkv").len().abs_diff(samples("in.mkv").len()) < 4096, "the audio's length");
     let ran = folder.hasn("upscale in.mkv none.mkv --model none --audio no_such");
@@ -201,7 +201,7 @@ fn converted_audio_keeps_its_gaps() {
 }
 
 #[test]
-fn programs_of_a_transport_stream_stay() {
+fn programs_of_a_transport_stream_are_kept() {
     let folder = Folder::new();
     folder.ffmpeg(&format!(
         "{SMALL} {SINE} {SINE} -map 0 -map 1 -map 2 -t 2 -c:v libx264 -c:a mp2 \
@@ -226,7 +226,7 @@ fn programs_of_a_transport_stream_stay() {
 }
 
 #[test]
-fn audio_finds_a_codec_in_every_container() {
+fn audio_is_converted_to_a_codec_of_the_container() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{SMALL} {SINE} -t 1 -c:v libx264 -c:a libopus in.mkv"));
     for (out, codec) in [
@@ -239,7 +239,7 @@ fn audio_finds_a_codec_in_every_container() {
         ("out.wmv", "wmav2"),
         ("out.mpg", "mp2"),
     ] {
-        // NUT has no times below 0, which packets of reordered frames have.
+        // NUT has no negative timestamps, which packets of reordered frames have.
         let encoder = if out == "out.nut" { "--encoder ffv1" } else { "" };
         folder.upscale(&format!("in.mkv {out} --model none --strict {encoder}"));
         let probe = folder.probe(out);
@@ -249,7 +249,7 @@ fn audio_finds_a_codec_in_every_container() {
 }
 
 #[test]
-fn tags_that_are_no_utf8_are_kept_as_bytes() {
+fn tags_that_are_not_utf8_are_kept_as_bytes() {
     let folder = Folder::new();
     folder.write(
         "meta.txt",
@@ -260,13 +260,13 @@ fn tags_that_are_no_utf8_are_kept_as_bytes() {
         "{SMALL} {SINE} -i meta.txt -map 0 -map 1 -t 1 -map_metadata 2 -map_metadata:s:a 2:s:0 -map_chapters 2 \
          -c:v libx264 -c:a aac in.mkv"
     ));
-    let times =
+    let count =
         |name: &str, tag: &[u8]| folder.read(name).windows(tag.len()).filter(|word| *word == tag).count();
     for audio in ["copy", "flac"] {
         folder.upscale(&format!("in.mkv out.mkv -y --model none --audio {audio}"));
         for tag in [b"Gar\xe7on".as_slice(), b"Fran\xe7ais", b"Caf\xe9"] {
-            assert_eq!(times("in.mkv", tag), 1, "the clip is to have its tags");
-            assert_eq!(times("out.mkv", tag), 1, "{audio}: {}", String::from_utf8_lossy(tag));
+            assert_eq!(count("in.mkv", tag), 1, "the clip is to have its tags");
+            assert_eq!(count("out.mkv", tag), 1, "{audio}: {}", String::from_utf8_lossy(tag));
         }
     }
 }
