@@ -1,5 +1,5 @@
-//! Frames that say their number, however they were coded on their way, and when each was seen: what a publisher sends
-//! and a player shows, as two `ffmpeg` commands that wait for nothing.
+//! Frames that carry their number through any codec, and when each was seen: what a publisher sends and a player shows,
+//! as two `ffmpeg` commands without buffers.
 
 use std::io::{Read, Write};
 use std::process::{ChildStdin, Command, Stdio};
@@ -16,7 +16,7 @@ pub const HEIGHT: usize = 96;
 const COLUMNS: usize = 8;
 pub const ROWS: usize = 4;
 
-/// What only this number has, however much of another one's bits is left in a damaged frame.
+/// A checksum of the number: damaged frames mix the bits of two.
 fn check_of(number: u16) -> u16 {
     (u32::from(number ^ 0x5a5a).wrapping_mul(0x9e37_79b1) >> 16) as u16
 }
@@ -47,7 +47,7 @@ pub fn number_of(luma: &[u8], width: usize) -> Option<u16> {
     (check_of(number) == bits as u16).then_some(number)
 }
 
-/// A program that goes before others where this user may say so: load is for the relay, and not for those who watch it.
+/// A program at a higher priority, where this user may set it: load is for the relay, not for its observers.
 pub fn favoured(program: &str) -> Command {
     let mut command = Command::new("nice");
     command.args(["-n", "-10", program]);
@@ -63,7 +63,7 @@ pub fn may_favour() -> bool {
 fn favour_this_thread() {
     if let Ok(path) = std::fs::read_link("/proc/thread-self") {
         let thread = path.file_name().expect("a number");
-        // Where it may not be, latencies are only longer.
+        // Without the permission latencies are only longer.
         let _ = Command::new("renice").args(["-n", "-10", "-p"]).arg(thread).stdout(Stdio::null()).status();
     }
 }
@@ -71,7 +71,7 @@ fn favour_this_thread() {
 /// What sends frames: one after the other, each at its time.
 pub struct Publisher {
     sent: Arc<Mutex<Vec<Instant>>>,
-    /// Nothing is sent for so many milliseconds, and then what would have been.
+    /// Milliseconds for which nothing is sent; what was due then follows.
     pause_ms: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -79,7 +79,7 @@ pub struct Publisher {
 
 impl Publisher {
     /// `rate` fps to `address`. `through` is the command that runs `ffmpeg`: itself, or one that does so
-    /// somewhere else. A connection that breaks is made again, as encoders do.
+    /// somewhere else. A connection that breaks is opened again, as encoders do.
     pub fn start(through: impl Fn() -> Command + Send + 'static, rate: u32, address: &str) -> Publisher {
         let line = format!(
             "-v error -fflags nobuffer -probesize 32 -f rawvideo -pix_fmt gray -video_size {WIDTH}x{HEIGHT} \
@@ -91,11 +91,11 @@ impl Publisher {
         let (noted, stopped, paused_ms) = (sent.clone(), stop.clone(), pause_ms.clone());
         let thread = thread::spawn(move || {
             favour_this_thread();
-            let (period, mut begun) = (Duration::from_secs(1) / rate, Instant::now());
+            let (period, mut start) = (Duration::from_secs(1) / rate, Instant::now());
             let mut encoder = None;
             for number in 0..=u16::MAX {
-                begun += Duration::from_millis(paused_ms.swap(0, Relaxed));
-                let due = begun + period * u32::from(number);
+                start += Duration::from_millis(paused_ms.swap(0, Relaxed));
+                let due = start + period * u32::from(number);
                 thread::sleep(due.saturating_duration_since(Instant::now()));
                 if stopped.load(Relaxed) {
                     return;
@@ -117,7 +117,7 @@ impl Publisher {
         (Beside(child), pipe)
     }
 
-    /// Stands still for so long, and goes on from there.
+    /// Stalls for this time, and continues where it was.
     pub fn pause(&self, time: Duration) {
         self.pause_ms.store(time.as_millis() as u64, Relaxed);
         thread::sleep(time);
@@ -179,7 +179,7 @@ impl Player {
     }
 }
 
-/// From a frame's way into the publisher to its first appearance: number and milliseconds, in the order they came.
+/// Number and milliseconds from each frame's way into the publisher to its first appearance, in the order of arrival.
 pub fn latencies_ms(sent: &[Instant], seen: &[Seen]) -> Vec<(u16, f64)> {
     let mut newest = None;
     let mut of = |frame: &Seen| {

@@ -1,7 +1,7 @@
-//! What tests of a relay share: the `ffmpeg` command as publisher and player beside it, its lines of counters, and what a
-//! stream that came out of it has to be like.
+//! What tests of a relay share: the `ffmpeg` command as publisher and player beside it, its lines of counters, and checks
+//! of the streams it sends.
 //!
-//! `HASN_RELAY_SECONDS` is how long each stream is; 6 unless told.
+//! `HASN_RELAY_SECONDS` is the duration of each stream; 6 by default.
 
 use std::net::{TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -15,7 +15,7 @@ pub const FLASHES: &str = "-re -f lavfi -i color=c=black:s=96x64:r=25,drawbox=c=
      -re -f lavfi -i aevalsrc=if(lt(mod(t\\,1)\\,0.04)\\,0.5*sin(6283*t)\\,0):s=48000";
 pub const CODECS: &str = "-c:v libx264 -preset ultrafast -tune zerolatency -g 25 -c:a aac -b:a 64k";
 
-/// Streams share the machine; the test that takes all of it has it alone.
+/// Streams share the machine; a test that needs all of it runs alone.
 static MACHINE: RwLock<()> = RwLock::new(());
 
 pub fn shared_machine() -> impl Drop {
@@ -26,7 +26,7 @@ pub fn whole_machine() -> impl Drop {
     MACHINE.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long streams are.
+/// Duration of each stream.
 pub fn seconds() -> Duration {
     let text = std::env::var("HASN_RELAY_SECONDS");
     Duration::from_secs(text.map_or(6, |text| text.parse().expect("a number of seconds")))
@@ -39,7 +39,7 @@ pub fn free_port() -> u16 {
     UdpSocket::bind(("127.0.0.1", port)).map_or_else(|_| free_port(), |_| port)
 }
 
-/// A program that runs beside the test and is gone with the value.
+/// A program that runs beside the test and is killed when the value is dropped.
 pub struct Beside(pub Child);
 
 impl Beside {
@@ -63,7 +63,7 @@ impl Beside {
         Beside(command.stdout(stdout).stderr(stderr).spawn().expect("hasn starts"))
     }
 
-    /// Waits until it takes connections or packets at the port of this address, as its network sees it.
+    /// Waits until it accepts connections or packets at the port of this address, in its network namespace.
     pub fn wait_until_it_listens(&self, address: &str) {
         let after = |text: &str| {
             text.rsplit(':').next().unwrap().split(|c: char| !c.is_ascii_digit()).next().unwrap().to_owned()
@@ -96,8 +96,8 @@ impl Beside {
         Ran { code, stdout: folder.read("stats.json"), stderr }
     }
 
-    /// The same, and no frame is missing in what it says at its end.
-    pub fn end_whole(self, folder: &Folder) -> serde_json::Value {
+    /// The same; its last line of counters accounts for every frame.
+    pub fn end_accounted(self, folder: &Folder) -> serde_json::Value {
         let ran = self.terminate(folder);
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         let stats = lines(folder).pop().expect("a line at the end");
@@ -125,7 +125,7 @@ pub fn last(folder: &Folder, key: &str) -> u64 {
     lines(folder).last().map_or(0, |line| line[key].as_u64().expect("a counter"))
 }
 
-/// Frames that came in and did not go out.
+/// Frames that were decoded and not encoded.
 pub fn lost(stats: &serde_json::Value) -> u64 {
     ["dropped_late", "dropped_superseded", "dropped_overflow"]
         .map(|key| stats[key].as_u64().expect("a counter"))
@@ -162,7 +162,7 @@ pub fn flashes_and_beeps(folder: &Folder, name: &str) -> [Vec<f64>; 2] {
     [flashes, beeps]
 }
 
-/// Every time of every stream is later than the one before it.
+/// The timestamps of every stream rise.
 pub fn assert_times_rise(folder: &Folder, name: &str) {
     let probe = folder.probe(name);
     for stream in 0..probe.streams.len() {
@@ -182,8 +182,8 @@ pub fn widest_gap(probe: &Probe, stream: usize) -> f64 {
 /// A beep and its flash: half of the 21 ms that a packet of audio is long.
 const APART_MAX_S: f64 = 0.010;
 
-/// What came out of [`FLASHES`]: so many frames at least, at twice the size, none further from the next than that, times
-/// that rise, a beep with each flash.
+/// An upscaled [`FLASHES`]: at least `frames_min` frames at twice the size, gaps below `gap_max_s`, rising timestamps, a
+/// beep with each flash.
 pub fn assert_in_step(folder: &Folder, name: &str, frames_min: u64, gap_max_s: f64) {
     assert_times_rise(folder, name);
     let probe = folder.probe(name);

@@ -1,5 +1,5 @@
-//! Latency of a relay from frame to frame: each says its number, is noted when it goes into a publisher and when a
-//! player has decoded it. What `ffmpeg -c copy` takes in the relay's place is the way's own share.
+//! Latency of a relay from frame to frame: each carries its number, and is noted when it goes into a publisher and when a
+//! player has decoded it. The latency of `ffmpeg -c copy` in the relay's place is that of the path itself.
 //!
 //! `HASN_LATENCY_CSV` names a file for a line a frame, which `examples/relay/latency.py` draws. Its latency is the relay's
 //! own: `ffmpeg`'s is subtracted.
@@ -17,14 +17,13 @@ use crate::counted::{
 };
 use crate::harness::{Beside, free_port, lines, seconds, shared_machine, whole_machine};
 
-/// Frames a second, at the most and the least.
+/// Maximum and minimum fps.
 const RATE: u32 = 14;
 const RATE_MIN: u32 = 6;
 const CEILING_MS: f64 = 1000.0;
-/// The slowest in a hundred is asked for.
+/// Enough for a 99th percentile.
 const FRAMES_UNDER_LOAD: u32 = 140;
-/// From the load's end until the better network has been tried again, and was not too much: calm seconds are more after
-/// each time it was tried in vain.
+/// From the load's end until the better network runs again and holds: the ladder waits longer after each failed attempt.
 const UP_AGAIN_MAX: Duration = Duration::from_secs(100);
 
 /// Two addresses for what stands between publisher and player.
@@ -36,7 +35,7 @@ fn publisher(from: &str, rate: u32) -> Publisher {
     Publisher::start(|| favoured("ffmpeg"), rate, &format!("-f mpegts {from}?pkt_size=1316"))
 }
 
-/// The least that so large a part of them did not exceed.
+/// The quantile `part` of a sample.
 fn quantile(ms: &[f64], part: f64) -> f64 {
     let mut sorted = ms.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -65,16 +64,16 @@ fn baseline_ms(folder: &Folder, rate: u32) -> f64 {
     quantile(&ms, 0.5)
 }
 
-/// The relay's lines of counters, and when each was there.
-struct Told {
+/// The relay's lines of counters, and when each was read.
+struct Counters {
     lines: Arc<Mutex<Vec<(Instant, serde_json::Value)>>>,
     stop: Arc<AtomicBool>,
 }
 
-impl Told {
-    fn watch(folder: Arc<Folder>) -> Told {
-        let told = Told { lines: Arc::default(), stop: Arc::default() };
-        let (noted, stop) = (told.lines.clone(), told.stop.clone());
+impl Counters {
+    fn watch(folder: Arc<Folder>) -> Counters {
+        let counters = Counters { lines: Arc::default(), stop: Arc::default() };
+        let (noted, stop) = (counters.lines.clone(), counters.stop.clone());
         thread::spawn(move || {
             while !stop.load(Relaxed) {
                 let all = lines(&folder);
@@ -85,14 +84,14 @@ impl Told {
                 thread::sleep(Duration::from_millis(5));
             }
         });
-        told
+        counters
     }
 
     fn now(&self) -> Vec<(Instant, serde_json::Value)> {
         self.lines.lock().unwrap().clone()
     }
 
-    /// Waits for the next line; what it says of each rung more than the one before.
+    /// Waits for the next line; returns its growth.
     fn next(&self) -> (Instant, [u64; 2]) {
         let known = self.now().len();
         wait_for("the next line of counters", || (self.now().len() > known).then_some(()));
@@ -128,7 +127,7 @@ impl Told {
     }
 }
 
-impl Drop for Told {
+impl Drop for Counters {
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);
     }
@@ -177,15 +176,15 @@ fn assert_in_order(sent: &[Instant], seen: &[Seen]) {
     assert!(usize::from(*numbers.last().unwrap()) < sent.len());
 }
 
-/// Until a second in which the network alone has made frames.
-fn wait_for_network(told: &Told, what: &str) -> Instant {
-    let begun = Instant::now();
+/// Waits for a second in which the network alone upscaled frames.
+fn wait_for_network(counters: &Counters, what: &str) -> Instant {
+    let start = Instant::now();
     loop {
-        let (at, by_rung) = told.next();
+        let (at, by_rung) = counters.next();
         if by_rung[1] == 0 && by_rung[0] > 0 {
             return at;
         }
-        assert!(begun.elapsed() < UP_AGAIN_MAX, "in vain: {what}");
+        assert!(start.elapsed() < UP_AGAIN_MAX, "in vain: {what}");
     }
 }
 
@@ -219,24 +218,24 @@ fn under_load_latency_stays_under_its_ceiling() {
     let player = Player::start(favoured("ffmpeg"), &to, 2 * WIDTH);
     let options = format!("--ladder {network},none --latency-max {CEILING_MS}ms");
     let relay = Beside::relay(&folder, &format!("{from} {to} {options}"));
-    let told = Told::watch(folder.clone());
+    let counters = Counters::watch(folder.clone());
     let publisher = publisher(&from, rate);
     wait_for("frames", || (player.seen().len() > 10).then_some(()));
     thread::sleep(seconds());
     // A line is just out then: the next one comes a second later.
-    wait_for_network(&told, "without load the network keeps up");
+    wait_for_network(&counters, "without load the network keeps up");
     let load = Instant::now();
     let cores = thread::available_parallelism().map_or(2, Into::into);
     let burn = || Beside(Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap());
     let burners: Vec<Beside> = (0..8 * cores).map(|_| burn()).collect();
-    let (at, by_rung) = told.next();
+    let (at, by_rung) = counters.next();
     println!("{:?} after the load began: {by_rung:?} frames by rung", at - load);
     assert!(by_rung[1] > 0, "the ladder steps down within a second");
     thread::sleep(seconds().max(Duration::from_secs(1) * FRAMES_UNDER_LOAD / rate));
     drop(burners);
     let calm = Instant::now();
-    let up_again = wait_for_network(&told, "the network is taken again");
-    println!("{:?} after the load's end the network alone makes frames again", up_again - calm);
+    let up_again = wait_for_network(&counters, "the network runs again");
+    println!("{:?} after the load's end the network alone upscales frames again", up_again - calm);
     thread::sleep(Duration::from_secs(2));
     let (sent, seen) = (publisher.sent(), player.seen());
     let ran = relay.terminate(&folder);
@@ -259,13 +258,13 @@ fn under_load_latency_stays_under_its_ceiling() {
         assert!(p99 < CEILING_MS, "{phase}: {p99} ms");
     }
     if let Ok(path) = std::env::var("HASN_LATENCY_CSV") {
-        write_csv(&path, &shown, &told.changes(rate), &phases);
+        write_csv(&path, &shown, &counters.changes(rate), &phases);
     }
 }
 
-/// What goes into a list of segments is there when its segment is.
+/// A segment is listed as soon as it is complete.
 #[test]
-fn a_segment_is_listed_as_soon_as_it_is_over() {
+fn a_segment_is_listed_as_soon_as_it_is_complete() {
     let (_machine, folder) = (shared_machine(), Folder::new());
     std::fs::create_dir(folder.path("hls")).unwrap();
     let from = format!("udp://127.0.0.1:{}", free_port());
@@ -300,7 +299,7 @@ fn a_segment_is_listed_as_soon_as_it_is_over() {
 }
 
 #[test]
-fn numbers_are_read_at_any_size_and_damage_is_seen() {
+fn numbers_are_read_at_any_size_and_damage_is_detected() {
     for number in [0, 1, 0x1234, u16::MAX] {
         let luma = drawn(number);
         assert_eq!(number_of(&luma, WIDTH), Some(number));

@@ -1,7 +1,7 @@
-//! Networks that lose, delay, stop and break: what comes out of a relay goes on, in order, and shows what is sent soon
-//! after they work again.
+//! Networks that lose, delay, stall and break: a relay's output continues in order, and shows new frames soon after they
+//! recover.
 //!
-//! Each frame says its number. Packets are lost in a network namespace by nftables' rules; RTMP goes through a proxy of
+//! Each frame carries its number. Packets are lost in a network namespace by nftables' rules; RTMP goes through a proxy of
 //! the test.
 
 use std::io::{Read, Write};
@@ -16,11 +16,11 @@ use crate::common::program::{Folder, say_skipped, wait_for};
 use crate::counted::{Player, Publisher, Seen, WIDTH, favoured};
 use crate::harness::{Beside, assert_times_rise, free_port, seconds, shared_machine, widest_gap};
 
-/// Frames a second.
+/// fps.
 const RATE: u32 = 25;
-/// From the moment a network works again to the first frame that was sent afterwards.
+/// From a network's recovery to the first frame that was sent afterwards.
 const RECOVERY_MAX: Duration = Duration::from_secs(2);
-/// Between two frames of what comes out: after half a second without any from the source they are made.
+/// Between two frames of the output: half a second without a frame of the source, then duplicates.
 const GAP_MAX_S: f64 = 0.55;
 
 /// A publisher, a relay and a player, side by side.
@@ -74,10 +74,10 @@ impl Streaming {
         })
     }
 
-    /// Nobody who watches has seen anything of it but the frames.
-    fn assert_went_on(self) {
+    /// A viewer has noticed nothing but the frames.
+    fn assert_continued(self) {
         let Streaming { folder, relay, publisher, player } = self;
-        let stats = relay.end_whole(&folder);
+        let stats = relay.end_accounted(&folder);
         drop((publisher, player));
         println!("{stats}");
         let sinks = stats["sinks"].as_array().unwrap();
@@ -93,15 +93,15 @@ impl Streaming {
 struct Namespace(String);
 
 impl Namespace {
-    /// `None` where this user may not make one, or programs for it are missing.
-    fn make(number: usize) -> Option<Namespace> {
+    /// `None` where this user may not create one, or programs for it are missing.
+    fn create(number: usize) -> Option<Namespace> {
         let namespace = Namespace(format!("hasn-{}-{number}", std::process::id()));
         let name = namespace.0.as_str();
-        let is_made = quietly(Command::new("ip").args(["netns", "add", name]))
+        let is_created = quietly(Command::new("ip").args(["netns", "add", name]))
             && quietly(Command::new("ip").args(["-n", name, "link", "set", "lo", "up"]))
             && namespace
                 .nft("add table inet hasn; add chain inet hasn in { type filter hook input priority 0; }");
-        is_made.then_some(namespace)
+        is_created.then_some(namespace)
     }
 
     fn nft(&self, rules: &str) -> bool {
@@ -155,9 +155,9 @@ fn quietly(command: &mut Command) -> bool {
 /// Two packets of a hundred are lost for some time, and then all of them for three seconds.
 fn through_losses(number: usize, scheme: &str, listen: &str, readable_min: f64) {
     let _machine = shared_machine();
-    let Some(namespace) = Namespace::make(number) else {
+    let Some(namespace) = Namespace::create(number) else {
         return say_skipped(&format!(
-            "{scheme} through losses, for a network namespace with nftables cannot be made"
+            "{scheme} through losses, for a network namespace with nftables cannot be created"
         ));
     };
     let port = free_port();
@@ -181,7 +181,7 @@ fn through_losses(number: usize, scheme: &str, listen: &str, readable_min: f64) 
     assert!(readable > readable_min, "{scheme}: {readable} of the frames can be read");
     assert!(recovery < RECOVERY_MAX, "{scheme}: back after {recovery:?}");
     thread::sleep(Duration::from_secs(1));
-    streaming.assert_went_on();
+    streaming.assert_continued();
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn srt_through_losses_and_a_blackout() {
 struct Road {
     /// Until when nothing moves, in milliseconds from the beginning.
     still_until_ms: Arc<AtomicU64>,
-    begun: Instant,
+    start: Instant,
     open: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -210,12 +210,12 @@ impl Road {
     fn to(port: u16) -> (Road, u16) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let from = listener.local_addr().unwrap().port();
-        let road = Road { still_until_ms: Arc::default(), begun: Instant::now(), open: Arc::default() };
+        let road = Road { still_until_ms: Arc::default(), start: Instant::now(), open: Arc::default() };
         let at_gate = road.clone();
         // Ends with the test's process.
         thread::spawn(move || {
             for near in listener.incoming() {
-                // Nobody there is a connection that breaks at once.
+                // Without a peer the connection breaks at once.
                 let (near, Ok(far)) = (near.unwrap(), TcpStream::connect(("127.0.0.1", port))) else {
                     continue;
                 };
@@ -244,7 +244,7 @@ impl Road {
         let road = self.clone();
         thread::spawn(move || {
             for (due, bytes) in on_the_way {
-                let due = due.max(road.begun + Duration::from_millis(road.still_until_ms.load(Relaxed)));
+                let due = due.max(road.start + Duration::from_millis(road.still_until_ms.load(Relaxed)));
                 thread::sleep(due.saturating_duration_since(Instant::now()));
                 if bytes.is_empty() || to.write_all(&bytes).is_err() {
                     break;
@@ -256,7 +256,7 @@ impl Road {
 
     /// Nothing moves for so long.
     fn stand_still(&self, time: Duration) {
-        self.still_until_ms.store((self.begun.elapsed() + time).as_millis() as u64, Relaxed);
+        self.still_until_ms.store((self.start.elapsed() + time).as_millis() as u64, Relaxed);
         thread::sleep(time);
     }
 
@@ -288,10 +288,10 @@ fn rtmp_through_delays_a_standstill_and_cuts() {
         println!("rtmp: after a cut back in {recovery:?}");
         assert!(recovery < RECOVERY_MAX, "after a cut back in {recovery:?}");
     }
-    streaming.assert_went_on();
+    streaming.assert_continued();
 }
 
-/// Its times go on from where it stood still: they are behind those of the output from then on.
+/// Its timestamps continue from the stall: they are behind the output's from then on.
 #[test]
 fn a_source_that_stands_still_is_shown_again() {
     let _machine = shared_machine();
@@ -302,7 +302,7 @@ fn a_source_that_stands_still_is_shown_again() {
     let recovery = streaming.recovered_after(Instant::now());
     println!("udp: after two seconds of standing still back in {recovery:?}");
     assert!(recovery < RECOVERY_MAX, "after a pause back in {recovery:?}");
-    streaming.assert_went_on();
+    streaming.assert_continued();
 }
 
 /// The fifth segment and all after it come a second and a half later than they should.
@@ -310,28 +310,28 @@ fn a_source_that_stands_still_is_shown_again() {
 fn segments_that_come_later_are_all_shown() {
     const SEGMENTS: usize = 12;
     let (_machine, folder) = (shared_machine(), Folder::new());
-    ["made", "source"].into_iter().for_each(|name| std::fs::create_dir(folder.path(name)).unwrap());
+    ["encoded", "source"].into_iter().for_each(|name| std::fs::create_dir(folder.path(name)).unwrap());
     folder.ffmpeg(&format!(
         "-f lavfi -i testsrc2=s=96x64:r=25 -t {SEGMENTS} -c:v libx264 -preset ultrafast -tune zerolatency -g 25 -f hls \
-         -hls_time 1 -hls_list_size 0 made/live.m3u8"
+         -hls_time 1 -hls_list_size 0 encoded/live.m3u8"
     ));
     let relay = Beside::relay(&folder, "source/live.m3u8 out.ts --ladder none --on-loss hold");
-    let begun = Instant::now();
+    let start = Instant::now();
     let mut list = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:0\n".to_owned();
     for segment in 0..SEGMENTS {
         let late = Duration::from_millis(if segment < 4 { 0 } else { 1500 });
-        let due = begun + Duration::from_secs(segment as u64) + late;
+        let due = start + Duration::from_secs(segment as u64) + late;
         thread::sleep(due.saturating_duration_since(Instant::now()));
         let name = format!("live{segment}.ts");
-        std::fs::copy(folder.path("made").join(&name), folder.path("source").join(&name)).unwrap();
+        std::fs::copy(folder.path("encoded").join(&name), folder.path("source").join(&name)).unwrap();
         list += &format!("#EXTINF:1.000000,\n{name}\n");
         folder.write("source/new", &list);
         std::fs::rename(folder.path("source/new"), folder.path("source/live.m3u8")).unwrap();
     }
-    let stats = relay.end_whole(&folder);
+    let stats = relay.end_accounted(&folder);
     println!("{stats}");
     let count = |key: &str| stats[key].as_u64().unwrap();
-    // The second and a half, one in which it might have been made up for, and one until the list is read again.
+    // The second and a half, one in which the source might have caught up, and one until the list is read again.
     assert!(count("duplicated") > 10 && count("duplicated") < 100, "{stats}");
     assert!(count("dropped_superseded") < 40, "{stats}");
     assert_times_rise(&folder, "out.ts");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::common::program::{Folder, project_file, say_skipped, signal, wait_for};
 use crate::harness::{Beside, CODECS, FLASHES, assert_in_step, free_port, last, lines, shared_machine};
 
-/// Status and body of an answer; `None` where nobody listens.
+/// Status and body of an answer; `None` where no server listens.
 fn get(port: u16, path: &str) -> Option<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -25,7 +25,7 @@ fn text(port: u16, path: &str) -> String {
     String::from_utf8(body).unwrap()
 }
 
-/// Frames that take as many bits as they are given.
+/// Frames that use up any bitrate.
 const NOISE: &str = "-re -f lavfi -i testsrc2=s=96x64:r=25,noise=alls=40:allf=t";
 
 /// A relay of a source that publishes this by UDP, with metrics there, and the source.
@@ -50,7 +50,7 @@ fn metrics_and_health_say_what_the_relay_does() {
     let line = format!("{source}?pass=w0rd {sinks} --ladder none --metrics {port} --latency-max 1500ms");
     let relay = Beside::relay(&folder, &line);
     // Before there is a source.
-    assert_eq!(wait_for("an answer", || get(port, "/healthz")).0, 200, "it waits, in good health");
+    assert_eq!(wait_for("an answer", || get(port, "/healthz")).0, 200, "a relay that waits is healthy");
     assert_eq!(get(port, "/readyz"), Some((503, b"the source is not connected\n".to_vec())));
     let publisher = Beside::ffmpeg(&folder, &format!("{FLASHES} {CODECS} -f mpegts {source}?pkt_size=1316"));
     wait_for("frames", || (last(&folder, "encoded") > 50).then_some(()));
@@ -63,28 +63,28 @@ fn metrics_and_health_say_what_the_relay_does() {
     assert_eq!(metric(&metrics, "hasn_latency_ceiling_seconds"), 1.5);
     assert!(metric(&metrics, "hasn_stage_busy_seconds_total{stage=\"encode\"}") > 0.0, "{metrics}");
     assert!(metric(&metrics, "hasn_source_received_bytes_total") > 1000.0, "{metrics}");
-    let told = metrics + &text(port, "/status.json") + &text(port, "/");
+    let output = metrics + &text(port, "/status.json") + &text(port, "/");
     drop(publisher);
     wait_for("the loss to be seen", || (get(port, "/readyz")?.0 == 503).then_some(()));
-    assert_eq!(get(port, "/healthz").map(|answer| answer.0), Some(200), "made frames go on");
+    assert_eq!(get(port, "/healthz").map(|answer| answer.0), Some(200), "duplicated frames continue");
     assert_eq!(get(port, "/nowhere").map(|answer| answer.0), Some(404));
     let ran = relay.terminate(&folder);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    assert!(get(port, "/healthz").is_none(), "nobody listens any more");
-    let told = told + &ran.stderr + &String::from_utf8(ran.stdout).unwrap();
+    assert!(get(port, "/healthz").is_none(), "the server is shut down");
+    let output = output + &ran.stderr + &String::from_utf8(ran.stdout).unwrap();
     for secret in ["pa55", "s3cret", "w0rd"] {
-        assert!(!told.contains(secret), "{secret} is in\n{told}");
+        assert!(!output.contains(secret), "{secret} is in\n{output}");
     }
 }
 
-/// The dashboard asks for metrics that there are.
+/// The dashboard queries metrics that exist.
 #[test]
 fn the_dashboard_and_the_unit_fit_the_program() {
     let (_machine, folder) = (shared_machine(), Folder::new());
     let (relay, _publisher, port) = relayed(&folder, FLASHES, "out.ts --ladder none");
     wait_for("frames", || (last(&folder, "encoded") > 10).then_some(()));
     let metrics = text(port, "/metrics");
-    relay.end_whole(&folder);
+    relay.end_accounted(&folder);
     let names = |text: &str| -> Vec<String> {
         let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
         let words = text.split(|c| !part(c)).filter(|word| word.starts_with("hasn_"));
@@ -94,10 +94,10 @@ fn the_dashboard_and_the_unit_fit_the_program() {
     let dashboard = std::fs::read_to_string(project_file("examples/relay/grafana.json")).unwrap();
     let panels =
         serde_json::from_str::<serde_json::Value>(&dashboard).unwrap()["panels"].as_array().unwrap().len();
-    let asked = names(&dashboard);
-    assert!(panels >= 6 && asked.len() > panels, "{panels} panels, {asked:?}");
-    for name in asked {
-        assert!(there.contains(&name), "the dashboard asks for {name}");
+    let queried = names(&dashboard);
+    assert!(panels >= 6 && queried.len() > panels, "{panels} panels, {queried:?}");
+    for name in queried {
+        assert!(there.contains(&name), "the dashboard queries {name}");
     }
     let unit = project_file("examples/relay/hasn-relay@.service");
     let line = std::fs::read_to_string(&unit).unwrap();
@@ -107,10 +107,10 @@ fn the_dashboard_and_the_unit_fit_the_program() {
     assert!(options.len() >= 2 && options.iter().all(|option| help.contains(option)), "{options:?}");
     match Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit).output() {
         Ok(output) => {
-            let told = String::from_utf8(output.stderr).unwrap();
+            let lines = String::from_utf8(output.stderr).unwrap();
             // The program is not installed here.
-            let told: Vec<&str> = told.lines().filter(|line| !line.contains("is not executable")).collect();
-            assert!(told.iter().all(|line| !line.contains("hasn-relay")), "{told:?}");
+            let lines: Vec<&str> = lines.lines().filter(|line| !line.contains("is not executable")).collect();
+            assert!(lines.iter().all(|line| !line.contains("hasn-relay")), "{lines:?}");
         }
         Err(_) => say_skipped("systemd-analyze is not here: install systemd"),
     }
@@ -128,10 +128,10 @@ fn a_hangup_changes_ladder_and_bitrate_and_nothing_else() {
         std::thread::sleep(Duration::from_secs(2));
         bytes() - before
     };
-    let hangup = |settings: &str, said: &str| {
+    let hangup = |settings: &str, logged: &str| {
         folder.write("live.toml", settings);
         signal(&relay.0, "-HUP");
-        wait_for(said, || String::from_utf8(folder.read("stderr")).unwrap().contains(said).then_some(()));
+        wait_for(logged, || String::from_utf8(folder.read("stderr")).unwrap().contains(logged).then_some(()));
     };
     let much = in_two_seconds();
     hangup("ladder = \"hasn-lite-x2,none\"\nbitrate = \"100k\"\n", "ladder: hasn-lite-x2, none");
@@ -140,7 +140,7 @@ fn a_hangup_changes_ladder_and_bitrate_and_nothing_else() {
     assert!(little * 2 < much, "{little} bytes after {much}");
     hangup("bitrate = 7", "settings unchanged");
     hangup("ladder = \"nothing\"", "nothing: is neither");
-    let stats = relay.end_whole(&folder);
+    let stats = relay.end_accounted(&folder);
     assert_eq!(stats["ladder"][1]["model"], "hasn-lite-x2", "{stats}");
     assert_eq!(stats["source_connections"], 1, "{stats}");
     folder.assert_decodes("out.ts");
@@ -149,9 +149,9 @@ fn a_hangup_changes_ladder_and_bitrate_and_nothing_else() {
         .assert_told("nowhere.toml", "no file");
 }
 
-/// Those who say nothing, those who say it slowly, and those who come in crowds.
+/// Clients that send nothing, clients that send slowly, and too many clients.
 #[test]
-fn a_slow_loris_and_a_flood_are_stood() {
+fn a_slow_loris_and_a_flood_are_survived() {
     let (_machine, folder) = (shared_machine(), Folder::new());
     let (relay, _publisher, port) = relayed(&folder, FLASHES, "out.ts --ladder none");
     wait_for("frames", || (last(&folder, "encoded") > 25).then_some(()));
@@ -170,10 +170,10 @@ fn a_slow_loris_and_a_flood_are_stood() {
     let (began, mut slowest) = (Instant::now(), Duration::ZERO);
     while began.elapsed() < Duration::from_secs(8) {
         slow.iter_mut().for_each(|stream| drop(stream.write_all(b"X-Slow: 1\r\n")));
-        let asked = Instant::now();
+        let start = Instant::now();
         let answer = get(port, "/healthz");
-        assert_eq!(answer.map(|answer| answer.0), Some(200), "after {:?}", asked.elapsed());
-        slowest = slowest.max(asked.elapsed());
+        assert_eq!(answer.map(|answer| answer.0), Some(200), "after {:?}", start.elapsed());
+        slowest = slowest.max(start.elapsed());
         std::thread::sleep(Duration::from_millis(100));
     }
     assert!(slowest < Duration::from_secs(5), "an answer took {slowest:?}");
@@ -188,7 +188,7 @@ fn a_slow_loris_and_a_flood_are_stood() {
     assert!(served > 1500, "{served} of 2000 are served");
     let after_kb = memory_kb();
     assert!(after_kb < before_kb + 30_000, "{before_kb} kB, then {after_kb}");
-    let stats = relay.end_whole(&folder);
+    let stats = relay.end_accounted(&folder);
     assert_eq!(
         [&stats["dropped_overflow"], &stats["dropped_superseded"], &stats["duplicated"]],
         [0, 0, 0],
@@ -196,7 +196,7 @@ fn a_slow_loris_and_a_flood_are_stood() {
     );
 }
 
-/// Flags of a browser that asks nobody but the page.
+/// Flags of a browser that loads nothing but the page.
 const ALONE: [&str; 8] = [
     "--headless",
     "--no-sandbox",
@@ -208,7 +208,7 @@ const ALONE: [&str; 8] = [
     "--disable-sync",
 ];
 
-/// What the browser printed, and what it said on the console.
+/// What the browser printed, and its console messages.
 fn browse(folder: &Folder, how: &str, address: &str) -> Option<(String, Vec<String>)> {
     let output = Command::new("chromium")
         .args(ALONE)
@@ -229,7 +229,7 @@ fn browse(folder: &Folder, how: &str, address: &str) -> Option<(String, Vec<Stri
     Some((stdout, console))
 }
 
-/// The frame of the page stays in target/relay-page.png.
+/// A screenshot of the page stays in target/relay-page.png.
 #[test]
 fn the_page_shows_the_stream_and_the_console_stays_empty() {
     let (_machine, folder) = (shared_machine(), Folder::new());
@@ -241,7 +241,7 @@ fn the_page_shows_the_stream_and_the_console_stays_empty() {
     assert!(console.iter().any(|line| line.contains("seen")), "errors are to be seen: {console:?}");
     let (relay, _publisher, port) = relayed(&folder, FLASHES, "out.ts --ladder none");
     wait_for("frames", || (last(&folder, "encoded") > 75).then_some(()));
-    // A frame is taken when somebody has looked.
+    // A preview is kept on request.
     text(port, "/status.json");
     wait_for("a frame", || (get(port, "/after.jpg")?.0 == 200).then_some(()));
     let page = format!("http://127.0.0.1:{port}/");
@@ -255,13 +255,13 @@ fn the_page_shows_the_stream_and_the_console_stays_empty() {
     let _ = std::fs::remove_file(&frame);
     let (_, console) = browse(&folder, &format!("--screenshot={}", frame.display()), &page).unwrap();
     assert_eq!(console, Vec::<String>::new());
-    let size = std::fs::metadata(&frame).expect("a frame of the page").len();
+    let size = std::fs::metadata(&frame).expect("a screenshot of the page").len();
     assert!(size > 20_000, "{size} bytes");
     for (name, width) in [("before", 96), ("after", 192)] {
         folder.write(&format!("{name}.jpg"), get(port, &format!("/{name}.jpg")).unwrap().1);
         assert_eq!(folder.probe(&format!("{name}.jpg")).video().width, width);
     }
-    relay.end_whole(&folder);
+    relay.end_accounted(&folder);
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn audio_that_a_sink_does_not_take_becomes_aac_and_stays_in_step() {
     let codecs = "-t 5.5 -c:v libx264 -preset ultrafast -tune zerolatency -g 25 -c:a libopus";
     let publisher = Beside::ffmpeg(&folder, &format!("{FLASHES} {codecs} -f mpegts {source}?pkt_size=1316"));
     wait_for("frames", || (last(&folder, "encoded") > 130).then_some(()));
-    relay.end_whole(&folder);
+    relay.end_accounted(&folder);
     drop(publisher);
     for name in ["out.flv", "out.ts"] {
         assert_eq!(folder.probe(name).streams[1].codec_name, "aac", "{name}");
@@ -281,7 +281,7 @@ fn audio_that_a_sink_does_not_take_becomes_aac_and_stays_in_step() {
     }
 }
 
-/// Whoever is not on this machine does not reach a source that names it.
+/// A source at this machine's own interface is not reachable from others.
 #[test]
 fn sources_listen_where_they_say_and_nowhere_else() {
     let (_machine, folder) = (shared_machine(), Folder::new());
@@ -304,24 +304,24 @@ fn sources_listen_where_they_say_and_nowhere_else() {
 }
 
 #[test]
-fn a_pipe_that_nobody_writes_to_is_waited_for_and_left() {
+fn a_pipe_without_a_writer_is_waited_for_and_can_be_stopped() {
     let (_machine, folder) = (shared_machine(), Folder::new());
-    let made = Command::new("mkfifo").arg(folder.path("pipe")).status().unwrap();
-    assert!(made.success());
+    let status = Command::new("mkfifo").arg(folder.path("pipe")).status().unwrap();
+    assert!(status.success());
     let port = free_port();
     let relay = Beside::relay(&folder, &format!("pipe out.ts --ladder none --metrics {port}"));
     wait_for("an answer", || get(port, "/healthz"));
     std::thread::sleep(Duration::from_millis(300));
-    let asked = Instant::now();
+    let start = Instant::now();
     let ran = relay.terminate(&folder);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     let relay = Beside::relay(&folder, "pipe out.ts --ladder none");
     for publication in 1..=2 {
         let _publisher = Beside::ffmpeg(&folder, &format!("{FLASHES} {CODECS} -f mpegts pipe"));
         wait_for("frames", || (last(&folder, "decoded") > publication * 50).then_some(()));
     }
-    relay.end_whole(&folder);
+    relay.end_accounted(&folder);
     folder.assert_decodes("out.ts");
 }
 
@@ -331,7 +331,7 @@ fn a_device_is_a_source() {
     let relay =
         Beside::relay(&folder, "lavfi:testsrc2=s=96x64:r=25[out0];sine=r=48000[out1] out.ts --ladder none");
     wait_for("frames", || (last(&folder, "encoded") > 50).then_some(()));
-    let stats = relay.end_whole(&folder);
+    let stats = relay.end_accounted(&folder);
     assert_eq!(stats["duplicated"], 0, "{stats}");
     assert_eq!(folder.probe("out.ts").streams.len(), 2);
     let ran = folder.hasn("relay v4l2:/dev/nowhere out.ts --reconnect-max 100ms");

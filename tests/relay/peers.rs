@@ -26,7 +26,7 @@ fn publisher(folder: &Folder, to: &str) -> Beside {
 /// Plays what comes out, ends the relay, and holds both to what was sent.
 fn assert_played(folder: &Folder, relay: Beside, player: Beside) {
     assert_eq!(player.end("the player"), Some(0));
-    let stats = relay.end_whole(folder);
+    let stats = relay.end_accounted(folder);
     assert_eq!((lost(&stats), stats["duplicated"].as_u64()), (0, Some(0)), "{stats}");
     assert_eq!(stats["source_connections"], 1, "{stats}");
     assert_in_step(folder, "played.mkv", played_s() * 25 - 1, 0.045);

@@ -1,7 +1,6 @@
-//! A relay that runs for long takes no more memory, handles or threads at its end than at its beginning, and audio stays
-//! with its frames.
+//! A long run of a relay takes no more memory, handles or threads at its end than at its start, and A/V sync holds.
 //!
-//! `HASN_RELAY_SOAK_S` is how long it runs; `make soak` lets it run for half an hour.
+//! `HASN_RELAY_SOAK_S` is its duration; `make soak` runs it for half an hour.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 const GROWTH_MAX: f64 = 1.05;
 /// Of beep and flash, at the beginning or at the end, beside what `ffmpeg -c copy` makes of the same.
 const DRIFT_MAX_S: f64 = 0.020;
-/// A machine that others use as well may hold all up for a moment: then frames are made, and those that come are dropped.
+/// Other programs may stall the machine for a moment: then frames are duplicated, and the late ones dropped.
 const OTHERS_MAX: f64 = 0.02;
 const GAP_MAX_S: f64 = 0.55;
 /// At the beginning and at the end so much is listened to.
@@ -27,7 +26,7 @@ fn run_s() -> u64 {
     std::env::var("HASN_RELAY_SOAK_S").map_or(SECONDS, |text| text.parse().expect("a number of seconds"))
 }
 
-/// Where beeps are after flashes in a part of a file, in the middle; the file of the part is gone afterwards.
+/// Median time from flash to beep in a part of a file.
 fn median_apart(folder: &Folder, name: &str, part: &str) -> f64 {
     folder.ffmpeg(&format!("{part} -i {name} -t {PART_S} -c copy part.mkv"));
     let mut apart = beeps_after_flashes(folder, "part.mkv");
@@ -49,12 +48,12 @@ fn a_long_relay_is_flat() {
     let relay = Beside::relay(&folder, &format!("{source} out.ts --ladder none"));
     let publisher = Beside::ffmpeg(&folder, &publish);
     wait_for("frames", || (last(&folder, "encoded") > 0).then_some(()));
-    let (begun, mut samples) = (Instant::now(), Vec::new());
-    while begun.elapsed() < Duration::from_secs(run_s) {
+    let (start, mut samples) = (Instant::now(), Vec::new());
+    while start.elapsed() < Duration::from_secs(run_s) {
         samples.push(sample(relay.0.id()).expect("the relay runs"));
         std::thread::sleep(SAMPLE_EVERY);
     }
-    let stats = relay.end_whole(&folder);
+    let stats = relay.end_accounted(&folder);
     drop(publisher);
     println!("{stats}");
     assert_flat(&format!("a relay for {run_s} s"), &samples, GROWTH_MAX);

@@ -1,7 +1,7 @@
 //! Live streams over the loopback, with `ffmpeg` as publisher and player: every kind of source and sink, sources that
 //! vanish and return, sinks that fail, a machine that has too much to do.
 //!
-//! `HASN_RELAY_LOSSES` is how often the source is lost; 3 unless told. `HASN_RELAY_SECONDS` is how long each stream is.
+//! `HASN_RELAY_LOSSES` is the number of times the source is lost; 3 by default. `HASN_RELAY_SECONDS` is the duration of each stream.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -15,7 +15,7 @@ use crate::harness::{
     shared_machine, widest_gap,
 };
 
-/// A stream of some seconds through the relay: `publish` and `play` are what the `ffmpeg` command is told.
+/// A stream of some seconds through the relay: `publish` and `play` are arguments of the `ffmpeg` command.
 fn relayed(source: &str, options: &str, publish: &str, sink: &str, play: Option<&str>) {
     let (_machine, folder) = (shared_machine(), Folder::new());
     std::fs::create_dir(folder.path("hls")).unwrap();
@@ -32,7 +32,7 @@ fn relayed(source: &str, options: &str, publish: &str, sink: &str, play: Option<
     let relay = Beside::relay(&folder, &format!("{source} {sink} {options} --ladder none"));
     let player =
         play.map(|play| Beside::ffmpeg(&folder, &format!("{play} -t {played_s} -c copy played.mkv")));
-    // Whoever listens has to be there first.
+    // The listening side has to be there first.
     if source.contains("://") {
         relay.wait_until_it_listens(source);
     }
@@ -47,7 +47,7 @@ fn relayed(source: &str, options: &str, publish: &str, sink: &str, play: Option<
             sink
         }
     };
-    let stats = relay.end_whole(&folder);
+    let stats = relay.end_accounted(&folder);
     drop(publisher);
     assert_eq!((lost(&stats), stats["duplicated"].as_u64()), (0, Some(0)), "{source} to {sink}: {stats}");
     // A list has five segments of two seconds.
@@ -96,7 +96,7 @@ fn hls_comes_in_and_a_file_goes_out() {
     );
 }
 
-/// The source is lost again and again, without a word of goodbye, and is back a second after that was seen.
+/// The source is lost repeatedly without an end of stream, and returns a second after the loss was noticed.
 #[test]
 fn a_source_that_vanishes_and_returns_leaves_no_hole() {
     let losses = std::env::var("HASN_RELAY_LOSSES").map_or(3, |text| text.parse().expect("a number"));
@@ -124,7 +124,7 @@ fn a_source_that_vanishes_and_returns_leaves_no_hole() {
         wait_for("the loss to be seen", || is_seen().then_some(()));
         std::thread::sleep(Duration::from_secs(1));
     }
-    // Nothing is left of a connection that is gone.
+    // Nothing is left of a lost connection.
     assert!(in_use.iter().all(|now| *now == in_use[0]), "handles and threads: {in_use:?}");
     let ran = relay.terminate(&folder);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
@@ -142,7 +142,7 @@ fn a_source_that_vanishes_and_returns_leaves_no_hole() {
 }
 
 #[test]
-fn a_sink_that_fails_hurts_no_other_and_is_tried_again() {
+fn a_sink_that_fails_affects_no_other_and_is_reconnected() {
     let (_machine, folder) = (shared_machine(), Folder::new());
     let [from, to] = [free_port(), free_port()];
     let (source, sink) = (format!("udp://127.0.0.1:{from}"), format!("rtmp://127.0.0.1:{to}/live/s3cret"));
@@ -160,14 +160,14 @@ fn a_sink_that_fails_hurts_no_other_and_is_tried_again() {
     assert!(now["sinks"][0]["dropped"].as_u64().unwrap() > 0 && now["sinks"][0]["connections"] == 1, "{now}");
     assert_eq!(folder.probe("out.ts").video_pts().len() as u64, now["encoded"].as_u64().unwrap());
     assert!(folder.probe("played.mkv").video_pts().len() > 40);
-    let told = ran.stderr + &String::from_utf8(ran.stdout).unwrap();
-    assert!(told.contains("live/***") && !told.contains("s3cret"), "{told}");
+    let output = ran.stderr + &String::from_utf8(ran.stdout).unwrap();
+    assert!(output.contains("live/***") && !output.contains("s3cret"), "{output}");
 }
 
 /// A good stream, a hundred bytes a second.
 const TRICKLE: &str = "a trickle";
 
-/// Whatever comes instead of a stream, it is waited for one, in little memory, and one line says why there is none.
+/// Anything but a stream is refused in little memory, the relay keeps waiting, and one line says why.
 #[test]
 fn what_is_no_stream_is_refused_and_waited_past() {
     let (_machine, folder) = (shared_machine(), Folder::new());
@@ -195,7 +195,7 @@ fn what_is_no_stream_is_refused_and_waited_past() {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (mut stream, is_slow) = (stream.unwrap(), what == TRICKLE);
-                // Whoever has seen enough hangs up.
+                // The relay may close the connection.
                 let _ = answer.chunks(if is_slow { 10 } else { answer.len().max(1) }).try_for_each(|part| {
                     std::thread::sleep(Duration::from_millis(if is_slow { 100 } else { 0 }));
                     stream.write_all(part)
@@ -220,24 +220,24 @@ fn what_is_no_stream_is_refused_and_waited_past() {
 }
 
 #[test]
-fn a_file_that_is_not_whole_is_told() {
+fn an_incomplete_file_is_an_error() {
     let (_machine, folder) = (shared_machine(), Folder::new());
     folder.ffmpeg("-f lavfi -i testsrc2=s=96x64:r=25 -t 4 -c:v libx264 in.mkv");
-    for (sinks, said) in [
+    for (sinks, message) in [
         ("nowhere/out.ts", "is no folder"),
         ("out.xyz", "its extension names no container"),
         ("rtsp://127.0.0.1/out", "live outputs are"),
         ("out.ts out.ts", "is named twice"),
         ("in.mkv", "is there already"),
     ] {
-        folder.hasn(&format!("relay in.mkv {sinks} --ladder none")).assert_told(said, sinks);
+        folder.hasn(&format!("relay in.mkv {sinks} --ladder none")).assert_told(message, sinks);
     }
     let Some(_disk) = SmallDisk::mount(&folder, "64k") else {
         println!("SKIPPED: a small disk cannot be mounted here");
         return;
     };
-    let ran = folder.hasn("relay in.mkv disk/out.ts whole.ts --ladder none --bitrate 4M");
+    let ran = folder.hasn("relay in.mkv disk/out.ts complete.ts --ladder none --bitrate 4M");
     ran.assert_told("cannot be written", "a full disk");
-    assert_eq!(folder.probe("whole.ts").packets.len(), 100, "the other one is whole");
+    assert_eq!(folder.probe("complete.ts").packets.len(), 100, "the other one is complete");
     assert!(!folder.path("disk/out.ts").exists() && folder.path("disk/out.partial.ts").exists());
 }
