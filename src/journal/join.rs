@@ -10,10 +10,7 @@ use super::disk::{Disk, in_words};
 use super::folder::failed;
 use super::segments::{Journal, segment_path};
 use crate::error::{Error, Result};
-use crate::media::{Input, Muxer, PacketQueue, SegmentReader, Transcoders};
-
-/// How far audio may lie behind the frames it belongs to.
-const BEHIND_US: i64 = 2_000_000;
+use crate::media::{AV_LAG_US_MAX, Input, Muxer, PacketQueue, SegmentReader, Transcoders};
 
 /// A video that is to be written.
 pub struct JoinOutput {
@@ -79,7 +76,7 @@ fn write(
         };
         let mut reader = SegmentReader::open(&path).map_err(broken)?;
         while let Some(packet) = reader.next_packet().map_err(broken)? {
-            copies.read_up_to(packet.dts_us().saturating_add(BEHIND_US))?;
+            copies.read_up_to(packet.dts_us().saturating_add(AV_LAG_US_MAX))?;
             while let Some(copy) = copies.queue.pop_before(Some(&packet))? {
                 muxer.write(copy)?;
             }

@@ -27,8 +27,8 @@ use crate::media::stream::{Trim, VideoInfo};
 /// 8K: no live stream is larger.
 const PIXELS_MAX: i64 = 7680 * 4320;
 
-/// Audio may be muxed up to about a second after the video it belongs to: reading continues this far past the wanted part.
-const PAST_END_US: i64 = 2_000_000;
+/// Time by which audio may be muxed after the video it belongs to: usually at most a second.
+pub(crate) const AV_LAG_US_MAX: i64 = 2_000_000;
 
 /// An opened source.
 pub struct Input {
@@ -195,7 +195,7 @@ impl Input {
             input.expect_part(trim.to_us);
         }
         if trim.from_us != i64::MIN {
-            input.seek(trim.from_us.saturating_sub(PAST_END_US).max(input.start_us()))?;
+            input.seek(trim.from_us.saturating_sub(AV_LAG_US_MAX).max(input.start_us()))?;
         }
         Ok(input)
     }
@@ -351,7 +351,7 @@ impl Input {
 
     /// Limits reading to the part up to `end_us`.
     pub(crate) fn expect_part(&mut self, end_us: i64) {
-        self.part_end_us = Some(end_us.saturating_add(PAST_END_US));
+        self.part_end_us = Some(end_us.saturating_add(AV_LAG_US_MAX));
     }
 
     /// Whether timestamps are never corrected, so that one identifies a frame: whether it is no broadcast.

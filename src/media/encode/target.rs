@@ -148,7 +148,7 @@ impl Target {
 }
 
 /// Parses a bit rate as FFmpeg does, e.g. `8M` or `800k`; `None` for 0, a rate that follows the quality.
-pub fn parse_bit_rate(text: &str) -> Option<f64> {
+pub(crate) fn parse_bit_rate(text: &str) -> Option<f64> {
     let (digits, unit) = match text.strip_suffix(['k', 'K']) {
         Some(digits) => (digits, 1e3),
         None => text.strip_suffix('M').map_or((text, 1.0), |digits| (digits, 1e6)),

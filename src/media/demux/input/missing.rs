@@ -2,7 +2,7 @@
 
 use ffmpeg_next::ffi;
 
-use crate::media::demux::input::{Input, PAST_END_US};
+use crate::media::demux::input::{AV_LAG_US_MAX, Input};
 use crate::media::demux::{matroska, mpegts, quicktime, quirks};
 
 /// More than the rounding of any muxer, less than a user would accept to lose.
@@ -66,7 +66,7 @@ impl Input {
         // Headers count from 0, however late the first frame is.
         let read_us = self.progress.end_us.saturating_sub(self.start_us().min(0));
         let wanted_us = match self.part_end_us {
-            Some(end_us) => context.duration.min(end_us.saturating_sub(self.start_us()) - PAST_END_US),
+            Some(end_us) => context.duration.min(end_us.saturating_sub(self.start_us()) - AV_LAG_US_MAX),
             None => context.duration,
         };
         let tolerance_us = if is_count_short { 3 * frame_us / 2 } else { TOLERANCE_US };
