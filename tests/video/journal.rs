@@ -126,7 +126,7 @@ fn what_is_torn_is_made_again() {
     assert!(ran.stderr.contains("is torn, and made again"), "{}", ran.stderr);
     folder.hasn(&command("out.mkv")).assert_done();
     assert!(folder.read("out.mkv") == folder.read("whole.mkv"));
-    assert_eq!(folder.names(), ["video.mkv", "out.mkv", "whole.mkv"]);
+    assert_eq!(folder.names(), ["out.mkv", "video.mkv", "whole.mkv"]);
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn other_settings_and_other_videos_are_refused_by_name() {
     folder.write("out.mkv.hasn/journal.json", &facts[..facts.len() / 2]);
     folder.hasn(&line).assert_told("is torn or no journal of hasn", "a torn journal");
     folder.hasn(&format!("{line} --restart")).assert_done();
-    assert_eq!(folder.names(), ["video.mkv", "out.mkv"]);
+    assert_eq!(folder.names(), ["out.mkv", "video.mkv"]);
     let again = format!("{} --resume", command("new.mkv"));
     folder.hasn(&again).assert_told("there is no new.mkv.hasn", &again);
     let still = "upscale video.mkv - --resume";

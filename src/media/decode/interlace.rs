@@ -32,7 +32,7 @@ const RATE_MAX: f64 = 30.5;
 
 /// Numbers of frames by what idet classifies them as.
 #[derive(Clone, Copy, Default, Debug, PartialEq)]
-struct Seen {
+struct FieldCounts {
     frames: u32,
     flagged: u32,
     top_first: u32,
@@ -65,7 +65,7 @@ pub(crate) fn detect(input: &mut Input) -> Result<ScanType> {
     }
     let videos = packets.iter().filter(|packet| input.is_video(packet));
     // The decoder itself reports a source that cannot be decoded.
-    let scan = seen(parameters, videos).map_or(ScanType::AsFlagged, judge);
+    let scan = count_fields(parameters, videos).map_or(ScanType::AsFlagged, classify);
     for packet in packets {
         input.put_back(packet)?;
     }
@@ -83,8 +83,8 @@ pub(crate) fn detect(input: &mut Input) -> Result<ScanType> {
     Ok(scan)
 }
 
-fn judge(seen: Seen) -> ScanType {
-    let Seen { frames, flagged, top_first, bottom_first, progressive } = seen;
+fn classify(counts: FieldCounts) -> ScanType {
+    let FieldCounts { frames, flagged, top_first, bottom_first, progressive } = counts;
     let (more, less) = (top_first.max(bottom_first), top_first.min(bottom_first));
     // Moving sharp detail is classified as interlaced as well, in both orders; of telecined video two frames in five are.
     let combed = more >= 8 && more >= 19 * less && 2 * more >= progressive;
@@ -96,16 +96,16 @@ fn judge(seen: Seen) -> ScanType {
     }
 }
 
-fn seen<'a>(
+fn count_fields<'a>(
     parameters: codec::Parameters,
     packets: impl Iterator<Item = &'a Packet>,
-) -> std::result::Result<Seen, ffmpeg::Error> {
+) -> std::result::Result<FieldCounts, ffmpeg::Error> {
     let mut decoder = codec::Context::from_parameters(parameters)?.decoder().video()?;
-    let mut seen = Seen::default();
+    let mut counts = FieldCounts::default();
     let mut graph: Option<((u32, u32), Graph)> = None;
     let mut av_frame = AvFrame::empty();
     let packets: Vec<Option<&ffmpeg::Packet>> =
-        packets.map(|coded| Some(&coded.packet)).chain([None]).collect();
+        packets.map(|packet| Some(&packet.packet)).chain([None]).collect();
     for packet in packets {
         // A damaged packet gives no frame; the next may.
         let _ = match packet {
@@ -116,23 +116,23 @@ fn seen<'a>(
             let size = (av_frame.width(), av_frame.height());
             let graph = match &mut graph {
                 Some((opened, graph)) if *opened == size => graph,
-                graph => &mut graph.insert((size, open(&av_frame)?)).1,
+                graph => &mut graph.insert((size, open_idet(&av_frame)?)).1,
             };
-            seen.frames += 1;
-            seen.flagged += u32::from(av_frame.is_interlaced());
-            av_frame.set_pts(Some(i64::from(seen.frames)));
+            counts.frames += 1;
+            counts.flagged += u32::from(av_frame.is_interlaced());
+            av_frame.set_pts(Some(i64::from(counts.frames)));
             graph.get("in").expect("a graph has its source").source().add(&av_frame)?;
-            count(graph, &mut seen);
+            count(graph, &mut counts);
         }
     }
     if let Some((_, graph)) = &mut graph {
         graph.get("in").expect("a graph has its source").source().flush()?;
-        count(graph, &mut seen);
+        count(graph, &mut counts);
     }
-    Ok(seen)
+    Ok(counts)
 }
 
-fn open(av_frame: &AvFrame) -> std::result::Result<Graph, ffmpeg::Error> {
+fn open_idet(av_frame: &AvFrame) -> std::result::Result<Graph, ffmpeg::Error> {
     // SAFETY: the frame was just filled by the decoder.
     let format = unsafe { (*av_frame.as_ptr()).format };
     let (width, height) = (av_frame.width(), av_frame.height());
@@ -147,13 +147,13 @@ fn open(av_frame: &AvFrame) -> std::result::Result<Graph, ffmpeg::Error> {
 }
 
 /// Counts what idet wrote on the frames that are ready.
-fn count(graph: &mut Graph, seen: &mut Seen) {
+fn count(graph: &mut Graph, counts: &mut FieldCounts) {
     let mut av_frame = AvFrame::empty();
     while graph.get("out").expect("a graph has its sink").sink().frame(&mut av_frame).is_ok() {
         match av_frame.metadata().get("lavfi.idet.multiple.current_frame") {
-            Some("tff") => seen.top_first += 1,
-            Some("bff") => seen.bottom_first += 1,
-            Some("progressive") => seen.progressive += 1,
+            Some("tff") => counts.top_first += 1,
+            Some("bff") => counts.bottom_first += 1,
+            Some("progressive") => counts.progressive += 1,
             _ => {}
         }
     }
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn flags_hold_unless_the_frames_contradict_them() {
         let seen = |flagged, top_first, bottom_first, progressive| {
-            judge(Seen { frames: 60, flagged, top_first, bottom_first, progressive })
+            classify(FieldCounts { frames: 60, flagged, top_first, bottom_first, progressive })
         };
         for (seen, expected) in [
             (seen(0, 0, 0, 58), ScanType::AsFlagged),
