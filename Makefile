@@ -9,8 +9,8 @@ PACKAGES := gcc g++ libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev liba
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
 .PHONY: demo test test-cuda test-relay relay-packages test-slurm slurm-packages cuda-budget soak soak-smoke soak-fuzz \
-	soak-relay soak-videos soak-files lint bench bench-peers kernels kernels-check gpu-pack pack-packages train-deps train-smoke \
-	deps python
+	soak-relay soak-videos soak-files lint public-api public-api-check package bench bench-peers kernels kernels-check \
+	gpu-pack pack-packages train-deps train-smoke deps python
 
 # Upscales the clip by HASN and by bicubic and shows a detail of both side by side.
 demo: deps
@@ -67,6 +67,21 @@ lint: deps
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# docs/public-api.txt: the library's public items. `public-api` writes it, `public-api-check` fails where it differs from the
+# source. The JSON of rustdoc is not stable yet, so that a stable compiler has to be asked for it in this way.
+PUBLIC_API = RUSTC_BOOTSTRAP=1 cargo rustdoc --lib --target-dir target/public-api -- -Z unstable-options \
+	--output-format json && HASN_RUSTDOC_JSON=$(CURDIR)/target/public-api/doc/hasn.json
+
+public-api: deps
+	$(PUBLIC_API) HASN_PUBLIC_API_UPDATE=1 cargo test --test public_api listing
+
+public-api-check: deps
+	$(PUBLIC_API) cargo test --test public_api
+
+# The crates as a registry gets them, hasn built from its package.
+package: deps
+	cargo publish --dry-run --workspace
 
 # A thousand damaged files (new ones in each run), four hours of a small video from file to file and from pipe to pipe, half
 # an hour of a relay, and ten minutes of each fuzz target.

@@ -1,36 +1,26 @@
-//! The library in 30 lines: a still frame, twice as large.
+//! An engine of the library with one frame: an image, twice as large.
 //!
-//!     cargo run --release --example upscale_frame -- small.png large.png
+//!     cargo run --release --example upscale_image -- small.png large.png
 
-use std::sync::Arc;
-
-use hasn::engine::cpu::Precision;
-use hasn::engine::{EngineKind, EngineSpec, Network, NetworkId};
-use hasn::media::{FrameReader, StillWriter};
-use hasn::model::catalogue;
-use hasn::{Error, Result};
+use hasn::engine::{EngineChoice, EngineSpec, Network, NetworkId};
+use hasn::{Error, FrameReader, Result, StillWriter};
 
 fn main() -> Result<()> {
     let mut names = std::env::args().skip(1);
     let (Some(small), Some(large)) = (names.next(), names.next()) else {
-        return Err(Error::new("upscale_frame", "needs two file names", "give one to read and one to write"));
+        return Err(Error::new("upscale_image", "needs two names", "give an image to read and one to write"));
     };
-    hasn::media::init(0);
     let mut reader = FrameReader::open(&small, 1)?;
     let lr = reader.format();
     let frame = reader.next_frame()?.expect("a reader that opens has a frame");
 
-    let model = catalogue::open(catalogue::DEFAULT_CPU)?;
-    let scale = model.sizes.scale;
-    let writer = StillWriter::new(&large, &lr, (lr.width * scale, lr.height * scale))?;
+    let writer = StillWriter::new(&large, &lr, (lr.width * 2, lr.height * 2))?;
     let to_fill = writer.frame()?;
-
-    let networks = vec![Network::Hasn(Arc::new(model))];
     let spec = EngineSpec {
-        kind: EngineKind::Cpu(Precision::F32),
+        kind: EngineChoice::Cpu.resolve(None, lr.pixel_format.depth(), |_| Ok(()))?,
         threads: 2,
         in_flight: 1,
-        networks,
+        networks: vec![Network::open("hasn-lite-x2")?],
         lr,
         sr: to_fill.format,
     };

@@ -2,17 +2,14 @@
 #![no_main]
 
 use std::io::Write;
-use std::sync::Once;
 
-use hasn::media::{self, FrameReader};
+use hasn::FrameReader;
 use libfuzzer_sys::fuzz_target;
 
 /// Frames that are read of each file.
 const FRAMES: usize = 30;
 
 fuzz_target!(|bytes: &[u8]| {
-    static START: Once = Once::new();
-    START.call_once(|| media::init(0));
     let mut file = tempfile::NamedTempFile::new_in("/dev/shm").expect("memory for a file");
     file.write_all(bytes).expect("memory for a file");
     let Ok(mut reader) = FrameReader::open(file.path().to_str().expect("a plain name"), 1) else { return };

@@ -27,9 +27,8 @@ mod segments;
 mod sequence;
 
 pub use batch_record::{BatchRecord, OutputState};
-pub use disk::Disk;
 pub use fingerprint::{JobFingerprint, checksum};
 pub use join::{JoinOutput, join};
 pub use plan::{CutPoint, WorkPlan};
-pub use segments::{Journal, SegmentStore};
+pub use segments::Journal;
 pub use sequence::SequenceJournal;

@@ -39,7 +39,7 @@ pub use encode::jpeg::jpeg;
 pub use encode::still::StillWriter;
 pub(crate) use encode::target::parse_bit_rate;
 pub use encode::target::{EncoderSpec, Target};
-pub use ffmpeg::{FfmpegInfo, info, init, start};
+pub use ffmpeg::{info, init, start};
 pub use format::{format_by_name, transfer_by_name};
 pub use mux::live::{LiveAudio, LiveOutput, LiveStreams};
 pub use mux::muxer::Muxer;

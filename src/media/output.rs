@@ -32,6 +32,9 @@ pub struct Output {
     pub faststart: bool,
 }
 
+// SAFETY: the container is a static of FFmpeg's, which nothing writes.
+unsafe impl Send for Output {}
+
 impl Output {
     /// Takes the name of a file, `-` for y4m on standard output, or an image sequence like `out/%06d.tif`. `input` must
     /// not be overwritten.

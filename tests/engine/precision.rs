@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hasn::engine::cpu::{Precision, level};
 use hasn::engine::{EngineKind, EngineSpec, Network, NetworkId};
 use hasn::frame::{Frame, FrameFormat};
-use hasn::media::FrameReader;
+use hasn::FrameReader;
 use hasn::model::catalogue;
 
 /// Number of compared frames of the clip, which all show the same scene.
@@ -38,7 +38,6 @@ struct Limits {
 
 #[test]
 fn code_values_of_short_products_are_within_two_of_f32() {
-    hasn::media::init(0);
     let level = level::detect().unwrap();
     // Independent noise at 58 dB lowers a PSNR of 38.2 dB by 0.045 dB.
     let bf16 = (Precision::Bf16, Limits { psnr_db: 58.0, far_codes_one_in: 10_000 });
@@ -49,10 +48,10 @@ fn code_values_of_short_products_are_within_two_of_f32() {
             continue;
         }
         for (path, model) in [
-            ("examples/frame.png", "hasn-lite-x2"),
+            ("examples/image.png", "hasn-lite-x2"),
             ("examples/bbb-360p.mp4", "hasn-lite-x2"),
             ("examples/bbb-360p.mp4", "hasn-lite-x2-video"),
-            ("examples/frame.png", "hasn-x2"),
+            ("examples/image.png", "hasn-x2"),
         ] {
             let name = format!("{} of {model} on {path}", precision.name());
             let exact = luma_codes(path, model, Precision::F32);
