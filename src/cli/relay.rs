@@ -75,7 +75,7 @@ pub(super) struct Args {
     /// Overwrite files that exist.
     #[arg(short = 'y')]
     pub overwrite: bool,
-    /// A JSON line per second on standard output, or a readable line now and then on standard error.
+    /// A JSON line per second on standard output, or a readable line every ten seconds on standard error.
     #[arg(long, value_enum, default_value = "auto")]
     pub progress: ProgressName,
 }
@@ -102,7 +102,6 @@ impl From<OnLossName> for OnLoss {
 
 #[derive(Clone, Copy, clap::ValueEnum, PartialEq, Eq, Debug)]
 pub(super) enum ProgressName {
-    /// A readable line every ten seconds.
     Auto,
     Json,
     None,

@@ -12,6 +12,21 @@
 //! network that `Ladder::choose` in `ladder.rs` picks: the best one that meets the frame's deadline (`budget.rs`), or none,
 //! in which case the frame is dropped. `pacer.rs` owns the output's time: when no frame arrives it has `encode.rs` duplicate
 //! one. `sinks.rs` gives each sink a thread and a queue of packets, and reconnects it. `run.rs` opens all of them.
+//!
+//! ```no_run
+//! use hasn::relay::{OnLoss, Options, Relay};
+//!
+//! let sinks = vec!["rtmp://live.example.com/app/key".to_owned(), "archive.ts".to_owned()];
+//! let mut options = Options::new("srt://0.0.0.0:9000?mode=listener", sinks);
+//! options.on_loss = OnLoss::Black;
+//! let relay = Relay::new(options)?;
+//! let stop = Default::default();
+//! if let Some(opened) = relay.open(&stop)? {
+//!     opened.run(&stop)?;
+//! }
+//! println!("{:?}", relay.stats().snapshot(&mut Default::default()));
+//! # Ok::<(), hasn::Error>(())
+//! ```
 
 mod budget;
 mod control;
