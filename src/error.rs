@@ -1,4 +1,4 @@
-//! The one error of the crate: what went wrong for the user. Mistakes of this program are `assert!`s.
+//! The error type of the crate: what the world did wrong. Mistakes of this program are `assert!`s.
 //!
 //! An error is one line, `subject: problem; remedy`, with a [kind](ErrorKind) for programs. The stage that meets it adds
 //! the frame it was working on.
@@ -10,23 +10,23 @@ use std::sync::Arc;
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong, for programs: the line is for people and may change.
+/// Kind of an error, for programs. Its line is for people and may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// Options, arguments or file contents that make no sense; a usage error in most cases.
+    /// Options, arguments or file contents are invalid; a usage error in most cases.
     InvalidInput,
-    /// Valid, but not supported by this program, this build of FFmpeg or the chosen container.
+    /// This program, this build of FFmpeg or the chosen container does not support it.
     Unsupported,
     /// The source is damaged or truncated.
     Damaged,
     /// A file, stream, encoder or model does not exist.
     NotFound,
-    /// A file is in the way.
+    /// A file exists already.
     Exists,
     /// The disk or a quota is full.
     DiskFull,
-    /// The user ended the run, or it was cancelled.
+    /// The user interrupted the run.
     Interrupted,
     /// A GPU, capture device or driver failed or is missing.
     Device,
@@ -42,7 +42,7 @@ pub enum ErrorKind {
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
 
-/// Boxed, so that a `Result` stays small where all goes well.
+/// Boxed, so that a `Result` stays small.
 #[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
@@ -53,7 +53,7 @@ struct Inner {
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
-/// Where in a run an error happened.
+/// Stage and frame of a run at which an error occurred.
 #[derive(Debug, Clone)]
 struct Place {
     stage: &'static str,
@@ -62,8 +62,8 @@ struct Place {
 }
 
 impl Error {
-    /// An error of kind [`InvalidInput`](ErrorKind::InvalidInput). `subject` is the file, stream, option or device,
-    /// `remedy` an imperative clause.
+    /// Returns an error of kind [`InvalidInput`](ErrorKind::InvalidInput). `subject` is the file, stream, option or
+    /// device, `remedy` an imperative clause.
     pub fn new(subject: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Error(Box::new(Inner {
             kind: ErrorKind::InvalidInput,
@@ -75,20 +75,25 @@ impl Error {
         }))
     }
 
-    /// A failed system call on `subject`, with the kind that its code stands for.
+    /// Returns the error of a failed system call on `subject`, with the kind of its code.
     pub fn io(subject: impl Into<String>, error: io::Error, remedy: impl Into<String>) -> Self {
-        let kind = ErrorKind::from(error.kind());
-        Error::new(subject, error.to_string(), remedy).with_kind(kind).with_source(error)
+        Error::new(subject, error.to_string(), remedy).caused_by(error)
     }
 
-    /// The same error of another kind.
+    /// Adds a failed system call as the source, and takes its kind.
+    #[must_use]
+    pub fn caused_by(self, error: io::Error) -> Self {
+        self.with_kind(ErrorKind::from(error.kind())).with_source(error)
+    }
+
+    /// Sets the kind.
     #[must_use]
     pub fn with_kind(mut self, kind: ErrorKind) -> Self {
         self.0.kind = kind;
         self
     }
 
-    /// The same error with what caused it.
+    /// Sets the error that caused this one.
     #[must_use]
     pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.0.source = Some(Arc::new(source));
@@ -102,15 +107,15 @@ impl Error {
         self
     }
 
-    /// Adds to the remedy what is left of the work in spite of the error.
+    /// Adds to the remedy what was kept in spite of the error.
     #[must_use]
-    pub fn keeping(mut self, left: &str) -> Self {
+    pub fn keeping(mut self, kept: &str) -> Self {
         let joint = if self.0.remedy.is_empty() { "" } else { "; " };
-        self.0.remedy = format!("{}{joint}{left}", self.0.remedy);
+        self.0.remedy = format!("{}{joint}{kept}", self.0.remedy);
         self
     }
 
-    /// What went wrong, for programs.
+    /// Kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
@@ -151,7 +156,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// The same line as [`Display`](fmt::Display): a `main` that returns a [`Result`] prints it.
+/// Writes the line of [`Display`](fmt::Display), which a `main` that returns a [`Result`] prints.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -182,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn kind_and_source_are_those_of_the_cause() {
+    fn errors_have_the_kind_and_source_of_their_cause() {
         let full = io::Error::from(io::ErrorKind::StorageFull);
         let error = Error::io("out.mkv", full, "free some space");
         assert_eq!(error.kind(), ErrorKind::DiskFull);

@@ -1,127 +1,127 @@
-//! Made: what a batch has made from what, in a hidden file beside each output, so that a second start knows what is done.
+//! The record of a batch: what each output was encoded from, in a hidden file beside it, so that a second start skips what
+//! is up to date.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::fingerprint::JobFingerprint;
-use super::folder::{failed, identity, write_whole};
-use crate::error::{Error, Result};
+use super::folder::{failed, identity, write_atomically};
+use crate::error::{Error, ErrorKind, Result};
 
-/// Beside `video.mkv` lies `.video.mkv.hasn-batch`.
+/// The record of `video.mkv` is `.video.mkv.hasn-batch`.
 const EXTENSION: &str = ".hasn-batch";
 
-/// What the file holds. It is there before the output is, so that no crash comes between the two.
+/// Content of the file. It is written before the output, so that no crash separates the two.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Record {
-    facts: JobFingerprint,
-    /// What lay under the output's name before: anything else that lies there is whole.
-    before: Option<String>,
-    /// `None` until the run has told its end.
+    fingerprint: JobFingerprint,
+    /// Identity of the file that the output replaces: any other file of that name is the complete output.
+    replaced: Option<String>,
+    /// `None` until the run has ended.
     output: Option<Output>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Output {
+    /// Size and checksum of the file.
     content: String,
-    /// The run's own.
+    /// Report of the run.
     report: Value,
 }
 
-/// How an output stands that is asked for.
+/// State of an output of a batch.
 #[derive(Debug)]
 pub enum OutputState {
-    /// It is there, from the same, with its run's report.
+    /// The output exists with the same fingerprint. The value is the report of its run.
     UpToDate(Value),
-    /// Nothing lies under its name.
+    /// No file has the output's name.
     Missing,
-    /// Something else lies there.
+    /// Another file has the output's name.
     Conflict(Error),
 }
 
 impl OutputState {
-    /// Of an output that is to depend on these facts.
-    pub fn of(output: &Path, facts: &JobFingerprint) -> Result<OutputState> {
-        let there = match identity(output) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(OutputState::Missing),
-            there => there.map_err(|e| failed(output, e))?,
+    /// Returns the state of an output that is to have this fingerprint.
+    pub fn of(output: &Path, fingerprint: &JobFingerprint) -> Result<OutputState> {
+        let existing = match identity(output) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(OutputState::Missing),
+            existing => existing.map_err(|e| failed(output, e))?,
         };
-        let in_the_way = |problem: String, remedy: &str| {
-            Ok(OutputState::Conflict(Error::new(output.to_string_lossy(), problem, remedy)))
+        let conflict = |problem: String, remedy: &str| {
+            let error = Error::new(output.to_string_lossy(), problem, remedy);
+            Ok(OutputState::Conflict(error.with_kind(ErrorKind::Exists)))
+        };
+        let no_record = || {
+            let problem = "is there already, and no record says what it was encoded from";
+            conflict(problem.into(), "-y overwrites it, or move it away")
         };
         let path = path_of(output);
-        let unknown = "no record says what it was made from: -y makes it again, or move it away";
         let record: Record = match fs::read(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                return in_the_way("is there already".into(), unknown);
-            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return no_record(),
             bytes => match serde_json::from_slice(&bytes.map_err(|e| failed(&path, e))?) {
                 Ok(record) => record,
                 Err(e) => {
-                    let problem = format!("is there already, and {} is torn: {e}", path.display());
-                    return in_the_way(problem, "-y makes it again");
+                    let problem = format!("is there already, and {} is truncated: {e}", path.display());
+                    return conflict(problem, "-y overwrites it");
                 }
             },
         };
         match &record.output {
-            Some(made) if made.content != content_of(output)? => {
-                return in_the_way(
-                    "is not what was made: it was changed since".into(),
-                    "-y makes it again, or move it away",
-                );
+            Some(written) if written.content != content_of(output)? => {
+                let problem = "was modified after the batch wrote it";
+                return conflict(problem.into(), "-y overwrites it, or move it away");
             }
-            None if record.before.as_ref() == Some(&there) => {
-                return in_the_way("is there already".into(), unknown);
-            }
+            None if record.replaced.as_ref() == Some(&existing) => return no_record(),
             _ => {}
         }
-        match record.facts.change(facts) {
-            Some(change) => in_the_way(format!("was made {change}"), "-y makes it again"),
-            None => Ok(OutputState::UpToDate(record.output.map_or(Value::Null, |made| made.report))),
+        match record.fingerprint.difference(fingerprint) {
+            Some(difference) => conflict(format!("was encoded {difference}"), "-y encodes it again"),
+            None => Ok(OutputState::UpToDate(record.output.map_or(Value::Null, |written| written.report))),
         }
     }
 }
 
-/// An output that is being made.
+/// Record of an output that is being encoded.
 pub struct BatchRecord {
     output: PathBuf,
     record: Record,
-    /// The record of what lies there, should it stay.
-    former: Option<Vec<u8>>,
+    /// Record of the existing file, for the case that it stays.
+    previous: Option<Vec<u8>>,
 }
 
 impl BatchRecord {
-    /// Writes down what it is made from.
-    pub fn start(output: &Path, facts: JobFingerprint) -> Result<BatchRecord> {
-        let record = Record { facts, before: identity(output).ok(), output: None };
-        let making =
-            BatchRecord { output: output.to_owned(), record, former: fs::read(path_of(output)).ok() };
-        making.write().map(|()| making)
+    /// Writes the record of an output that is about to be encoded.
+    pub fn start(output: &Path, fingerprint: JobFingerprint) -> Result<BatchRecord> {
+        let record = Record { fingerprint, replaced: identity(output).ok(), output: None };
+        let previous = fs::read(path_of(output)).ok();
+        let record = BatchRecord { output: output.to_owned(), record, previous };
+        record.write().map(|()| record)
     }
 
-    /// It is there.
+    /// Adds the finished output and the report of its run.
     pub fn finish(mut self, report: Value) -> Result<()> {
         self.record.output = Some(Output { content: content_of(&self.output)?, report });
         self.write()
     }
 
-    /// It was not made: all is as it was.
+    /// Restores the previous record, when the output was not encoded.
     pub fn restore(self) -> Result<()> {
         let path = path_of(&self.output);
-        let back = match &self.former {
-            Some(bytes) => write_whole(&path, bytes),
+        let restored = match &self.previous {
+            Some(bytes) => write_atomically(&path, bytes),
             None => fs::remove_file(&path),
         };
-        back.map_err(|e| failed(&path, e))
+        restored.map_err(|e| failed(&path, e))
     }
 
     fn write(&self) -> Result<()> {
         let path = path_of(&self.output);
         let json = serde_json::to_vec_pretty(&self.record).expect("plain data is always JSON");
-        write_whole(&path, &json).map_err(|e| failed(&path, e))
+        write_atomically(&path, &json).map_err(|e| failed(&path, e))
     }
 }
 
@@ -133,56 +133,56 @@ fn path_of(output: &Path) -> PathBuf {
 }
 
 fn content_of(output: &Path) -> Result<String> {
-    JobFingerprint::of_input(&output.to_string_lossy()).map(|facts| facts.content())
+    JobFingerprint::of_input(&output.to_string_lossy()).map(|fingerprint| fingerprint.content())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn facts(crf: &str) -> JobFingerprint {
-        let mut facts = JobFingerprint::of_input(env!("CARGO_MANIFEST_PATH")).unwrap();
-        facts.add("--encoder-opt", crf);
-        facts
+    fn fingerprint(crf: &str) -> JobFingerprint {
+        let mut fingerprint = JobFingerprint::of_input(env!("CARGO_MANIFEST_PATH")).unwrap();
+        fingerprint.add("--encoder-opt", crf);
+        fingerprint
     }
 
-    fn told(output: &Path, crf: &str) -> String {
-        match OutputState::of(output, &facts(crf)).unwrap() {
-            OutputState::UpToDate(report) => format!("made {report}"),
+    fn state(output: &Path, crf: &str) -> String {
+        match OutputState::of(output, &fingerprint(crf)).unwrap() {
+            OutputState::UpToDate(report) => format!("up to date {report}"),
             OutputState::Missing => "missing".into(),
             OutputState::Conflict(error) => error.to_string(),
         }
     }
 
-    /// Whatever is cut off where, what lies under the name is known for what it is.
+    /// Wherever a batch is cut off, the state of the file under the output's name is known.
     #[test]
-    fn an_output_is_known_at_every_moment() {
+    fn the_state_of_an_output_is_known_at_every_moment() {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("video.mkv");
-        assert_eq!(told(&output, "18"), "missing");
-        fs::write(&output, "of somebody").unwrap();
-        assert!(told(&output, "18").contains("is there already; no record"));
-        let making = BatchRecord::start(&output, facts("18")).unwrap();
+        assert_eq!(state(&output, "18"), "missing");
+        fs::write(&output, "another file").unwrap();
+        assert!(state(&output, "18").contains("is there already, and no record"));
+        let record = BatchRecord::start(&output, fingerprint("18")).unwrap();
         assert!(
-            told(&output, "18").contains("is there already"),
+            state(&output, "18").contains("is there already"),
             "the run that is to replace it was cut off"
         );
-        making.restore().unwrap();
+        record.restore().unwrap();
         assert!(!path_of(&output).exists());
-        let making = BatchRecord::start(&output, facts("18")).unwrap();
-        fs::write(folder.path().join("new"), "made").unwrap();
+        let record = BatchRecord::start(&output, fingerprint("18")).unwrap();
+        fs::write(folder.path().join("new"), "encoded").unwrap();
         fs::rename(folder.path().join("new"), &output).unwrap();
-        assert_eq!(told(&output, "18"), "made null", "cut off between the video and its record");
-        making.finish(Value::from(7)).unwrap();
-        assert_eq!(told(&output, "18"), "made 7");
-        assert!(told(&output, "20").contains("was made with --encoder-opt 18, and now it is 20; -y"));
-        BatchRecord::start(&output, facts("20")).unwrap().restore().unwrap();
-        assert_eq!(told(&output, "18"), "made 7", "a run that failed changes nothing");
-        fs::write(&output, "else").unwrap();
-        assert!(told(&output, "18").contains("it was changed since"));
-        fs::write(path_of(&output), "{\"facts\"").unwrap();
-        assert!(told(&output, "18").contains("is torn"));
+        assert_eq!(state(&output, "18"), "up to date null", "cut off between the video and its record");
+        record.finish(Value::from(7)).unwrap();
+        assert_eq!(state(&output, "18"), "up to date 7");
+        assert!(state(&output, "20").contains("was encoded with --encoder-opt 18, now 20; -y"));
+        BatchRecord::start(&output, fingerprint("20")).unwrap().restore().unwrap();
+        assert_eq!(state(&output, "18"), "up to date 7", "a run that failed changes nothing");
+        fs::write(&output, "modified").unwrap();
+        assert!(state(&output, "18").contains("was modified after"));
+        fs::write(path_of(&output), "{\"fingerprint\"").unwrap();
+        assert!(state(&output, "18").contains("is truncated"));
         fs::remove_file(&output).unwrap();
-        assert_eq!(told(&output, "18"), "missing");
+        assert_eq!(state(&output, "18"), "missing");
     }
 }

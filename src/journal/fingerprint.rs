@@ -1,4 +1,4 @@
-//! Facts: all that packets of a segment depend on. A run goes on only with the same.
+//! The fingerprint of a job: everything that the packets of a segment depend on. A run resumes only with the same one.
 
 use std::fs::File;
 use std::io;
@@ -8,72 +8,74 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
-/// Names and values, in the order in which they are to be told.
+/// Names and values, in the order in which a difference is reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobFingerprint {
-    journal: u32,
-    facts: Vec<(String, String)>,
+    version: u32,
+    entries: Vec<Entry>,
 }
 
-/// Of the folder's layout and the segments'.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    name: String,
+    value: String,
+}
+
+/// Version of the layout of the folder and of segments.
 const VERSION: u32 = 1;
 
-/// So much of a video's beginning, middle and end tells it from others.
+/// Size of the parts at the start, middle and end of an input that are read for its checksum.
 const PART_BYTES: usize = 1 << 20;
 
 impl JobFingerprint {
-    /// Of an input of many files: their names, sizes, and when they were changed.
+    /// Fingerprint of an input of many files: their names, sizes and modification times.
     pub fn of_files(name: &str, paths: &[PathBuf]) -> Result<JobFingerprint> {
         let (mut sizes, mut times) = (Vec::new(), Vec::new());
         for path in paths {
-            let look = || -> io::Result<(u64, SystemTime)> {
+            let stat = || -> io::Result<(u64, SystemTime)> {
                 let metadata = path.metadata()?;
                 Ok((metadata.len(), metadata.modified()?))
             };
-            let (size, changed) = look().map_err(|e| {
-                Error::new(path.to_string_lossy(), e.to_string(), "check that it can be read")
-            })?;
+            let (size, modified) = stat().map_err(|e| cannot_be_read(&path.to_string_lossy(), e))?;
             sizes.extend(size.to_le_bytes());
-            times.extend(changed.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos()).to_le_bytes());
+            times.extend(modified.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos()).to_le_bytes());
         }
         let names: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
         let files = format!("{} files of {name} ({})", paths.len(), checksum(names.join("\n").as_bytes()));
-        let facts = vec![
-            ("the input's files".into(), files),
-            ("the input's sizes".into(), checksum(&sizes)),
-            ("the input's times of change".into(), checksum(&times)),
-        ];
-        Ok(JobFingerprint { journal: VERSION, facts })
+        let mut fingerprint = JobFingerprint { version: VERSION, entries: Vec::new() };
+        fingerprint.add("input files", files);
+        fingerprint.add("input file sizes", checksum(&sizes));
+        fingerprint.add("input modification times", checksum(&times));
+        Ok(fingerprint)
     }
 
-    /// Of an input: its size, when it was changed, and what is in parts of it.
+    /// Fingerprint of an input file: its size, modification time and the content of parts of it.
     pub fn of_input(name: &str) -> Result<JobFingerprint> {
-        let look = || -> io::Result<Vec<(String, String)>> {
+        let read = || -> io::Result<JobFingerprint> {
             let file = File::open(name)?;
             let metadata = file.metadata()?;
-            let changed = metadata.modified()?.duration_since(UNIX_EPOCH).map_or(0.0, |t| t.as_secs_f64());
+            let modified = metadata.modified()?.duration_since(UNIX_EPOCH).map_or(0.0, |t| t.as_secs_f64());
             let size = metadata.len();
             let mut parts = Vec::new();
-            for begin in [0, size / 2, size.saturating_sub(PART_BYTES as u64)] {
-                let mut part = vec![0; PART_BYTES.min((size - begin) as usize)];
-                file.read_exact_at(&mut part, begin)?;
+            for start in [0, size / 2, size.saturating_sub(PART_BYTES as u64)] {
+                let mut part = vec![0; PART_BYTES.min((size - start) as usize)];
+                file.read_exact_at(&mut part, start)?;
                 parts.extend(part);
             }
-            Ok(vec![
-                ("the input's size".into(), format!("{size} bytes")),
-                ("the input's time of change".into(), format!("{changed:.3}")),
-                ("the input's content".into(), checksum(&parts)),
-            ])
+            let mut fingerprint = JobFingerprint { version: VERSION, entries: Vec::new() };
+            fingerprint.add("input size", format!("{size} bytes"));
+            fingerprint.add("input modification time", format!("{modified:.3}"));
+            fingerprint.add("input content", checksum(&parts));
+            Ok(fingerprint)
         };
-        let facts = look().map_err(|e| Error::new(name, e.to_string(), "check that it can be read"))?;
-        Ok(JobFingerprint { journal: VERSION, facts })
+        read().map_err(|e| cannot_be_read(name, e))
     }
 
-    /// Adds one; `name` is what a user knows it by.
+    /// Adds an entry under the name that a user knows it by.
     pub fn add(&mut self, name: &str, value: impl Into<String>) {
-        self.facts.push((name.into(), value.into()));
+        self.entries.push(Entry { name: name.into(), value: value.into() });
     }
 
     pub(super) fn to_json(&self) -> Vec<u8> {
@@ -81,46 +83,53 @@ impl JobFingerprint {
     }
 
     pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<JobFingerprint> {
-        let facts: JobFingerprint = serde_json::from_slice(bytes).map_err(|e| {
-            let problem = format!("is torn or no journal of hasn: {e}");
-            Error::new(path.to_string_lossy(), problem, "--restart begins anew")
+        let failed = |problem: String, kind: ErrorKind| {
+            let remedy = "--restart discards it and starts over";
+            Error::new(path.to_string_lossy(), problem, remedy).with_kind(kind)
+        };
+        let fingerprint: JobFingerprint = serde_json::from_slice(bytes).map_err(|e| {
+            failed(format!("is truncated or not a journal of hasn: {e}"), ErrorKind::Damaged)
         })?;
-        if facts.journal != VERSION {
-            let problem = format!("is of layout {}, this hasn writes {VERSION}", facts.journal);
-            return Err(Error::new(path.to_string_lossy(), problem, "--restart begins anew"));
+        if fingerprint.version != VERSION {
+            let problem = format!("has layout version {}, this hasn writes {VERSION}", fingerprint.version);
+            return Err(failed(problem, ErrorKind::Unsupported));
         }
-        Ok(facts)
+        Ok(fingerprint)
     }
 
-    /// Size and content of the input, without its time.
+    /// Size and content of an input file, without its modification time.
     pub(super) fn content(&self) -> String {
-        format!("{} {}", self.facts[0].1, self.facts[2].1)
+        format!("{} {}", self.entries[0].value, self.entries[2].value)
     }
 
-    /// The first fact that is not as it was, in words.
-    pub(super) fn change(&self, now: &JobFingerprint) -> Option<String> {
-        let mut pairs = self.facts.iter().zip(&now.facts);
+    /// Describes the first entry that differs.
+    pub(super) fn difference(&self, now: &JobFingerprint) -> Option<String> {
+        let mut pairs = self.entries.iter().zip(&now.entries);
         match pairs.find(|(old, new)| old != new) {
-            Some(((old, was), (new, is))) if old == new => {
-                Some(format!("with {old} {was}, and now it is {is}"))
+            Some((old, new)) if old.name == new.name => {
+                Some(format!("with {} {}, now {}", old.name, old.value, new.value))
             }
-            None if self.facts.len() == now.facts.len() => None,
-            _ => Some("by another hasn".to_owned()),
+            None if self.entries.len() == now.entries.len() => None,
+            _ => Some("by another version of hasn".to_owned()),
         }
     }
 
-    /// Names the first fact that is not as it was.
+    /// Returns an error that names the first entry that differs.
     pub(super) fn check_same(&self, now: &JobFingerprint, folder: &Path) -> Result<()> {
-        let Some(change) = self.change(now) else { return Ok(()) };
+        let Some(difference) = self.difference(now) else { return Ok(()) };
         Err(Error::new(
             folder.to_string_lossy(),
-            format!("was begun {change}"),
-            "give the same again to go on, or --restart to begin anew",
+            format!("was started {difference}"),
+            "use the same settings to resume, or --restart to start over",
         ))
     }
 }
 
-/// Tells bytes from others.
+fn cannot_be_read(name: &str, error: io::Error) -> Error {
+    Error::io(name, error, "check that it can be read")
+}
+
+/// Returns the CRC-32 of bytes in hexadecimal.
 pub fn checksum(bytes: &[u8]) -> String {
     format!("{:08x}", crc32fast::hash(bytes))
 }
@@ -130,31 +139,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_as_it_was_is_named() {
-        let facts = |crf: &str| {
-            let facts = vec![("model".into(), "a".into()), ("--encoder-opt".into(), crf.into())];
-            JobFingerprint { journal: VERSION, facts }
+    fn the_entry_that_differs_is_named() {
+        let fingerprint = |crf: &str| {
+            let mut fingerprint = JobFingerprint { version: VERSION, entries: Vec::new() };
+            fingerprint.add("model", "a");
+            fingerprint.add("--encoder-opt", crf);
+            fingerprint
         };
-        let (old, folder) = (facts("crf=18"), Path::new("video.mkv.hasn"));
-        assert!(old.check_same(&facts("crf=18"), folder).is_ok());
+        let (old, folder) = (fingerprint("crf=18"), Path::new("video.mkv.hasn"));
+        assert!(old.check_same(&fingerprint("crf=18"), folder).is_ok());
         assert_eq!(
-            old.check_same(&facts("crf=20"), folder).unwrap_err().to_string(),
-            "video.mkv.hasn: was begun with --encoder-opt crf=18, and now it is crf=20; \
-             give the same again to go on, or --restart to begin anew"
+            old.check_same(&fingerprint("crf=20"), folder).unwrap_err().to_string(),
+            "video.mkv.hasn: was started with --encoder-opt crf=18, now crf=20; \
+             use the same settings to resume, or --restart to start over"
         );
-        let mut more = facts("crf=18");
+        let mut more = fingerprint("crf=18");
         more.add("--filter", "hflip");
-        assert!(old.check_same(&more, folder).unwrap_err().to_string().contains("another hasn"));
+        assert!(
+            old.check_same(&more, folder).unwrap_err().to_string().contains("another version of hasn")
+        );
     }
 
     #[test]
-    fn a_video_is_known_by_its_content() {
+    fn a_video_is_identified_by_its_content() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("video");
         let mut bytes: Vec<u8> = (0..5_000_000u32).map(|i| (i % 251) as u8).collect();
         let of = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            JobFingerprint::of_input(path.to_str().unwrap()).unwrap().facts[2].clone()
+            JobFingerprint::of_input(path.to_str().unwrap()).unwrap().entries[2].clone()
         };
         let first = of(&bytes);
         for at in [0, 2_500_000, 4_999_999] {
@@ -164,14 +177,9 @@ mod tests {
         }
         assert_eq!(of(&bytes), first);
         of(b"");
-        assert!(
-            JobFingerprint::parse(b"{\"journal\": 1, \"fac", &path).unwrap_err().to_string().contains("torn")
-        );
-        assert!(
-            JobFingerprint::parse(b"{\"journal\": 9, \"facts\": []}", &path)
-                .unwrap_err()
-                .to_string()
-                .contains("layout 9")
-        );
+        let problem = |json: &str| JobFingerprint::parse(json.as_bytes(), &path).unwrap_err();
+        let truncated = problem("{\"version\": 1, \"ent");
+        assert!(truncated.to_string().contains("truncated") && truncated.kind() == ErrorKind::Damaged);
+        assert!(problem("{\"version\": 9, \"entries\": []}").to_string().contains("layout version 9"));
     }
 }

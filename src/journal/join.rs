@@ -1,110 +1,164 @@
-//! Join: segments become the video, without being coded again, among what is copied of the input.
+//! Join: segments become the video, without another encode, among the packets that are copied from the input.
 
-use std::io::ErrorKind;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::info;
 
-use super::disk::{Disk, in_words};
+use super::disk::{Disk, format_bytes};
 use super::folder::failed;
 use super::segments::{Journal, segment_path};
-use crate::error::{Error, Result};
-use crate::media::{AV_LAG_US_MAX, Input, Muxer, PacketQueue, SegmentReader, Transcoders};
+use crate::error::{Error, ErrorKind, Result};
+use crate::media::{AV_LAG_US_MAX, Input, Muxer, Packet, PacketQueue, SegmentReader, Transcoders};
 
-/// A video that is to be written.
+/// Parts of a video that is joined.
 pub struct JoinOutput {
-    /// What is copied comes from here; read from its beginning.
+    /// Input whose streams are copied, opened at its start.
     pub input: Input,
-    /// Of streams that are not copied as they are.
+    /// Transcoders of the streams that are not copied.
     pub transcoders: Transcoders,
-    /// Its header written.
+    /// Muxer whose header is written.
     pub muxer: Muxer,
 }
 
-/// Writes the video that `make` makes, under the encoder's `header`, and ends it under its partial name. A full disk is
-/// waited for, and the video begun again.
+/// Joins the segments of a journal, all of which must have the encoder's `header`, into the output that `open` opens.
+/// Returns its muxer, whose file is complete under its partial name. When the disk is full, the partial file is removed,
+/// and the join starts again when there is space.
 pub fn join(
     journal: &Journal,
     header: u32,
     interrupt: &Arc<AtomicBool>,
-    mut make: impl FnMut() -> Result<JoinOutput>,
+    mut open: impl FnMut() -> Result<JoinOutput>,
 ) -> Result<Muxer> {
-    let segments = journal.records.len() as u64;
-    if let Some(missing) = (0..segments).find(|segment| !journal.records.contains_key(segment)) {
-        let problem = format!("segment {missing} is missing");
-        return Err(Error::new(journal.folder.to_string_lossy(), problem, "make it first"));
-    }
-    if let Some((segment, _)) = journal.records.iter().find(|(_, record)| record.header != header) {
-        let problem =
-            format!("segment {segment} has another header, so that it cannot be joined with others");
-        return Err(Error::new(journal.folder.to_string_lossy(), problem, "choose another --encoder"));
-    }
+    check_segments(journal, header)?;
     let disk = Disk::new(&journal.folder, interrupt.clone());
     let mut wanted = journal.size()?;
-    info!("{}: {segments} segments, {}, are joined", journal.folder.display(), in_words(wanted));
+    let (folder, segments) = (journal.folder.display(), journal.records.len());
+    info!("{folder}: joining {segments} segments ({})", format_bytes(wanted));
     loop {
         if disk.available() < wanted {
             disk.wait_for(wanted)?;
         }
-        let JoinOutput { input, transcoders, mut muxer } = make()?;
-        let copies =
-            Copies { input: Some(input), transcoders, queue: PacketQueue::default(), read_us: i64::MIN };
-        match write(journal, segments, copies, &mut muxer, interrupt) {
-            // A muxer that is dropped takes what it has written with it. What is copied takes more than was thought.
-            Err(_) if disk.is_full() => wanted += wanted / 4,
-            result => return result.map(|()| muxer),
+        match Join::new(open()?).run(journal, interrupt)? {
+            Some(muxer) => return Ok(muxer),
+            // Copied streams took more space than estimated.
+            None => wanted += wanted / 4,
         }
     }
 }
 
-fn write(
-    journal: &Journal,
-    segments: u64,
-    mut copies: Copies,
-    muxer: &mut Muxer,
-    interrupt: &AtomicBool,
-) -> Result<()> {
-    for segment in 0..segments {
+fn check_segments(journal: &Journal, header: u32) -> Result<()> {
+    let failed = |problem: String, remedy: &str, kind: ErrorKind| {
+        Err(Error::new(journal.folder.to_string_lossy(), problem, remedy).with_kind(kind))
+    };
+    let segments = journal.records.len() as u64;
+    if let Some(missing) = (0..segments).find(|segment| !journal.records.contains_key(segment)) {
+        return failed(format!("segment {missing} is missing"), "encode it first", ErrorKind::NotFound);
+    }
+    if let Some((segment, _)) = journal.records.iter().find(|(_, record)| record.header != header) {
+        let problem =
+            format!("segment {segment} has another codec header and cannot be joined with the others");
+        return failed(problem, "choose another --encoder", ErrorKind::Unsupported);
+    }
+    Ok(())
+}
+
+/// A join in progress.
+struct Join {
+    muxer: Muxer,
+    copied: CopiedStreams,
+    /// Whether the muxer has run out of space.
+    is_disk_full: bool,
+}
+
+impl Join {
+    fn new(output: JoinOutput) -> Join {
+        let JoinOutput { input, transcoders, muxer } = output;
+        let copied = CopiedStreams {
+            input: Some(input),
+            transcoders,
+            queue: PacketQueue::default(),
+            read_us: i64::MIN,
+        };
+        Join { muxer, copied, is_disk_full: false }
+    }
+
+    /// Returns the muxer of the complete file; `None` where the disk was full and the partial file is removed.
+    fn run(mut self, journal: &Journal, interrupt: &AtomicBool) -> Result<Option<Muxer>> {
+        match self.write_all(journal, interrupt) {
+            Ok(()) => Ok(Some(self.muxer)),
+            // A muxer that is dropped removes its partial file.
+            Err(_) if self.is_disk_full => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write_all(&mut self, journal: &Journal, interrupt: &AtomicBool) -> Result<()> {
+        for segment in 0..journal.records.len() as u64 {
+            self.write_segment(journal, segment)?;
+            if interrupt.load(Ordering::Relaxed) {
+                let (subject, remedy) = (journal.folder.to_string_lossy(), "run the same command again");
+                let error = Error::new(subject, "the join was interrupted", remedy);
+                return Err(error.with_kind(ErrorKind::Interrupted));
+            }
+        }
+        self.copied.read_up_to(i64::MAX)?;
+        self.write_copied_before(None)?;
+        let finished = self.muxer.finish();
+        self.note(finished)
+    }
+
+    fn write_segment(&mut self, journal: &Journal, segment: u64) -> Result<()> {
         let path = segment_path(&journal.folder, segment);
-        let broken = |e: std::io::Error| {
-            if e.kind() == ErrorKind::InvalidData {
-                // The next run makes it again.
+        let broken = |e: io::Error| {
+            if e.kind() == io::ErrorKind::InvalidData {
+                // The next run encodes it again.
                 let _ = std::fs::remove_file(&path);
             }
             failed(&path, e)
         };
         let mut reader = SegmentReader::open(&path).map_err(broken)?;
         while let Some(packet) = reader.next_packet().map_err(broken)? {
-            copies.read_up_to(packet.dts_us().saturating_add(AV_LAG_US_MAX))?;
-            while let Some(copy) = copies.queue.pop_before(Some(&packet))? {
-                muxer.write(copy)?;
-            }
-            muxer.write(packet)?;
+            self.copied.read_up_to(packet.dts_us().saturating_add(AV_LAG_US_MAX))?;
+            self.write_copied_before(Some(&packet))?;
+            self.write(packet)?;
         }
-        if interrupt.load(Ordering::Relaxed) {
-            let folder = journal.folder.to_string_lossy();
-            return Err(Error::new(folder, "was not joined to its end", "run it again"));
+        Ok(())
+    }
+
+    /// Writes the copied packets that precede `next`; all of them without one.
+    fn write_copied_before(&mut self, next: Option<&Packet>) -> Result<()> {
+        while let Some(packet) = self.copied.queue.pop_before(next)? {
+            self.write(packet)?;
         }
+        Ok(())
     }
-    copies.read_up_to(i64::MAX)?;
-    while let Some(copy) = copies.queue.pop_before(None)? {
-        muxer.write(copy)?;
+
+    fn write(&mut self, packet: Packet) -> Result<()> {
+        let written = self.muxer.write(packet);
+        self.note(written)
     }
-    muxer.finish()
+
+    /// Passes on the muxer's result, and notes a full disk. Other errors of this kind, as of a queue in another file
+    /// system, are not waited for.
+    fn note(&mut self, written: Result<()>) -> Result<()> {
+        self.is_disk_full = written.as_ref().is_err_and(|error| error.kind() == ErrorKind::DiskFull);
+        written
+    }
 }
 
-/// What is copied of the input, read as far as the frames have got.
-struct Copies {
+/// Copied streams of the input, read as far as the frames have got.
+struct CopiedStreams {
     /// `None` after its end.
     input: Option<Input>,
     transcoders: Transcoders,
     queue: PacketQueue,
-    /// Up to this time the input's frames were passed.
+    /// Largest dts of the input's frames that were passed.
     read_us: i64,
 }
 
-impl Copies {
+impl CopiedStreams {
     fn read_up_to(&mut self, wanted_us: i64) -> Result<()> {
         while self.read_us < wanted_us
             && let Some(input) = &mut self.input

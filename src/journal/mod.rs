@@ -1,21 +1,21 @@
-//! Journal: a long run in segments that no crash undoes, and the file that is joined from them at the end.
+//! The journal of a long run: segments that no crash undoes, and the file that is joined from them at the end.
 //!
-//! In: packets, and cuts that depend on the input alone. Out: a muxer whose file is whole. It knows neither samples nor
-//! how packets came about, only what they depend on: the facts.
+//! In: packets, and cuts that depend on the input alone. Out: a muxer whose file is complete. The journal knows neither
+//! samples nor how packets were encoded, only what they depend on: the job's fingerprint.
 //!
-//! `video.mkv.hasn/` lies beside `video.mkv` while it is made:
+//! `video.mkv.hasn/` lies beside `video.mkv` until that is complete:
 //!
 //! ```text
-//! journal.json     the facts; what is begun with others is refused by name
-//! joined           which file is the video, just before it gets its name
-//! lock             whoever writes holds it
-//! plan.json        of work that is shared out: where segments begin
-//! 000000.segment   has its name when it is whole and on the disk; its end says what it holds
-//! .writing-*       the segment that is written: worth nothing after a crash
+//! journal.json     the job's fingerprint; a run with another one is refused
+//! joined           identity of the joined file, written just before that gets its name
+//! lock             locked by the process that writes
+//! plan.json        of a distributed run: where segments start
+//! 000000.segment   a segment, which gets its name when it is complete and on the disk; its end describes it
+//! .writing-*       a file that is being written, useless after a crash
 //! ```
 //!
-//! There is no list of segments: those that are there, are done. A sequence of frames has another folder, told of in
-//! `frames`.
+//! No list of segments is kept: those that exist are finished. An image sequence has another folder, described in
+//! `sequence`.
 
 mod batch_record;
 mod disk;

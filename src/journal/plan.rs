@@ -1,72 +1,70 @@
-//! Plan: where the segments of a video begin, so that each can be made by itself, on any machine.
+//! The plan of a distributed run: where the segments of a video start, so that any machine can encode any of them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::folder::{failed, write_whole};
+use super::folder::{failed, write_atomically};
 use crate::error::{Error, Result};
 use crate::media::{CutState, SEGMENT_FRAMES, SeekPoint};
 use crate::pipeline::ResumeState;
 
 const PLAN: &str = "plan.json";
 
-/// A video's segments, and the command that they are of.
+/// Segments of a video, and the command that upscales it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkPlan {
-    /// Where paths of the command lead from.
+    /// Folder to which relative paths of the command refer.
     pub folder: PathBuf,
-    /// Words of `hasn upscale`.
+    /// Arguments of `hasn upscale`.
     pub command: Vec<String>,
-    /// How many there will be in all.
+    /// Count of frames in all segments.
     pub frames: u64,
-    /// Whether a segment can be begun without decoding all before it.
+    /// Whether decoding can start at any segment.
     pub random_access: bool,
-    /// By segment.
+    /// Start of each segment.
     pub cuts: Vec<CutPoint>,
 }
 
-/// The beginning of a segment.
+/// Start of a segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutPoint {
-    /// Of its first frame, in the source's ticks.
+    /// Timestamp of the first frame, in the source's time base.
     pub pts: i64,
-    /// How its encoder begins.
+    /// State of the encoder.
     pub state: CutState,
 }
 
 impl WorkPlan {
-    /// Writes it into a journal's folder.
+    /// Writes the plan into a journal's folder.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let path = folder.join(PLAN);
         let json = serde_json::to_vec(self).expect("plain data is always JSON");
-        write_whole(&path, &json).map_err(|e| failed(&path, e))
+        write_atomically(&path, &json).map_err(|e| failed(&path, e))
     }
 
-    /// Reads it from there.
+    /// Reads the plan of a journal's folder.
     pub fn read(folder: &Path) -> Result<WorkPlan> {
         let path = folder.join(PLAN);
         let wrong = |problem: String| {
-            Error::new(path.to_string_lossy(), problem, "name a folder that hasn plan made")
+            Error::new(path.to_string_lossy(), problem, "name a folder that hasn plan wrote")
         };
-        let bytes = fs::read(&path).map_err(|e| wrong(e.to_string()))?;
-        serde_json::from_slice(&bytes).map_err(|e| wrong(format!("is no plan: {e}")))
+        let bytes = fs::read(&path).map_err(|e| wrong(e.to_string()).caused_by(e))?;
+        serde_json::from_slice(&bytes).map_err(|e| wrong(format!("is not a plan: {e}")))
     }
 
-    /// Where the decoder of a segment begins; `None`: at the first frame.
+    /// Where decoding starts for a segment; `None` for the first frame of the video.
     pub fn decode_start(&self, segment: u64) -> Option<SeekPoint> {
-        let first = (segment * SEGMENT_FRAMES, &self.cuts[segment as usize]);
-        let begin = SeekPoint { pts: first.1.pts, index: first.0 };
-        (self.random_access && segment > 0).then_some(begin)
+        let start = SeekPoint { pts: self.cuts[segment as usize].pts, index: segment * SEGMENT_FRAMES };
+        (self.random_access && segment > 0).then_some(start)
     }
 
-    /// This segment and no other.
+    /// State of a run that encodes `segment` only.
     pub fn resume_state(&self, segment: u64) -> ResumeState {
         let state = self.cuts[segment as usize].state.clone();
         ResumeState {
             finished_segments: (0..segment).collect(),
-            finished_frames: 0,
             end_segment: Some(segment + 1),
             encoder_states: [(segment * SEGMENT_FRAMES, state)].into(),
             ..ResumeState::default()

@@ -1,4 +1,4 @@
-//! The journal of a video that is encoded in segments, and what writes them.
+//! The journal of a video that is encoded in segments, and the writer of the segments.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,56 +10,55 @@ use std::sync::atomic::AtomicBool;
 use tempfile::NamedTempFile;
 use tracing::{debug, warn};
 
-use super::disk::{Disk, in_words};
+use super::disk::{Disk, format_bytes};
 use super::fingerprint::JobFingerprint;
-use super::folder::{
-    FACTS, SEGMENT, WRITING, begin, clear, failed, identity, lock, remove, sync, write_whole,
-};
+use super::folder::{self, FINGERPRINT, SEGMENT, WRITING, failed};
 use crate::error::Result;
 use crate::media::{Cut, Packet, Record, SEGMENT_FRAMES, SegmentReader, SegmentWriter};
 use crate::pipeline::{ResumeState, Store};
 
-/// Its name beside the output is the output's with this added.
-const ENDING: &str = ".hasn";
+/// Extension that the journal's folder adds to the name of the output.
+const EXTENSION: &str = ".hasn";
 const JOINED: &str = "joined";
 
-/// The folder of a run, held against all others.
+/// The locked folder of a run.
 pub struct Journal {
     pub(super) folder: PathBuf,
-    /// Whole segments by number.
+    /// Complete segments by number.
     pub(super) records: BTreeMap<u64, Record>,
     _lock: File,
 }
 
 impl Journal {
-    /// Where the journal of an output lies, be it there or not.
+    /// Path of the journal of an output, whether it exists or not.
     pub fn folder_of(output: &Path) -> PathBuf {
         let mut name = output.as_os_str().to_owned();
-        name.push(ENDING);
+        name.push(EXTENSION);
         name.into()
     }
 
-    /// Begins a journal, or goes on with the one that is there if it was begun with the same facts. Nobody else is at
-    /// work on it then.
-    pub fn open(folder: &Path, facts: &JobFingerprint) -> Result<Journal> {
-        let lock = begin(folder, facts, SEGMENT)?;
-        let mut journal = Journal { folder: folder.to_owned(), records: BTreeMap::new(), _lock: lock };
-        journal.scan()?;
-        Ok(journal)
+    /// Creates a journal, or opens the one of an earlier run with the same fingerprint, for this process alone.
+    pub fn open(folder: &Path, fingerprint: &JobFingerprint) -> Result<Journal> {
+        let lock = folder::open(folder, fingerprint, SEGMENT)?;
+        Journal::scanned(folder, lock)
     }
 
-    /// One of several that make segments of one video at the same time.
-    pub fn open_shared(folder: &Path, facts: &JobFingerprint) -> Result<Journal> {
-        let lock = lock(folder, File::try_lock_shared)?;
-        let path = folder.join(FACTS);
+    /// Opens an existing journal together with other processes that encode segments of the same video.
+    pub fn open_shared(folder: &Path, fingerprint: &JobFingerprint) -> Result<Journal> {
+        let lock = folder::lock(folder, File::try_lock_shared)?;
+        let path = folder.join(FINGERPRINT);
         let bytes = fs::read(&path).map_err(|e| failed(&path, e))?;
-        JobFingerprint::parse(&bytes, &path)?.check_same(facts, folder)?;
+        JobFingerprint::parse(&bytes, &path)?.check_same(fingerprint, folder)?;
+        Journal::scanned(folder, lock)
+    }
+
+    fn scanned(folder: &Path, lock: File) -> Result<Journal> {
         let mut journal = Journal { folder: folder.to_owned(), records: BTreeMap::new(), _lock: lock };
         journal.scan()?;
         Ok(journal)
     }
 
-    /// Looks what segments are there.
+    /// Reads which segments exist, and removes truncated ones.
     pub fn scan(&mut self) -> Result<()> {
         self.records.clear();
         let failed = |e: io::Error| failed(&self.folder, e);
@@ -70,7 +69,7 @@ impl Journal {
                 Ok(record) if record.segment == number => drop(self.records.insert(number, record)),
                 Err(e) if e.kind() != ErrorKind::InvalidData => return Err(failed(e)),
                 _ => {
-                    warn!("{}: is torn, and made again", path.display());
+                    warn!("{}: is truncated, and is encoded again", path.display());
                     fs::remove_file(&path).map_err(failed)?;
                 }
             }
@@ -78,27 +77,27 @@ impl Journal {
         Ok(())
     }
 
-    /// The folder.
+    /// Path of the journal.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Whether this segment is there.
+    /// Whether a segment is complete.
     pub fn has(&self, segment: u64) -> bool {
         self.records.contains_key(&segment)
     }
 
-    /// Frames in whole segments.
+    /// Count of frames in complete segments.
     pub fn frames(&self) -> u64 {
         self.records.values().map(|record| record.frames).sum()
     }
 
-    /// Seconds of the input up to the end of the last whole segment.
+    /// End of the last complete segment, in seconds of the input.
     pub fn reached_s(&self) -> f64 {
         self.records.last_key_value().map_or(0.0, |(_, record)| record.end_s())
     }
 
-    /// What is left to do.
+    /// What is finished and what is left.
     pub fn resume_state(&self) -> ResumeState {
         let next =
             |(&segment, record): (&u64, &Record)| ((segment + 1) * SEGMENT_FRAMES, record.next.clone());
@@ -110,68 +109,76 @@ impl Journal {
         }
     }
 
-    /// What keeps the segments of a run of so many frames; 0 where nobody knows.
+    /// Returns the writer of the segments of a run of `frames` frames; 0 where their count is not known.
     pub fn store(&self, frames: u64, interrupt: Arc<AtomicBool>) -> SegmentStore {
         let disk = Disk::new(&self.folder, interrupt);
-        let to_measure = frames.checked_sub(self.frames());
-        SegmentStore { disk, folder: self.folder.clone(), open: None, to_measure }
+        let frames_to_estimate = frames.checked_sub(self.frames());
+        SegmentStore { disk, folder: self.folder.clone(), open: None, frames_to_estimate }
     }
 
-    /// Tells before a run of so many frames what room it needs: by what is there, else by a guess of bytes a frame.
-    pub fn log_space_needed(&self, frames: u64, guess: Option<f64>, store: &SegmentStore) -> Result<()> {
-        let (there, size) = (self.frames(), self.size()?);
-        let a_frame = if there > 0 { Some(size as f64 / there as f64) } else { guess };
-        let left = frames.saturating_sub(there);
-        if let Some(bytes) = a_frame.filter(|_| left > 0) {
+    /// Logs before a run of `frames` frames how much space it needs: by the existing segments, else by an estimate of
+    /// bytes per frame.
+    pub fn log_space_needed(
+        &self,
+        frames: u64,
+        bytes_per_frame: Option<f64>,
+        store: &SegmentStore,
+    ) -> Result<()> {
+        let (finished, size) = (self.frames(), self.size()?);
+        let bytes_per_frame = if finished > 0 { Some(size as f64 / finished as f64) } else { bytes_per_frame };
+        let left = frames.saturating_sub(finished);
+        if let Some(bytes) = bytes_per_frame.filter(|_| left > 0) {
             store.log_space_needed(size, (left as f64 * bytes) as u64);
         }
         Ok(())
     }
 
-    /// Bytes of all segments.
+    /// Size of all segments in bytes.
     pub(super) fn size(&self) -> Result<u64> {
         let size = |&segment: &u64| fs::metadata(segment_path(&self.folder, segment)).map(|data| data.len());
         self.records.keys().map(size).sum::<io::Result<u64>>().map_err(|e| failed(&self.folder, e))
     }
 
-    /// Says that this file is the whole video, which only lacks its name.
+    /// Records that the file at `partial` is the complete video, which only lacks its name.
     pub fn mark_joined(&self, partial: &Path) -> Result<()> {
-        let note =
-            identity(partial).and_then(|joined| write_whole(&self.folder.join(JOINED), joined.as_bytes()));
-        note.map_err(|e| failed(&self.folder, e))
+        let path = self.folder.join(JOINED);
+        let marked = folder::identity(partial)
+            .and_then(|joined| folder::write_atomically(&path, joined.as_bytes()));
+        marked.map_err(|e| failed(&self.folder, e))
     }
 
-    /// Whether a run has completed its output and only left its journal.
+    /// Whether a run has finished `output` and only left its journal behind.
     pub fn is_finished(folder: &Path, output: &Path) -> bool {
         let joined = fs::read_to_string(folder.join(JOINED));
-        matches!((joined, identity(output)), (Ok(joined), Ok(there)) if joined == there)
+        let existing = folder::identity(output);
+        matches!((joined, existing), (Ok(joined), Ok(existing)) if joined == existing)
     }
 
-    /// Forgets all segments, which are worth nothing any more.
+    /// Removes all segments, when they are no longer needed.
     pub fn remove_segments(&mut self) -> Result<()> {
         self.records.clear();
-        clear(&self.folder, SEGMENT).map_err(|e| failed(&self.folder, e))
+        folder::clear(&self.folder, SEGMENT).map_err(|e| failed(&self.folder, e))
     }
 
-    /// Ends it, when the output has its name.
+    /// Removes the journal, when the output has its name.
     pub fn remove(self) -> Result<()> {
-        remove(&self.folder)
+        folder::remove(&self.folder)
     }
 
-    /// Removes one that nobody is at work on, whatever is in it.
+    /// Removes a journal that no process is using, whatever it contains.
     pub fn discard(folder: &Path) -> Result<()> {
-        let _lock = lock(folder, File::try_lock)?;
-        remove(folder)
+        let _lock = folder::lock(folder, File::try_lock)?;
+        folder::remove(folder)
     }
 }
 
-/// Keeps the segments of a run.
+/// Writer of the segments of a run.
 pub struct SegmentStore {
     folder: PathBuf,
     disk: Disk,
     open: Option<(NamedTempFile, SegmentWriter)>,
-    /// Frames that are to come, until the first segment has told how large they are.
-    to_measure: Option<u64>,
+    /// Count of frames whose size is estimated from the first segment; `None` after it.
+    frames_to_estimate: Option<u64>,
 }
 
 impl Store for SegmentStore {
@@ -183,20 +190,20 @@ impl Store for SegmentStore {
                 let writer = SegmentWriter::create(file.path())?;
                 Ok((file, writer))
             };
-            self.open = Some(disk.whenever_there_is_room(0, open)?);
+            self.open = Some(disk.retry_when_full(0, open)?);
         }
         let (_, writer) = self.open.as_mut().expect("just opened");
-        disk.whenever_there_is_room(packet.size() as u64, || writer.write(&packet))
+        disk.retry_when_full(packet.size() as u64, || writer.write(&packet))
     }
 
     fn close(&mut self, cut: Cut) -> Result<()> {
         let (file, mut writer) = self.open.take().expect("a segment has packets");
-        self.disk.whenever_there_is_room(0, || writer.finish(&cut))?;
+        self.disk.retry_when_full(0, || writer.finish(&cut))?;
         let path = segment_path(&self.folder, cut.segment);
-        let named = file.persist(&path).map_err(|e| e.error).and_then(|_| sync(&self.folder));
+        let named = file.persist(&path).map_err(|e| e.error).and_then(|_| folder::sync(&self.folder));
         named.map_err(|e| failed(&self.folder, e))?;
         debug!("{}: {} frames", path.display(), cut.frames);
-        if let Some(frames) = self.to_measure.take() {
+        if let Some(frames) = self.frames_to_estimate.take() {
             let size = fs::metadata(&path).map_or(0, |metadata| metadata.len());
             self.log_space_needed(size, frames.saturating_sub(cut.frames) * size / cut.frames);
         }
@@ -205,16 +212,22 @@ impl Store for SegmentStore {
 }
 
 impl SegmentStore {
-    /// Segments and the video that is joined from them are there at the same time.
-    fn log_space_needed(&self, there: u64, to_come: u64) {
-        let (folder, needed, free) = (self.folder.display(), there + 2 * to_come, self.disk.available());
-        let told = format!(
-            "{folder}: what is to come takes about {}, and joining it about {} more; {} are free",
-            in_words(to_come),
-            in_words(there + to_come),
-            in_words(free)
+    /// Logs how much space a run needs whose segments have `existing` bytes and will have `remaining` more. The segments
+    /// and the video that is joined from them exist at the same time.
+    fn log_space_needed(&self, existing: u64, remaining: u64) {
+        let (folder, needed, free) =
+            (self.folder.display(), existing + 2 * remaining, self.disk.available());
+        let message = format!(
+            "{folder}: the remaining segments need about {}, and joining needs about {} more; {} are free",
+            format_bytes(remaining),
+            format_bytes(existing + remaining),
+            format_bytes(free)
         );
-        if needed > free { warn!("{told}; the run will wait for room") } else { debug!("{told}") }
+        if needed > free {
+            warn!("{message}; the run will wait when the disk is full");
+        } else {
+            debug!("{message}");
+        }
     }
 }
 

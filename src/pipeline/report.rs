@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::clock::{Progress, STAGES, StageTimes};
 use crate::error::Result;
@@ -109,7 +109,7 @@ impl From<Verification> for VerificationReport {
 }
 
 /// Damaged place of the source.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct DamageReport {
     /// Description of the damage.
     pub problem: String,
