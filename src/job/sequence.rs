@@ -34,7 +34,10 @@ pub(super) fn run(
         Some(folder) if options.resume == Resume::Restart => SequenceJournal::discard(&pattern, folder)?,
         _ => {}
     }
-    let journal = SequenceJournal::open(pattern, kept)?;
+    let journal = match &kept {
+        Some((folder, fingerprint)) => SequenceJournal::open(pattern, folder, fingerprint)?,
+        None => SequenceJournal::without_folder(pattern)?,
+    };
     let resume_state = resume_state(options, &mut parts, &journal, numbering, progress)?;
     let (summary, damage) = (parts.summary.clone(), parts.input.damage());
     let left_out = parts.plan.left_out().to_vec();
@@ -87,7 +90,7 @@ fn resume_state(
     numbering: Numbering,
     progress: &Progress,
 ) -> Result<ResumeState> {
-    let ready = journal.ready();
+    let ready = journal.finished();
     let finished_frames = ready.len() as u64;
     if ready.is_empty() {
         return Ok(ResumeState::default());

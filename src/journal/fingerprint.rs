@@ -87,9 +87,8 @@ impl JobFingerprint {
             let remedy = "--restart discards it and starts over";
             Error::new(path.to_string_lossy(), problem, remedy).with_kind(kind)
         };
-        let fingerprint: JobFingerprint = serde_json::from_slice(bytes).map_err(|e| {
-            failed(format!("is truncated or not a journal of hasn: {e}"), ErrorKind::Damaged)
-        })?;
+        let fingerprint: JobFingerprint = serde_json::from_slice(bytes)
+            .map_err(|e| failed(format!("is truncated or not a journal of hasn: {e}"), ErrorKind::Damaged))?;
         if fingerprint.version != VERSION {
             let problem = format!("has layout version {}, this hasn writes {VERSION}", fingerprint.version);
             return Err(failed(problem, ErrorKind::Unsupported));
@@ -155,9 +154,7 @@ mod tests {
         );
         let mut more = fingerprint("crf=18");
         more.add("--filter", "hflip");
-        assert!(
-            old.check_same(&more, folder).unwrap_err().to_string().contains("another version of hasn")
-        );
+        assert!(old.check_same(&more, folder).unwrap_err().to_string().contains("another version of hasn"));
     }
 
     #[test]

@@ -125,7 +125,8 @@ impl Journal {
         store: &SegmentStore,
     ) -> Result<()> {
         let (finished, size) = (self.frames(), self.size()?);
-        let bytes_per_frame = if finished > 0 { Some(size as f64 / finished as f64) } else { bytes_per_frame };
+        let bytes_per_frame =
+            if finished > 0 { Some(size as f64 / finished as f64) } else { bytes_per_frame };
         let left = frames.saturating_sub(finished);
         if let Some(bytes) = bytes_per_frame.filter(|_| left > 0) {
             store.log_space_needed(size, (left as f64 * bytes) as u64);
@@ -142,8 +143,8 @@ impl Journal {
     /// Records that the file at `partial` is the complete video, which only lacks its name.
     pub fn mark_joined(&self, partial: &Path) -> Result<()> {
         let path = self.folder.join(JOINED);
-        let marked = folder::identity(partial)
-            .and_then(|joined| folder::write_atomically(&path, joined.as_bytes()));
+        let marked =
+            folder::identity(partial).and_then(|joined| folder::write_atomically(&path, joined.as_bytes()));
         marked.map_err(|e| failed(&self.folder, e))
     }
 
@@ -215,8 +216,7 @@ impl SegmentStore {
     /// Logs how much space a run needs whose segments have `existing` bytes and will have `remaining` more. The segments
     /// and the video that is joined from them exist at the same time.
     fn log_space_needed(&self, existing: u64, remaining: u64) {
-        let (folder, needed, free) =
-            (self.folder.display(), existing + 2 * remaining, self.disk.available());
+        let (folder, needed, free) = (self.folder.display(), existing + 2 * remaining, self.disk.available());
         let message = format!(
             "{folder}: the remaining segments need about {}, and joining needs about {} more; {} are free",
             format_bytes(remaining),

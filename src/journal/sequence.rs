@@ -111,7 +111,11 @@ impl SequenceJournal {
             pattern: self.pattern.clone(),
             numbering,
             disk: Disk::new(self.pattern.folder(), interrupt),
-            folder: self.folder.as_ref().map(|folder| FolderWriter::open(&folder.path, damage)).transpose()?,
+            folder: self
+                .folder
+                .as_ref()
+                .map(|folder| FolderWriter::open(&folder.path, damage))
+                .transpose()?,
             finished: self.finished.clone(),
         })
     }

@@ -1,8 +1,8 @@
-//! What a process has in use, sampled while it runs: as much at its end as at its beginning.
+//! Memory, handles and threads of a process, sampled while it runs: no more at its end than at its start.
 
 use std::fmt::{self, Display};
 
-/// Of a process at one moment.
+/// Use of a process at one moment; memory in bytes.
 #[derive(Clone, Copy)]
 pub struct Sample {
     pub memory: u64,
@@ -10,7 +10,7 @@ pub struct Sample {
     pub threads: u64,
 }
 
-/// `None` when the process is at its end.
+/// Returns `None` when the process has ended.
 pub fn sample(pid: u32) -> Option<Sample> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let figure = |name: &str| {
@@ -21,12 +21,12 @@ pub fn sample(pid: u32) -> Option<Sample> {
     Some(Sample { memory: figure("VmRSS:")? * 1024, handles, threads: figure("Threads:")? })
 }
 
-/// What a run had in use in one part of it.
+/// Use in one part of a run.
 #[derive(Clone, Copy)]
 struct Part {
-    /// The median.
+    /// Median in bytes.
     memory: u64,
-    /// The least and the most: files and encoders are opened and closed all the time.
+    /// Minimum and maximum: files and encoders are opened and closed all the time.
     handles: [u64; 2],
     threads: [u64; 2],
 }
@@ -50,22 +50,25 @@ impl Part {
 impl Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Part { memory, handles, threads } = self;
-        let [[least, most], [few, many]] = [handles, threads];
+        let [[handles_min, handles_max], [threads_min, threads_max]] = [handles, threads];
         let memory = *memory as f64 / 1e6;
-        write!(f, "{memory:.1} MB, {least} to {most} handles, {few} to {many} threads")
+        write!(
+            f,
+            "{memory:.1} MB, {handles_min} to {handles_max} handles, {threads_min} to {threads_max} threads"
+        )
     }
 }
 
-/// Holds the last tenth against the second: in the first one queues and look-ahead fill up.
+/// Compares the last tenth with the second: in the first, queues and look-ahead fill up.
 pub fn assert_flat(what: &str, samples: &[Sample], growth_max: f64) {
-    assert!(samples.len() >= 100, "{what}: {} samples tell nothing; a longer run is needed", samples.len());
+    assert!(samples.len() >= 100, "{what}: {} samples are too few; a longer run is needed", samples.len());
     let tenth = samples.len() / 10;
     let first = Part::of(&samples[tenth..2 * tenth]);
     let last = Part::of(&samples[9 * tenth..]);
-    let told = format!("{what}: {first} after a tenth of the run, {last} in its last tenth");
-    println!("{told}");
-    assert!(last.memory as f64 <= first.memory as f64 * growth_max, "memory grows; {told}");
-    // What is never given back is there at every moment.
-    assert!(last.handles[0] <= first.handles[1], "handles grow; {told}");
-    assert!(last.threads[0] <= first.threads[1], "threads grow; {told}");
+    let message = format!("{what}: {first} after a tenth of the run, {last} in its last tenth");
+    println!("{message}");
+    assert!(last.memory as f64 <= first.memory as f64 * growth_max, "memory grows; {message}");
+    // What is never returned is in use at every moment.
+    assert!(last.handles[0] <= first.handles[1], "handles grow; {message}");
+    assert!(last.threads[0] <= first.threads[1], "threads grow; {message}");
 }

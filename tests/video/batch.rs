@@ -76,7 +76,7 @@ fn folders_are_mirrored_and_what_is_done_is_not_done_again() {
     let other = format!("{line} --scale 3");
     let ran = batch(&folder, &other);
     assert_outcomes(&folder, &ran, 1, &all("failed"));
-    assert!(ran.stderr.contains("was made with --scale not given, and now it is 3; -y"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("was encoded with --scale not given, now 3; -y"), "{}", ran.stderr);
     assert_outcomes(&folder, &batch(&folder, &format!("{other} -y")), 0, &all("done"));
     assert_eq!(folder.frames("in/out/c.mp4")[0].width, 192);
 
@@ -86,7 +86,7 @@ fn folders_are_mirrored_and_what_is_done_is_not_done_again() {
     std::fs::remove_file(folder.path("in/out/one.avi")).unwrap();
     let ran = batch(&folder, &other);
     assert_outcomes(&folder, &ran, 1, &[(made[0], "failed"), (made[1], "failed"), (made[2], "done")]);
-    let errors = ["b.mkv: is there already; no record says", "c.mp4: was made with the input's"];
+    let errors = ["b.mkv: is there already, and no record says", "c.mp4: was encoded with input "];
     errors.iter().for_each(|error| assert!(ran.stderr.contains(error), "{error}\n{}", ran.stderr));
 }
 

@@ -1,4 +1,4 @@
-//! What goes wrong is told in one line that helps, and leaves nothing behind that looks whole.
+//! A failure is reported in one line that helps, and leaves no file behind that looks complete.
 
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -9,7 +9,7 @@ use crate::common::program::{Folder, Ran, SmallDisk, say_skipped, signal, wait_f
 const TEST_FRAMES: &str = "-f lavfi -i testsrc2=s=64x48:r=25";
 const SINE: &str = "-f lavfi -i sine=r=48000";
 
-/// A folder with a good clip and what is wrong with others.
+/// Returns a folder with a good clip and damaged, truncated and foreign files.
 fn folder_of_bad_files() -> Folder {
     let folder = Folder::new();
     let clip = format!("{TEST_FRAMES} {SINE} -t 4 -c:v libx264 -bf 0 -g 10");
@@ -23,7 +23,7 @@ fn folder_of_bad_files() -> Folder {
     folder.ffmpeg("-f lavfi -i testsrc2=s=14x14 -frames:v 3 -c:v ffv1 tiny.mkv");
     folder.write("text.mp4", "This is no video.\n".repeat(100));
     folder.write("empty.mkv", "");
-    folder.write("there.mkv", "somebody's work");
+    folder.write("there.mkv", "another file");
     folder.write("lies.safetensors", {
         let mut bytes = 40u64.to_le_bytes().to_vec();
         bytes.extend(br#"{"conv_1.weight":{"dtype":"F32","shape":"#);
@@ -47,7 +47,7 @@ fn folder_of_bad_files() -> Folder {
 fn every_failure_is_one_line_and_leaves_no_file() {
     let folder = folder_of_bad_files();
     let before = folder.names();
-    for (line, said) in [
+    for (line, expected) in [
         ("missing.mp4 out.mkv", "missing.mp4: No such file or directory; check the name"),
         ("text.mp4 out.mkv", "no media file"),
         ("empty.mkv out.mkv", "empty.mkv"),
@@ -78,14 +78,14 @@ fn every_failure_is_one_line_and_leaves_no_file() {
         ("good.mkv out.mkv --report nowhere/report.json", "nowhere: is no folder"),
     ] {
         let line = format!("upscale {line} --model none");
-        // A row that names a model means that one.
+        // A line that names a model keeps it.
         let line =
             if line.matches("--model").count() > 1 { line.trim_end_matches(" --model none") } else { &line };
         let ran = folder.hasn(line);
-        ran.assert_told(said, line);
+        ran.assert_told(expected, line);
         assert_eq!(folder.names(), before, "{line} leaves something behind");
     }
-    assert_eq!(folder.read("there.mkv"), b"somebody's work");
+    assert_eq!(folder.read("there.mkv"), b"another file");
     folder.assert_decodes("good.mkv");
 }
 
@@ -112,7 +112,7 @@ fn usage_errors_have_a_code_of_their_own() {
 }
 
 #[test]
-fn a_cut_file_is_told_and_what_there_is_is_kept() {
+fn a_truncated_file_is_reported_and_its_frames_are_kept() {
     let folder = folder_of_bad_files();
     for cut in ["cut-fast.mp4", "cut.mkv", "cut.avi", "cut.y4m"] {
         let line = format!("upscale {cut} out.mkv -y --model none");
@@ -128,7 +128,7 @@ fn a_cut_file_is_told_and_what_there_is_is_kept() {
 }
 
 #[test]
-fn a_cut_pipe_is_noticed() {
+fn a_truncated_pipe_is_reported() {
     let folder = folder_of_bad_files();
     let pipe = OpenOptions::new().read(true).open(folder.path("cut.y4m")).unwrap();
     let output = folder.hasn_command("upscale - out.mkv --model none").stdin(pipe).output().unwrap();
@@ -138,9 +138,9 @@ fn a_cut_pipe_is_noticed() {
     assert!(!folder.path("out.mkv").exists());
 }
 
-/// What comes by a pipe cannot be read again, and so is not kept in a journal.
+/// A pipe cannot be read again, and so has no journal.
 #[test]
-fn a_full_disk_at_the_end_of_a_pipe_is_told_and_leaves_no_file() {
+fn a_full_disk_is_reported_for_a_pipe_and_leaves_no_file() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 60 in.y4m"));
     let Some(disk) = SmallDisk::mount(&folder, "32k") else {
@@ -158,10 +158,10 @@ fn a_full_disk_at_the_end_of_a_pipe_is_told_and_leaves_no_file() {
 }
 
 #[test]
-fn an_interrupted_pipe_leaves_a_playable_part_and_says_how_to_go_on() {
+fn an_interrupted_pipe_leaves_a_playable_part_and_reports_how_to_continue() {
     let folder = Folder::new();
-    for (ending, name) in [("mkv", "-INT"), ("mp4", "-TERM")] {
-        let (out, partial) = (format!("out.{ending}"), format!("out.partial.{ending}"));
+    for (extension, name) in [("mkv", "-INT"), ("mp4", "-TERM")] {
+        let (out, partial) = (format!("out.{extension}"), format!("out.partial.{extension}"));
         let mut source = Command::new("ffmpeg");
         let frames = "-v error -f lavfi -i testsrc2=s=160x120:r=25 -t 600 -pix_fmt yuv420p -f yuv4mpegpipe -";
         source.args(frames.split(' ')).stdin(Stdio::null()).stderr(Stdio::null());
@@ -184,17 +184,17 @@ fn an_interrupted_pipe_leaves_a_playable_part_and_says_how_to_go_on() {
         let frames = part.video_pts().len();
         assert!(frames > 10 && frames < 15_000, "{frames}");
         let told = format!("interrupted after {frames} frames");
-        assert!(ran.stderr.contains(&told), "{}\nis to say: {told}", ran.stderr);
+        assert!(ran.stderr.contains(&told), "{}\nexpected: {told}", ran.stderr);
         let reached = ran.stderr.split("--from ").nth(1).and_then(|rest| rest.split_whitespace().next());
         let end = part.video_seconds()[frames - 1] + 0.04;
         let reached: f64 = reached.expect("--from T").parse().unwrap();
-        assert!((reached - end).abs() < 2e-3, "{reached} s told, {end} s in the file");
+        assert!((reached - end).abs() < 2e-3, "{reached} s reported, {end} s in the file");
         std::fs::remove_file(folder.path(&partial)).unwrap();
     }
 }
 
 #[test]
-fn a_late_error_does_not_throw_the_work_away() {
+fn a_late_error_does_not_discard_the_work() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{TEST_FRAMES} {SINE} -t 20 -c:v libx264 -bf 2 -c:a aac long.mkv"));
     let whole = folder.read("long.mkv");
@@ -209,7 +209,7 @@ fn a_late_error_does_not_throw_the_work_away() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_run() {
+fn a_reader_that_closes_the_pipe_ends_the_run() {
     let folder = Folder::new();
     folder.ffmpeg("-f lavfi -i testsrc2=s=320x240 -frames:v 100 -c:v libx264 -preset ultrafast in.mkv");
     let mut hasn = folder.hasn_command("upscale in.mkv - --model none --progress none");
@@ -240,9 +240,9 @@ fn progress_and_report_are_json_whose_frames_add_up() {
     let frames = |name: &str| report["frames"][name].as_u64().unwrap();
     assert_eq!((frames("decoded"), frames("encoded")), (80, 80));
     assert_eq!(frames("decoded") + frames("duplicated"), frames("encoded") + frames("dropped"));
-    let said = ["input", "output", "model", "engine", "encoder", "pixel_format"]
+    let choice = ["input", "output", "model", "engine", "encoder", "pixel_format"]
         .map(|key| report[key].as_str().unwrap());
-    assert_eq!(said, ["in.mp4", "out.mkv", "hasn-lite-x2-video", "cpu", "libx264", "yuv420p"]);
+    assert_eq!(choice, ["in.mp4", "out.mkv", "hasn-lite-x2-video", "cpu", "libx264", "yuv420p"]);
     assert_eq!((&report["width"], &report["height"]), (&128.into(), &96.into()));
     assert_eq!(report["interrupted"], false);
 }

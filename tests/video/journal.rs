@@ -1,4 +1,4 @@
-//! A run that is killed, interrupted, or out of disk goes on where it was, and its file is that of an undisturbed run.
+//! A run that is killed, interrupted or out of disk space resumes, and its file is that of an undisturbed run.
 
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Stdio};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::program::{Folder, Ran, SmallDisk, project_file, say_skipped, signal, wait_for};
 
-/// Times that vary, B frames, audio: what a join could get wrong. Fast enough that killing it often is no matter.
+/// VFR timestamps, B frames, audio: what a join could get wrong. Fast enough to be killed often.
 fn folder_with_video(frames: u32) -> Folder {
     let folder = Folder::new();
     folder.ffmpeg(&format!(
@@ -24,7 +24,7 @@ fn start(folder: &Folder, line: &str) -> Child {
     folder.hasn_command(line).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Starts a run and waits until so many segments are whole.
+/// Starts a run and waits until `segments` segments are complete.
 fn start_and_wait(folder: &Folder, out: &str, segments: usize) -> Child {
     let mut child = start(folder, &command(out));
     wait_for("some segments", || {
@@ -47,10 +47,10 @@ fn segment_names(folder: &Folder, out: &str) -> Vec<String> {
     names
 }
 
-/// Numbers by chance from a seed (xorshift), so that a failure can be made again.
-struct Chance(u64);
+/// Pseudo-random numbers from a seed (xorshift), so that a failure can be reproduced.
+struct Random(u64);
 
-impl Chance {
+impl Random {
     fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -60,34 +60,34 @@ impl Chance {
 }
 
 #[test]
-fn killed_again_and_again_it_makes_the_same_file() {
+fn a_run_killed_many_times_writes_the_same_file() {
     let folder = folder_with_video(3000);
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
-    let mut chance = Chance(seed);
-    let begun = Instant::now();
+    let mut random = Random(seed);
+    let started = Instant::now();
     for out in ["whole.mkv", "whole.mp4"] {
         folder.hasn(&command(out)).assert_done();
-        // Matroska does not keep them.
+        // Matroska does not store dts.
         let times = if out == "whole.mp4" { folder.probe(out).video_dts() } else { Vec::new() };
         assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{out}: dts rise across every cut");
     }
-    let undisturbed_ms = begun.elapsed().as_millis() as u64 / 2;
+    let undisturbed_ms = started.elapsed().as_millis() as u64 / 2;
     let (mut kills, mut at) = (0, Vec::new());
     while kills < 25 {
         for out in ["often.mkv", "often.mp4"] {
-            // After each kill for longer: it ends however slow the machine has become.
+            // Longer after each kill: the run ends however slow the machine has become.
             for nth in 4.. {
-                let wait_ms = undisturbed_ms / 20 + chance.below(undisturbed_ms * nth / 8);
+                let wait_ms = undisturbed_ms / 20 + random.below(undisturbed_ms * nth / 8);
                 let mut child = start(&folder, &command(out));
-                let begun = Instant::now();
+                let started = Instant::now();
                 let mut ended = None;
-                while ended.is_none() && begun.elapsed() < Duration::from_millis(wait_ms) {
+                while ended.is_none() && started.elapsed() < Duration::from_millis(wait_ms) {
                     std::thread::sleep(Duration::from_millis(3));
                     ended = child.try_wait().unwrap();
                 }
                 if let Some(status) = ended {
                     let ran = Ran::of(child.wait_with_output().unwrap());
-                    // The kill before came after all was done.
+                    // The previous kill came when the output was complete.
                     let was_done = ran.stderr.contains(&format!("{out}: is there already"));
                     assert!(status.success() || was_done, "seed {seed}, after {kills} kills: {}", ran.stderr);
                     break;
@@ -106,13 +106,13 @@ fn killed_again_and_again_it_makes_the_same_file() {
 }
 
 #[test]
-fn what_is_torn_is_made_again() {
+fn damaged_segments_are_encoded_again() {
     let folder = folder_with_video(1500);
     folder.hasn(&command("whole.mkv")).assert_done();
     kill(start_and_wait(&folder, "out.mkv", 3));
     let journal = |name: &str| format!("out.mkv.hasn/{name}");
     let names = segment_names(&folder, "out.mkv");
-    // The last one is cut short, as by a power cut; a middle one has a byte changed, as by a bad disk.
+    // The last one is truncated, as by a power cut; a byte of a middle one is changed, as by a bad disk.
     let (last, middle) = (journal(names.last().unwrap()), journal(&names[1]));
     let bytes = folder.read(&last);
     folder.write(&last, &bytes[..bytes.len() - 5]);
@@ -120,17 +120,17 @@ fn what_is_torn_is_made_again() {
     let at = bytes.len() / 2;
     bytes[at] ^= 1;
     folder.write(&middle, &bytes);
-    folder.write(&journal(".writing-left"), "of a run that was killed");
+    folder.write(&journal(".writing-left"), "left by a killed run");
     let ran = folder.hasn(&command("out.mkv"));
     ran.assert_told("000001.segment: it is truncated or damaged", "a changed byte");
-    assert!(ran.stderr.contains("is torn, and made again"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("is truncated, and is encoded again"), "{}", ran.stderr);
     folder.hasn(&command("out.mkv")).assert_done();
     assert!(folder.read("out.mkv") == folder.read("whole.mkv"));
     assert_eq!(folder.names(), ["out.mkv", "video.mkv", "whole.mkv"]);
 }
 
 #[test]
-fn a_run_that_only_lacked_the_end_of_its_journal_is_whole() {
+fn a_run_cut_off_before_it_removed_its_journal_is_complete() {
     let folder = folder_with_video(300);
     folder.hasn(&command("out.mkv")).assert_done();
     let video = std::fs::metadata(folder.path("out.mkv")).unwrap();
@@ -149,7 +149,7 @@ fn a_run_that_only_lacked_the_end_of_its_journal_is_whole() {
 }
 
 #[test]
-fn an_interrupted_run_says_what_it_keeps_and_goes_on() {
+fn an_interrupted_run_reports_what_it_keeps_and_resumes() {
     let folder = folder_with_video(3000);
     folder.hasn(&command("whole.mp4")).assert_done();
     for name in ["-INT", "-TERM"] {
@@ -159,14 +159,15 @@ fn an_interrupted_run_says_what_it_keeps_and_goes_on() {
         assert_eq!(ran.code, Some(130), "{}", ran.stderr);
         let frames = 240 * segment_names(&folder, "out.mp4").len();
         let told = format!("interrupted; out.mp4.hasn keeps the first {frames} frames");
-        assert!(ran.stderr.contains(&told), "{}\nis to say: {told}", ran.stderr);
+        assert!(ran.stderr.contains(&told), "{}\nexpected: {told}", ran.stderr);
         assert!(!folder.path("out.mp4").exists() && !folder.path("out.partial.mp4").exists());
         let ran = folder.hasn(&format!("{} --resume --report report.json", command("out.mp4")));
         ran.assert_done();
         let report: serde_json::Value = serde_json::from_slice(&folder.read("report.json")).unwrap();
         let figure = |name: &str| report[name].as_f64().unwrap();
-        let made = figure("fps") * figure("seconds");
-        assert!((made - (3000 - frames) as f64).abs() < 0.01 * made, "{made} frames in this run");
+        let encoded = figure("fps") * figure("seconds");
+        let expected = (3000 - frames) as f64;
+        assert!((encoded - expected).abs() < 0.01 * encoded, "{encoded} frames in this run");
         assert!(ran.stderr.contains(&format!("resuming after {frames} frames")), "{}", ran.stderr);
         assert!(folder.read("out.mp4") == folder.read("whole.mp4"));
         std::fs::remove_file(folder.path("out.mp4")).unwrap();
@@ -174,19 +175,19 @@ fn an_interrupted_run_says_what_it_keeps_and_goes_on() {
 }
 
 #[test]
-fn other_settings_and_other_videos_are_refused_by_name() {
+fn another_setting_or_video_is_refused_and_named() {
     let folder = folder_with_video(1500);
     kill(start_and_wait(&folder, "out.mkv", 1));
     let line = command("out.mkv");
-    for (more, said) in [
-        ("--encoder-opt crf=30", "was begun with --encoder-opt bf=3, and now it is bf=3 crf=30"),
-        ("--size 100x80", "was begun with --size 128x96, and now it is 100x80"),
-        ("--encoder libx265", "was begun with --encoder libx264, and now it is libx265"),
+    for (more, expected) in [
+        ("--encoder-opt crf=30", "was started with --encoder-opt bf=3, now bf=3 crf=30"),
+        ("--size 100x80", "was started with --size 128x96, now 100x80"),
+        ("--encoder libx265", "was started with --encoder libx264, now libx265"),
         ("--deinterlace off", "--deinterlace"),
         ("--from 1", "--from"),
     ] {
         let line = format!("{line} {more}");
-        folder.hasn(&line).assert_told(said, &line);
+        folder.hasn(&line).assert_told(expected, &line);
     }
     // Another file of weights under the same name is another model.
     let weights = |name: &str| std::fs::read(project_file(&format!("models/{name}.safetensors"))).unwrap();
@@ -197,17 +198,17 @@ fn other_settings_and_other_videos_are_refused_by_name() {
     assert!(child.try_wait().unwrap().is_none(), "the run is over already");
     kill(child);
     folder.write("mine.safetensors", weights("hasn-lite-x2-video"));
-    folder.hasn(with_model).assert_told("was begun with the model", with_model);
+    folder.hasn(with_model).assert_told("was started with the model", with_model);
     std::fs::remove_dir_all(folder.path("model.mkv.hasn")).unwrap();
     std::fs::remove_file(folder.path("mine.safetensors")).unwrap();
     let video = folder.read("video.mkv");
     folder.write("video.mkv", &video[..video.len() - 1]);
-    folder.hasn(&line).assert_told("was begun with the input's size", "another video");
+    folder.hasn(&line).assert_told("was started with input size", "another video");
     folder.write("video.mkv", &video);
-    folder.hasn(&line).assert_told("was begun with the input's time of change", "a video that was touched");
-    let facts = folder.read("out.mkv.hasn/journal.json");
-    folder.write("out.mkv.hasn/journal.json", &facts[..facts.len() / 2]);
-    folder.hasn(&line).assert_told("is torn or no journal of hasn", "a torn journal");
+    folder.hasn(&line).assert_told("was started with input modification time", "a video that was touched");
+    let fingerprint = folder.read("out.mkv.hasn/journal.json");
+    folder.write("out.mkv.hasn/journal.json", &fingerprint[..fingerprint.len() / 2]);
+    folder.hasn(&line).assert_told("is truncated or not a journal of hasn", "a truncated journal");
     folder.hasn(&format!("{line} --restart")).assert_done();
     assert_eq!(folder.names(), ["out.mkv", "video.mkv"]);
     let again = format!("{} --resume", command("new.mkv"));
@@ -222,7 +223,7 @@ fn two_runs_on_one_output_exclude_each_other() {
     let child = start_and_wait(&folder, "out.mkv", 1);
     signal(&child, "-STOP");
     for line in [command("out.mkv"), format!("{} --restart", command("out.mkv"))] {
-        folder.hasn(&line).assert_told("another run is at work on it", &line);
+        folder.hasn(&line).assert_told("another run is using it", &line);
     }
     signal(&child, "-CONT");
     let ran = Ran::of(child.wait_with_output().unwrap());
@@ -230,11 +231,11 @@ fn two_runs_on_one_output_exclude_each_other() {
 }
 
 #[test]
-fn a_full_disk_is_waited_for() {
+fn a_run_waits_while_the_disk_is_full() {
     let folder = folder_with_video(1000);
     folder.hasn(&command("whole.mkv")).assert_done();
     let size = folder.read("whole.mkv").len() as u64;
-    // Twice the video, and what is kept free beside it; then most of it taken away.
+    // Space for twice the video and the spare, most of which a file takes up.
     let Some(disk) = SmallDisk::mount(&folder, &format!("{}k", size * 3 / 1000 + 1200)) else {
         say_skipped("a full disk, for this user may not mount a small one");
         return;
@@ -242,11 +243,15 @@ fn a_full_disk_is_waited_for() {
     folder.write("disk/filler", vec![0; (size * 5 / 2) as usize + 1_000_000]);
     let mut child = start(&folder, &command("disk/out.mkv"));
     let stderr = std::io::BufReader::new(child.stderr.take().unwrap());
-    let mut told = std::io::BufRead::lines(stderr).map(Result::unwrap);
-    let line = told.next().unwrap_or_default();
-    assert!(line.contains("what is to come takes about") && line.contains("will wait for room"), "{line}");
+    let mut log = std::io::BufRead::lines(stderr).map(Result::unwrap);
+    let line = log.next().unwrap_or_default();
+    assert!(
+        line.contains("the remaining segments need about")
+            && line.contains("will wait when the disk is full"),
+        "{line}"
+    );
     let full = "the disk is full; waiting until";
-    assert!(told.any(|line| line.contains(full)), "it says: {full}");
+    assert!(log.any(|line| line.contains(full)), "it logs: {full}");
     assert!(child.try_wait().unwrap().is_none(), "it waits");
     std::fs::remove_file(folder.path("disk/filler")).unwrap();
     let status = wait_for("the end of the run", || child.try_wait().unwrap());
@@ -256,7 +261,7 @@ fn a_full_disk_is_waited_for() {
 }
 
 #[test]
-fn segments_by_many_processes_in_any_order_make_the_same_video() {
+fn segments_by_many_processes_in_any_order_give_the_same_video() {
     let folder = folder_with_video(1500);
     folder.ffmpeg("-i video.mkv -c copy video.ts");
     for video in ["video.mkv", "video.ts"] {
@@ -265,18 +270,18 @@ fn segments_by_many_processes_in_any_order_make_the_same_video() {
         let ran = folder.hasn(&line("out.mkv").replace("upscale", "plan"));
         ran.assert_done();
         assert_eq!(ran.text(), "out.mkv.hasn: 1500 frames in segments 0 to 6\n");
-        // A transport stream's clock is mended on the way, so that nothing in it is found by its time alone.
+        // A transport stream's clock is repaired while it is read, so that no timestamp leads to a frame.
         let plan: serde_json::Value = serde_json::from_slice(&folder.read("out.mkv.hasn/plan.json")).unwrap();
         assert_eq!(plan["random_access"], video == "video.mkv");
         let join = "join out.mkv.hasn";
         folder
             .hasn(join)
             .assert_told("7 segments are missing, the first is 0; hasn segment out.mkv.hasn 0", join);
-        // The last first, two at a time, and one that is killed and asked for once more.
+        // From last to first, two at a time, and one that is killed and encoded again.
         kill(start(&folder, "segment out.mkv.hasn 3"));
         for pair in [[6, 5], [4, 3], [2, 1], [0, 6]] {
-            let made = pair.map(|segment| start(&folder, &format!("segment out.mkv.hasn {segment}")));
-            for child in made {
+            let running = pair.map(|segment| start(&folder, &format!("segment out.mkv.hasn {segment}")));
+            for child in running {
                 Ran::of(child.wait_with_output().unwrap()).assert_done();
             }
         }

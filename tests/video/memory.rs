@@ -2,7 +2,7 @@
 
 use crate::common::program::Folder;
 
-/// The encoder's look-ahead is full after 60 frames; what is left is the allocator's fragments.
+/// The encoder's look-ahead is full after 60 frames; the rest is the allocator's fragmentation.
 const GROWTH_MAX_BYTES: u64 = 8 << 20;
 
 #[test]
@@ -16,7 +16,7 @@ fn five_times_the_frames_take_no_more_memory() {
         folder.upscale("in.mkv out.mkv -y --threads 2 --progress none --report report.json");
         let report: serde_json::Value = serde_json::from_slice(&folder.read("report.json")).unwrap();
         assert_eq!(report["frames"]["encoded"], frames);
-        report["peak_memory_bytes"].as_u64().filter(|&bytes| bytes > 0).expect("this system tells the peak")
+        report["peak_memory_bytes"].as_u64().filter(|&bytes| bytes > 0).expect("this system reports the peak")
     };
     let (short, long) = (peak_bytes(60), peak_bytes(300));
     assert!(long < short + GROWTH_MAX_BYTES, "{short} bytes for 60 frames, {long} for 300");

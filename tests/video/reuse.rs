@@ -1,8 +1,8 @@
-//! A frame that is as the one before gets its result: the video is the same, and the network runs less often.
+//! A frame that equals the one before gets its result: the video is the same, and the network runs less often.
 
 use crate::common::program::Folder;
 
-/// Runs `hasn upscale` and gives the frames it made and how many of them it made without the network.
+/// Runs `hasn upscale` and returns the hashes of its frames and how many of them did not run the network.
 fn upscale(folder: &Folder, arguments: &str) -> (Vec<String>, u64) {
     folder.upscale(&format!("{arguments} out.mkv -y --encoder ffv1 --threads 2 --report report.json"));
     let report: serde_json::Value = serde_json::from_slice(&folder.read("report.json")).unwrap();
@@ -12,7 +12,7 @@ fn upscale(folder: &Folder, arguments: &str) -> (Vec<String>, u64) {
 #[test]
 fn a_video_of_repeated_frames_is_the_same_with_and_without_reuse() {
     let folder = Folder::new();
-    // Five fps, shown five times each.
+    // 5 fps, each frame shown five times.
     folder.ffmpeg("-f lavfi -i testsrc2=s=64x48:r=5:d=2 -vf fps=25 -c:v ffv1 in.mkv");
     for (model, encoded) in [("hasn-lite-x2", 50), ("none", 50)] {
         let (with, reused) = upscale(&folder, &format!("in.mkv --model {model}"));
@@ -37,7 +37,7 @@ fn encoders_that_look_ahead_get_every_repeated_frame() {
 }
 
 #[test]
-fn one_code_value_of_the_last_row_makes_another_frame() {
+fn a_change_of_one_code_value_in_the_last_row_is_another_frame() {
     let folder = Folder::new();
     let (width, height) = (32, 24);
     let frame = |last: u8| {

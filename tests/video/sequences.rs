@@ -331,7 +331,7 @@ fn an_interrupted_run_says_what_is_there_and_other_settings_are_refused_by_name(
     let line = "upscale in/%03d.png out/%03d.tif --threads 2 --progress none";
     let child = start_and_wait(&folder, line, "out", 10);
     let other = format!("{line} --restart");
-    folder.hasn(&other).assert_told("another run is at work on it", &other);
+    folder.hasn(&other).assert_told("another run is using it", &other);
     signal(&child, "-INT");
     let ran = Ran::of(child.wait_with_output().unwrap());
     assert_eq!(ran.code, Some(130), "{}", ran.stderr);
@@ -339,7 +339,7 @@ fn an_interrupted_run_says_what_is_there_and_other_settings_are_refused_by_name(
     let told = format!("interrupted; out/%03d.tif has {frames} frames: the same command resumes there");
     assert!(ran.stderr.contains(&told), "{}\nis to say: {told}", ran.stderr);
     for (more, said) in [
-        ("--model none", "was begun with the model hasn-lite-x2"),
+        ("--model none", "was started with the model hasn-lite-x2"),
         ("--encoder-opt compression_algo=lzw", "--encoder-opt"),
         ("--size 70x50", "--size 64x48, and now it is 70x50"),
         ("--frame-rate 24", "--frame-rate none, and now it is 24/1"),
@@ -351,10 +351,10 @@ fn an_interrupted_run_says_what_is_there_and_other_settings_are_refused_by_name(
     let touched = File::options().write(true).open(folder.path("in/150.png")).unwrap();
     let changed = touched.metadata().unwrap().modified().unwrap();
     touched.set_modified(SystemTime::now() + Duration::from_secs(9)).unwrap();
-    folder.hasn(line).assert_told("was begun with the input's times of change", "a frame that was touched");
+    folder.hasn(line).assert_told("was started with input modification times", "a frame that was touched");
     touched.set_modified(changed).unwrap();
     fs::rename(folder.path("in/200.png"), folder.path("in/201.png")).unwrap();
-    folder.hasn(line).assert_told("was begun with the input's files 200 files", "another name");
+    folder.hasn(line).assert_told("was started with input files 200 files", "another name");
     fs::rename(folder.path("in/201.png"), folder.path("in/200.png")).unwrap();
     // What is not as it was written is made again.
     let name = format!("out/{}", names(&folder, "out")[2]);

@@ -1,6 +1,6 @@
-//! Long runs take no more memory, handles or threads at their end than at their beginning.
+//! Long runs take no more memory, handles or threads at their end than at their start.
 //!
-//! `HASN_SOAK_FRAMES` is how many frames each run makes; `make soak` makes hours of video.
+//! `HASN_SOAK_FRAMES` is the count of frames of each run; `make soak` upscales hours of video.
 
 use std::io::Read;
 use std::process::{Child, Stdio};
@@ -9,17 +9,17 @@ use std::time::Duration;
 use crate::common::flat::{Sample, assert_flat, sample};
 use crate::common::program::{Folder, Ran};
 
-/// As many as give two hundred samples on a fast machine, of which the start takes less than a tenth on a busy one.
+/// Gives two hundred samples on a fast machine, of which the start takes less than a tenth on a busy one.
 const FRAMES: u64 = 12_000;
 const RATE: u64 = 25;
 const CLIP_FRAMES: u64 = 500;
-/// Small, so that hours of video are made in minutes; what a frame or a segment leaves behind is the same.
+/// Small, so that hours of video take minutes; what a frame or a segment leaks does not depend on the size.
 const WIDTH: u64 = 32;
 const HEIGHT: u64 = 18;
 const SAMPLE_EVERY: Duration = Duration::from_millis(10);
 const GROWTH_MAX: f64 = 1.05;
-/// The allocator splits its memory up with every encoder that is opened anew, for some 5000 frames: a tenth of the run
-/// is to be longer than half of that. Shorter ones are allowed for it, and see large leaks only.
+/// Each encoder that is opened fragments the allocator's memory, for some 5000 frames: a tenth of the run must be longer
+/// than half of that. Shorter runs have a wider limit and find large leaks only.
 const SETTLED: u64 = 20_000;
 const GROWTH_MAX_UNSETTLED: f64 = 1.15;
 
@@ -31,7 +31,7 @@ fn growth_max() -> f64 {
     if frames() < SETTLED { GROWTH_MAX_UNSETTLED } else { GROWTH_MAX }
 }
 
-/// A video of so many frames, of one clip over and over.
+/// Writes a video of `frames` frames, which repeats one clip.
 fn video(folder: &Folder, frames: u64) {
     folder.ffmpeg(&format!(
         "-f lavfi -i testsrc2=s={WIDTH}x{HEIGHT}:r={RATE} -f lavfi -i sine=r=48000 -t {} -c:v libx264 \
@@ -42,7 +42,7 @@ fn video(folder: &Folder, frames: u64) {
     folder.ffmpeg(&format!("-stream_loop -1 -i clip.mkv -t {seconds} -c copy video.mkv"));
 }
 
-/// Samples a run until its end, which is to be a good one.
+/// Samples a run until it ends, which must be without an error.
 fn watch(mut child: Child) -> (Vec<Sample>, Ran) {
     let mut samples = Vec::new();
     while child.try_wait().unwrap().is_none() {
@@ -67,9 +67,9 @@ fn a_long_run_from_file_to_file_is_flat() {
     assert_flat(&format!("file to file, {frames} frames"), &samples, growth_max());
 }
 
-/// It is joined from its segments, and read again at the end.
+/// The video is joined from its segments and read again for verification.
 #[test]
-fn a_video_larger_than_the_memory_it_takes_is_no_different() {
+fn memory_does_not_grow_with_the_size_of_the_output() {
     let folder = Folder::new();
     folder
         .ffmpeg("-f lavfi -i testsrc2=s=640x480:r=25 -frames:v 500 -c:v libx264 -preset ultrafast video.mkv");
@@ -96,7 +96,7 @@ fn a_long_run_from_pipe_to_pipe_is_flat() {
     let mut run = folder.hasn_command("upscale - - --threads 2 --progress none");
     run.stdin(source.stdout.take().unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = run.spawn().unwrap();
-    // The command holds an end of the pipe as well.
+    // The command holds an end of the pipe, too.
     drop(run);
     let mut written = child.stdout.take().unwrap();
     let reader = std::thread::spawn(move || {
@@ -110,7 +110,7 @@ fn a_long_run_from_pipe_to_pipe_is_flat() {
     });
     let (samples, _) = watch(child);
     assert!(source.wait().unwrap().success());
-    // Luma and, in 4:2:0, half as much again, after a line that says so; the header of the stream is one line more.
+    // A line, luma and, in 4:2:0, half as much chroma; the stream's header is one line more.
     let frame = 2 * WIDTH * 2 * HEIGHT * 3 / 2 + "FRAME\n".len() as u64;
     let bytes = reader.join().unwrap();
     assert_eq!(bytes / frame, frames, "{bytes} bytes");
