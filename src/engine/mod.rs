@@ -6,7 +6,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `spec` | the trait [`Engine`], and what one is opened from |
+//! | `spec` | the trait [`Engine`], and the parameters of an engine |
 //! | `choice` | engines and networks by the names that users give |
 //! | `open` | from an [`EngineSpec`] to an engine: the only file that knows all of them |
 //! | `plan` | the steps from an LR frame to an SR frame |

@@ -1,4 +1,4 @@
-//! What every engine does, and what one is opened from.
+//! The interface of every engine, and the parameters that one is opened from.
 //!
 //! It must not know the engines themselves: `open` does.
 
@@ -62,7 +62,7 @@ pub enum EngineKind {
     Cuda,
 }
 
-/// What an engine is opened from, on any thread.
+/// The parameters of an engine, which can be sent to the thread that opens it.
 #[derive(Clone, Debug)]
 pub struct EngineSpec {
     /// The engine.

@@ -3,7 +3,7 @@
 /// Side of the dither pattern.
 pub(super) const SIDE: usize = 16;
 
-/// How a number between two code values is rounded.
+/// Rounding of a number between two code values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rounding {
     /// To the nearest.

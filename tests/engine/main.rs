@@ -1,4 +1,4 @@
-//! Engines as users open them: the code values of each precision, and what is made of the GPU driver.
+//! Engines as users open them: the code values of each precision, and GPU drivers that fail.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -399,7 +399,7 @@ impl Pinned for DriverPinned {
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: so many bytes are allocated and were written; copies of them are over, as copy_in asks.
+        // SAFETY: `len` bytes are allocated and were written; copies of them are over, as copy_in requires.
         unsafe { std::slice::from_raw_parts_mut(self.bytes, self.len) }
     }
 }

@@ -1,9 +1,9 @@
-//! A device on the host, for tests: the real kernels, and an order of work of its own choice.
+//! A device emulated on the host, for tests: the real kernels, in an order of work that it chooses.
 //!
-//! Kernels are `kernels/hasn.cu`, or those with one place replaced, built as C++ with `tests/emulated` (g++ is needed)
-//! and loaded. `streams` runs them, lazily, beside a virtual clock.
+//! The kernels are `kernels/hasn.cu`, or a copy with one fault, compiled as C++ with `tests/emulated` (g++ is needed) and
+//! loaded. `streams` runs them lazily, on a virtual clock.
 //!
-//! `HASN_EMULATED_ASAN=1` builds the kernels with AddressSanitizer, which finds what reaches past shared memory, with
+//! `HASN_EMULATED_ASAN=1` builds the kernels with AddressSanitizer, which reports accesses outside shared memory, with
 //! the line of the source; the test then needs `LD_PRELOAD=$(gcc -print-file-name=libasan.so)` and
 //! `ASAN_OPTIONS=detect_leaks=0`, as `make test-cuda` has it.
 
@@ -19,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 
 pub(super) use streams::{Emulated, Span, SpanKind, Watch};
 
-/// In which order the threads of a block run between their meetings.
+/// The order in which the threads of a block run between barriers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) enum LaneOrder {
     #[default]
@@ -28,36 +28,35 @@ pub(super) enum LaneOrder {
     Random,
 }
 
-/// When an asynchronous copy to shared memory lands.
+/// The time when an asynchronous copy to shared memory is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) enum CopyMode {
     #[default]
     Eager,
-    /// Not before it is waited for.
+    /// Only when it is waited for.
     Late,
 }
 
-/// How a device behaves.
+/// The behaviour of a device.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
-    /// Of all that happens by chance.
+    /// Seed of all random choices.
     pub(super) seed: u64,
     pub(super) lanes: LaneOrder,
     pub(super) copies: CopyMode,
-    /// Bytes there are.
+    /// Bytes of device memory.
     pub(super) memory: usize,
-    /// Bytes of shared memory that a block can have. At first as on Turing, which has the least of what there are
-    /// kernels for.
+    /// Maximum shared memory of a block in bytes. The default is that of Turing, the smallest supported.
     pub(super) shared_max: usize,
-    /// The allocation, counted from 0, of which every block reads the same, which stays in its first cache.
+    /// Index of the allocation that every block reads completely, which stays in the L1 cache.
     pub(super) common: Option<usize>,
-    /// A wait of a stream for an event that does not happen, counted from 0.
+    /// Index of a stream's wait for an event that is ignored.
     pub(super) forget_wait: Option<usize>,
-    /// A launch that fails, counted from 0.
+    /// Index of a launch that fails.
     pub(super) fail_launch: Option<usize>,
-    /// Launches take so long and are not run: for what is about time only.
+    /// Duration of launches, which then are not run: for tests of timing only.
     pub(super) launch_ns: Option<u64>,
-    /// Bytes that are copied in a microsecond, either way.
+    /// Bytes copied per microsecond, in either direction.
     pub(super) copy_bytes_per_us: u64,
     /// The kernels.
     pub(super) library: Arc<Library>,
@@ -93,14 +92,13 @@ pub(super) struct Library {
     _library: libloading::Library,
 }
 
-// The functions of `emulated.cpp`. SAFETY: a device is one that was opened and not closed; other pointers are to what
-// their types say, as long as the call lasts.
+// The functions of `emulated.cpp`. SAFETY: a device is open; other pointers are valid for their types during the call.
 type OpenFn = unsafe extern "C" fn() -> *mut c_void;
 type CloseFn = unsafe extern "C" fn(*mut c_void);
-// SAFETY: as above; of memory that is told of, the address is kept, and touched in launches only.
+// SAFETY: as above; the address of memory is stored, and accessed only in launches.
 type AllocatedFn = unsafe extern "C" fn(*mut c_void, *const u8, usize, bool);
 type FreedFn = unsafe extern "C" fn(*mut c_void, *const u8);
-// SAFETY: as above; what is written are numbers, a C string of the library, and one as long as is said.
+// SAFETY: as above; written are numbers, a C string of the library, and a string of at most the given length.
 type LaunchFn = unsafe extern "C" fn(*mut c_void, *const Request, *mut Traffic, *mut c_char, usize) -> bool;
 type KernelFn = unsafe extern "C" fn(usize, *mut *const c_char, *mut usize, *mut u32) -> bool;
 
@@ -117,26 +115,29 @@ struct Request {
     seed: u64,
 }
 
-/// What a launch did. Sectors are 32 bytes of device memory.
+/// The counts of a launch. Sectors are 32 bytes of device memory.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Traffic {
-    /// Each sector once.
+    /// Distinct sectors read.
     pub(super) read: u64,
+    /// Distinct sectors written.
     pub(super) written: u64,
-    /// Each once a block, of memory that is not [`Options::common`].
+    /// Sectors read, once per block, except in [`Options::common`] memory.
     pub(super) read_by_blocks: u64,
+    /// Sectors written, once per block.
     pub(super) written_by_blocks: u64,
-    /// Of tensor cores.
+    /// Multiply-adds of tensor cores.
     pub(super) multiply_adds: u64,
     /// 2^x, 1 / x, x^-1/2.
     pub(super) special_functions: u64,
-    /// Between f16 and f32.
+    /// Conversions between f16 and f32.
     pub(super) conversions: u64,
-    /// Of f16 from shared memory, and how often one had to be read again because rows of it share a bank.
+    /// Matrices of f16 loaded from shared memory.
     pub(super) matrices: u64,
+    /// Repeated loads of a matrix whose rows share a bank.
     pub(super) conflicts: u64,
-    /// Bytes of shared memory of a block.
+    /// Shared memory of a block in bytes.
     pub(super) shared: u64,
 }
 
@@ -163,7 +164,7 @@ pub(super) struct KernelInfo {
     pub(super) threads: u32,
 }
 
-/// A launch that may be done later, and more than once.
+/// A launch that can run later and repeatedly.
 #[derive(Clone, Debug)]
 pub(super) struct OwnedLaunch {
     kernel: &'static str,
@@ -174,13 +175,13 @@ pub(super) struct OwnedLaunch {
 }
 
 impl Library {
-    /// Built once a process.
+    /// Returns the library of the source tree, built once per process.
     pub(super) fn of_the_tree() -> Arc<Library> {
         static LIBRARY: OnceLock<Arc<Library>> = OnceLock::new();
         LIBRARY.get_or_init(|| Library::build(&tree("kernels"), &tree("kernels/hasn.cu"), "-O2")).clone()
     }
 
-    /// The kernels with a fault: in `file`, the occurrence of `from` counted from 0 is replaced.
+    /// Builds the kernels with a fault: in `file`, the given occurrence of `from` (from 0) is replaced.
     pub(super) fn with_fault(file: &str, from: &str, occurrence: usize, to: &str) -> Arc<Library> {
         let mut texts = sources(&tree("kernels"));
         let text = texts.get_mut(&tree("kernels").join(file)).unwrap_or_else(|| panic!("there is no {file}"));
@@ -189,11 +190,11 @@ impl Library {
         for (path, text) in texts {
             std::fs::write(folder.path().join(path.file_name().unwrap()), text).unwrap();
         }
-        // Building it takes longer than all that is done with it.
+        // Its build takes longer than its use.
         Library::build(folder.path(), &folder.path().join("hasn.cu"), "-O0")
     }
 
-    /// Of `unit`, which includes what it needs from `kernels`.
+    /// Compiles `unit`, which includes files of `kernels`.
     fn build(kernels: &Path, unit: &Path, optimised: &str) -> Arc<Library> {
         let host = tree("tests/emulated");
         let mut flags = format!(
@@ -210,7 +211,7 @@ impl Library {
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join(format!("{:016x}.so", hasher.finish()));
         if !path.exists() {
-            // Other processes may be at it: the name is given to a whole file.
+            // Other processes may build it at the same time: only a complete file gets the name.
             let unfinished = tempfile::NamedTempFile::new_in(&folder).unwrap().into_temp_path();
             let mut command = Command::new("g++");
             command.args(flags.split_whitespace()).arg("-I").arg(kernels).arg("-I").arg(&host);
@@ -220,8 +221,8 @@ impl Library {
             assert!(output.status.success(), "g++: {}", String::from_utf8_lossy(&output.stderr));
             unfinished.persist(&path).unwrap();
         }
-        // SAFETY: the library is what was just built of the sources beside this file: its initialisers only fill a
-        // list, and its functions have these types.
+        // SAFETY: the library was just built from the sources of this tree: its initialisers only fill a list, and its
+        // functions have these types.
         unsafe {
             let library =
                 libloading::Library::new(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -252,7 +253,7 @@ impl Library {
     }
 }
 
-/// What the library keeps of a device: where its memory is.
+/// The library's registry of a device's memory.
 struct Registry {
     library: Arc<Library>,
     device: *mut c_void,
@@ -275,7 +276,7 @@ impl Registry {
         unsafe { (self.library.freed)(self.device, start) };
     }
 
-    /// Runs a launch: what it touched, or what it did wrong.
+    /// Runs a launch and returns its counts, or what it did wrong.
     fn run(
         &mut self,
         launch: &OwnedLaunch,
@@ -296,11 +297,10 @@ impl Registry {
             seed,
         };
         let (mut traffic, mut error) = (Traffic::default(), [0u8; 400]);
-        let told = error.as_mut_ptr().cast();
-        // SAFETY: all pointers are to locals of the types that the library has, and the kernel touches no memory of the
-        // device but what is in the registry.
+        let message = error.as_mut_ptr().cast();
+        // SAFETY: all pointers are to locals of the library's types, and the kernel accesses only memory of the registry.
         let done = unsafe {
-            (self.library.launch)(self.device, &raw const request, &raw mut traffic, told, error.len())
+            (self.library.launch)(self.device, &raw const request, &raw mut traffic, message, error.len())
         };
         let text = || CStr::from_bytes_until_nul(&error).expect("a C string").to_string_lossy().into_owned();
         if done { Ok(traffic) } else { Err(text()) }
@@ -309,7 +309,7 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        // SAFETY: it was opened once and is closed once.
+        // SAFETY: it is open, and closed only here.
         unsafe { (self.library.close)(self.device) };
     }
 }
@@ -319,7 +319,7 @@ fn tree(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// By their paths.
+/// Reads the source files of a folder, by path.
 fn sources(folder: &Path) -> BTreeMap<PathBuf, String> {
     let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let is_source = |path: &PathBuf| {

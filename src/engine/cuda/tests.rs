@@ -1,4 +1,4 @@
-//! The engine and every kernel, on the emulated device, held to the CPU engine and to the reference.
+//! The engine and every kernel on the emulated device, against the CPU engine and the reference.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::frame::Frame;
 use crate::model::Model;
 use crate::testing::frame_format;
 
-/// A device that does what it does in an order of its own.
+/// Options of a device with an order of work of its own.
 fn options(seed: u64) -> Options {
     let lanes = [LaneOrder::Forward, LaneOrder::Reverse, LaneOrder::Random];
     let copies = [CopyMode::Eager, CopyMode::Late];
@@ -22,7 +22,7 @@ fn options(seed: u64) -> Options {
     Options { seed, lanes, copies, ..Options::default() }
 }
 
-/// As many as there are orders of lanes by modes of copies.
+/// Number of combinations of lane orders and copy modes.
 const ORDERS: u64 = 6;
 
 fn device(seed: u64) -> Emulated {
@@ -30,7 +30,7 @@ fn device(seed: u64) -> Emulated {
 }
 
 #[test]
-fn arguments_are_laid_out_as_the_kernels_have_them() {
+fn arguments_match_the_kernels_layout() {
     let kernels = device(0).kernels();
     assert!(kernels.len() >= ARGS_LEN.len());
     for kernel in kernels {
@@ -48,7 +48,7 @@ fn every_layer_agrees_with_the_reference_and_the_output_with_pytorch() {
         let [_, height, width] = input.shape[..] else { panic!("{name}: input is [in, H, W]") };
         let out = check_layers(&model, (width, height), device(seed), input.values);
         let error = rms_error(&out, &output.values);
-        // As of the last layer of six blocks, see above.
+        // The tolerance of the last layer of six blocks, see `check_layers`.
         assert!(error < 0.005, "{name} is off PyTorch by {error}");
     }
 }
@@ -78,7 +78,7 @@ fn every_layer_agrees_with_the_reference_on_random_sizes_and_models() {
 }
 
 #[test]
-fn frames_of_every_format_come_out_as_on_the_cpu() {
+fn frames_of_every_format_match_the_cpu() {
     let mut random = Random(4);
     let model = open("hasn-lite-x2");
     let formats = [
@@ -111,14 +111,14 @@ fn frames_of_every_format_come_out_as_on_the_cpu() {
 }
 
 #[test]
-fn other_sizes_and_rgb_models_come_out_as_on_the_cpu() {
+fn other_sizes_and_rgb_models_match_the_cpu() {
     let mut random = Random(5);
     let shape = Shape { channels: [3, 12, 20, 5, 6, 2], scale: 2, blocks: 1 };
     let rgb: Arc<Model> = random_model(&shape, &mut random).into();
     let networks = vec![Network::Resample, Network::Hasn(open("hasn-lite-x2")), Network::Hasn(rgb)];
     for (seed, (width, height)) in [(38, 34), (47, 31), (76, 68)].into_iter().enumerate() {
         let (lr, sr) = (frame_format(19, 17, "yuv420p"), frame_format(width, height, "yuv420p"));
-        // Weights by chance make numbers that are several times as large as a frame's.
+        // Random weights give values several times as large as a frame's.
         check_engine(device(seed as u64), &spec(networks.clone(), lr, sr), 3, 0.05, &mut random);
     }
 }
@@ -137,7 +137,7 @@ fn submit(engine: &mut CudaEngine<Emulated>) {
     engine.submit(Frame::new(lr), Frame::new(sr), NetworkId(0)).unwrap();
 }
 
-/// Copies that take as long as the launches of a frame, some three quarters of it, or next to nothing.
+/// Copies as long as the launches of a frame, three quarters as long, and negligible ones.
 #[test]
 fn copies_of_neighbours_overlap_the_launches() {
     for copy_bytes_per_us in [460, 614, 100_000] {
@@ -183,7 +183,7 @@ fn copies_of_neighbours_overlap_the_launches() {
 }
 
 #[test]
-fn nothing_is_allocated_after_open_and_all_is_given_back() {
+fn nothing_is_allocated_after_open_and_everything_is_freed() {
     let (mut engine, watch) = ring(Options::default()).unwrap();
     let used = watch.used();
     for _ in 0..2 * engine.depth() {
@@ -206,7 +206,7 @@ fn a_full_ring_takes_no_frame() {
 }
 
 #[test]
-fn a_launch_that_fails_is_told_and_ends_cleanly() {
+fn a_failed_launch_is_reported_and_ends_cleanly() {
     let (mut engine, watch) = ring(Options { fail_launch: Some(30), ..Options::default() }).unwrap();
     let mut collected = 0;
     let error = loop {
@@ -226,7 +226,7 @@ fn a_launch_that_fails_is_told_and_ends_cleanly() {
 
 #[test]
 fn too_little_memory_is_a_shorter_ring_or_an_error_before_the_first_frame() {
-    let whole = {
+    let full = {
         let (engine, watch) = ring(Options { launch_ns: Some(1), ..Options::default() }).unwrap();
         assert_eq!(engine.depth(), 3);
         watch.used()
@@ -234,14 +234,14 @@ fn too_little_memory_is_a_shorter_ring_or_an_error_before_the_first_frame() {
     let slot = (64 * 48 + 128 * 96) * 3 / 2;
     let reserve = 128 << 20;
     let with = |memory| ring(Options { memory, launch_ns: Some(1), ..Options::default() });
-    assert_eq!(with(whole + reserve).unwrap().0.depth(), 3);
-    assert_eq!(with(whole + reserve - slot).unwrap().0.depth(), 2);
-    assert_eq!(with(whole + reserve - 2 * slot).unwrap().0.depth(), 1);
-    let error = with(whole + reserve - 3 * slot).err().expect("not one frame fits").to_string();
+    assert_eq!(with(full + reserve).unwrap().0.depth(), 3);
+    assert_eq!(with(full + reserve - slot).unwrap().0.depth(), 2);
+    assert_eq!(with(full + reserve - 2 * slot).unwrap().0.depth(), 1);
+    let error = with(full + reserve - 3 * slot).err().expect("not one frame fits").to_string();
     assert!(error.contains("1 MB are missing"), "{error}");
 }
 
-/// That a fault shows in one of so many orders.
+/// Whether a fault shows in one of the orders.
 fn caught(orders: u64, check: impl Fn(u64)) -> bool {
     let fails = |seed| std::panic::catch_unwind(AssertUnwindSafe(|| check(seed))).is_err();
     (0..orders).any(fails)
@@ -257,7 +257,7 @@ fn faults_planted_into_kernels_are_caught() {
         ("cab.cu", 1, barrier),
         ("leave.cu", 4, barrier),
         ("cab.cu", 0, ("copy_async_wait();", "")),
-        // An index past the end, and a last row that nobody writes.
+        // An index past the end, and a last row that is never written.
         ("dense.cuh", 0, ("x < width && y < height) {", "x < width) {")),
         ("dense.cuh", 0, ("x < width && y < height) {", "x < width && y + 1 < height) {")),
     ];
@@ -283,7 +283,7 @@ fn a_missing_wait_between_streams_is_caught() {
         let device = Emulated::new(Options { forget_wait, ..options(seed) });
         check_engine(device, &spec, 4, 0.0, &mut Random(7));
     };
-    // Two of every frame: the launches behind the copy in, the copy out behind the launches.
+    // Two per frame: the launches wait for the copy in, the copy out for the launches.
     for wait in 0..8 {
         assert!(caught(100, |seed| run(Some(wait), seed)), "wait {wait}");
     }

@@ -80,8 +80,8 @@ fn codes(frame: &Frame, index: usize) -> Vec<f32> {
     let mut plane = vec![f32::NAN; width * height];
     read_component(frame, index, &mut plane);
     let q = frame.format.quantization(index);
-    let whole = |v: f32| if frame.format.pixel_format.float { v } else { v.round() };
-    plane.iter().map(|v| whole(v * q.unit + q.zero)).collect()
+    let code = |v: f32| if frame.format.pixel_format.float { v } else { v.round() };
+    plane.iter().map(|v| code(v * q.unit + q.zero)).collect()
 }
 
 fn assert_constant(frame: &Frame, expected: &[f32], tolerance: f32, what: &str) {

@@ -8,7 +8,7 @@ use crate::engine::forward::{Forward, SIDE_MIN};
 use crate::engine::reference::{Reference, ReferencePass};
 use crate::model::{Model, catalogue};
 
-/// In f32, of the output's largest value: both sum in different orders, exp and erf differ by 3e-7 of their range,
+/// Returns the error and its limit. In f32 relative to the output's largest value: both sum in different orders, exp and erf differ by 3e-7 of their range,
 /// and the layer norm of a nearly flat pixel multiplies what is there before it; 5e-6 is seen. In 16-bit words, root
 /// mean squares: each operand of a dense map is off by up to 2^-9 of itself in bf16, by up to 2^-14 of its tensor's
 /// largest in int16, and some twenty maps follow each other.

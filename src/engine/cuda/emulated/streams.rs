@@ -1,8 +1,8 @@
-//! The device: memory, streams, events, graphs.
+//! The emulated device: memory, streams, events, graphs.
 //!
-//! Streams are lazy: nothing happens until the host waits for an event, and then what no event orders happens in an
-//! order by chance, so that a missing wait shows. A virtual clock tells when each copy and launch would have happened
-//! beside the others. It must not know what kernels compute.
+//! Streams are lazy: no work runs until the host waits for an event, and then work that no event orders runs in random
+//! order, which reveals a missing wait. A virtual clock gives the times of copies and launches that overlap. It must not
+//! know what kernels compute.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::cell::RefCell;
@@ -14,18 +14,18 @@ use super::super::device::{Buffer, Device, Launch, MemoryInfo, Pinned};
 use super::{KernelInfo, Options, OwnedLaunch, Registry, Traffic};
 use crate::error::{Error, Result};
 
-/// Something that happened, on the virtual clock.
+/// A copy or a launch on the virtual clock.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in super::super) struct Span {
     pub(in super::super) kind: SpanKind,
-    /// Counted from 0, as they were made.
+    /// Index in the order of creation.
     pub(in super::super) stream: usize,
     pub(in super::super) start_ns: u64,
     pub(in super::super) end_ns: u64,
     pub(in super::super) traffic: Traffic,
 }
 
-/// Each kind is done by an engine of its own, one at a time.
+/// Each kind has a hardware engine of its own, which does one at a time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in super::super) enum SpanKind {
     CopyIn,
@@ -33,7 +33,7 @@ pub(in super::super) enum SpanKind {
     Kernel(&'static str),
 }
 
-/// Blocks along y and z are fewer (CUDA C++ Programming Guide, Technical Specifications per Compute Capability).
+/// Maximum number of blocks along y and z (CUDA C++ Programming Guide, Technical Specifications per Compute Capability).
 const GRID_YZ_MAX: u32 = 65_535;
 
 /// [`Device`] on the host.
@@ -48,11 +48,11 @@ struct State {
     streams: Vec<Stream>,
     /// The ticket of each event's last record.
     events: Vec<Option<usize>>,
-    /// When each record was reached.
+    /// Time at which each record was reached.
     tickets: Vec<Option<u64>>,
-    /// When each engine is free: in, out, compute.
+    /// Time from which each engine is free: in, out, compute.
     free_ns: [u64; 3],
-    /// Of the host.
+    /// Clock of the host.
     now_ns: u64,
     trace: Vec<Span>,
     captured: Option<(usize, Vec<OwnedLaunch>)>,
@@ -61,7 +61,7 @@ struct State {
     launches: usize,
     used: usize,
     random: u64,
-    /// It stays, as a driver's does.
+    /// Permanent, as a driver's.
     error: Option<Error>,
 }
 
@@ -74,7 +74,7 @@ struct Stream {
 enum Work {
     Copy(Copy),
     Launch(OwnedLaunch, u64),
-    /// A ticket, and when it was given.
+    /// A ticket, and the time of the call.
     Record(usize, u64),
     Wait(usize),
 }
@@ -85,23 +85,23 @@ struct Copy {
     from: *const u8,
     len: usize,
     given_ns: u64,
-    /// Both memories, which must be there when it happens.
+    /// Both memories, which must exist when the copy runs.
     alive: [Weak<()>; 2],
 }
 
-/// Bytes that are all ones at first, which is NaN in f16 and in f32.
+/// Memory whose bits are initially all ones: NaN in f16 and in f32.
 struct Memory {
     start: *mut u8,
     len: usize,
     alive: Arc<()>,
 }
 
-/// Bytes between allocations, so that what reaches out of one does not reach into another.
+/// Bytes between allocations, so that an access outside of one does not hit another.
 const GAP: usize = 1 << 20;
 
 impl Memory {
     fn new(len: usize) -> Memory {
-        assert!(len > 0, "no device gives nothing");
+        assert!(len > 0, "an allocation has bytes");
         // SAFETY: the layout is not empty.
         let gap = unsafe { alloc(Memory::layout(len)) };
         assert!(!gap.is_null(), "no {len} bytes");
@@ -156,7 +156,7 @@ impl Buffer for DeviceMemory {
     }
 }
 
-/// Page-locked, if it were real.
+/// Stands for page-locked memory.
 pub(in super::super) struct PinnedMemory(Memory);
 
 // SAFETY: it is plain memory that one owner at a time reads and writes.
@@ -164,7 +164,7 @@ unsafe impl Send for PinnedMemory {}
 
 impl Pinned for PinnedMemory {
     fn bytes(&self) -> &[u8] {
-        // SAFETY: the memory is initialised and is the owner's.
+        // SAFETY: the memory is initialised and belongs to the owner.
         unsafe { std::slice::from_raw_parts(self.0.start, self.0.len) }
     }
 
@@ -199,7 +199,7 @@ impl Emulated {
         self.options.library.kernels()
     }
 
-    /// Shows what happens from now on to whoever keeps it, whoever owns the device.
+    /// Returns a handle to the trace, which outlives the device's owner.
     pub(in super::super) fn watch(&self) -> Watch {
         Watch(self.state.clone())
     }
@@ -211,7 +211,7 @@ impl Emulated {
         Ok(())
     }
 
-    /// Does the first piece of work of a stream.
+    /// Runs the first piece of work of a stream.
     fn step(&self, state: &mut State, stream: usize) {
         let Options { lanes, copies, launch_ns, copy_bytes_per_us, .. } = &self.options;
         let work = state.streams[stream].work.pop_front().expect("the stream has work");
@@ -227,9 +227,9 @@ impl Emulated {
             Work::Copy(Copy { kind, to, from, len, given_ns, alive }) => {
                 assert!(
                     alive.iter().all(|memory| memory.upgrade().is_some()),
-                    "{kind:?} of {len} bytes: the memory was dropped before it was seen to be done"
+                    "{kind:?} of {len} bytes: the memory was dropped before the copy was completed"
                 );
-                // SAFETY: both are there, with as many bytes; nobody else uses them until the copy is seen to be done.
+                // SAFETY: both exist and are long enough; the caller does not use them until the copy is completed.
                 unsafe { to.copy_from(from, len) };
                 let engine = usize::from(kind == SpanKind::CopyOut);
                 let cost_ns = 1000 * len as u64 / copy_bytes_per_us;
@@ -254,7 +254,7 @@ impl Emulated {
                             state.error = Some(Error::new(self.name(), problem, "mend the kernel"))
                         }
                     }
-                    // A launch, and 2 TB/s.
+                    // The overhead of a launch, and 2 TB/s.
                     2000 + (traffic.read + traffic.written) * 32 / 2000
                 });
                 state.happen(stream, 2, SpanKind::Kernel(launch.kernel), given_ns, cost_ns, traffic);
@@ -280,7 +280,7 @@ impl State {
         self.trace.push(Span { kind, stream, start_ns, end_ns, traffic });
     }
 
-    /// Streams whose first piece of work waits for nothing.
+    /// Streams whose first piece of work is ready.
     fn ready(&self) -> Vec<usize> {
         let is_ready = |stream: &usize| match self.streams[*stream].work.front() {
             Some(Work::Wait(ticket)) => self.tickets[*ticket].is_some(),
@@ -289,7 +289,7 @@ impl State {
         (0..self.streams.len()).filter(is_ready).collect()
     }
 
-    /// Below `end`, by chance (Knuth's linear congruential generator).
+    /// A random number below `end` (Knuth's linear congruential generator).
     fn below(&mut self, end: usize) -> usize {
         self.random =
             self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -305,7 +305,7 @@ impl Watch {
         self.0.borrow().trace.clone()
     }
 
-    /// Bytes of the device's memory that are taken.
+    /// Allocated bytes of the device's memory.
     pub(in super::super) fn used(&self) -> usize {
         self.0.borrow().used
     }
@@ -334,7 +334,7 @@ impl Device for Emulated {
     fn alloc(&self, len: usize) -> Result<DeviceMemory> {
         assert!(self.state.borrow().captured.is_none(), "nothing is allocated in a capture");
         if len > self.memory()?.free {
-            let problem = format!("{len} bytes of its memory are not to be had");
+            let problem = format!("{len} bytes of its memory are not available");
             return Err(Error::new(self.name(), problem, "use --engine cpu"));
         }
         let memory = Memory::new(len);
@@ -372,7 +372,7 @@ impl Device for Emulated {
     fn elapsed_s(&self, from: &usize, to: &usize) -> Result<f64> {
         let state = self.state.borrow();
         let reached =
-            |event: usize| state.events[event].and_then(|ticket| state.tickets[ticket]).expect("it was seen");
+            |event: usize| state.events[event].and_then(|ticket| state.tickets[ticket]).expect("it is completed");
         Ok((reached(*to) - reached(*from)) as f64 * 1e-9)
     }
 
@@ -386,7 +386,7 @@ impl Device for Emulated {
     }
 
     unsafe fn copy_out(&self, stream: &usize, to: &mut PinnedMemory, from: &DeviceMemory) -> Result<()> {
-        // What is there until the copy has happened is not to be taken for it.
+        // Overwrites stale content, so that it is not mistaken for the copy.
         to.bytes_mut().fill(0xff);
         let given_ns = self.state.borrow().now_ns;
         self.give(*stream, from.memory.copy_to(&to.0, to.0.len, SpanKind::CopyOut, given_ns))
@@ -440,12 +440,12 @@ impl Device for Emulated {
 
     fn synchronize(&self, event: &usize) -> Result<()> {
         let mut state = self.state.borrow_mut();
-        assert!(state.captured.is_none(), "nobody waits in a capture");
+        assert!(state.captured.is_none(), "no wait is allowed in a capture");
         let Some(ticket) = state.events[*event] else { return Ok(()) };
         let (mut more, mut stream) = (state.below(4), 0);
         loop {
             if state.tickets[ticket].is_some() {
-                // A device goes on by itself, too.
+                // A device also proceeds without being waited for.
                 if more == 0 {
                     break;
                 }
@@ -456,7 +456,7 @@ impl Device for Emulated {
                 assert!(state.tickets[ticket].is_some(), "streams wait for each other");
                 break;
             }
-            // Mostly the one before, so that one stream gets far ahead of another.
+            // Mostly the same stream, so that one gets far ahead of another.
             let stays = ready.contains(&stream) && state.below(8) > 0;
             stream = if stays { stream } else { ready[state.below(ready.len())] };
             self.step(&mut state, stream);
@@ -468,7 +468,7 @@ impl Device for Emulated {
     fn capture(&self, stream: &usize, work: &mut dyn FnMut() -> Result<()>) -> Result<Vec<OwnedLaunch>> {
         self.state.borrow_mut().captured = Some((*stream, Vec::new()));
         let result = work();
-        let (_, launches) = self.state.borrow_mut().captured.take().expect("it was begun");
+        let (_, launches) = self.state.borrow_mut().captured.take().expect("a capture is active");
         result.map(|()| launches)
     }
 

@@ -19,7 +19,7 @@ fn operations() -> Arc<Library> {
     LIBRARY.get_or_init(build).clone()
 }
 
-/// All orders of lanes, with copies that land at once and late.
+/// All orders of lanes, with eager and late copies.
 fn orders() -> impl Iterator<Item = Options> {
     let lanes = [LaneOrder::Forward, LaneOrder::Reverse, LaneOrder::Random];
     lanes.into_iter().flat_map(|lanes| {
@@ -36,7 +36,7 @@ fn seeds() -> impl Iterator<Item = Options> {
     (0..64).map(|seed| Options { seed, library: operations(), ..Options::default() })
 }
 
-/// A device with one stream, on which all is waited for.
+/// A device with one stream, which is waited for after each call.
 struct Bench {
     device: Emulated,
     stream: usize,
@@ -100,7 +100,7 @@ fn pinned(device: &Emulated, bytes: &[u8]) -> PinnedMemory {
     pinned
 }
 
-/// Every value to `tolerance` of its size; NaN is close to nothing.
+/// Asserts that every value is within a relative `tolerance`; NaN never is.
 #[track_caller]
 fn close(actual: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(actual.len(), expected.len());
@@ -121,7 +121,7 @@ fn nothing_is_close_to_nan() {
 }
 
 #[test]
-fn every_f16_is_unpacked_and_what_lies_between_is_rounded_to_even() {
+fn every_f16_is_unpacked_and_values_between_are_rounded_to_even() {
     let codes: Vec<u16> = (0..=u16::MAX).collect();
     let between = |code: &u16| {
         let (low, high) = (f16::from_bits(*code).to_f32(), f16::from_bits(code.wrapping_add(1)).to_f32());
@@ -152,7 +152,7 @@ fn every_f16_is_unpacked_and_what_lies_between_is_rounded_to_even() {
 }
 
 #[test]
-fn functions_are_as_exact_as_promised() {
+fn functions_have_the_stated_precision() {
     let x: Vec<f32> = spread(THREADS, 0.618_033_988_7).iter().map(|x| x * 20.0).collect();
     let bench = Bench::new(orders().next().unwrap());
     let from = bench.put(&x);
@@ -173,7 +173,7 @@ fn functions_are_as_exact_as_promised() {
 }
 
 #[test]
-fn a_lane_gets_the_value_of_the_one_that_differs_by_the_mask() {
+fn a_shuffle_returns_the_value_of_the_masked_lane() {
     let values = spread(THREADS, 0.618);
     for options in orders() {
         let bench = Bench::new(options);
@@ -187,7 +187,7 @@ fn a_lane_gets_the_value_of_the_one_that_differs_by_the_mask() {
 }
 
 #[test]
-fn lanes_get_of_each_matrix_what_is_theirs() {
+fn lanes_load_their_parts_of_each_matrix() {
     let rows: Vec<[u16; 8]> = (0..32).map(|row| std::array::from_fn(|i| row * 8 + i as u16)).collect();
     for options in orders() {
         let bench = Bench::new(options);
@@ -295,7 +295,7 @@ enum Fault {
 
 const BLOCKS: usize = 2;
 
-/// A bench, and what `reverse` reads and fills there.
+/// A bench, and the buffers that `reverse` reads and fills.
 fn numbers(options: Options) -> (Bench, [DeviceMemory; 2]) {
     let bench = Bench::new(options);
     let numbers: Vec<[f32; 4]> = (1..=BLOCKS * THREADS).map(|i| [i as f32; 4]).collect();
@@ -308,7 +308,7 @@ fn is_copied(i: usize) -> bool {
     !(i % THREADS).is_multiple_of(3)
 }
 
-/// What `reverse` makes of numbers from 1 on, and what is right.
+/// The output of `reverse` for numbers from 1 on, and the expected output.
 fn reverse(options: Options, fault: Fault) -> Result<[Vec<[f32; 4]>; 2]> {
     let (bench, [from, to]) = numbers(options);
     let args = [from.address(), to.address(), fault as u64 | 64 << 32];
@@ -329,7 +329,7 @@ fn a_sector_is_counted_once_a_launch_and_once_a_block() {
         let expected = Traffic {
             read: sectors,
             written: count as u64 / 2,
-            // No two blocks have one in common.
+            // No two blocks share a sector.
             read_by_blocks: sectors,
             written_by_blocks: count as u64 / 2,
             shared: 16 * THREADS as u64,
@@ -340,7 +340,7 @@ fn a_sector_is_counted_once_a_launch_and_once_a_block() {
 }
 
 #[test]
-fn what_threads_hand_each_other_arrives_in_every_order() {
+fn threads_exchange_values_in_every_order() {
     for options in orders() {
         let [actual, expected] = reverse(options, Fault::None).unwrap();
         assert_eq!(actual, expected);
@@ -348,8 +348,8 @@ fn what_threads_hand_each_other_arrives_in_every_order() {
 }
 
 #[test]
-fn what_is_not_waited_for_shows_in_some_order() {
-    // A number that differs; NaN does.
+fn a_missing_wait_in_a_kernel_shows_in_some_order() {
+    // A different number; NaN differs.
     let wrong = |(actual, expected): (&[f32; 4], &[f32; 4])| actual != expected;
     for (fault, orders_that_show) in [(Fault::NoWait, 3), (Fault::NoBarrier, 6)] {
         let shows = |options: &Options| {
@@ -368,11 +368,11 @@ fn what_is_not_waited_for_shows_in_some_order() {
     let [actual, expected] = reverse(orders().next().unwrap(), Fault::NoStore).unwrap();
     let odd: Vec<usize> = (0..actual.len()).filter(|&i| actual[i] != expected[i]).collect();
     assert_eq!(odd, [THREADS + 37]);
-    assert!(actual[odd[0]][0].is_nan(), "what nobody wrote is not a number");
+    assert!(actual[odd[0]][0].is_nan(), "memory that was never written is NaN");
 }
 
 #[test]
-fn what_no_kernel_may_do_is_told_with_its_place() {
+fn kernel_errors_are_reported_with_their_place() {
     let faults = [
         (Fault::LoadPastEnd, "are read, 8 bytes past the end of a buffer of 8192 bytes"),
         (Fault::StorePastEnd, "are written, 4 bytes past the end of a buffer of 8192 bytes"),
@@ -388,18 +388,18 @@ fn what_no_kernel_may_do_is_told_with_its_place() {
         (Fault::LanesApart, "thread 37: has ended, and thread 32 loads four matrices"),
         (Fault::MeetingsApart, "thread 37: shuffles, and thread 32 loads four matrices"),
     ];
-    for (fault, told) in faults {
+    for (fault, message) in faults {
         for options in orders() {
             let error =
                 reverse(options, fault).err().unwrap_or_else(|| panic!("{fault:?} passes")).to_string();
-            assert!(error.contains(told), "{fault:?}: {error}");
+            assert!(error.contains(message), "{fault:?}: {error}");
             assert!(error.contains("reverse, block (0, 0, 0), thread 37: "), "{fault:?}: {error}");
         }
     }
 }
 
 #[test]
-fn what_cannot_be_launched_is_an_error() {
+fn an_impossible_launch_is_an_error() {
     let bench = Bench::new(Options { shared_max: 64 << 10, ..orders().next().unwrap() });
     for (kernel, blocks, shared) in [("reverse", 1, (64 << 10) + 1), ("reverse", 0, 0)] {
         assert!(bench.launch(kernel, blocks, shared, &[0u64; 3]).is_err());
@@ -416,7 +416,7 @@ fn a_stream_keeps_its_order() {
         let (first, second) = (pinned(&device, &[1; 64]), pinned(&device, &[2; 64]));
         let mut out = device.alloc_pinned(64).unwrap();
         let event = device.event().unwrap();
-        // SAFETY: all live until the event is seen.
+        // SAFETY: all live until the event is completed.
         unsafe {
             device.copy_in(&stream, &buffer, &first).unwrap();
             device.copy_in(&stream, &buffer, &second).unwrap();
@@ -429,7 +429,7 @@ fn a_stream_keeps_its_order() {
     }
 }
 
-/// What a stream reads that waits for another's first copy, which a second one follows.
+/// The value that a stream reads after it waits for another's first copy, which a second one follows.
 fn read_between_writes(options: Options) -> u8 {
     let Bench { device, stream: writer } = Bench::new(options);
     let reader = device.stream().unwrap();
@@ -437,7 +437,7 @@ fn read_between_writes(options: Options) -> u8 {
     let (first, second) = (pinned(&device, &[1; 64]), pinned(&device, &[2; 64]));
     let mut out = device.alloc_pinned(64).unwrap();
     let (written, read) = (device.event().unwrap(), device.event().unwrap());
-    // SAFETY: all live until both events are seen.
+    // SAFETY: all live until both events are completed.
     unsafe {
         device.copy_in(&writer, &buffer, &first).unwrap();
         device.record(&writer, &written).unwrap();
@@ -467,7 +467,7 @@ fn a_forgotten_wait_shows() {
 }
 
 #[test]
-fn copies_of_both_directions_and_launches_happen_beside_each_other() {
+fn copies_of_both_directions_and_launches_overlap() {
     for options in seeds() {
         let Bench { device, .. } =
             Bench::new(Options { launch_ns: Some(1000), copy_bytes_per_us: 1, ..options });
@@ -476,7 +476,7 @@ fn copies_of_both_directions_and_launches_happen_beside_each_other() {
         let streams = [0; 3].map(|_| device.stream().unwrap());
         let events = [0; 3].map(|_| device.event().unwrap());
         let launch = Launch { kernel: "reverse", grid: [1; 3], threads: 256, shared: 0, args: &[] };
-        // SAFETY: all live until the events are seen; no launch is run.
+        // SAFETY: all live until the events are completed; no launch is run.
         unsafe {
             device.copy_in(&streams[0], &up, &from).unwrap();
             device.launch(&streams[1], launch).unwrap();
@@ -488,16 +488,16 @@ fn copies_of_both_directions_and_launches_happen_beside_each_other() {
         }
         events.iter().for_each(|event| device.synchronize(event).unwrap());
         let trace = device.watch().trace();
-        let told = |span: &Span| (span.stream, span.start_ns / 1000, span.end_ns / 1000);
-        let mut told: Vec<_> = trace.iter().map(told).collect();
-        told.sort_unstable();
+        let micros = |span: &Span| (span.stream, span.start_ns / 1000, span.end_ns / 1000);
+        let mut spans: Vec<_> = trace.iter().map(micros).collect();
+        spans.sort_unstable();
         // The first stream is the bench's. A copy takes 1000 µs, a launch 1.
-        assert_eq!(told, [(1, 0, 1000), (2, 0, 1), (2, 1, 2), (3, 0, 1000)]);
+        assert_eq!(spans, [(1, 0, 1000), (2, 0, 1), (2, 1, 2), (3, 0, 1000)]);
     }
 }
 
 #[test]
-fn a_graph_is_done_when_it_is_replayed_and_not_before() {
+fn a_graph_runs_only_when_it_is_replayed() {
     for options in orders() {
         let bench = Bench::new(options);
         let (from, to) = (bench.put(&spread(THREADS, 0.618)), bench.room::<f32>(THREADS));
@@ -531,11 +531,11 @@ fn nothing_is_allocated_in_a_capture() {
 
 #[test]
 #[should_panic = "the memory was dropped before it was seen to be done"]
-fn memory_that_is_dropped_too_early_is_found() {
+fn memory_dropped_too_early_is_detected() {
     let bench = Bench::new(orders().next().unwrap());
     let buffer = bench.device.alloc(64).unwrap();
     let from = pinned(&bench.device, &[1; 64]);
-    // SAFETY: it is not, which is found before anything is read.
+    // SAFETY: the memory is gone, which is detected before it is read.
     unsafe { bench.device.copy_in(&bench.stream, &buffer, &from).unwrap() };
     drop(from);
     let _ = bench.finish();
