@@ -120,9 +120,7 @@ fn count() -> BTreeMap<String, Row> {
 #[test]
 fn a_frame_is_within_the_budget() {
     let rows = count();
-    println!(
-        "1080p to 4K by hasn-x2, frames in device memory, counted; milliseconds on an H100 at best"
-    );
+    println!("1080p to 4K by hasn-x2, frames in device memory, counted; milliseconds on an H100 at best");
     println!(
         "kernel          GB  by blocks   bytes  matrix     f32 special     ms  warps  matrices read again"
     );

@@ -371,8 +371,9 @@ impl Device for Emulated {
 
     fn elapsed_s(&self, from: &usize, to: &usize) -> Result<f64> {
         let state = self.state.borrow();
-        let reached =
-            |event: usize| state.events[event].and_then(|ticket| state.tickets[ticket]).expect("it is completed");
+        let reached = |event: usize| {
+            state.events[event].and_then(|ticket| state.tickets[ticket]).expect("it is completed")
+        };
         Ok((reached(*to) - reached(*from)) as f64 * 1e-9)
     }
 
