@@ -530,7 +530,7 @@ fn nothing_is_allocated_in_a_capture() {
 }
 
 #[test]
-#[should_panic = "the memory was dropped before it was seen to be done"]
+#[should_panic = "the memory was dropped before the copy was completed"]
 fn memory_dropped_too_early_is_detected() {
     let bench = Bench::new(orders().next().unwrap());
     let buffer = bench.device.alloc(64).unwrap();
