@@ -49,7 +49,7 @@ fn every_failure_is_one_line_and_leaves_no_file() {
     let before = folder.names();
     for (line, expected) in [
         ("missing.mp4 out.mkv", "missing.mp4: No such file or directory; check the name"),
-        ("text.mp4 out.mkv", "no media file"),
+        ("text.mp4 out.mkv", "not a media file"),
         ("empty.mkv out.mkv", "empty.mkv"),
         ("audio.wav out.mkv", "no video stream"),
         ("cut.mp4 out.mkv", "get a complete copy"),
