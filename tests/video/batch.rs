@@ -103,7 +103,7 @@ fn one_that_fails_stops_no_other() {
     assert_outcomes(&folder, &ran, 1, &rows);
     let error = |at: usize| report(&folder)["videos"][at]["error"].as_str().unwrap().to_owned();
     assert!(error(0).contains("out/a.partial.mkv has the"), "{}", error(0));
-    assert!(error(1).contains("it is no media file"), "{}", error(1));
+    assert!(error(1).contains("it is not a media file"), "{}", error(1));
     assert!(!folder.path("out/a.mkv").exists() && !folder.path("out/.a.mkv.hasn-batch").exists());
     // Told when it happens, and in the table.
     assert_eq!(ran.stderr.matches(&error(1)).count(), 2, "{}", ran.stderr);
