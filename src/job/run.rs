@@ -43,7 +43,7 @@ pub fn open(options: &Options) -> Result<Job> {
     let report_folder = options.report.as_deref().and_then(Path::parent);
     if let Some(folder) = report_folder.filter(|path| *path != Path::new("") && !path.is_dir()) {
         let remedy = "create it, or choose another --report";
-        let error = Error::new(folder.to_string_lossy(), "is no folder", remedy);
+        let error = Error::new(folder.to_string_lossy(), "is not a folder", remedy);
         return Err(error.with_kind(ErrorKind::NotFound));
     }
     let folder = resume::journal_folder(options)?;

@@ -77,7 +77,7 @@ fn check_free(input: &Input, pattern: &Pattern, numbering: Numbering) -> Result<
         None => Ok(()),
         Some(number) => {
             let (path, remedy) = (pattern.path(number), "-y overwrites it, or give another name");
-            Err(Error::new(path.to_string_lossy(), "is there already", remedy).with_kind(ErrorKind::Exists))
+            Err(Error::new(path.to_string_lossy(), "already exists", remedy).with_kind(ErrorKind::Exists))
         }
     }
 }

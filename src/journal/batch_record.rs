@@ -56,7 +56,7 @@ impl OutputState {
             Ok(OutputState::Conflict(error.with_kind(ErrorKind::Exists)))
         };
         let no_record = || {
-            let problem = "is there already, and no record says what it was encoded from";
+            let problem = "already exists, and no record says what it was encoded from";
             conflict(problem.into(), "-y overwrites it, or move it away")
         };
         let path = path_of(output);
@@ -65,7 +65,7 @@ impl OutputState {
             bytes => match serde_json::from_slice(&bytes.map_err(|e| failed(&path, e))?) {
                 Ok(record) => record,
                 Err(e) => {
-                    let problem = format!("is there already, and {} is truncated: {e}", path.display());
+                    let problem = format!("already exists, and {} is truncated: {e}", path.display());
                     return conflict(problem, "-y overwrites it");
                 }
             },
@@ -161,10 +161,10 @@ mod tests {
         let output = folder.path().join("video.mkv");
         assert_eq!(state(&output, "18"), "missing");
         fs::write(&output, "another file").unwrap();
-        assert!(state(&output, "18").contains("is there already, and no record"));
+        assert!(state(&output, "18").contains("already exists, and no record"));
         let record = BatchRecord::start(&output, fingerprint("18")).unwrap();
         assert!(
-            state(&output, "18").contains("is there already"),
+            state(&output, "18").contains("already exists"),
             "the run that is to replace it was cut off"
         );
         record.restore().unwrap();

@@ -90,7 +90,7 @@ impl Output {
             (partial, "an earlier run left it: move it away, or -y overwrites it"),
         ] {
             if existing.exists() && !(owns_partial && existing == partial) {
-                return Err(Error::new(existing.to_string_lossy(), "is there already", remedy)
+                return Err(Error::new(existing.to_string_lossy(), "already exists", remedy)
                     .with_kind(ErrorKind::Exists));
             }
         }

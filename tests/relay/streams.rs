@@ -224,11 +224,11 @@ fn an_incomplete_file_is_an_error() {
     let (_machine, folder) = (shared_machine(), Folder::new());
     folder.ffmpeg("-f lavfi -i testsrc2=s=96x64:r=25 -t 4 -c:v libx264 in.mkv");
     for (sinks, message) in [
-        ("nowhere/out.ts", "is no folder"),
+        ("nowhere/out.ts", "is not a folder"),
         ("out.xyz", "its extension names no container"),
         ("rtsp://127.0.0.1/out", "live outputs are"),
         ("out.ts out.ts", "is named twice"),
-        ("in.mkv", "is there already"),
+        ("in.mkv", "already exists"),
     ] {
         folder.hasn(&format!("relay in.mkv {sinks} --ladder none")).assert_told(message, sinks);
     }

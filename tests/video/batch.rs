@@ -86,7 +86,7 @@ fn folders_are_mirrored_and_what_is_done_is_not_done_again() {
     std::fs::remove_file(folder.path("in/out/one.avi")).unwrap();
     let ran = batch(&folder, &other);
     assert_outcomes(&folder, &ran, 1, &[(made[0], "failed"), (made[1], "failed"), (made[2], "done")]);
-    let errors = ["b.mkv: is there already, and no record says", "c.mp4: was encoded with input "];
+    let errors = ["b.mkv: already exists, and no record says", "c.mp4: was encoded with input "];
     errors.iter().for_each(|error| assert!(ran.stderr.contains(error), "{error}\n{}", ran.stderr));
 }
 

@@ -75,7 +75,7 @@ fn every_failure_is_one_line_and_leaves_no_file() {
         ("good.mkv out.mkv --model no_such", "neither a built-in model nor a file"),
         ("good.mkv out.mkv --model lies.safetensors", "lies.safetensors"),
         ("good.mkv out.mkv --model good.mkv", "good.mkv"),
-        ("good.mkv out.mkv --report nowhere/report.json", "nowhere: is no folder"),
+        ("good.mkv out.mkv --report nowhere/report.json", "nowhere: is not a folder"),
     ] {
         let line = format!("upscale {line} --model none");
         // A line that names a model keeps it.

@@ -88,7 +88,7 @@ fn a_run_killed_many_times_writes_the_same_file() {
                 if let Some(status) = ended {
                     let ran = Ran::of(child.wait_with_output().unwrap());
                     // The previous kill came when the output was complete.
-                    let was_done = ran.stderr.contains(&format!("{out}: is there already"));
+                    let was_done = ran.stderr.contains(&format!("{out}: already exists"));
                     assert!(status.success() || was_done, "seed {seed}, after {kills} kills: {}", ran.stderr);
                     break;
                 }

@@ -366,7 +366,7 @@ fn an_interrupted_run_says_what_is_there_and_other_settings_are_refused_by_name(
     assert!(folder.read(&name) == whole);
     assert_eq!(names(&folder, "out").len(), 200);
 
-    folder.hasn(line).assert_told("001.tif: is there already; -y overwrites it", line);
+    folder.hasn(line).assert_told("001.tif: already exists; -y overwrites it", line);
     let again = format!("{line} --resume");
     folder.hasn(&again).assert_told("there is no out/%03d.tif.hasn", &again);
     folder.write("out/001.tif", "something else");

@@ -232,7 +232,7 @@ impl LiveOutput {
         if let Some(folder) = folder.filter(|folder| !sink.contains("://") && !folder.is_dir()) {
             return Err(Error::new(
                 folder.to_string_lossy(),
-                "is no folder",
+                "is not a folder",
                 format!("create it, for {name}"),
             )
             .with_kind(ErrorKind::NotFound));
