@@ -17,7 +17,7 @@ pub struct Tensor {
     pub values: Vec<f32>,
 }
 
-/// A golden file: PyTorch's weights and what it made of `input`.
+/// A golden file: PyTorch's weights, an input and its output.
 pub struct Golden {
     /// From the `w.*` tensors.
     pub model: Model,
@@ -29,7 +29,7 @@ pub struct Golden {
     pub activations: BTreeMap<String, Tensor>,
     /// 1 in a full file.
     pub every: usize,
-    /// Activations of up to that many values are whole.
+    /// Activations of up to this number of values are complete.
     pub whole_max: usize,
 }
 

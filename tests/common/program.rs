@@ -1,5 +1,5 @@
-//! The program run as a user runs it, in a folder of its own, beside the `ffmpeg` and `ffprobe` commands that make
-//! its clips and read its files back.
+//! The program as a user runs it, in a folder of its own, beside the commands `ffmpeg` and `ffprobe`, which encode its
+//! inputs and read its outputs.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// A folder that goes away with the test. Commands run in it and name files without a path.
+/// A temporary folder. Commands run in it and name files without a path.
 pub struct Folder(tempfile::TempDir);
 
 /// How a command ended.
@@ -31,13 +31,13 @@ impl Ran {
         std::str::from_utf8(&self.stdout).expect("text is UTF-8")
     }
 
-    /// Success.
+    /// Asserts success.
     pub fn assert_done(&self) {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
     }
 
-    /// The code of a failure, and one line `subject: problem; remedy` after the program's name, of which `said` is a
-    /// part. `line` is what was run.
+    /// Asserts the code of a failure, and one line `subject: problem; remedy` after the program's name that contains
+    /// `said`. `line` is what was run.
     pub fn assert_told(&self, said: &str, line: &str) {
         assert_eq!(self.code, Some(1), "{line}\n{}", self.stderr);
         let told: Vec<_> = self.stderr.lines().filter(|line| line.starts_with("hasn: ")).collect();
@@ -77,7 +77,7 @@ pub fn signal(child: &Child, name: &str) {
 
 impl Folder {
     pub fn new() -> Folder {
-        Folder(tempfile::tempdir().expect("a temporary folder can be made"))
+        Folder(tempfile::tempdir().expect("a temporary folder can be created"))
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -109,7 +109,7 @@ impl Folder {
         command
     }
 
-    /// `hasn` with these words, to be started.
+    /// The command `hasn` with these words.
     pub fn hasn_command(&self, line: &str) -> Command {
         self.command(env!("CARGO_BIN_EXE_hasn"), line)
     }
@@ -126,7 +126,7 @@ impl Folder {
         ran
     }
 
-    /// Runs `ffmpeg`, which has to succeed without a word; `-` in the line writes to what is returned.
+    /// Runs `ffmpeg`, which has to succeed without a message; `-` in the line writes to what is returned.
     pub fn ffmpeg(&self, line: &str) -> Vec<u8> {
         self.ffmpeg_fed(line, Stdio::null())
     }
@@ -200,7 +200,7 @@ impl Folder {
         (0..count).map(of).collect()
     }
 
-    /// Decodes every stream, with times as they are and not by a frame rate; a single word of complaint is a failure.
+    /// Decodes every stream, with timestamps passed through; any message is a failure.
     pub fn assert_decodes(&self, name: &str) {
         let line = "-map 0:v -map 0:a? -fps_mode passthrough -enc_time_base:v -1 -f null -";
         self.ffmpeg(&format!("-i {name} {line}"));
@@ -212,7 +212,7 @@ pub fn project_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// Waits for `condition` to give something, for a minute at most.
+/// Waits until `condition` returns a value, for a minute at most.
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
@@ -224,7 +224,7 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// What `ffprobe` says of a file.
+/// What `ffprobe` reports of a file.
 #[derive(Deserialize, Debug)]
 pub struct Probe {
     pub streams: Vec<Stream>,
@@ -242,7 +242,7 @@ impl Probe {
         self.packets.iter().filter(|packet| packet.stream_index == stream).collect()
     }
 
-    /// The first video stream that is no frame attached.
+    /// The first video stream that is no attached picture.
     pub fn video(&self) -> &Stream {
         self.streams.iter().find(|stream| stream.codec_type == "video").expect("a video stream")
     }
@@ -356,7 +356,7 @@ pub struct FrameSeen {
     pub height: usize,
 }
 
-/// Tells what a test left out, past the harness that keeps the output of tests that pass.
+/// Prints what a test has skipped, past the harness, which hides the output of tests that pass.
 pub fn say_skipped(what: &str) {
     use std::io::Write;
     std::io::stderr().write_all(format!("\nskipped: {what}\n").as_bytes()).unwrap();

@@ -1,4 +1,4 @@
-//! Many videos at once: folders are mirrored, what is done stays done, and one that fails stops no other.
+//! Many videos: folders are mirrored, finished videos stay, and one that fails stops no other.
 
 use std::process::{Child, Stdio};
 use std::time::SystemTime;
@@ -44,7 +44,7 @@ fn assert_outcomes(folder: &Folder, ran: &Ran, code: i32, wanted: &[(&str, &str)
 }
 
 #[test]
-fn folders_are_mirrored_and_what_is_done_is_not_done_again() {
+fn folders_are_mirrored_and_finished_videos_are_skipped() {
     let folder = Folder::new();
     for name in
         ["in/a/b.mkv", "in/c.mp4", "in/.hidden.mkv", "in/d.partial.mkv", "in/e.mkv.hasn/f.mkv", "one.avi"]
@@ -53,13 +53,13 @@ fn folders_are_mirrored_and_what_is_done_is_not_done_again() {
     }
     folder.ffmpeg("-i in/c.mp4 -frames:v 1 in/a/cover.jpg");
     folder.write("in/a/about.nfo", "a video\n");
-    folder.write("in/notes.txt", "of no use\n");
+    folder.write("in/notes.txt", "notes\n");
     let line = "in one.avi --into in/out";
-    let made = ["in/out/a/b.mkv", "in/out/c.mp4", "in/out/one.avi"];
-    let all = |outcome: &'static str| made.map(|name| (name, outcome));
+    let outputs = ["in/out/a/b.mkv", "in/out/c.mp4", "in/out/one.avi"];
+    let all = |outcome: &'static str| outputs.map(|name| (name, outcome));
     let ran = batch(&folder, line);
     assert_outcomes(&folder, &ran, 0, &all("done"));
-    for name in made {
+    for name in outputs {
         assert_eq!(folder.frames(name).len(), 5, "{name}");
     }
     let left_out = serde_json::json!(["in/a/about.nfo", "in/a/cover.jpg", "in/notes.txt"]);
@@ -67,10 +67,10 @@ fn folders_are_mirrored_and_what_is_done_is_not_done_again() {
     assert_eq!(report(&folder)["totals"]["frames"], 15);
     assert!(ran.stderr.contains("3 videos: 3 done, 0 skipped, 0 failed; 15 frames"), "{}", ran.stderr);
 
-    let times = made.map(|name| changed(&folder, name));
+    let times = outputs.map(|name| changed(&folder, name));
     assert_outcomes(&folder, &batch(&folder, line), 0, &all("skipped"));
     assert_outcomes(&folder, &batch(&folder, &format!("{line} -y")), 0, &all("skipped"));
-    assert_eq!(made.map(|name| changed(&folder, name)), times);
+    assert_eq!(outputs.map(|name| changed(&folder, name)), times);
     assert_eq!(report(&folder)["videos"][0]["report"]["frames"]["encoded"], 5);
 
     let other = format!("{line} --scale 3");
@@ -80,12 +80,12 @@ fn folders_are_mirrored_and_what_is_done_is_not_done_again() {
     assert_outcomes(&folder, &batch(&folder, &format!("{other} -y")), 0, &all("done"));
     assert_eq!(folder.frames("in/out/c.mp4")[0].width, 192);
 
-    // A video that is another one now, one that somebody else made, and one that is not there any more.
+    // An input that has changed, an output without a record, and an output that was removed.
     video(&folder, 6, "in/c.mp4");
     std::fs::remove_file(folder.path("in/out/a/.b.mkv.hasn-batch")).unwrap();
     std::fs::remove_file(folder.path("in/out/one.avi")).unwrap();
     let ran = batch(&folder, &other);
-    assert_outcomes(&folder, &ran, 1, &[(made[0], "failed"), (made[1], "failed"), (made[2], "done")]);
+    assert_outcomes(&folder, &ran, 1, &[(outputs[0], "failed"), (outputs[1], "failed"), (outputs[2], "done")]);
     let errors = ["b.mkv: already exists, and no record says", "c.mp4: was encoded with input "];
     errors.iter().for_each(|error| assert!(ran.stderr.contains(error), "{error}\n{}", ran.stderr));
 }
@@ -105,12 +105,12 @@ fn one_that_fails_stops_no_other() {
     assert!(error(0).contains("out/a.partial.mkv has the"), "{}", error(0));
     assert!(error(1).contains("it is not a media file"), "{}", error(1));
     assert!(!folder.path("out/a.mkv").exists() && !folder.path("out/.a.mkv.hasn-batch").exists());
-    // Told when it happens, and in the table.
+    // Printed when it happens, and in the table.
     assert_eq!(ran.stderr.matches(&error(1)).count(), 2, "{}", ran.stderr);
 }
 
 #[test]
-fn two_videos_of_one_name_are_refused_before_anything_is_begun() {
+fn two_videos_with_one_output_are_refused_before_anything_starts() {
     let folder = Folder::new();
     for name in ["in/a.mkv", "in/a.mp4", "more/a.mkv"] {
         video(&folder, 5, name);
@@ -131,7 +131,7 @@ fn two_videos_of_one_name_are_refused_before_anything_is_begun() {
 }
 
 #[test]
-fn a_job_file_names_videos_and_options() {
+fn a_job_file_lists_videos_and_options() {
     let folder = Folder::new();
     video(&folder, 5, "jobs/in/a.mkv");
     let write = |text: &str| folder.write("jobs/night.toml", text);
@@ -187,7 +187,7 @@ fn upscale_process(batch: &Child) -> String {
 }
 
 #[test]
-fn a_batch_that_is_cut_off_goes_on_where_it_was() {
+fn an_interrupted_batch_resumes() {
     let folder = Folder::new();
     video(&folder, 3000, "in/a.mkv");
     video(&folder, 5, "in/b.mkv");
@@ -197,16 +197,16 @@ fn a_batch_that_is_cut_off_goes_on_where_it_was() {
     assert_outcomes(&folder, &ran, 130, &[("out/a.mkv", "interrupted"), ("out/b.mkv", "pending")]);
     assert!(ran.stderr.contains("interrupted; out/a.mkv.hasn keeps the first"), "{}", ran.stderr);
 
-    // A batch that is killed takes its video along, in order.
+    // A batch that is killed interrupts its video.
     let mut child = start_and_wait(&folder);
     let video = upscale_process(&child);
     child.kill().unwrap();
     child.wait().unwrap();
-    // One that nobody waits for stays in the list, without any memory.
+    // A process without a parent that waits for it stays in the list, without memory.
     let status = || std::fs::read_to_string(format!("/proc/{video}/status")).unwrap_or_default();
     wait_for("the video's end", || (!status().contains("VmRSS:")).then_some(()));
 
-    // A video that is killed ends alone.
+    // A video that is killed does not end the batch.
     let child = start_and_wait(&folder);
     let kill = format!("kill -KILL {}", upscale_process(&child));
     assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());

@@ -53,7 +53,7 @@ fn report(folder: &Folder) -> serde_json::Value {
 }
 
 #[test]
-fn every_sample_comes_out_as_it_was() {
+fn every_sample_is_unchanged_at_scale_1() {
     let folder = Folder::new();
     for (kind, formats) in [
         ("png", &["rgb24", "rgba", "rgb48be", "rgba64be", "gray", "ya8", "gray16be", "ya16be"][..]),
@@ -92,7 +92,7 @@ fn samples(folder: &Folder, name: &str, pix_fmt: &str) -> Vec<f32> {
 }
 
 #[test]
-fn light_above_1_and_below_0_comes_out_as_it_was() {
+fn linear_light_above_1_and_below_0_is_unchanged() {
     let folder = Folder::new();
     fs::create_dir(folder.path("in")).unwrap();
     for (pix_fmt, planes) in [("gbrpf32le", 3), ("gbrapf32le", 4), ("grayf32le", 1)] {
@@ -134,7 +134,7 @@ fn a_network_keeps_the_depth() {
 }
 
 #[test]
-fn a_video_becomes_frames_and_frames_become_a_video() {
+fn a_video_becomes_an_image_sequence_and_back() {
     let folder = Folder::new();
     folder.ffmpeg(
         "-f lavfi -i testsrc2=s=32x24:r=25,select='mod(n\\,3)' -f lavfi -i sine -frames:v 20 -shortest \
@@ -178,7 +178,7 @@ fn a_video_becomes_frames_and_frames_become_a_video() {
 }
 
 #[test]
-fn what_is_missing_is_told_and_nothing_shifts() {
+fn missing_images_are_reported_and_nothing_shifts() {
     let folder = Folder::new();
     scan(&folder, 12, "rgb24", "in/%03d.png");
     for number in ["004", "005", "009"] {
@@ -195,7 +195,7 @@ fn what_is_missing_is_told_and_nothing_shifts() {
         let hash = |of: &str| folder.frame_hashes(&format!("{of}/{name}"), "rgb24");
         assert_eq!(hash("out"), hash("in"), "{name}");
     }
-    // With leave to miss so many nothing is made again.
+    // A run that tolerates them upscales nothing again.
     let made = fs::metadata(folder.path("out/012.png")).unwrap().modified().unwrap();
     folder.hasn(&format!("{line} --tolerate 2")).assert_told(told, line);
     folder.hasn(&format!("{line} --tolerate 3")).assert_done();
@@ -223,7 +223,7 @@ fn what_is_missing_is_told_and_nothing_shifts() {
 }
 
 #[test]
-fn a_frame_that_cannot_be_decoded_is_told_by_its_name() {
+fn an_image_that_cannot_be_decoded_is_reported_with_its_name() {
     let folder = Folder::new();
     for (kind, format) in [("png", "rgb48be"), ("tif", "rgb48le"), ("dpx", "gbrp10le"), ("exr", "gbrpf32le")]
     {
@@ -266,7 +266,7 @@ fn a_frame_that_cannot_be_decoded_is_told_by_its_name() {
 }
 
 #[test]
-fn killed_at_several_moments_it_makes_the_same_files() {
+fn killed_at_several_moments_it_writes_the_same_files() {
     let folder = Folder::new();
     scan(&folder, 120, "gbrp10le", "in/%03d.dpx");
     // Several a frame are on their way in its encoder's threads.
@@ -296,7 +296,7 @@ fn killed_at_several_moments_it_makes_the_same_files() {
 }
 
 #[test]
-fn what_is_there_is_not_read_again_and_its_damage_is_told_all_the_same() {
+fn finished_images_are_not_read_again_and_their_damage_is_still_reported() {
     let folder = Folder::new();
     scan(&folder, 60, "gbrpf32le", "in/%d.exr");
     let broken = folder.read("in/2.exr");
@@ -304,7 +304,7 @@ fn what_is_there_is_not_read_again_and_its_damage_is_told_all_the_same() {
     let line = "upscale in/%d.exr out/%d.exr --threads 2 --exr-transfer linear --progress none";
     kill(start_and_wait(&folder, line, "out", 20));
     let ready = names(&folder, "out").len();
-    // What was made of these is there: their contents are of no matter any more.
+    // These are finished: their contents do not matter any more.
     for number in 3..=18 {
         let path = folder.path(&format!("in/{number}.exr"));
         let (size, changed) =
@@ -321,11 +321,11 @@ fn what_is_there_is_not_read_again_and_its_damage_is_told_all_the_same() {
         assert_eq!(report["frames"][count], 60, "{count}");
     }
     let made = report["fps"].as_f64().unwrap() * report["seconds"].as_f64().unwrap();
-    assert!(made <= (60 - ready) as f64 + 1.5, "{made} frames were made again, {ready} were there");
+    assert!(made <= (60 - ready) as f64 + 1.5, "{made} frames were upscaled again, {ready} were finished");
 }
 
 #[test]
-fn an_interrupted_run_says_what_is_there_and_other_settings_are_refused_by_name() {
+fn an_interrupted_run_reports_what_it_keeps_and_other_options_are_refused() {
     let folder = Folder::new();
     scan(&folder, 200, "rgb24", "in/%03d.png");
     let line = "upscale in/%03d.png out/%03d.tif --threads 2 --progress none";
@@ -337,7 +337,7 @@ fn an_interrupted_run_says_what_is_there_and_other_settings_are_refused_by_name(
     assert_eq!(ran.code, Some(130), "{}", ran.stderr);
     let frames = names(&folder, "out").len();
     let told = format!("interrupted; out/%03d.tif has {frames} frames: the same command resumes there");
-    assert!(ran.stderr.contains(&told), "{}\nis to say: {told}", ran.stderr);
+    assert!(ran.stderr.contains(&told), "{}\nexpected: {told}", ran.stderr);
     for (more, said) in [
         ("--model none", "was started with the model hasn-lite-x2"),
         ("--encoder-opt compression_algo=lzw", "--encoder-opt"),
@@ -356,7 +356,7 @@ fn an_interrupted_run_says_what_is_there_and_other_settings_are_refused_by_name(
     fs::rename(folder.path("in/200.png"), folder.path("in/201.png")).unwrap();
     folder.hasn(line).assert_told("was started with input files 200 files", "another name");
     fs::rename(folder.path("in/201.png"), folder.path("in/200.png")).unwrap();
-    // What is not as it was written is made again.
+    // A file that differs from what was written is written again.
     let name = format!("out/{}", names(&folder, "out")[2]);
     let whole = folder.read(&name);
     folder.write(&name, &whole[..whole.len() / 2]);
@@ -371,7 +371,7 @@ fn an_interrupted_run_says_what_is_there_and_other_settings_are_refused_by_name(
     folder.hasn(&again).assert_told("there is no out/%03d.tif.hasn", &again);
     folder.write("out/001.tif", "something else");
     kill(start_and_wait(&folder, &format!("{line} -y"), "out/%03d.tif.hasn", 3));
-    // Of the files that are there only those count that this run has made.
+    // Only files that this run has written count.
     let ran = folder.hasn(line);
     ran.assert_done();
     assert!(folder.read("out/001.tif") != b"something else");
@@ -392,7 +392,7 @@ fn srgb_of_light(light: f64) -> f64 {
 }
 
 #[test]
-fn a_network_sees_light_as_it_is_coded_and_gives_light_back() {
+fn a_network_sees_linear_light_encoded_and_returns_it_linear() {
     let folder = Folder::new();
     // Light from a bit below 0 to 4, in smooth waves.
     let light = |i: usize| {
@@ -439,7 +439,7 @@ fn a_network_sees_light_as_it_is_coded_and_gives_light_back() {
 }
 
 #[test]
-fn exr_is_refused_until_it_is_said_what_its_numbers_are() {
+fn exr_is_refused_without_its_transfer() {
     let folder = Folder::new();
     exr_of(&folder, &raw_floats(3, 0.0), "gbrpf32le", "float", "in.exr");
     scan(&folder, 2, "rgb24", "in/%d.png");
@@ -463,7 +463,7 @@ fn exr_is_refused_until_it_is_said_what_its_numbers_are() {
 }
 
 #[test]
-fn bad_use_is_told_in_one_line() {
+fn bad_use_is_an_error_of_one_line() {
     let folder = Folder::new();
     scan(&folder, 3, "rgb24", "in/%03d.png");
     folder.ffmpeg("-f lavfi -i testsrc=s=32x24 -frames:v 1 -update 1 still.png");
