@@ -20,9 +20,9 @@ demo: deps
 	ffmpeg -v error -y -i $(CLIP) -vf scale=1280:720:flags=bicubic -c:v libx264 -crf 18 -c:a copy \
 		demo/bbb-720p-bicubic.mp4
 	ffmpeg -v error -y -i demo/bbb-720p-bicubic.mp4 -i demo/bbb-720p-hasn.mp4 -filter_complex \
-		"[0]crop=200:150:60:130,scale=iw*4:-1:flags=neighbor,pad=iw+8:ih:0:0:white[a]; \
-		[1]crop=200:150:60:130,scale=iw*4:-1:flags=neighbor[b];[a][b]hstack" \
-		-ss 0.4 -frames:v 1 -update 1 demo/side-by-side.png
+		"[0]crop=160:120:257:42,scale=iw*4:-1:flags=neighbor,pad=iw+8:ih:0:0:white[a]; \
+		[1]crop=160:120:257:42,scale=iw*4:-1:flags=neighbor[b];[a][b]hstack" \
+		-ss 3.6 -frames:v 1 -update 1 demo/side-by-side.png
 	@echo
 	@echo "The clip, 640x360 -> 1280x720:      demo/bbb-720p-hasn.mp4"
 	@echo "A detail, bicubic left, HASN right: demo/side-by-side.png"

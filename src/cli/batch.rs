@@ -131,8 +131,9 @@ fn print_table(report: &BatchReport) {
         eprintln!("{}", line.trim_end());
     }
     let Totals { videos, done, skipped, failed, frames, seconds, .. } = &report.totals;
+    let noun = if *videos == 1 { "video" } else { "videos" };
     eprintln!(
-        "{videos} videos: {done} done, {skipped} skipped, {failed} failed; {frames} frames in {seconds:.1} s"
+        "{videos} {noun}: {done} done, {skipped} skipped, {failed} failed; {frames} frames in {seconds:.1} s"
     );
 }
 

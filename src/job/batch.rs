@@ -155,7 +155,7 @@ impl Totals {
             skipped: count(Outcome::Skipped),
             failed: count(Outcome::Failed),
             frames: done().map(Row::frames).sum::<f64>() as u64,
-            seconds: (done().map(Row::seconds).sum::<f64>() * 1e3).round() / 1e3,
+            seconds: (done().map(Row::seconds).fold(0.0, std::ops::Add::add) * 1e3).round() / 1e3,
             interrupted: count(Outcome::Interrupted) + count(Outcome::Pending) > 0,
         }
     }

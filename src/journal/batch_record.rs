@@ -163,10 +163,7 @@ mod tests {
         fs::write(&output, "another file").unwrap();
         assert!(state(&output, "18").contains("already exists, and no record"));
         let record = BatchRecord::start(&output, fingerprint("18")).unwrap();
-        assert!(
-            state(&output, "18").contains("already exists"),
-            "the run that is to replace it was cut off"
-        );
+        assert!(state(&output, "18").contains("already exists"), "the run that is to replace it was cut off");
         record.restore().unwrap();
         assert!(!path_of(&output).exists());
         let record = BatchRecord::start(&output, fingerprint("18")).unwrap();

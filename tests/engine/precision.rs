@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use hasn::FrameReader;
 use hasn::engine::cpu::{Precision, level};
 use hasn::engine::{EngineKind, EngineSpec, Network, NetworkId};
 use hasn::frame::{Frame, FrameFormat};
-use hasn::FrameReader;
 use hasn::model::catalogue;
 
 /// Number of compared frames of the clip, which all show the same scene.

@@ -85,7 +85,12 @@ fn folders_are_mirrored_and_finished_videos_are_skipped() {
     std::fs::remove_file(folder.path("in/out/a/.b.mkv.hasn-batch")).unwrap();
     std::fs::remove_file(folder.path("in/out/one.avi")).unwrap();
     let ran = batch(&folder, &other);
-    assert_outcomes(&folder, &ran, 1, &[(outputs[0], "failed"), (outputs[1], "failed"), (outputs[2], "done")]);
+    assert_outcomes(
+        &folder,
+        &ran,
+        1,
+        &[(outputs[0], "failed"), (outputs[1], "failed"), (outputs[2], "done")],
+    );
     let errors = ["b.mkv: already exists, and no record says", "c.mp4: was encoded with input "];
     errors.iter().for_each(|error| assert!(ran.stderr.contains(error), "{error}\n{}", ran.stderr));
 }

@@ -140,8 +140,13 @@ impl TimestampRepair {
             self.repaired += 1;
             // The first is logged, the report counts.
             if self.repaired == 1 {
-                let (source, last) = (&self.source, self.last_pts);
-                warn!("{source}: a frame has timestamp {stated:?} after {last:?}; it is set to {pts}");
+                let source = &self.source;
+                match stated {
+                    Some(stated) => {
+                        warn!("{source}: timestamp {stated} goes back or repeats; it is set to {pts}")
+                    }
+                    None => warn!("{source}: a frame has no timestamp; it is set to {pts}"),
+                }
             }
         }
         let duration = self.pending.remove(&pts).filter(|&duration| duration > 0);
