@@ -63,7 +63,6 @@ impl Grid {
     }
 
     /// Number of samples.
-    #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
     pub(crate) fn len(&self) -> usize {
         self.x.len * self.y.len
     }
