@@ -67,7 +67,7 @@ fn every_failure_is_one_line_and_leaves_no_file() {
         ("good.mkv good.mkv -y", "is the input itself"),
         ("link.mkv good.mkv -y", "is the input itself"),
         ("good.mkv link.mkv -y", "is the input itself"),
-        ("good.mkv there.mkv", "there already"),
+        ("good.mkv there.mkv", "already exists"),
         ("good.mkv nowhere/out.mkv", "nowhere/out"),
         ("good.mkv /", "/: "),
         ("good.mkv out.xyz", "names no container"),
