@@ -82,7 +82,7 @@ impl Error {
 
     /// Adds a failed system call as the source, and takes its kind.
     #[must_use]
-    pub fn caused_by(self, error: io::Error) -> Self {
+    pub(crate) fn caused_by(self, error: io::Error) -> Self {
         self.with_kind(ErrorKind::from(error.kind())).with_source(error)
     }
 

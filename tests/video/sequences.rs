@@ -341,8 +341,8 @@ fn an_interrupted_run_reports_what_it_keeps_and_other_options_are_refused() {
     for (more, said) in [
         ("--model none", "was started with the model hasn-lite-x2"),
         ("--encoder-opt compression_algo=lzw", "--encoder-opt"),
-        ("--size 70x50", "--size 64x48, and now it is 70x50"),
-        ("--frame-rate 24", "--frame-rate none, and now it is 24/1"),
+        ("--size 70x50", "--size 64x48, now 70x50"),
+        ("--frame-rate 24", "--frame-rate none, now 24/1"),
         ("--to 3", "--to"),
     ] {
         let line = format!("{line} {more}");
