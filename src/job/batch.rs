@@ -212,7 +212,7 @@ fn fingerprint(video: &Video) -> Result<JobFingerprint> {
     let model = video.model.as_deref().unwrap_or(default);
     fingerprint.add("hasn", env!("CARGO_PKG_VERSION"));
     fingerprint.add("FFmpeg", media::info().version);
-    fingerprint.add("the model", format!("{model} {}", of_weights(model)?));
+    fingerprint.add("model", format!("{model} {}", of_weights(model)?));
     video.options.iter().for_each(|(name, value)| fingerprint.add(name, value));
     Ok(fingerprint)
 }

@@ -28,8 +28,8 @@ pub(super) fn of_job(options: &Options, parts: &Parts) -> Result<JobFingerprint>
     for (name, value) in [
         ("hasn", env!("CARGO_PKG_VERSION").to_owned()),
         ("FFmpeg", media::info().version),
-        ("the model", format!("{} {weights}", summary.model)),
-        ("the engine", engine),
+        ("model", format!("{} {weights}", summary.model)),
+        ("engine", engine),
         ("--size", format!("{}x{}", summary.width, summary.height)),
         ("--preset", options.preset.map_or("none".into(), |preset| format!("{preset:?}"))),
         ("--encoder", summary.encoder.clone()),
@@ -43,8 +43,8 @@ pub(super) fn of_job(options: &Options, parts: &Parts) -> Result<JobFingerprint>
         ("--exr-transfer", options.exr_transfer.clone().unwrap_or("none".into())),
         ("--deinterlace", format!("{:?}", options.deinterlace)),
         ("--filter", options.filter.clone().unwrap_or_default()),
-        ("the video stream", parts.input.video_index().to_string()),
-        ("the container", parts.output.container().to_owned()),
+        ("video stream", parts.input.video_index().to_string()),
+        ("container", parts.output.container().to_owned()),
     ] {
         job.add(name, value);
     }

@@ -198,7 +198,7 @@ fn another_setting_or_video_is_refused_and_named() {
     assert!(child.try_wait().unwrap().is_none(), "the run is over already");
     kill(child);
     folder.write("mine.safetensors", weights("hasn-lite-x2-video"));
-    folder.hasn(with_model).assert_told("was started with the model", with_model);
+    folder.hasn(with_model).assert_told("was started with model", with_model);
     std::fs::remove_dir_all(folder.path("model.mkv.hasn")).unwrap();
     std::fs::remove_file(folder.path("mine.safetensors")).unwrap();
     let video = folder.read("video.mkv");

@@ -339,7 +339,7 @@ fn an_interrupted_run_reports_what_it_keeps_and_other_options_are_refused() {
     let told = format!("interrupted; out/%03d.tif has {frames} frames: the same command resumes there");
     assert!(ran.stderr.contains(&told), "{}\nexpected: {told}", ran.stderr);
     for (more, said) in [
-        ("--model none", "was started with the model hasn-lite-x2"),
+        ("--model none", "was started with model hasn-lite-x2"),
         ("--encoder-opt compression_algo=lzw", "--encoder-opt"),
         ("--size 70x50", "--size 64x48, now 70x50"),
         ("--frame-rate 24", "--frame-rate none, now 24/1"),
