@@ -1,4 +1,5 @@
-//! Options of `hasn upscale` as words that its own parser takes: of a command line, of a job file, one over the other.
+//! Options of `hasn upscale` as words for its own parser. They come from a command line and from a job file, and one
+//! set overrides another.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,12 +9,12 @@ use clap::{Arg, ArgMatches, Args as _, Command};
 use super::upscale;
 use crate::error::{Error, Result};
 
-/// Options that a batch sets itself: each video has its own report, and resumes its journal unasked.
+/// Options that a batch sets itself: each video has its own report and resumes its journal without being asked.
 const OF_THE_BATCH: [&str; 2] = ["report", "resume"];
-/// Options that do not change the output: the machine, the display, and the treatment of an earlier run.
-const NOT_IN_THE_VIDEO: [&str; 5] = ["threads", "no-reuse", "y", "restart", "progress"];
+/// Options that do not change the output: those of the machine, of the display, and of an earlier run's remains.
+const NOT_IN_THE_OUTPUT: [&str; 5] = ["threads", "no-reuse", "y", "restart", "progress"];
 
-/// Values by an option's name without its hyphens; a flag has none.
+/// The values of each option, by the option's name without hyphens; a flag has no value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Words(BTreeMap<String, Vec<String>>);
 
@@ -74,7 +75,7 @@ impl Words {
         };
     }
 
-    /// These, overridden by `others`.
+    /// These options, overridden by `others`.
     pub fn under(&self, others: &Words) -> Words {
         Words(self.0.clone().into_iter().chain(others.0.clone()).collect())
     }
@@ -87,7 +88,7 @@ impl Words {
         self.0.get("model")?.first().map(String::as_str)
     }
 
-    /// The command after `hasn`.
+    /// The words of the command line after `hasn`.
     pub fn command(&self, input: &str, output: &str) -> Vec<String> {
         let mut command = vec!["upscale".to_owned()];
         for (name, values) in &self.0 {
@@ -101,7 +102,7 @@ impl Words {
         command
     }
 
-    /// Checks that `hasn upscale` takes them; `place` is where they are from.
+    /// Checks that `hasn upscale` takes them; `place` names where they were written, for the error.
     pub fn check(&self, place: &str) -> Result<()> {
         let Err(error) = upscale::parse_words(self.command("input", "output")) else { return Ok(()) };
         let message = error.to_string();
@@ -109,9 +110,9 @@ impl Words {
         Err(Error::new(place, line, "hasn upscale --help lists what it takes"))
     }
 
-    /// Names and values of the options that an output depends on, given or not.
+    /// Names and values of all options that an output depends on, whether they were given or not.
     pub fn fingerprint(&self) -> impl Iterator<Item = (String, String)> {
-        let names = Words::names().into_iter().filter(|name| !NOT_IN_THE_VIDEO.contains(&name.as_str()));
+        let names = Words::names().into_iter().filter(|name| !NOT_IN_THE_OUTPUT.contains(&name.as_str()));
         names.map(|name| {
             let value = self.0.get(&name).map_or("not given".to_owned(), |values| match values.as_slice() {
                 [] => "given".to_owned(),

@@ -1,4 +1,5 @@
-//! Output: name and container of the file to write, and what the container holds according to FFmpeg.
+//! Output: name and container of the file to write, what the container holds according to FFmpeg, and its quirks when
+//! it is written. Quirks of containers when they are read are in `demux/quirks.rs`.
 
 use std::path::{Path, PathBuf};
 
@@ -152,7 +153,7 @@ impl Output {
         !matches!(self.container(), "avi" | "mxf" | "mxf_opatom" | "gxf" | "yuv4mpegpipe")
     }
 
-    /// Whether FFmpeg reads back what it writes: animated WebP it does not.
+    /// Whether FFmpeg can read back what it writes, which it cannot for animated WebP.
     pub(crate) fn is_readable(&self) -> bool {
         !matches!(self.container(), "webp")
     }

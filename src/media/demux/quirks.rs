@@ -1,8 +1,9 @@
-//! Quirks of containers when they are read, by the name of FFmpeg's demuxer: the place to add one, of AVI say.
+//! Quirks of containers when they are read, by the name of FFmpeg's demuxer. A quirk of another container, such as AVI,
+//! is added here.
 //!
-//! What a container can hold when it is written is in `output.rs`.
+//! Quirks of containers when they are written, and what they can hold, are in `output.rs`.
 
-/// Matroska and NUT state a duration that counts from 0, however late the first frame is.
+/// Whether the stated duration counts from 0, however late the first frame is, as in Matroska and NUT.
 pub(crate) fn duration_counts_from_0(demuxer: &str) -> bool {
     matches!(demuxer, "matroska,webm" | "nut")
 }
@@ -12,12 +13,13 @@ pub(crate) fn has_edit_lists(demuxer: &str) -> bool {
     demuxer.contains("mp4")
 }
 
-/// Transport streams number their packets: gaps are known, and a corrupt packet is what FFmpeg marks beside a gap.
+/// Whether it is a transport stream. Its packets are numbered, so gaps are known, and FFmpeg marks packets next to a
+/// gap as corrupt.
 pub(crate) fn is_mpegts(demuxer: &str) -> bool {
     demuxer == "mpegts"
 }
 
-/// y4m announces no length.
+/// Whether it is y4m, which announces no length.
 pub(crate) fn is_y4m(demuxer: &str) -> bool {
     demuxer == "yuv4mpegpipe"
 }
