@@ -49,7 +49,7 @@ impl PrecisionName {
     }
 }
 
-/// `WxH`.
+/// Parses `WxH`.
 pub(super) fn parse_size(text: &str) -> Result<(usize, usize), String> {
     let sides = text.split_once(['x', 'X']).and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
     sides.filter(|&(w, h)| w > 0 && h > 0).ok_or_else(|| "write it like 3840x2160".to_owned())

@@ -35,7 +35,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, verbose: u8) -> Result<ExitCode> {
     if let Some(path) = &args.report {
-        // Whether it can be written is found out now rather than after days.
+        // Fails now rather than after days if the report cannot be written.
         write_report(path, "")?;
     }
     let interrupt = signals::catch()?;
@@ -65,7 +65,7 @@ pub(super) fn run(args: Args, verbose: u8) -> Result<ExitCode> {
     Ok(code)
 }
 
-/// Everything to do, before anything starts, and the files that are no videos.
+/// Returns all videos to upscale, before any is started, and the files that are not videos.
 fn items(args: &Args) -> Result<(Vec<BatchItem>, Vec<String>)> {
     let mut found = Found::default();
     match (&args.into, args.inputs.is_empty()) {
@@ -86,7 +86,7 @@ fn items(args: &Args) -> Result<(Vec<BatchItem>, Vec<String>)> {
         items.extend(jobs::read(path, &args.words)?);
     }
     if items.is_empty() {
-        return Err(Error::new("hasn batch", "there is no video in its inputs", "look at what is there"));
+        return Err(Error::new("hasn batch", "there is no video in its inputs", "name other files"));
     }
     check_distinct(items.iter().map(|item| (item.input.as_str(), item.output.as_str())))?;
     Ok((items, found.left_out))

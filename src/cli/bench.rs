@@ -1,5 +1,5 @@
-//! `hasn bench`: speed of the network alone on this machine, and its share of the processor's peak; on a GPU, speed of
-//! frames.
+//! `hasn bench`: the speed of the network alone on this machine, and its share of the processor's peak; on a GPU, the speed
+//! of frames with their copies.
 
 mod cuda;
 
@@ -67,7 +67,7 @@ struct StageFigures {
     name: &'static str,
     /// Share of the time of all stages.
     share_percent: f64,
-    /// Share of the peak, by the convs alone: exp, rounding and layer norm count as lost time.
+    /// Share of the peak, counting the operations of convs alone: exp, rounding and layer norm count as lost time.
     peak_percent: f64,
 }
 
@@ -89,7 +89,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Default size: some milliseconds per frame.
+/// Default size, at which a frame takes some milliseconds.
 const SIZE: (usize, usize) = (320, 180);
 
 fn measure(args: &Args, engine: EngineKind, model: Arc<Model>) -> Result<Figures> {
@@ -169,7 +169,7 @@ impl Figures {
         let Figures { model, engine, cpu_level, precision, width, height, threads, runs, .. } = self;
         let mut text = format!(
             "{model} {width}x{height}, engine {engine} ({cpu_level} {precision}), threads: {threads}\n\
-             {:.2} ms per frame (median of {runs}), {:.1} GFLOP/s, {:.0} % of {:.1} per thread\n",
+             {:.2} ms per frame (median of {runs}), {:.1} GFLOP/s, {:.0} % of a peak of {:.1} per thread\n",
             self.frame_ms_median, self.gflops, self.peak_percent, self.peak_gflops,
         );
         if !self.stages.is_empty() {

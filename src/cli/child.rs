@@ -1,4 +1,4 @@
-//! Child: one video of a batch in a process of its own, so that a crash ends that video alone, and frees its memory.
+//! Child: one video of a batch in a process of its own, so that a crash ends that video alone, and its memory is freed.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use crate::job::Interrupt;
 
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
-/// How a video ended.
+/// How the process of a video ended.
 pub(super) struct Exited {
     /// `None`: a signal ended it.
     pub code: Option<i32>,
-    /// Null where it wrote none.
+    /// Its report; null if it wrote none.
     pub report: Value,
-    /// The line that it printed, or one that says how it ended without.
+    /// Its error line, or a line that says how it ended if it wrote none.
     pub error: String,
 }
 

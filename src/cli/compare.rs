@@ -1,4 +1,4 @@
-//! `hasn compare`: PSNR and SSIM between two videos or images, frame by frame.
+//! `hasn compare`: PSNR-Y and SSIM-Y of a video or image against a reference, frame by frame.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -125,7 +125,7 @@ fn as_lines(quality: &Quality, count: usize) -> String {
     )
 }
 
-/// White columns between the two.
+/// Number of white columns between the two frames.
 const GAP: usize = 4;
 
 fn write_side_by_side(path: &str, left: Frame, right: Frame) -> Result<()> {

@@ -1,10 +1,10 @@
-//! `hasn plan`, `hasn segment`, `hasn join`: one video by many processes, for an existing scheduler.
+//! `hasn plan`, `hasn segment`, `hasn join`: one video upscaled by many processes, which a scheduler starts.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::output::{exit_code, print};
-use super::upscale::{self, Args, options_of_plan};
+use super::upscale::{self, Args, parse_plan};
 use super::{progress, signals};
 use crate::engine::thread_count;
 use crate::error::{Error, Result};
@@ -29,7 +29,7 @@ pub(super) fn plan(args: Args) -> Result<ExitCode> {
         .map_err(|e| Error::io("the current folder", e, "change to one that exists"))?;
     let mut words: Vec<String> = std::env::args().skip_while(|word| word != "plan").skip(1).collect();
     if args.threads.is_none() {
-        // They change what some encoders write, and are to be the same everywhere.
+        // The number of threads changes what some encoders write, so it has to be the same on all machines.
         words.extend(["--threads".to_owned(), thread_count(None).to_string()]);
     }
     let planned = farm::plan(&args.options(), PlannedCommand { folder, words })?;
@@ -55,8 +55,8 @@ pub(super) fn join(args: JoinArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The folder of a plan, and the arguments that it was made with. Their paths are relative to where it was made, which
-/// becomes the current folder.
+/// Returns the folder of a plan and the arguments of `hasn plan`. Their paths are relative to the folder in which it ran,
+/// which becomes the current folder.
 fn read(folder: &Path) -> Result<(PathBuf, upscale::Args)> {
     let folder = std::path::absolute(folder)
         .map_err(|e| Error::io(folder.to_string_lossy(), e, "name it otherwise"))?;
@@ -65,6 +65,6 @@ fn read(folder: &Path) -> Result<(PathBuf, upscale::Args)> {
         let remedy = "plans are for machines that share their files";
         Error::io(command.folder.to_string_lossy(), e, remedy)
     })?;
-    let args = options_of_plan(&folder, &command.words)?;
+    let args = parse_plan(&folder, &command.words)?;
     Ok((folder, args))
 }

@@ -1,4 +1,4 @@
-//! Job files of `hasn batch`: videos and options in TOML, with the place of every mistake.
+//! Job files of `hasn batch`: videos and options in TOML. Errors name the line of the mistake.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use super::words::Words;
 use crate::error::{Error, Result};
 use crate::model::catalogue;
 
-/// A video, and what `hasn upscale` is to do with it.
+/// A video of a batch, and the options of `hasn upscale` for it.
 pub(super) struct BatchItem {
     pub input: String,
     pub output: String,
@@ -51,7 +51,7 @@ pub(super) fn read(path: &Path, typed: &Words) -> Result<Vec<BatchItem>> {
             })?;
             match value.get_ref() {
                 Value::String(name) => Ok(folder.join(name).to_string_lossy().into_owned()),
-                _ => Err(Error::new(place(value.span().start), format!("{key} is no name"), "quote it")),
+                _ => Err(Error::new(place(value.span().start), format!("{key} is not text"), "quote it")),
             }
         };
         let (input, output) = (take("input")?, take("output")?);
@@ -96,7 +96,7 @@ fn settings(
         };
         let mut values = values.ok_or_else(|| {
             let problem = format!("'{name}' is neither text, number, true nor false, nor a list of those");
-            Error::new(place(value.span().start), problem, "write it as after hasn upscale")
+            Error::new(place(value.span().start), problem, "write its value as on the command line")
         })?;
         if let ("model", Some([model])) = (name.as_str(), values.as_deref_mut())
             && model != "none"

@@ -1,4 +1,4 @@
-//! The program: one file a command. Arguments become options of a job or a relay, and results are printed: only here.
+//! The program: one file per command. Arguments become options of a job or a relay. Only this module prints.
 
 mod args;
 mod batch;
@@ -53,15 +53,15 @@ enum Command {
     Plan(Box<upscale::Args>),
     /// Encode one segment of a plan.
     Segment(farm::SegmentArgs),
-    /// Join the segments of a plan to the video.
+    /// Join the segments of a plan into the video.
     Join(farm::JoinArgs),
-    /// Compare a video or image with a reference: PSNR-Y and SSIM.
+    /// Compare a video or image with a reference: PSNR-Y and SSIM-Y.
     Compare(compare::Args),
     /// List the built-in models, or show one.
     Model(model::Args),
-    /// Measure the throughput of the network, and its share of the peak of the processor.
+    /// Measure the throughput of the network, and its share of the processor's peak.
     Bench(bench::Args),
-    /// Show what hasn can use on this machine, and why not the rest.
+    /// Show the engines, models and encoders on this machine, and why an engine is missing.
     Info,
 }
 
@@ -77,7 +77,7 @@ pub fn run() -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
-    // The log lines of FFmpeg contain addresses with their secrets.
+    // FFmpeg's own log lines contain addresses with their secrets.
     let is_relay = matches!(cli.command, Command::Relay(_));
     media::init(if is_relay { 0 } else { cli.verbose });
     let followed = cli.error_file.as_ref().map_or(Ok(()), |_| child::follow_parent());

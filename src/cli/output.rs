@@ -1,14 +1,14 @@
-//! What commands print, and the exit code of an interrupt.
+//! Printing to standard output, and the exit codes of runs that ended without an error.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use crate::error::{Error, Result};
 
-/// The code that shells give for SIGINT.
+/// The exit code of an interrupted run, which is the one that shells report for SIGINT.
 pub(super) const INTERRUPTED: u8 = 130;
 
-/// Writes to standard output. A reader that has closed it is no error.
+/// Writes to standard output. It is no error if the reader has closed it.
 pub(super) fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -1,4 +1,4 @@
-//! Progress display: a bar for people, a JSON line a second for machines.
+//! Progress display: a bar for people, a JSON line per second for programs.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
@@ -23,7 +23,8 @@ pub(super) enum Show {
     None,
 }
 
-/// The progress of a job that is shown while its stages run. JSON lines go to standard output unless the frames do.
+/// Returns a progress that is displayed while the stages of its job run. JSON lines go to standard output unless the frames
+/// do (`piped`).
 pub(super) fn shown(show: Show, piped: bool) -> Progress {
     let display = Mutex::new(None);
     Progress::with_observer(move |progress, event| {
@@ -77,10 +78,10 @@ impl Drop for Shown {
     }
 }
 
-/// Draws a run and its fps.
+/// Displays a progress and its fps.
 type Display = Box<dyn FnMut(&Progress, f64)>;
 
-/// Throughput since the first frame: opening files is not the network's speed.
+/// Throughput since the first frame, so that the time to open files does not count.
 struct Rate {
     started: Instant,
     first: Option<(Instant, u64)>,

@@ -19,9 +19,9 @@ use crate::relay::{LatencyMark, OnLoss, Options, Relay, Server, Snapshot};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Address of the source: rtmp, srt, udp, rtp, rtsp, an HLS list, a pipe, a file.
+    /// Address of the source: rtmp, srt, udp, rtp, rtsp, an HLS playlist, a pipe, a camera (v4l2:) or a file.
     pub source: String,
-    /// Addresses of the sinks: rtmp, srt, udp, HLS lists, files.
+    /// Addresses of the sinks: rtmp, srt, udp, HLS playlists or files.
     #[arg(required = true)]
     pub sinks: Vec<String>,
     /// Wait for a publisher at the source's address (rtmp, rtsp; srt has ?mode=listener).
@@ -30,13 +30,13 @@ pub(super) struct Args {
     /// Ceiling on the time from the arrival of a frame's packet to its encoded frame.
     #[arg(long, value_name = "T", default_value = "2s", value_parser = parse_duration)]
     pub latency_max: Duration,
-    /// Networks, best first; each frame takes the best one that is fast enough. none is the plain resampler.
+    /// Networks, best first; each frame is upscaled by the best one that is fast enough. none is the plain resampler.
     #[arg(long, value_name = "auto|MODEL,...", default_value = "auto")]
     pub ladder: String,
     /// Engine that runs the networks.
     #[arg(long, value_enum, default_value = "auto")]
     pub engine: EngineName,
-    /// Threads of engine and encoder each [default: all cores]
+    /// Number of threads of the engine and the encoder each [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Size of the output [default: twice the source's]
@@ -45,7 +45,7 @@ pub(super) struct Args {
     /// FFmpeg's name of the encoder.
     #[arg(long, value_name = "NAME", default_value = "libx264")]
     pub encoder: String,
-    /// An option of the encoder; may be repeated.
+    /// Option of the encoder; can be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_key_value)]
     pub encoder_opt: Vec<(String, String)>,
     /// Bits per second of the video, e.g. 6M [default: 0.1 bits per sample]
@@ -54,39 +54,39 @@ pub(super) struct Args {
     /// FFmpeg's name of the pixel format.
     #[arg(long, value_name = "FORMAT", default_value = "yuv420p")]
     pub pix_fmt: String,
-    /// Audio: copied, or AAC where a sink does not take its codec; left out; or encoded by FFmpeg's encoder CODEC.
-    #[arg(long, value_name = "copy|none|CODEC", default_value = "copy", value_parser = parse_audio)]
+    /// Audio: copy (converted where a sink does not take its codec), none, or the FFmpeg encoder to convert it with.
+    #[arg(long, value_name = "copy|none|ENCODER", default_value = "copy", value_parser = parse_audio)]
     pub audio: AudioMode,
-    /// Deinterlace.
+    /// Deinterlace every frame, with FFmpeg's bwdif.
     #[arg(long)]
     pub deinterlace: bool,
-    /// What goes out while the source is lost.
+    /// What is sent while the source is lost.
     #[arg(long, value_enum, default_value = "hold")]
     pub on_loss: OnLossName,
     /// Fail when the source has been lost for this long [default: never]
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     pub reconnect_max: Option<Duration>,
-    /// A file with `ladder = "..."` and `bitrate = "..."` in place of the options; SIGHUP reloads it.
+    /// File with `ladder = "..."` and `bitrate = "..."` in place of the options; SIGHUP reloads it.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["ladder", "bitrate"])]
     pub settings: Option<PathBuf>,
-    /// Serve metrics, health and a status page at a port of this machine alone, or at ADDRESS:PORT.
-    #[arg(long, value_name = "PORT", value_parser = parse_address)]
+    /// Serve metrics, health checks and a status page at this port of the loopback interface, or at ADDRESS:PORT.
+    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = parse_address)]
     pub metrics: Option<SocketAddr>,
-    /// Overwrite files that exist.
+    /// Overwrite existing files.
     #[arg(short = 'y')]
     pub overwrite: bool,
-    /// A JSON line per second on standard output, or a readable line every ten seconds on standard error.
+    /// Progress: a line every ten seconds on standard error (auto), or a JSON line per second on standard output.
     #[arg(long, value_enum, default_value = "auto")]
     pub progress: ProgressName,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum, PartialEq, Eq, Debug)]
 pub(super) enum OnLossName {
-    /// The last frame, repeated.
+    /// The last frame, repeated
     Hold,
-    /// Black frames.
+    /// Black frames
     Black,
-    /// The relay ends with an error.
+    /// Nothing: the relay ends with an error
     Stop,
 }
 

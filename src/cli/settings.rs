@@ -11,11 +11,11 @@ use crate::error::{Error, Result};
 use crate::media;
 use crate::relay::Control;
 
-/// What can change.
+/// The settings that can change.
 pub(super) struct Settings {
     /// Names of networks, best first; empty for the default.
     pub ladder: Vec<String>,
-    /// Bits per second; `None`: by the size of the frames.
+    /// Bits per second; `None` for the default, which depends on the size of the frames.
     pub bit_rate: Option<u64>,
 }
 
@@ -79,7 +79,7 @@ pub(super) fn parse_bit_rate(text: &str) -> std::result::Result<u64, String> {
         .ok_or_else(|| "write it like 6M or 800k".to_owned())
 }
 
-/// SIGHUP, which would end the program otherwise.
+/// Receives SIGHUP, which would end the program otherwise.
 pub(super) struct Hangups(Signals);
 
 /// Ends the iteration over signals when it is dropped.

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM.
+//! SIGINT and SIGTERM: the first interrupts a run in order, a second ends the program with the same exit code.
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -6,7 +6,7 @@ use super::output::INTERRUPTED;
 use crate::error::{Error, Result};
 use crate::job::Interrupt;
 
-/// The first signal interrupts the run in order, the second ends the program at once.
+/// Returns an interrupt that the first signal sets; the second signal ends the program at once.
 pub(super) fn catch() -> Result<Interrupt> {
     let interrupt = Interrupt::default();
     for signal in [SIGINT, SIGTERM] {

@@ -25,7 +25,7 @@ pub(super) struct Args {
     /// hasn-lite-x2-video, hasn-lite-x2 for images]
     #[arg(long, value_name = "NAME|FILE|none")]
     pub model: Option<String>,
-    /// Device that runs the network.
+    /// Engine that runs the network.
     #[arg(long, value_enum, default_value = "auto")]
     pub engine: EngineName,
     /// Number format of the CPU engine. auto takes the fastest of bf16, int16 and f32 for up to 10 bits, f32 above.
@@ -64,8 +64,8 @@ pub(super) struct Args {
     /// Transfer of the values in EXR files: linear, or the transfer that encodes them, such as bt709.
     #[arg(long, value_name = "linear|NAME", value_parser = parse_transfer)]
     pub exr_transfer: Option<String>,
-    /// Audio: copy, none, or the FFmpeg encoder to convert it with.
-    #[arg(long, value_name = "copy|none|CODEC", default_value = "copy", value_parser = parse_audio)]
+    /// Audio: copy (converted where the container cannot hold its codec), none, or the FFmpeg encoder to convert it with.
+    #[arg(long, value_name = "copy|none|ENCODER", default_value = "copy", value_parser = parse_audio)]
     pub audio: AudioMode,
     /// Fail if the container cannot hold a stream, instead of leaving it out.
     #[arg(long)]
@@ -76,7 +76,7 @@ pub(super) struct Args {
     /// End before this time.
     #[arg(long, value_name = "T", value_parser = parse_time)]
     pub to: Option<f64>,
-    /// Deinterlacing.
+    /// Which frames are deinterlaced.
     #[arg(long, value_enum, default_value = "auto")]
     pub deinterlace: DeinterlaceName,
     /// FFmpeg filter graph to run before the network, such as fieldmatch,decimate or crop=704:576.
@@ -85,7 +85,7 @@ pub(super) struct Args {
     /// Scale to square pixels: the output has the display width of the input.
     #[arg(long, conflicts_with = "size")]
     pub square: bool,
-    /// Number of damaged frames and packets that do not fail the run.
+    /// Number of damaged frames and packets up to which the run succeeds.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub tolerate: u64,
     /// Run the network on every frame, even on one that equals the previous frame.
@@ -94,7 +94,7 @@ pub(super) struct Args {
     /// Overwrite existing files.
     #[arg(short = 'y')]
     pub overwrite: bool,
-    /// Resume an interrupted run. By default a terminal is asked, and a script resumes.
+    /// Resume an interrupted run. By default hasn asks on a terminal, and resumes elsewhere.
     #[arg(long, conflicts_with = "restart")]
     pub resume: bool,
     /// Discard what an interrupted run has finished, and start over.
@@ -115,7 +115,7 @@ pub(super) enum DeinterlaceName {
     Auto,
     /// All frames, with FFmpeg's bwdif
     Bwdif,
-    /// None
+    /// No frame
     Off,
 }
 
@@ -183,7 +183,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     ask_whether_to_resume(&args, &job)?;
     let progress = progress::shown(args.progress, args.output == "-");
     let report = match job.run(&progress, &interrupt) {
-        // The reader of the pipe was interrupted as well, and has said so.
+        // The reader of the pipe was interrupted by the same signal and has reported it.
         Err(error) if error.kind() == ErrorKind::Interrupted && args.output == "-" => {
             return Ok(exit_code(true));
         }
@@ -192,14 +192,14 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     if report.is_interrupted() {
         print_what_is_kept(&report);
     } else if report.already_complete {
-        eprintln!("{}: is complete already", args.output);
+        eprintln!("{}: is already complete", args.output);
     } else if args.progress != Show::None {
         print_summary(&report);
     }
     Ok(exit_code(report.is_interrupted()))
 }
 
-/// Asks on a terminal about a journal that the options say nothing of.
+/// Asks on a terminal whether to resume, where neither --resume nor --restart is given.
 fn ask_whether_to_resume(args: &Args, job: &Job) -> Result<()> {
     let Some(folder) = job.journal() else { return Ok(()) };
     let is_answered = args.resume || args.restart;
@@ -262,7 +262,7 @@ fn print_summary(report: &Report) {
     );
 }
 
-/// The words of a command line after `hasn`, as a plan and a job file keep them.
+/// Parses the words after `hasn` of a command line, as a plan and a batch keep them.
 pub(super) fn parse_words(words: impl IntoIterator<Item = String>) -> std::result::Result<Args, clap::Error> {
     /// `hasn upscale` alone.
     #[derive(Parser)]
@@ -282,8 +282,8 @@ pub(super) fn parse_words(words: impl IntoIterator<Item = String>) -> std::resul
     Ok(*args)
 }
 
-/// A plan's words, which are read in the folder it was made in.
-pub(super) fn options_of_plan(folder: &Path, words: &[String]) -> Result<Args> {
+/// Parses the words of a plan.
+pub(super) fn parse_plan(folder: &Path, words: &[String]) -> Result<Args> {
     let words = std::iter::once("upscale".to_owned()).chain(words.iter().cloned());
     parse_words(words).map_err(|_| {
         let problem = "has a command that hasn upscale does not take";
@@ -296,7 +296,7 @@ fn parse_scale(text: &str) -> std::result::Result<f64, String> {
     scale.ok_or_else(|| "write it like 2 or 1.5".to_owned())
 }
 
-/// Seconds of `90`, `90.5`, `1:30` or `0:01:30.5`.
+/// Parses `90`, `90.5`, `1:30` or `0:01:30.5` to seconds.
 fn parse_time(text: &str) -> std::result::Result<f64, String> {
     let fields: Vec<&str> = text.split(':').collect();
     let seconds = fields.iter().try_fold(0.0, |sum, field| {
@@ -306,14 +306,14 @@ fn parse_time(text: &str) -> std::result::Result<f64, String> {
     seconds.filter(|_| fields.len() <= 3).ok_or_else(|| "write it like 90.5 or 0:01:30.5".to_owned())
 }
 
-/// A name that FFmpeg knows.
+/// Checks that FFmpeg knows a transfer of this name.
 fn parse_transfer(name: &str) -> std::result::Result<String, String> {
     transfer_by_name(name).map(|_| name.to_owned()).ok_or_else(|| {
         "write linear, or a transfer as FFmpeg names it: bt709, iec61966-2-1, smpte2084".into()
     })
 }
 
-/// Frames per second, as a fraction.
+/// Parses a frame rate to a fraction.
 fn parse_rate(text: &str) -> std::result::Result<(i32, i32), String> {
     let (num, den) = text.split_once('/').unwrap_or((text, "1"));
     let rate = num.parse().ok().zip(den.parse().ok()).filter(|&(num, den): &(i32, i32)| num > 0 && den > 0);

@@ -34,7 +34,7 @@ struct Figures {
     peak_gflops: f64,
     peak_f32_gflops: f64,
     peak_special_per_second: f64,
-    /// From an open device to the first frame: kernels loaded, engine opened, a frame copied in and out.
+    /// From an open device to the first frame: loads the kernels, opens the engine, copies a frame in and out.
     first_frame_ms: f64,
     /// The same, including the start of the driver.
     first_frame_with_driver_ms: f64,
@@ -227,7 +227,7 @@ impl SizeFigures {
                 percents(&stage.of_peaks)
             );
         }
-        text += &format!("{:37}{}\n", "all of it, beside each other", percents(&self.of_peaks));
+        text += &format!("{:37}{}\n", "all frames, with overlap", percents(&self.of_peaks));
         text
     }
 }
