@@ -1,4 +1,5 @@
-//! The error type of the crate: what the world did wrong. Mistakes of this program are `assert!`s.
+//! The error type of the crate, for everything that can fail outside of this program. Mistakes of the program itself are
+//! failed `assert!`s.
 //!
 //! An error is one line, `subject: problem; remedy`, with a [kind](ErrorKind) for programs. The stage that meets it adds
 //! the frame it was working on.
@@ -10,7 +11,7 @@ use std::sync::Arc;
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Kind of an error, for programs. Its line is for people and may change.
+/// Kind of an error, for programs. The line of an error is for people and may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -75,7 +76,7 @@ impl Error {
         }))
     }
 
-    /// Returns the error of a failed system call on `subject`, with the kind of its code.
+    /// Returns the error of a failed system call on `subject`, with the kind that its code stands for.
     pub fn io(subject: impl Into<String>, error: io::Error, remedy: impl Into<String>) -> Self {
         Error::new(subject, error.to_string(), remedy).caused_by(error)
     }

@@ -47,7 +47,7 @@
 //!    copied streams.
 //! 6. [`job`] verifies the file, renames it to its name and returns a [`job::Report`].
 //!
-//! A live stream takes another way through the same parts: [`relay`]. [`quality`] compares frames: PSNR-Y and SSIM.
+//! A live stream takes another path through the same parts: [`relay`]. [`quality`] compares frames: PSNR-Y and SSIM-Y.
 //!
 //! Modules import in one direction, which a test enforces:
 //!
@@ -55,16 +55,16 @@
 //! error ← color ← frame ← {media, model, pixel} ← engine ← pipeline ← {journal, relay} ← job ← cli ← main
 //! ```
 //!
-//! `media` knows no network, `engine` no FFmpeg, `pipeline` neither samples nor layers; every dependency has one home, and
-//! no public item names a type of one. `docs/architecture.md` in the repository is the long form.
+//! `media` knows no network, `engine` no FFmpeg, `pipeline` neither samples nor layers. Every dependency is used in one
+//! place, and no public item names a type of a dependency. `docs/architecture.md` in the repository has the details.
 //!
 //! # Logs and errors
 //!
 //! The library prints nothing: it logs through `tracing`. An [`Error`] is one line, `subject: problem; remedy`, with a
-//! [kind](ErrorKind) for programs. Remedies name the options of the command line, which the fields of [`job::Options`]
-//! are called after.
+//! [kind](ErrorKind) for programs. Remedies name the options of the command line; the fields of [`job::Options`] have the
+//! same names or longer forms of them.
 
-// So that helpers of the integration tests serve in here too.
+// Lets unit tests use the helpers of the integration tests, which name the crate.
 #[cfg(test)]
 extern crate self as hasn;
 

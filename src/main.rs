@@ -1,4 +1,4 @@
-//! The command line program: everything it does is in the library's `cli`.
+//! The command line program, which only calls `cli` of the library.
 
 use std::process::ExitCode;
 

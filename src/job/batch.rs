@@ -1,7 +1,7 @@
-//! Batch: many videos one after the other. One that fails does not stop the rest, and a second start upscales what is
-//! missing.
+//! Batch: many inputs, upscaled one after the other. One that fails does not stop the rest, and a second start upscales
+//! only what is missing.
 //!
-//! It does not know how a video is upscaled, in this process or another: the caller's [`Runner`] does.
+//! This module does not know whether a video is upscaled in this process or in another: the caller's [`Runner`] does.
 
 use std::path::Path;
 
@@ -15,13 +15,13 @@ use crate::journal::{BatchRecord, JobFingerprint, OutputState};
 use crate::media::{self, Output};
 use crate::model::catalogue;
 
-/// A video of a batch.
+/// An input of a batch, a video or an image, and its output.
 pub(crate) struct Video {
     /// Path of the input.
     pub input: String,
     /// Path of the output.
     pub output: String,
-    /// Model, if not the default one.
+    /// The model; `None` for the default.
     pub model: Option<String>,
     /// Whether an existing output is overwritten.
     pub overwrite: bool,
@@ -29,10 +29,11 @@ pub(crate) struct Video {
     pub options: Vec<(String, String)>,
 }
 
-/// Upscales the video of an index.
+/// Upscales videos for a batch.
 pub(crate) trait Runner {
+    /// Upscales the video at this index of the batch.
     fn run(&mut self, index: usize) -> Result<Ended>;
-    /// An error that the run itself has not reported.
+    /// Reports an error that the run itself has not reported.
     fn report_error(&mut self, error: &Error);
 }
 
@@ -40,11 +41,11 @@ pub(crate) trait Runner {
 pub(crate) enum Ended {
     /// The output is complete. With the report of the run, null if there is none.
     Done(Value),
-    /// It was interrupted. With its report and what it said of its end.
+    /// The user interrupted it. With the report of the run and its error line.
     Interrupted(Value, String),
-    /// It failed, with this error.
+    /// It failed, with this error line.
     Failed(String),
-    /// A signal ended it at any moment, even the last one.
+    /// A signal ended its process, perhaps after the output was complete. With a line that says so.
     Killed(String),
 }
 
@@ -55,9 +56,9 @@ pub(crate) enum Outcome {
     /// An earlier batch has written it from the same input and options.
     Skipped,
     Failed,
-    /// The user ended the batch within it.
+    /// The user interrupted the batch while this video was upscaled.
     Interrupted,
-    /// The user ended the batch before it.
+    /// The user interrupted the batch before this video was started.
     Pending,
 }
 
@@ -73,7 +74,7 @@ impl Outcome {
     }
 }
 
-/// What became of a video.
+/// A video of a batch and its outcome.
 #[derive(Serialize)]
 pub(crate) struct Row {
     pub input: String,
@@ -102,7 +103,7 @@ impl Row {
     }
 }
 
-/// Counts of a batch; frames and seconds are those of the videos it has done itself.
+/// Counts of a batch; frames and seconds are those of the videos that this batch has upscaled.
 #[derive(Serialize)]
 pub(crate) struct Totals {
     pub videos: usize,
@@ -123,7 +124,7 @@ pub(crate) struct BatchReport {
     pub totals: Totals,
 }
 
-/// Upscales what is missing of `videos`. `left_out`: files that are no videos, for the report.
+/// Upscales those of `videos` whose output is missing. `left_out`: files that are not videos, for the report.
 pub(crate) fn run(
     videos: Vec<Video>,
     left_out: Vec<String>,
@@ -161,7 +162,7 @@ impl Totals {
     }
 }
 
-/// Upscales a video, unless its output exists and was written from the same.
+/// Upscales a video, unless its output exists and was written from the same input with the same options.
 fn upscale(
     video: &Video,
     index: usize,
@@ -204,7 +205,7 @@ fn upscale(
     }
 }
 
-/// What an output depends on, as far as that is known without opening the input: a second start is to be quick.
+/// What an output depends on, as far as that is known without opening the input, so that a second start is quick.
 fn fingerprint(video: &Video) -> Result<JobFingerprint> {
     let mut fingerprint = JobFingerprint::of_input(&video.input)?;
     let is_image = Output::new(&video.output, &video.input)?.is_still();

@@ -1,4 +1,4 @@
-//! Collect: files and folders become the inputs and outputs of a batch. Nothing is written.
+//! Collect: finds the inputs of a batch in files and folders, and names their outputs. It writes nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ pub(crate) struct Pair {
     pub output: String,
 }
 
-/// The videos of files and folders.
+/// The inputs that were found in files and folders.
 #[derive(Default)]
 pub(crate) struct Found {
     /// In the order of the arguments, then by name.
@@ -25,8 +25,8 @@ pub(crate) struct Found {
     pub left_out: Vec<String>,
 }
 
-/// Finds the videos of `inputs`, whose outputs mirror their folders below `into`. `extension`: of the outputs, if it is
-/// not the input's.
+/// Finds the videos among `inputs` and in their folders, which the outputs mirror below `into`. `extension`: that of the
+/// outputs; `None` for the input's.
 pub(crate) fn collect(inputs: &[PathBuf], into: &Path, extension: Option<&str>) -> Result<Found> {
     let mut found = Found::default();
     let skipped = fs::canonicalize(into).ok();
@@ -48,11 +48,11 @@ pub(crate) fn collect(inputs: &[PathBuf], into: &Path, extension: Option<&str>) 
             Err(e) => return Err(cannot_read(input, e)),
         };
         for path in walk.found {
-            let beside = into.join(path.strip_prefix(root).expect("it was found there"));
+            let mirrored = into.join(path.strip_prefix(root).expect("it was found there"));
             let output = match extension {
-                Some(extension) => beside.with_extension(extension),
-                None if is_written(&beside) => beside,
-                None => beside.with_extension("mkv"),
+                Some(extension) => mirrored.with_extension(extension),
+                None if is_written(&mirrored) => mirrored,
+                None => mirrored.with_extension("mkv"),
             };
             found.videos.push(Pair { input: text(&path)?, output: text(&output)? });
         }
@@ -73,14 +73,14 @@ pub(crate) fn check_distinct<'a>(videos: impl IntoIterator<Item = (&'a str, &'a 
     Ok(())
 }
 
-/// Whether FFmpeg writes files with the extension of this one. Images are only looked at where the user named them.
+/// Whether FFmpeg writes files with the extension of this one. An image is an input only where the user named it.
 fn is_written(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     has_video_extension(&format!("video.{extension}"))
         || ["png", "jpg", "jpeg", "webp"].contains(&&*extension)
 }
 
-/// Files of a folder and those in it, by name.
+/// A search of a folder and its subfolders, in the order of names.
 struct Walk<'a> {
     skipped: Option<&'a Path>,
     found: Vec<PathBuf>,
@@ -94,7 +94,7 @@ impl Walk<'_> {
         paths.sort();
         for path in paths {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            // Hidden, or of a run of ours that has not ended.
+            // Hidden files, and those of an unfinished run of hasn.
             if name.starts_with('.') || name.ends_with(".hasn") || name.contains(".partial.") {
                 continue;
             }
@@ -117,7 +117,7 @@ impl Walk<'_> {
 
 fn text(path: &Path) -> Result<String> {
     let text = path.to_str().map(str::to_owned);
-    text.ok_or_else(|| Error::new(path.to_string_lossy(), "its name is no UTF-8", "give it another name"))
+    text.ok_or_else(|| Error::new(path.to_string_lossy(), "its name is not UTF-8", "give it another name"))
 }
 
 fn cannot_read(path: &Path, error: io::Error) -> Error {

@@ -1,4 +1,4 @@
-//! One video by many processes: a plan of its segments, each segment by itself, and the join.
+//! One video upscaled by many processes: the plan of its segments, the encoding of each segment, and the join.
 
 use std::path::{Path, PathBuf};
 
@@ -15,9 +15,9 @@ use crate::journal::{CutPoint, Journal, WorkPlan};
 use crate::media::{Muxer, Output, SEGMENT_FRAMES};
 use crate::pipeline::Sink;
 
-/// What a plan has found.
+/// The result of planning.
 pub(crate) struct Planned {
-    /// The folder of plan and segments.
+    /// The folder of the plan and the segments.
     pub folder: PathBuf,
     /// Number of frames of the video.
     pub frames: u64,
@@ -49,7 +49,7 @@ pub(crate) fn plan(options: &Options, command: PlannedCommand) -> Result<Planned
         Journal::discard(&folder)?;
     }
     let journal = Journal::open(&folder, &fingerprint::of_job(options, &parts)?)?;
-    // Whether the container takes all this is found out now.
+    // Fails now rather than at the join if the container cannot hold the streams.
     drop(Muxer::create(parts.output.clone(), &parts.input, &parts.encoder, parts.trim, &parts.plan)?);
     let plan = scan(options, parts, command)?;
     plan.write(journal.folder())?;
@@ -96,7 +96,7 @@ fn scan(options: &Options, parts: Parts, command: PlannedCommand) -> Result<Work
     Ok(WorkPlan { folder: command.folder, command: command.words, frames, random_access, cuts })
 }
 
-/// Encodes one segment of a plan, unless it exists: then there is no report.
+/// Encodes one segment of a plan. Returns `None` if the segment exists already.
 pub(crate) fn segment(
     options: &Options,
     folder: &Path,
@@ -137,7 +137,7 @@ pub(crate) fn join(options: &Options, folder: &Path, place: &Path, interrupt: &I
         return Err(Error::new(place.to_string_lossy(), problem, remedy).with_kind(ErrorKind::NotFound));
     }
     if journal.frames() != plan.frames {
-        let problem = format!("its segments have {} frames and not {}", journal.frames(), plan.frames);
+        let problem = format!("its segments have {} frames instead of {}", journal.frames(), plan.frames);
         return Err(Error::new(place.to_string_lossy(), problem, "plan it again with --restart"));
     }
     let Parts { input: source, encoder, plan: streams, output, trim, .. } = parts;

@@ -1,4 +1,5 @@
-//! What the packets of a job depend on, under the names that a user knows.
+//! What the packets of a job depend on, under the names that a user knows it by. An option that changes packets is added
+//! here, so that a resumed run notices its change.
 
 use super::options::Options;
 use super::parts::Parts;
@@ -9,14 +10,14 @@ use crate::journal::{JobFingerprint, checksum};
 use crate::media;
 use crate::model::catalogue;
 
-/// The fingerprint of an opened job: a run resumes only one with the same.
+/// The fingerprint of an opened job. A run resumes an earlier one only if both have the same fingerprint.
 pub(super) fn of_job(options: &Options, parts: &Parts) -> Result<JobFingerprint> {
     let mut job = match parts.input.numbers() {
         Some(_) => JobFingerprint::of_files(&options.input, &parts.input.paths())?,
         None => JobFingerprint::of_input(&options.input)?,
     };
     let summary = &parts.summary;
-    // A file may carry any name inside, that of a built-in model too.
+    // The name in a weights file may be any, even that of a built-in model.
     let weights = of_weights(options.model.as_deref().unwrap_or(&summary.model))?;
     let engine = match parts.engine.kind {
         EngineKind::Cpu(precision) => format!("cpu {} {}", level::detect()?.name(), precision.name()),

@@ -1,10 +1,10 @@
-//! Job: one input upscaled to one output, from options to a report. The front door of the library and of the program.
+//! Job: one input upscaled to one output, from options to a report. The entry point of the library and of the program.
 //!
 //! ```text
 //! Options ─open→ Job ─run→ Report
-//!                 │ direct: pipes and images, packets go straight into the output
-//!                 │ journal: files of video, in segments that are joined at the end
-//!                 │ sequence: a file a frame
+//!                 │ direct: pipes and images; packets go straight into the output
+//!                 │ journal: video files; packets go into segments, which are joined at the end
+//!                 │ sequence: image sequences; one file per frame
 //! ```
 //!
 //! [`open`] opens and checks everything and writes nothing. [`Job::run`] writes under a partial name, or into a journal
@@ -15,13 +15,13 @@
 //! | file | what |
 //! |---|---|
 //! | `options` | all that a user can choose |
-//! | `run` | open, and which way a job goes |
+//! | `run` | opens a job, and chooses between direct, journal and sequence |
 //! | `parts` | input, decoder, engine and encoder, opened from options |
 //! | `resume`, `sequence` | runs with a journal: segments of a video, files of an image sequence |
 //! | `publish` | the end of a run: the output's name, the report |
-//! | `fingerprint` | what a journal depends on |
-//! | `farm` | one video by many processes |
-//! | `batch`, `collect` | many videos: which, and what became of them |
+//! | `fingerprint` | what the packets in a journal depend on |
+//! | `farm` | one video upscaled by many processes |
+//! | `batch`, `collect` | many videos: finding them, and the outcome of each |
 //! | `progress`, `report` | what a caller sees |
 
 pub(crate) mod batch;

@@ -58,7 +58,7 @@ pub struct Options {
     pub filter: Option<String>,
     /// Number of damaged frames and packets that a successful run may have.
     pub tolerate: u64,
-    /// Whether a frame that equals the one before takes its result instead of a pass through the network.
+    /// Whether a frame that equals the previous one gets the previous result without a pass through the network.
     pub reuse: bool,
     /// Whether existing files are overwritten.
     pub overwrite: bool,

@@ -1,4 +1,4 @@
-//! All parts of a job but where its packets go, opened from options. Nothing is written.
+//! All parts of a job except the destination of its packets, opened from options. It writes nothing.
 
 use tracing::{info, warn};
 
@@ -28,7 +28,7 @@ pub(super) struct Parts {
     pub summary: Summary,
 }
 
-/// Where parts are opened beside what is on the disk already.
+/// The circumstances in which parts are opened: what exists on the disk, and where decoding begins.
 #[derive(Clone, Copy, Default)]
 pub(super) struct OpenAt {
     /// Whether files under the output's names may exist.
@@ -47,7 +47,7 @@ impl Parts {
         if !at.overwrite {
             output.check_free(at.has_journal)?;
         }
-        // Scans are not coded as videos are, and neither is a single image.
+        // The default model of videos is trained with compressed video, which scans and single images are not.
         let is_image = output.is_still() && output.sequence().is_none();
         let from_images = is_image || Pattern::parse(&options.input)?.is_some();
         let default = if from_images { catalogue::DEFAULT_CPU } else { catalogue::DEFAULT_VIDEO };
@@ -145,7 +145,7 @@ fn scale(network: &Network) -> usize {
     }
 }
 
-/// Number of frames by the container's statement; 0 where it makes none.
+/// Number of frames that the container states for the selected part; 0 where it states none.
 fn frames_expected(options: &Options, video: &VideoInfo) -> u64 {
     let rate = video.fps();
     let all_s = video.frames_expected as f64 / rate;
@@ -181,7 +181,7 @@ fn output_size(
     Ok((width, height))
 }
 
-/// Gives the input its frame rate, and refuses options that mean nothing for it.
+/// Sets the frame rate of an image sequence, and refuses `--frame-rate` and `--start-number` where they have no effect.
 fn apply_frame_rate(options: &Options, input: &mut Input, output: &Output) -> Result<()> {
     let from_sequence = input.numbers().is_some();
     match options.frame_rate {
@@ -212,10 +212,10 @@ fn transfer_of(input: &Input, exr_transfer: Option<Transfer>) -> Result<Option<T
     Ok(exr_transfer.filter(|_| input.is_exr()))
 }
 
-/// The transfer of FFmpeg's name.
+/// The transfer that FFmpeg knows by this name.
 fn parse_transfer(name: &str) -> Result<Transfer> {
     transfer_by_name(name).ok_or_else(|| {
-        let problem = format!("'{name}' is no transfer");
+        let problem = format!("FFmpeg knows no transfer '{name}'");
         Error::new("--exr-transfer", problem, "write linear, or FFmpeg's name of one, e.g. bt709")
     })
 }

@@ -17,7 +17,7 @@ pub struct Progress {
 
 type Observer = dyn Fn(&Progress, Event) + Send + Sync;
 
-/// A phase of a job that begins.
+/// A change in the phase of a job.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
@@ -30,7 +30,7 @@ pub enum Event {
         /// Time of the input up to which it got, in seconds; `None` for image sequences.
         reached_s: Option<f64>,
     },
-    /// Frames are decoded, upscaled and encoded from here on.
+    /// The stages start to decode, upscale and encode frames.
     Started {
         /// Number of frames to expect, by the container; 0 where it does not state one.
         frames_expected: u64,

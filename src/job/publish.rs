@@ -1,4 +1,4 @@
-//! The end of a run whose frames are all written: the output gets its name, the report is written.
+//! The end of a run whose frames are all written: renames the output to its name and writes the report.
 
 use super::options::Options;
 use super::report::Report;
@@ -33,7 +33,7 @@ pub(super) fn conclude(
     let Some(error) = damaged else { return Ok(report) };
     let frames = report.run.frames.encoded;
     Err(match place {
-        Some(place) => error.keeping(&format!("{place} has the {frames} frames there are")),
+        Some(place) => error.keeping(&format!("{place} has the {frames} frames that could be decoded")),
         None => error,
     })
 }

@@ -1,4 +1,4 @@
-//! What a job is going to do, and what it did.
+//! What a job is going to do, and what it did: the keys of the JSON report, with those of `pipeline::Report`.
 
 use std::path::PathBuf;
 

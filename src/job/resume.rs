@@ -1,4 +1,4 @@
-//! Runs that are kept in a journal: how one is started, resumed, and joined to a video.
+//! Runs that keep their segments in a journal: how one is started, resumed, and joined into a video.
 
 use std::path::{Path, PathBuf};
 
@@ -86,7 +86,7 @@ fn encode_and_join(
     let (output, trim, summary) = (parts.output.clone(), parts.trim, parts.summary.clone());
     let damage = parts.input.damage();
     let source = parts.input.reopen(trim)?;
-    // Whether the container takes all this is found out now rather than after days.
+    // Fails now rather than after days if the container cannot hold the streams.
     drop(Muxer::create(output.clone(), &parts.input, &parts.encoder, trim, &parts.plan)?);
     let expected = summary.frames_expected;
     let bytes_per_frame = parts.encoder.bytes_per_frame(&parts.input, growth(&parts.engine));
@@ -119,11 +119,11 @@ fn encode_and_join(
     result
 }
 
-/// What a video is joined from, beside its segments.
+/// What a video is joined from, besides its segments.
 pub(super) struct ToJoin {
     pub source: Input,
     pub encoder: Encoder,
-    /// `None`: it is planned again.
+    /// `None` to plan the streams again.
     pub plan: Option<Plan>,
     pub output: Output,
     pub trim: Trim,

@@ -22,13 +22,13 @@ pub struct Job {
 
 /// How packets reach the output.
 enum Way {
-    /// As they come.
+    /// Directly, as they are encoded.
     Direct,
     /// Through a journal in this folder.
     Journal(PathBuf),
-    /// As a file each, with a journal where the input can be read twice.
+    /// As one file each, with a journal in this folder where the input can be read twice.
     Sequence(Option<PathBuf>),
-    /// They are there: an earlier run has only left its journal.
+    /// Not at all: an earlier run has completed the output and only left its journal behind, in this folder.
     Complete(PathBuf),
 }
 

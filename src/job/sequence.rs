@@ -14,10 +14,10 @@ use crate::journal::SequenceJournal;
 use crate::media::{Damage, Input, Numbering, Pattern};
 use crate::pipeline::{FinishedImages, Outcome, ResumeState, Sink, StreamReport, VerificationReport};
 
-/// Number of the first image of a video.
+/// Number of the first image that is written from a video.
 const START: u64 = 1;
 
-/// Writes the images that are missing. `folder`: the journal's; `None` where the input cannot be read twice.
+/// Writes the images that are missing. `folder`: that of the journal; `None` where the input cannot be read twice.
 pub(super) fn run(
     options: &Options,
     mut parts: Parts,
@@ -67,7 +67,7 @@ pub(super) fn run(
     }
 }
 
-/// Existing images are not overwritten unasked.
+/// Fails if an image would be overwritten.
 fn check_free(input: &Input, pattern: &Pattern, numbering: Numbering) -> Result<()> {
     let wanted = match (numbering, input.numbers()) {
         (Numbering::ByTime(_), Some([first, .., last])) => *first..=*last,
@@ -82,7 +82,8 @@ fn check_free(input: &Input, pattern: &Pattern, numbering: Numbering) -> Result<
     }
 }
 
-/// What is left to do. Only the missing images of an input sequence are read, unless a filter needs neighbouring frames.
+/// Returns what is left to do. Only the missing images of an input sequence are read, unless a filter needs neighbouring
+/// frames.
 fn resume_state(
     options: &Options,
     parts: &mut Parts,
@@ -110,7 +111,7 @@ fn resume_state(
     Ok(ResumeState { finished_frames, skipped_frames: finished_frames, ..ResumeState::default() })
 }
 
-/// Checks every file, then ends the journal.
+/// Checks every file, then removes the journal.
 fn finish(
     options: &Options,
     mut report: Report,
@@ -120,7 +121,7 @@ fn finish(
     let started = Instant::now();
     let (found, encoded) = (journal.verify()?, report.run.frames.encoded);
     if found != encoded {
-        let problem = format!("{found} files are there for {encoded} frames");
+        let problem = format!("{found} files exist for {encoded} frames");
         return Err(Error::new(&options.output, problem, "run it again").with_kind(ErrorKind::Damaged));
     }
     let video = StreamReport {
