@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// The record of `video.mkv` is `.video.mkv.hasn-batch`.
 const EXTENSION: &str = ".hasn-batch";
 
-/// Content of the file. It is written before the output, so that no crash separates the two.
+/// Content of the file. It is written before the output, so that after a crash no output lacks its record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Record {
     fingerprint: JobFingerprint,
@@ -89,7 +89,7 @@ impl OutputState {
 pub struct BatchRecord {
     output: PathBuf,
     record: Record,
-    /// Record of the existing file, for the case that it stays.
+    /// Record of the existing output, to be restored if that stays.
     previous: Option<Vec<u8>>,
 }
 

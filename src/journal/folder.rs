@@ -49,7 +49,7 @@ pub(super) fn lock(folder: &Path, how: fn(&File) -> std::result::Result<(), TryL
     }
 }
 
-/// Returns a text that identifies a file whatever its name.
+/// Returns a text that identifies a file independently of its name.
 pub(super) fn identity(path: &Path) -> io::Result<String> {
     let metadata = fs::metadata(path)?;
     Ok(format!("{} {} {}", metadata.dev(), metadata.ino(), metadata.size()))

@@ -1,4 +1,4 @@
-//! Join: segments become the video, without another encode, among the packets that are copied from the input.
+//! Join: the packets of the segments and those copied from the input become one file. Nothing is encoded again.
 
 use std::io;
 use std::sync::Arc;
@@ -140,8 +140,8 @@ impl Join {
         self.note(written)
     }
 
-    /// Passes on the muxer's result, and notes a full disk. Other errors of this kind, as of a queue in another file
-    /// system, are not waited for.
+    /// Passes on the muxer's result, and notes a full disk. A full disk elsewhere, such as that of the queue's
+    /// temporary file, is an error.
     fn note(&mut self, written: Result<()>) -> Result<()> {
         self.is_disk_full = written.as_ref().is_err_and(|error| error.kind() == ErrorKind::DiskFull);
         written
@@ -150,11 +150,11 @@ impl Join {
 
 /// Copied streams of the input, read as far as the frames have got.
 struct CopiedStreams {
-    /// `None` after its end.
+    /// `None` once it was read to its end.
     input: Option<Input>,
     transcoders: Transcoders,
     queue: PacketQueue,
-    /// Largest dts of the input's frames that were passed.
+    /// Largest dts of the video packets that were read.
     read_us: i64,
 }
 

@@ -1,20 +1,20 @@
-//! The journal of a long run: segments that no crash undoes, and the file that is joined from them at the end.
+//! The journal of a long run: segments that survive a crash, and the file that is joined from them at the end.
 //!
 //! In: packets, and cuts that depend on the input alone. Out: a muxer whose file is complete. The journal knows neither
-//! samples nor how packets were encoded, only what they depend on: the job's fingerprint.
+//! samples nor how packets were encoded, but it stores what they depend on: the job's fingerprint.
 //!
-//! `video.mkv.hasn/` lies beside `video.mkv` until that is complete:
+//! `video.mkv.hasn/` lies next to `video.mkv` until that is complete:
 //!
 //! ```text
 //! journal.json     the job's fingerprint; a run with another one is refused
-//! joined           identity of the joined file, written just before that gets its name
+//! joined           identity of the joined file, written just before that file gets its name
 //! lock             locked by the process that writes
 //! plan.json        of a distributed run: where segments start
-//! 000000.segment   a segment, which gets its name when it is complete and on the disk; its end describes it
+//! 000000.segment   a segment, which gets its name when it is complete and on the disk; a record at its end describes it
 //! .writing-*       a file that is being written, useless after a crash
 //! ```
 //!
-//! No list of segments is kept: those that exist are finished. An image sequence has another folder, described in
+//! There is no list of segments: those that exist are finished. An image sequence has another folder, described in
 //! `sequence`.
 
 mod batch_record;

@@ -148,7 +148,7 @@ impl Journal {
         marked.map_err(|e| failed(&self.folder, e))
     }
 
-    /// Whether a run has finished `output` and only left its journal behind.
+    /// Whether a run has completed `output` and only left its journal behind.
     pub fn is_finished(folder: &Path, output: &Path) -> bool {
         let joined = fs::read_to_string(folder.join(JOINED));
         let existing = folder::identity(output);

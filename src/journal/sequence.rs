@@ -1,6 +1,7 @@
-//! An image sequence that is written file by file, and what a run that resumes must know of earlier ones.
+//! The journal of an image sequence: the files are written one by one, and a resumed run learns which are finished.
 //!
-//! In: packets that are frames. Out: their files. Until the sequence is complete, its folder lies beside them:
+//! In: packets, each of which is an image file. Out: the files. Until the sequence is complete, the journal's folder lies
+//! next to them:
 //!
 //! ```text
 //! journal.json   the job's fingerprint; a run with another one is refused

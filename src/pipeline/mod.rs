@@ -8,8 +8,8 @@
 //!   └──────────────── packets of other streams, never held back ─────────┘
 //! ```
 //!
-//! A slow stage fills the queue before it and so stops its producer. The end of a stream is a dropped
-//! sender; a dead consumer is a failed send. The first error wins and is reported once.
+//! A slow stage fills the queue before it and so stops its producer. A stage ends its stream by dropping the sender, and
+//! notices a consumer that has stopped by a failed send. Only the first error is reported.
 
 mod clock;
 mod report;

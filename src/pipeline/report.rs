@@ -1,4 +1,4 @@
-//! The report of a run.
+//! The report of a run, whose fields are keys of the JSON report. `docs/transcoding.md` describes each of them.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub struct Report {
     pub left_out: Vec<String>,
     /// Streams whose codec the container cannot hold, with their new codec.
     pub converted: Vec<String>,
-    /// Count of frames that equal the one before and got its result; 0 with `--no-reuse`.
+    /// Count of frames that equal the previous one and got the previous result; 0 with `--no-reuse`.
     pub reused: u64,
     /// Count of jumps of the input's clock, each of which was repaired.
     pub clock_jumps: u64,

@@ -18,7 +18,7 @@ pub struct ResumeState {
     pub skipped_frames: u64,
     /// First segment that this run does not encode.
     pub end_segment: Option<u64>,
-    /// Index of the frame after a finished segment -> state of the encoder there.
+    /// State of the encoder by the index of the first frame after a finished segment.
     pub encoder_states: BTreeMap<u64, CutState>,
 }
 

@@ -28,7 +28,7 @@ const PACKETS_TO_MUX: usize = 32;
 /// Bound of a queue of packets in bytes: a losslessly coded packet may be as large as its frame.
 const PACKETS_BYTES: usize = 256 << 20;
 
-/// Opened parts of a run.
+/// The opened parts of a run.
 pub struct Run {
     /// Source of the packets.
     pub input: Input,
@@ -38,7 +38,7 @@ pub struct Run {
     pub engine: EngineSpec,
     /// Network of the engine that upscales the frames.
     pub network: NetworkId,
-    /// Whether a frame that equals the one before gets its result.
+    /// Whether a frame that equals the previous one gets the previous result.
     pub reuse: bool,
     /// Encoder of the engine's output frames.
     pub encoder: Encoder,
@@ -46,7 +46,7 @@ pub struct Run {
     pub sink: Sink,
 }
 
-/// End of a run.
+/// The result of a run.
 pub struct Outcome {
     /// Report, as far as it is known before the output is complete.
     pub report: Report,
@@ -109,7 +109,7 @@ impl Run {
     }
 }
 
-/// What the stages take with them onto their threads.
+/// What is moved to the threads of the stages.
 struct Parts {
     input: Input,
     /// `None` where copied streams are read when segments are joined.
@@ -119,7 +119,7 @@ struct Parts {
     encoder: Encoder,
 }
 
-/// What the stages return; `None` of a stage that failed.
+/// What the stages return; `None` for a stage that failed.
 struct Ended {
     clock_jumps: Option<u64>,
     decoder: Option<Decoder>,

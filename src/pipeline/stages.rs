@@ -92,14 +92,14 @@ pub(super) struct UpscaleSpec {
     /// Opened on the stage's thread.
     pub engine: EngineSpec,
     pub network: NetworkId,
-    /// Whether a frame that equals the one before gets its result.
+    /// Whether a frame that equals the previous one gets the previous result.
     pub reuse: bool,
     /// Frames to fill.
     pub pool: FramePool,
 }
 
 /// Upscales frames. When their size or format changes, the engine is drained and opened again for the same output. Returns
-/// how many frames equalled the one before and, with `reuse`, got its result.
+/// how many frames equalled the previous one and, with `reuse`, got the previous result.
 pub(super) fn upscale(
     spec: UpscaleSpec,
     frames: Receiver<Frame>,
@@ -134,7 +134,7 @@ pub(super) fn upscale(
     Ok(reused + engine.reused())
 }
 
-/// Returns whether there was a frame and the consumer took it.
+/// Collects a frame and sends it. Returns whether there was one and the consumer took it.
 fn send_collected(engine: &mut dyn Engine, output: &Sender<Frame>, clock: &mut Clock) -> Result<bool> {
     let Some((lr, mut sr)) = engine.collect()? else { return Ok(false) };
     sr.time = lr.time;
@@ -183,7 +183,7 @@ pub(super) fn encode(
     Ok(encoder)
 }
 
-/// Returns whether the consumer took them.
+/// Sends the packets that the encoder has ready. Returns whether the consumer took them.
 fn send_packets(encoder: &mut Encoder, encoded: &Sender<Encoded>, clock: &mut Clock) -> Result<bool> {
     while let Some(packet) = encoder.receive()? {
         if !clock.output(|| encoded.send(Encoded::Packet(packet)).is_ok()) {
