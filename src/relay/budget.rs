@@ -1,4 +1,4 @@
-//! Budget: the part of a frame's latency that the networks may use.
+//! Budget: the part of the latency ceiling that the networks may use.
 //!
 //! In: the latency ceiling, and how long frames take from a network to their packet. Out: each frame's deadline.
 

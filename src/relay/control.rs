@@ -8,17 +8,17 @@ use crate::engine::Network;
 use crate::error::Result;
 use crate::sync::lock;
 
-/// Changes that were requested and not yet made.
+/// Changes that were requested and are not made yet.
 #[derive(Default)]
 pub struct Control {
     networks: Mutex<Option<Vec<Network>>>,
-    /// 0: unchanged.
+    /// Bits per second; 0 if no change was requested.
     bit_rate: AtomicU64,
 }
 
 impl Control {
     /// Opens the networks of a new ladder, named as in [`Options::ladder`](super::Options::ladder). They are used once they
-    /// have been timed beside the stream.
+    /// have been timed while the stream continues.
     pub fn set_ladder(&self, names: &[String]) -> Result<()> {
         let networks = open_networks(names)?;
         *lock(&self.networks) = Some(networks);

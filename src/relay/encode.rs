@@ -57,7 +57,7 @@ pub(super) fn run(encoder: Encoder, on_loss: OnLoss, silence: Option<Silence>, i
             Ok(_) => drop(stage.io.stats.dropped_superseded.fetch_add(1, Relaxed)),
             Err(RecvTimeoutError::Timeout) => {
                 let time_us = stage.io.clock.duplicate();
-                // With `Stop` the last frame is held until the relay has ended.
+                // With `Stop` the last frame is repeated until the source counts as lost and the relay ends.
                 let frame = if on_loss == OnLoss::Black { &black } else { &last };
                 stage.io.stats.duplicated.fetch_add(1, Relaxed);
                 stage.send(frame.share(), time_us, None)?;
@@ -70,7 +70,7 @@ pub(super) fn run(encoder: Encoder, on_loss: OnLoss, silence: Option<Silence>, i
     stage.drain()
 }
 
-/// Moments of a frame that its latency is measured from.
+/// The moments from which the latency of a frame is measured.
 struct Moments {
     arrived_at: Instant,
     upscaled_at: Instant,
@@ -79,7 +79,7 @@ struct Moments {
 struct Encode<'a> {
     encoder: Encoder,
     io: EncodeIo<'a>,
-    /// By pts: frames of the source that the encoder holds.
+    /// The source's frames that the encoder holds, by pts.
     in_flight: BTreeMap<i64, Moments>,
     index: u64,
     last_pts: i64,
@@ -136,7 +136,7 @@ impl Encode<'_> {
         Ok(())
     }
 
-    /// Sends silence beside duplicated frames.
+    /// Sends silence along with duplicated frames.
     fn fill_silence_until(&mut self, time_us: i64, silence: Option<&Silence>) {
         let Some(silence) = silence else { return };
         while self.audio_end_us < time_us {

@@ -36,7 +36,7 @@ const REQUEST_MAX: Duration = Duration::from_secs(2);
 const CONNECTION_MAX: Duration = Duration::from_secs(10);
 /// Size of a request.
 const REQUEST_BYTES_MAX: usize = 16 << 10;
-/// Seconds that the page shows.
+/// Number of seconds that the page shows.
 const POINTS_MAX: usize = 600;
 /// The output duplicates frames when none arrive: without one for this long, a stage hangs.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
@@ -133,7 +133,7 @@ fn routes(page: Arc<Page>) -> Router {
         .with_state(page)
 }
 
-/// What responses are made of.
+/// The state that responses are built from.
 struct Page {
     stats: Arc<Stats>,
     metrics: Metrics,
@@ -210,7 +210,7 @@ impl Page {
         (StatusCode::SERVICE_UNAVAILABLE, problem).into_response()
     }
 
-    /// `since`: the last point that the page has. The request also asks for a preview.
+    /// Responds with the points after the one that the page names as the last it has. Also requests a preview.
     fn status(&self, uri: &Uri) -> Response {
         let since = uri.query().and_then(|query| query.strip_prefix("since=")?.parse::<u64>().ok());
         let points = lock(&self.points);
@@ -227,7 +227,7 @@ impl Page {
         ([(CACHE_CONTROL, "no-store")], Json(status)).into_response()
     }
 
-    /// Before (0) or after (1).
+    /// Responds with a JPEG of the preview before (0) or after (1) upscaling.
     fn preview(&self, which: usize) -> Response {
         const HEADERS: [(HeaderName, &str); 2] = [(CONTENT_TYPE, "image/jpeg"), (CACHE_CONTROL, "no-store")];
         let mut jpegs = lock(&self.jpegs);

@@ -1,4 +1,4 @@
-//! Ladder: which of several networks a frame takes, so that it meets its deadline.
+//! Ladder: chooses by which of several networks a frame is upscaled, so that it meets its deadline.
 //!
 //! In: the time each network took when nothing else ran on the machine, the time frames take now, the frame's deadline.
 //! Out: the best rung that meets it, or none. It knows neither frames nor engines.
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const BUSY_MAX: f64 = 0.95;
 /// Part of the frame period below which a better rung is climbed to: hysteresis.
 const BUSY_MIN: f64 = 0.7;
-/// Time for which that has to hold; doubled each time that a rung did not hold.
+/// Time for which the load has to stay below that; doubled each time that a rung did not hold.
 const CALM_MIN: Duration = Duration::from_secs(3);
 const CALM_MAX: Duration = Duration::from_secs(60);
 /// A rung that was left sooner than this did not hold.
@@ -68,7 +68,7 @@ impl Ladder {
         self.load += NEWEST * (now.max(1.0) - self.load);
     }
 
-    /// The rung that frames take.
+    /// The current rung.
     #[cfg(test)]
     pub fn current(&self) -> usize {
         self.current

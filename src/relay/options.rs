@@ -18,9 +18,9 @@ const BITS_PER_SAMPLE: f64 = 0.1;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// Address of the stream: rtmp, srt, udp, rtp, rtsp, an HLS list, a pipe, a device or a file.
+    /// Address of the stream: rtmp, srt, udp, rtp, rtsp, an HLS playlist, a pipe, a device or a file.
     pub source: String,
-    /// Addresses that the stream is sent to: rtmp, srt, udp, HLS lists or files.
+    /// Addresses that the stream is sent to: rtmp, srt, udp, HLS playlists or files.
     pub sinks: Vec<String>,
     /// Whether to wait for a publisher at the source's address.
     pub listen: bool,
@@ -38,15 +38,15 @@ pub struct Options {
     pub encoder: String,
     /// FFmpeg's options of the encoder, which replace the defaults.
     pub encoder_options: Vec<(String, String)>,
-    /// Bits per second of the video; by the size of the frames by default.
+    /// Bits per second of the video; by default 0.1 per luma sample of the output.
     pub bit_rate: Option<u64>,
     /// FFmpeg's name of the pixel format.
     pub pixel_format: String,
     /// What happens to audio.
     pub audio: AudioMode,
-    /// Whether interlaced frames are deinterlaced.
+    /// Whether frames are deinterlaced, all of them.
     pub deinterlace: bool,
-    /// What goes out while the source is lost.
+    /// What is sent while the source is lost.
     pub on_loss: OnLoss,
     /// Time after which a relay without its source fails; never by default.
     pub reconnect_max: Option<Duration>,
@@ -131,7 +131,7 @@ impl Options {
     }
 }
 
-/// What makes an encoder return each frame at once, at a constant bitrate rather than a constant quality.
+/// Options with which an encoder returns each frame at once, at a constant bitrate rather than a constant quality.
 fn low_delay_options(encoder: &str) -> &'static [(&'static str, &'static str)] {
     match encoder {
         "libx264" => &[("preset", "veryfast"), ("tune", "zerolatency"), ("crf", "-1")],

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::sync::lock;
 
-/// Silence of the source after which frames are duplicated.
+/// Time without a frame after which frames are duplicated.
 const LOST_AFTER: Duration = Duration::from_millis(500);
 
-/// What goes out while the source is lost.
+/// What is sent while the source is lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum OnLoss {
@@ -19,7 +19,7 @@ pub enum OnLoss {
     Hold,
     /// Black frames.
     Black,
-    /// Nothing: the relay ends with an error.
+    /// The last frame until the source counts as lost; then the relay ends with an error.
     Stop,
 }
 

@@ -8,9 +8,10 @@ use crate::frame::Frame;
 use crate::media::Packet;
 use crate::sync::lock;
 
-/// Decoded frames before the network. At usual frame rates deadlines drop them long before: this bounds memory.
+/// Decoded frames that may wait for the network. At usual frame rates they miss their deadlines long before there are that
+/// many: the bound limits memory.
 const FRAMES_MAX: usize = 48;
-/// Packets of audio before their frames: a minute of the shortest ones.
+/// Audio packets that may wait for their frames: a minute of the shortest packets.
 const AUDIO_PACKETS_MAX: usize = 6000;
 
 /// A decoded frame on its way to the network.

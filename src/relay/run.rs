@@ -118,7 +118,7 @@ impl OpenedRelay<'_> {
         let (output, upscaled) = sync_channel(UPSCALED_FRAMES_MAX);
         let (sinks, packets): (Vec<_>, Vec<_>) = options.sinks.iter().map(|_| SinkQueue::new()).unzip();
         let (failures, sink_failures) = (FirstError::default(), FirstError::default());
-        // A part that fails ends all.
+        // A part that fails ends the relay.
         let finish = |result: Result<()>| {
             if let Err(error) = result {
                 failures.note(error);

@@ -59,7 +59,7 @@ pub(super) struct SourceSpec {
 pub(super) struct Session {
     watch: Watch,
     silence_max: Duration,
-    /// A file ends; anything else is lost.
+    /// Whether the source is a file: its end is not a loss.
     is_file: bool,
     pub input: Input,
     decoder: Decoder,
@@ -193,7 +193,7 @@ struct Connection<'a> {
     offset_us: i64,
     /// Clock jumps of the source that were compensated.
     clock_jumps: u64,
-    /// Since when every frame is superseded by a duplicate.
+    /// The moment since which every frame is superseded by a duplicate.
     behind_since: Option<Instant>,
     /// Arrival times by packet timestamp.
     arrivals: BTreeMap<i64, Instant>,

@@ -36,7 +36,7 @@ pub struct Stats {
     pub(super) decode: Busy,
     pub(super) upscale: Busy,
     pub(super) encode: Busy,
-    /// Frames before and in the network.
+    /// Frames that wait for the network or are in it.
     pub(super) queue: QueueGauge,
     pub(super) sinks: Vec<SinkStats>,
     pub(super) latency: Mutex<Latency>,
@@ -50,7 +50,7 @@ pub(super) struct RungStats {
     pub frames: AtomicU64,
 }
 
-/// Counters of one output.
+/// Counters of one sink.
 #[derive(Default)]
 pub(super) struct SinkStats {
     pub name: String,
@@ -58,7 +58,7 @@ pub(super) struct SinkStats {
     pub connections: AtomicU64,
     pub packets: AtomicU64,
     pub bytes: AtomicU64,
-    /// Packets dropped: the queue was full, or the output was not connected.
+    /// Packets dropped: the queue was full, or the sink was not connected.
     pub dropped: AtomicU64,
     pub queue: QueueGauge,
 }
@@ -116,7 +116,7 @@ impl QueueGauge {
 #[derive(Default)]
 struct Preview {
     is_requested: bool,
-    /// Counts pairs from 1.
+    /// Number of the pair, from 1 on.
     number: u64,
     /// LR and SR.
     pair: Option<[Frame; 2]>,
@@ -158,9 +158,9 @@ pub struct Snapshot {
     pub latency_ms_max: u64,
     /// Time that each stage was busy.
     pub busy_s: BusySeconds,
-    /// Frames before and in the network.
+    /// Frames that wait for the network or are in it.
     pub queue: Queue,
-    /// In the order of the options.
+    /// Counters of the sinks, in the order of the options.
     pub sinks: Vec<Sink>,
 }
 
@@ -194,7 +194,7 @@ pub struct Queue {
     pub age_ms: u64,
 }
 
-/// Counters of one output.
+/// Counters of one sink.
 #[derive(Serialize, Clone, Debug)]
 #[non_exhaustive]
 pub struct Sink {
@@ -208,9 +208,9 @@ pub struct Sink {
     pub packets: u64,
     /// Bytes written.
     pub bytes: u64,
-    /// Packets dropped: the queue was full, or the output was not connected.
+    /// Packets dropped: the queue was full, or the sink was not connected.
     pub dropped: u64,
-    /// Packets before the output.
+    /// Packets that wait for the sink.
     pub queue: Queue,
 }
 
@@ -347,7 +347,7 @@ impl SinkStats {
     }
 }
 
-/// Milliseconds above which latencies are counted as one.
+/// Milliseconds from which on all latencies are counted together.
 const LATENCY_MS_MAX: usize = 10_000;
 
 /// Histogram of the latency of all frames so far.

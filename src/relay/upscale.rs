@@ -1,4 +1,4 @@
-//! Upscale: each frame by the best network that meets its deadline.
+//! Upscale: upscales each frame by the best network that meets the frame's deadline.
 //!
 //! In: decoded frames with their arrival times. Out: upscaled frames. A frame that no network can finish in time is dropped
 //! here and nowhere else.
@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::frame::{Frame, FrameFormat};
 use crate::media::FramePool;
 
-/// Runs by which each network is timed; one that takes more than two frame periods is run once.
+/// Number of runs by which each network is timed; a network that takes more than two frame periods is run once.
 const TIMED_RUNS: usize = 3;
 
 /// A frame for the encoder.
@@ -41,7 +41,7 @@ pub(super) struct UpscaleIo<'a> {
     pub budget: &'a LatencyBudget,
     pub control: &'a Control,
     pub stats: &'a Stats,
-    /// From one frame to the next.
+    /// Time from one frame to the next.
     pub period: Duration,
 }
 
@@ -56,7 +56,7 @@ pub(super) fn run(spec: EngineSpec, io: &UpscaleIo) -> Result<()> {
         while let Some(pending) = io.frames.pop() {
             io.stats.queue.start(pending.arrived_at);
             if let Some(networks) = io.control.take_networks() {
-                upscale.time_beside(networks, &pending.lr, scope, &sender);
+                upscale.time_concurrently(networks, &pending.lr, scope, &sender);
             }
             upscale.change_ladder(&timed_ladders);
             let upscaled = upscale.upscale(pending);
@@ -128,7 +128,7 @@ impl Upscale<'_> {
     }
 
     /// Times other networks on a thread of their own; the stream keeps its ladder meanwhile.
-    fn time_beside<'scope>(
+    fn time_concurrently<'scope>(
         &self,
         networks: Vec<Network>,
         lr: &Frame,
