@@ -24,7 +24,8 @@ use crate::pixel::read::read_component;
 use crate::pixel::resample::{Grid, Resampler};
 use crate::pixel::write::{Rounding, fill_component, write_component};
 
-/// Memory for planes and tensors per thread above which there are fewer workers: small beside a server's memory per core.
+/// Memory for planes and tensors per thread above which there are fewer workers: small compared with a server's memory per
+/// core.
 const BYTES_PER_THREAD: usize = 128 << 20;
 
 /// A way to upscale a frame on the host.

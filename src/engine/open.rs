@@ -50,7 +50,7 @@ impl EngineSpec {
         }
     }
 
-    /// Opens the engine and skips the network where a frame repeats the one before.
+    /// Opens the engine, and skips the network where a frame equals the previous one.
     pub fn open_with_reuse(&self) -> Result<Box<dyn Engine>> {
         Ok(Box::new(Reuse::new(self.open()?)))
     }

@@ -1,7 +1,7 @@
 //! The paper in ndarray, layer by layer: the oracle that every fast engine is compared with.
 //!
 //! In: a model and LR planes. Out: SR planes, and on request the output of every module under its checkpoint name. It is
-//! written to be read beside the definition: no rewrite, no fusion, one function a module. It is slow because it keeps
+//! written to be read alongside the definition: no rewrite, no fusion, one function per module. It is slow because it keeps
 //! complete maps and runs on one thread; the inner loops run along rows.
 
 use std::collections::HashMap;

@@ -17,7 +17,7 @@ pub(super) struct Reuse {
     last: Option<(Frame, NetworkId)>,
     /// The last result of the engine.
     result: Option<Frame>,
-    /// In order: LR frames that repeat the one before, `None` for a frame in the engine.
+    /// In order: LR frames that equal the previous one, `None` for a frame in the engine.
     in_flight: VecDeque<Option<Frame>>,
     reused: u64,
 }

@@ -1,4 +1,4 @@
-//! Networks: the CPU's beside the reference, and the reference beside PyTorch.
+//! Networks: the CPU engine compared with the reference, and the reference with PyTorch.
 
 #[path = "../../tests/common/networks.rs"]
 #[allow(dead_code, reason = "integration tests use the rest")]

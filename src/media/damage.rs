@@ -44,12 +44,12 @@ impl Damage {
         Damage { source: source.to_owned(), is_quiet, state: Arc::default() }
     }
 
-    /// Counts one more. The first is logged at once, all are in the report.
+    /// Counts a damaged place. The first is logged at once; the report lists the first `PLACES_MAX`.
     pub fn note(&self, place: DamagedPlace) {
         self.note_many(1, place);
     }
 
-    /// Counts `count` more that begin at `place`.
+    /// Counts `count` damaged frames or packets, the first of which is at `place`.
     pub(crate) fn note_many(&self, count: u64, place: DamagedPlace) {
         let mut state = lock(&self.state);
         state.count += count;

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::media::packet::Packet;
 
 /// Frames from one cut to the next. Encoders are closed and opened again at cuts, which depend on the
-/// input alone: a run resumed after a crash then writes the same packets as an undisturbed one.
+/// input alone: a run resumed after a crash then writes the same packets as an uninterrupted one.
 pub const SEGMENT_FRAMES: u64 = 240;
 
 const MAGIC: [u8; 8] = *b"hasn-seg";

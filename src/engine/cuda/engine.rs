@@ -2,7 +2,7 @@
 //!
 //! In: an LR frame and an SR frame to fill. Out: both, in order, the second one filled. A slot of the ring has pinned
 //! memory, buffers on the device, and for every network the launches of a frame as a graph. Three streams run
-//! concurrently: copy in, compute and copy out of a slot each wait for the event of the one before. All memory is
+//! concurrently: copy in, compute and copy out of a slot each wait for the event of the previous step. All memory is
 //! allocated at open, and its size is known before the first allocation.
 //!
 //! A frame follows the same [`plan`] as on the host. This file knows neither the driver nor FFmpeg.

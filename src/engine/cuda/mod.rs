@@ -1,4 +1,4 @@
-//! The CUDA engine: frames in and out through a ring of pinned memory, copies beside the kernels.
+//! The CUDA engine: frames in and out through a ring of pinned memory, with copies that overlap the kernels.
 //!
 //! | file | what |
 //! |---|---|

@@ -1,6 +1,6 @@
 //! EXR: whether a file has all its blocks. FFmpeg's decoder skips missing ones without an error.
 //!
-//! In: the bytes of a file. Out: what is missing. A file begins with attributes, then the offsets of all blocks as u64, then
+//! In: the bytes of a file. Out: what it lacks. A file begins with attributes, then the offsets of all blocks as u64, then
 //! the blocks. Writers fill in the offsets at the end, so an unfinished file has zeros there.
 
 const MAGIC: [u8; 4] = [0x76, 0x2f, 0x31, 0x01];

@@ -18,12 +18,12 @@ use crate::media::ffmpeg::{failure, is_again};
 /// Which frames are deinterlaced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Deinterlace {
-    /// Those that are found to be interlaced.
+    /// Frames that are found to be interlaced.
     #[default]
     Auto,
-    /// All.
+    /// All frames.
     Bwdif,
-    /// None.
+    /// No frame.
     Off,
 }
 
@@ -267,7 +267,7 @@ impl Filters {
                 Some(pts) => pts.rescale(opened.clock.time_base, output),
                 None => last.map_or(0, |last| last + 1),
             };
-            // A frame that is not later than the one before cannot be shown, and counts as dropped.
+            // A frame that is not later than the previous one cannot be shown, and counts as dropped.
             if last.is_some_and(|last| pts <= last) {
                 continue;
             }

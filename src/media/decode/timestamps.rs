@@ -21,7 +21,7 @@ pub(crate) struct TimestampRepair {
     is_constant: bool,
     /// Hidden frames of VP8 have packets of their own, which give no frame.
     has_hidden_frames: bool,
-    /// Duration of a frame of which neither the packet nor the next frame gives one.
+    /// Duration of a frame where neither its packet nor the next frame gives one.
     frame_ticks: i64,
     /// pts -> duration of packets that were sent and gave no frame yet: FFmpeg before 6 does not carry the duration on the
     /// frame, and what never comes out is lost.
@@ -126,7 +126,7 @@ impl TimestampRepair {
         is_damage
     }
 
-    /// The timing of the next frame, derived from the frame before where the source states none or goes back.
+    /// The timing of the next frame, derived from the previous frame where the source states none or goes back.
     pub fn next(&mut self, av_frame: &AvFrame) -> FrameTiming {
         let next = self.last_pts.map_or(0, |last| last.saturating_add(self.frame_ticks));
         let stated = av_frame.timestamp();

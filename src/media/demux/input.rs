@@ -48,11 +48,11 @@ pub struct Input {
     /// Packets that were read while the first frame was searched for.
     backlog: PacketQueue,
     progress: ReadProgress,
-    /// Reading stops here. `Some` also means that a short read is no damage.
+    /// Time at which reading stops. If it is `Some`, it is no damage that the rest is not read.
     part_end_us: Option<i64>,
     damage: Damage,
     errors_in_a_row: u32,
-    /// The end was reached, and what is missing there is noted.
+    /// Whether the end was reached and checked for missing packets.
     ended: bool,
     is_discontinuity_logged: bool,
 }

@@ -8,7 +8,7 @@ use std::io::{self, BufReader, Read};
 const EBML: u64 = 0x1a45_dfa3;
 const SEGMENT: u64 = 0x1853_8067;
 
-/// What a file lacks; `None` for a complete one, for one that states no size (a stream), and for what is no file.
+/// What a file lacks; `None` for a complete file, for one that states no size (a stream), and if the path is not a file.
 pub(crate) fn missing(path: &str) -> Option<String> {
     let file = File::open(path).ok()?;
     let found = file.metadata().ok().filter(|metadata| metadata.is_file())?.len();

@@ -396,7 +396,7 @@ fn note_left_out(left_out: &mut Vec<&'static str>, name: &'static str, target: &
     }
 }
 
-/// Sets what describes a frame to be encoded: its color, sample aspect, pts and side data.
+/// Sets what describes a frame to be encoded: its colour, sample aspect, pts and side data.
 pub(crate) fn set_frame_properties(
     av_frame: &mut AvFrame,
     frame_format: &FrameFormat,

@@ -200,7 +200,7 @@ fn choose_format(spec: &EncoderSpec, codec: ffmpeg::Codec, source: &PixelFormat)
                 Error::new(
                     "--pix-fmt",
                     format!("{name} is not a format that can be written"),
-                    "e.g. yuv420p10le",
+                    "choose another one, e.g. yuv420p10le",
                 )
                 .with_kind(ErrorKind::Unsupported)
             })?;
@@ -215,7 +215,7 @@ fn choose_format(spec: &EncoderSpec, codec: ffmpeg::Codec, source: &PixelFormat)
     }
 }
 
-/// Returns the color of the output: the source's, wherever format and codec allow.
+/// Returns the colour tags of the output: the source's, wherever format and codec allow.
 fn output_color(
     id: codec::Id,
     source: &FrameFormat,

@@ -85,7 +85,7 @@ impl LiveStreams {
         Ok(streams)
     }
 
-    /// Silence for while the source gives no audio; `None` where there is no audio, or no encoder for it.
+    /// Silence to send while the source gives no audio; `None` where there is no audio, or no encoder for it.
     pub fn silence(&self) -> Option<Silence> {
         self.audio.as_ref().and_then(Silence::like)
     }

@@ -1,4 +1,4 @@
-//! Metadata of a file beside its tracks: tags, chapters, programs and cover images.
+//! Metadata of a file besides its streams: tags, chapters, programs and cover images.
 
 use ffmpeg_next::packet::Mut;
 use ffmpeg_next::{self as ffmpeg, Rescale, codec, ffi, format};
@@ -48,7 +48,7 @@ pub(crate) fn copy_programs(
     output_index: &[Option<usize>],
 ) {
     let mut has_no_program: Vec<bool> = vec![true; context.nb_streams() as usize];
-    // SAFETY: both contexts are alive; the lists have the lengths that stand beside them; the new programs are the
+    // SAFETY: both contexts are alive; the lists have the lengths that are stored with them; the new programs are the
     // output's.
     unsafe {
         let (from, to) = (&*input.context().as_ptr(), context.as_mut_ptr());

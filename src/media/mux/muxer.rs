@@ -410,7 +410,7 @@ fn missing_delay_us(stream: &ffmpeg::Stream, output: &Output) -> i64 {
     i64::from(samples).rescale(Rational(1, 48_000), MICROSECONDS)
 }
 
-/// Copies what describes a stream beside its codec: time base, tags, disposition, id.
+/// Copies what describes a stream besides its codec: time base, tags, disposition, id.
 fn describe(added: &mut format::stream::StreamMut, stream: &ffmpeg::Stream, is_reencoded: bool) {
     added.set_time_base(stream.time_base());
     added.set_metadata(metadata(stream, is_reencoded));

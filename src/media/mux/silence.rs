@@ -1,4 +1,4 @@
-//! Silence in the codec of an audio stream, for while the source gives no audio.
+//! Silence in the codec of an audio stream, which is sent while the source gives no audio.
 //!
 //! In: a stream's parameters. Out: one packet, which can be repeated: silence depends on no packet before it.
 

@@ -140,7 +140,7 @@ const LANGUAGE_CODE_PAIRS: [(&str, &str); 20] = [
     ("wel", "cym"),
 ];
 
-/// What of a stream survives in a container, read back by FFmpeg.
+/// The properties of a stream that survive in a container, as FFmpeg reads them back.
 struct Preserved {
     timestamps: bool,
     languages: bool,
