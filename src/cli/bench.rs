@@ -24,7 +24,7 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value = "cpu")]
     engine: EngineName,
     /// Built-in model or safetensors file.
-    #[arg(long, value_name = "NAME|FILE", default_value = catalogue::DEFAULT_CPU)]
+    #[arg(long, value_name = "NAME|FILE", default_value = catalogue::DEFAULT_IMAGE)]
     model: String,
     /// Size of the LR frames [default: 320x180, or 540p, 720p and 1080p on a GPU]
     #[arg(long, value_name = "WxH", value_parser = parse_size)]

@@ -34,7 +34,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
                 let model = catalogue::open(built_in.name)?;
                 let default = match built_in.name {
                     catalogue::DEFAULT_VIDEO => "  default",
-                    catalogue::DEFAULT_CPU => "  default for images",
+                    catalogue::DEFAULT_IMAGE => "  default for images",
                     _ => "",
                 };
                 let (scale, parameters) = (model.sizes.scale, model.sizes.parameters());

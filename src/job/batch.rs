@@ -209,7 +209,7 @@ fn upscale(
 fn fingerprint(video: &Video) -> Result<JobFingerprint> {
     let mut fingerprint = JobFingerprint::of_input(&video.input)?;
     let is_image = Output::new(&video.output, &video.input)?.is_still();
-    let default = if is_image { catalogue::DEFAULT_CPU } else { catalogue::DEFAULT_VIDEO };
+    let default = if is_image { catalogue::DEFAULT_IMAGE } else { catalogue::DEFAULT_VIDEO };
     let model = video.model.as_deref().unwrap_or(default);
     fingerprint.add("hasn", env!("CARGO_PKG_VERSION"));
     fingerprint.add("FFmpeg", media::info().version);

@@ -50,7 +50,7 @@ impl Parts {
         // The default model of videos is trained with compressed video, which scans and single images are not.
         let is_image = output.is_still() && output.sequence().is_none();
         let from_images = is_image || Pattern::parse(&options.input)?.is_some();
-        let default = if from_images { catalogue::DEFAULT_CPU } else { catalogue::DEFAULT_VIDEO };
+        let default = if from_images { catalogue::DEFAULT_IMAGE } else { catalogue::DEFAULT_VIDEO };
         let network = Network::open(options.model.as_deref().unwrap_or(default))?;
         let mut input = Input::open(&options.input)?;
         input.choose(&options.map)?;

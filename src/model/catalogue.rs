@@ -36,9 +36,9 @@ pub const ALL: &[BuiltIn] = &[
 ];
 
 /// The default for images and for benchmarks.
-pub const DEFAULT_CPU: &str = "hasn-lite-x2";
+pub const DEFAULT_IMAGE: &str = "hasn-lite-x2";
 
-/// The default for video, trained on compressed frames. Images get [`DEFAULT_CPU`].
+/// The default for video, trained on compressed frames. Images get [`DEFAULT_IMAGE`].
 pub const DEFAULT_VIDEO: &str = "hasn-lite-x2-video";
 
 /// Returns the built-in model of that name.
@@ -80,7 +80,7 @@ mod tests {
                 assert!(built_in.card.contains(said), "{} does not say {said}", built_in.name);
             }
         }
-        assert!(find(DEFAULT_CPU).is_some() && find(DEFAULT_VIDEO).is_some());
+        assert!(find(DEFAULT_IMAGE).is_some() && find(DEFAULT_VIDEO).is_some());
     }
 
     #[test]

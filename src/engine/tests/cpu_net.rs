@@ -81,7 +81,7 @@ fn agrees_with_the_reference_on_sizes_round_every_boundary() {
     let sides = [SIDE_MIN, SIDE_MIN + 1, 17, 31, 32, 33, 63, 64, 65, 97];
     for (i, width) in sides.into_iter().enumerate() {
         let height = sides[(3 * i + 1) % sides.len()];
-        check(catalogue::open(catalogue::DEFAULT_CPU).unwrap(), (width, height), 1 + i % 3, &mut random);
+        check(catalogue::open(catalogue::DEFAULT_IMAGE).unwrap(), (width, height), 1 + i % 3, &mut random);
     }
 }
 
@@ -110,7 +110,7 @@ fn agrees_with_the_reference_on_random_models_and_sizes() {
 
 #[test]
 fn every_number_of_threads_gives_the_same_bits() {
-    let model = catalogue::open(catalogue::DEFAULT_CPU).unwrap();
+    let model = catalogue::open(catalogue::DEFAULT_IMAGE).unwrap();
     let size = (71, 53);
     let x = noise(&model, size, &mut Random(3));
     for (level, precision) in kinds() {
@@ -129,7 +129,7 @@ fn every_number_of_threads_gives_the_same_bits() {
 
 #[test]
 fn scratch_of_any_alignment_and_length_gives_the_same_result() {
-    let model = catalogue::open(catalogue::DEFAULT_CPU).unwrap();
+    let model = catalogue::open(catalogue::DEFAULT_IMAGE).unwrap();
     let size = (40, 16);
     let x = noise(&model, size, &mut Random(4));
     let mut net = Net::new(&model, level::detect().unwrap(), Precision::F32, size, 1);
@@ -144,7 +144,7 @@ fn scratch_of_any_alignment_and_length_gives_the_same_result() {
 
 #[test]
 fn nan_in_the_frame_reaches_the_output() {
-    let model = catalogue::open(catalogue::DEFAULT_CPU).unwrap();
+    let model = catalogue::open(catalogue::DEFAULT_IMAGE).unwrap();
     let mut x = noise(&model, (20, 20), &mut Random(5));
     x[210] = f32::NAN;
     for (level, precision) in kinds() {
