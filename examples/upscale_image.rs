@@ -1,4 +1,4 @@
-//! An engine of the library with one frame: an image, twice as large.
+//! Upscales an image to twice its size with an engine of the library:
 //!
 //!     cargo run --release --example upscale_image -- small.png large.png
 

@@ -1,4 +1,4 @@
-//! A video through the library, with progress and Ctrl-C:
+//! Upscales a video with the library, with progress and Ctrl-C:
 //!
 //!     cargo run --release --example upscale_video -- input.mkv output.mkv
 
