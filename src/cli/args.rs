@@ -7,7 +7,7 @@ use crate::media::AudioMode;
 /// Engines as a user names them.
 #[derive(Clone, Copy, clap::ValueEnum, PartialEq, Eq, Debug)]
 pub(super) enum EngineName {
-    /// CUDA where there is a GPU, else the CPU
+    /// CUDA where there is a GPU with enough memory, else the CPU
     Auto,
     /// The first NVIDIA GPU
     Cuda,

@@ -37,7 +37,7 @@ pub(super) struct Args {
     /// Exact size of the output [default: the input's, times the model's scale]
     #[arg(long, value_name = "WxH", value_parser = parse_size, conflicts_with = "scale")]
     pub size: Option<(usize, usize)>,
-    /// Scale factor of width and height; fractions are allowed.
+    /// Scale factor of width and height, such as 2 or 1.5.
     #[arg(long, value_name = "S", value_parser = parse_scale)]
     pub scale: Option<f64>,
     /// Encoder settings for a purpose; explicit options override them.
@@ -73,7 +73,7 @@ pub(super) struct Args {
     /// Start at this time, in seconds or [HH:]MM:SS.
     #[arg(long, value_name = "T", value_parser = parse_time)]
     pub from: Option<f64>,
-    /// End before this time.
+    /// End before this time, written like that of --from.
     #[arg(long, value_name = "T", value_parser = parse_time)]
     pub to: Option<f64>,
     /// Which frames are deinterlaced.
@@ -82,7 +82,7 @@ pub(super) struct Args {
     /// FFmpeg filter graph to run before the network, such as fieldmatch,decimate or crop=704:576.
     #[arg(long, value_name = "GRAPH")]
     pub filter: Option<String>,
-    /// Scale to square pixels: the output has the display width of the input.
+    /// Make pixels square: the width of the output follows the display aspect ratio of the input.
     #[arg(long, conflicts_with = "size")]
     pub square: bool,
     /// Number of damaged frames and packets up to which the run succeeds.

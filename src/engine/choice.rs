@@ -16,14 +16,14 @@ pub const SIDE_MAX: usize = 32768;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum EngineChoice {
-    /// CUDA where there is a GPU that can do it, else the CPU.
+    /// CUDA where there is a GPU with enough memory, else the CPU.
     #[default]
     Auto,
     /// The first NVIDIA GPU.
     Cuda,
     /// SIMD on all cores.
     Cpu,
-    /// The paper layer by layer, slow and exact.
+    /// The network as published, layer by layer: slow, for checks.
     Reference,
 }
 

@@ -1,8 +1,8 @@
-//! Frames in linear light, which the network sees coded by sRGB's transfer function.
+//! Frames in linear light, which the network sees encoded by sRGB's transfer function.
 //!
-//! Networks are trained on coded frames, where a step looks alike in dark and bright. It wraps an engine: LR frames are
-//! copied into frames of its own and coded there; SR frames are converted back in place where the output is linear. The
-//! curve is extended above 1 and mirrored below 0: nothing is clipped.
+//! Networks are trained on encoded frames, in which equal steps look alike in dark and in bright parts. [`LinearLight`]
+//! wraps an engine: it copies LR frames into frames of its own and encodes them there, and converts SR frames back in place
+//! where the output is linear. The curve is extended above 1 and mirrored below 0, so that nothing is clipped.
 
 use std::collections::VecDeque;
 

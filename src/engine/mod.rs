@@ -11,7 +11,7 @@
 //! | `open` | from an [`EngineSpec`] to an engine: the only file that knows all of them |
 //! | `plan` | the steps from an LR frame to an SR frame |
 //! | `host` | the engine of the CPU: runs a plan on worker threads |
-//! | `reference`, `cpu` | its networks: the paper layer by layer, and SIMD |
+//! | `reference`, `cpu` | the networks that it runs: as published, layer by layer, and in SIMD |
 //! | `rewrite` | exact rewrites of the network, shared by `cpu` and `cuda` |
 //! | `cuda` | the engine of NVIDIA GPUs |
 //! | `linear_light`, `reuse` | wrappers: linear light coded as sRGB; repeated frames |

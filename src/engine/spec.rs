@@ -20,7 +20,7 @@ pub trait Engine {
     /// Waits for the oldest submitted pair and returns it; `None` when nothing is in flight.
     fn collect(&mut self) -> Result<Option<(Frame, Frame)>>;
 
-    /// The number of frames that repeat the frame before and share its result.
+    /// The number of frames that equal the previous frame and share its result.
     fn reused(&self) -> u64 {
         0
     }
@@ -54,7 +54,7 @@ impl Network {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum EngineKind {
-    /// The paper layer by layer in ndarray: slow, the oracle.
+    /// The network as published, layer by layer in ndarray: slow, the reference of all checks.
     Reference,
     /// SIMD on all cores.
     Cpu(Precision),

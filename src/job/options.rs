@@ -26,7 +26,7 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Size of the output.
     pub size: Size,
-    /// Whether the output has square samples, and so the display width of the input.
+    /// Whether the output has square samples, so that its width follows the display aspect ratio of the input.
     pub square: bool,
     /// Encoder settings for a purpose; `encoder`, `encoder_options` and `pixel_format` override them.
     pub preset: Option<Preset>,
