@@ -1,4 +1,4 @@
-//! A run that is killed, interrupted or out of disk space resumes, and its file is that of an undisturbed run.
+//! A run that is killed, interrupted or out of disk space resumes, and its file is that of an uninterrupted run.
 
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Stdio};
@@ -71,13 +71,13 @@ fn a_run_killed_many_times_writes_the_same_file() {
         let times = if out == "whole.mp4" { folder.probe(out).video_dts() } else { Vec::new() };
         assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{out}: dts rise across every cut");
     }
-    let undisturbed_ms = started.elapsed().as_millis() as u64 / 2;
+    let uninterrupted_ms = started.elapsed().as_millis() as u64 / 2;
     let (mut kills, mut at) = (0, Vec::new());
     while kills < 25 {
         for out in ["often.mkv", "often.mp4"] {
             // Longer after each kill: the run ends however slow the machine has become.
             for nth in 4.. {
-                let wait_ms = undisturbed_ms / 20 + random.below(undisturbed_ms * nth / 8);
+                let wait_ms = uninterrupted_ms / 20 + random.below(uninterrupted_ms * nth / 8);
                 let mut child = start(&folder, &command(out));
                 let started = Instant::now();
                 let mut ended = None;
