@@ -193,7 +193,7 @@ fn apply_frame_rate(options: &Options, input: &mut Input, output: &Output) -> Re
     }
     let problem = match (options.start_number, from_sequence, output.sequence()) {
         (Some(_), true, _) => "the output takes the input's numbers",
-        (Some(_), false, None) => "the output is no image sequence",
+        (Some(_), false, None) => "the output is not an image sequence",
         _ => return Ok(()),
     };
     Err(Error::new("--start-number", problem, "leave it out: it is for videos that become out/%06d.tif"))
@@ -220,7 +220,8 @@ fn parse_transfer(name: &str) -> Result<Transfer> {
     })
 }
 
-/// Refuses to write encoded values into an EXR unasked: programs that open it take them for linear light.
+/// Refuses to write encoded values into an EXR file unless their transfer is named: programs that open the file take its
+/// values for linear light.
 fn check_exr(exr_transfer: Option<Transfer>, input: &Input, lr: &FrameFormat, target: &Target) -> Result<()> {
     let to_exr = target.encoder_name() == "exr";
     let is_linear = lr.pixel_format.float && lr.color.transfer == Transfer::LINEAR;

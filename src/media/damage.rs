@@ -61,7 +61,7 @@ impl Damage {
         }
     }
 
-    /// Logs what is no damage but may be mistaken for it.
+    /// Logs what is not damage but may be mistaken for it.
     pub(crate) fn warn(&self, what: &str) {
         if !self.is_quiet {
             warn!("{}: {what}", self.source);

@@ -81,7 +81,7 @@ fn parse(source_name: &str, bytes: &[u8]) -> Result<Model> {
     };
     match file.tensors.keys().next() {
         None => Ok(model),
-        Some(extra) => Err(file.refuse(extra, "is no part of a HASN")),
+        Some(extra) => Err(file.refuse(extra, "is not part of a HASN")),
     }
 }
 

@@ -127,7 +127,7 @@ fn every_missing_tensor_is_named() {
 #[test]
 fn an_extra_tensor_is_named() {
     let line = refusal(|tensors, _| reshape(tensors, "block_1.f4.conv.bias", &[32]));
-    assert!(line.contains("tensor block_1.f4.conv.bias is no part"), "{line}");
+    assert!(line.contains("tensor block_1.f4.conv.bias is not part"), "{line}");
 }
 
 #[test]

@@ -484,7 +484,7 @@ fn bad_use_is_an_error_of_one_line() {
         ("in/%03d.png out/%d.gif", "%d"),
         ("in/%03d.png out.png", "holds one frame, and the input has more"),
         ("video.mkv out.mkv -y --frame-rate 24", "video.mkv has its own timestamps"),
-        ("video.mkv out.mkv -y --start-number 5", "the output is no image sequence"),
+        ("video.mkv out.mkv -y --start-number 5", "the output is not an image sequence"),
         ("in/%03d.png out/%d.png --start-number 5", "the output takes the input's numbers"),
     ] {
         let line = format!("upscale {line} --model none --progress none");

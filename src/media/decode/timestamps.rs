@@ -159,7 +159,7 @@ impl TimestampRepair {
     }
 
     /// Timestamps before `pts` that were sent and gave no frame. Those before the first frame that is decodable from the
-    /// start of the file are no damage.
+    /// start of the file are not damage.
     pub fn lost_before(&mut self, pts: i64) -> Vec<i64> {
         let later = self.pending.split_off(&pts);
         let lost = mem::replace(&mut self.pending, later);
@@ -175,7 +175,7 @@ impl TimestampRepair {
         lost.skip(known).collect()
     }
 
-    /// A container that lost frames does not say so, but video may stand still as well: a gap is logged, and is no damage.
+    /// Logs a gap. It is not counted as damage: frames may be lost there, but the video may also stand still on purpose.
     fn note_gap(&mut self, pts: i64) {
         let Some(last) = self.last_pts.filter(|_| self.is_constant) else { return };
         if 2 * pts.saturating_sub(last) < 3 * self.frame_ticks {

@@ -48,7 +48,7 @@ pub struct Input {
     /// Packets that were read while the first frame was searched for.
     backlog: PacketQueue,
     progress: ReadProgress,
-    /// Time at which reading stops. If it is `Some`, it is no damage that the rest is not read.
+    /// Time at which reading stops; `None` at the end of the file. Packets after it are not missed.
     part_end_us: Option<i64>,
     damage: Damage,
     errors_in_a_row: u32,
@@ -294,7 +294,7 @@ impl Input {
         Trim { from_us: from_s.map_or(i64::MIN, us), to_us: to_s.map_or(i64::MAX, us) }
     }
 
-    /// Numbers of the files to read, ascending; `None` if the source is no image sequence.
+    /// Numbers of the files to read, ascending; `None` if the source is not an image sequence.
     pub fn numbers(&self) -> Option<&[u64]> {
         self.sequence.as_ref().map(Sequence::wanted)
     }
@@ -354,7 +354,7 @@ impl Input {
         self.part_end_us = Some(end_us.saturating_add(AV_LAG_US_MAX));
     }
 
-    /// Whether timestamps are never corrected, so that one identifies a frame: whether it is no broadcast.
+    /// Whether timestamps are never corrected, so that one identifies a frame. They may be in broadcasts.
     pub fn has_steady_clock(&self) -> bool {
         self.timeline.is_none()
     }

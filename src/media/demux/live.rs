@@ -108,7 +108,7 @@ const PIPE_INTERVAL: Duration = Duration::from_millis(2);
 const O_NONBLOCK: i32 = 0o4000;
 
 impl Pipe {
-    /// Opens it for writing as well, so that opening does not wait for a writer, and the end of one is not the end.
+    /// Opens it for writing as well, so that opening does not wait for a writer, and a writer that closes it does not end it.
     fn open(path: &str, watch: &Watch) -> std::result::Result<Pipe, ffmpeg::Error> {
         let opened = File::options().read(true).write(true).custom_flags(O_NONBLOCK).open(path);
         let errno =

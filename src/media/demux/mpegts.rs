@@ -12,7 +12,7 @@ const SYNC: u8 = 0x47;
 /// Sync bytes in a row that identify a layout.
 const PACKETS_TO_PROBE: usize = 5;
 
-/// Number of packets of this stream that cannot be read; 0 if the path is no transport stream.
+/// Number of packets of this stream that cannot be read; 0 if the path is not a transport stream.
 pub(crate) fn unreadable_packets(path: &str, pid: i32) -> u64 {
     let file = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()));
     file.and_then(|file| count(BufReader::new(file), u16::try_from(pid).ok()?)).unwrap_or(0)

@@ -10,7 +10,7 @@ use ffmpeg_next::{self as ffmpeg, format, media};
 use crate::media::ffmpeg::{c_string, check};
 use crate::media::stream::is_cover;
 
-/// FFmpeg's choice if it is among the wanted streams, else the first of them; a cover is no video.
+/// FFmpeg's choice of a video stream if it is among the wanted streams, else the first video of them; covers are left out.
 pub(crate) fn best_video(context: &format::context::Input, wanted: &[usize]) -> Option<usize> {
     let is_wanted_video = |stream: &ffmpeg::Stream| {
         stream.parameters().medium() == media::Type::Video

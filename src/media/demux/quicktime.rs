@@ -7,7 +7,7 @@ use std::io::{Read, Seek, SeekFrom};
 /// Larger than the index of a video of days; a damaged size may ask for more.
 const INDEX_BYTES_MAX: u64 = 1 << 28;
 
-/// Whether the tables of this track contradict each other; `false` if one is missing, or the path is no file.
+/// Whether the tables of this track contradict each other; `false` if one is missing, or the path is not a file.
 pub(crate) fn is_inconsistent(path: &str, track: i32) -> bool {
     let index = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()));
     index

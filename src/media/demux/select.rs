@@ -32,7 +32,7 @@ pub(crate) fn select(context: &format::context::Input, maps: &[String]) -> Resul
                 let (context, stream) = (context.as_ptr().cast_mut(), stream.as_ptr().cast_mut());
                 ffi::avformat_match_stream_specifier(context, stream, specifier.as_ptr())
             };
-            if check(code).map_err(|_| invalid("is no stream specifier"))? > 0 {
+            if check(code).map_err(|_| invalid("is not a stream specifier"))? > 0 {
                 matching.push(stream.index());
             }
         }

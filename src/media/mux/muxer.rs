@@ -119,7 +119,7 @@ impl Muxer {
     fn write_header(&mut self) -> Result<()> {
         let mut options = ffmpeg::Dictionary::new();
         if self.output.is_still() {
-            // The name is no pattern of a sequence, whatever digits and % it has.
+            // The name is not the pattern of a sequence, whatever digits and % it has.
             options.set("update", "1");
         }
         if self.output.faststart && self.output.is_mp4_family() {

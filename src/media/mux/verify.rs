@@ -186,7 +186,7 @@ pub(crate) fn verify(
     video: usize,
 ) -> Result<Verification, String> {
     let started = Instant::now();
-    // The name of an image is no pattern of a sequence.
+    // The name of an image is not the pattern of a sequence.
     let options: ffmpeg::Dictionary = if output.is_still() {
         [("pattern_type", "none")].into_iter().collect()
     } else {

@@ -13,7 +13,7 @@ use crate::media::ffmpeg_log;
 use crate::media::packet::Packet;
 use crate::media::packet_queue::PacketQueue;
 
-/// Some demuxers continue after an error, others return it for ever.
+/// Some demuxers continue after an error, others return it forever.
 const ERRORS_IN_A_ROW_MAX: u32 = 16;
 
 impl Input {
