@@ -175,7 +175,7 @@ impl TimestampRepair {
         lost.skip(known).collect()
     }
 
-    /// Logs a gap. It is not counted as damage: frames may be lost there, but the video may also stand still on purpose.
+    /// Counts gaps and logs the first. They are not damage: frames may be lost there, but a video may also stand still.
     fn note_gap(&mut self, pts: i64) {
         let Some(last) = self.last_pts.filter(|_| self.is_constant) else { return };
         if 2 * pts.saturating_sub(last) < 3 * self.frame_ticks {
@@ -187,7 +187,7 @@ impl TimestampRepair {
             if self.gaps == 1 {
                 let (from, to) = (self.seconds(last + self.frame_ticks), self.seconds(pts));
                 let source = &self.source;
-                warn!("{source}: there are no frames from {from:.3} to {to:.3} s; the frame before is held");
+                warn!("{source}: there are no frames from {from:.3} to {to:.3} s; the previous frame is held");
             }
         }
         self.even_frames = 0;
