@@ -187,7 +187,9 @@ impl TimestampRepair {
             if self.gaps == 1 {
                 let (from, to) = (self.seconds(last + self.frame_ticks), self.seconds(pts));
                 let source = &self.source;
-                warn!("{source}: there are no frames from {from:.3} to {to:.3} s; the previous frame is held");
+                warn!(
+                    "{source}: there are no frames from {from:.3} to {to:.3} s; the previous frame is held"
+                );
             }
         }
         self.even_frames = 0;
