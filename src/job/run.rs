@@ -17,11 +17,11 @@ use crate::pipeline::{self, Outcome, Sink};
 pub struct Job {
     options: Options,
     parts: Parts,
-    way: Way,
+    route: Route,
 }
 
 /// How packets reach the output.
-enum Way {
+enum Route {
     /// Directly, as they are encoded.
     Direct,
     /// Through a journal in this folder.
@@ -57,13 +57,13 @@ pub fn open(options: &Options) -> Result<Job> {
         start: None,
     };
     let parts = Parts::open(options, at)?;
-    let way = match (complete, folder) {
-        (Some(folder), _) => Way::Complete(folder),
-        (None, folder) if parts.output.sequence().is_some() => Way::Sequence(folder),
-        (None, Some(folder)) => Way::Journal(folder),
-        (None, None) => Way::Direct,
+    let route = match (complete, folder) {
+        (Some(folder), _) => Route::Complete(folder),
+        (None, folder) if parts.output.sequence().is_some() => Route::Sequence(folder),
+        (None, Some(folder)) => Route::Journal(folder),
+        (None, None) => Route::Direct,
     };
-    Ok(Job { options: options.clone(), parts, way })
+    Ok(Job { options: options.clone(), parts, route })
 }
 
 impl Job {
@@ -75,8 +75,8 @@ impl Job {
     /// The journal of an earlier run that was interrupted, if there is one. [`run`](Job::run) resumes or discards it, by
     /// [`Options::resume`].
     pub fn journal(&self) -> Option<&Path> {
-        match &self.way {
-            Way::Journal(folder) | Way::Sequence(Some(folder)) if folder.exists() => Some(folder),
+        match &self.route {
+            Route::Journal(folder) | Route::Sequence(Some(folder)) if folder.exists() => Some(folder),
             _ => None,
         }
     }
@@ -84,12 +84,12 @@ impl Job {
     /// Runs the job to its end, or until `interrupt` is set. An interrupted run keeps what it has finished and says so
     /// in its report.
     pub fn run(self, progress: &Progress, interrupt: &Interrupt) -> Result<Report> {
-        let Job { options, parts, way } = self;
-        match way {
-            Way::Direct => run_direct(&options, parts, progress, interrupt),
-            Way::Journal(folder) => resume::run(&options, parts, &folder, progress, interrupt),
-            Way::Sequence(folder) => sequence::run(&options, parts, folder.as_deref(), progress, interrupt),
-            Way::Complete(folder) => {
+        let Job { options, parts, route } = self;
+        match route {
+            Route::Direct => run_direct(&options, parts, progress, interrupt),
+            Route::Journal(folder) => resume::run(&options, parts, &folder, progress, interrupt),
+            Route::Sequence(folder) => sequence::run(&options, parts, folder.as_deref(), progress, interrupt),
+            Route::Complete(folder) => {
                 Journal::discard(&folder)?;
                 let report = Report::new(parts.summary, pipeline::Report::default());
                 Ok(Report { already_complete: true, ..report })
