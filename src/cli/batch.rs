@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::jobs::{self, BatchItem};
-use super::output::{INTERRUPTED, json};
+use super::output::{INTERRUPTED, counted, json};
 use super::words::Words;
 use super::{child, signals};
 use crate::error::{Error, Result};
@@ -131,10 +131,8 @@ fn print_table(report: &BatchReport) {
         eprintln!("{}", line.trim_end());
     }
     let Totals { videos, done, skipped, failed, frames, seconds, .. } = &report.totals;
-    let noun = if *videos == 1 { "video" } else { "videos" };
-    eprintln!(
-        "{videos} {noun}: {done} done, {skipped} skipped, {failed} failed; {frames} frames in {seconds:.1} s"
-    );
+    let (videos, frames) = (counted(*videos as u64, "video"), counted(*frames, "frame"));
+    eprintln!("{videos}: {done} done, {skipped} skipped, {failed} failed; {frames} in {seconds:.1} s");
 }
 
 fn write_report(path: &Path, text: &str) -> Result<()> {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 
 use super::args::{EngineName, PrecisionName, parse_audio, parse_key_value, parse_size};
-use super::output::exit_code;
+use super::output::{counted, exit_code};
 use super::progress::{self, Show};
 use super::signals;
 use crate::error::{Error, ErrorKind, Result};
@@ -218,21 +218,23 @@ fn ask_whether_to_resume(args: &Args, job: &Job) -> Result<()> {
 }
 
 fn print_what_is_kept(report: &Report) {
-    let (output, frames) = (&report.summary.output, report.run.frames.encoded);
+    let output = &report.summary.output;
+    let encoded = counted(report.run.frames.encoded, "frame");
     let line = match &report.kept {
         Some(Kept::Partial { path }) => format!(
-            "interrupted after {frames} frames; {} is playable up to there; \
+            "interrupted after {encoded}; {} is playable up to there; \
              --from {:.6} upscales the rest, into another file",
             path.display(),
             report.run.reached_s
         ),
         Some(Kept::Journal { folder, frames }) => {
             let folder = folder.display();
-            format!("interrupted; {folder} keeps the first {frames} frames: the same command resumes there")
+            let frames = counted(*frames, "frame");
+            format!("interrupted; {folder} keeps the first {frames}: the same command resumes there")
         }
         Some(Kept::Sequence { frames, resumable }) => {
             let how = if *resumable { ": the same command resumes there" } else { "" };
-            format!("interrupted; {output} has {frames} frames{how}")
+            format!("interrupted; {output} has {}{how}", counted(*frames, "frame"))
         }
         Some(Kept::Nothing { segmented: true }) => {
             format!("interrupted before the first {SEGMENT_FRAMES} frames were complete; nothing is kept")
@@ -240,7 +242,7 @@ fn print_what_is_kept(report: &Report) {
         Some(Kept::Nothing { segmented: false }) => {
             "interrupted before the first frame was complete; nothing is kept".to_owned()
         }
-        None => format!("interrupted after {frames} frames"),
+        None => format!("interrupted after {encoded}"),
     };
     eprintln!("hasn: {line}");
 }
@@ -248,9 +250,9 @@ fn print_what_is_kept(report: &Report) {
 fn print_summary(report: &Report) {
     let (summary, run) = (&report.summary, &report.run);
     eprintln!(
-        "{}: {} frames, {}x{}, {} ({}), {:.1} s, {:.1} fps, limited by {}, {} MB",
+        "{}: {}, {}x{}, {} ({}), {:.1} s, {:.1} fps, limited by {}, {} MB",
         summary.output,
-        run.frames.encoded,
+        counted(run.frames.encoded, "frame"),
         summary.width,
         summary.height,
         summary.model,

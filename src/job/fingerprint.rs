@@ -29,7 +29,7 @@ pub(super) fn of_job(options: &Options, parts: &Parts) -> Result<JobFingerprint>
     for (name, value) in [
         ("hasn", env!("CARGO_PKG_VERSION").to_owned()),
         ("FFmpeg", media::info().version),
-        ("model", format!("{} {weights}", summary.model)),
+        ("model", format!("{} {weights}", summary.model).trim_end().to_owned()),
         ("engine", engine),
         ("--size", format!("{}x{}", summary.width, summary.height)),
         ("--preset", options.preset.map_or("none".into(), |preset| format!("{preset:?}"))),
