@@ -8,7 +8,7 @@ use super::clock::Clock;
 use super::shared::{CopiedPackets, Shared};
 use super::sink::Store;
 use crate::engine::{Engine, EngineSpec, NetworkId};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::frame::Frame;
 use crate::media::{Cut, Decoder, Encoder, FramePool, Input, Muxer, Packet, SEGMENT_FRAMES, Transcoders};
 
@@ -42,8 +42,9 @@ fn read(input: &mut Input, shared: &Shared) -> Result<Option<Packet>> {
     if shared.stop.now() {
         return Ok(None);
     }
-    match input.next_packet().map_err(|error| shared.stop.explain(error)) {
-        Err(error) if error.kind() == ErrorKind::Interrupted && shared.stop.now() => Ok(None),
+    match input.next_packet() {
+        // The program that writes the pipe gets the same signal: its end is not damage.
+        Err(_) if shared.stop.now() => Ok(None),
         result => result,
     }
 }

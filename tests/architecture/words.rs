@@ -3,8 +3,8 @@
 
 use crate::source::{File, Kind, Token, code_without_tests, tokens};
 
-/// A replaced word, as a part of an identifier or of a file's name, and what stands instead.
-const IN_NAMES: [(&str, &str); 20] = [
+/// A replaced word, wherever it stands, and what stands instead.
+const EVERYWHERE: [(&str, &str); 7] = [
     ("picture", "frame, or image"),
     ("pictures", "frames, or images"),
     ("film", "video, input or output"),
@@ -12,6 +12,10 @@ const IN_NAMES: [(&str, &str); 20] = [
     ("sound", "audio"),
     ("sounds", "audio"),
     ("torn", "truncated"),
+];
+
+/// The same of words that are replaced in identifiers and names of files alone.
+const IN_NAMES: [(&str, &str); 13] = [
     ("todo", "ResumeState"),
     ("keeper", "SegmentStore"),
     ("facts", "JobFingerprint, StreamSummary"),
@@ -30,15 +34,8 @@ const IN_NAMES: [(&str, &str); 20] = [
 /// Types of which the word is common English, but the name is not to come back.
 const TYPES: [(&str, &str); 1] = [("Coded", "Packet")];
 
-/// A replaced word or phrase of messages, keys and help texts, and what stands instead.
-const IN_TEXTS: [(&str, &str); 32] = [
-    ("picture", "frame, or image"),
-    ("pictures", "frames, or images"),
-    ("film", "video, input or output"),
-    ("films", "videos, inputs or outputs"),
-    ("sound", "audio"),
-    ("sounds", "audio"),
-    ("torn", "truncated"),
+/// The same of words and phrases of messages, keys and help texts.
+const IN_TEXTS: [(&str, &str); 25] = [
     ("lane", "worker, queue"),
     ("lanes", "workers, queues"),
     ("frames a second", "fps"),
@@ -124,7 +121,7 @@ pub fn complaints_of_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<
     for name in names {
         let words = words_of(name);
         let is_it = |(word, _): &&(&str, &str)| words.iter().any(|part| part == word);
-        found.extend(IN_NAMES.iter().find(is_it).map(|(word, instead)| {
+        found.extend(EVERYWHERE.iter().chain(&IN_NAMES).find(is_it).map(|(word, instead)| {
             format!("{name}: '{word}' was replaced by '{instead}' (the name of a file or a target)")
         }));
     }
@@ -157,7 +154,8 @@ fn in_identifier(path: &str, token: &Token) -> Option<String> {
     let words = words_of(name);
     let is_lane =
         |word: &str| word.starts_with("lane") && LANES_HOMES.iter().any(|home| path.starts_with(home));
-    let word = IN_NAMES.into_iter().find(|(word, _)| words.iter().any(|part| part == word) && !is_lane(word));
+    let mut replaced = EVERYWHERE.into_iter().chain(IN_NAMES);
+    let word = replaced.find(|(word, _)| words.iter().any(|part| part == word) && !is_lane(word));
     let found = word.or_else(|| TYPES.into_iter().find(|(known, _)| known == name))?;
     Some(complaint(path, token.line, name, found))
 }
@@ -180,7 +178,7 @@ fn in_text(text: &str) -> Option<(&'static str, &'static str)> {
     }
     let words: Vec<_> = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
     let text = format!(" {} ", words.join(" "));
-    IN_TEXTS.into_iter().find(|(phrase, _)| text.contains(&format!(" {phrase} ")))
+    EVERYWHERE.into_iter().chain(IN_TEXTS).find(|(phrase, _)| text.contains(&format!(" {phrase} ")))
 }
 
 /// The words of a name in snake_case, CamelCase, SCREAMING_CASE or kebab-case, in lower case.
