@@ -19,15 +19,15 @@ fn main() -> Result<()> {
 
     let mut options = Options::new(input, output);
     options.overwrite = true;
-    let job = job::open(&options)?;
+    let job = job::open(&options, &interrupt)?;
     let summary = job.summary().clone();
     println!("{}x{}, {} on {}", summary.width, summary.height, summary.model, summary.engine);
 
     // Clones of the progress share its counters: the job runs on a thread, and this one shows them.
     let progress = Progress::default();
     let running = thread::spawn({
-        let (progress, interrupt) = (progress.clone(), interrupt.clone());
-        move || job.run(&progress, &interrupt)
+        let progress = progress.clone();
+        move || job.run(&progress)
     });
     while !running.is_finished() {
         println!("{} of {} frames", progress.frames(), summary.frames_expected);

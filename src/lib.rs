@@ -15,9 +15,9 @@
 //! let mut options = Options::new("input.y4m", "output.mkv");
 //! options.encoder_options.push(("crf".into(), "16".into()));
 //!
-//! let job = job::open(&options)?;
+//! let job = job::open(&options, &Interrupt::default())?;
 //! println!("{}x{}", job.summary().width, job.summary().height);
-//! let report = job.run(&Progress::default(), &Interrupt::default())?;
+//! let report = job.run(&Progress::default())?;
 //! println!("{} frames at {:.1} fps", report.run.frames.encoded, report.run.fps);
 //! # assert_eq!((report.summary.width, report.run.frames.encoded), (64, 2));
 //! # Ok(())

@@ -25,6 +25,7 @@ pub(super) struct JoinArgs {
 }
 
 pub(super) fn plan(args: Args) -> Result<ExitCode> {
+    let interrupt = signals::catch()?;
     let folder = std::env::current_dir()
         .map_err(|e| Error::io("the current folder", e, "change to one that exists"))?;
     let mut words: Vec<String> = std::env::args().skip_while(|word| word != "plan").skip(1).collect();
@@ -32,7 +33,7 @@ pub(super) fn plan(args: Args) -> Result<ExitCode> {
         // The number of threads changes what some encoders write, so it has to be the same on all machines.
         words.extend(["--threads".to_owned(), thread_count(None).to_string()]);
     }
-    let planned = farm::plan(&args.options(), PlannedCommand { folder, words })?;
+    let planned = farm::plan(&args.options(), PlannedCommand { folder, words }, &interrupt)?;
     let (frames, last) = (planned.frames, planned.segments - 1);
     print(&format!("{}: {frames} frames in segments 0 to {last}\n", planned.folder.display()))?;
     Ok(ExitCode::SUCCESS)

@@ -179,10 +179,10 @@ impl Args {
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     let interrupt = signals::catch()?;
-    let job = job::open(&args.options())?;
+    let job = job::open(&args.options(), &interrupt)?;
     ask_whether_to_resume(&args, &job)?;
     let progress = progress::shown(args.progress, args.output == "-");
-    let report = match job.run(&progress, &interrupt) {
+    let report = match job.run(&progress) {
         // The reader of the pipe was interrupted by the same signal and has reported it.
         Err(error) if error.kind() == ErrorKind::Interrupted && args.output == "-" => {
             return Ok(exit_code(true));

@@ -34,7 +34,7 @@ pub(crate) struct PlannedCommand {
 }
 
 /// Decodes the video once, and writes down where its segments begin.
-pub(crate) fn plan(options: &Options, command: PlannedCommand) -> Result<Planned> {
+pub(crate) fn plan(options: &Options, command: PlannedCommand, interrupt: &Interrupt) -> Result<Planned> {
     let is_video_file = Output::new(&options.output, &options.input)?.is_segmented();
     let folder = journal_folder(options)?.filter(|_| is_video_file).ok_or_else(|| {
         let remedy = "plan a video from file to file, e.g. .mkv";
@@ -44,7 +44,7 @@ pub(crate) fn plan(options: &Options, command: PlannedCommand) -> Result<Planned
     if options.report.is_some() {
         return Err(Error::new("--report", "a plan runs nothing", "leave it out"));
     }
-    let parts = open(options, &folder)?;
+    let parts = open(options, &folder, interrupt)?;
     if folder.exists() && options.resume == Resume::Restart {
         Journal::discard(&folder)?;
     }
@@ -56,9 +56,9 @@ pub(crate) fn plan(options: &Options, command: PlannedCommand) -> Result<Planned
     Ok(Planned { folder, frames: plan.frames, segments: plan.cuts.len() as u64 })
 }
 
-fn open(options: &Options, folder: &Path) -> Result<Parts> {
+fn open(options: &Options, folder: &Path, interrupt: &Interrupt) -> Result<Parts> {
     let (overwrite, has_journal) = (options.overwrite, folder.exists());
-    Parts::open(options, OpenAt { overwrite, has_journal, start: None })
+    Parts::open(options, OpenAt { overwrite, has_journal, start: None }, interrupt)
 }
 
 /// Decodes every frame, and notes each at which a segment begins.
@@ -113,7 +113,7 @@ pub(crate) fn segment(
     }
     let start = plan.decode_start(segment);
     let at = OpenAt { overwrite: options.overwrite, has_journal: folder.exists(), start };
-    let parts = Parts::open(options, at)?;
+    let parts = Parts::open(options, at, interrupt)?;
     let journal = Journal::open_shared(folder, &fingerprint::of_job(options, &parts)?)?;
     if journal.has(segment) {
         return Ok(None);
@@ -128,7 +128,7 @@ pub(crate) fn segment(
 /// user named it.
 pub(crate) fn join(options: &Options, folder: &Path, place: &Path, interrupt: &Interrupt) -> Result<u64> {
     let plan = WorkPlan::read(folder)?;
-    let parts = open(options, folder)?;
+    let parts = open(options, folder, interrupt)?;
     let journal = Journal::open(folder, &fingerprint::of_job(options, &parts)?)?;
     let missing: Vec<u64> = (0..plan.cuts.len() as u64).filter(|&segment| !journal.has(segment)).collect();
     if let Some(first) = missing.first() {

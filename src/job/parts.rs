@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::FrameFormat;
 use crate::media::{
     DecodeSpec, Decoder, Encoder, FilterSpec, Input, Output, Pattern, Plan, SeekPoint, Target, Trim,
-    VideoInfo, transfer_by_name,
+    VideoInfo, Watch, transfer_by_name,
 };
 use crate::model::catalogue;
 use crate::pipeline::{Outcome, Run, Sink};
@@ -40,7 +40,7 @@ pub(super) struct OpenAt {
 }
 
 impl Parts {
-    pub fn open(options: &Options, at: OpenAt) -> Result<Parts> {
+    pub fn open(options: &Options, at: OpenAt, interrupt: &Interrupt) -> Result<Parts> {
         let threads = thread_count(options.threads);
         let mut output = Output::new(&options.output, &options.input)?;
         output.faststart = options.preset == Some(Preset::Web);
@@ -52,7 +52,7 @@ impl Parts {
         let from_images = is_image || Pattern::parse(&options.input)?.is_some();
         let default = if from_images { catalogue::DEFAULT_IMAGE } else { catalogue::DEFAULT_VIDEO };
         let network = Network::open(options.model.as_deref().unwrap_or(default))?;
-        let mut input = Input::open(&options.input)?;
+        let mut input = Input::open(&options.input, &Watch::new(interrupt.flag().clone()))?;
         input.choose(&options.map)?;
         apply_frame_rate(options, &mut input, &output)?;
         let exr_transfer = options.exr_transfer.as_deref().map(parse_transfer).transpose()?;

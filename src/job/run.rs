@@ -16,6 +16,7 @@ use crate::pipeline::{self, Outcome, Sink};
 /// An opened job. Nothing is written until it [runs](Job::run).
 pub struct Job {
     options: Options,
+    interrupt: Interrupt,
     parts: Parts,
     route: Route,
 }
@@ -32,8 +33,8 @@ enum Route {
     Complete(PathBuf),
 }
 
-/// Opens and checks all parts of a job, and writes nothing.
-pub fn open(options: &Options) -> Result<Job> {
+/// Opens and checks all parts of a job, and writes nothing. Setting `interrupt` ends this as well as the [run](Job::run).
+pub fn open(options: &Options, interrupt: &Interrupt) -> Result<Job> {
     media::start();
     if let (Some(from_s), Some(to_s)) = (options.from_s, options.to_s)
         && from_s >= to_s
@@ -56,14 +57,14 @@ pub fn open(options: &Options) -> Result<Job> {
         has_journal: folder.as_deref().is_some_and(Path::exists),
         start: None,
     };
-    let parts = Parts::open(options, at)?;
+    let parts = Parts::open(options, at, interrupt)?;
     let route = match (complete, folder) {
         (Some(folder), _) => Route::Complete(folder),
         (None, folder) if parts.output.sequence().is_some() => Route::Sequence(folder),
         (None, Some(folder)) => Route::Journal(folder),
         (None, None) => Route::Direct,
     };
-    Ok(Job { options: options.clone(), parts, route })
+    Ok(Job { options: options.clone(), interrupt: interrupt.clone(), parts, route })
 }
 
 impl Job {
@@ -81,14 +82,16 @@ impl Job {
         }
     }
 
-    /// Runs the job to its end, or until `interrupt` is set. An interrupted run keeps what it has finished and says so
+    /// Runs the job to its end, or until its interrupt is set. An interrupted run keeps what it has finished and says so
     /// in its report.
-    pub fn run(self, progress: &Progress, interrupt: &Interrupt) -> Result<Report> {
-        let Job { options, parts, route } = self;
+    pub fn run(self, progress: &Progress) -> Result<Report> {
+        let Job { options, interrupt, parts, route } = self;
         match route {
-            Route::Direct => run_direct(&options, parts, progress, interrupt),
-            Route::Journal(folder) => resume::run(&options, parts, &folder, progress, interrupt),
-            Route::Sequence(folder) => sequence::run(&options, parts, folder.as_deref(), progress, interrupt),
+            Route::Direct => run_direct(&options, parts, progress, &interrupt),
+            Route::Journal(folder) => resume::run(&options, parts, &folder, progress, &interrupt),
+            Route::Sequence(folder) => {
+                sequence::run(&options, parts, folder.as_deref(), progress, &interrupt)
+            }
             Route::Complete(folder) => {
                 Journal::discard(&folder)?;
                 let report = Report::new(parts.summary, pipeline::Report::default());

@@ -6,6 +6,7 @@ use crate::media::decode::decoder::{DecodeSpec, Decoder};
 use crate::media::decode::filter::{Deinterlace, FilterSpec};
 use crate::media::demux::input::Input;
 use crate::media::ffmpeg::start;
+use crate::media::watch::Watch;
 
 /// Reads all frames of a source one by one, without a pipeline.
 pub struct FrameReader {
@@ -17,7 +18,7 @@ impl FrameReader {
     /// Opens the source and decodes its first frame.
     pub fn open(source: &str, threads: usize) -> Result<FrameReader> {
         start();
-        let mut input = Input::open(source)?;
+        let mut input = Input::open(source, &Watch::default())?;
         let trim = input.trim(None, None);
         let filter = FilterSpec { deinterlace: Deinterlace::Off, graph: None };
         let decoder =

@@ -11,8 +11,9 @@ use ffmpeg_next::{self as ffmpeg, Rational, codec, format, media};
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::damage::Damage;
 use crate::media::demux::address::redacted;
-use crate::media::demux::live::{Watch, is_capture_device, open_source};
-use crate::media::demux::open::{best_video, demuxer_name, open_by, open_remedy};
+use crate::media::demux::live::{is_capture_device, open_source};
+use crate::media::demux::open::{best_video, demuxer_name, open_by, open_pipe, open_remedy};
+use crate::media::demux::pipe::{PipeReader, is_named_pipe};
 use crate::media::demux::quirks;
 use crate::media::demux::select::select;
 use crate::media::demux::sequence::{Sequence, check_codec};
@@ -23,6 +24,7 @@ use crate::media::packet::Packet;
 use crate::media::packet_queue::PacketQueue;
 use crate::media::pattern::Pattern;
 use crate::media::stream::{Trim, VideoInfo};
+use crate::media::watch::Watch;
 
 /// 8K: no live stream is larger.
 const PIXELS_MAX: i64 = 7680 * 4320;
@@ -33,7 +35,11 @@ pub(crate) const AV_LAG_US_MAX: i64 = 2_000_000;
 /// An opened source.
 pub struct Input {
     context: format::context::Input,
+    /// What it was opened by.
+    source: String,
+    /// The source as it may be logged.
     name: String,
+    watch: Watch,
     /// The files of an image sequence; `context` is that of the first.
     sequence: Option<Sequence>,
     /// Streams to write, in this order.
@@ -81,10 +87,16 @@ impl ReadProgress {
     }
 }
 
+/// The source as messages name it, without secrets.
+fn name_of(source: &str) -> String {
+    if source == "-" { "standard input".into() } else { redacted(source) }
+}
+
 impl Input {
     /// Opens a file, an address, `-` for y4m on standard input, or an image sequence like `scan/%06d.dpx`.
-    pub fn open(source: &str) -> Result<Input> {
-        Input::open_as(source, false)
+    /// `watch` ends what it waits for, now and later.
+    pub fn open(source: &str, watch: &Watch) -> Result<Input> {
+        Input::open_as(source, watch, false)
     }
 
     /// Opens a live source, or with `listen` waits for a publisher. `watch` ends what takes too long, now and later.
@@ -98,37 +110,48 @@ impl Input {
             };
             failure(&name, "cannot be opened", e, "check that the source is publishing").with_kind(kind)
         })?;
-        Input::of(context, &name, true)
+        Input::of(context, source, watch, true)
     }
 
     /// Problems are logged the first time only.
-    fn open_as(source: &str, is_reopened: bool) -> Result<Input> {
-        let name = if source == "-" { "standard input" } else { source };
+    fn open_as(source: &str, watch: &Watch, is_reopened: bool) -> Result<Input> {
         ffmpeg_log::take_demuxer_error();
         let sequence = Pattern::parse(source)?.map(|pattern| Sequence::find(source, pattern)).transpose()?;
         let first = sequence.as_ref().map(|sequence| sequence.first_path().to_string_lossy().into_owned());
-        let (demuxer, url) = match (source, &first) {
-            ("-", _) => (Some(c"yuv4mpegpipe"), "pipe:0"),
-            (_, Some(first)) => (Some(c"image2"), first.as_str()),
-            _ => (None, source),
-        };
         // The name of an image is literal, no pattern.
         let options = [("pattern_type", "none")].into_iter().collect();
-        let context = open_by(demuxer, url, options, None).map_err(|e| {
-            Error::new(name, e.to_string(), open_remedy(source, e)).with_kind(error_kind(e)).with_source(e)
+        let context = match &first {
+            Some(first) => open_by(Some(c"image2"), first, options, watch),
+            None if source == "-" => {
+                let pipe = PipeReader::of_stdin(watch);
+                pipe.and_then(|pipe| open_pipe(Some(c"yuv4mpegpipe"), pipe, options, watch))
+            }
+            None if is_named_pipe(source) => {
+                let pipe = PipeReader::of_one_writer(source, watch);
+                pipe.and_then(|pipe| open_pipe(None, pipe, options, watch))
+            }
+            None => open_by(None, source, options, watch),
+        };
+        let context = context.map_err(|e| {
+            if watch.is_stopped() {
+                return watch.interrupted(&name_of(source));
+            }
+            let error = Error::new(name_of(source), e.to_string(), open_remedy(source, e));
+            error.with_kind(error_kind(e)).with_source(e)
         })?;
-        let mut input = Input::of(context, name, is_reopened)?;
+        let mut input = Input::of(context, source, watch, is_reopened)?;
         if sequence.is_some() {
-            check_codec(name, input.video_parameters().id())?;
+            check_codec(&input.name, input.video_parameters().id())?;
         }
         input.sequence = sequence;
         Ok(input)
     }
 
-    fn of(context: format::context::Input, name: &str, is_reopened: bool) -> Result<Input> {
+    fn of(context: format::context::Input, source: &str, watch: &Watch, is_reopened: bool) -> Result<Input> {
+        let name = name_of(source);
         let wanted: Vec<usize> = context.streams().map(|stream| stream.index()).collect();
         let video = best_video(&context, &wanted).ok_or_else(|| {
-            Error::new(name, "has no video stream", "choose a file that has one")
+            Error::new(&name, "has no video stream", "choose a file that has one")
                 .with_kind(ErrorKind::NotFound)
         })?;
         // SAFETY: an opened context has a demuxer.
@@ -136,7 +159,8 @@ impl Input {
         let streams_at_open = wanted.len();
         let mut input = Input {
             context,
-            name: name.to_owned(),
+            source: source.to_owned(),
+            watch: watch.clone(),
             sequence: None,
             wanted,
             video,
@@ -147,7 +171,8 @@ impl Input {
             backlog: PacketQueue::default(),
             progress: ReadProgress::START,
             part_end_us: None,
-            damage: Damage::new(name, is_reopened),
+            damage: Damage::new(&name, is_reopened),
+            name,
             errors_in_a_row: 0,
             ended: false,
             is_discontinuity_logged: is_reopened,
@@ -184,7 +209,7 @@ impl Input {
 
     /// Opens the same file again, to read the streams that are copied within `trim`.
     pub fn reopen(&self, trim: Trim) -> Result<Input> {
-        let mut input = Input::open_as(&self.name, true)?;
+        let mut input = Input::open_as(&self.source, &self.watch, true)?;
         input.want(self.wanted.clone(), self.video);
         if let Some(sequence) = &mut input.sequence {
             // Its files hold nothing but frames.
@@ -307,7 +332,7 @@ impl Input {
     /// All files of the source.
     pub fn paths(&self) -> Vec<PathBuf> {
         match &self.sequence {
-            None => vec![PathBuf::from(&self.name)],
+            None => vec![PathBuf::from(&self.source)],
             Some(sequence) => sequence.paths().collect(),
         }
     }
@@ -338,7 +363,7 @@ impl Input {
 
     /// Whether packets arrive before their time and have to be paced.
     pub fn needs_pacing(&self) -> bool {
-        quirks::arrives_early(self.demuxer()) || Path::new(&self.name).is_file()
+        quirks::arrives_early(self.demuxer()) || Path::new(&self.source).is_file()
     }
 
     /// Whether its frames are larger than 8K: the header is taken for damaged.

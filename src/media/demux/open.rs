@@ -4,11 +4,13 @@ use std::ffi::CStr;
 use std::path::Path;
 
 use ffmpeg_next::ffi;
-use ffmpeg_next::util::interrupt::Interrupt;
+use ffmpeg_next::format::context::StreamIo;
 use ffmpeg_next::{self as ffmpeg, format, media};
 
+use crate::media::demux::pipe::PipeReader;
 use crate::media::ffmpeg::{c_string, check};
 use crate::media::stream::is_cover;
+use crate::media::watch::Watch;
 
 /// FFmpeg's choice of a video stream if it is among the wanted streams, else the first video of them; covers are left out.
 pub(crate) fn best_video(context: &format::context::Input, wanted: &[usize]) -> Option<usize> {
@@ -40,30 +42,56 @@ pub(crate) fn demuxer_name(context: &format::context::Input) -> &'static str {
     unsafe { CStr::from_ptr((*(*context.as_ptr()).iformat).name) }.to_str().expect("demuxer names are ASCII")
 }
 
-/// Opens a source with the demuxer of this name, or the one that FFmpeg probes.
+/// Opens a source with the demuxer of this name, or the one that FFmpeg probes. `watch` ends what takes too long, now and
+/// later.
 pub(crate) fn open_by(
     demuxer: Option<&CStr>,
     url: &str,
     options: ffmpeg::Dictionary,
-    interrupt: Option<Interrupt>,
-) -> std::result::Result<format::context::Input, ffmpeg::Error> {
-    let url = c_string(url);
-    // SAFETY: the strings live through the calls; on failure FFmpeg frees the context itself, on success the wrapper takes
-    // it over, with what its callback points to. What is left of the options is owned again, and freed.
+    watch: &Watch,
+) -> Result<format::context::Input, ffmpeg::Error> {
+    open_context(demuxer, url, None, options, watch)
+}
+
+/// The same of a pipe.
+pub(crate) fn open_pipe(
+    demuxer: Option<&CStr>,
+    pipe: PipeReader,
+    options: ffmpeg::Dictionary,
+    watch: &Watch,
+) -> Result<format::context::Input, ffmpeg::Error> {
+    open_context(demuxer, "", Some(StreamIo::from_read(pipe)?), options, watch)
+}
+
+fn open_context(
+    demuxer: Option<&CStr>,
+    url: &str,
+    mut io: Option<StreamIo>,
+    options: ffmpeg::Dictionary,
+    watch: &Watch,
+) -> Result<format::context::Input, ffmpeg::Error> {
+    let (url, interrupt) = (c_string(url), watch.interrupt());
+    // SAFETY: the strings live through the calls; on failure FFmpeg frees the context itself and leaves a pipe to us, on
+    // success the wrapper takes both over, with what the callback points to. What is left of the options is owned again,
+    // and freed.
     unsafe {
         let mut context = ffi::avformat_alloc_context();
         assert!(!context.is_null(), "no memory for a context");
-        if let Some(interrupt) = &interrupt {
-            (*context).interrupt_callback = interrupt.interrupt;
+        (*context).interrupt_callback = interrupt.interrupt;
+        if let Some(io) = &mut io {
+            (*context).pb = io.as_mut_ptr();
+            (*context).flags |= ffi::AVFMT_FLAG_CUSTOM_IO;
         }
         let demuxer = demuxer.map_or(std::ptr::null(), |name| ffi::av_find_input_format(name.as_ptr()));
         let mut options = options.disown();
         let code = ffi::avformat_open_input(&mut context, url.as_ptr(), demuxer, &mut options);
         drop(ffmpeg::Dictionary::own(options));
         check(code)?;
-        let mut input = match interrupt {
-            Some(interrupt) => format::context::Input::wrap_with_interrupt(context, interrupt.guard),
-            None => format::context::Input::wrap(context),
+        let mut input = match io {
+            Some(io) => {
+                format::context::Input::wrap_with_custom_io_and_interrupt(context, io, interrupt.guard)
+            }
+            None => format::context::Input::wrap_with_interrupt(context, interrupt.guard),
         };
         check(ffi::avformat_find_stream_info(input.as_mut_ptr(), std::ptr::null_mut()))?;
         Ok(input)

@@ -17,7 +17,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::media::container::guess_container;
 use crate::media::demux::address::{bound, redacted};
 use crate::media::demux::input::Input;
-use crate::media::demux::live::Watch;
 use crate::media::encode::encoder::Encoder;
 use crate::media::ffmpeg::{c_string, check, failure, parameters_of};
 use crate::media::mux::silence::Silence;
@@ -25,6 +24,7 @@ use crate::media::mux::streams::{AudioMode, audio_encoder};
 use crate::media::mux::transcode::{TranscodeSpec, Transcoder};
 use crate::media::output::{Output, OutputPaths};
 use crate::media::packet::Packet;
+use crate::media::watch::Watch;
 
 /// The streams that every output gets, known before the first one is opened.
 #[derive(Clone)]

@@ -27,7 +27,7 @@ impl Input {
             return Some("its last frame is truncated".into());
         }
         if quirks::is_matroska(demuxer)
-            && let Some(problem) = matroska::missing(&self.name)
+            && let Some(problem) = matroska::missing(&self.source)
         {
             return Some(problem);
         }
@@ -35,7 +35,7 @@ impl Input {
         let (least_us, most_us) = self.progress.step_us;
         let has_gap = most_us > least_us.saturating_mul(3) / 2;
         if quirks::is_mpegts(demuxer) && self.part_end_us.is_none() && has_gap {
-            let unreadable = mpegts::unreadable_packets(&self.name, self.stream(self.video).id());
+            let unreadable = mpegts::unreadable_packets(&self.source, self.stream(self.video).id());
             if unreadable > 0 {
                 return Some(format!("{unreadable} transport packets of its video cannot be read"));
             }
@@ -53,7 +53,7 @@ impl Input {
         if is_count_short && !quirks::has_edit_lists(self.demuxer()) {
             return Some(format!("ends after {found} of {announced} frames"));
         }
-        if is_count_short && quicktime::is_inconsistent(&self.name, self.stream(self.video).id()) {
+        if is_count_short && quicktime::is_inconsistent(&self.source, self.stream(self.video).id()) {
             return Some(format!("its index contradicts itself, and gives {found} of {announced} frames"));
         }
         let from_header =

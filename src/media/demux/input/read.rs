@@ -66,6 +66,9 @@ impl Input {
 
     /// The next packet from the container itself. What cannot be read is noted as damage and skipped.
     pub(crate) fn read(&mut self) -> Result<Option<Packet>> {
+        if self.watch.is_stopped() {
+            return Err(self.watch.interrupted(&self.name));
+        }
         if let Some(sequence) = &mut self.sequence {
             let time_base = sequence.frame_rate.invert();
             let packet = sequence.next_packet(&self.damage);
@@ -76,6 +79,10 @@ impl Input {
             ffmpeg_log::take_demuxer_error();
             let read = packet.read(&mut self.context);
             let logged = ffmpeg_log::take_demuxer_error();
+            // What a demuxer makes of an interrupted read is neither the end of the source nor damage of it.
+            if self.watch.is_stopped() {
+                return Err(self.watch.interrupted(&self.name));
+            }
             match read {
                 Ok(()) => {
                     if let Some(error) = logged {
