@@ -37,6 +37,8 @@ pub enum ErrorKind {
     Busy,
     /// Memory ran out.
     OutOfMemory,
+    /// This program made a mistake.
+    Internal,
 }
 
 /// A failure in one line: `subject: problem; remedy`.

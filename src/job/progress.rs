@@ -45,6 +45,12 @@ impl Progress {
         Progress { counters: Arc::default(), observer: Some(Arc::new(observer)) }
     }
 
+    /// Counters of a job whose `stage` panics once `frames` are encoded.
+    #[cfg(test)]
+    pub(super) fn panicking(stage: Stage, frames: u64) -> Progress {
+        Progress { counters: Arc::new(pipeline::Progress::panicking(stage, frames)), observer: None }
+    }
+
     /// Number of encoded frames, with those of an earlier run that is resumed.
     pub fn frames(&self) -> u64 {
         self.counters.frames()

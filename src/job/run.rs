@@ -116,3 +116,40 @@ fn run_direct(options: &Options, parts: Parts, progress: &Progress, interrupt: &
     }
     publish(options, report, muxer, &damage)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::STAGES;
+    use crate::media::SEGMENT_FRAMES;
+
+    /// A y4m of 16x16 with `frames` frames that differ.
+    fn video(path: &Path, frames: u64) {
+        let frame = |index: u64| [b"FRAME\n".as_slice(), &[index as u8; 16 * 16 * 3 / 2]].concat();
+        let header = b"YUV4MPEG2 W16 H16 F25:1 C420jpeg\n".to_vec();
+        std::fs::write(path, (0..frames).map(frame).fold(header, |all, frame| [all, frame].concat()))
+            .unwrap();
+    }
+
+    #[test]
+    fn what_is_finished_outlives_a_panic_in_any_stage() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+        // More than all queues and the encoder hold.
+        let frames = 2 * SEGMENT_FRAMES + 100;
+        video(Path::new(&path("in.y4m")), frames);
+        for stage in STAGES {
+            let mut options = Options::new(path("in.y4m"), path(&format!("{}.mkv", stage.name())));
+            (options.model, options.threads) = (Some("none".into()), Some(1));
+            options.encoder_options.push(("preset".into(), "ultrafast".into()));
+            let run = |progress: &Progress| open(&options, &Interrupt::default()).unwrap().run(progress);
+            let error = run(&Progress::panicking(stage, SEGMENT_FRAMES + 60)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+            let expected = format!("the {} stage: panicked: as the test asks; ", stage.name());
+            assert!(error.to_string().starts_with(&expected), "{error}");
+            assert!(error.to_string().contains("keeps the first 240 frames"), "{error}");
+            let report = run(&Progress::default()).unwrap();
+            assert_eq!(report.run.frames.encoded, frames, "{stage:?}");
+        }
+    }
+}

@@ -51,10 +51,14 @@ impl Watch {
         }
     }
 
-    /// The error of reading `name` where the stop flag is set.
-    pub(crate) fn interrupted(&self, name: &str) -> Error {
-        let error = Error::new(name, "reading it was interrupted", "run the same command again");
-        error.with_kind(ErrorKind::Interrupted)
+    /// The error of a read of `name` that was ended.
+    pub(crate) fn error(&self, name: &str) -> Error {
+        match self.is_stopped() {
+            true => Error::new(name, "reading it was interrupted", "run the same command again")
+                .with_kind(ErrorKind::Interrupted),
+            false => Error::new(name, "nothing arrived in time", "check that the source is publishing")
+                .with_kind(ErrorKind::Io),
+        }
     }
 
     pub(crate) fn interrupt(&self) -> interrupt::Interrupt {

@@ -39,6 +39,9 @@ impl Stage {
 pub struct Progress {
     counters: [Counters; STAGES.len()],
     frames: AtomicU64,
+    /// The stage that panics once so many frames are encoded.
+    #[cfg(test)]
+    panics: Option<(Stage, u64)>,
 }
 
 /// Times of a stage.
@@ -86,8 +89,20 @@ impl Progress {
         STAGES.into_iter().max_by_key(|&stage| self.times(stage).worked).expect("there are stages")
     }
 
+    /// Counters of a run whose `stage` panics once `frames` are encoded.
+    #[cfg(test)]
+    pub fn panicking(stage: Stage, frames: u64) -> Progress {
+        Progress { panics: Some((stage, frames)), ..Progress::default() }
+    }
+
     pub(super) fn clock(&self, stage: Stage) -> Clock<'_> {
-        Clock { counters: &self.counters[stage as usize], frames: &self.frames, last: Instant::now() }
+        Clock {
+            counters: &self.counters[stage as usize],
+            frames: &self.frames,
+            last: Instant::now(),
+            #[cfg(test)]
+            panics_after: self.panics.filter(|(of, _)| *of == stage).map(|(_, frames)| frames),
+        }
     }
 }
 
@@ -96,6 +111,8 @@ pub(super) struct Clock<'a> {
     counters: &'a Counters,
     frames: &'a AtomicU64,
     last: Instant,
+    #[cfg(test)]
+    panics_after: Option<u64>,
 }
 
 impl Clock<'_> {
@@ -121,6 +138,12 @@ impl Clock<'_> {
         let now = Instant::now();
         counter.fetch_add((now - self.last).as_nanos() as u64, Relaxed);
         self.last = now;
+        #[cfg(test)]
+        if self.panics_after.is_some_and(|after| self.frames.load(Relaxed) >= after)
+            && !std::thread::panicking()
+        {
+            panic!("as the test asks");
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A run: every stage on a thread of its own, from the first packet to the report.
 
+use std::panic::resume_unwind;
 use std::sync::atomic::AtomicBool;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
@@ -16,6 +17,7 @@ use crate::engine::{EngineSpec, NetworkId};
 use crate::error::{Error, Result};
 use crate::frame::FrameFormat;
 use crate::media::{Decoder, Encoder, FramePool, Input, Muxer, SEGMENT_FRAMES, Transcoders};
+use crate::sync::catch_panic;
 
 /// Packets queued for the decoder: enough to hide a slow read, little memory.
 const PACKETS_TO_DECODE: usize = 16;
@@ -77,7 +79,7 @@ impl Run {
         progress.start_at(resume_state.finished_frames);
         let upscale = UpscaleSpec { engine, network, reuse, pool: FramePool::new(encoder.format()) };
         let parts = Parts { input, transcoders, decoder, upscale, encoder };
-        let shared = Shared::new(stop, resume_state);
+        let shared = Shared::new(stop, &parts.input, resume_state);
         let Ended { clock_jumps, decoder, reused, encoder } = parts.run(&mut last, &shared, progress);
 
         if let Some(error) = shared.first_error.take() {
@@ -140,25 +142,28 @@ impl Parts {
         thread::scope(|scope| {
             let spawn = |stage: Stage| thread::Builder::new().name(stage.name().into());
             let demux = spawn(Stage::Demux).spawn_scoped(scope, move || {
-                let clock = clock(Stage::Demux);
-                shared.note(stages::demux(input, to_decode, transcoders, shared, clock))
+                guard(Stage::Demux, shared, || {
+                    stages::demux(input, to_decode, transcoders, shared, clock(Stage::Demux))
+                })
             });
             let decode = spawn(Stage::Decode).spawn_scoped(scope, move || {
-                let clock = clock(Stage::Decode);
-                shared.note(stages::decode(decoder, from_demux, to_upscale, shared, clock))
+                guard(Stage::Decode, shared, || {
+                    stages::decode(decoder, from_demux, to_upscale, shared, clock(Stage::Decode))
+                })
             });
             let upscale = spawn(Stage::Upscale).spawn_scoped(scope, move || {
-                let clock = clock(Stage::Upscale);
-                shared.note(stages::upscale(upscale, from_decode, to_encode, clock))
+                guard(Stage::Upscale, shared, || {
+                    stages::upscale(upscale, from_decode, to_encode, shared, clock(Stage::Upscale))
+                })
             });
             let encode = spawn(Stage::Encode).spawn_scoped(scope, move || {
-                let clock = clock(Stage::Encode);
-                shared.note(stages::encode(encoder, from_upscale, to_mux, shared, clock))
+                guard(Stage::Encode, shared, || {
+                    stages::encode(encoder, from_upscale, to_mux, shared, clock(Stage::Encode))
+                })
             });
-            let clock = clock(Stage::Mux);
-            shared.note(match last {
-                LastStage::Mux(muxer) => stages::mux(muxer, from_encode, shared, clock),
-                LastStage::Store(store) => stages::store(store.as_mut(), from_encode, clock),
+            guard(Stage::Mux, shared, || match last {
+                LastStage::Mux(muxer) => stages::mux(muxer, from_encode, shared, clock(Stage::Mux)),
+                LastStage::Store(store) => stages::store(store.as_mut(), from_encode, clock(Stage::Mux)),
             });
             Ended {
                 clock_jumps: join(demux),
@@ -217,9 +222,11 @@ fn keep_finished_frames(mut muxer: Muxer, error: Error) -> Error {
     }
 }
 
+/// Returns the value of a stage. Its error or its panic is noted: what the other stages have finished is kept.
+fn guard<T>(stage: Stage, shared: &Shared, run: impl FnOnce() -> Result<T>) -> Option<T> {
+    shared.note(catch_panic(&format!("the {} stage", stage.name()), run))
+}
+
 fn join<T>(handle: std::io::Result<ScopedJoinHandle<'_, T>>) -> T {
-    match handle.expect("the system starts a thread").join() {
-        Ok(value) => value,
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
+    handle.expect("the system starts a thread").join().unwrap_or_else(|panic| resume_unwind(panic))
 }

@@ -2,28 +2,36 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::resume::ResumeState;
 use crate::error::{Error, ErrorKind, Result};
-use crate::media::{Packet, PacketQueue};
+use crate::media::{Input, Packet, PacketQueue, Watch};
 use crate::sync::lock;
 
 /// Shared state of the stages.
 pub(super) struct Shared<'a> {
     pub stop: &'a Stop<'a>,
+    /// Of the source.
+    watch: Watch,
     pub copied: CopiedPackets,
     pub first_error: FirstError,
     pub resume_state: ResumeState,
 }
 
 impl Shared<'_> {
-    pub fn new<'a>(stop: &'a Stop<'a>, resume_state: ResumeState) -> Shared<'a> {
-        Shared { stop, copied: CopiedPackets::default(), first_error: FirstError::default(), resume_state }
+    pub fn new<'a>(stop: &'a Stop<'a>, input: &Input, resume_state: ResumeState) -> Shared<'a> {
+        let (watch, copied) = (input.watch().clone(), CopiedPackets::default());
+        Shared { stop, watch, copied, first_error: FirstError::default(), resume_state }
     }
 
-    /// Returns the value of a stage, or notes its error.
+    /// Returns the value of a stage, or notes its error and ends a read that waits.
     pub fn note<T>(&self, result: Result<T>) -> Option<T> {
-        result.map_err(|error| self.first_error.note(error)).ok()
+        let note = |error| {
+            self.first_error.note(error);
+            self.watch.allow(Duration::ZERO);
+        };
+        result.map_err(note).ok()
     }
 }
 

@@ -81,7 +81,7 @@ pub(super) fn decode(
     }
     decoder.finish()?;
     while let Some(frame) = decoder.receive()? {
-        if !send(frame, &mut clock) {
+        if stop.now() || !send(frame, &mut clock) {
             break;
         }
     }
@@ -105,6 +105,7 @@ pub(super) fn upscale(
     spec: UpscaleSpec,
     frames: Receiver<Frame>,
     upscaled: Sender<Frame>,
+    shared: &Shared,
     mut clock: Clock,
 ) -> Result<u64> {
     let UpscaleSpec { engine: mut spec, network, reuse, pool } = spec;
@@ -112,6 +113,10 @@ pub(super) fn upscale(
     let mut engine = open(&spec)?;
     let (mut in_flight, mut reused) = (0, 0);
     while let Ok(lr) = clock.input(|| frames.recv()) {
+        // A frame may take seconds.
+        if shared.stop.now() {
+            break;
+        }
         if lr.format != spec.lr {
             while send_collected(engine.as_mut(), &upscaled, &mut clock)? {}
             in_flight = 0;

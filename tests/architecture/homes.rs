@@ -54,7 +54,7 @@ const PRINTS_HOMES: [&str; 3] = ["src/cli/", "src/engine/cuda/budget.rs", "src/e
 /// A module, and the modules it may import, each of which stands above it in this table.
 const ARROWS: [(&str, &[&str]); 15] = [
     ("error", &[]),
-    ("sync", &[]),
+    ("sync", &["error"]),
     ("color", &["error"]),
     ("frame", &["error", "color"]),
     ("media", &["error", "sync", "color", "frame"]),

@@ -134,7 +134,7 @@ impl Input {
         };
         let context = context.map_err(|e| {
             if watch.is_stopped() {
-                return watch.interrupted(&name_of(source));
+                return watch.error(&name_of(source));
             }
             let error = Error::new(name_of(source), e.to_string(), open_remedy(source, e));
             error.with_kind(error_kind(e)).with_source(e)
@@ -387,6 +387,11 @@ impl Input {
     /// How often its clock jumped and was corrected.
     pub fn clock_jumps(&self) -> u64 {
         self.timeline.as_ref().map_or(0, Timeline::jumps)
+    }
+
+    /// The watch that ends what it waits for.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// Whether a packet belongs to the video.

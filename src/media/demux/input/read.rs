@@ -67,7 +67,7 @@ impl Input {
     /// The next packet from the container itself. What cannot be read is noted as damage and skipped.
     pub(crate) fn read(&mut self) -> Result<Option<Packet>> {
         if self.watch.is_stopped() {
-            return Err(self.watch.interrupted(&self.name));
+            return Err(self.watch.error(&self.name));
         }
         if let Some(sequence) = &mut self.sequence {
             let time_base = sequence.frame_rate.invert();
@@ -80,8 +80,8 @@ impl Input {
             let read = packet.read(&mut self.context);
             let logged = ffmpeg_log::take_demuxer_error();
             // What a demuxer makes of an interrupted read is neither the end of the source nor damage of it.
-            if self.watch.is_stopped() {
-                return Err(self.watch.interrupted(&self.name));
+            if self.watch.is_stopped() || (read.is_err() && self.watch.is_over()) {
+                return Err(self.watch.error(&self.name));
             }
             match read {
                 Ok(()) => {
