@@ -9,8 +9,8 @@ PACKAGES := gcc g++ libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev liba
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
 .PHONY: demo test test-cuda test-relay relay-packages test-slurm slurm-packages cuda-budget soak soak-smoke soak-fuzz \
-	soak-relay soak-videos soak-files lint public-api public-api-check package bench bench-peers kernels kernels-check \
-	gpu-pack pack-packages train-deps train-smoke deps python
+	soak-relay soak-videos soak-files soak-faults lint public-api public-api-check package bench bench-peers kernels \
+	kernels-check gpu-pack pack-packages train-deps train-smoke deps python
 
 # Upscales the clip by HASN and by bicubic and shows a detail of both side by side.
 demo: deps
@@ -83,18 +83,26 @@ public-api-check: deps
 package: deps
 	cargo publish --dry-run --workspace
 
-# A thousand damaged files (new ones in each run), four hours of a small video from file to file and from pipe to pipe, half
-# an hour of a relay, and ten minutes of each fuzz target.
+# A thousand damaged files (new ones in each run), every call on a file that fails in turn, four hours of a small video from
+# file to file and from pipe to pipe, half an hour of a relay, and ten minutes of each fuzz target.
 SOAK_FILES ?= 1000
 SOAK_S ?= 600
 SOAK_FRAMES ?= 360000
 SOAK_RELAY_S ?= 1800
+SOAK_FAULTS ?= all
+SOAK_PAIRS ?= 500
+SOAK_KILLS ?= 200
 SOAK_SEED := $(or $(SOAK_SEED),$(shell date +%s))
-soak: soak-fuzz soak-relay soak-videos soak-files
+soak: soak-fuzz soak-relay soak-videos soak-files soak-faults
 
 soak-files: deps
 	@echo "soak: to repeat with the same damaged files: HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test video damage::"
 	HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test video damage::
+
+# Every call of short runs fails in turn; 500 runs with a fault and a kill; 200 kills on each of three file systems.
+soak-faults: deps
+	HASN_FAULT_CALLS=$(SOAK_FAULTS) HASN_FAULT_PAIRS=$(SOAK_PAIRS) HASN_FAULT_KILLS=$(SOAK_KILLS) \
+		HASN_FAULT_SEED=$(SOAK_SEED) cargo test --test faults -- --nocapture
 
 soak-videos: deps
 	HASN_SOAK_FRAMES=$(SOAK_FRAMES) cargo test --test video soak:: -- --nocapture
@@ -117,7 +125,8 @@ soak-fuzz: deps
 
 # The soak tests in minutes, with the same damaged files in each run.
 soak-smoke:
-	$(MAKE) soak SOAK_FILES=20 SOAK_S=20 SOAK_SEED=2 SOAK_FRAMES=12000 SOAK_RELAY_S=60
+	$(MAKE) soak SOAK_FILES=20 SOAK_S=20 SOAK_SEED=2 SOAK_FRAMES=12000 SOAK_RELAY_S=60 SOAK_FAULTS=20 SOAK_PAIRS=20 \
+		SOAK_KILLS=20
 
 # The speed of the network alone, one thread, in f32 and in the default precision.
 bench: deps

@@ -1,0 +1,127 @@
+//! Every call of a run fails in turn, in every way that fits it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::preload::{self, Fault};
+use crate::random::{Random, count};
+use crate::scenarios::{BATCH, FILE, PLAN, SEQUENCE, Scenario};
+use crate::trial::{Conditions, Undisturbed};
+
+/// Of each scenario, in `cargo test`.
+const CALLS: usize = 0;
+const PAIRS: usize = 0;
+
+/// Every fault of an undisturbed run.
+fn faults_of(log: &str) -> Vec<Fault> {
+    let calls: BTreeSet<_> = preload::calls(log).into_iter().collect();
+    let mut faults = Vec::new();
+    for call in calls {
+        for &(action, is_also_for_good) in preload::actions(&call) {
+            faults.push(Fault { call: call.clone(), is_for_good: false, action });
+            if is_also_for_good {
+                faults.push(Fault { call: call.clone(), is_for_good: true, action });
+            }
+        }
+    }
+    faults
+}
+
+/// What came of the trials, by kind.
+#[derive(Default)]
+struct Outcomes {
+    tried: usize,
+    kinds: BTreeMap<&'static str, usize>,
+    wrong: Vec<String>,
+}
+
+impl Outcomes {
+    fn add(&mut self, scenario: &Scenario, conditions: &Conditions, outcome: Result<&'static str, String>) {
+        self.tried += 1;
+        match outcome {
+            Ok(kind) => *self.kinds.entry(kind).or_default() += 1,
+            Err(wrong) => {
+                let kill =
+                    conditions.kill_after.map_or(String::new(), |after| format!(", killed after {after:?}"));
+                let line = format!("{}: HASN_FAULT='{}'{kill}: {wrong}", scenario.name, conditions.faults);
+                println!("WRONG {line}");
+                self.wrong.push(line);
+            }
+        }
+    }
+
+    fn report(self, name: &str, seed: u64) {
+        println!("{name}: {} tried, {} wrong, seed {seed}", self.tried, self.wrong.len());
+        for (kind, count) in &self.kinds {
+            println!("    {count:6} {kind}");
+        }
+        assert!(self.wrong.is_empty(), "seed {seed}\n{}", self.wrong.join("\n"));
+    }
+}
+
+fn sweep(scenario: &Scenario) {
+    let undisturbed = Undisturbed::of(scenario);
+    let mut random = Random::new();
+    let mut outcomes = Outcomes::default();
+    let mut attempt = |faults: String| {
+        let conditions = Conditions { faults, ..Conditions::default() };
+        let outcome = undisturbed.trial(scenario).judge(&undisturbed, &conditions);
+        outcomes.add(scenario, &conditions, outcome);
+    };
+    match std::env::var("HASN_FAULT") {
+        Ok(fault) => attempt(fault),
+        Err(_) => {
+            let mut faults = faults_of(&undisturbed.log);
+            let wanted = count("HASN_FAULT_CALLS", CALLS);
+            while faults.len() > wanted {
+                faults.swap_remove(random.below(faults.len()));
+            }
+            faults.iter().for_each(|fault| attempt(fault.to_string()));
+        }
+    }
+    outcomes.report(scenario.name, random.seed);
+}
+
+#[test]
+fn a_file_survives_every_fault() {
+    sweep(&FILE);
+}
+
+#[test]
+fn an_image_sequence_survives_every_fault() {
+    sweep(&SEQUENCE);
+}
+
+#[test]
+fn a_plan_survives_every_fault() {
+    sweep(&PLAN);
+}
+
+#[test]
+fn a_batch_survives_every_fault() {
+    sweep(&BATCH);
+}
+
+/// A call fails, and another, or a moment, is the process's last.
+#[test]
+fn a_fault_and_a_kill_cost_nothing() {
+    let mut random = Random::new();
+    let mut outcomes = Outcomes::default();
+    let scenarios = [FILE, PLAN, SEQUENCE];
+    let undisturbed: Vec<_> = scenarios.iter().map(Undisturbed::of).collect();
+    for pair in 0..count("HASN_FAULT_PAIRS", PAIRS) {
+        let (scenario, undisturbed) = (&scenarios[pair % 3], &undisturbed[pair % 3]);
+        let faults = faults_of(&undisturbed.log);
+        let fault = &faults[random.below(faults.len())];
+        let mut conditions = Conditions { faults: fault.to_string(), ..Conditions::default() };
+        if random.below(2) == 0 {
+            let mut kill = faults[random.below(faults.len())].clone();
+            (kill.is_for_good, kill.action) = (false, "kill");
+            conditions.faults += &format!(" ; {kill}");
+        } else {
+            conditions.kill_after = Some(undisturbed.took.mul_f64(random.below(1000) as f64 / 1000.0));
+        }
+        let outcome = undisturbed.trial(scenario).judge(undisturbed, &conditions);
+        outcomes.add(scenario, &conditions, outcome);
+    }
+    outcomes.report("pairs", random.seed);
+}
