@@ -202,11 +202,33 @@ pub struct Timestamp {
     pub duration: i64,
     /// Duration of a tick.
     pub time_base: TimeBase,
+    /// What the frame was decoded from.
+    pub origin: Origin,
+}
+
+/// What a frame was decoded from: a source that is read again gives the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Origin {
+    /// CRC-32 of the coded packet with the frame's timestamp; 0 where there is none.
+    pub checksum: u32,
+    /// Damaged places that the decoder found since the previous frame.
+    pub damaged: u32,
+}
+
+impl Origin {
+    /// Adds a packet: a filter may make one frame of several.
+    pub fn add(&mut self, checksum: u32) {
+        self.checksum = match self.checksum {
+            0 => checksum,
+            before => crc32fast::hash(&[before.to_le_bytes(), checksum.to_le_bytes()].concat()),
+        };
+    }
 }
 
 impl Default for Timestamp {
     fn default() -> Timestamp {
-        Timestamp { index: 0, pts: 0, duration: 0, time_base: TimeBase { num: 1, den: 1 } }
+        let time_base = TimeBase { num: 1, den: 1 };
+        Timestamp { index: 0, pts: 0, duration: 0, time_base, origin: Origin::default() }
     }
 }
 

@@ -12,7 +12,7 @@ use super::resume::{ToJoin, journal_folder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Timestamp;
 use crate::journal::{CutPoint, Journal, WorkPlan};
-use crate::media::{Muxer, Output, SEGMENT_FRAMES};
+use crate::media::{Muxer, Output, SEGMENT_FRAMES, SegmentSource};
 use crate::pipeline::Sink;
 
 /// The result of planning.
@@ -67,8 +67,10 @@ fn scan(options: &Options, parts: Parts, command: PlannedCommand) -> Result<Work
     let (mut cuts, mut frames) = (Vec::new(), 0);
     let mut note = |time: Timestamp| {
         if time.index.is_multiple_of(SEGMENT_FRAMES) {
-            cuts.push(CutPoint { pts: time.pts, state: encoder.state() });
+            let source = SegmentSource::default();
+            cuts.push(CutPoint { pts: time.pts, state: encoder.state(), source });
         }
+        cuts.last_mut().expect("the first frame begins a segment").source.add(&time);
         encoder.skip(&time);
         frames += 1;
     };
@@ -93,7 +95,9 @@ fn scan(options: &Options, parts: Parts, command: PlannedCommand) -> Result<Work
         return Err(error);
     }
     let random_access = decoder.can_start_anywhere() && input.has_steady_clock();
-    Ok(WorkPlan { folder: command.folder, command: command.words, frames, random_access, cuts })
+    let PlannedCommand { folder, words: command } = command;
+    let tallies = input.tallies().clone();
+    Ok(WorkPlan { folder, command, frames, random_access, cuts, tallies })
 }
 
 /// Encodes one segment of a plan. Returns `None` if the segment exists already.
@@ -115,12 +119,13 @@ pub(crate) fn segment(
     let at = OpenAt { overwrite: options.overwrite, has_journal: folder.exists(), start };
     let parts = Parts::open(options, at, interrupt)?;
     let journal = Journal::open_shared(folder, &fingerprint::of_job(options, &parts)?)?;
-    if journal.has(segment) {
+    if journal.source_of(segment).is_some() {
         return Ok(None);
     }
     let store = Box::new(journal.store(plan.frames, interrupt.flag().clone()));
     let (summary, resume_state) = (parts.summary.clone(), plan.resume_state(segment));
-    let outcome = parts.run(options, |_| Sink::Segments { store, resume_state }, progress, interrupt)?;
+    let sink = |_| Sink::Segments { store, transcoders: None, resume_state };
+    let outcome = parts.run(options, sink, progress, interrupt)?;
     Ok(Some(Report::new(summary, outcome.report)))
 }
 
@@ -129,23 +134,30 @@ pub(crate) fn segment(
 pub(crate) fn join(options: &Options, folder: &Path, place: &Path, interrupt: &Interrupt) -> Result<u64> {
     let plan = WorkPlan::read(folder)?;
     let parts = open(options, folder, interrupt)?;
-    let journal = Journal::open(folder, &fingerprint::of_job(options, &parts)?)?;
-    let missing: Vec<u64> = (0..plan.cuts.len() as u64).filter(|&segment| !journal.has(segment)).collect();
+    let fingerprint = fingerprint::of_job(options, &parts)?;
+    let mut journal = Journal::open(folder, &fingerprint)?;
+    let planned = || (0..).zip(plan.cuts.iter().map(|cut| &cut.source));
+    let is_unfit = |&(segment, source): &(u64, &SegmentSource)| journal.source_of(segment).is_some_and(|encoded| encoded != source);
+    let unfit: Vec<u64> = planned().filter(is_unfit).map(|(segment, _)| segment).collect();
+    journal.remove_unfit(&unfit, "its frames are not those of the plan")?;
+    let is_missing = |&(segment, _): &(u64, &SegmentSource)| journal.source_of(segment).is_none();
+    let missing: Vec<u64> = planned().filter(is_missing).map(|(segment, _)| segment).collect();
     if let Some(first) = missing.first() {
         let problem = format!("{} segments are missing, the first is {first}", missing.len());
         let remedy = format!("hasn segment {} {first}", place.display());
         return Err(Error::new(place.to_string_lossy(), problem, remedy).with_kind(ErrorKind::NotFound));
     }
-    if journal.frames() != plan.frames {
-        let problem = format!("its segments have {} frames instead of {}", journal.frames(), plan.frames);
-        return Err(Error::new(place.to_string_lossy(), problem, "plan it again with --restart"));
-    }
     let Parts { input: source, encoder, plan: streams, output, trim, .. } = parts;
-    let muxer = ToJoin { source, encoder, plan: Some(streams), output, trim }.join(
-        &journal,
-        &options.audio,
-        interrupt,
-    )?;
+    let to_join = ToJoin {
+        source,
+        encoder,
+        plan: Some(streams),
+        output,
+        trim,
+        tallies: plan.tallies.clone(),
+        fingerprint: &fingerprint,
+    };
+    let muxer = to_join.join(&journal, &options.audio, interrupt)?;
     muxer.verify()?;
     if let Some(partial) = muxer.keep_partial() {
         journal.mark_joined(&partial)?;

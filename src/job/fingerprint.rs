@@ -7,15 +7,20 @@ use crate::engine::cpu::level;
 use crate::engine::{EngineKind, cuda, thread_count};
 use crate::error::{Error, Result};
 use crate::journal::{JobFingerprint, checksum};
-use crate::media;
+use crate::media::{self, Input};
 use crate::model::catalogue;
+
+/// The identity of an input's files, which begins the fingerprint of its job.
+pub(super) fn of_source(input: &Input) -> Result<JobFingerprint> {
+    match input.numbers() {
+        Some(_) => JobFingerprint::of_files(input.source(), &input.paths()),
+        None => JobFingerprint::of_input(input.source()),
+    }
+}
 
 /// The fingerprint of an opened job. A run resumes an earlier one only if both have the same fingerprint.
 pub(super) fn of_job(options: &Options, parts: &Parts) -> Result<JobFingerprint> {
-    let mut job = match parts.input.numbers() {
-        Some(_) => JobFingerprint::of_files(&options.input, &parts.input.paths())?,
-        None => JobFingerprint::of_input(&options.input)?,
-    };
+    let mut job = of_source(&parts.input)?;
     let summary = &parts.summary;
     // The name in a weights file may be any, even that of a built-in model.
     let weights = of_weights(options.model.as_deref().unwrap_or(&summary.model))?;

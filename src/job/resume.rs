@@ -1,16 +1,19 @@
 //! Runs that keep their segments in a journal: how one is started, resumed, and joined into a video.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::fingerprint;
 use super::options::{Options, Resume};
-use super::parts::{Parts, growth};
+use super::parts::{OpenAt, Parts, growth};
 use super::progress::{Event, Interrupt, Progress};
 use super::publish::publish;
 use super::report::{Kept, Report};
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{JoinOutput, Journal, join};
-use crate::media::{AudioMode, Encoder, Input, Muxer, Output, Pattern, Plan, Trim};
+use crate::journal::{JobFingerprint, JoinOutput, Journal, join};
+use crate::media::{
+    AudioMode, CHECK_DEVICE, Damage, Encoder, Input, Muxer, Output, Pattern, Plan, StreamTallies, Trim,
+};
 use crate::pipeline::{Outcome, Sink};
 
 /// The folder of the job's journal; `None` for outputs that cannot be joined from segments, and for inputs that cannot
@@ -45,12 +48,13 @@ pub(super) fn run(
     if folder.exists() && options.resume == Resume::Restart {
         Journal::discard(folder)?;
     }
-    let mut journal = Journal::open(folder, &fingerprint::of_job(options, &parts)?)?;
+    let fingerprint = fingerprint::of_job(options, &parts)?;
+    let mut journal = Journal::open(folder, &fingerprint)?;
     if journal.frames() > 0 {
         let (frames, reached_s) = (journal.frames(), Some(journal.reached_s()));
         progress.notify(Event::Resumed { from: folder.to_owned(), frames, reached_s });
     }
-    let result = encode_and_join(options, parts, &mut journal, progress, interrupt);
+    let result = encode_and_join(options, parts, &mut journal, &fingerprint, progress, interrupt);
     if result.as_ref().is_ok_and(|report| !report.is_interrupted()) {
         return journal.remove().and(result);
     }
@@ -76,16 +80,50 @@ pub(super) fn run(
     }
 }
 
+/// A video whose segments are all encoded, or as many as there are after an interrupt.
+struct Encoded {
+    outcome: Outcome,
+    plan: Option<Plan>,
+    output: Output,
+    trim: Trim,
+    report: Report,
+}
+
 fn encode_and_join(
     options: &Options,
-    parts: Parts,
+    mut parts: Parts,
     journal: &mut Journal,
+    fingerprint: &JobFingerprint,
     progress: &Progress,
     interrupt: &Interrupt,
 ) -> Result<Report> {
+    let mut encoded_again = BTreeSet::new();
+    loop {
+        let damage = parts.input.damage();
+        let encoded = encode(options, parts, journal, progress, interrupt)?;
+        let differing = &encoded.outcome.differing;
+        if differing.is_empty() {
+            return join_and_publish(options, encoded, &damage, journal, fingerprint, interrupt);
+        }
+        if let Some(segment) = differing.iter().find(|&&segment| !encoded_again.insert(segment)) {
+            let problem = format!("the frames of segment {segment} are read differently each time");
+            return Err(Error::new(&options.input, problem, CHECK_DEVICE).with_kind(ErrorKind::Io));
+        }
+        journal.remove_unfit(differing, "its frames are read differently now")?;
+        let at = OpenAt { overwrite: options.overwrite, has_journal: true, start: None };
+        parts = Parts::open(options, at, interrupt)?;
+    }
+}
+
+/// Encodes the segments that are missing.
+fn encode(
+    options: &Options,
+    parts: Parts,
+    journal: &Journal,
+    progress: &Progress,
+    interrupt: &Interrupt,
+) -> Result<Encoded> {
     let (output, trim, summary) = (parts.output.clone(), parts.trim, parts.summary.clone());
-    let damage = parts.input.damage();
-    let source = parts.input.reopen(trim)?;
     // Fails now rather than after days if the container cannot hold the streams.
     drop(Muxer::create(output.clone(), &parts.input, &parts.encoder, trim, &parts.plan)?);
     let expected = summary.frames_expected;
@@ -95,46 +133,59 @@ fn encode_and_join(
     let mut planned = None;
     let sink = |plan: Plan| {
         planned = Some(plan);
-        Sink::Segments { store: Box::new(store), resume_state: journal.resume_state() }
+        let (store, resume_state) = (Box::new(store), journal.resume_state());
+        Sink::Segments { store, transcoders: None, resume_state }
     };
-    let Outcome { report: run, encoder, .. } = parts.run(options, sink, progress, interrupt)?;
-    let mut report = Report::new(summary, run);
+    let mut outcome = parts.run(options, sink, progress, interrupt)?;
+    let report = Report::new(summary, std::mem::take(&mut outcome.report));
+    Ok(Encoded { outcome, plan: planned, output, trim, report })
+}
+
+fn join_and_publish(
+    options: &Options,
+    encoded: Encoded,
+    damage: &Damage,
+    journal: &mut Journal,
+    fingerprint: &JobFingerprint,
+    interrupt: &Interrupt,
+) -> Result<Report> {
+    let Encoded { outcome: Outcome { input, encoder, .. }, plan, output, trim, mut report } = encoded;
     journal.scan()?;
     if report.is_interrupted() {
         report.run.reached_s = journal.reached_s();
         report.write(options)?;
         return Ok(report);
     }
-    let muxer =
-        ToJoin { source, encoder, plan: planned, output, trim }.join(journal, &options.audio, interrupt)?;
+    let tallies = input.tallies().clone();
+    let to_join = ToJoin { source: input, encoder, plan, output, trim, tallies, fingerprint };
+    let muxer = to_join.join(journal, &options.audio, interrupt)?;
     report.run.add_output(&muxer)?;
     if let Some(partial) = muxer.keep_partial() {
         journal.mark_joined(&partial)?;
     }
-    let result = publish(options, report, muxer, &damage);
-    if damage.count() > options.tolerate {
-        // The partial file has all frames.
-        journal.remove_segments()?;
-    }
-    result
+    publish(options, report, muxer, damage)
 }
 
 /// What a video is joined from, besides its segments.
-pub(super) struct ToJoin {
+pub(super) struct ToJoin<'a> {
     pub source: Input,
     pub encoder: Encoder,
     /// `None` to plan the streams again.
     pub plan: Option<Plan>,
     pub output: Output,
     pub trim: Trim,
+    /// What was read of the copied streams when the segments were encoded.
+    pub tallies: StreamTallies,
+    pub fingerprint: &'a JobFingerprint,
 }
 
-impl ToJoin {
+impl ToJoin<'_> {
     /// Returns the complete video under its partial name.
     pub fn join(self, journal: &Journal, audio: &AudioMode, interrupt: &Interrupt) -> Result<Muxer> {
-        let ToJoin { source, encoder, mut plan, output, trim } = self;
-        join(journal, encoder.header_checksum(), interrupt.flag(), || {
+        let ToJoin { source, encoder, mut plan, output, trim, tallies, fingerprint } = self;
+        join(journal, encoder.header_checksum(), &tallies, interrupt.flag(), || {
             let input = source.reopen(trim)?;
+            fingerprint.check_input(&fingerprint::of_source(&input)?, input.name())?;
             let plan = plan.take().map_or_else(|| Plan::new(&input, &output, audio), Ok)?;
             let muxer = Muxer::create(output.clone(), &input, &encoder, trim, &plan)?;
             Ok(JoinOutput { input, transcoders: plan.into_transcoders(), muxer })

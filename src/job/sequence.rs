@@ -42,7 +42,12 @@ pub(super) fn run(
     let (summary, damage) = (parts.summary.clone(), parts.input.damage());
     let left_out = parts.plan.left_out().to_vec();
     let store = Box::new(journal.store(numbering, damage.clone(), interrupt.flag().clone())?);
-    let result = parts.run(options, |_| Sink::Segments { store, resume_state }, progress, interrupt);
+    let result = parts.run(
+        options,
+        |_| Sink::Segments { store, transcoders: None, resume_state },
+        progress,
+        interrupt,
+    );
     let result = result.map(|Outcome { mut report, .. }| {
         report.left_out.splice(0..0, left_out);
         report.reached_s = journal.reached_s();

@@ -24,7 +24,7 @@ struct Entry {
 }
 
 /// Version of the layout of the folder and of segments.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Size of the parts at the start, middle and end of an input that are read for its checksum.
 const PART_BYTES: usize = 1 << 20;
@@ -110,6 +110,23 @@ impl JobFingerprint {
             }
             None if self.entries.len() == now.entries.len() => None,
             _ => Some("by another version of hasn".to_owned()),
+        }
+    }
+
+    /// Returns an error if the input is not the one with which this job began.
+    pub fn check_input(&self, now: &JobFingerprint, name: &str) -> Result<()> {
+        match self.entries.iter().zip(&now.entries).find(|(before, now)| before != now) {
+            None => Ok(()),
+            Some((before, now)) => {
+                let problem = format!(
+                    "was replaced or modified while it was upscaled: its {} was {}, now {}",
+                    before.name.trim_start_matches("input "),
+                    before.value,
+                    now.value
+                );
+                let remedy = "put the first input back and run the same command again, or --restart";
+                Err(Error::new(name, problem, remedy))
+            }
         }
     }
 

@@ -10,7 +10,9 @@ use super::disk::{Disk, format_bytes};
 use super::folder::failed;
 use super::segments::{Journal, segment_path};
 use crate::error::{Error, ErrorKind, Result};
-use crate::media::{AV_LAG_US_MAX, Input, Muxer, Packet, PacketQueue, SegmentReader, Transcoders};
+use crate::media::{
+    AV_LAG_US_MAX, CHECK_DEVICE, Input, Muxer, Packet, PacketQueue, SegmentReader, StreamTallies, Transcoders,
+};
 
 /// Parts of a video that is joined.
 pub struct JoinOutput {
@@ -23,11 +25,13 @@ pub struct JoinOutput {
 }
 
 /// Joins the segments of a journal, all of which must have the encoder's `header`, into the output that `open` opens.
-/// Returns its muxer, whose file is complete under its partial name. When the disk is full, the partial file is removed,
+/// `tallies`: what was read of the
+/// copied streams when the segments were encoded. Returns the muxer, whose file is complete under its partial name. When the disk is full, the partial file is removed,
 /// and the join starts again when there is space.
 pub fn join(
     journal: &Journal,
     header: u32,
+    tallies: &StreamTallies,
     interrupt: &Arc<AtomicBool>,
     mut open: impl FnMut() -> Result<JoinOutput>,
 ) -> Result<Muxer> {
@@ -40,7 +44,7 @@ pub fn join(
         if disk.available() < wanted {
             disk.wait_for(wanted)?;
         }
-        match Join::new(open()?).run(journal, interrupt)? {
+        match Join::new(open()?).run(journal, tallies, interrupt)? {
             Some(muxer) => return Ok(muxer),
             // Copied streams took more space than estimated.
             None => wanted += wanted / 4,
@@ -76,17 +80,24 @@ impl Join {
     fn new(output: JoinOutput) -> Join {
         let JoinOutput { input, transcoders, muxer } = output;
         let copied = CopiedStreams {
-            input: Some(input),
+            input,
+            is_at_end: false,
             transcoders,
             queue: PacketQueue::default(),
             read_us: i64::MIN,
+            newest_us: i64::MIN,
         };
         Join { muxer, copied, is_disk_full: false }
     }
 
     /// Returns the muxer of the complete file; `None` where the disk was full and the partial file is removed.
-    fn run(mut self, journal: &Journal, interrupt: &AtomicBool) -> Result<Option<Muxer>> {
-        match self.write_all(journal, interrupt) {
+    fn run(
+        mut self,
+        journal: &Journal,
+        tallies: &StreamTallies,
+        interrupt: &AtomicBool,
+    ) -> Result<Option<Muxer>> {
+        match self.write_all(journal, tallies, interrupt) {
             Ok(()) => Ok(Some(self.muxer)),
             // A muxer that is dropped removes its partial file.
             Err(_) if self.is_disk_full => Ok(None),
@@ -94,7 +105,12 @@ impl Join {
         }
     }
 
-    fn write_all(&mut self, journal: &Journal, interrupt: &AtomicBool) -> Result<()> {
+    fn write_all(
+        &mut self,
+        journal: &Journal,
+        tallies: &StreamTallies,
+        interrupt: &AtomicBool,
+    ) -> Result<()> {
         for segment in 0..journal.records.len() as u64 {
             self.write_segment(journal, segment)?;
             if interrupt.load(Ordering::Relaxed) {
@@ -103,8 +119,15 @@ impl Join {
                 return Err(error.with_kind(ErrorKind::Interrupted));
             }
         }
-        self.copied.read_up_to(i64::MAX)?;
+        // Audio may be much longer than the video: it is written as it is read.
+        while self.copied.read_some()? {
+            let until_us = self.copied.newest_us.saturating_sub(AV_LAG_US_MAX);
+            while let Some(packet) = self.copied.queue.pop_until(until_us)? {
+                self.write(packet)?;
+            }
+        }
         self.write_copied_before(None)?;
+        self.copied.check_complete(tallies)?;
         let finished = self.muxer.finish();
         self.note(finished)
     }
@@ -150,32 +173,53 @@ impl Join {
 
 /// Copied streams of the input, read as far as the frames have got.
 struct CopiedStreams {
-    /// `None` once it was read to its end.
-    input: Option<Input>,
+    input: Input,
+    is_at_end: bool,
     transcoders: Transcoders,
     queue: PacketQueue,
     /// Largest dts of the video packets that were read.
     read_us: i64,
+    /// Largest dts of all packets that were read.
+    newest_us: i64,
 }
 
 impl CopiedStreams {
     fn read_up_to(&mut self, wanted_us: i64) -> Result<()> {
-        while self.read_us < wanted_us
-            && let Some(input) = &mut self.input
-        {
-            let packets = match input.next_packet()? {
-                Some(packet) if input.is_video(&packet) => {
-                    self.read_us = self.read_us.max(packet.dts_us());
-                    Vec::new()
-                }
-                Some(packet) => self.transcoders.convert(packet)?,
-                None => {
-                    self.input = None;
-                    self.transcoders.finish()?
-                }
-            };
-            packets.into_iter().try_for_each(|packet| self.queue.push(packet))?;
-        }
+        while self.read_us < wanted_us && self.read_some()? {}
         Ok(())
+    }
+
+    /// Reads a packet into the queue. Returns false after the last one.
+    fn read_some(&mut self) -> Result<bool> {
+        if self.is_at_end {
+            return Ok(false);
+        }
+        let packets = match self.input.next_packet()? {
+            Some(packet) if self.input.is_video(&packet) => {
+                self.read_us = self.read_us.max(packet.dts_us());
+                Vec::new()
+            }
+            Some(packet) => self.transcoders.convert(packet)?,
+            None => {
+                self.is_at_end = true;
+                self.transcoders.finish()?
+            }
+        };
+        for packet in packets {
+            self.newest_us = self.newest_us.max(packet.dts_us());
+            self.queue.push(packet)?;
+        }
+        Ok(true)
+    }
+
+    /// An error if less or something else was read than when the segments were encoded.
+    fn check_complete(&self, tallies: &StreamTallies) -> Result<()> {
+        match tallies.difference(self.input.tallies()) {
+            None => Ok(()),
+            Some(difference) => {
+                let error = Error::new(self.input.name(), difference, CHECK_DEVICE);
+                Err(error.with_kind(ErrorKind::Io))
+            }
+        }
     }
 }

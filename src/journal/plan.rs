@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::folder::{failed, write_atomically};
 use crate::error::{Error, Result};
-use crate::media::{CutState, SEGMENT_FRAMES, SeekPoint};
+use crate::media::{CutState, SEGMENT_FRAMES, SeekPoint, SegmentSource, StreamTallies};
 use crate::pipeline::ResumeState;
 
 const PLAN: &str = "plan.json";
@@ -25,6 +25,8 @@ pub struct WorkPlan {
     pub random_access: bool,
     /// Start of each segment.
     pub cuts: Vec<CutPoint>,
+    /// What the input holds besides the video.
+    pub tallies: StreamTallies,
 }
 
 /// Start of a segment.
@@ -34,6 +36,8 @@ pub struct CutPoint {
     pub pts: i64,
     /// State of the encoder.
     pub state: CutState,
+    /// Frames of the segment.
+    pub source: SegmentSource,
 }
 
 impl WorkPlan {
@@ -65,6 +69,7 @@ impl WorkPlan {
         let state = self.cuts[segment as usize].state.clone();
         ResumeState {
             finished_segments: (0..segment).collect(),
+            sources: (0..).zip(&self.cuts).map(|(segment, cut)| (segment, cut.source.clone())).collect(),
             end_segment: Some(segment + 1),
             encoder_states: [(segment * SEGMENT_FRAMES, state)].into(),
             ..ResumeState::default()

@@ -14,7 +14,7 @@ use super::disk::{Disk, format_bytes};
 use super::fingerprint::JobFingerprint;
 use super::folder::{self, FINGERPRINT, SEGMENT, WRITING, failed};
 use crate::error::Result;
-use crate::media::{Cut, Packet, Record, SEGMENT_FRAMES, SegmentReader, SegmentWriter};
+use crate::media::{Cut, Packet, Record, SEGMENT_FRAMES, SegmentReader, SegmentSource, SegmentWriter};
 use crate::pipeline::{ResumeState, Store};
 
 /// Extension that the journal's folder adds to the name of the output.
@@ -74,7 +74,29 @@ impl Journal {
                 }
             }
         }
+        // Only the last segment of a video has fewer frames.
+        let last = self.records.last_key_value().map_or(0, |(&segment, _)| segment);
+        let is_short = |(&segment, record): (&u64, &Record)| {
+            (segment < last && record.source.frames != SEGMENT_FRAMES).then_some(segment)
+        };
+        let short: Vec<u64> = self.records.iter().filter_map(is_short).collect();
+        self.remove_unfit(&short, "has too few frames")
+    }
+
+    /// Removes segments, to be encoded again.
+    pub fn remove_unfit(&mut self, segments: &[u64], problem: &str) -> Result<()> {
+        for segment in segments {
+            let path = segment_path(&self.folder, *segment);
+            warn!("{}: {problem}, and is encoded again", path.display());
+            fs::remove_file(&path).map_err(|e| failed(&path, e))?;
+            self.records.remove(segment);
+        }
         Ok(())
+    }
+
+    /// The frames of a finished segment in the source.
+    pub fn source_of(&self, segment: u64) -> Option<&SegmentSource> {
+        self.records.get(&segment).map(|record| &record.source)
     }
 
     /// Path of the journal.
@@ -82,14 +104,9 @@ impl Journal {
         &self.folder
     }
 
-    /// Whether a segment is complete.
-    pub fn has(&self, segment: u64) -> bool {
-        self.records.contains_key(&segment)
-    }
-
     /// Count of frames in complete segments.
     pub fn frames(&self) -> u64 {
-        self.records.values().map(|record| record.frames).sum()
+        self.records.values().map(|record| record.source.frames).sum()
     }
 
     /// End of the last complete segment, in seconds of the input.
@@ -103,6 +120,7 @@ impl Journal {
             |(&segment, record): (&u64, &Record)| ((segment + 1) * SEGMENT_FRAMES, record.next.clone());
         ResumeState {
             finished_segments: self.records.keys().copied().collect(),
+            sources: self.records.iter().map(|(&segment, record)| (segment, record.source.clone())).collect(),
             finished_frames: self.frames(),
             encoder_states: self.records.iter().map(next).collect(),
             ..ResumeState::default()
@@ -203,10 +221,11 @@ impl Store for SegmentStore {
         let path = segment_path(&self.folder, cut.segment);
         let named = file.persist(&path).map_err(|e| e.error).and_then(|_| folder::sync(&self.folder));
         named.map_err(|e| failed(&self.folder, e))?;
-        debug!("{}: {} frames", path.display(), cut.frames);
+        let cut_frames = cut.source.frames;
+        debug!("{}: {cut_frames} frames", path.display());
         if let Some(frames) = self.frames_to_estimate.take() {
             let size = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-            self.log_space_needed(size, frames.saturating_sub(cut.frames) * size / cut.frames);
+            self.log_space_needed(size, frames.saturating_sub(cut_frames) * size / cut_frames);
         }
         Ok(())
     }

@@ -98,6 +98,33 @@ pub(crate) fn error_kind(error: ffmpeg::Error) -> ErrorKind {
     }
 }
 
+/// The remedy for a device that fails.
+pub(crate) const CHECK_DEVICE: &str = "check the drive or the connection, then run the same command again";
+
+/// Whether an error is one of a device or a connection, not of the bytes that were read.
+pub(crate) fn is_of_device(error: ffmpeg::Error) -> bool {
+    use rustix::io::Errno;
+    const OF_DEVICE: [Errno; 16] = [
+        Errno::IO,
+        Errno::NXIO,
+        Errno::NODEV,
+        Errno::STALE,
+        Errno::REMOTEIO,
+        Errno::TIMEDOUT,
+        Errno::PIPE,
+        Errno::CONNRESET,
+        Errno::CONNABORTED,
+        Errno::CONNREFUSED,
+        Errno::NOTCONN,
+        Errno::NETDOWN,
+        Errno::NETRESET,
+        Errno::NETUNREACH,
+        Errno::HOSTUNREACH,
+        Errno::HOSTDOWN,
+    ];
+    matches!(error, ffmpeg::Error::Other { errno } if OF_DEVICE.contains(&Errno::from_raw_os_error(errno)))
+}
+
 /// Returns the error of an FFmpeg call that failed on `subject`: the problem is `doing` and FFmpeg's own text.
 pub(crate) fn failure(
     subject: impl Into<String>,
@@ -133,6 +160,9 @@ mod tests {
         assert_eq!(posix(ffmpeg::error::ENOSPC), ErrorKind::DiskFull);
         assert_eq!(posix(ffmpeg::error::ENOENT), ErrorKind::NotFound);
         assert_eq!(posix(ffmpeg::error::EPIPE), ErrorKind::Io);
+        let of_device = |errno| is_of_device(ffmpeg::Error::Other { errno });
+        assert!(of_device(ffmpeg::error::EIO) && of_device(ffmpeg::error::ETIMEDOUT));
+        assert!(!of_device(ffmpeg::error::EINVAL) && !is_of_device(ffmpeg::Error::InvalidData));
         assert_eq!(error_kind(ffmpeg::Error::InvalidData), ErrorKind::Damaged);
         assert_eq!(error_kind(ffmpeg::Error::EncoderNotFound), ErrorKind::Unsupported);
     }

@@ -116,6 +116,12 @@ impl PacketQueue {
         due.map(|(stream, _)| stream).map_or(Ok(None), |stream| self.pop_of(stream))
     }
 
+    /// The oldest packet, if its dts lies before this time.
+    pub fn pop_until(&mut self, dts_us: i64) -> Result<Option<Packet>> {
+        let due = self.first().filter(|(_, oldest)| oldest.dts_us() < dts_us);
+        due.map(|(stream, _)| stream).map_or(Ok(None), |stream| self.pop_of(stream))
+    }
+
     /// The oldest packet of a stream.
     pub fn pop_of(&mut self, stream: usize) -> Result<Option<Packet>> {
         match self.packets.get_mut(stream).and_then(VecDeque::pop_front) {

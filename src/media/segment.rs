@@ -17,6 +17,7 @@ use ffmpeg_next::packet::{Mut, Ref};
 use ffmpeg_next::{self as ffmpeg, Rational, ffi};
 use serde::{Deserialize, Serialize};
 
+use crate::frame::Timestamp;
 use crate::media::packet::Packet;
 
 /// Frames from one cut to the next. Encoders are closed and opened again at cuts, which depend on the
@@ -44,13 +45,46 @@ pub struct CutState {
     pub(crate) order_step: i64,
 }
 
+/// The frames of the source that a segment holds. A segment whose frames are read differently another time is wrong, or the
+/// source is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentSource {
+    /// Number of frames.
+    pub frames: u64,
+    /// pts of the first frame, in ticks.
+    pub first_pts: i64,
+    /// pts of the last frame, in ticks.
+    pub last_pts: i64,
+    /// Damaged places that the decoder found in them.
+    pub damaged: u64,
+    /// Checksum of the index, the pts and the coded packet of each frame.
+    pub checksum: u32,
+}
+
+impl SegmentSource {
+    /// Adds the next frame.
+    pub fn add(&mut self, time: &Timestamp) {
+        if self.frames == 0 {
+            self.first_pts = time.pts;
+        }
+        self.frames += 1;
+        self.last_pts = time.pts;
+        self.damaged += u64::from(time.origin.damaged);
+        let mut checksum = crc32fast::Hasher::new_with_initial(self.checksum);
+        checksum.update(&time.index.to_le_bytes());
+        checksum.update(&time.pts.to_le_bytes());
+        checksum.update(&time.origin.checksum.to_le_bytes());
+        self.checksum = checksum.finalize();
+    }
+}
+
 /// The contents of a segment file, written at its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Number of the segment, from 0 on.
     pub segment: u64,
-    /// Frames in the segment.
-    pub frames: u64,
+    /// Its frames in the source.
+    pub source: SegmentSource,
     /// State with which the next segment begins.
     pub next: CutState,
     /// Checksum of the encoder's header: segments are joined under one header.
@@ -73,8 +107,8 @@ impl Record {
 pub struct Cut {
     /// Number of the segment that ends here.
     pub segment: u64,
-    /// Frames in the segment.
-    pub frames: u64,
+    /// Its frames in the source.
+    pub source: SegmentSource,
     /// State with which the next segment begins.
     pub next: CutState,
     /// Checksum of the encoder's header.
@@ -92,7 +126,7 @@ pub struct SegmentWriter {
     end: u64,
     checksum: crc32fast::Hasher,
     /// Stream index and time base of the packets.
-    source: Option<(usize, Rational)>,
+    stream: Option<(usize, Rational)>,
     bytes: Vec<u8>,
 }
 
@@ -100,13 +134,13 @@ impl SegmentWriter {
     /// Creates the file.
     pub fn create(path: &Path) -> io::Result<SegmentWriter> {
         let (end, checksum) = (0, crc32fast::Hasher::new());
-        Ok(SegmentWriter { file: File::create(path)?, end, checksum, source: None, bytes: Vec::new() })
+        Ok(SegmentWriter { file: File::create(path)?, end, checksum, stream: None, bytes: Vec::new() })
     }
 
     /// Appends a packet. Of its side data, only the header that some encoders send with their first packet is kept:
     /// the rest are statistics, which no container holds.
     pub fn write(&mut self, packet: &Packet) -> io::Result<()> {
-        self.source = Some((packet.stream, packet.time_base));
+        self.stream = Some((packet.stream, packet.time_base));
         let packet = &packet.packet;
         let payload = packet.data().unwrap_or_default();
         self.bytes.clear();
@@ -123,10 +157,10 @@ impl SegmentWriter {
 
     /// Ends the file and syncs it to disk.
     pub fn finish(&mut self, cut: &Cut) -> io::Result<()> {
-        let (stream, time_base) = self.source.expect("a segment has packets");
-        let Cut { segment, frames, next, header } = cut.clone();
+        let (stream, time_base) = self.stream.expect("a segment has packets");
+        let Cut { segment, source, next, header } = cut.clone();
         let time_base = (time_base.numerator(), time_base.denominator());
-        let record = Record { segment, frames, next, header, stream, time_base };
+        let record = Record { segment, source, next, header, stream, time_base };
         let json = serde_json::to_vec(&record).expect("plain data is always JSON");
         self.bytes.clear();
         self.bytes.push(END);
@@ -287,7 +321,8 @@ mod tests {
             writer.write(&packet(pts, &vec![pts as u8; 1000 * pts as usize])).unwrap();
         }
         let next = CutState { frames: 5, end: 5, order: [3, 4].into(), ..CutState::default() };
-        let cut = Cut { segment: 7, frames: 5, next, header: 9 };
+        let source = SegmentSource { frames: 5, last_pts: 4, ..SegmentSource::default() };
+        let cut = Cut { segment: 7, source, next, header: 9 };
         writer.finish(&cut).unwrap();
         cut
     }
@@ -307,7 +342,7 @@ mod tests {
         let path = folder.path().join("segment");
         let cut = written(&path);
         let record = SegmentReader::open(&path).unwrap().record().clone();
-        assert_eq!((record.segment, record.frames, &record.next), (7, 5, &cut.next));
+        assert_eq!((record.segment, record.source, record.next), (7, cut.source, cut.next));
         assert_eq!(record.end_s(), 0.2);
         let packets = read(&path).unwrap();
         assert_eq!(packets.len(), 5);
@@ -319,6 +354,28 @@ mod tests {
             assert_eq!(fields(read), fields(&written));
             assert_eq!((read.stream, read.time_base), (written.stream, written.time_base));
         }
+    }
+
+    #[test]
+    fn frames_that_are_read_differently_are_noticed() {
+        let times = |change: &dyn Fn(&mut Vec<Timestamp>)| {
+            let mut times: Vec<Timestamp> = (0..9)
+                .map(|i| Timestamp { index: i, pts: 40 * i as i64, ..Timestamp::default() })
+                .collect();
+            times.iter_mut().for_each(|time| time.origin.add(7 + time.index as u32));
+            change(&mut times);
+            let mut source = SegmentSource::default();
+            times.iter().for_each(|time| source.add(time));
+            source
+        };
+        let good = times(&|_| ());
+        assert_eq!((good.frames, good.first_pts, good.last_pts), (9, 0, 320));
+        assert_eq!(times(&|_| ()), good);
+        assert_ne!(times(&|times| drop(times.remove(4))), good, "a frame is missing");
+        assert_ne!(times(&|times| times[4].pts += 1), good, "a frame lies elsewhere");
+        assert_ne!(times(&|times| times[4].origin.checksum ^= 1), good, "another packet");
+        assert_ne!(times(&|times| times[4].origin.damaged = 1), good, "a damaged frame");
+        assert_ne!(times(&|times| times.iter_mut().for_each(|time| time.index += 1)), good, "one too late");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::{Progress, STAGES, StageTimes};
 use crate::error::Result;
-use crate::media::{Damage, DamagedPlace, Decoder, Encoder, Muxer, Verification, VerifiedStream};
+use crate::media::{DamagedPlace, Decoder, Encoder, Muxer, Verification, VerifiedStream};
 
 /// Report of a run.
 #[derive(Debug, Default, Serialize)]
@@ -164,12 +164,12 @@ impl FrameCounts {
 
 impl Report {
     pub(super) fn new(
-        frames: FrameCounts,
-        damage: &Damage,
+        decoder: &Decoder,
         encoder: &Encoder,
         progress: &Progress,
         elapsed: Duration,
     ) -> Report {
+        let damage = decoder.damage();
         let stages = STAGES.map(|stage| {
             let StageTimes { worked, waited_for_input, waited_for_output } = progress.times(stage);
             StageReport {
@@ -180,7 +180,7 @@ impl Report {
             }
         });
         Report {
-            frames,
+            frames: FrameCounts::default(),
             damaged: damage.count(),
             damaged_places: damage.places().into_iter().map(DamageReport::from).collect(),
             interrupted: false,

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::frame::Timestamp;
-use crate::media::{CutState, Numbering, SEGMENT_FRAMES};
+use crate::media::{CutState, Numbering, SegmentSource};
 
 /// The frames that a run need not upscale, and the state of the encoder where it resumes.
 #[derive(Default)]
 pub struct ResumeState {
     /// Numbers of finished segments.
     pub finished_segments: BTreeSet<u64>,
+    /// The frames of segments that an earlier run or a plan has read, by number: this run must read the same.
+    pub sources: BTreeMap<u64, SegmentSource>,
     /// Finished files of an image sequence.
     pub finished_images: Option<FinishedImages>,
     /// Count of finished frames.
@@ -31,12 +33,16 @@ pub struct FinishedImages {
 }
 
 impl ResumeState {
-    /// Whether a frame is finished.
-    pub(super) fn has(&self, time: &Timestamp) -> bool {
+    /// Whether the frames of a segment were read as before, if they were.
+    pub(super) fn agrees(&self, segment: u64, source: &SegmentSource) -> bool {
+        self.sources.get(&segment).is_none_or(|before| before == source)
+    }
+
+    /// Whether the image of a frame is finished.
+    pub(super) fn has_image(&self, time: &Timestamp) -> bool {
         let of_sequence = |FinishedImages { numbering, numbers }: &FinishedImages| {
             numbers.contains(&numbering.number(time.index, time.pts))
         };
-        self.finished_segments.contains(&(time.index / SEGMENT_FRAMES))
-            || self.finished_images.as_ref().is_some_and(of_sequence)
+        self.finished_images.as_ref().is_some_and(of_sequence)
     }
 }

@@ -14,7 +14,7 @@ use super::shared::{Shared, Stop};
 use super::sink::{Sink, Store};
 use super::stages::{self, UpscaleSpec};
 use crate::engine::{EngineSpec, NetworkId};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::frame::FrameFormat;
 use crate::media::{Decoder, Encoder, FramePool, Input, Muxer, SEGMENT_FRAMES, Transcoders};
 use crate::sync::catch_panic;
@@ -52,10 +52,17 @@ pub struct Run {
 pub struct Outcome {
     /// Report, as far as it is known before the output is complete.
     pub report: Report,
+    /// Input, for its streams and for what was read of them.
+    pub input: Input,
     /// Encoder, whose stream a muxer needs to join segments.
     pub encoder: Encoder,
     /// Muxer of [`Sink::Direct`], whose file is complete under its partial name.
     pub muxer: Option<Muxer>,
+    /// Finished segments whose frames are read differently now. If there are any, the run ended at them, and its other
+    /// fields say nothing.
+    pub differing: Vec<u64>,
+    /// What ended the run early, where the packets of all streams are in the store and can be joined nevertheless.
+    pub failure: Option<Error>,
 }
 
 impl Run {
@@ -69,70 +76,90 @@ impl Run {
     fn execute_until(self, stop: &Stop, progress: &Progress) -> Result<Outcome> {
         let Run { input, decoder, engine, network, reuse, encoder, sink } = self;
         let started = Instant::now();
-        let source = input.name().to_owned();
-        let (mut last, transcoders, resume_state) = match sink {
+        let (last, transcoders, resume_state) = match sink {
             Sink::Direct { muxer, transcoders } => {
                 (LastStage::Mux(muxer), Some(transcoders), ResumeState::default())
             }
-            Sink::Segments { store, resume_state } => (LastStage::Store(store), None, resume_state),
+            Sink::Segments { store, transcoders, resume_state } => {
+                (LastStage::Store(store), transcoders, resume_state)
+            }
         };
+        let holds_all_streams = transcoders.is_some();
         progress.start_at(resume_state.finished_frames);
         let upscale = UpscaleSpec { engine, network, reuse, pool: FramePool::new(encoder.format()) };
-        let parts = Parts { input, transcoders, decoder, upscale, encoder };
-        let shared = Shared::new(stop, &parts.input, resume_state);
-        let Ended { clock_jumps, decoder, reused, encoder } = parts.run(&mut last, &shared, progress);
+        let shared = Shared::new(stop, &input, resume_state);
+        let mut parts = Parts { input, decoder, encoder, last };
+        let Ended { is_encoded, reused } = parts.run(upscale, transcoders, &shared, progress);
+        let Parts { input, decoder, encoder, last } = parts;
 
-        if let Some(error) = shared.first_error.take() {
-            return Err(match last {
-                LastStage::Mux(muxer) => keep_finished_frames(*muxer, error),
-                LastStage::Store(_) => error,
-            });
+        let failure = shared.first_error.take();
+        let differing = shared.differing.take();
+        if let (Some(&segment), true) = (differing.first(), shared.resume_state.end_segment.is_some()) {
+            return Err(differs_from_plan(input.name(), segment));
         }
-        let decoder = decoder.expect("decode did not fail");
-        let encoder = encoder.expect("encode did not fail");
         let interrupted = stop.has_stopped();
-        if let (LastStage::Store(store), Some(cut), false) = (&mut last, encoder.cut(), interrupted) {
-            store.close(cut)?;
-        }
-        let frames = count_frames(&decoder, &encoder, &shared, &source)?;
-        let mut report = Report::new(frames, decoder.damage(), &encoder, progress, started.elapsed());
+        let is_complete = failure.is_none() && differing.is_empty() && !interrupted;
+        let mut report = Report::new(&decoder, &encoder, progress, started.elapsed());
+        report.frames = count_frames(&decoder, &encoder, &shared);
         report.interrupted = interrupted;
-        report.clock_jumps = clock_jumps.unwrap_or(0);
-        report.reused = reused.unwrap_or(0);
-        let muxer = match last {
-            LastStage::Mux(mut muxer) => {
+        report.clock_jumps = input.clock_jumps();
+        report.reused = reused;
+        let (muxer, failure) = match (last, failure) {
+            (LastStage::Mux(muxer), Some(error)) => return Err(keep_finished_frames(*muxer, error)),
+            (LastStage::Store(_), Some(error)) if !holds_all_streams => return Err(error),
+            (LastStage::Store(mut store), failure) => {
+                if is_encoded && (is_complete || holds_all_streams)
+                    && let Some(cut) = encoder.cut()
+                {
+                    if !shared.resume_state.agrees(cut.segment, &cut.source) {
+                        return Err(differs_from_plan(input.name(), cut.segment));
+                    }
+                    store.close(cut)?;
+                }
+                (None, failure)
+            }
+            (LastStage::Mux(mut muxer), None) => {
                 muxer.finish()?;
                 report.add_output(&muxer)?;
-                Some(*muxer)
+                (Some(*muxer), None)
             }
-            LastStage::Store(_) => None,
         };
-        Ok(Outcome { report, encoder, muxer })
+        // A run of one segment does not decode the rest.
+        if is_complete && shared.resume_state.end_segment.is_none() && !report.frames.add_up() {
+            let problem = format!("frames were lost on the way: {:?}", report.frames);
+            let remedy = "this is an error of hasn: please report it with the file";
+            return Err(Error::new(input.name(), problem, remedy));
+        }
+        Ok(Outcome { report, input, encoder, muxer, differing, failure })
     }
 }
 
-/// What is moved to the threads of the stages.
+/// What the stages work on, one each.
 struct Parts {
     input: Input,
-    /// `None` where copied streams are read when segments are joined.
-    transcoders: Option<Transcoders>,
     decoder: Decoder,
-    upscale: UpscaleSpec,
     encoder: Encoder,
+    last: LastStage,
 }
 
-/// What the stages return; `None` for a stage that failed.
+/// How the stages ended.
 struct Ended {
-    clock_jumps: Option<u64>,
-    decoder: Option<Decoder>,
-    reused: Option<u64>,
-    encoder: Option<Encoder>,
+    /// Whether the packets of all frames that reached the encoder are written.
+    is_encoded: bool,
+    /// Number of frames that got the previous result.
+    reused: u64,
 }
 
 impl Parts {
     /// Runs the stages to their ends, the last one on this thread.
-    fn run(self, last: &mut LastStage, shared: &Shared, progress: &Progress) -> Ended {
-        let Parts { input, transcoders, decoder, upscale, encoder } = self;
+    fn run(
+        &mut self,
+        upscale: UpscaleSpec,
+        transcoders: Option<Transcoders>,
+        shared: &Shared,
+        progress: &Progress,
+    ) -> Ended {
+        let Parts { input, decoder, encoder, last } = self;
         let EngineSpec { lr, sr, .. } = &upscale.engine;
         let (to_decode, from_demux) = bounded(packets_in_queue(PACKETS_TO_DECODE, lr));
         let (to_upscale, from_decode) = bounded(FRAMES_TO_UPSCALE);
@@ -161,16 +188,15 @@ impl Parts {
                     stages::encode(encoder, from_upscale, to_mux, shared, clock(Stage::Encode))
                 })
             });
-            guard(Stage::Mux, shared, || match last {
+            let written = guard(Stage::Mux, shared, || match last {
                 LastStage::Mux(muxer) => stages::mux(muxer, from_encode, shared, clock(Stage::Mux)),
-                LastStage::Store(store) => stages::store(store.as_mut(), from_encode, clock(Stage::Mux)),
+                LastStage::Store(store) => stages::store(store.as_mut(), from_encode, shared, clock(Stage::Mux)),
             });
-            Ended {
-                clock_jumps: join(demux),
-                decoder: join(decode),
-                reused: join(upscale),
-                encoder: join(encode),
-            }
+            join(demux);
+            join(decode);
+            let reused = join(upscale).unwrap_or(0);
+            let is_encoded = join(encode).is_some() && written.is_some();
+            Ended { is_encoded, reused }
         })
     }
 }
@@ -191,18 +217,19 @@ fn packets_in_queue(max: usize, frame_format: &FrameFormat) -> usize {
     max.min(PACKETS_BYTES / frame_bytes.max(1)).max(1)
 }
 
-/// Counts the frames of a run, and checks that none was lost.
-fn count_frames(decoder: &Decoder, encoder: &Encoder, shared: &Shared, source: &str) -> Result<FrameCounts> {
-    let ResumeState { finished_frames, skipped_frames, end_segment, .. } = &shared.resume_state;
+/// Counts the frames of this run and of those that it resumes.
+fn count_frames(decoder: &Decoder, encoder: &Encoder, shared: &Shared) -> FrameCounts {
+    let ResumeState { finished_frames, skipped_frames, .. } = &shared.resume_state;
     let mut frames = FrameCounts::count(decoder, finished_frames + encoder.sent());
     frames.decoded += skipped_frames;
-    // An interrupted run leaves frames behind in its queues, and a run of one segment does not decode the rest.
-    let is_complete = !shared.stop.has_stopped() && end_segment.is_none();
-    if is_complete && !frames.add_up() {
-        let problem = format!("frames were lost on the way: {frames:?}");
-        return Err(Error::new(source, problem, "this is an error of hasn: please report it with the file"));
-    }
-    Ok(frames)
+    frames
+}
+
+/// The error of a run that has read other frames for a segment than its plan.
+fn differs_from_plan(source: &str, segment: u64) -> Error {
+    let problem = format!("the frames of segment {segment} are not those of the plan");
+    let remedy = "run it again; if they differ again, check the drive, or plan the video again with --restart";
+    Error::new(source, problem, remedy).with_kind(ErrorKind::Io)
 }
 
 /// Ends the partial file where it holds at least a segment: a late error does not discard days of work.

@@ -1,5 +1,6 @@
 //! What the stages of a run share: the request to stop, copied packets, the first error.
 
+use std::mem;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,13 +17,23 @@ pub(super) struct Shared<'a> {
     watch: Watch,
     pub copied: CopiedPackets,
     pub first_error: FirstError,
+    pub differing: Differing,
+    /// Whether demux has read the input to its end: without an error and without a request to stop.
+    pub is_at_end: AtomicBool,
     pub resume_state: ResumeState,
 }
 
 impl Shared<'_> {
     pub fn new<'a>(stop: &'a Stop<'a>, input: &Input, resume_state: ResumeState) -> Shared<'a> {
-        let (watch, copied) = (input.watch().clone(), CopiedPackets::default());
-        Shared { stop, watch, copied, first_error: FirstError::default(), resume_state }
+        Shared {
+            stop,
+            watch: input.watch().clone(),
+            copied: CopiedPackets::default(),
+            first_error: FirstError::default(),
+            differing: Differing::default(),
+            is_at_end: AtomicBool::new(false),
+            resume_state,
+        }
     }
 
     /// Returns the value of a stage, or notes its error and ends a read that waits.
@@ -77,6 +88,20 @@ impl CopiedPackets {
 
     pub fn pop_before(&self, next: Option<&Packet>) -> Result<Option<Packet>> {
         lock(&self.0).pop_before(next)
+    }
+}
+
+/// Finished segments whose frames are read differently now.
+#[derive(Default)]
+pub(super) struct Differing(Mutex<Vec<u64>>);
+
+impl Differing {
+    pub fn note(&self, segment: u64) {
+        lock(&self.0).push(segment);
+    }
+
+    pub fn take(&self) -> Vec<u64> {
+        mem::take(&mut lock(&self.0))
     }
 }
 

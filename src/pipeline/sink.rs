@@ -6,8 +6,8 @@ use crate::media::{Cut, Muxer, Packet, Transcoders};
 
 /// Destination of a run's packets.
 pub enum Sink {
-    /// The output itself, which gets copied packets as well: for pipes, images, outputs that cannot be joined from
-    /// segments, and inputs that cannot be read twice.
+    /// The output itself, which gets copied packets as well: for pipes, images, and outputs that cannot be joined from
+    /// segments.
     Direct {
         /// Muxer whose header is written.
         muxer: Box<Muxer>,
@@ -18,6 +18,9 @@ pub enum Sink {
     Segments {
         /// Writer of the segments.
         store: Box<dyn Store>,
+        /// Transcoders of the streams that are not copied, where the store gets the packets of all streams because the input
+        /// cannot be read twice; `None` where copied streams are read again for the join.
+        transcoders: Option<Transcoders>,
         /// What earlier runs have finished.
         resume_state: ResumeState,
     },

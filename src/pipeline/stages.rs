@@ -2,27 +2,36 @@
 //!
 //! A stage whose consumer is gone stops without an error of its own: the consumer has reported one.
 
+use std::sync::atomic::Ordering;
+
 use crossbeam_channel::{Receiver, Sender};
 
 use super::clock::Clock;
+use super::resume::ResumeState;
 use super::shared::{CopiedPackets, Shared};
 use super::sink::Store;
 use crate::engine::{Engine, EngineSpec, NetworkId};
 use crate::error::Result;
 use crate::frame::Frame;
-use crate::media::{Cut, Decoder, Encoder, FramePool, Input, Muxer, Packet, SEGMENT_FRAMES, Transcoders};
+use crate::media::{
+    Cut, Decoder, Encoder, FramePool, Input, Muxer, Packet, SEGMENT_FRAMES, SegmentSource, Transcoders,
+};
 
-/// Sends packets of the video to the decoder and all others to the muxer, some through a transcoder. Without
-/// `transcoders` the others are dropped: they are read again when segments are joined. Returns how often the input's clock
-/// jumped.
+/// Sends packets of the video to the decoder and all others to the last stage, some through a transcoder. Without
+/// `transcoders` the others are dropped: they are read again when segments are joined.
 pub(super) fn demux(
-    mut input: Input,
+    input: &mut Input,
     to_decode: Sender<Packet>,
     mut transcoders: Option<Transcoders>,
     shared: &Shared,
     mut clock: Clock,
-) -> Result<u64> {
-    while let Some(packet) = read(&mut input, shared)? {
+) -> Result<()> {
+    loop {
+        let Some(packet) = read(input, shared)? else {
+            // Before `to_decode` is dropped: the decoder asks for it then.
+            shared.is_at_end.store(!shared.stop.now(), Ordering::Release);
+            break;
+        };
         if input.is_video(&packet) {
             if !clock.output(|| to_decode.send(packet).is_ok()) {
                 break;
@@ -34,7 +43,7 @@ pub(super) fn demux(
     if let Some(transcoders) = &mut transcoders {
         push_all(transcoders.finish()?, &shared.copied)?;
     }
-    Ok(input.clock_jumps())
+    Ok(())
 }
 
 /// Returns the next packet; `None` at the end of the input and after an interrupt.
@@ -53,25 +62,20 @@ fn push_all(packets: Vec<Packet>, copied: &CopiedPackets) -> Result<()> {
     packets.into_iter().try_for_each(|packet| copied.push(packet))
 }
 
-/// Decodes packets and sends the frames that are not finished yet. Returns the decoder for its counts.
+/// Decodes packets and sends the frames that are not finished yet.
 pub(super) fn decode(
-    mut decoder: Decoder,
+    decoder: &mut Decoder,
     packets: Receiver<Packet>,
     frames: Sender<Frame>,
     shared: &Shared,
     mut clock: Clock,
-) -> Result<Decoder> {
-    let Shared { stop, resume_state, .. } = shared;
-    let send = |frame: Frame, clock: &mut Clock| {
-        resume_state.has(&frame.time) || clock.output(|| frames.send(frame).is_ok())
-    };
+) -> Result<()> {
+    let mut wanted = WantedFrames { shared, passed: None, has_differed: false };
     loop {
         // The first round takes the frame that fixed the format.
         while let Some(frame) = decoder.receive()? {
-            let is_past =
-                resume_state.end_segment.is_some_and(|end| frame.time.index / SEGMENT_FRAMES >= end);
-            if is_past || stop.now() || !send(frame, &mut clock) {
-                return Ok(decoder);
+            if shared.stop.now() || !wanted.send(frame, &frames, &mut clock) {
+                return Ok(());
             }
         }
         match clock.input(|| packets.recv()) {
@@ -79,13 +83,60 @@ pub(super) fn decode(
             Err(_) => break,
         }
     }
+    // Where demux failed, what the decoder still holds is not what follows: packets are missing between.
+    if !shared.is_at_end.load(Ordering::Acquire) {
+        return Ok(());
+    }
     decoder.finish()?;
     while let Some(frame) = decoder.receive()? {
-        if stop.now() || !send(frame, &mut clock) {
-            break;
+        if shared.stop.now() || !wanted.send(frame, &frames, &mut clock) {
+            return Ok(());
         }
     }
-    Ok(decoder)
+    wanted.end_segment();
+    Ok(())
+}
+
+/// Chooses the frames that are not finished yet, and compares those that are with what they were made from.
+struct WantedFrames<'a> {
+    shared: &'a Shared<'a>,
+    /// The finished segment that is passed over, as it is read now.
+    passed: Option<(u64, SegmentSource)>,
+    /// Whether a finished segment differs: nothing is sent any more, and the other finished segments are compared.
+    has_differed: bool,
+}
+
+impl WantedFrames<'_> {
+    /// Sends a frame if it is wanted. Returns whether more frames are.
+    fn send(&mut self, frame: Frame, frames: &Sender<Frame>, clock: &mut Clock) -> bool {
+        let ResumeState { finished_segments, end_segment, .. } = &self.shared.resume_state;
+        let segment = frame.time.index / SEGMENT_FRAMES;
+        if self.passed.as_ref().is_some_and(|&(passed, _)| passed != segment) {
+            self.end_segment();
+        }
+        if finished_segments.contains(&segment) {
+            let (_, source) = self.passed.get_or_insert_with(|| (segment, SegmentSource::default()));
+            source.add(&frame.time);
+            return true;
+        }
+        if self.has_differed {
+            return finished_segments.last().is_some_and(|&last| segment < last);
+        }
+        if end_segment.is_some_and(|end| segment >= end) {
+            return false;
+        }
+        self.shared.resume_state.has_image(&frame.time) || clock.output(|| frames.send(frame).is_ok())
+    }
+
+    /// Compares the segment that was passed over.
+    fn end_segment(&mut self) {
+        if let Some((segment, source)) = self.passed.take()
+            && !self.shared.resume_state.agrees(segment, &source)
+        {
+            self.shared.differing.note(segment);
+            self.has_differed = true;
+        }
+    }
 }
 
 /// Engine of the upscale stage.
@@ -155,23 +206,23 @@ pub(super) enum Encoded {
     Cut(Cut),
 }
 
-/// Encodes frames in segments. Returns the encoder for its counts. The cut at the end is not sent: this stage does not know
-/// whether the input ended or the run was interrupted.
+/// Encodes frames in segments. The cut at the end is not sent: this stage does not know whether the input ended or the run
+/// was interrupted.
 pub(super) fn encode(
-    mut encoder: Encoder,
+    encoder: &mut Encoder,
     frames: Receiver<Frame>,
     encoded: Sender<Encoded>,
     shared: &Shared,
     mut clock: Clock,
-) -> Result<Encoder> {
+) -> Result<()> {
     while let Ok(frame) = clock.input(|| frames.recv()) {
         if encoder.cuts_before(&frame.time) {
             encoder.finish()?;
             let cut = encoder.cut().expect("a segment that is cut has frames");
-            if !send_packets(&mut encoder, &encoded, &mut clock)?
+            if !send_packets(encoder, &encoded, &mut clock)?
                 || !clock.output(|| encoded.send(Encoded::Cut(cut)).is_ok())
             {
-                return Ok(encoder);
+                return Ok(());
             }
             encoder.reopen()?;
         }
@@ -180,13 +231,13 @@ pub(super) fn encode(
         }
         encoder.send(frame)?;
         clock.count_frame();
-        if !send_packets(&mut encoder, &encoded, &mut clock)? {
-            return Ok(encoder);
+        if !send_packets(encoder, &encoded, &mut clock)? {
+            return Ok(());
         }
     }
     encoder.finish()?;
-    send_packets(&mut encoder, &encoded, &mut clock)?;
-    Ok(encoder)
+    send_packets(encoder, &encoded, &mut clock)?;
+    Ok(())
 }
 
 /// Sends the packets that the encoder has ready. Returns whether the consumer took them.
@@ -223,12 +274,31 @@ pub(super) fn mux(
     Ok(())
 }
 
-/// Writes packets into segments.
-pub(super) fn store(store: &mut dyn Store, encoded: Receiver<Encoded>, mut clock: Clock) -> Result<()> {
+/// Writes packets into segments, with those of copied streams where the input cannot be read twice.
+pub(super) fn store(
+    store: &mut dyn Store,
+    encoded: Receiver<Encoded>,
+    shared: &Shared,
+    mut clock: Clock,
+) -> Result<()> {
+    let mut end_us = i64::MIN;
     while let Ok(item) = clock.input(|| encoded.recv()) {
         match item {
-            Encoded::Packet(packet) => store.write(packet)?,
+            Encoded::Packet(packet) => {
+                while let Some(copy) = shared.copied.pop_before(Some(&packet))? {
+                    store.write(copy)?;
+                }
+                end_us = end_us.max(packet.end_us());
+                store.write(packet)?;
+            }
             Encoded::Cut(cut) => store.close(cut)?,
+        }
+    }
+    // A run that ends early ends all streams where its video ends.
+    let is_at_end = shared.is_at_end.load(Ordering::Acquire);
+    while let Some(copy) = shared.copied.pop_before(None)? {
+        if is_at_end || copy.pts_us() < end_us {
+            store.write(copy)?;
         }
     }
     Ok(())

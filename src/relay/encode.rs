@@ -92,7 +92,7 @@ impl Encode<'_> {
         let base = self.encoder.time_base();
         let ticks = i128::from(time_us) * i128::from(base.den) / (1_000_000 * i128::from(base.num));
         let pts = (ticks as i64).max(self.last_pts.saturating_add(1));
-        frame.time = Timestamp { index: self.index, pts, duration: 0, time_base: base };
+        frame.time = Timestamp { index: self.index, pts, time_base: base, ..Timestamp::default() };
         (self.index, self.last_pts) = (self.index + 1, pts);
         if let Some(moments) = moments {
             self.in_flight.insert(pts, moments);

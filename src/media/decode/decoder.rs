@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 
 use crate::color::Transfer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{Family, Frame, FrameFormat, Timestamp};
+use crate::frame::{Family, Frame, FrameFormat, Origin, Timestamp};
 use crate::media::av_frame::into_frame;
 use crate::media::damage::{Damage, DamagedPlace};
 use crate::media::decode::convert::Converter;
@@ -66,6 +66,8 @@ pub struct Decoder {
     last_format: Option<FrameFormat>,
     pub(crate) ended: bool,
     counts: Counts,
+    /// What was decoded since the last frame that was returned.
+    origin: Origin,
 }
 
 /// Counts of decoded frames.
@@ -129,7 +131,7 @@ impl Decoder {
         }
         let opened = open_codec(input, &video, threads)?;
         if !trim.is_everything() {
-            input.expect_part(trim.to_us);
+            input.expect_part(trim);
         }
         let scan = if filter.is_auto() { interlace::detect(input)? } else { ScanType::AsFlagged };
         let clock = Clock { time_base: video.time_base, frame_rate: video.frame_rate };
@@ -150,6 +152,7 @@ impl Decoder {
             last_format: None,
             ended: false,
             counts: Counts { returned: before, ..Counts::default() },
+            origin: Origin::default(),
         };
         let first = match trim.from_us == i64::MIN || is_sequence {
             true => decoder.decode_first(input)?,
@@ -187,6 +190,7 @@ impl Decoder {
         self.filters.reset();
         (self.ended, self.last_format) = (false, None);
         self.counts = Counts { returned: self.before, ..Counts::default() };
+        self.origin = Origin::default();
     }
 
     /// The first frame of the wanted part, after a seek.
@@ -389,16 +393,17 @@ impl Decoder {
         ffmpeg_log::take_decoder_error().filter(|_| LOG_MEANS_DAMAGE.contains(&self.opened.id()))
     }
 
-    fn note_lost(&self, lost: &[i64]) {
+    fn note_lost(&mut self, lost: &[i64]) {
         for &pts in lost {
             self.note("a packet gave no frame".into(), Some(pts));
         }
     }
 
-    fn note(&self, problem: String, pts: Option<i64>) {
+    fn note(&mut self, problem: String, pts: Option<i64>) {
         if pts.is_some_and(|pts| !self.trim.contains(self.timestamps.us(pts))) {
             return;
         }
+        self.origin.damaged += 1;
         let seconds = pts.map(|pts| self.timestamps.seconds(pts));
         let file = self
             .files
@@ -412,7 +417,7 @@ impl Decoder {
     /// Passes a decoded frame to the filters, unless it lies outside of the wanted part.
     fn take(&mut self, mut av_frame: AvFrame) -> Result<()> {
         self.counts.errors_in_a_row = 0;
-        let FrameTiming { pts, duration, lost } = self.timestamps.next(&av_frame);
+        let FrameTiming { pts, duration, checksum, lost } = self.timestamps.next(&av_frame);
         self.note_lost(&lost);
         if !self.trim.contains(self.timestamps.us(pts)) {
             self.counts.outside += 1;
@@ -425,6 +430,7 @@ impl Decoder {
             self.note(format!("a frame is damaged and was patched by the decoder{why}"), Some(pts));
         }
         self.counts.inside += 1;
+        self.origin.add(checksum);
         // SAFETY: the frame is owned; plain values are set. The container's aspect ratio overrides the bitstream's.
         unsafe {
             let raw = &mut *av_frame.as_mut_ptr();
@@ -470,7 +476,8 @@ impl Decoder {
             color,
         };
         let time_base = time_base_of(self.filters.clock().time_base);
-        let time = Timestamp { index: self.counts.returned, pts, duration, time_base };
+        let origin = std::mem::take(&mut self.origin);
+        let time = Timestamp { index: self.counts.returned, pts, duration, time_base, origin };
         self.warn_change(&frame_format, &time);
         self.counts.returned += 1;
         Ok(into_frame(av_frame, frame_format, time))

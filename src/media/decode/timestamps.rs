@@ -23,9 +23,9 @@ pub(crate) struct TimestampRepair {
     has_hidden_frames: bool,
     /// Duration of a frame where neither its packet nor the next frame gives one.
     frame_ticks: i64,
-    /// pts -> duration of packets that were sent and gave no frame yet: FFmpeg before 6 does not carry the duration on the
-    /// frame, and what never comes out is lost.
-    pending: BTreeMap<i64, i64>,
+    /// By pts, packets that were sent and gave no frame yet: FFmpeg before 6 does not carry the duration on the frame, and
+    /// what never comes out is lost.
+    pending: BTreeMap<i64, SentPacket>,
     packets: u64,
     /// pts of the first packet, if it is a keyframe.
     first_key: Option<i64>,
@@ -39,10 +39,18 @@ pub(crate) struct TimestampRepair {
     gaps: u64,
 }
 
+/// A packet that was sent to the decoder.
+struct SentPacket {
+    duration: i64,
+    checksum: u32,
+}
+
 /// The timestamps of a frame.
 pub(crate) struct FrameTiming {
     pub pts: i64,
     pub duration: i64,
+    /// CRC-32 of its packet; 0 if that is not known.
+    pub checksum: u32,
     /// pts of packets before it that gave no frame.
     pub lost: Vec<i64>,
 }
@@ -111,7 +119,8 @@ impl TimestampRepair {
         }
         self.packets += 1;
         if let Some(pts) = packet.pts().filter(|_| is_shown) {
-            self.pending.insert(pts, packet.duration());
+            let checksum = crc32fast::hash(packet.data().unwrap_or_default());
+            self.pending.insert(pts, SentPacket { duration: packet.duration(), checksum });
         }
     }
 
@@ -149,13 +158,14 @@ impl TimestampRepair {
                 }
             }
         }
-        let duration = self.pending.remove(&pts).filter(|&duration| duration > 0);
+        let packet = self.pending.remove(&pts).unwrap_or(SentPacket { duration: 0, checksum: 0 });
         let lost = self.lost_before(pts);
         // A repaired timestamp says nothing about others, and the second field of a frame has one of its own.
         let lost = if stated == Some(pts) && !av_frame.is_interlaced() { lost } else { Vec::new() };
         self.note_gap(pts);
         self.last_pts = Some(pts);
-        FrameTiming { pts, duration: duration.unwrap_or(self.frame_ticks), lost }
+        let duration = if packet.duration > 0 { packet.duration } else { self.frame_ticks };
+        FrameTiming { pts, duration, checksum: packet.checksum, lost }
     }
 
     /// Timestamps before `pts` that were sent and gave no frame. Those before the first frame that is decodable from the

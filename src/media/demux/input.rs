@@ -17,6 +17,7 @@ use crate::media::demux::pipe::{PipeReader, is_named_pipe};
 use crate::media::demux::quirks;
 use crate::media::demux::select::select;
 use crate::media::demux::sequence::{Sequence, check_codec};
+use crate::media::demux::tally::StreamTallies;
 use crate::media::demux::timeline::Timeline;
 use crate::media::ffmpeg::{error_kind, failure};
 use crate::media::ffmpeg_log;
@@ -54,6 +55,10 @@ pub struct Input {
     /// Packets that were read while the first frame was searched for.
     backlog: PacketQueue,
     progress: ReadProgress,
+    /// What was given of the streams besides the video.
+    tallies: StreamTallies,
+    /// The part in which they are counted.
+    tallied: Trim,
     /// Time at which reading stops; `None` at the end of the file. Packets after it are not missed.
     part_end_us: Option<i64>,
     damage: Damage,
@@ -170,6 +175,8 @@ impl Input {
             frame_us: 0,
             backlog: PacketQueue::default(),
             progress: ReadProgress::START,
+            tallies: StreamTallies::default(),
+            tallied: Trim { from_us: i64::MIN, to_us: i64::MAX },
             part_end_us: None,
             damage: Damage::new(&name, is_reopened),
             name,
@@ -177,6 +184,7 @@ impl Input {
             ended: false,
             is_discontinuity_logged: is_reopened,
         };
+        input.check_device()?;
         input.frame_us = (1e6 / input.video().fps()) as i64;
         // FFmpeg reads the first packets to probe the streams, and logs what is corrupt there only then.
         if let Some(error) = ffmpeg_log::take_demuxer_error() {
@@ -217,7 +225,7 @@ impl Input {
             return Ok(input);
         }
         if !trim.is_everything() {
-            input.expect_part(trim.to_us);
+            input.expect_part(trim);
         }
         if trim.from_us != i64::MIN {
             input.seek(trim.from_us.saturating_sub(AV_LAG_US_MAX).max(input.start_us()))?;
@@ -233,6 +241,11 @@ impl Input {
     /// The source as error messages name it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The source as the user named it, with its secrets.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
     }
 
     /// Bit rate of the video, or of the container if that does not state it.
@@ -374,9 +387,17 @@ impl Input {
         i64::from(width) * i64::from(height) > PIXELS_MAX
     }
 
-    /// Limits reading to the part up to `end_us`.
-    pub(crate) fn expect_part(&mut self, end_us: i64) {
-        self.part_end_us = Some(end_us.saturating_add(AV_LAG_US_MAX));
+    /// Limits reading to the part up to the end of `trim`.
+    pub(crate) fn expect_part(&mut self, trim: Trim) {
+        self.part_end_us = Some(trim.to_us.saturating_add(AV_LAG_US_MAX));
+        // Where reading begins depends on how the start was sought: packets near it are not compared.
+        let from_us = trim.from_us.saturating_add(if trim.from_us == i64::MIN { 0 } else { AV_LAG_US_MAX });
+        self.tallied = Trim { from_us, to_us: trim.to_us };
+    }
+
+    /// What was given so far of the streams besides the video.
+    pub fn tallies(&self) -> &StreamTallies {
+        &self.tallies
     }
 
     /// Whether timestamps are never corrected, so that one identifies a frame. They may be in broadcasts.

@@ -1,19 +1,21 @@
 //! Matroska: whether a file is as long as it states. FFmpeg's demuxer reports no error for one that is truncated between
 //! two blocks.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
+
+use crate::media::demux::structure::{if_present, open_regular};
 
 /// IDs of the two elements that a file consists of (RFC 9559, 5.1).
 const EBML: u64 = 0x1a45_dfa3;
 const SEGMENT: u64 = 0x1853_8067;
 
 /// What a file lacks; `None` for a complete file, for one that states no size (a stream), and if the path is not a file.
-pub(crate) fn missing(path: &str) -> Option<String> {
-    let file = File::open(path).ok()?;
-    let found = file.metadata().ok().filter(|metadata| metadata.is_file())?.len();
-    let announced = length(&mut BufReader::new(file)).ok()??;
-    (found < announced).then(|| format!("ends after {found} of {announced} bytes"))
+pub(crate) fn missing(path: &str) -> io::Result<Option<String>> {
+    let Some(file) = open_regular(path)? else { return Ok(None) };
+    let found = file.metadata()?.len();
+    let announced = if_present(length(&mut BufReader::new(file)))?.flatten();
+    let is_short = |&announced: &u64| found < announced;
+    Ok(announced.filter(is_short).map(|announced| format!("ends after {found} of {announced} bytes")))
 }
 
 /// Size in bytes that the file states; `None` if it does not.

@@ -12,4 +12,6 @@ pub(crate) mod quicktime;
 pub(crate) mod quirks;
 pub(crate) mod select;
 pub(crate) mod sequence;
+pub(crate) mod structure;
+pub(crate) mod tally;
 pub(crate) mod timeline;

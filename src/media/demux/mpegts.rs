@@ -1,8 +1,9 @@
 //! Transport streams: whether packet headers are valid. FFmpeg skips an invalid packet without an error, and with it a
 //! frame that is small enough to lie in one.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+
+use crate::media::demux::structure::{if_present, open_regular};
 
 /// Bytes from packet to packet, and bytes before the sync byte: plain, with the timestamps of a Blu-ray, with the
 /// Reed-Solomon bytes of a broadcast.
@@ -13,24 +14,25 @@ const SYNC: u8 = 0x47;
 const PACKETS_TO_PROBE: usize = 5;
 
 /// Number of packets of this stream that cannot be read; 0 if the path is not a transport stream.
-pub(crate) fn unreadable_packets(path: &str, pid: i32) -> u64 {
-    let file = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()));
-    file.and_then(|file| count(BufReader::new(file), u16::try_from(pid).ok()?)).unwrap_or(0)
+pub(crate) fn unreadable_packets(path: &str, pid: i32) -> io::Result<u64> {
+    let (Some(file), Ok(pid)) = (open_regular(path)?, u16::try_from(pid)) else { return Ok(0) };
+    Ok(if_present(count(BufReader::new(file), pid))?.flatten().unwrap_or(0))
 }
 
-fn count(mut file: impl Read + Seek, pid: u16) -> Option<u64> {
+/// `None` if no layout fits.
+fn count(mut file: impl Read + Seek, pid: u16) -> io::Result<Option<u64>> {
     let mut head = [0; 204 * PACKETS_TO_PROBE];
-    file.read_exact(&mut head).ok()?;
+    file.read_exact(&mut head)?;
     let fits = |&&(size, before): &&(usize, usize)| {
         (0..PACKETS_TO_PROBE).all(|packet| head[packet * size + before] == SYNC)
     };
-    let &(size, before) = LAYOUTS.iter().find(fits)?;
-    file.seek(SeekFrom::Start(before as u64)).ok()?;
+    let Some(&(size, before)) = LAYOUTS.iter().find(fits) else { return Ok(None) };
+    file.seek(SeekFrom::Start(before as u64))?;
     let (mut packet, mut unreadable, mut start) = (vec![0; size], 0, None);
-    while file.read_exact(&mut packet).is_ok() {
+    while if_present(file.read_exact(&mut packet))?.is_some() {
         unreadable += u64::from(is_invalid(&packet[..PACKET_BYTES], pid, &mut start));
     }
-    Some(unreadable)
+    Ok(Some(unreadable))
 }
 
 /// ISO/IEC 13818-1, 2.4.3.2. `start`: the first bytes of a PES packet of this stream, which all have in common.
@@ -95,10 +97,11 @@ mod tests {
                 Cursor::new([packets, vec![0; 300]].concat())
             };
             let begin = vec![begin.clone(); 3];
-            assert_eq!(count(file(&[&begin, &good, &begin]), 256), Some(0), "{size}");
-            assert_eq!(count(file(&[&begin, &good, &bad]), 256), Some(5), "{size}");
-            assert_eq!(count(file(&[&begin, &good, &bad]), 258), Some(0), "{size}: another stream");
+            let counted = |packets: &[&[Vec<u8>]], pid| count(file(packets), pid).unwrap();
+            assert_eq!(counted(&[&begin, &good, &begin], 256), Some(0), "{size}");
+            assert_eq!(counted(&[&begin, &good, &bad], 256), Some(5), "{size}");
+            assert_eq!(counted(&[&begin, &good, &bad], 258), Some(0), "{size}: another stream");
         }
-        assert_eq!(count(Cursor::new(vec![7; 5000]), 256), None, "no packets");
+        assert_eq!(count(Cursor::new(vec![7; 5000]), 256).unwrap(), None, "no packets");
     }
 }

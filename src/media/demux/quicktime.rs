@@ -2,37 +2,38 @@
 //! an error even where a damaged table puts them outside of it.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
+
+use crate::media::demux::structure::{if_present, open_regular};
 
 /// Larger than the index of a video of days; a damaged size may ask for more.
 const INDEX_BYTES_MAX: u64 = 1 << 28;
 
 /// Whether the tables of this track contradict each other; `false` if one is missing, or the path is not a file.
-pub(crate) fn is_inconsistent(path: &str, track: i32) -> bool {
-    let index = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()));
-    index
-        .and_then(read_index)
-        .and_then(|index| is_track_inconsistent(&index, u32::try_from(track).ok()?))
-        .unwrap_or(false)
+pub(crate) fn is_inconsistent(path: &str, track: i32) -> io::Result<bool> {
+    let (Some(file), Ok(track)) = (open_regular(path)?, u32::try_from(track)) else { return Ok(false) };
+    let index = if_present(read_index(file))?.flatten();
+    Ok(index.and_then(|index| is_track_inconsistent(&index, track)).unwrap_or(false))
 }
 
-/// The content of the box `moov`.
-fn read_index(mut file: File) -> Option<Vec<u8>> {
+/// The content of the box `moov`; `None` where a box before it is invalid.
+fn read_index(mut file: File) -> io::Result<Option<Vec<u8>>> {
     loop {
         let mut header = [0; 16];
-        file.read_exact(&mut header[..8]).ok()?;
-        let (mut size, mut header_len) = (u64::from(u32_at(&header, 0)?), 8);
+        file.read_exact(&mut header[..8])?;
+        let (mut size, mut header_len) = (u64::from(u32_at(&header, 0).expect("eight bytes")), 8);
         if size == 1 {
-            file.read_exact(&mut header[8..]).ok()?;
-            (size, header_len) = (u64_at(&header, 8)?, 16);
+            file.read_exact(&mut header[8..])?;
+            (size, header_len) = (u64_at(&header, 8).expect("sixteen bytes"), 16);
         }
-        let content = size.checked_sub(header_len)?;
+        let Some(content) = size.checked_sub(header_len) else { return Ok(None) };
         if &header[4..8] == b"moov" {
             let mut bytes = Vec::new();
-            file.take(content.min(INDEX_BYTES_MAX)).read_to_end(&mut bytes).ok()?;
-            return Some(bytes);
+            file.take(content.min(INDEX_BYTES_MAX)).read_to_end(&mut bytes)?;
+            return Ok(Some(bytes));
         }
-        file.seek(SeekFrom::Current(i64::try_from(content).ok()?)).ok()?;
+        let Ok(content) = i64::try_from(content) else { return Ok(None) };
+        file.seek(SeekFrom::Current(content))?;
     }
 }
 

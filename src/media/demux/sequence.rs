@@ -1,6 +1,6 @@
 //! Image sequences as input: one file for each frame, each file a packet.
 //!
-//! In: the pattern of the names. Out: packets whose timestamps count numbers; missing numbers and unreadable files as damage.
+//! In: the pattern of the names. Out: packets whose timestamps count numbers; missing numbers and empty files as damage.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -10,7 +10,7 @@ use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
 
 use crate::error::{Error, ErrorKind as Kind, Result};
 use crate::media::damage::{Damage, DamagedPlace};
-use crate::media::ffmpeg::MICROSECONDS;
+use crate::media::ffmpeg::{CHECK_DEVICE, MICROSECONDS};
 use crate::media::pattern::Pattern;
 use crate::media::stream::{Trim, VideoInfo};
 
@@ -97,8 +97,8 @@ impl Sequence {
         self.wanted.clear();
     }
 
-    /// The next file as a packet whose pts is its number after the first. An unreadable file is noted as damage.
-    pub fn next_packet(&mut self, damage: &Damage) -> Option<ffmpeg::Packet> {
+    /// The next file as a packet whose pts is its number after the first. An empty file is noted as damage.
+    pub fn next_packet(&mut self, damage: &Damage) -> Result<Option<ffmpeg::Packet>> {
         while let Some(&number) = self.wanted.get(self.read) {
             self.read += 1;
             match read_packet(&self.pattern.path(number)) {
@@ -108,15 +108,19 @@ impl Sequence {
                     packet.set_dts(Some(pts));
                     packet.set_duration(1);
                     packet.set_flags(ffmpeg::packet::Flags::KEY);
-                    return Some(packet);
+                    return Ok(Some(packet));
                 }
-                Err(e) => {
+                Err(e) if matches!(e.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
                     let problem = format!("{} cannot be read: {e}", self.pattern.name(number));
                     damage.note(self.place(number, problem));
                 }
+                Err(e) => {
+                    let path = self.pattern.path(number);
+                    return Err(Error::io(path.to_string_lossy(), e, CHECK_DEVICE));
+                }
             }
         }
-        None
+        Ok(None)
     }
 
     fn place(&self, number: u64, problem: String) -> DamagedPlace {
@@ -194,7 +198,7 @@ mod tests {
         let mut sequence = Sequence::find(&name, pattern(&name)).unwrap();
         let damage = Damage::new("scan", true);
         sequence.restart(everything, &|number| number < 11, &damage);
-        let times: Vec<_> = std::iter::from_fn(|| sequence.next_packet(&damage)).map(|p| p.pts()).collect();
+        let times: Vec<_> = std::iter::from_fn(|| sequence.next_packet(&damage).unwrap()).map(|p| p.pts()).collect();
         assert_eq!(times, [Some(6), Some(8)]);
         let first = damage.places()[0].to_string();
         assert_eq!(first, "7.png and 2 more after it are missing (pts 2, 0.080 s)");

@@ -19,7 +19,7 @@ use crate::media::ffmpeg::{MICROSECONDS, check, failure, is_again, rational_of, 
 use crate::media::format::Tags;
 use crate::media::output::Output;
 use crate::media::packet::Packet;
-use crate::media::segment::{Cut, CutState, SEGMENT_FRAMES, header_checksum};
+use crate::media::segment::{Cut, CutState, SEGMENT_FRAMES, SegmentSource, header_checksum};
 use crate::media::side_data::{self, StreamSide};
 use crate::media::stream::VideoInfo;
 
@@ -57,6 +57,8 @@ pub struct Encoder {
     segment: u64,
     /// Number of frames before the current segment.
     segment_start: u64,
+    /// Frames of the current segment.
+    source: SegmentSource,
     finishing: bool,
     /// Frames sent.
     sent: u64,
@@ -110,6 +112,7 @@ impl Encoder {
             received: 0,
             segment: 0,
             segment_start: 0,
+            source: SegmentSource::default(),
             finishing: false,
             sent: 0,
             segments: 1,
@@ -197,9 +200,8 @@ impl Encoder {
 
     /// Returns the segment that ends here; `None` if it has no frame.
     pub fn cut(&self) -> Option<Cut> {
-        let (segment, frames) = (self.segment, self.state.frames - self.segment_start);
-        let header = self.header_checksum();
-        self.has_started().then(|| Cut { segment, frames, next: self.state.clone(), header })
+        let (segment, source, next) = (self.segment, self.source.clone(), self.state.clone());
+        self.has_started().then(|| Cut { segment, source, next, header: self.header_checksum() })
     }
 
     /// Checksum of the header that the encoder wrote.
@@ -233,7 +235,9 @@ impl Encoder {
         let mut av_frame = buffer.av_frame;
         if !self.has_started() {
             self.segment = time.index / SEGMENT_FRAMES;
+            self.source = SegmentSource::default();
         }
+        self.source.add(&time);
         let pts = self.register(&time);
         let props = side_data::frame_of(&props);
         for name in props.into_iter().flat_map(|props| side_data::not_taken(props, self.target.codec())) {

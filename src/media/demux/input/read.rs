@@ -4,11 +4,11 @@ use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rescale};
 use tracing::warn;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::media::damage::DamagedPlace;
 use crate::media::demux::input::Input;
 use crate::media::demux::quirks;
-use crate::media::ffmpeg::{MICROSECONDS, failure};
+use crate::media::ffmpeg::{CHECK_DEVICE, MICROSECONDS, check, failure, is_of_device};
 use crate::media::ffmpeg_log;
 use crate::media::packet::Packet;
 use crate::media::packet_queue::PacketQueue;
@@ -34,7 +34,8 @@ impl Input {
         self.context
             .seek(us, ..us)
             .or_else(|_| self.context.seek(us, ..))
-            .map_err(|e| failure(&self.name, "cannot seek", e, "leave --from out"))
+            .map_err(|e| failure(&self.name, "cannot seek", e, "leave --from out"))?;
+        self.check_device()
     }
 
     /// Returns a packet that was read too early, for [`Input::next_packet`] to give first.
@@ -58,20 +59,25 @@ impl Input {
 
     /// The next packet of any stream; `None` at the end.
     pub fn next_packet(&mut self) -> Result<Option<Packet>> {
-        match self.backlog.pop_before(None)? {
-            Some(packet) => Ok(Some(packet)),
-            None => self.read(),
+        let packet = match self.backlog.pop_before(None)? {
+            Some(packet) => Some(packet),
+            None => self.read()?,
+        };
+        if let Some(packet) = packet.as_ref().filter(|packet| !self.is_video(packet)) {
+            self.tallies.count(packet, &self.tallied);
         }
+        Ok(packet)
     }
 
-    /// The next packet from the container itself. What cannot be read is noted as damage and skipped.
+    /// The next packet from the container itself. What its bytes do not allow to read is noted as damage and skipped; a
+    /// device that fails is an error, since the same bytes may be read another time.
     pub(crate) fn read(&mut self) -> Result<Option<Packet>> {
         if self.watch.is_stopped() {
             return Err(self.watch.error(&self.name));
         }
         if let Some(sequence) = &mut self.sequence {
             let time_base = sequence.frame_rate.invert();
-            let packet = sequence.next_packet(&self.damage);
+            let packet = sequence.next_packet(&self.damage)?;
             return Ok(packet.map(|packet| Packet { packet, stream: self.video, time_base, index: 0 }));
         }
         loop {
@@ -83,6 +89,8 @@ impl Input {
             if self.watch.is_stopped() || (read.is_err() && self.watch.is_over()) {
                 return Err(self.watch.error(&self.name));
             }
+            // A demuxer may take a failed read for the end of the file, or skip what it could not read.
+            self.check_device()?;
             match read {
                 Ok(()) => {
                     if let Some(error) = logged {
@@ -98,11 +106,15 @@ impl Input {
                         self.warn_discontinuity(&self.at_end_of_read());
                     }
                     if !std::mem::replace(&mut self.ended, true)
-                        && let Some(problem) = self.missing().or(logged)
+                        && let Some(problem) = self.missing()?.or(logged)
                     {
                         self.note_damage(&problem);
                     }
                     return Ok(None);
+                }
+                // Demuxers that open files themselves pass the error on.
+                Err(error) if self.opens_files_itself() && is_of_device(error) => {
+                    return Err(self.device_failure(error));
                 }
                 Err(error) => {
                     self.errors_in_a_row += 1;
@@ -115,6 +127,22 @@ impl Input {
                 }
             }
         }
+    }
+
+    /// An error if the device or the connection failed. FFmpeg keeps the first such error of a file.
+    pub(super) fn check_device(&self) -> Result<()> {
+        // SAFETY: the context is alive; pb is null for demuxers that open files themselves.
+        let code = unsafe { (*self.context.as_ptr()).pb.as_ref().map_or(0, |pb| pb.error) };
+        check(code).map(drop).map_err(|e| self.device_failure(e))
+    }
+
+    fn opens_files_itself(&self) -> bool {
+        // SAFETY: the context is alive.
+        unsafe { (*self.context.as_ptr()).pb.is_null() }
+    }
+
+    fn device_failure(&self, error: ffmpeg::Error) -> Error {
+        failure(&self.name, &format!("cannot be read {}", self.at_end_of_read()), error, CHECK_DEVICE)
     }
 
     /// Whether the packet is complete, or of the video, whose decoder may show a part of a frame.
