@@ -173,12 +173,6 @@ impl Journal {
         matches!((joined, existing), (Ok(joined), Ok(existing)) if joined == existing)
     }
 
-    /// Removes all segments, when they are no longer needed.
-    pub fn remove_segments(&mut self) -> Result<()> {
-        self.records.clear();
-        folder::clear(&self.folder, SEGMENT).map_err(|e| failed(&self.folder, e))
-    }
-
     /// Removes the journal, when the output has its name.
     pub fn remove(self) -> Result<()> {
         folder::remove(&self.folder)

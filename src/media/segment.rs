@@ -342,8 +342,8 @@ mod tests {
         let path = folder.path().join("segment");
         let cut = written(&path);
         let record = SegmentReader::open(&path).unwrap().record().clone();
-        assert_eq!((record.segment, record.source, record.next), (7, cut.source, cut.next));
         assert_eq!(record.end_s(), 0.2);
+        assert_eq!((record.segment, record.source, record.next), (7, cut.source, cut.next));
         let packets = read(&path).unwrap();
         assert_eq!(packets.len(), 5);
         for (pts, read) in packets.iter().enumerate() {
