@@ -137,7 +137,9 @@ pub(crate) fn join(options: &Options, folder: &Path, place: &Path, interrupt: &I
     let fingerprint = fingerprint::of_job(options, &parts)?;
     let mut journal = Journal::open(folder, &fingerprint)?;
     let planned = || (0..).zip(plan.cuts.iter().map(|cut| &cut.source));
-    let is_unfit = |&(segment, source): &(u64, &SegmentSource)| journal.source_of(segment).is_some_and(|encoded| encoded != source);
+    let is_unfit = |&(segment, source): &(u64, &SegmentSource)| {
+        journal.source_of(segment).is_some_and(|encoded| encoded != source)
+    };
     let unfit: Vec<u64> = planned().filter(is_unfit).map(|(segment, _)| segment).collect();
     journal.remove_unfit(&unfit, "its frames are not those of the plan")?;
     let is_missing = |&(segment, _): &(u64, &SegmentSource)| journal.source_of(segment).is_none();

@@ -70,8 +70,11 @@ pub(super) fn run(
     match result {
         Err(error) => {
             let place = folder.display();
-            Err(error
-                .keeping(&format!("{place} keeps the first {frames} frames: the same command resumes there")))
+            let kept = match error.kind() {
+                ErrorKind::Damaged => format!("{place} keeps {frames} frames for a run with --tolerate"),
+                _ => format!("{place} keeps the first {frames} frames: the same command resumes there"),
+            };
+            Err(error.keeping(&kept))
         }
         Ok(mut report) => {
             report.kept = Some(Kept::Journal { folder: folder.to_owned(), frames });

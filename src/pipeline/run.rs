@@ -108,7 +108,8 @@ impl Run {
             (LastStage::Mux(muxer), Some(error)) => return Err(keep_finished_frames(*muxer, error)),
             (LastStage::Store(_), Some(error)) if !holds_all_streams => return Err(error),
             (LastStage::Store(mut store), failure) => {
-                if is_encoded && (is_complete || holds_all_streams)
+                if is_encoded
+                    && (is_complete || holds_all_streams)
                     && let Some(cut) = encoder.cut()
                 {
                     if !shared.resume_state.agrees(cut.segment, &cut.source) {
@@ -228,7 +229,8 @@ fn count_frames(decoder: &Decoder, encoder: &Encoder, shared: &Shared) -> FrameC
 /// The error of a run that has read other frames for a segment than its plan.
 fn differs_from_plan(source: &str, segment: u64) -> Error {
     let problem = format!("the frames of segment {segment} are not those of the plan");
-    let remedy = "run it again; if they differ again, check the drive, or plan the video again with --restart";
+    let remedy =
+        "run it again; if they differ again, check the drive, or plan the video again with --restart";
     Error::new(source, problem, remedy).with_kind(ErrorKind::Io)
 }
 

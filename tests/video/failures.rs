@@ -202,10 +202,17 @@ fn a_late_error_does_not_discard_the_work() {
     let ran = folder.hasn("upscale cut.mkv out.mkv --model none");
     ran.assert_told("get a complete copy", "a late cut");
     ran.assert_told("out.partial.mkv has the", "a late cut");
-    assert_eq!(folder.names(), ["cut.mkv", "long.mkv", "out.partial.mkv"]);
+    ran.assert_told("out.mkv.hasn keeps", "a late cut");
+    assert_eq!(folder.names(), ["cut.mkv", "long.mkv", "out.mkv.hasn", "out.partial.mkv"]);
     let (kept, source) = (folder.probe("out.partial.mkv"), folder.probe("long.mkv"));
     assert!(kept.video_pts().len() > 240 && source.video_pts().starts_with(&kept.video_pts()));
     folder.assert_decodes("out.partial.mkv");
+    // Nothing is encoded again for a run that accepts the damage.
+    let tolerant = folder.upscale("cut.mkv out.mkv --model none --tolerate 9 --report report.json");
+    assert!(tolerant.stderr.contains("resuming after"), "{}", tolerant.stderr);
+    let report: serde_json::Value = serde_json::from_slice(&folder.read("report.json")).unwrap();
+    assert_eq!((report["segments"].as_u64(), report["fps"].as_f64()), (Some(1), Some(0.0)), "{report}");
+    assert_eq!(folder.probe("out.mkv").video_pts(), kept.video_pts());
 }
 
 #[test]

@@ -198,7 +198,8 @@ mod tests {
         let mut sequence = Sequence::find(&name, pattern(&name)).unwrap();
         let damage = Damage::new("scan", true);
         sequence.restart(everything, &|number| number < 11, &damage);
-        let times: Vec<_> = std::iter::from_fn(|| sequence.next_packet(&damage).unwrap()).map(|p| p.pts()).collect();
+        let times: Vec<_> =
+            std::iter::from_fn(|| sequence.next_packet(&damage).unwrap()).map(|p| p.pts()).collect();
         assert_eq!(times, [Some(6), Some(8)]);
         let first = damage.places()[0].to_string();
         assert_eq!(first, "7.png and 2 more after it are missing (pts 2, 0.080 s)");
