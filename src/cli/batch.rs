@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::jobs::{self, BatchItem};
 use super::output::{INTERRUPTED, counted, json};
 use super::words::Words;
-use super::{child, signals};
+use super::{child, console, signals};
 use crate::error::{Error, Result};
 use crate::job::Interrupt;
 use crate::job::batch::{self, BatchReport, Ended, Runner, Totals, Video};
@@ -41,7 +41,7 @@ pub(super) fn run(args: Args, verbose: u8) -> Result<ExitCode> {
     let interrupt = signals::catch()?;
     let (items, left_out) = items(&args)?;
     for name in &left_out {
-        eprintln!("{name}: left out, there is no video in it");
+        console::log_line(format_args!("{name}: left out, there is no video in it"));
     }
     let videos = items.iter().map(|item| Video {
         input: item.input.clone(),
@@ -112,14 +112,14 @@ impl Runner for Children<'_> {
     }
 
     fn report_error(&mut self, error: &Error) {
-        eprintln!("hasn: {error}");
+        console::log_line(format_args!("hasn: {error}"));
     }
 }
 
 fn print_table(report: &BatchReport) {
     let rows = &report.videos;
     let width = rows.iter().map(|row| row.output.chars().count()).max().unwrap_or(0);
-    eprintln!("{:width$}  outcome      frames    seconds       fps", "video");
+    console::log_line(format_args!("{:width$}  outcome      frames    seconds       fps", "video"));
     for row in rows {
         let (frames, seconds) = (row.frames(), row.seconds());
         let error = row.error.as_deref().unwrap_or_default();
@@ -128,11 +128,13 @@ fn print_table(report: &BatchReport) {
             false => format!("{:31}", ""),
         };
         let line = format!("{:width$}  {:11}  {figures}  {error}", row.output, row.outcome.name());
-        eprintln!("{}", line.trim_end());
+        console::log_line(line.trim_end());
     }
     let Totals { videos, done, skipped, failed, frames, seconds, .. } = &report.totals;
     let (videos, frames) = (counted(*videos as u64, "video"), counted(*frames, "frame"));
-    eprintln!("{videos}: {done} done, {skipped} skipped, {failed} failed; {frames} in {seconds:.1} s");
+    console::log_line(format_args!(
+        "{videos}: {done} done, {skipped} skipped, {failed} failed; {frames} in {seconds:.1} s"
+    ));
 }
 
 fn write_report(path: &Path, text: &str) -> Result<()> {

@@ -5,6 +5,7 @@ mod batch;
 mod bench;
 mod child;
 mod compare;
+mod console;
 mod farm;
 mod info;
 mod jobs;
@@ -68,14 +69,17 @@ enum Command {
 /// Parses the arguments and runs the command. Usage errors end the process with code 2.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    let _flush = console::Flush;
+    console::report_panics();
     let level =
         [tracing::Level::WARN, tracing::Level::INFO, tracing::Level::DEBUG][usize::from(cli.verbose.min(2))];
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(|| console::Stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .with_target(false)
+        .log_internal_errors(false)
         .init();
     // FFmpeg's own log lines contain addresses with their secrets.
     let is_relay = matches!(cli.command, Command::Relay(_));
@@ -83,7 +87,7 @@ pub fn run() -> ExitCode {
     let followed = cli.error_file.as_ref().map_or(Ok(()), |_| child::follow_parent());
     let result = followed.and_then(|()| run_command(cli.command, cli.verbose));
     result.unwrap_or_else(|error| {
-        eprintln!("hasn: {error}");
+        console::log_line(format_args!("hasn: {error}"));
         if error.kind() == ErrorKind::Interrupted {
             return exit_code(true);
         }

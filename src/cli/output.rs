@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use super::console;
 use crate::error::{Error, Result};
 
 /// The exit code of an interrupted run, which is the one that shells report for SIGINT.
@@ -10,6 +11,8 @@ pub(super) const INTERRUPTED: u8 = 130;
 
 /// Writes to standard output. It is no error if the reader has closed it.
 pub(super) fn print(text: &str) -> Result<()> {
+    // On a terminal, what was logged before stands above.
+    console::flush();
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {

@@ -1,13 +1,13 @@
 //! Progress display: a bar for people, a JSON line per second for programs.
 
-use std::io::{IsTerminal, Write};
-use std::sync::Mutex;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread::JoinHandle;
+use std::io::IsTerminal;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::console;
 use super::output::json;
 use crate::job::{Event, Progress};
 
@@ -28,11 +28,11 @@ pub(super) enum Show {
 pub(super) fn shown(show: Show, piped: bool) -> Progress {
     let display = Mutex::new(None);
     Progress::with_observer(move |progress, event| {
-        let mut display = display.lock().expect("no display panics while it starts or stops");
+        let mut display = display.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::Resumed { from, frames, reached_s } => {
                 let at = reached_s.map_or(String::new(), |reached_s| format!(", at {reached_s:.3} s"));
-                eprintln!("{}: resuming after {frames} frames{at}", from.display());
+                console::log_line(format_args!("{}: resuming after {frames} frames{at}", from.display()));
             }
             Event::Started { frames_expected } => {
                 *display = Shown::start(show, progress.clone(), frames_expected, piped);
@@ -45,8 +45,12 @@ pub(super) fn shown(show: Show, piped: bool) -> Progress {
 /// A display, until it is dropped.
 struct Shown {
     stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    /// Disconnected once the display has ended.
+    ended: Receiver<()>,
 }
+
+/// Time for the last line. A terminal may be stopped, and the run continues.
+const LAST_LINE_MAX: Duration = Duration::from_millis(500);
 
 impl Shown {
     fn start(show: Show, progress: Progress, expected: u64, piped: bool) -> Option<Shown> {
@@ -56,7 +60,9 @@ impl Shown {
         }
         let (stop, stopped) = mpsc::channel();
         let every = Duration::from_millis(if bar { 100 } else { 1000 });
-        let thread = std::thread::spawn(move || {
+        let (end, ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            let _end = end;
             let mut rate = Rate { started: Instant::now(), first: None };
             let mut display = if bar { draw_bar(expected) } else { write_json(expected, piped) };
             while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
@@ -64,17 +70,14 @@ impl Shown {
             }
             display(&progress, rate.measure(progress.frames()));
         });
-        Some(Shown { stop: Some(stop), thread: Some(thread) })
+        Some(Shown { stop: Some(stop), ended })
     }
 }
 
 impl Drop for Shown {
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A display that panicked has said so itself; the run continues.
-            let _ = thread.join();
-        }
+        let _: Result<(), RecvTimeoutError> = self.ended.recv_timeout(LAST_LINE_MAX);
     }
 }
 
@@ -136,10 +139,9 @@ fn write_json(frames_expected: u64, piped: bool) -> Display {
             fps: (rate * 1e3).round() / 1e3,
             limited_by: progress.bottleneck().name(),
         });
-        // A reader that has closed the pipe does not stop the run.
-        let _ = match piped {
-            true => writeln!(std::io::stderr(), "{line}"),
-            false => writeln!(std::io::stdout(), "{line}"),
-        };
+        match piped {
+            true => console::log_line(line),
+            false => console::progress_line(line),
+        }
     })
 }

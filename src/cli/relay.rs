@@ -10,9 +10,9 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::args::{EngineName, parse_audio, parse_key_value, parse_size};
-use super::output::{json, print};
+use super::output::json;
 use super::settings::{Hangups, Settings, ladder_names, parse_bit_rate};
-use super::signals;
+use super::{console, signals};
 use crate::error::Result;
 use crate::media::AudioMode;
 use crate::relay::{LatencyMark, OnLoss, Options, Relay, Server, Snapshot};
@@ -164,9 +164,8 @@ fn show(how: ProgressName, mut snapshot: impl FnMut() -> Snapshot, end: &mpsc::R
         let timed_out = end.recv_timeout(interval) == Err(RecvTimeoutError::Timeout);
         let now = snapshot();
         match how {
-            // A reader that closes the pipe does not stop the stream.
-            ProgressName::Json => drop(print(&(json(&now) + "\n"))),
-            ProgressName::Auto => eprintln!("{}", readable(&now)),
+            ProgressName::Json => console::progress_line(json(&now)),
+            ProgressName::Auto => console::log_line(readable(&now)),
             ProgressName::None => {}
         }
         if !timed_out {

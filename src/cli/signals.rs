@@ -1,22 +1,56 @@
-//! SIGINT and SIGTERM: the first interrupts a run in order, a second ends the program with the same exit code.
+//! SIGINT and SIGTERM: the first interrupts a run in order, a later one ends the program with the same exit code.
+
+use std::thread;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level;
 
+use super::console;
 use super::output::INTERRUPTED;
 use crate::error::{Error, Result};
 use crate::job::Interrupt;
 
-/// Returns an interrupt that the first signal sets; the second signal ends the program at once.
+/// Signals within this time are one request: systemd and Slurm signal every process of a group, and a batch then passes
+/// its own signal on.
+const TOGETHER: Duration = Duration::from_millis(500);
+/// Time for an interrupted run to end where nothing that it has finished can be kept.
+const END_MAX: Duration = Duration::from_millis(800);
+
+/// Returns an interrupt that the first signal sets; one that comes later ends the program at once.
 pub(super) fn catch() -> Result<Interrupt> {
+    let fail = |e: std::io::Error| Error::io("signals", e, "look at the system's limits");
     let interrupt = Interrupt::default();
-    for signal in [SIGINT, SIGTERM] {
-        let flag = || interrupt.flag().clone();
-        signal_hook::flag::register_conditional_shutdown(signal, i32::from(INTERRUPTED), flag())
-            .and_then(|_| signal_hook::flag::register(signal, flag()))
-            .map_err(|e| {
-                let problem = format!("cannot be caught: {e}");
-                Error::new("signals", problem, "look at the system's limits").with_source(e)
-            })?;
-    }
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(fail)?;
+    let set = interrupt.clone();
+    let catch = move || {
+        let mut first: Option<Instant> = None;
+        for _ in signals.forever() {
+            match first {
+                None => first = Some(Instant::now()),
+                Some(at) if at.elapsed() < TOGETHER => {}
+                Some(_) => low_level::exit(i32::from(INTERRUPTED)),
+            }
+            set.set();
+        }
+    };
+    thread::Builder::new().name("signals".into()).spawn(catch).map_err(fail)?;
     Ok(interrupt)
+}
+
+/// Ends the program soon after `interrupt` is set, whatever its threads wait for.
+pub(super) fn end_soon_after(interrupt: &Interrupt) -> Result<()> {
+    let interrupt = interrupt.clone();
+    let watch = move || {
+        while !interrupt.is_set() {
+            thread::sleep(Duration::from_millis(50));
+        }
+        thread::sleep(END_MAX);
+        console::log_line("hasn: interrupted; the reader of standard output has not taken all frames");
+        console::flush();
+        low_level::exit(i32::from(INTERRUPTED));
+    };
+    let spawned = thread::Builder::new().name("watchdog".into()).spawn(watch);
+    spawned.map(drop).map_err(|e| Error::io("the watchdog", e, "look at the system's limits"))
 }

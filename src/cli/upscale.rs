@@ -1,17 +1,19 @@
 //! `hasn upscale`: arguments become the options of a job, which runs under a progress display.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::args::{EngineName, PrecisionName, parse_audio, parse_key_value, parse_size};
 use super::output::{counted, exit_code};
 use super::progress::{self, Show};
-use super::signals;
+use super::{console, signals};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{self, AudioMode, Deinterlace, Job, Kept, Options, Preset, Report, Resume, Size};
+use crate::job::{self, AudioMode, Deinterlace, Interrupt, Job, Kept, Options, Preset, Report, Resume, Size};
 use crate::media::{SEGMENT_FRAMES, transfer_by_name};
 
 #[derive(clap::Args)]
@@ -179,8 +181,11 @@ impl Args {
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     let interrupt = signals::catch()?;
+    if args.output == "-" {
+        signals::end_soon_after(&interrupt)?;
+    }
     let job = job::open(&args.options(), &interrupt)?;
-    ask_whether_to_resume(&args, &job)?;
+    ask_whether_to_resume(&args, &job, &interrupt)?;
     let progress = progress::shown(args.progress, args.output == "-");
     let report = match job.run(&progress) {
         // The reader of the pipe was interrupted by the same signal and has reported it.
@@ -192,29 +197,49 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     if report.is_interrupted() {
         print_what_is_kept(&report);
     } else if report.already_complete {
-        eprintln!("{}: is already complete", args.output);
+        console::log_line(format_args!("{}: is already complete", args.output));
     } else if args.progress != Show::None {
         print_summary(&report);
     }
     Ok(exit_code(report.is_interrupted()))
 }
 
+/// Interval at which the prompt looks for an interrupt.
+const POLL_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
 /// Asks on a terminal whether to resume, where neither --resume nor --restart is given.
-fn ask_whether_to_resume(args: &Args, job: &Job) -> Result<()> {
+fn ask_whether_to_resume(args: &Args, job: &Job, interrupt: &Interrupt) -> Result<()> {
     let Some(folder) = job.journal() else { return Ok(()) };
     let is_answered = args.resume || args.restart;
-    if is_answered || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+    if is_answered || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(());
     }
-    eprint!("hasn: {} is from an interrupted run. Resume it? [Y/n] ", folder.display());
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    read.map_err(|e| Error::io("standard input", e, "give --resume or --restart"))?;
-    match answer.trim() {
-        "" | "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Error::new(folder.to_string_lossy(), "is left as it is", "--restart starts over")
-            .with_kind(ErrorKind::Exists)),
+    let folder = folder.display();
+    console::prompt(format_args!("hasn: {folder} is from an interrupted run. Resume it? [Y/n] "));
+    let answer = read_line(interrupt);
+    let answer = answer.map_err(|e| Error::io("standard input", e, "give --resume or --restart"))?;
+    let left = Error::new(folder.to_string(), "is left as it is", "--restart starts over");
+    match answer.as_deref().map(str::trim) {
+        Some("" | "y" | "Y" | "yes") => Ok(()),
+        Some(_) => Err(left.with_kind(ErrorKind::Exists)),
+        None => {
+            console::log_line("");
+            Err(left.with_kind(ErrorKind::Interrupted))
+        }
     }
+}
+
+/// Reads a line from the terminal; `None` once `interrupt` is set.
+fn read_line(interrupt: &Interrupt) -> io::Result<Option<String>> {
+    let (stdin, mut line) = (io::stdin(), String::new());
+    while !interrupt.is_set() {
+        match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&POLL_INTERVAL)) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return stdin.read_line(&mut line).map(|_| Some(line)),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(None)
 }
 
 fn print_what_is_kept(report: &Report) {
@@ -244,12 +269,12 @@ fn print_what_is_kept(report: &Report) {
         }
         None => format!("interrupted after {encoded}"),
     };
-    eprintln!("hasn: {line}");
+    console::log_line(format_args!("hasn: {line}"));
 }
 
 fn print_summary(report: &Report) {
     let (summary, run) = (&report.summary, &report.run);
-    eprintln!(
+    console::log_line(format_args!(
         "{}: {}, {}x{}, {} ({}), {:.1} s, {:.1} fps, limited by {}, {} MB",
         summary.output,
         counted(run.frames.encoded, "frame"),
@@ -261,7 +286,7 @@ fn print_summary(report: &Report) {
         run.fps,
         run.limited_by,
         run.peak_memory_bytes / 1_000_000
-    );
+    ));
 }
 
 /// Parses the words after `hasn` of a command line, as a plan and a batch keep them.

@@ -1,0 +1,159 @@
+//! Console: standard error, and the progress on standard output, written by threads of their own. A reader that stalls or
+//! is gone holds up nothing else: lines that find the queue full are dropped.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt::Display;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+/// Lines that wait for their reader.
+const LINES_MAX: usize = 1024;
+/// Time without progress after which the end of the program waits for a reader no longer.
+const STALL_MAX: Duration = Duration::from_secs(1);
+
+static STDERR: OnceLock<Stream> = OnceLock::new();
+static STDOUT: OnceLock<Stream> = OnceLock::new();
+
+/// Writes a line to standard error.
+pub(super) fn log_line(line: impl Display) {
+    stderr().send(format!("{line}\n"));
+}
+
+/// Writes to standard error without a line break.
+pub(super) fn prompt(text: impl Display) {
+    stderr().send(text.to_string());
+}
+
+/// Writes a line of progress to standard output.
+pub(super) fn progress_line(line: impl Display) {
+    let stdout = STDOUT.get_or_init(|| Stream::start(|bytes| write_all(io::stdout().as_fd(), bytes)));
+    stdout.send(format!("{line}\n"));
+}
+
+/// Standard error for the lines of `tracing`.
+pub(super) struct Stderr;
+
+impl io::Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        stderr().send(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reports panics as lines, with a backtrace where `RUST_BACKTRACE` asks for one.
+pub(super) fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let (thread, trace) = (thread::current(), Backtrace::capture());
+        let mut text = format!("thread '{}' {panic}", thread.name().unwrap_or("unnamed"));
+        if trace.status() == BacktraceStatus::Captured {
+            text += &format!("\n{trace}");
+        }
+        log_line(text);
+    }));
+}
+
+/// Waits until all lines are written, or until their readers have stalled.
+pub(super) fn flush() {
+    let streams: Vec<&Stream> = [&STDERR, &STDOUT].into_iter().filter_map(OnceLock::get).collect();
+    let left = || streams.iter().map(|stream| stream.left.load(Relaxed)).sum::<u64>();
+    let (mut before, mut since) = (left(), Instant::now());
+    while before > 0 && since.elapsed() < STALL_MAX {
+        thread::sleep(Duration::from_millis(1));
+        let now = left();
+        if now != before {
+            (before, since) = (now, Instant::now());
+        }
+    }
+}
+
+/// Flushes when it is dropped, also by a panic.
+pub(super) struct Flush;
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        flush();
+    }
+}
+
+fn stderr() -> &'static Stream {
+    STDERR.get_or_init(|| Stream::start(|bytes| write_all(io::stderr().as_fd(), bytes)))
+}
+
+/// A queue of lines and the thread that writes them.
+struct Stream {
+    lines: SyncSender<Vec<u8>>,
+    /// Lines that are not written yet.
+    left: Arc<AtomicU64>,
+}
+
+impl Stream {
+    fn start(mut write: impl FnMut(&[u8]) + Send + 'static) -> Stream {
+        let (lines, queue) = sync_channel::<Vec<u8>>(LINES_MAX);
+        let left = Arc::new(AtomicU64::new(0));
+        let unwritten = left.clone();
+        let writer = thread::Builder::new().name("console".into());
+        // Without a thread there is no receiver, and lines are dropped.
+        let _ = writer.spawn(move || {
+            for line in queue {
+                write(&line);
+                unwritten.fetch_sub(1, Relaxed);
+            }
+        });
+        Stream { lines, left }
+    }
+
+    fn send(&self, line: impl Into<Vec<u8>>) {
+        self.left.fetch_add(1, Relaxed);
+        if self.lines.try_send(line.into()).is_err() {
+            self.left.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// Writes past the locks of the standard library, as a thread that waits for a reader must not hold them. What the reader
+/// does not take is dropped.
+fn write_all(to: BorrowedFd, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => drop(poll(&mut [PollFd::from_borrowed_fd(to, PollFlags::OUT)], None)),
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_stalled_reader_holds_nothing_up_and_gets_its_lines_later() {
+        let (resume, resumed) = mpsc::channel::<()>();
+        let (taken, lines) = mpsc::channel();
+        let stream = Stream::start(move |line| {
+            let _ = resumed.recv();
+            taken.send(line.to_vec()).unwrap();
+        });
+        let start = Instant::now();
+        (0..5000).for_each(|number| stream.send(format!("{number}")));
+        assert!(start.elapsed() < STALL_MAX);
+        drop(resume);
+        let lines = (0..LINES_MAX).map(|_| lines.recv_timeout(STALL_MAX).unwrap()).collect::<Vec<_>>();
+        assert_eq!(lines[..2], [b"0".to_vec(), b"1".to_vec()]);
+        assert!(stream.left.load(Relaxed) <= 1);
+    }
+}
