@@ -191,7 +191,9 @@ impl Parts {
             });
             let written = guard(Stage::Mux, shared, || match last {
                 LastStage::Mux(muxer) => stages::mux(muxer, from_encode, shared, clock(Stage::Mux)),
-                LastStage::Store(store) => stages::store(store.as_mut(), from_encode, shared, clock(Stage::Mux)),
+                LastStage::Store(store) => {
+                    stages::store(store.as_mut(), from_encode, shared, clock(Stage::Mux))
+                }
             });
             join(demux);
             join(decode);

@@ -1,51 +1,13 @@
 //! Kills at moments chosen by chance, on several file systems.
 
-use std::process::{Command, Stdio};
-
 use crate::common::program::say_skipped;
+use crate::mounts::Mounted;
 use crate::random::{Random, count};
 use crate::scenarios::FILE;
-use crate::trial::{Conditions, Trial, Undisturbed};
+use crate::trial::{Conditions, Undisturbed};
 
 /// On each file system, in `cargo test`.
 const KILLS: usize = 4;
-
-/// A file system over the folder of a trial.
-struct Mounted<'a>(&'a Trial<'a>);
-
-impl<'a> Mounted<'a> {
-    /// `None` where this user may not mount it.
-    fn new(trial: &'a Trial<'a>, kind: &str) -> Option<Mounted<'a>> {
-        let work = trial.work();
-        let mut mount = Command::new("mount");
-        match kind {
-            "tmpfs" => mount.args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"]).arg(&work),
-            _ => {
-                // The upper layer of an overlay cannot be one itself, so it lies on a tmpfs.
-                let base = trial.base();
-                let script = format!(
-                    "mount -t tmpfs -o size=64m tmpfs {base} && mkdir {base}/lower {base}/upper {base}/own && \
-                     mount -t overlay -o lowerdir={base}/lower,upperdir={base}/upper,workdir={base}/own overlay {work}",
-                    base = base.display(),
-                    work = work.display()
-                );
-                mount = Command::new("sh");
-                mount.args(["-c", &script])
-            }
-        };
-        let mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-        let mount = Mounted(trial);
-        mounted.then_some(mount)
-    }
-}
-
-impl Drop for Mounted<'_> {
-    fn drop(&mut self) {
-        for folder in [self.0.work(), self.0.base()] {
-            let _ = Command::new("umount").arg(folder).stderr(Stdio::null()).status();
-        }
-    }
-}
 
 fn kill_on(kind: &str) {
     let undisturbed = Undisturbed::of(&FILE);

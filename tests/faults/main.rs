@@ -13,7 +13,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod cases;
 mod kills;
+mod mounts;
 mod preload;
 mod random;
 mod scenarios;

@@ -85,9 +85,9 @@ pub fn actions(call: &Call) -> &'static [(&'static str, bool)] {
     const BOTH: bool = true;
     const ONCE: bool = false;
     match call.name.as_str() {
-        "read" => &[("EIO", BOTH), ("ESTALE", BOTH), ("short", BOTH)],
+        "read" => &[("EIO", BOTH), ("ESTALE", BOTH), ("short", ONCE)],
         "open" => &[("EACCES", BOTH), ("EIO", BOTH), ("ENOENT", ONCE), ("EMFILE", ONCE)],
-        "write" => &[("EIO", BOTH), ("ENOSPC", BOTH), ("EDQUOT", BOTH), ("short", BOTH)],
+        "write" => &[("EIO", BOTH), ("ENOSPC", BOTH), ("EDQUOT", ONCE), ("short", ONCE)],
         "fsync" => &[("EIO", BOTH), ("ENOSPC", BOTH)],
         "fsync-folder" => &[("EIO", BOTH), ("EINVAL", BOTH)],
         "rename" | "link" => &[("EIO", BOTH), ("ENOSPC", BOTH)],

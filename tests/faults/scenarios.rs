@@ -66,6 +66,37 @@ pub const FILE: Scenario = Scenario {
     has_many_errors: false,
 };
 
+/// Noise needs many reads, and FFV1 has no frames that depend on others, between which a hole would be seen.
+fn long_video(folder: &Folder) {
+    folder.ffmpeg(
+        "-f lavfi -i testsrc2=s=64x48:r=25,noise=alls=30:allf=t -f lavfi -i sine=r=48000 -t 60 -c:v libx264 \
+         -preset ultrafast -qp 12 -bf 2 -g 50 -c:a aac video.mkv",
+    );
+}
+
+pub const LONG_FILE: Scenario = Scenario {
+    name: "long file",
+    inputs: long_video,
+    steps: &[&[step(line!("upscale video.mkv out.mkv --report report.json --encoder ffv1"))]],
+    outputs: &["out."],
+    has_many_errors: false,
+};
+
+pub const LONG_PLAN: Scenario = Scenario {
+    name: "long plan",
+    inputs: long_video,
+    steps: &[
+        &[step(line!("plan video.mkv out.mkv --encoder ffv1"))],
+        &[step("segment out.mkv.hasn 0"), step("segment out.mkv.hasn 1")],
+        &[step("segment out.mkv.hasn 2"), step("segment out.mkv.hasn 3")],
+        &[step("segment out.mkv.hasn 4"), step("segment out.mkv.hasn 5")],
+        &[step("segment out.mkv.hasn 6")],
+        &[step("join out.mkv.hasn")],
+    ],
+    outputs: &["out."],
+    has_many_errors: false,
+};
+
 pub const SEQUENCE: Scenario = Scenario {
     name: "sequence",
     inputs: |folder| {

@@ -90,7 +90,7 @@ impl<'a> Trial<'a> {
         self.folder.path("base")
     }
 
-    fn start(&self, step: &Step, nth: usize, conditions: &Conditions) -> Child {
+    pub fn start(&self, step: &Step, nth: usize, conditions: &Conditions) -> Child {
         let mut hasn = self.folder.hasn_command(step.line);
         hasn.current_dir(self.work()).env("TMPDIR", self.folder.path("tmp"));
         let create = |name: &str| File::create(self.folder.path(&format!("{name}-{nth}"))).unwrap();
@@ -111,7 +111,7 @@ impl<'a> Trial<'a> {
     }
 
     /// Waits for the end of a command. One that waits for space gets SIGTERM if it will never get it.
-    fn end(&self, mut child: Child, nth: usize, conditions: &Conditions) -> Ended {
+    pub fn end(&self, mut child: Child, nth: usize, conditions: &Conditions) -> Ended {
         let started = Instant::now();
         let waits_for_ever = conditions.faults.contains(" always ");
         let mut signalled = None;
@@ -213,6 +213,12 @@ impl<'a> Trial<'a> {
             Some(name) if are_complete => Err(format!("{name} is missing")),
             _ => Ok(()),
         }
+    }
+
+    /// There is what an undisturbed run leaves.
+    pub fn assert_complete(&self, undisturbed: &Undisturbed) {
+        self.check_outputs(undisturbed, true).unwrap();
+        assert_eq!(self.names(), undisturbed.names);
     }
 
     /// All steps with faults, then without from the first that failed. Says what came of it, or what is wrong.

@@ -1,0 +1,81 @@
+//! Faults that once cost frames, audio or hours of work.
+
+use std::fs;
+use std::sync::OnceLock;
+
+use crate::preload;
+use crate::scenarios::{LONG_FILE, LONG_PLAN, Scenario};
+use crate::trial::{Conditions, Trial, Undisturbed};
+
+/// The long video, undisturbed.
+fn long_file() -> &'static Undisturbed {
+    static RUN: OnceLock<Undisturbed> = OnceLock::new();
+    RUN.get_or_init(|| Undisturbed::of(&LONG_FILE))
+}
+
+fn conditions(faults: &str) -> Conditions {
+    Conditions { faults: faults.to_owned(), ..Conditions::default() }
+}
+
+/// Faults cost nothing. Returns what came of them.
+fn assert_survived(scenario: &Scenario, undisturbed: &Undisturbed, faults: &str) -> &'static str {
+    let outcome = undisturbed.trial(scenario).judge(undisturbed, &conditions(faults));
+    let outcome = outcome.unwrap_or_else(|wrong| panic!("{faults}: {wrong}"));
+    assert_ne!(outcome, "the fault did not happen", "{faults}");
+    outcome
+}
+
+/// The count of calls of this kind in an undisturbed run.
+fn count(undisturbed: &Undisturbed, command: &str, name: &str, path: &str) -> usize {
+    let calls = preload::calls(&undisturbed.log);
+    let is_it = |call: &&preload::Call| (&*call.command, &*call.name, &*call.path) == (command, name, path);
+    calls.iter().filter(is_it).count()
+}
+
+/// Names of segments of the long video's journal.
+fn segments(trial: &Trial) -> usize {
+    let entries = fs::read_dir(trial.work().join("out.mkv.hasn")).into_iter().flatten();
+    entries.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|e| e == "segment")).count()
+}
+
+/// FFmpeg takes a read that fails for the end of a cluster and resumes at the next: later frames have other numbers.
+#[test]
+fn a_failed_read_before_a_kill_leaves_no_hole() {
+    let faults = "upscale read video.mkv 40 once EIO ; upscale write out.mkv.hasn/.writing-* 1000 once kill";
+    assert_survived(&LONG_FILE, long_file(), faults);
+}
+
+#[test]
+fn a_drive_that_vanishes_during_the_join_costs_no_audio() {
+    let reads = count(long_file(), "upscale", "read", "video.mkv");
+    for (before_the_end, when) in [(60, "always"), (20, "always"), (60, "once"), (2, "once")] {
+        let faults = format!("upscale read video.mkv {} {when} EIO", reads - before_the_end);
+        assert_survived(&LONG_FILE, long_file(), &faults);
+    }
+}
+
+#[test]
+fn a_drive_that_vanishes_keeps_the_journal_usable() {
+    assert_survived(&LONG_FILE, long_file(), "upscale read video.mkv 60 once vanish");
+}
+
+#[test]
+fn one_failed_read_keeps_the_segments() {
+    let trial = long_file().trial(&LONG_FILE);
+    let ended = trial.run(LONG_FILE.steps[0], &conditions("upscale read video.mkv 60 once EIO")).remove(0);
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+    let kept = segments(&trial);
+    assert!(kept >= 1, "{}", ended.stderr);
+    let ended = trial.run(LONG_FILE.steps[0], &Conditions::default()).remove(0);
+    assert!(ended.stderr.contains(&format!("resuming after {} frames", 240 * kept)), "{}", ended.stderr);
+    trial.assert_complete(long_file());
+}
+
+#[test]
+fn a_worker_that_reads_too_little_closes_no_segment() {
+    let undisturbed = Undisturbed::of(&LONG_PLAN);
+    // Each worker begins near its segment, and a failed read may be its last.
+    for (nth, when) in [(8, "once"), (12, "once"), (12, "always")] {
+        assert_survived(&LONG_PLAN, &undisturbed, &format!("segment read video.mkv {nth} {when} EIO"));
+    }
+}
