@@ -1,6 +1,6 @@
 //! `hasn batch`: many videos one after the other, each in a process of its own.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::jobs::{self, BatchItem};
@@ -9,8 +9,9 @@ use super::words::Words;
 use super::{child, console, signals};
 use crate::error::{Error, Result};
 use crate::job::Interrupt;
-use crate::job::batch::{self, BatchReport, Ended, Runner, Totals, Video};
-use crate::job::collect::{Found, Pair, check_distinct, collect};
+use crate::job::batch::{self, BatchReport, Ended, Runner, Totals, Video, files_of};
+use crate::job::collect::{Found, LeftOut, Pair, check_distinct, collect};
+use crate::job::{check_report, check_report_writable, write_report};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -34,15 +35,17 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, verbose: u8) -> Result<ExitCode> {
-    if let Some(path) = &args.report {
-        // Fails now rather than after days if the report cannot be written.
-        write_report(path, "")?;
-    }
     let interrupt = signals::catch()?;
     let (items, left_out) = items(&args)?;
-    for name in &left_out {
-        console::log_line(format_args!("{name}: left out, there is no video in it"));
+    if let Some(path) = &args.report {
+        let used = items.iter().flat_map(|item| files_of(&item.input, &item.output, item.words.model()));
+        check_report(path, used.chain(args.jobs.clone()))?;
+        check_report_writable(path, &interrupt)?;
     }
+    for LeftOut { name, reason } in &left_out {
+        console::log_line(format_args!("{name}: left out, {reason}"));
+    }
+    let left_out = left_out.into_iter().map(|file| file.name).collect();
     let videos = items.iter().map(|item| Video {
         input: item.input.clone(),
         output: item.output.clone(),
@@ -60,13 +63,13 @@ pub(super) fn run(args: Args, verbose: u8) -> Result<ExitCode> {
         _ => ExitCode::FAILURE,
     };
     if let Some(path) = &args.report {
-        write_report(path, &(json(&report) + "\n"))?;
+        write_report(path, &json(&report), &interrupt)?;
     }
     Ok(code)
 }
 
 /// Returns all videos to upscale, before any is started, and the files that are not videos.
-fn items(args: &Args) -> Result<(Vec<BatchItem>, Vec<String>)> {
+fn items(args: &Args) -> Result<(Vec<BatchItem>, Vec<LeftOut>)> {
     let mut found = Found::default();
     match (&args.into, args.inputs.is_empty()) {
         (Some(into), false) => {
@@ -135,12 +138,4 @@ fn print_table(report: &BatchReport) {
     console::log_line(format_args!(
         "{videos}: {done} done, {skipped} skipped, {failed} failed; {frames} in {seconds:.1} s"
     ));
-}
-
-fn write_report(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).map_err(|e| {
-        let problem = format!("cannot be written: {e}");
-        let error = Error::new(path.to_string_lossy(), problem, "check the folder");
-        error.with_kind(e.kind().into()).with_source(e)
-    })
 }

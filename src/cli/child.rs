@@ -29,14 +29,44 @@ pub(super) fn follow_parent() -> Result<()> {
     set_parent_process_death_signal(Some(Signal::INT)).map_err(|e| failed("this process", e.into()))
 }
 
+/// What the process of a video writes for its parent, in hidden files beside the output: a folder for temporary files may
+/// be cleaned up before the video ends.
+struct Files {
+    report: PathBuf,
+    error: PathBuf,
+}
+
+impl Files {
+    fn beside(output: &Path) -> Files {
+        let name = output.file_name().unwrap_or_default().to_string_lossy();
+        let path = |what: &str| output.with_file_name(format!(".{name}.hasn-{what}"));
+        let files = Files { report: path("report"), error: path("error") };
+        // A batch that was killed has left them.
+        files.remove();
+        files
+    }
+
+    fn remove(&self) {
+        for path in [&self.report, &self.error] {
+            // It fails for a file that was not written.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
 /// Runs a command of this program to its end, in a process group of its own, so that Ctrl-C reaches it once: from here.
 pub(super) fn run(video: &str, words: &[String], verbose: u8, interrupt: &Interrupt) -> Result<Exited> {
-    let folder = tempfile::tempdir().map_err(|e| failed("the folder for temporary files", e))?;
-    let path = |name: &str| -> PathBuf { folder.path().join(name) };
+    let files = Files::beside(Path::new(video));
     // The program that runs, even where another file has its name by now.
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("hasn").args((0..verbose).map(|_| "-v")).arg("--error-file").arg(path("error"));
-    command.arg(&words[0]).arg("--report").arg(path("report")).args(&words[1..]);
+    command.arg0("hasn").args((0..verbose).map(|_| "-v")).arg("--error-file").arg(&files.error);
+    command.arg(&words[0]).arg("--report").arg(&files.report).args(&words[1..]);
     let mut child =
         command.stdin(Stdio::null()).process_group(0).spawn().map_err(|e| failed("hasn upscale", e))?;
     let mut signalled = false;
@@ -51,10 +81,11 @@ pub(super) fn run(video: &str, words: &[String], verbose: u8, interrupt: &Interr
         }
         thread::sleep(POLL_EVERY);
     };
-    let read = |name: &str| std::fs::read(path(name)).ok();
-    let report = read("report").and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-    let error =
-        read("error").map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_else(|| {
+    let report = std::fs::read(&files.report).ok();
+    let report = report.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let error = std::fs::read(&files.error)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_else(|_| {
             let how = match status.signal() {
                 Some(signal) => format!("its run was ended by signal {signal}"),
                 None => format!("its run ended with code {}", status.code().unwrap_or_default()),

@@ -3,7 +3,7 @@
 //!
 //! This module does not know whether a video is upscaled in this process or in another: the caller's [`Runner`] does.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -176,14 +176,7 @@ fn upscale(
         OutputState::Conflict(error) if !video.overwrite => return Err(error),
         _ => {}
     }
-    if let Some(folder) = output.parent() {
-        std::fs::create_dir_all(folder).map_err(|e| {
-            let problem = format!("cannot be created: {e}");
-            let error = Error::new(folder.to_string_lossy(), problem, "check its name");
-            error.with_kind(e.kind().into()).with_source(e)
-        })?;
-    }
-    let record = BatchRecord::start(output, fingerprint)?;
+    let record = BatchRecord::start(output, fingerprint, interrupt.flag())?;
     match runner.run(index)? {
         Ended::Done(report) => {
             record.finish(report.clone())?;
@@ -203,6 +196,14 @@ fn upscale(
         // The record stays: the output may be complete.
         Ended::Killed(error) => Ok((Outcome::Failed, Some(error), Value::Null)),
     }
+}
+
+/// Paths of the files that the run of a video reads and writes.
+pub(crate) fn files_of(input: &str, output: &str, model: Option<&str>) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> =
+        [Some(input), Some(output), model].into_iter().flatten().map(PathBuf::from).collect();
+    files.extend(Output::new(output, input).ok().and_then(|output| output.partial().map(Path::to_path_buf)));
+    files
 }
 
 /// What an output depends on, as far as that is known without opening the input, so that a second start is quick.

@@ -21,8 +21,14 @@ pub(crate) struct Pair {
 pub(crate) struct Found {
     /// In the order of the arguments, then by name.
     pub videos: Vec<Pair>,
-    /// Files in which FFmpeg finds no video, and links to folders.
-    pub left_out: Vec<String>,
+    /// What is not an input, except for what hasn itself writes beside an output.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A file or folder that is not an input.
+pub(crate) struct LeftOut {
+    pub name: String,
+    pub reason: &'static str,
 }
 
 /// Finds the videos among `inputs` and in their folders, which the outputs mirror below `into`. `extension`: that of the
@@ -84,7 +90,7 @@ fn is_written(path: &Path) -> bool {
 struct Walk<'a> {
     skipped: Option<&'a Path>,
     found: Vec<PathBuf>,
-    left_out: &'a mut Vec<String>,
+    left_out: &'a mut Vec<LeftOut>,
 }
 
 impl Walk<'_> {
@@ -94,21 +100,25 @@ impl Walk<'_> {
         paths.sort();
         for path in paths {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            // Hidden files, and those of an unfinished run of hasn.
-            if name.starts_with('.') || name.ends_with(".hasn") || name.contains(".partial.") {
+            // Hidden files, and the journal of an unfinished run of hasn.
+            if name.starts_with('.') || name.ends_with(".hasn") {
                 continue;
             }
+            let mut leave_out =
+                |reason| self.left_out.push(LeftOut { name: path.display().to_string(), reason });
             if path.is_dir() {
                 // Links to folders may lead in circles.
                 if path.is_symlink() {
-                    self.left_out.push(path.display().to_string());
+                    leave_out("links to folders are not followed");
                 } else if self.skipped != fs::canonicalize(&path).ok().as_deref() {
                     self.folder(&path)?;
                 }
+            } else if name.contains(".partial.") {
+                leave_out("it has the name of an unfinished output; name it as an input to upscale it");
             } else if path.to_str().is_none_or(is_video_file) {
                 self.found.push(path);
             } else {
-                self.left_out.push(path.display().to_string());
+                leave_out("there is no video in it");
             }
         }
         Ok(())

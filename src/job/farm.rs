@@ -6,13 +6,13 @@ use super::fingerprint;
 use super::options::{Options, Resume};
 use super::parts::{OpenAt, Parts};
 use super::progress::{Interrupt, Progress};
-use super::publish::too_damaged;
+use super::publish::{give_name, too_damaged};
 use super::report::Report;
-use super::resume::{ToJoin, journal_folder};
+use super::resume::{ToJoin, is_joined, is_published, journal_folder, remove_finished, try_container};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Timestamp;
 use crate::journal::{CutPoint, Journal, WorkPlan};
-use crate::media::{Muxer, Output, SEGMENT_FRAMES, SegmentSource};
+use crate::media::{Output, SEGMENT_FRAMES, SegmentSource};
 use crate::pipeline::Sink;
 
 /// The result of planning.
@@ -48,17 +48,16 @@ pub(crate) fn plan(options: &Options, command: PlannedCommand, interrupt: &Inter
     if folder.exists() && options.resume == Resume::Restart {
         Journal::discard(&folder)?;
     }
-    let journal = Journal::open(&folder, &fingerprint::of_job(options, &parts)?)?;
-    // Fails now rather than at the join if the container cannot hold the streams.
-    drop(Muxer::create(parts.output.clone(), &parts.input, &parts.encoder, parts.trim, &parts.plan)?);
+    let journal = Journal::open(&folder, &fingerprint::of_job(options, &parts)?, interrupt.flag())?;
+    try_container(&journal, &parts)?;
     let plan = scan(options, parts, command)?;
-    plan.write(journal.folder())?;
+    plan.write(&journal)?;
     Ok(Planned { folder, frames: plan.frames, segments: plan.cuts.len() as u64 })
 }
 
 fn open(options: &Options, folder: &Path, interrupt: &Interrupt) -> Result<Parts> {
-    let (overwrite, has_journal) = (options.overwrite, folder.exists());
-    Parts::open(options, OpenAt { overwrite, has_journal, start: None }, interrupt)
+    let (overwrite, owns_partial) = (options.overwrite, Journal::owns_partial(folder));
+    Parts::open(options, OpenAt { overwrite, owns_partial, start: None }, interrupt)
 }
 
 /// Decodes every frame, and notes each at which a segment begins.
@@ -116,13 +115,13 @@ pub(crate) fn segment(
         return Err(Error::new(folder.to_string_lossy(), problem, remedy).with_kind(ErrorKind::NotFound));
     }
     let start = plan.decode_start(segment);
-    let at = OpenAt { overwrite: options.overwrite, has_journal: folder.exists(), start };
+    let at = OpenAt { overwrite: options.overwrite, owns_partial: Journal::owns_partial(folder), start };
     let parts = Parts::open(options, at, interrupt)?;
-    let journal = Journal::open_shared(folder, &fingerprint::of_job(options, &parts)?)?;
+    let journal = Journal::open_shared(folder, &fingerprint::of_job(options, &parts)?, interrupt.flag())?;
     if journal.source_of(segment).is_some() {
         return Ok(None);
     }
-    let store = Box::new(journal.store(plan.frames, interrupt.flag().clone()));
+    let store = Box::new(journal.store(plan.frames));
     let (summary, resume_state) = (parts.summary.clone(), plan.resume_state(segment));
     let sink = |_| Sink::Segments { store, transcoders: None, resume_state };
     let outcome = parts.run(options, sink, progress, interrupt)?;
@@ -133,9 +132,18 @@ pub(crate) fn segment(
 /// user named it.
 pub(crate) fn join(options: &Options, folder: &Path, place: &Path, interrupt: &Interrupt) -> Result<u64> {
     let plan = WorkPlan::read(folder)?;
+    if is_published(options, folder)? {
+        remove_finished(folder);
+        return Ok(plan.frames);
+    }
     let parts = open(options, folder, interrupt)?;
     let fingerprint = fingerprint::of_job(options, &parts)?;
-    let mut journal = Journal::open(folder, &fingerprint)?;
+    let mut journal = Journal::open(folder, &fingerprint, interrupt.flag())?;
+    if is_joined(&journal, &parts.output) {
+        give_name(&parts.output, options.overwrite, interrupt)?;
+        journal.remove();
+        return Ok(plan.frames);
+    }
     let planned = || (0..).zip(plan.cuts.iter().map(|cut| &cut.source));
     let is_unfit = |&(segment, source): &(u64, &SegmentSource)| {
         journal.source_of(segment).is_some_and(|encoded| encoded != source)
@@ -154,18 +162,18 @@ pub(crate) fn join(options: &Options, folder: &Path, place: &Path, interrupt: &I
         source,
         encoder,
         plan: Some(streams),
-        output,
+        output: output.clone(),
         trim,
         tallies: plan.tallies.clone(),
         fingerprint: &fingerprint,
     };
-    let muxer = to_join.join(&journal, &options.audio, interrupt)?;
+    let muxer = to_join.join(&journal, options, interrupt)?;
     muxer.verify()?;
     if let Some(partial) = muxer.keep_partial() {
         journal.mark_joined(&partial)?;
     }
-    muxer.publish()?;
-    journal.remove()?;
+    give_name(&output, options.overwrite, interrupt)?;
+    journal.remove();
     Ok(plan.frames)
 }
 

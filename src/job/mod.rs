@@ -47,4 +47,5 @@ pub use crate::pipeline::{
 pub use options::{Options, Preset, Resume, Size};
 pub use progress::{Event, Interrupt, Progress};
 pub use report::{Kept, Report, Summary};
+pub(crate) use report::{check_report, check_report_writable, write_report};
 pub use run::{Job, open};

@@ -1,5 +1,7 @@
 //! All parts of a job except the destination of its packets, opened from options. It writes nothing.
 
+use std::path::{Path, PathBuf};
+
 use tracing::{info, warn};
 
 use super::options::{Options, Preset, Size};
@@ -11,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::FrameFormat;
 use crate::media::{
     DecodeSpec, Decoder, Encoder, FilterSpec, Input, Output, Pattern, Plan, SeekPoint, Target, Trim,
-    VideoInfo, Watch, transfer_by_name,
+    VideoInfo, Watch, plain_path, transfer_by_name,
 };
 use crate::model::catalogue;
 use crate::pipeline::{Outcome, Run, Sink};
@@ -33,8 +35,8 @@ pub(super) struct Parts {
 pub(super) struct OpenAt {
     /// Whether files under the output's names may exist.
     pub overwrite: bool,
-    /// Whether a journal exists: a partial output beside it belongs to it.
-    pub has_journal: bool,
+    /// Whether a partial output is that of the run's journal.
+    pub owns_partial: bool,
     /// Where decoding begins, if not at the first frame.
     pub start: Option<SeekPoint>,
 }
@@ -45,7 +47,7 @@ impl Parts {
         let mut output = Output::new(&options.output, &options.input)?;
         output.faststart = options.preset == Some(Preset::Web);
         if !at.overwrite {
-            output.check_free(at.has_journal)?;
+            output.check_free(at.owns_partial)?;
         }
         // The default model of videos is trained with compressed video, which scans and single images are not.
         let is_image = output.is_still() && output.sequence().is_none();
@@ -104,6 +106,16 @@ impl Parts {
             lr.width, lr.height, lr.pixel_format.name, sr.width, sr.height, sr.pixel_format.name
         );
         Ok(Parts { input, decoder, engine, encoder, plan, output, trim, summary })
+    }
+
+    /// Paths of the files that the job reads and writes.
+    pub fn paths(&self, options: &Options) -> Vec<PathBuf> {
+        let mut paths = self.input.paths();
+        paths.extend([plain_path(&options.input).into()]);
+        paths.extend(options.model.as_ref().map(PathBuf::from));
+        paths.extend(self.output.path().map(Path::to_path_buf));
+        paths.extend(self.output.partial().map(Path::to_path_buf));
+        paths
     }
 
     /// Runs the stages until the last packet is in `sink`.

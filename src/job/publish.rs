@@ -1,18 +1,35 @@
 //! The end of a run whose frames are all written: renames the output to its name and writes the report.
 
+use std::path::Path;
+
 use super::options::Options;
+use super::progress::Interrupt;
 use super::report::Report;
 use crate::error::{Error, ErrorKind, Result};
-use crate::media::{Damage, Muxer};
+use crate::journal::Disk;
+use crate::media::{Damage, Muxer, Output, folder_of};
 
 /// Renames a complete output to its name, unless its input was too damaged.
-pub(super) fn publish(options: &Options, report: Report, muxer: Muxer, damage: &Damage) -> Result<Report> {
+pub(super) fn publish(
+    options: &Options,
+    report: Report,
+    muxer: &Muxer,
+    damage: &Damage,
+    interrupt: &Interrupt,
+) -> Result<Report> {
     let damaged = too_damaged(options, damage);
     let partial = match &damaged {
-        None => muxer.publish().map(|()| None)?,
+        None => give_name(muxer.output(), options.overwrite, interrupt).map(|()| None)?,
         Some(_) => muxer.keep_partial(),
     };
-    conclude(options, report, damaged, partial.map(|partial| partial.display().to_string()))
+    let place = partial.map(|partial| partial.display().to_string());
+    conclude(options, report, damaged, place, interrupt)
+}
+
+/// Renames a complete file to its output's name. After this, nothing is an error of the run.
+pub(super) fn give_name(output: &Output, overwrite: bool, interrupt: &Interrupt) -> Result<()> {
+    let folder = folder_of(output.path().unwrap_or(Path::new("")));
+    Disk::new(folder, interrupt.flag().clone()).retry_when_full(0, || output.publish(overwrite))
 }
 
 /// The error of an input with more damage than the options tolerate.
@@ -27,9 +44,9 @@ pub(super) fn conclude(
     report: Report,
     damaged: Option<Error>,
     place: Option<String>,
+    interrupt: &Interrupt,
 ) -> Result<Report> {
-    // The output exists by now, whether or not the report can be written.
-    report.write(options)?;
+    report.write(options, interrupt);
     let Some(error) = damaged else { return Ok(report) };
     let frames = report.run.frames.encoded;
     Err(match place {

@@ -1,11 +1,17 @@
 //! What a job is going to do, and what it did: the keys of the JSON report, with those of `pipeline::Report`.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use tracing::warn;
 
 use super::options::Options;
+use super::progress::Interrupt;
 use crate::error::{Error, Result};
+use crate::journal::{Disk, check_writable, replace};
+use crate::media::{folder_of, same_file};
 use crate::pipeline;
 
 /// A job as it was opened: what its options and the input came to.
@@ -99,6 +105,11 @@ impl Report {
         Report { hasn: env!("CARGO_PKG_VERSION"), summary, run, already_complete: false, kept: None }
     }
 
+    /// The report where an earlier run had completed the output.
+    pub(super) fn already_complete(summary: Summary) -> Report {
+        Report { already_complete: true, ..Report::new(summary, pipeline::Report::default()) }
+    }
+
     /// Whether the run was interrupted before the end of the input.
     pub fn is_interrupted(&self) -> bool {
         self.run.interrupted
@@ -109,13 +120,50 @@ impl Report {
         serde_json::to_string(self).expect("plain data is always JSON")
     }
 
-    /// Writes it to the file that the options name, if they do.
-    pub(super) fn write(&self, options: &Options) -> Result<()> {
-        let Some(path) = &options.report else { return Ok(()) };
-        std::fs::write(path, self.to_json() + "\n").map_err(|e| {
-            let problem = format!("cannot be written: {e}");
-            let error = Error::new(path.to_string_lossy(), problem, "check the folder");
-            error.with_kind(e.kind().into()).with_source(e)
-        })
+    /// Writes it to the file that the options name, if they do. A failure is no error of the run, whose frames are written.
+    pub(super) fn write(&self, options: &Options, interrupt: &Interrupt) {
+        let Some(path) = &options.report else { return };
+        if let Err(error) = write_report(path, &self.to_json(), interrupt) {
+            warn!("{error}");
+        }
     }
+}
+
+/// Fails if the report would overwrite one of the files that a run reads or writes.
+pub(crate) fn check_report(report: &Path, used: impl IntoIterator<Item = PathBuf>) -> Result<()> {
+    match used.into_iter().find(|path| same_place(report, path)) {
+        None => Ok(()),
+        Some(path) => {
+            let problem = format!("is {} itself, which the run reads or writes", path.display());
+            Err(Error::new(report.to_string_lossy(), problem, "give the report another name"))
+        }
+    }
+}
+
+/// Fails now rather than after days if the report cannot be written.
+pub(crate) fn check_report_writable(report: &Path, interrupt: &Interrupt) -> Result<()> {
+    disk_of(report, interrupt)
+        .retry_when_full(0, || check_writable(report).map_err(|e| not_written(report, e)))
+}
+
+/// Writes a report, completely or not at all.
+pub(crate) fn write_report(report: &Path, json: &str, interrupt: &Interrupt) -> Result<()> {
+    let text = format!("{json}\n");
+    let write = || replace(report, text.as_bytes()).map_err(|e| not_written(report, e));
+    disk_of(report, interrupt).retry_when_full(text.len() as u64, write)
+}
+
+fn disk_of(report: &Path, interrupt: &Interrupt) -> Disk {
+    Disk::new(folder_of(report), interrupt.flag().clone())
+}
+
+fn not_written(report: &Path, error: io::Error) -> Error {
+    let problem = format!("cannot be written: {error}");
+    Error::new(report.to_string_lossy(), problem, "check the folder").caused_by(error)
+}
+
+/// Whether two names are one file, or would be if they existed.
+fn same_place(a: &Path, b: &Path) -> bool {
+    let place = |path: &Path| Some((fs::canonicalize(folder_of(path)).ok()?, path.file_name()?.to_owned()));
+    same_file(a, b) || place(a).is_some_and(|place_a| Some(place_a) == place(b))
 }

@@ -1,18 +1,22 @@
 //! Runs that keep their segments in a journal: how one is started, resumed, and joined into a video.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+
+use tracing::warn;
 
 use super::fingerprint;
 use super::options::{Options, Resume};
 use super::parts::{OpenAt, Parts, growth};
 use super::progress::{Event, Interrupt, Progress};
-use super::publish::publish;
+use super::publish::{give_name, publish, too_damaged};
 use super::report::{Kept, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{JobFingerprint, JoinOutput, Journal, join};
 use crate::media::{
-    AudioMode, CHECK_DEVICE, Damage, Encoder, Input, Muxer, Output, Pattern, Plan, StreamTallies, Trim,
+    CHECK_DEVICE, Damage, Encoder, Input, Muxer, Output, Pattern, Plan, StreamTallies, Trim, plain_path,
 };
 use crate::pipeline::{Outcome, Sink};
 
@@ -21,7 +25,8 @@ use crate::pipeline::{Outcome, Sink};
 pub(super) fn journal_folder(options: &Options) -> Result<Option<PathBuf>> {
     let output = Output::new(&options.output, &options.input)?;
     let is_kept = output.is_segmented() || output.sequence().is_some();
-    let is_read_twice = Path::new(&options.input).is_file() || Pattern::parse(&options.input)?.is_some();
+    let is_read_twice =
+        is_file_or_disk(plain_path(&options.input)) || Pattern::parse(&options.input)?.is_some();
     let kept = output.path().filter(|_| is_kept && is_read_twice);
     let folder = kept.map(Journal::folder_of);
     match &folder {
@@ -37,6 +42,36 @@ pub(super) fn journal_folder(options: &Options) -> Result<Option<PathBuf>> {
     }
 }
 
+/// Whether the input can be read twice: files can, and block devices.
+fn is_file_or_disk(input: &str) -> bool {
+    fs::metadata(input).is_ok_and(|data| data.is_file() || data.file_type().is_block_device())
+}
+
+/// Whether an earlier run has completed the output and only left its journal behind.
+pub(super) fn is_published(options: &Options, folder: &Path) -> Result<bool> {
+    let output = Output::new(&options.output, &options.input)?;
+    Ok(output.path().is_some_and(|path| Journal::is_finished(folder, path)))
+}
+
+/// Removes what an earlier run has left beside its complete output.
+pub(super) fn remove_finished(folder: &Path) {
+    if let Err(error) = Journal::discard(folder) {
+        warn!("{error}");
+    }
+}
+
+/// Whether an earlier run has completed and verified the partial file, which only lacks its name.
+pub(super) fn is_joined(journal: &Journal, output: &Output) -> bool {
+    output.partial().is_some_and(|partial| Journal::is_finished(journal.folder(), partial))
+}
+
+/// Fails now rather than after days if the container cannot hold the streams.
+pub(super) fn try_container(journal: &Journal, parts: &Parts) -> Result<()> {
+    let Parts { output, input, encoder, trim, plan, .. } = parts;
+    let create = || Muxer::create(output.trial(journal.folder()), input, encoder, *trim, plan);
+    journal.disk().retry_when_full(0, create).map(drop)
+}
+
 /// Encodes the segments that are missing, then joins the video.
 pub(super) fn run(
     options: &Options,
@@ -49,14 +84,24 @@ pub(super) fn run(
         Journal::discard(folder)?;
     }
     let fingerprint = fingerprint::of_job(options, &parts)?;
-    let mut journal = Journal::open(folder, &fingerprint)?;
+    let mut journal = Journal::open(folder, &fingerprint, interrupt.flag())?;
+    let output = parts.output.clone();
+    if is_joined(&journal, &output) {
+        give_name(&output, options.overwrite, interrupt)?;
+        journal.remove();
+        return Ok(Report::already_complete(parts.summary));
+    }
     if journal.frames() > 0 {
         let (frames, reached_s) = (journal.frames(), Some(journal.reached_s()));
         progress.notify(Event::Resumed { from: folder.to_owned(), frames, reached_s });
     }
     let result = encode_and_join(options, parts, &mut journal, &fingerprint, progress, interrupt);
     if result.as_ref().is_ok_and(|report| !report.is_interrupted()) {
-        return journal.remove().and(result);
+        journal.remove();
+        return result;
+    }
+    if is_joined(&journal, &output) {
+        return result;
     }
     if let Err(error) = journal.scan() {
         // The first error is the one to report.
@@ -65,7 +110,8 @@ pub(super) fn run(
     let frames = journal.frames();
     if frames == 0 {
         let kept = Some(Kept::Nothing { segmented: true });
-        return journal.remove().and(result).map(|report| Report { kept, ..report });
+        journal.remove();
+        return result.map(|report| Report { kept, ..report });
     }
     match result {
         Err(error) => {
@@ -113,7 +159,11 @@ fn encode_and_join(
             return Err(Error::new(&options.input, problem, CHECK_DEVICE).with_kind(ErrorKind::Io));
         }
         journal.remove_unfit(differing, "its frames are read differently now")?;
-        let at = OpenAt { overwrite: options.overwrite, has_journal: true, start: None };
+        let at = OpenAt {
+            overwrite: options.overwrite,
+            owns_partial: Journal::owns_partial(journal.folder()),
+            start: None,
+        };
         parts = Parts::open(options, at, interrupt)?;
     }
 }
@@ -127,11 +177,10 @@ fn encode(
     interrupt: &Interrupt,
 ) -> Result<Encoded> {
     let (output, trim, summary) = (parts.output.clone(), parts.trim, parts.summary.clone());
-    // Fails now rather than after days if the container cannot hold the streams.
-    drop(Muxer::create(output.clone(), &parts.input, &parts.encoder, trim, &parts.plan)?);
+    try_container(journal, &parts)?;
     let expected = summary.frames_expected;
     let bytes_per_frame = parts.encoder.bytes_per_frame(&parts.input, growth(&parts.engine));
-    let store = journal.store(expected, interrupt.flag().clone());
+    let store = journal.store(expected);
     journal.log_space_needed(expected, bytes_per_frame, &store)?;
     let mut planned = None;
     let sink = |plan: Plan| {
@@ -156,17 +205,17 @@ fn join_and_publish(
     journal.scan()?;
     if report.is_interrupted() {
         report.run.reached_s = journal.reached_s();
-        report.write(options)?;
+        report.write(options, interrupt);
         return Ok(report);
     }
     let tallies = input.tallies().clone();
     let to_join = ToJoin { source: input, encoder, plan, output, trim, tallies, fingerprint };
-    let muxer = to_join.join(journal, &options.audio, interrupt)?;
+    let muxer = to_join.join(journal, options, interrupt)?;
     report.run.add_output(&muxer)?;
-    if let Some(partial) = muxer.keep_partial() {
+    if let (None, Some(partial)) = (too_damaged(options, damage), muxer.keep_partial()) {
         journal.mark_joined(&partial)?;
     }
-    publish(options, report, muxer, damage)
+    publish(options, report, &muxer, damage, interrupt)
 }
 
 /// What a video is joined from, besides its segments.
@@ -184,14 +233,17 @@ pub(super) struct ToJoin<'a> {
 
 impl ToJoin<'_> {
     /// Returns the complete video under its partial name.
-    pub fn join(self, journal: &Journal, audio: &AudioMode, interrupt: &Interrupt) -> Result<Muxer> {
+    pub fn join(self, journal: &Journal, options: &Options, interrupt: &Interrupt) -> Result<Muxer> {
         let ToJoin { source, encoder, mut plan, output, trim, tallies, fingerprint } = self;
-        join(journal, encoder.header_checksum(), &tallies, interrupt.flag(), || {
+        let partial = output.partial().expect("a joined video is a file").to_owned();
+        let joined = join(journal, encoder.header_checksum(), &tallies, interrupt.flag(), || {
             let input = source.reopen(trim)?;
             fingerprint.check_input(&fingerprint::of_source(&input)?, input.name())?;
-            let plan = plan.take().map_or_else(|| Plan::new(&input, &output, audio), Ok)?;
+            let plan = plan.take().map_or_else(|| Plan::new(&input, &output, &options.audio), Ok)?;
+            journal.claim_partial(&partial, options.overwrite)?;
             let muxer = Muxer::create(output.clone(), &input, &encoder, trim, &plan)?;
             Ok(JoinOutput { input, transcoders: plan.into_transcoders(), muxer })
-        })
+        });
+        joined.inspect_err(|_| journal.release_partial(&partial))
     }
 }

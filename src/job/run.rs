@@ -6,12 +6,12 @@ use super::options::{Options, Resume};
 use super::parts::{OpenAt, Parts};
 use super::progress::{Interrupt, Progress};
 use super::publish::publish;
-use super::report::{Kept, Report, Summary};
+use super::report::{Kept, Report, Summary, check_report, check_report_writable};
 use super::{resume, sequence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Journal;
 use crate::media::{self, Muxer, Plan};
-use crate::pipeline::{self, Outcome, Sink};
+use crate::pipeline::{Outcome, Sink};
 
 /// An opened job. Nothing is written until it [runs](Job::run).
 pub struct Job {
@@ -48,21 +48,24 @@ pub fn open(options: &Options, interrupt: &Interrupt) -> Result<Job> {
         return Err(error.with_kind(ErrorKind::NotFound));
     }
     let folder = resume::journal_folder(options)?;
-    let is_complete = |folder: &PathBuf| {
-        options.resume != Resume::Restart && Journal::is_finished(folder, Path::new(&options.output))
+    let is_complete = match &folder {
+        Some(folder) if options.resume != Resume::Restart => resume::is_published(options, folder)?,
+        _ => false,
     };
-    let complete = folder.clone().filter(is_complete);
     let at = OpenAt {
-        overwrite: options.overwrite || complete.is_some(),
-        has_journal: folder.as_deref().is_some_and(Path::exists),
+        overwrite: options.overwrite || is_complete,
+        owns_partial: folder.as_deref().is_some_and(Journal::owns_partial),
         start: None,
     };
     let parts = Parts::open(options, at, interrupt)?;
-    let route = match (complete, folder) {
-        (Some(folder), _) => Route::Complete(folder),
-        (None, folder) if parts.output.sequence().is_some() => Route::Sequence(folder),
-        (None, Some(folder)) => Route::Journal(folder),
-        (None, None) => Route::Direct,
+    if let Some(report) = &options.report {
+        check_report(report, parts.paths(options))?;
+    }
+    let route = match folder {
+        Some(folder) if is_complete => Route::Complete(folder),
+        folder if parts.output.sequence().is_some() => Route::Sequence(folder),
+        Some(folder) => Route::Journal(folder),
+        None => Route::Direct,
     };
     Ok(Job { options: options.clone(), interrupt: interrupt.clone(), parts, route })
 }
@@ -86,6 +89,9 @@ impl Job {
     /// in its report.
     pub fn run(self, progress: &Progress) -> Result<Report> {
         let Job { options, interrupt, parts, route } = self;
+        if let Some(report) = &options.report {
+            check_report_writable(report, &interrupt)?;
+        }
         match route {
             Route::Direct => run_direct(&options, parts, progress, &interrupt),
             Route::Journal(folder) => resume::run(&options, parts, &folder, progress, &interrupt),
@@ -93,9 +99,8 @@ impl Job {
                 sequence::run(&options, parts, folder.as_deref(), progress, &interrupt)
             }
             Route::Complete(folder) => {
-                Journal::discard(&folder)?;
-                let report = Report::new(parts.summary, pipeline::Report::default());
-                Ok(Report { already_complete: true, ..report })
+                resume::remove_finished(&folder);
+                Ok(Report::already_complete(parts.summary))
             }
         }
     }
@@ -111,10 +116,10 @@ fn run_direct(options: &Options, parts: Parts, progress: &Progress, interrupt: &
     let (mut report, muxer) = (Report::new(summary, run), muxer.expect("a direct sink has a muxer"));
     if report.is_interrupted() {
         report.kept = muxer.keep_partial().map(|path| Kept::Partial { path });
-        report.write(options)?;
+        report.write(options, interrupt);
         return Ok(report);
     }
-    publish(options, report, muxer, &damage)
+    publish(options, report, &muxer, &damage, interrupt)
 }
 
 #[cfg(test)]

@@ -35,19 +35,16 @@ pub(super) fn run(
         _ => {}
     }
     let journal = match &kept {
-        Some((folder, fingerprint)) => SequenceJournal::open(pattern, folder, fingerprint)?,
+        Some((folder, fingerprint)) => SequenceJournal::open(pattern, folder, fingerprint, interrupt.flag())?,
         None => SequenceJournal::without_folder(pattern)?,
     };
     let resume_state = resume_state(options, &mut parts, &journal, numbering, progress)?;
     let (summary, damage) = (parts.summary.clone(), parts.input.damage());
     let left_out = parts.plan.left_out().to_vec();
-    let store = Box::new(journal.store(numbering, damage.clone(), interrupt.flag().clone())?);
-    let result = parts.run(
-        options,
-        |_| Sink::Segments { store, transcoders: None, resume_state },
-        progress,
-        interrupt,
-    );
+    let store =
+        Box::new(journal.store(numbering, options.overwrite, damage.clone(), interrupt.flag().clone())?);
+    let sink = |_| Sink::Segments { store, transcoders: None, resume_state };
+    let result = parts.run(options, sink, progress, interrupt);
     let result = result.map(|Outcome { mut report, .. }| {
         report.left_out.splice(0..0, left_out);
         report.reached_s = journal.reached_s();
@@ -55,15 +52,17 @@ pub(super) fn run(
     });
     let (frames, resumable) = (journal.frames(), folder.is_some());
     match result {
-        Ok(report) if !report.is_interrupted() => finish(options, report, journal, &damage),
+        Ok(report) if !report.is_interrupted() => finish(options, report, journal, &damage, interrupt),
         result if frames == 0 => {
-            journal.remove()?;
+            journal.remove();
             let report = Report { kept: Some(Kept::Nothing { segmented: false }), ..result? };
-            report.write(options).map(|()| report)
+            report.write(options, interrupt);
+            Ok(report)
         }
         Ok(mut report) => {
             report.kept = Some(Kept::Sequence { frames, resumable });
-            report.write(options).map(|()| report)
+            report.write(options, interrupt);
+            Ok(report)
         }
         Err(error) => {
             let how = if resumable { ": the same command resumes there" } else { "" };
@@ -122,6 +121,7 @@ fn finish(
     mut report: Report,
     journal: SequenceJournal,
     damage: &Damage,
+    interrupt: &Interrupt,
 ) -> Result<Report> {
     let started = Instant::now();
     let (found, encoded) = (journal.verify()?, report.run.frames.encoded);
@@ -148,7 +148,7 @@ fn finish(
     let damaged = too_damaged(options, damage);
     if damaged.is_none() {
         // Else the folder stays, so that a run with --tolerate has nothing to repeat.
-        journal.remove()?;
+        journal.remove();
     }
-    conclude(options, report, damaged, Some(options.output.clone()))
+    conclude(options, report, damaged, Some(options.output.clone()), interrupt)
 }

@@ -4,13 +4,18 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::fingerprint::JobFingerprint;
-use super::folder::{failed, identity, write_atomically};
+use super::disk::{Disk, failed};
+use super::fingerprint::{JobFingerprint, content_of};
+use super::folder::{self, write_atomically};
+use super::segments::Journal;
 use crate::error::{Error, ErrorKind, Result};
+use crate::media::folder_of;
 
 /// The record of `video.mkv` is `.video.mkv.hasn-batch`.
 const EXTENSION: &str = ".hasn-batch";
@@ -19,7 +24,8 @@ const EXTENSION: &str = ".hasn-batch";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Record {
     fingerprint: JobFingerprint,
-    /// Identity of the file that the output replaces: any other file of that name is the complete output.
+    /// Content and modification time of the file that the output replaces: any other file of that name is the complete
+    /// output.
     replaced: Option<String>,
     /// `None` until the run has ended.
     output: Option<Output>,
@@ -47,9 +53,9 @@ pub enum OutputState {
 impl OutputState {
     /// Returns the state of an output that is to have this fingerprint.
     pub fn of(output: &Path, fingerprint: &JobFingerprint) -> Result<OutputState> {
-        let existing = match identity(output) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(OutputState::Missing),
-            existing => existing.map_err(|e| failed(output, e))?,
+        let existing = match JobFingerprint::of_input(&output.to_string_lossy()) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(OutputState::Missing),
+            existing => existing?,
         };
         let conflict = |problem: String, remedy: &str| {
             let error = Error::new(output.to_string_lossy(), problem, remedy);
@@ -71,11 +77,13 @@ impl OutputState {
             },
         };
         match &record.output {
-            Some(written) if written.content != content_of(output)? => {
+            Some(written) if written.content != existing.content() => {
                 let problem = "was modified after the batch wrote it";
                 return conflict(problem.into(), "-y overwrites it, or move it away");
             }
-            None if record.replaced.as_ref() == Some(&existing) => return no_record(),
+            // The journal of a run that was cut off, which writes its output last.
+            None if Journal::is_unfinished(output) => return no_record(),
+            None if record.replaced.as_ref() == Some(&existing.content_and_time()) => return no_record(),
             _ => {}
         }
         match record.fingerprint.difference(fingerprint) {
@@ -88,17 +96,28 @@ impl OutputState {
 /// Record of an output that is being encoded.
 pub struct BatchRecord {
     output: PathBuf,
+    disk: Disk,
     record: Record,
     /// Record of the existing output, to be restored if that stays.
     previous: Option<Vec<u8>>,
 }
 
 impl BatchRecord {
-    /// Writes the record of an output that is about to be encoded.
-    pub fn start(output: &Path, fingerprint: JobFingerprint) -> Result<BatchRecord> {
-        let record = Record { fingerprint, replaced: identity(output).ok(), output: None };
+    /// Writes the record of an output that is about to be encoded, and creates its folder. Setting `interrupt` ends a wait
+    /// for space.
+    pub fn start(
+        output: &Path,
+        fingerprint: JobFingerprint,
+        interrupt: &Arc<AtomicBool>,
+    ) -> Result<BatchRecord> {
+        let folder = folder_of(output);
+        let disk = Disk::new(folder, interrupt.clone());
+        disk.retry_call(0, || folder::create_all(folder))?;
+        let existing = JobFingerprint::of_input(&output.to_string_lossy()).ok();
+        let replaced = existing.map(|existing| existing.content_and_time());
+        let record = Record { fingerprint, replaced, output: None };
         let previous = fs::read(path_of(output)).ok();
-        let record = BatchRecord { output: output.to_owned(), record, previous };
+        let record = BatchRecord { output: output.to_owned(), disk, record, previous };
         record.write().map(|()| record)
     }
 
@@ -111,17 +130,16 @@ impl BatchRecord {
     /// Restores the previous record, when the output was not encoded.
     pub fn restore(self) -> Result<()> {
         let path = path_of(&self.output);
-        let restored = match &self.previous {
-            Some(bytes) => write_atomically(&path, bytes),
-            None => fs::remove_file(&path),
-        };
-        restored.map_err(|e| failed(&path, e))
+        match &self.previous {
+            Some(bytes) => self.disk.retry_call(bytes.len() as u64, || write_atomically(&path, bytes)),
+            None => fs::remove_file(&path).map_err(|e| failed(&path, e)),
+        }
     }
 
     fn write(&self) -> Result<()> {
         let path = path_of(&self.output);
         let json = serde_json::to_vec_pretty(&self.record).expect("plain data is always JSON");
-        write_atomically(&path, &json).map_err(|e| failed(&path, e))
+        self.disk.retry_call(json.len() as u64, || write_atomically(&path, &json))
     }
 }
 
@@ -130,10 +148,6 @@ fn path_of(output: &Path) -> PathBuf {
     name.push(output.file_name().unwrap_or_default());
     name.push(EXTENSION);
     output.with_file_name(name)
-}
-
-fn content_of(output: &Path) -> Result<String> {
-    JobFingerprint::of_input(&output.to_string_lossy()).map(|fingerprint| fingerprint.content())
 }
 
 #[cfg(test)]
@@ -159,21 +173,22 @@ mod tests {
     fn the_state_of_an_output_is_known_at_every_moment() {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("video.mkv");
+        let start = |crf: &str| BatchRecord::start(&output, fingerprint(crf), &Arc::default()).unwrap();
         assert_eq!(state(&output, "18"), "missing");
         fs::write(&output, "another file").unwrap();
         assert!(state(&output, "18").contains("already exists, and no record"));
-        let record = BatchRecord::start(&output, fingerprint("18")).unwrap();
+        let record = start("18");
         assert!(state(&output, "18").contains("already exists"), "the run that is to replace it was cut off");
         record.restore().unwrap();
         assert!(!path_of(&output).exists());
-        let record = BatchRecord::start(&output, fingerprint("18")).unwrap();
+        let record = start("18");
         fs::write(folder.path().join("new"), "encoded").unwrap();
         fs::rename(folder.path().join("new"), &output).unwrap();
         assert_eq!(state(&output, "18"), "up to date null", "cut off between the video and its record");
         record.finish(Value::from(7)).unwrap();
         assert_eq!(state(&output, "18"), "up to date 7");
         assert!(state(&output, "20").contains("was encoded with --encoder-opt 18, now 20; -y"));
-        BatchRecord::start(&output, fingerprint("20")).unwrap().restore().unwrap();
+        start("20").restore().unwrap();
         assert_eq!(state(&output, "18"), "up to date 7", "a run that failed changes nothing");
         fs::write(&output, "modified").unwrap();
         assert!(state(&output, "18").contains("was modified after"));
@@ -181,5 +196,32 @@ mod tests {
         assert!(state(&output, "18").contains("is truncated"));
         fs::remove_file(&output).unwrap();
         assert_eq!(state(&output, "18"), "missing");
+    }
+
+    /// A file system that is mounted anew may number its files anew, and a copy has the number of its own.
+    #[test]
+    fn the_file_to_replace_is_known_under_another_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let (output, copy) = (folder.path().join("video.mkv"), folder.path().join("copy.mkv"));
+        fs::write(&output, "before").unwrap();
+        BatchRecord::start(&output, fingerprint("18"), &Arc::default()).unwrap();
+        fs::copy(&output, &copy).unwrap();
+        let modified = fs::metadata(&output).unwrap().modified().unwrap();
+        fs::File::options().append(true).open(&copy).unwrap().set_modified(modified).unwrap();
+        fs::rename(&copy, &output).unwrap();
+        assert!(state(&output, "18").contains("already exists, and no record"));
+    }
+
+    #[test]
+    fn an_output_beside_its_unfinished_journal_is_another_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("video.mkv");
+        let journal = || Journal::open(&Journal::folder_of(&output), &fingerprint("18"), &Arc::default());
+        BatchRecord::start(&output, fingerprint("18"), &Arc::default()).unwrap();
+        let journal = journal().unwrap();
+        fs::write(&output, "another").unwrap();
+        assert!(state(&output, "18").contains("already exists, and no record"));
+        journal.mark_joined(&output).unwrap();
+        assert_eq!(state(&output, "18"), "up to date null", "cut off before it removed its journal");
     }
 }

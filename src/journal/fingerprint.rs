@@ -1,14 +1,15 @@
 //! The fingerprint of a job: everything that the packets of a segment depend on. A run resumes only with the same one.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::media::plain_path;
 
 /// Names and values, in the order in which a difference is reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,10 +55,13 @@ impl JobFingerprint {
     /// Fingerprint of an input file: its size, modification time and the content of parts of it.
     pub fn of_input(name: &str) -> Result<JobFingerprint> {
         let read = || -> io::Result<JobFingerprint> {
-            let file = File::open(name)?;
+            let mut file = File::open(plain_path(name))?;
             let metadata = file.metadata()?;
-            let modified = metadata.modified()?.duration_since(UNIX_EPOCH).map_or(0.0, |t| t.as_secs_f64());
-            let size = metadata.len();
+            // A device has neither a size nor a time of its own.
+            let is_device = metadata.file_type().is_block_device();
+            let modified = if is_device { UNIX_EPOCH } else { metadata.modified()? };
+            let modified = modified.duration_since(UNIX_EPOCH).map_or(0.0, |t| t.as_secs_f64());
+            let size = file.seek(SeekFrom::End(0))?;
             let mut parts = Vec::new();
             for start in [0, size / 2, size.saturating_sub(PART_BYTES as u64)] {
                 let mut part = vec![0; PART_BYTES.min((size - start) as usize)];
@@ -101,6 +105,11 @@ impl JobFingerprint {
         format!("{} {}", self.entries[0].value, self.entries[2].value)
     }
 
+    /// The same, with the modification time.
+    pub(super) fn content_and_time(&self) -> String {
+        format!("{} {}", self.content(), self.entries[1].value)
+    }
+
     /// Describes the first entry that differs.
     pub(super) fn difference(&self, now: &JobFingerprint) -> Option<String> {
         let mut pairs = self.entries.iter().zip(&now.entries);
@@ -139,6 +148,11 @@ impl JobFingerprint {
             "use the same settings to resume, or --restart to start over",
         ))
     }
+}
+
+/// Returns size and content of a file: what it is, whatever its name and place.
+pub(super) fn content_of(path: &Path) -> Result<String> {
+    JobFingerprint::of_input(&path.to_string_lossy()).map(|fingerprint| fingerprint.content())
 }
 
 fn cannot_be_read(name: &str, error: io::Error) -> Error {

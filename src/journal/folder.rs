@@ -1,25 +1,32 @@
 //! The folder of a journal: its lock, and files that exist completely or not at all.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use rustix::io::Errno;
+use tempfile::NamedTempFile;
+use tracing::warn;
+
+use super::disk::{Disk, failed};
 use super::fingerprint::JobFingerprint;
 use crate::error::{self, Error, Result};
+use crate::media::{folder_of, sync_folder};
 
 pub(super) const FINGERPRINT: &str = "journal.json";
 pub(super) const SEGMENT: &str = ".segment";
 pub(super) const WRITING: &str = ".writing-";
+/// Mark of a finished output, which is the last file to be removed.
+pub(super) const JOINED: &str = "joined";
 const LOCK: &str = "lock";
 
 /// Creates the folder of a job and locks it, or locks the one of an earlier run of the same job. Files with `work` in
 /// their names hold the job's work.
-pub(super) fn open(folder: &Path, fingerprint: &JobFingerprint, work: &str) -> Result<File> {
+pub(super) fn open(folder: &Path, fingerprint: &JobFingerprint, work: &str, disk: &Disk) -> Result<File> {
     let failed = |e: io::Error| failed(folder, e);
-    fs::create_dir(folder)
-        .or_else(|e| if e.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })
-        .map_err(failed)?;
+    disk.retry_call(0, || create(folder))?;
+    disk.retry_call(0, || File::create(folder.join(LOCK)))?;
     let lock = lock(folder, File::try_lock)?;
     let path = folder.join(FINGERPRINT);
     match fs::read(&path) {
@@ -27,7 +34,8 @@ pub(super) fn open(folder: &Path, fingerprint: &JobFingerprint, work: &str) -> R
         Err(e) if e.kind() == ErrorKind::NotFound => {
             // Work without a fingerprint is useless.
             clear(folder, work).map_err(failed)?;
-            write_atomically(&path, &fingerprint.to_json()).map_err(failed)?;
+            let json = fingerprint.to_json();
+            disk.retry_call(json.len() as u64, || write_atomically(&path, &json))?;
         }
         Err(e) => return Err(failed(e)),
     }
@@ -35,58 +43,171 @@ pub(super) fn open(folder: &Path, fingerprint: &JobFingerprint, work: &str) -> R
     Ok(lock)
 }
 
-/// Locks the folder: two runs on one output exclude each other.
-pub(super) fn lock(folder: &Path, how: fn(&File) -> std::result::Result<(), TryLockError>) -> Result<File> {
-    let file = File::create(folder.join(LOCK)).map_err(|e| failed(folder, e))?;
-    match how(&file) {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let (problem, remedy) =
-                ("another run is using it", "wait until that ends, or choose another output");
-            Err(Error::new(folder.to_string_lossy(), problem, remedy).with_kind(error::ErrorKind::Busy))
-        }
-        Err(TryLockError::Error(e)) => Err(failed(folder, e)),
+/// Creates a folder, unless it exists, and syncs its name to the disk.
+pub(super) fn create(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Ok(()) => sync_folder(folder_of(folder)),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        Err(e) => Err(e),
     }
 }
 
-/// Returns a text that identifies a file independently of its name.
-pub(super) fn identity(path: &Path) -> io::Result<String> {
-    let metadata = fs::metadata(path)?;
-    Ok(format!("{} {} {}", metadata.dev(), metadata.ino(), metadata.size()))
+/// Creates a folder and those above it, unless they exist.
+pub(super) fn create_all(folder: &Path) -> io::Result<()> {
+    match create(folder) {
+        Err(e) if e.kind() == ErrorKind::NotFound && folder_of(folder) != folder => {
+            create_all(folder_of(folder))?;
+            create(folder)
+        }
+        created => created,
+    }
+}
+
+/// Locks the folder: two runs on one output exclude each other, where the file system has locks.
+pub(super) fn lock(folder: &Path, how: fn(&File) -> std::result::Result<(), TryLockError>) -> Result<File> {
+    let path = folder.join(LOCK);
+    let failed = |e: io::Error| failed(folder, e);
+    loop {
+        let file = File::create(&path).map_err(failed)?;
+        match how(&file) {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let (problem, remedy) =
+                    ("another run is using it", "wait until that ends, or choose another output");
+                let error = Error::new(folder.to_string_lossy(), problem, remedy);
+                return Err(error.with_kind(error::ErrorKind::Busy));
+            }
+            Err(TryLockError::Error(e)) => match Errno::from_io_error(&e) {
+                Some(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                    let folder = folder.display();
+                    warn!("{folder}: its file system has no locks; let no other run write this output");
+                }
+                _ => return Err(failed(e)),
+            },
+        }
+        // The run that held the lock may have removed its folder meanwhile, and the file with it.
+        let identity = |data: fs::Metadata| (data.dev(), data.ino());
+        let locked = file.metadata().map(identity).map_err(failed)?;
+        match fs::metadata(&path).map(identity) {
+            Ok(existing) if existing == locked => return Ok(file),
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+    }
+}
+
+/// Creates a temporary file in a folder, with the permissions of other files.
+pub(super) fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix(WRITING).permissions(Permissions::from_mode(0o666)).tempfile_in(folder)
 }
 
 /// Writes a file that exists completely or not at all: an atomic rename, synced to the disk.
 pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().expect("a file in the journal's folder");
-    let mut file = tempfile::Builder::new().prefix(WRITING).tempfile_in(folder)?;
+    let folder = folder_of(path);
+    let mut file = temporary(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
-    file.persist(path).map_err(|e| e.error)?;
-    sync(folder)
+    file.into_temp_path().persist(path).map_err(|e| e.error)?;
+    sync_folder(folder)
 }
 
-/// Syncs the names in a folder to the disk.
-pub(super) fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+/// Checks that [`replace`] can write a file, and changes nothing.
+pub fn check_writable(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(existing) if existing.is_dir() => Err(ErrorKind::IsADirectory.into()),
+        Ok(existing) if existing.is_file() => File::options().append(true).open(path).map(drop),
+        // A pipe or a device, such as /dev/null.
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound => temporary(folder_of(path)).map(drop),
+        Err(e) => Err(e),
+    }
 }
 
-/// Removes the folder, segments first: while `joined` exists, a later run can remove the rest.
-pub(super) fn remove(folder: &Path) -> Result<()> {
-    let all = clear(folder, SEGMENT).and_then(|()| fs::remove_dir_all(folder));
-    all.map_err(|e| failed(folder, e))
+/// Writes a file anew: atomically, unless it is a pipe, a device, or in a folder that only it can be written in.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if fs::metadata(path).is_ok_and(|existing| !existing.is_file()) {
+        return fs::write(path, bytes);
+    }
+    // A link stays one.
+    let path = fs::canonicalize(path).unwrap_or(path.to_owned());
+    match write_atomically(&path, bytes) {
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => fs::write(&path, bytes),
+        written => written,
+    }
+}
+
+/// Removes the folder: the work first and the mark of a finished output last, so that a later run can remove the rest.
+pub(super) fn remove(folder: &Path, lock: File) -> io::Result<()> {
+    clear(folder, SEGMENT)?;
+    clear_if(folder, |name| name != LOCK && name != JOINED)?;
+    clear_if(folder, |name| name == JOINED)?;
+    // Before its file: a file that is open when it is removed stays in the folder on NFS and in user space.
+    drop(lock);
+    clear_if(folder, |name| name == LOCK)?;
+    fs::remove_dir(folder)
+}
+
+/// The same for the folder of a finished output, whose run does not fail any more.
+pub(super) fn remove_or_warn(folder: &Path, lock: File) {
+    if let Err(e) = remove(folder, lock) {
+        warn!("{}: cannot be removed: {e}; it is no longer needed", folder.display());
+    }
 }
 
 /// Removes the files that have `part` in their names.
 pub(super) fn clear(folder: &Path, part: &str) -> io::Result<()> {
+    clear_if(folder, |name| name.contains(part))
+}
+
+fn clear_if(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.file_name().is_some_and(|name| name.to_string_lossy().contains(part)) {
+        if path.file_name().is_some_and(|name| is_wanted(&name.to_string_lossy())) {
             fs::remove_file(path)?;
         }
     }
     Ok(())
 }
 
-pub(super) fn failed(path: &Path, error: io::Error) -> Error {
-    Error::io(path.to_string_lossy(), error, "check the folder and its disk, then run it again")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_excludes_other_runs_until_its_folder_is_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("a/b/video.mkv.hasn");
+        create_all(&folder).unwrap();
+        let held = lock(&folder, File::try_lock).unwrap();
+        let busy = lock(&folder, File::try_lock).unwrap_err();
+        assert_eq!(busy.kind(), error::ErrorKind::Busy);
+        for name in ["000000.segment", "journal.json", "joined"] {
+            write_atomically(&folder.join(name), b"text").unwrap();
+        }
+        remove(&folder, held).unwrap();
+        assert!(!folder.exists());
+        create(&folder).unwrap();
+        lock(&folder, File::try_lock).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_removed_leaves_the_mark_of_a_finished_output() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("video.mkv.hasn");
+        create_all(&folder.join("another")).unwrap();
+        write_atomically(&folder.join(JOINED), b"text").unwrap();
+        let held = lock(&folder, File::try_lock).unwrap();
+        assert!(remove(&folder, held).is_err());
+        assert!(folder.join(JOINED).exists());
+    }
+
+    #[test]
+    fn files_have_the_permissions_of_other_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, other) = (folder.path().join("ours"), folder.path().join("other"));
+        write_atomically(&ours, b"text").unwrap();
+        fs::write(&other, b"text").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&ours), mode(&other));
+    }
 }

@@ -3,16 +3,19 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tracing::info;
 
-use super::disk::{Disk, format_bytes};
-use super::folder::failed;
+use super::disk::{Stall, failed, format_bytes};
 use super::segments::{Journal, segment_path};
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::{
     AV_LAG_US_MAX, CHECK_DEVICE, Input, Muxer, Packet, PacketQueue, SegmentReader, StreamTallies, Transcoders,
 };
+
+/// Longest wait before the join starts again where the file system reports enough free space: it writes everything anew.
+const BACKOFF_MAX: Duration = Duration::from_secs(600);
 
 /// Parts of a video that is joined.
 pub struct JoinOutput {
@@ -36,18 +39,24 @@ pub fn join(
     mut open: impl FnMut() -> Result<JoinOutput>,
 ) -> Result<Muxer> {
     check_segments(journal, header)?;
-    let disk = Disk::new(&journal.folder, interrupt.clone());
-    let mut wanted = journal.size()?;
+    let (disk, wanted) = (journal.disk(), journal.size()?);
     let (folder, segments) = (journal.folder.display(), journal.records.len());
     info!("{folder}: joining {segments} segments ({})", format_bytes(wanted));
+    let mut stall = Stall::new(BACKOFF_MAX);
+    if disk.available() < wanted {
+        stall.wait(disk, wanted)?;
+    }
     loop {
-        if disk.available() < wanted {
-            disk.wait_for(wanted)?;
-        }
-        match Join::new(open()?).run(journal, tallies, interrupt)? {
-            Some(muxer) => return Ok(muxer),
-            // Copied streams took more space than estimated.
-            None => wanted += wanted / 4,
+        let joined = match open() {
+            Err(error) if error.kind() == ErrorKind::DiskFull => None,
+            output => Join::new(output?).run(journal, tallies, interrupt)?,
+        };
+        match joined {
+            Some(muxer) => {
+                stall.end(disk);
+                return Ok(muxer);
+            }
+            None => stall.wait(disk, wanted)?,
         }
     }
 }

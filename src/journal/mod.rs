@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! journal.json     the job's fingerprint; a run with another one is refused
-//! joined           identity of the joined file, written just before that file gets its name
+//! joining          the partial file beside the folder is written from these segments
+//! joined           size and checksum of the joined file, written just before that file gets its name
 //! lock             locked by the process that writes
 //! plan.json        of a distributed run: where segments start
 //! 000000.segment   a segment, which gets its name when it is complete and on the disk; a record at its end describes it
@@ -27,7 +28,9 @@ mod segments;
 mod sequence;
 
 pub use batch_record::{BatchRecord, OutputState};
+pub use disk::Disk;
 pub use fingerprint::{JobFingerprint, checksum};
+pub(crate) use folder::{check_writable, replace};
 pub use join::{JoinOutput, join};
 pub use plan::{CutPoint, WorkPlan};
 pub use segments::Journal;

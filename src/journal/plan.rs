@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::folder::{failed, write_atomically};
+use super::segments::Journal;
 use crate::error::{Error, Result};
 use crate::media::{CutState, SEGMENT_FRAMES, SeekPoint, SegmentSource, StreamTallies};
 use crate::pipeline::ResumeState;
@@ -42,10 +42,8 @@ pub struct CutPoint {
 
 impl WorkPlan {
     /// Writes the plan into a journal's folder.
-    pub fn write(&self, folder: &Path) -> Result<()> {
-        let path = folder.join(PLAN);
-        let json = serde_json::to_vec(self).expect("plain data is always JSON");
-        write_atomically(&path, &json).map_err(|e| failed(&path, e))
+    pub fn write(&self, journal: &Journal) -> Result<()> {
+        journal.write(PLAN, &serde_json::to_vec(self).expect("plain data is always JSON"))
     }
 
     /// Reads the plan of a journal's folder.

@@ -7,26 +7,30 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 use tracing::{debug, warn};
 
-use super::disk::{Disk, format_bytes};
-use super::fingerprint::JobFingerprint;
-use super::folder::{self, FINGERPRINT, SEGMENT, WRITING, failed};
-use crate::error::Result;
-use crate::media::{Cut, Packet, Record, SEGMENT_FRAMES, SegmentReader, SegmentSource, SegmentWriter};
+use super::disk::{Disk, failed, format_bytes, is_full};
+use super::fingerprint::{JobFingerprint, content_of};
+use super::folder::{self, FINGERPRINT, JOINED, SEGMENT};
+use crate::error::{self, Error, Result};
+use crate::media::{
+    Cut, Packet, Record, SEGMENT_FRAMES, SegmentReader, SegmentSource, SegmentWriter, is_taken, sync_folder,
+};
 use crate::pipeline::{ResumeState, Store};
 
 /// Extension that the journal's folder adds to the name of the output.
 const EXTENSION: &str = ".hasn";
-const JOINED: &str = "joined";
+/// Mark of a partial output that is the journal's own.
+const JOINING: &str = "joining";
 
 /// The locked folder of a run.
 pub struct Journal {
     pub(super) folder: PathBuf,
     /// Complete segments by number.
     pub(super) records: BTreeMap<u64, Record>,
-    _lock: File,
+    disk: Disk,
+    lock: File,
 }
 
 impl Journal {
@@ -37,23 +41,29 @@ impl Journal {
         name.into()
     }
 
-    /// Creates a journal, or opens the one of an earlier run with the same fingerprint, for this process alone.
-    pub fn open(folder: &Path, fingerprint: &JobFingerprint) -> Result<Journal> {
-        let lock = folder::open(folder, fingerprint, SEGMENT)?;
-        Journal::scanned(folder, lock)
+    /// Creates a journal, or opens the one of an earlier run with the same fingerprint, for this process alone. Setting
+    /// `interrupt` ends a wait for space.
+    pub fn open(folder: &Path, fingerprint: &JobFingerprint, interrupt: &Arc<AtomicBool>) -> Result<Journal> {
+        let disk = Disk::new(folder, interrupt.clone());
+        let lock = folder::open(folder, fingerprint, SEGMENT, &disk)?;
+        Journal::scanned(folder, disk, lock)
     }
 
     /// Opens an existing journal together with other processes that encode segments of the same video.
-    pub fn open_shared(folder: &Path, fingerprint: &JobFingerprint) -> Result<Journal> {
+    pub fn open_shared(
+        folder: &Path,
+        fingerprint: &JobFingerprint,
+        interrupt: &Arc<AtomicBool>,
+    ) -> Result<Journal> {
         let lock = folder::lock(folder, File::try_lock_shared)?;
         let path = folder.join(FINGERPRINT);
         let bytes = fs::read(&path).map_err(|e| failed(&path, e))?;
         JobFingerprint::parse(&bytes, &path)?.check_same(fingerprint, folder)?;
-        Journal::scanned(folder, lock)
+        Journal::scanned(folder, Disk::new(folder, interrupt.clone()), lock)
     }
 
-    fn scanned(folder: &Path, lock: File) -> Result<Journal> {
-        let mut journal = Journal { folder: folder.to_owned(), records: BTreeMap::new(), _lock: lock };
+    fn scanned(folder: &Path, disk: Disk, lock: File) -> Result<Journal> {
+        let mut journal = Journal { folder: folder.to_owned(), records: BTreeMap::new(), disk, lock };
         journal.scan()?;
         Ok(journal)
     }
@@ -61,16 +71,15 @@ impl Journal {
     /// Reads which segments exist, and removes truncated ones.
     pub fn scan(&mut self) -> Result<()> {
         self.records.clear();
-        let failed = |e: io::Error| failed(&self.folder, e);
-        for entry in fs::read_dir(&self.folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
+        for entry in fs::read_dir(&self.folder).map_err(|e| failed(&self.folder, e))? {
+            let path = entry.map_err(|e| failed(&self.folder, e))?.path();
             let Some(number) = number_of(&path) else { continue };
             match SegmentReader::open(&path).map(|reader| reader.record().clone()) {
                 Ok(record) if record.segment == number => drop(self.records.insert(number, record)),
-                Err(e) if e.kind() != ErrorKind::InvalidData => return Err(failed(e)),
+                Err(e) if e.kind() != ErrorKind::InvalidData => return Err(failed(&path, e)),
                 _ => {
                     warn!("{}: is truncated, and is encoded again", path.display());
-                    fs::remove_file(&path).map_err(failed)?;
+                    fs::remove_file(&path).map_err(|e| failed(&path, e))?;
                 }
             }
         }
@@ -127,10 +136,14 @@ impl Journal {
         }
     }
 
+    /// The file system of the journal.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
     /// Returns the writer of the segments of a run of `frames` frames; 0 where their count is not known.
-    pub fn store(&self, frames: u64, interrupt: Arc<AtomicBool>) -> SegmentStore {
-        let disk = Disk::new(&self.folder, interrupt);
-        let frames_to_estimate = frames.checked_sub(self.frames());
+    pub fn store(&self, frames: u64) -> SegmentStore {
+        let (disk, frames_to_estimate) = (self.disk.clone(), frames.checked_sub(self.frames()));
         SegmentStore { disk, folder: self.folder.clone(), open: None, frames_to_estimate }
     }
 
@@ -158,30 +171,65 @@ impl Journal {
         self.records.keys().map(size).sum::<io::Result<u64>>().map_err(|e| failed(&self.folder, e))
     }
 
+    /// Marks the file at `partial`, which is about to be created, as the journal's own. Without `overwrite`, another file
+    /// of that name is an error.
+    pub fn claim_partial(&self, partial: &Path, overwrite: bool) -> Result<()> {
+        if Journal::owns_partial(&self.folder) {
+            return Ok(());
+        }
+        if !overwrite && is_taken(partial) {
+            let remedy = "it is not of this run: move it away, or -y overwrites it";
+            let error = Error::new(partial.to_string_lossy(), "already exists", remedy);
+            return Err(error.with_kind(error::ErrorKind::Exists));
+        }
+        self.write(JOINING, b"")
+    }
+
+    /// Removes the mark of the file at `partial`, if a failed run has removed that file.
+    pub fn release_partial(&self, partial: &Path) {
+        if !is_taken(partial) {
+            // A mark that stays only lets the next run overwrite that file.
+            let _ = fs::remove_file(self.folder.join(JOINING));
+        }
+    }
+
+    /// Whether a partial output beside the folder is the journal's own.
+    pub fn owns_partial(folder: &Path) -> bool {
+        folder.join(JOINING).exists()
+    }
+
     /// Records that the file at `partial` is the complete video, which only lacks its name.
     pub fn mark_joined(&self, partial: &Path) -> Result<()> {
-        let path = self.folder.join(JOINED);
-        let marked =
-            folder::identity(partial).and_then(|joined| folder::write_atomically(&path, joined.as_bytes()));
-        marked.map_err(|e| failed(&self.folder, e))
+        self.write(JOINED, content_of(partial)?.as_bytes())
     }
 
-    /// Whether a run has completed `output` and only left its journal behind.
-    pub fn is_finished(folder: &Path, output: &Path) -> bool {
-        let joined = fs::read_to_string(folder.join(JOINED));
-        let existing = folder::identity(output);
-        matches!((joined, existing), (Ok(joined), Ok(existing)) if joined == existing)
+    /// Writes a file into the folder.
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.folder.join(name);
+        self.disk.retry_call(bytes.len() as u64, || folder::write_atomically(&path, bytes))
     }
 
-    /// Removes the journal, when the output has its name.
-    pub fn remove(self) -> Result<()> {
-        folder::remove(&self.folder)
+    /// Whether the file at `path`, an output or its partial file, is the complete video of this journal.
+    pub fn is_finished(folder: &Path, path: &Path) -> bool {
+        let Ok(joined) = fs::read_to_string(folder.join(JOINED)) else { return false };
+        content_of(path).is_ok_and(|content| content == joined)
+    }
+
+    /// Whether a run that was to write `output` has not ended.
+    pub(super) fn is_unfinished(output: &Path) -> bool {
+        let folder = Journal::folder_of(output);
+        folder.join(FINGERPRINT).exists() && !Journal::is_finished(&folder, output)
+    }
+
+    /// Removes the journal, when the output has its name. What cannot be removed is no error any more.
+    pub fn remove(self) {
+        folder::remove_or_warn(&self.folder, self.lock);
     }
 
     /// Removes a journal that no process is using, whatever it contains.
     pub fn discard(folder: &Path) -> Result<()> {
-        let _lock = folder::lock(folder, File::try_lock)?;
-        folder::remove(folder)
+        let lock = folder::lock(folder, File::try_lock)?;
+        folder::remove(folder, lock).map_err(|e| failed(folder, e))
     }
 }
 
@@ -199,22 +247,23 @@ impl Store for SegmentStore {
         let (folder, disk) = (&self.folder, &self.disk);
         if self.open.is_none() {
             let open = || {
-                let file = tempfile::Builder::new().prefix(WRITING).tempfile_in(folder)?;
+                let file = folder::temporary(folder)?;
                 let writer = SegmentWriter::create(file.path())?;
                 Ok((file, writer))
             };
-            self.open = Some(disk.retry_when_full(0, open)?);
+            self.open = Some(disk.retry_call(0, open)?);
         }
         let (_, writer) = self.open.as_mut().expect("just opened");
-        disk.retry_when_full(packet.size() as u64, || writer.write(&packet))
+        disk.retry_call(packet.size() as u64, || writer.write(&packet))
     }
 
     fn close(&mut self, cut: Cut) -> Result<()> {
         let (file, mut writer) = self.open.take().expect("a segment has packets");
-        self.disk.retry_when_full(0, || writer.finish(&cut))?;
+        self.disk.retry_call(0, || writer.seal(&cut))?;
+        let file = self.sync(file, &writer)?;
         let path = segment_path(&self.folder, cut.segment);
-        let named = file.persist(&path).map_err(|e| e.error).and_then(|_| folder::sync(&self.folder));
-        named.map_err(|e| failed(&self.folder, e))?;
+        self.disk.retry_call(0, || fs::rename(&file, &path))?;
+        self.disk.retry_call(0, || sync_folder(&self.folder))?;
         let cut_frames = cut.source.frames;
         debug!("{}: {cut_frames} frames", path.display());
         if let Some(frames) = self.frames_to_estimate.take() {
@@ -226,6 +275,26 @@ impl Store for SegmentStore {
 }
 
 impl SegmentStore {
+    /// Syncs a sealed segment to the disk. After a failed sync, Linux may take the lost pages for written ones: only a copy
+    /// that is synced itself is known to be on the disk.
+    fn sync(&self, file: NamedTempFile, writer: &SegmentWriter) -> Result<TempPath> {
+        let Err(error) = writer.sync() else { return Ok(file.into_temp_path()) };
+        warn!("{}: a segment cannot be synced to the disk: {error}; it is copied", self.folder.display());
+        let size = file.as_file().metadata().map_or(0, |metadata| metadata.len());
+        let mut full = Some(error).filter(is_full);
+        self.disk.retry_call(size, || {
+            if let Some(error) = full.take() {
+                return Err(error);
+            }
+            let mut copy = folder::temporary(&self.folder)?;
+            io::copy(&mut File::open(file.path())?, &mut copy)?;
+            let mut reader = SegmentReader::open(copy.path())?;
+            while reader.next_packet()?.is_some() {}
+            copy.as_file().sync_all()?;
+            Ok(copy.into_temp_path())
+        })
+    }
+
     /// Logs how much space a run needs whose segments have `existing` bytes and will have `remaining` more. The segments
     /// and the video that is joined from them exist at the same time.
     fn log_space_needed(&self, existing: u64, remaining: u64) {

@@ -12,14 +12,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use super::disk::Disk;
+use super::disk::{Disk, failed};
 use super::fingerprint::JobFingerprint;
-use super::folder::{self, failed, write_atomically};
+use super::folder::{self, create_all, write_atomically};
 use crate::error::{self, Error, Result};
 use crate::media::{Cut, Damage, DamagedPlace, Numbering, Packet, Pattern};
 use crate::pipeline::{DamageReport, Store};
@@ -38,7 +38,7 @@ pub struct SequenceJournal {
 
 struct LockedFolder {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// Frames that are complete and on the disk.
@@ -52,12 +52,19 @@ struct Finished {
 
 impl SequenceJournal {
     /// Starts a sequence, or resumes the one of an earlier run with the same fingerprint.
-    pub fn open(pattern: Pattern, folder: &Path, fingerprint: &JobFingerprint) -> Result<SequenceJournal> {
-        create_folder(pattern.folder())?;
-        let lock = folder::open(folder, fingerprint, FINISHED)?;
+    /// Setting `interrupt` ends a wait for space.
+    pub fn open(
+        pattern: Pattern,
+        folder: &Path,
+        fingerprint: &JobFingerprint,
+        interrupt: &Arc<AtomicBool>,
+    ) -> Result<SequenceJournal> {
+        let disk = Disk::new(folder, interrupt.clone());
+        disk.retry_when_full(0, || create_folder(pattern.folder()))?;
+        let lock = folder::open(folder, fingerprint, FINISHED, &disk)?;
         let sizes = read_finished(&folder.join(FINISHED), &pattern)?;
         let finished = Finished { sizes, ..Finished::default() };
-        let folder = Some(LockedFolder { path: folder.to_owned(), _lock: lock });
+        let folder = Some(LockedFolder { path: folder.to_owned(), lock });
         Ok(SequenceJournal { pattern, folder, finished: Arc::new(Mutex::new(finished)) })
     }
 
@@ -101,16 +108,18 @@ impl SequenceJournal {
         Ok(())
     }
 
-    /// Returns the writer of a run's frames.
+    /// Returns the writer of a run's frames. Without `overwrite`, images of others stay as they are.
     pub fn store(
         &self,
         numbering: Numbering,
+        overwrite: bool,
         damage: Damage,
         interrupt: Arc<AtomicBool>,
     ) -> Result<SequenceStore> {
         Ok(SequenceStore {
             pattern: self.pattern.clone(),
             numbering,
+            overwrite,
             disk: Disk::new(self.pattern.folder(), interrupt),
             folder: self
                 .folder
@@ -136,19 +145,22 @@ impl SequenceJournal {
         Ok(finished.sizes.len() as u64)
     }
 
-    /// Removes the folder, when all frames are finished or none is worth resuming from.
-    pub fn remove(self) -> Result<()> {
-        self.folder.map_or(Ok(()), |folder| folder::remove(&folder.path))
+    /// Removes the folder, when all frames are finished or none is worth resuming from. What cannot be removed is no error
+    /// any more.
+    pub fn remove(self) {
+        if let Some(LockedFolder { path, lock }) = self.folder {
+            folder::remove_or_warn(&path, lock);
+        }
     }
 
     /// Removes the finished frames of a run that no process is using, then its folder.
     pub fn discard(pattern: &Pattern, folder: &Path) -> Result<()> {
-        let _lock = folder::lock(folder, File::try_lock)?;
+        let lock = folder::lock(folder, File::try_lock)?;
         for &number in read_finished(&folder.join(FINISHED), pattern)?.keys() {
             let path = pattern.path(number);
             fs::remove_file(&path).map_err(|e| failed(&path, e))?;
         }
-        folder::remove(folder)
+        folder::remove(folder, lock).map_err(|e| failed(folder, e))
     }
 }
 
@@ -156,6 +168,7 @@ impl SequenceJournal {
 pub struct SequenceStore {
     pattern: Pattern,
     numbering: Numbering,
+    overwrite: bool,
     disk: Disk,
     folder: Option<FolderWriter>,
     finished: Arc<Mutex<Finished>>,
@@ -172,13 +185,16 @@ struct FolderWriter {
 
 impl Store for SequenceStore {
     fn write(&mut self, frame: Packet) -> Result<()> {
-        let SequenceStore { pattern, numbering, disk, folder, finished } = self;
+        let SequenceStore { pattern, numbering, overwrite, disk, folder, finished } = self;
         let (number, size) = (frame.number(*numbering), frame.size() as u64);
         if let Some(folder) = folder {
             // Before the frame: once that is finished, its source is not read again.
             folder.write_damage(disk)?;
         }
-        disk.retry_when_full(size, || pattern.write(number, frame.data()))?;
+        disk.retry_when_full(size, || {
+            let written = pattern.write(number, frame.data(), *overwrite);
+            written.map_err(|e| not_written(&pattern.path(number), e))
+        })?;
         if let Some(folder) = folder {
             folder.write_finished(number, size, disk)?;
         }
@@ -211,21 +227,36 @@ impl FolderWriter {
         let places: Vec<_> = self.damage.places().into_iter().map(DamageReport::from).collect();
         let json = serde_json::to_vec(&places).expect("plain data is always JSON");
         let path = self.folder.join(DAMAGE);
-        disk.retry_when_full(json.len() as u64, || write_atomically(&path, &json))
+        disk.retry_call(json.len() as u64, || write_atomically(&path, &json))
     }
 
     /// Adds a line, in one write: a run that is killed leaves it complete or not at all.
     fn write_finished(&mut self, number: u64, size: u64, disk: &Disk) -> Result<()> {
         let line = format!("{number} {size}\n");
-        disk.retry_when_full(line.len() as u64, || self.finished.write_all(line.as_bytes()))
+        disk.retry_call(line.len() as u64, || {
+            let end = self.finished.metadata()?.len();
+            self.finished.write_all(line.as_bytes()).inspect_err(|_| {
+                // A full disk may have taken a part. Where that stays, the line is ignored.
+                let _ = self.finished.set_len(end);
+            })
+        })
     }
 }
 
 fn create_folder(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).map_err(|e| {
+    create_all(folder).map_err(|e| {
         let remedy = "name a folder that exists or can be created";
         Error::new(folder.to_string_lossy(), format!("cannot be created: {e}"), remedy).caused_by(e)
     })
+}
+
+fn not_written(path: &Path, error: io::Error) -> Error {
+    if error.kind() != ErrorKind::AlreadyExists {
+        return failed(path, error);
+    }
+    let (problem, remedy) =
+        ("appeared during the run and is left as it is", "move it away, or -y overwrites it");
+    Error::new(path.to_string_lossy(), problem, remedy).caused_by(error)
 }
 
 /// Returns the frames of the list whose files exist with the size that was written. After a power cut the list may end in

@@ -1,15 +1,17 @@
 //! Output: name and container of the file to write, what the container holds according to FFmpeg, and its quirks when
 //! it is written. Quirks of containers when they are read are in `demux/quirks.rs`.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, codec, format, media};
+use tracing::warn;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::container::{container_name, guess_container};
 use crate::media::ffmpeg::{c_string, check};
-use crate::media::path::{partial_path, same_file};
+use crate::media::path::{folder_of, is_taken, partial_path, plain_path, publish, same_file, sync_folder};
 use crate::media::pattern::Pattern;
 
 /// Names of an output file.
@@ -45,6 +47,8 @@ impl Output {
             let name = "standard output".into();
             return Ok(Output { name, paths: None, container, sequence: None, faststart: false });
         }
+        let name = plain_path(name);
+        let input = plain_path(input);
         let path = PathBuf::from(name);
         let container = guess_container(None, name).ok_or_else(|| {
             Error::new(
@@ -83,17 +87,47 @@ impl Output {
         Output { name: "live".into(), paths: None, container, sequence: None, faststart: false }
     }
 
-    /// Fails if a file would be overwritten; a partial file may be the run's own, from an earlier attempt.
+    /// Fails if a file would be overwritten; a partial file may be the journal's own, from an earlier attempt.
     pub fn check_free(&self, owns_partial: bool) -> Result<()> {
         let Some(OutputPaths { path, partial }) = &self.paths else { return Ok(()) };
         for (existing, remedy) in [
             (path, "-y overwrites it, or give another name"),
             (partial, "an earlier run left it: move it away, or -y overwrites it"),
         ] {
-            if existing.exists() && !(owns_partial && existing == partial) {
+            if is_taken(existing) && !(owns_partial && existing == partial) {
                 return Err(Error::new(existing.to_string_lossy(), "already exists", remedy)
                     .with_kind(ErrorKind::Exists));
             }
+        }
+        Ok(())
+    }
+
+    /// The same output with its partial file in `folder`, to try whether the container takes the streams.
+    #[must_use]
+    pub fn trial(&self, folder: &Path) -> Output {
+        let paths = self.paths.as_ref().map(|paths| {
+            let name = paths.path.file_name().unwrap_or_default().to_string_lossy();
+            OutputPaths { partial: folder.join(format!(".writing-{name}")), ..paths.clone() }
+        });
+        Output { paths, ..self.clone() }
+    }
+
+    /// Renames the complete partial file to the output's name. Without `overwrite`, a file that has appeared there stays.
+    pub fn publish(&self, overwrite: bool) -> Result<()> {
+        let Some(OutputPaths { path, partial }) = &self.paths else { return Ok(()) };
+        publish(partial, path, overwrite).map_err(|e| {
+            let complete = format!("the complete output is in {}", partial.display());
+            let (problem, remedy) = match e.kind() {
+                io::ErrorKind::AlreadyExists => (
+                    "appeared while it was being encoded and is left as it is".to_owned(),
+                    format!("{complete}: rename it, or run again with -y"),
+                ),
+                _ => (format!("cannot be renamed: {e}"), complete),
+            };
+            Error::new(&self.name, problem, remedy).caused_by(e)
+        })?;
+        if let Err(e) = sync_folder(folder_of(path)) {
+            warn!("{}: its name cannot be synced to the disk: {e}", self.name);
         }
         Ok(())
     }

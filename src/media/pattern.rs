@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::media::path::{partial_path, same_file};
+use crate::media::path::{partial_path, plain_path, publish, same_file, sync_folder};
 
 /// A file name with one number in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Pattern {
     /// The pattern of a name with `%d` or `%06d` in its last part; `None` for any other name, for an address, and if a
     /// file has exactly this name.
     pub fn parse(name: &str) -> Result<Option<Pattern>> {
-        let path = Path::new(name);
+        let path = Path::new(plain_path(name));
         let last = path.file_name().and_then(|last| last.to_str()).unwrap_or_default();
         let places = conversions(last);
         if places.is_empty() || name.contains("://") || path.exists() {
@@ -95,8 +95,9 @@ impl Pattern {
         let matches = |name: &str| self.number_of(name).is_some();
         Ok(match Pattern::parse(input)? {
             None => {
-                let name = Path::new(input).file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                matches(name) && same_file(Path::new(input), &self.folder.join(name))
+                let input = Path::new(plain_path(input));
+                let name = input.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                matches(name) && same_file(input, &self.folder.join(name))
             }
             Some(input) if same_file(&input.folder, &self.folder) => {
                 input.numbers()?.into_iter().any(|number| matches(&input.name(number)))
@@ -105,8 +106,9 @@ impl Pattern {
         })
     }
 
-    /// Writes the file of a frame: synced to disk under a partial name, then renamed.
-    pub fn write(&self, number: u64, data: &[u8]) -> io::Result<()> {
+    /// Writes the file of a frame: synced to disk under a partial name, then renamed. Without `overwrite`, an existing file
+    /// stays: one with the same bytes is the run's own, from before a crash, and any other is an error.
+    pub fn write(&self, number: u64, data: &[u8], overwrite: bool) -> io::Result<()> {
         let path = self.path(number);
         let partial = partial_path(&path);
         let write = || {
@@ -114,11 +116,16 @@ impl Pattern {
             file.write_all(data)?;
             file.sync_all()
         };
-        write().and_then(|()| fs::rename(&partial, &path)).inspect_err(|_| {
+        let written = write().and_then(|()| publish(&partial, &path, overwrite));
+        if written.is_err() {
             // A failure here is ignored: the error that led here is the one to report.
             let _ = fs::remove_file(&partial);
-        })?;
-        File::open(&self.folder)?.sync_all()
+        }
+        match written {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && fs::read(&path)? == data => {}
+            written => written?,
+        }
+        sync_folder(&self.folder)
     }
 }
 

@@ -124,6 +124,7 @@ pub(crate) fn header_checksum(extradata: &[u8]) -> u32 {
 pub struct SegmentWriter {
     file: File,
     end: u64,
+    is_sealed: bool,
     checksum: crc32fast::Hasher,
     /// Stream index and time base of the packets.
     stream: Option<(usize, Rational)>,
@@ -133,8 +134,8 @@ pub struct SegmentWriter {
 impl SegmentWriter {
     /// Creates the file.
     pub fn create(path: &Path) -> io::Result<SegmentWriter> {
-        let (end, checksum) = (0, crc32fast::Hasher::new());
-        Ok(SegmentWriter { file: File::create(path)?, end, checksum, stream: None, bytes: Vec::new() })
+        let (file, checksum) = (File::create(path)?, crc32fast::Hasher::new());
+        Ok(SegmentWriter { file, end: 0, is_sealed: false, checksum, stream: None, bytes: Vec::new() })
     }
 
     /// Appends a packet. Of its side data, only the header that some encoders send with their first packet is kept:
@@ -155,8 +156,11 @@ impl SegmentWriter {
         self.append()
     }
 
-    /// Ends the file and syncs it to disk.
-    pub fn finish(&mut self, cut: &Cut) -> io::Result<()> {
+    /// Writes the end of the file, once.
+    pub fn seal(&mut self, cut: &Cut) -> io::Result<()> {
+        if self.is_sealed {
+            return Ok(());
+        }
         let (stream, time_base) = self.stream.expect("a segment has packets");
         let Cut { segment, source, next, header } = cut.clone();
         let time_base = (time_base.numerator(), time_base.denominator());
@@ -171,6 +175,12 @@ impl SegmentWriter {
         self.bytes.extend(checksum.finalize().to_le_bytes());
         self.bytes.extend(MAGIC);
         self.append()?;
+        self.is_sealed = true;
+        Ok(())
+    }
+
+    /// Syncs the file to disk.
+    pub fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
     }
 
@@ -323,7 +333,9 @@ mod tests {
         let next = CutState { frames: 5, end: 5, order: [3, 4].into(), ..CutState::default() };
         let source = SegmentSource { frames: 5, last_pts: 4, ..SegmentSource::default() };
         let cut = Cut { segment: 7, source, next, header: 9 };
-        writer.finish(&cut).unwrap();
+        writer.seal(&cut).unwrap();
+        writer.seal(&cut).unwrap();
+        writer.sync().unwrap();
         cut
     }
 

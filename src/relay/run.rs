@@ -131,7 +131,7 @@ impl OpenedRelay<'_> {
             for ((sink, packets), stats) in options.sinks.iter().zip(packets).zip(&stats.sinks) {
                 let streams = streams.clone();
                 scope.spawn(move || {
-                    if let Err(error) = sinks::run(sink, &streams, &packets, stats) {
+                    if let Err(error) = sinks::run(sink, options.overwrite, &streams, &packets, stats) {
                         sink_failures.note(error);
                     }
                 });

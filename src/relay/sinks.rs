@@ -67,9 +67,11 @@ impl SinkQueue {
     }
 }
 
-/// Writes to one output until no packet follows. Only a file that is incomplete is an error.
+/// Writes to one output until no packet follows. Only a file that is incomplete is an error, or that cannot get its name:
+/// without `overwrite`, another file of that name stays.
 pub(super) fn run(
     sink: &str,
+    overwrite: bool,
     streams: &LiveStreams,
     packets: &Receiver<Arc<SharedPacket>>,
     stats: &SinkStats,
@@ -77,6 +79,7 @@ pub(super) fn run(
     let (backoff, now) = (BACKOFF_MIN, Instant::now());
     let mut output = Reconnecting {
         sink,
+        overwrite,
         streams,
         stats,
         open: None,
@@ -96,6 +99,7 @@ pub(super) fn run(
 /// An output that is opened again after it failed.
 struct Reconnecting<'a> {
     sink: &'a str,
+    overwrite: bool,
     streams: &'a LiveStreams,
     stats: &'a SinkStats,
     open: Option<(LiveOutput, Watch)>,
@@ -171,7 +175,7 @@ impl Reconnecting<'_> {
         match (self.open, self.failure) {
             (Some((output, watch)), _) => {
                 watch.allow(WRITE_TIMEOUT);
-                match output.finish() {
+                match output.finish(self.overwrite) {
                     // The peer may have disconnected at the same moment.
                     Err(error) if !is_file => warn!("{error}"),
                     finished => return finished,

@@ -62,8 +62,17 @@ fn folders_are_mirrored_and_finished_videos_are_skipped() {
     for name in outputs {
         assert_eq!(folder.frames(name).len(), 5, "{name}");
     }
-    let left_out = serde_json::json!(["in/a/about.nfo", "in/a/cover.jpg", "in/notes.txt"]);
+    let left_out =
+        serde_json::json!(["in/a/about.nfo", "in/a/cover.jpg", "in/d.partial.mkv", "in/notes.txt"]);
     assert_eq!(report(&folder)["left_out"], left_out);
+    let unfinished = "in/d.partial.mkv: left out, it has the name of an unfinished output";
+    assert!(ran.stderr.contains(unfinished), "{}", ran.stderr);
+    for name in ["in/out/a", "in/out"] {
+        let hidden = std::fs::read_dir(folder.path(name)).unwrap().map(|entry| entry.unwrap().file_name());
+        let hidden = hidden.filter(|name| name.to_string_lossy().starts_with('.'));
+        let is_record = |name: std::ffi::OsString| name.to_string_lossy().ends_with(".hasn-batch");
+        assert!(hidden.into_iter().all(is_record), "{name}: only records stay");
+    }
     assert_eq!(report(&folder)["totals"]["frames"], 15);
     assert!(ran.stderr.contains("3 videos: 3 done, 0 skipped, 0 failed; 15 frames"), "{}", ran.stderr);
 

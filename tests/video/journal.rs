@@ -129,23 +129,108 @@ fn damaged_segments_are_encoded_again() {
     assert_eq!(folder.names(), ["out.mkv", "video.mkv", "whole.mkv"]);
 }
 
+/// The last step takes no name from a file that appeared meanwhile, and is all that is left to do.
 #[test]
-fn a_run_cut_off_before_it_removed_its_journal_is_complete() {
-    let folder = folder_with_video(300);
-    folder.hasn(&command("out.mkv")).assert_done();
-    let video = std::fs::metadata(folder.path("out.mkv")).unwrap();
-    let joined = format!("{} {} {}", video.dev(), video.ino(), video.size());
-    for (left, there) in [(joined, true), ("1 2 3".to_owned(), false)] {
-        std::fs::create_dir(folder.path("out.mkv.hasn")).unwrap();
-        folder.write("out.mkv.hasn/joined", left);
-        let ran = folder.hasn(&command("out.mkv"));
-        assert_eq!(
-            (ran.code == Some(0), folder.path("out.mkv.hasn").exists()),
-            (there, !there),
-            "{}",
-            ran.stderr
+fn an_output_that_appears_during_a_run_stays_and_the_complete_one_only_lacks_its_name() {
+    let folder = folder_with_video(1500);
+    folder.hasn(&command("whole.mkv")).assert_done();
+    let inode = |name: &str| std::fs::metadata(folder.path(name)).unwrap().ino();
+    let refuse = || {
+        let child = start_and_wait(&folder, "out.mkv", 1);
+        folder.write("out.mkv", "another file");
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        ran.assert_told("appeared while it was being encoded and is left as it is", "a new file");
+        ran.assert_told(
+            "the complete output is in out.partial.mkv: rename it, or run again with -y",
+            "a new file",
         );
+        assert_eq!(folder.read("out.mkv"), b"another file");
+        assert!(folder.read("out.partial.mkv") == folder.read("whole.mkv"));
+    };
+    refuse();
+    folder.hasn(&command("out.mkv")).assert_told("out.mkv: already exists; -y overwrites it", "no -y");
+    let other = format!("{} -y --encoder-opt crf=30", command("out.mkv"));
+    folder.hasn(&other).assert_told("was started with --encoder-opt bf=3, now bf=3 crf=30", &other);
+    let partial = inode("out.partial.mkv");
+    folder.hasn(&format!("{} -y", command("out.mkv"))).assert_done();
+    assert_eq!(inode("out.mkv"), partial, "it is renamed, and not joined again");
+    assert_eq!(folder.names(), ["out.mkv", "video.mkv", "whole.mkv"]);
+
+    // A user renames it, or the run was cut off before it removed its journal. What is left of the journal is removed,
+    // wherever that was cut off.
+    std::fs::remove_file(folder.path("out.mkv")).unwrap();
+    refuse();
+    std::fs::rename(folder.path("out.partial.mkv"), folder.path("out.mkv")).unwrap();
+    let segments = || segment_names(&folder, "out.mkv").into_iter();
+    let joined = folder.read("out.mkv.hasn/joined");
+    for left in segments().chain(["journal.json".into(), "joining".into(), "lock".into()]) {
+        std::fs::remove_file(folder.path(&format!("out.mkv.hasn/{left}"))).unwrap();
+        for more in ["", " -y"] {
+            let kept = folder.path("kept");
+            std::fs::create_dir(&kept).unwrap();
+            for entry in std::fs::read_dir(folder.path("out.mkv.hasn")).unwrap() {
+                let path = entry.unwrap().path();
+                std::fs::copy(&path, kept.join(path.file_name().unwrap())).unwrap();
+            }
+            folder.hasn(&format!("{}{more}", command("out.mkv"))).assert_done();
+            assert_eq!((inode("out.mkv"), folder.path("out.mkv.hasn").exists()), (inode("out.mkv"), false));
+            std::fs::rename(kept, folder.path("out.mkv.hasn")).unwrap();
+        }
     }
+    assert_eq!(folder.read("out.mkv.hasn/joined"), joined);
+    // The mark of another file means nothing.
+    folder.write("out.mkv", "another file");
+    folder.hasn(&command("out.mkv")).assert_told("out.mkv: already exists", "another file");
+    assert_eq!(folder.read("out.mkv"), b"another file");
+}
+
+/// A join overwrites its own partial file and no other.
+#[test]
+fn a_partial_file_of_others_is_left_as_it_is() {
+    let folder = folder_with_video(1500);
+    let line = command("out.mkv");
+    let child = start_and_wait(&folder, "out.mkv", 1);
+    folder.write("out.partial.mkv", "another file");
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    ran.assert_told("out.partial.mkv: already exists; it is not of this run: move it away", &line);
+    ran.assert_told("out.mkv.hasn keeps the first 1500 frames", &line);
+    folder.hasn(&line).assert_told("out.partial.mkv: already exists", &line);
+    assert_eq!(folder.read("out.partial.mkv"), b"another file");
+    std::fs::remove_file(folder.path("out.partial.mkv")).unwrap();
+    // The mark of a join that was killed.
+    folder.write("out.mkv.hasn/joining", "");
+    folder.write("out.partial.mkv", "begun by a killed run");
+    folder.hasn(&line).assert_done();
+    assert_eq!(folder.names(), ["out.mkv", "video.mkv"]);
+}
+
+#[test]
+fn a_journal_can_be_read_by_other_users() {
+    let folder = folder_with_video(1000);
+    kill(start_and_wait(&folder, "out.mkv", 1));
+    folder.write("other", "");
+    let mode = |name: &str| std::fs::metadata(folder.path(name)).unwrap().mode();
+    for name in ["journal.json", "lock", "000000.segment"] {
+        assert_eq!(mode(&format!("out.mkv.hasn/{name}")), mode("other"), "{name}");
+    }
+}
+
+/// FFmpeg's name of the protocol of files.
+#[test]
+fn a_file_named_by_its_protocol_is_a_file() {
+    let folder = folder_with_video(1000);
+    folder.hasn(&command("whole.mkv")).assert_done();
+    let line = command("file:out.mkv").replace("video.mkv", "file:video.mkv");
+    let mut child = start(&folder, &line);
+    wait_for("a segment", || (!segment_names(&folder, "out.mkv").is_empty()).then_some(()));
+    assert!(child.try_wait().unwrap().is_none(), "the run is over already");
+    kill(child);
+    let ran = folder.hasn(&line);
+    ran.assert_done();
+    assert!(ran.stderr.contains("resuming after"), "{}", ran.stderr);
+    assert!(folder.read("out.mkv") == folder.read("whole.mkv"));
+    let onto_itself = "upscale file:video.mkv video.mkv -y --model none";
+    folder.hasn(onto_itself).assert_told("is the input itself", onto_itself);
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::media::ffmpeg::{c_string, check, failure, parameters_of};
 use crate::media::mux::silence::Silence;
 use crate::media::mux::streams::{AudioMode, audio_encoder};
 use crate::media::mux::transcode::{TranscodeSpec, Transcoder};
-use crate::media::output::{Output, OutputPaths};
+use crate::media::output::Output;
 use crate::media::packet::Packet;
 use crate::media::watch::Watch;
 
@@ -189,8 +189,8 @@ pub struct LiveOutput {
     /// What the context's callback points to: dropped after the context.
     _guard: interrupt::InterruptGuard,
     name: String,
-    /// Names of a single file; `None` for connections, playlists and pipes.
-    paths: Option<OutputPaths>,
+    /// A single file; `None` for connections, playlists and pipes.
+    file: Option<Output>,
     /// Header to put before keyframes; may be empty.
     header: Vec<u8>,
     /// First timestamp, which becomes 0: a later connection starts at 0 as well.
@@ -251,9 +251,9 @@ impl LiveOutput {
         };
         let format = LiveFormat::of(sink, &name)?;
         let is_one_file = LiveOutput::is_one_file(sink);
-        let paths = if is_one_file { Output::new(sink, "")?.paths } else { None };
-        let url = match &paths {
-            Some(paths) => paths.partial.to_string_lossy().into_owned(),
+        let file = is_one_file.then(|| Output::new(sink, "")).transpose()?;
+        let url = match file.as_ref().and_then(Output::partial) {
+            Some(partial) => partial.to_string_lossy().into_owned(),
             None if sink.starts_with("srt") => bound(sink, false),
             None => sink.to_owned(),
         };
@@ -271,7 +271,7 @@ impl LiveOutput {
             context,
             _guard: guard,
             name,
-            paths,
+            file,
             header,
             start_us: None,
             last_dts: [None; 2],
@@ -306,16 +306,14 @@ impl LiveOutput {
         written.map(drop).map_err(|e| failure(&self.name, "cannot be written", e, CHECK_RECEIVER))
     }
 
-    /// Writes the trailer; a file gets its own name.
-    pub fn finish(mut self) -> Result<()> {
+    /// Writes the trailer; a file gets its own name. Without `overwrite`, a file that has appeared there stays.
+    pub fn finish(mut self, overwrite: bool) -> Result<()> {
         let kept = "what was written before is kept";
         self.context.write_trailer().map_err(|e| failure(&self.name, "cannot be finished", e, kept))?;
-        let Some(OutputPaths { path, partial }) = &self.paths else { return Ok(()) };
-        fs::rename(partial, path).map_err(|e| {
-            Error::new(&self.name, format!("cannot be finished: {e}"), kept)
-                .with_kind(e.kind().into())
-                .with_source(e)
-        })
+        // SAFETY: the context is alive, and writes nothing more; pb is null for formats that open connections themselves.
+        let code = unsafe { ffi::avio_closep(&mut (*self.context.as_mut_ptr()).pb) };
+        check(code).map_err(|e| failure(&self.name, "cannot be finished", e, kept))?;
+        self.file.map_or(Ok(()), |file| file.publish(overwrite))
     }
 }
 

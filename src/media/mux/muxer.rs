@@ -15,7 +15,7 @@ use crate::media::ffmpeg::{MICROSECONDS, check, failure};
 use crate::media::mux::metadata::{attach_cover, copy_programs, copy_tags_and_chapters, cover_packet};
 use crate::media::mux::streams::{Plan, StreamAction, StreamMapping};
 use crate::media::mux::verify::{self, StreamSummary, Verification};
-use crate::media::output::{Output, OutputPaths, open_output};
+use crate::media::output::{Output, open_output};
 use crate::media::packet::Packet;
 use crate::media::side_data::copy_entries;
 use crate::media::stream::{Trim, metadata, tag};
@@ -24,6 +24,9 @@ use crate::media::stream::{Trim, metadata, tag};
 pub struct Muxer {
     context: format::context::Output,
     output: Output,
+    /// The file, opened before anything was written, so that its sync reports every write that failed; `None` for pipes,
+    /// and for containers that open files themselves.
+    file: Option<File>,
     /// Index in the output by index in the input, for the streams whose packets are written.
     output_index: Vec<Option<usize>>,
     written: Vec<WrittenStream>,
@@ -67,8 +70,17 @@ impl Muxer {
         let context = open_output(&output, &path).map_err(|e| {
             failure(&path, "cannot be written", e, "check the folder, its permissions and free space")
         })?;
+        // SAFETY: the context is alive.
+        let has_file = unsafe { !(*context.as_ptr()).pb.is_null() };
+        let file = output
+            .partial()
+            .filter(|_| has_file)
+            .map(File::open)
+            .transpose()
+            .map_err(|e| Error::io(&path, e, "check the folder and its permissions"))?;
         let mut muxer = Muxer {
             context,
+            file,
             output_index: vec![None; input.context().nb_streams() as usize],
             written: Vec::new(),
             offset_us: offset_us(&output, input, encoder, trim),
@@ -335,7 +347,7 @@ impl Muxer {
         failure(name, "cannot be written", error, remedy)
     }
 
-    /// Writes the trailer and syncs the file to disk; it keeps its partial name.
+    /// Writes the trailer, syncs the file to disk and closes it; it keeps its partial name.
     pub fn finish(&mut self) -> Result<()> {
         self.context.write_trailer().map_err(|e| self.failed(e))?;
         // SAFETY: the context is alive; pb is null for containers that open files themselves.
@@ -348,9 +360,14 @@ impl Muxer {
         };
         check(code).map_err(|e| self.failed(e))?;
         if let Some(partial) = self.output.partial() {
-            let synced = File::open(partial).and_then(|file| file.sync_all());
+            let file = self.file.take().map_or_else(|| File::open(partial), Ok);
+            let synced = file.and_then(|file| file.sync_all());
             synced.map_err(|e| Error::io(partial.to_string_lossy(), e, "check the disk"))?;
         }
+        // Some file systems write when a file is closed.
+        // SAFETY: the context is alive, and writes nothing more.
+        let code = unsafe { ffi::avio_closep(&mut (*self.context.as_mut_ptr()).pb) };
+        check(code).map_err(|e| self.failed(e))?;
         self.finished = true;
         Ok(())
     }
@@ -368,19 +385,10 @@ impl Muxer {
         })
     }
 
-    /// Renames the finished file to its own name.
-    pub fn publish(self) -> Result<()> {
+    /// The output, whose file is finished and can get its name.
+    pub fn output(&self) -> &Output {
         assert!(self.finished, "only a complete file gets its name");
-        let Some(OutputPaths { path, partial }) = &self.output.paths else { return Ok(()) };
-        fs::rename(partial, path).map_err(|e| {
-            let problem = format!("cannot be renamed: {e}");
-            let remedy = format!("the complete result is in {}", partial.display());
-            Error::new(&self.output.name, problem, remedy).with_kind(e.kind().into()).with_source(e)
-        })?;
-        // The rename is on disk only after this; some file systems cannot sync a folder.
-        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-        let _ = File::open(folder).and_then(|folder| folder.sync_all());
-        Ok(())
+        &self.output
     }
 
     /// Leaves the finished file under its partial name, and returns that.
