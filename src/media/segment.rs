@@ -1,19 +1,21 @@
 //! Segment files: the packets from one cut to the next, kept until the video is complete and the segments are joined.
 //!
-//! In: packets of the encoder. Out: the same packets. The file ends with a record of its contents and a checksum, so
+//! In: packets of the encoder, and of the copied streams if the input cannot be read twice. Out: the same packets. The file ends with a record of its contents and a checksum, so
 //! that a truncated one is detected. It knows nothing of other segments.
 //!
 //! ```text
-//! (1, pts, dts, duration, flags, size, payload, size, header)*  0  record as JSON  size of it: u32  CRC-32: u32  MAGIC
+//! (1, stream, pts, dts, duration, flags, size, payload, count, (type, size, side data)*)*
+//! 0  record as JSON  size of it: u32  CRC-32: u32  MAGIC
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use ffmpeg_next::packet::{Mut, Ref};
+use ffmpeg_next::packet::Mut;
+use ffmpeg_next::packet::side_data::Type;
 use ffmpeg_next::{self as ffmpeg, Rational, ffi};
 use serde::{Deserialize, Serialize};
 
@@ -89,16 +91,17 @@ pub struct Record {
     pub next: CutState,
     /// Checksum of the encoder's header: segments are joined under one header.
     pub header: u32,
-    /// Stream index in the input.
+    /// Index of the video in the input.
     stream: usize,
-    /// Time base of the packets.
-    time_base: (i32, i32),
+    /// Time base of the packets of each stream.
+    time_bases: BTreeMap<usize, (i32, i32)>,
 }
 
 impl Record {
     /// End of the segment on the input's clock, in seconds.
     pub fn end_s(&self) -> f64 {
-        self.next.end as f64 * f64::from(self.time_base.0) / f64::from(self.time_base.1)
+        let (num, den) = self.time_bases[&self.stream];
+        self.next.end as f64 * f64::from(num) / f64::from(den)
     }
 }
 
@@ -113,6 +116,8 @@ pub struct Cut {
     pub next: CutState,
     /// Checksum of the encoder's header.
     pub header: u32,
+    /// Index of the video in the input.
+    pub(crate) stream: usize,
 }
 
 /// Returns the checksum that identifies an encoder's header.
@@ -126,32 +131,43 @@ pub struct SegmentWriter {
     end: u64,
     is_sealed: bool,
     checksum: crc32fast::Hasher,
-    /// Stream index and time base of the packets.
-    stream: Option<(usize, Rational)>,
+    time_bases: BTreeMap<usize, (i32, i32)>,
     bytes: Vec<u8>,
 }
 
 impl SegmentWriter {
     /// Creates the file.
     pub fn create(path: &Path) -> io::Result<SegmentWriter> {
-        let (file, checksum) = (File::create(path)?, crc32fast::Hasher::new());
-        Ok(SegmentWriter { file, end: 0, is_sealed: false, checksum, stream: None, bytes: Vec::new() })
+        Ok(SegmentWriter {
+            file: File::create(path)?,
+            end: 0,
+            is_sealed: false,
+            checksum: crc32fast::Hasher::new(),
+            time_bases: BTreeMap::new(),
+            bytes: Vec::new(),
+        })
     }
 
-    /// Appends a packet. Of its side data, only the header that some encoders send with their first packet is kept:
-    /// the rest are statistics, which no container holds.
+    /// Appends a packet with its side data, except for the encoder's statistics, which no container holds.
     pub fn write(&mut self, packet: &Packet) -> io::Result<()> {
-        self.stream = Some((packet.stream, packet.time_base));
-        let packet = &packet.packet;
-        let payload = packet.data().unwrap_or_default();
+        let Packet { packet, stream, time_base, .. } = packet;
+        self.time_bases.insert(*stream, (time_base.numerator(), time_base.denominator()));
+        let part = |bytes: &mut Vec<u8>, part: &[u8]| {
+            bytes.extend((part.len() as u32).to_le_bytes());
+            bytes.extend(part);
+        };
         self.bytes.clear();
         self.bytes.push(PACKET);
-        let times = [packet.pts().unwrap_or_default(), packet.dts().unwrap_or_default(), packet.duration()];
-        times.iter().for_each(|time| self.bytes.extend(time.to_le_bytes()));
+        self.bytes.extend((*stream as u32).to_le_bytes());
+        let [pts, dts] = [packet.pts(), packet.dts()].map(|time| time.unwrap_or(ffi::AV_NOPTS_VALUE));
+        [pts, dts, packet.duration()].iter().for_each(|time| self.bytes.extend(time.to_le_bytes()));
         self.bytes.extend(packet.flags().bits().to_le_bytes());
-        for part in [payload, late_header(packet)] {
-            self.bytes.extend((part.len() as u32).to_le_bytes());
-            self.bytes.extend(part);
+        part(&mut self.bytes, packet.data().unwrap_or_default());
+        let kept: Vec<_> = packet.side_data().filter(|side| side.kind() != Type::QualityStats).collect();
+        self.bytes.push(kept.len() as u8);
+        for side in kept {
+            self.bytes.extend((ffi::AVPacketSideDataType::from(side.kind()) as u32).to_le_bytes());
+            part(&mut self.bytes, side.data());
         }
         self.append()
     }
@@ -161,10 +177,8 @@ impl SegmentWriter {
         if self.is_sealed {
             return Ok(());
         }
-        let (stream, time_base) = self.stream.expect("a segment has packets");
-        let Cut { segment, source, next, header } = cut.clone();
-        let time_base = (time_base.numerator(), time_base.denominator());
-        let record = Record { segment, source, next, header, stream, time_base };
+        let Cut { segment, source, next, header, stream } = cut.clone();
+        let record = Record { segment, source, next, header, stream, time_bases: self.time_bases.clone() };
         let json = serde_json::to_vec(&record).expect("plain data is always JSON");
         self.bytes.clear();
         self.bytes.push(END);
@@ -230,20 +244,24 @@ impl SegmentReader {
             [END] => return self.check_end().map(|()| None),
             _ => return Err(truncated()),
         }
+        let stream = u32::from_le_bytes(self.file.array()?) as usize;
         let [pts, dts, duration] =
             [self.file.array()?, self.file.array()?, self.file.array()?].map(i64::from_le_bytes);
         let flags = i32::from_le_bytes(self.file.array()?);
-        let (payload, header) = (self.part()?, self.part()?);
-        let mut packet = ffmpeg::Packet::copy(&payload);
-        if !header.is_empty() {
-            add_late_header(&mut packet, &header);
+        let mut packet = ffmpeg::Packet::copy(&self.part()?);
+        let [side_data] = self.file.array()?;
+        for _ in 0..side_data {
+            let kind = u32::from_le_bytes(self.file.array()?);
+            add_side_data(&mut packet, kind, &self.part()?)?;
         }
-        packet.set_pts(Some(pts));
-        packet.set_dts(Some(dts));
+        let &(num, den) = self.record.time_bases.get(&stream).ok_or_else(truncated)?;
+        packet.set_stream(stream);
         packet.set_duration(duration);
-        // SAFETY: the packet is owned; a plain value is set.
-        unsafe { (*packet.as_mut_ptr()).flags = flags };
-        let Record { stream, time_base: (num, den), .. } = self.record;
+        // SAFETY: the packet is owned; plain values are set.
+        unsafe {
+            let raw = &mut *packet.as_mut_ptr();
+            (raw.pts, raw.dts, raw.flags) = (pts, dts, flags);
+        }
         Ok(Some(Packet { packet, stream, time_base: Rational(num, den), index: 0 }))
     }
 
@@ -263,25 +281,21 @@ impl SegmentReader {
     }
 }
 
-/// Returns the header in a packet's side data, which libaom, for one, gives no sooner than with its first packet.
-fn late_header(packet: &ffmpeg::Packet) -> &[u8] {
-    let mut size = 0;
-    // SAFETY: the packet is alive, and its side data has `size` bytes, or is null.
-    unsafe {
-        let kind = ffi::AVPacketSideDataType::AV_PKT_DATA_NEW_EXTRADATA;
-        let bytes = ffi::av_packet_get_side_data(packet.as_ptr(), kind, &mut size);
-        if bytes.is_null() { &[] } else { std::slice::from_raw_parts(bytes, size) }
+/// Adds side data of FFmpeg's type number `kind`. A number that FFmpeg does not have is that of a damaged file.
+fn add_side_data(packet: &mut ffmpeg::Packet, kind: u32, data: &[u8]) -> io::Result<()> {
+    use ffi::AVPacketSideDataType::AV_PKT_DATA_NB;
+    if kind >= AV_PKT_DATA_NB as u32 {
+        return Err(truncated());
     }
-}
-
-fn add_late_header(packet: &mut ffmpeg::Packet, header: &[u8]) {
-    // SAFETY: the packet is owned, and the new side data has room for the header's bytes.
+    // SAFETY: the type is an enumeration of successive integers below `AV_PKT_DATA_NB`; the packet is owned, and the new
+    // side data has room for the bytes.
     unsafe {
-        let kind = ffi::AVPacketSideDataType::AV_PKT_DATA_NEW_EXTRADATA;
-        let room = ffi::av_packet_new_side_data(packet.as_mut_ptr(), kind, header.len());
-        assert!(!room.is_null(), "no memory for a header");
-        room.copy_from_nonoverlapping(header.as_ptr(), header.len());
+        let kind = std::mem::transmute::<u32, ffi::AVPacketSideDataType>(kind);
+        let room = ffi::av_packet_new_side_data(packet.as_mut_ptr(), kind, data.len());
+        assert!(!room.is_null(), "no memory for side data");
+        room.copy_from_nonoverlapping(data.as_ptr(), data.len());
     }
+    Ok(())
 }
 
 /// A reader that keeps a checksum of the bytes read.
@@ -320,7 +334,8 @@ mod tests {
         packet.set_duration(1);
         packet.set_flags(ffmpeg::packet::Flags::KEY);
         if pts == 0 {
-            add_late_header(&mut packet, b"header");
+            let header = ffi::AVPacketSideDataType::AV_PKT_DATA_NEW_EXTRADATA;
+            add_side_data(&mut packet, header as u32, b"header").unwrap();
         }
         Packet { packet, stream: 3, time_base: Rational(1, 25), index: 0 }
     }
@@ -332,7 +347,7 @@ mod tests {
         }
         let next = CutState { frames: 5, end: 5, order: [3, 4].into(), ..CutState::default() };
         let source = SegmentSource { frames: 5, last_pts: 4, ..SegmentSource::default() };
-        let cut = Cut { segment: 7, source, next, header: 9 };
+        let cut = Cut { segment: 7, source, next, header: 9, stream: 3 };
         writer.seal(&cut).unwrap();
         writer.seal(&cut).unwrap();
         writer.sync().unwrap();
@@ -361,7 +376,8 @@ mod tests {
         for (pts, read) in packets.iter().enumerate() {
             let written = packet(pts as i64, &vec![pts as u8; 1000 * pts]);
             assert_eq!(read.packet.data(), written.packet.data());
-            assert_eq!(late_header(&read.packet), late_header(&written.packet));
+            let side = |p: &Packet| p.packet.side_data().map(|side| side.data().to_vec()).collect::<Vec<_>>();
+            assert_eq!(side(read), side(&written));
             let fields = |p: &Packet| (p.packet.pts(), p.packet.dts(), p.packet.duration(), p.packet.flags());
             assert_eq!(fields(read), fields(&written));
             assert_eq!((read.stream, read.time_base), (written.stream, written.time_base));

@@ -201,7 +201,8 @@ impl Encoder {
     /// Returns the segment that ends here; `None` if it has no frame.
     pub fn cut(&self) -> Option<Cut> {
         let (segment, source, next) = (self.segment, self.source.clone(), self.state.clone());
-        self.has_started().then(|| Cut { segment, source, next, header: self.header_checksum() })
+        let (header, stream) = (self.header_checksum(), self.stream);
+        self.has_started().then_some(Cut { segment, source, next, header, stream })
     }
 
     /// Checksum of the header that the encoder wrote.
