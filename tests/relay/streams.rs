@@ -220,6 +220,33 @@ fn what_is_no_stream_is_refused_and_waited_past() {
 }
 
 #[test]
+fn a_clock_that_goes_back_keeps_its_audio() {
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    folder.ffmpeg(&format!("{} -t 4 {CODECS} clip.flv", FLASHES.replace("-re ", "")));
+    // Twice behind one header, as a server records a publisher that returns.
+    let clip = folder.read("clip.flv");
+    folder.write("in.flv", [&clip[..], &clip[13..]].concat());
+    let relay = Beside::relay(&folder, "in.flv out.ts --ladder none");
+    assert_eq!(relay.end("the end of the file"), Some(0));
+    let now = lines(&folder).pop().unwrap();
+    assert_eq!((&now["source_clock_jumps"], &now["decoded"]), (&1.into(), &200.into()), "{now}");
+    let widest = widest_gap(&folder.probe("out.ts"), 1);
+    assert!(widest < 0.4, "{widest} s without audio");
+    assert_in_step(&folder, "out.ts", 190, 0.3);
+}
+
+#[test]
+fn a_stream_that_was_away_moves_nothing() {
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    let away = "-filter_complex [1:a]aselect='not(between(t\\,1\\,12))'[a] -map 0:v -map [a]";
+    folder.ffmpeg(&format!("{} -t 14 {away} {CODECS} in.ts", FLASHES.replace("-re ", "")));
+    let relay = Beside::relay(&folder, "in.ts out.ts --ladder none");
+    assert_eq!(relay.end("the end of the file"), Some(0));
+    let now = lines(&folder).pop().unwrap();
+    assert_eq!((&now["source_clock_jumps"], &now["encoded"]), (&0.into(), &350.into()), "{now}");
+}
+
+#[test]
 fn an_incomplete_file_is_an_error() {
     let (_machine, folder) = (shared_machine(), Folder::new());
     folder.ffmpeg("-f lavfi -i testsrc2=s=96x64:r=25 -t 4 -c:v libx264 in.mkv");

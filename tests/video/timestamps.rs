@@ -53,6 +53,80 @@ fn a_clock_that_jumps_is_made_continuous() {
 }
 
 #[test]
+fn a_stream_that_was_away_comes_back_in_sync() {
+    let folder = Folder::new();
+    // Of the audio's 24 s, 12 are missing.
+    folder.ffmpeg(
+        "-f lavfi -i testsrc2=s=32x32:r=10 -f lavfi -i sine=r=48000 -t 24 \
+         -filter_complex [1:a]aselect='not(between(t\\,4\\,16))'[a] -map 0:v -map [a] -c:v libx264 -c:a mp2 in.ts",
+    );
+    let before = folder.probe("in.ts");
+    for out in ["out.mkv", "out.ts"] {
+        folder.upscale(&format!("in.ts {out} --model none --report out.json"));
+        let after = folder.probe(out);
+        for stream in [0, 1] {
+            let apart = largest_difference(&seconds(&before, stream), &seconds(&after, stream));
+            assert!(apart < 0.002, "{out}: stream {stream} is off by {apart} s");
+        }
+        assert_eq!(report(&folder, "out.json")["clock_jumps"], 0, "{out}");
+    }
+}
+
+#[test]
+fn a_clock_that_goes_back_in_a_file_is_made_continuous() {
+    let folder = Folder::new();
+    let clip = |rest: &str, name: &str| {
+        folder.ffmpeg(&format!("{SMALL} {SINE} -t 12 -c:v libx264 -bf 2 -c:a aac {rest} {name}"));
+    };
+    clip("-ar 44100", "clip.flv");
+    clip("", "clip.mkv");
+    // Both behind one header; and both with theirs.
+    let (flv, mkv) = (folder.read("clip.flv"), folder.read("clip.mkv"));
+    folder.write("in.flv", [&flv[..], &flv[13..]].concat());
+    folder.write("in.mkv", mkv.repeat(2));
+    for name in ["in.flv", "in.mkv"] {
+        folder.upscale(&format!("{name} out.mkv -y --model none --report out.json"));
+        let probe = folder.probe("out.mkv");
+        for (stream, most) in [(0, 0.13), (1, 0.13)] {
+            let times = seconds(&probe, stream);
+            let widest = times.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+            let end = times.last().unwrap();
+            assert!(widest < most, "{name}: stream {stream} has a gap of {widest} s");
+            assert!((end - 24.0).abs() < 0.2, "{name}: stream {stream} ends at {end} s");
+        }
+        assert_eq!(probe.packets_of(0).len(), 600, "{name}");
+        assert_eq!(report(&folder, "out.json")["clock_jumps"], 1, "{name}");
+    }
+}
+
+#[test]
+fn a_stray_timestamp_does_not_shift_what_follows() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{SMALL} -r 25 {SINE} -t 16 -c:v libx264 -bf 0 -c:a aac -ar 44100 clip.flv"));
+    let mut flv = folder.read("clip.flv");
+    // Tags: kind, 3 bytes of size, 3 of time in milliseconds and 1 above them (Adobe's FLV specification, E.4.1).
+    let (mut at, mut strays) = (13, 0);
+    while at + 11 < flv.len() {
+        let of = |bytes: &[u8]| bytes.iter().fold(0, |value, &byte| value << 8 | usize::from(byte));
+        let (size, ms) = (of(&flv[at + 1..at + 4]), of(&flv[at + 4..at + 7]));
+        if flv[at] == 9 && ms >= 14_000 && strays == 0 {
+            flv[at + 4..at + 7].copy_from_slice(&[0, 0, 40]);
+            strays += 1;
+        }
+        at += 11 + size + 4;
+    }
+    assert_eq!(strays, 1, "one frame is at 14 s");
+    folder.write("in.flv", flv);
+    folder.upscale("in.flv out.mkv --model none --report out.json");
+    let (before, after) = (folder.probe("clip.flv"), folder.probe("out.mkv"));
+    for stream in [0, 1] {
+        let apart = largest_difference(&seconds(&before, stream), &seconds(&after, stream));
+        assert!(apart < 0.05, "stream {stream} is off by {apart} s");
+    }
+    assert_eq!(report(&folder, "out.json")["clock_jumps"], 1);
+}
+
+#[test]
 fn a_doubled_timestamp_moves_one_frame_by_a_tick() {
     let folder = Folder::new();
     folder.ffmpeg(&format!(

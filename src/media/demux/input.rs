@@ -49,8 +49,7 @@ pub struct Input {
     /// Broadcasts may add streams later, when those of the output are fixed.
     streams_at_open: usize,
     is_late_stream_logged: bool,
-    /// For formats whose clock may jump.
-    timeline: Option<Timeline>,
+    timeline: Timeline,
     frame_us: i64,
     /// Packets that were read while the first frame was searched for.
     backlog: PacketQueue,
@@ -171,7 +170,7 @@ impl Input {
             video,
             streams_at_open,
             is_late_stream_logged: is_reopened,
-            timeline: may_jump.then(Timeline::new),
+            timeline: Timeline::new(may_jump, is_reopened),
             frame_us: 0,
             backlog: PacketQueue::default(),
             progress: ReadProgress::START,
@@ -400,14 +399,14 @@ impl Input {
         &self.tallies
     }
 
-    /// Whether timestamps are never corrected, so that one identifies a frame. They may be in broadcasts.
+    /// Whether no timestamp was corrected, nor is to be expected to, as in a broadcast: one identifies a frame.
     pub fn has_steady_clock(&self) -> bool {
-        self.timeline.is_none()
+        !self.timeline.may_jump() && self.timeline.jumps() == 0
     }
 
     /// How often its clock jumped and was corrected.
     pub fn clock_jumps(&self) -> u64 {
-        self.timeline.as_ref().map_or(0, Timeline::jumps)
+        self.timeline.jumps()
     }
 
     /// The watch that ends what it waits for.

@@ -1,7 +1,7 @@
 //! Reading: seek, the next packet of any stream or of the video, and what is damaged on the way.
 
 use ffmpeg_next::ffi;
-use ffmpeg_next::{self as ffmpeg, Rescale};
+use ffmpeg_next::{self as ffmpeg, Rescale, format, media};
 use tracing::warn;
 
 use crate::error::{Error, Result};
@@ -20,11 +20,9 @@ impl Input {
     /// Seeks to the last keyframe at or before `us`, or as near to it as the container can.
     pub(crate) fn seek(&mut self, us: i64) -> Result<()> {
         self.backlog = PacketQueue::default();
-        if let Some(timeline) = &mut self.timeline {
-            timeline.reset();
-        }
+        self.timeline.reset();
         // In a transport stream the search for a timestamp ends after the first packet: the beginning is sought by byte.
-        if self.timeline.is_some() && us <= self.start_us() {
+        if self.timeline.may_jump() && us <= self.start_us() {
             // SAFETY: the context is alive, and no stream is named.
             let code = unsafe { ffi::av_seek_frame(self.context.as_mut_ptr(), -1, 0, ffi::AVSEEK_FLAG_BYTE) };
             if code >= 0 {
@@ -159,11 +157,9 @@ impl Input {
 
     /// The packet on a continuous clock, counted; `None` past the wanted part.
     fn accept(&mut self, mut packet: ffmpeg::Packet) -> Option<Packet> {
-        let (stream, time_base) = (packet.stream(), self.stream(packet.stream()).time_base());
-        if let Some(timeline) = &mut self.timeline {
-            let medium = self.context.stream(stream).expect("a stream").parameters().medium();
-            timeline.correct(&mut packet, time_base, medium, self.frame_us);
-        }
+        let stream = packet.stream();
+        let (time_base, is_timed) = (self.stream(stream).time_base(), is_timed(&self.stream(stream)));
+        self.timeline.correct(&mut packet, time_base, is_timed, self.frame_us);
         if stream >= self.streams_at_open && !self.is_late_stream_logged {
             self.is_late_stream_logged = true;
             let at = self.progress.end_us as f64 / 1e6;
@@ -205,4 +201,10 @@ impl Input {
         let seconds = Some(self.progress.end_us as f64 / 1e6);
         self.damage.note(DamagedPlace { problem: problem.to_owned(), frame: None, pts: None, seconds });
     }
+}
+
+/// Whether it is a stream of video or audio, and no attached picture.
+fn is_timed(stream: &ffmpeg::Stream) -> bool {
+    matches!(stream.parameters().medium(), media::Type::Video | media::Type::Audio)
+        && !stream.disposition().contains(format::stream::Disposition::ATTACHED_PIC)
 }
