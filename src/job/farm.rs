@@ -158,6 +158,7 @@ pub(crate) fn join(options: &Options, folder: &Path, place: &Path, interrupt: &I
         return Err(Error::new(place.to_string_lossy(), problem, remedy).with_kind(ErrorKind::NotFound));
     }
     let Parts { input: source, encoder, plan: streams, output, trim, .. } = parts;
+    let damage = source.damage();
     let to_join = ToJoin {
         source,
         encoder,
@@ -169,6 +170,10 @@ pub(crate) fn join(options: &Options, folder: &Path, place: &Path, interrupt: &I
     };
     let muxer = to_join.join(&journal, options, interrupt)?;
     muxer.verify()?;
+    if let Some(error) = too_damaged(options, &damage) {
+        let partial = muxer.keep_partial().expect("a plan has an output file");
+        return Err(error.keeping(&format!("{} has all frames", partial.display())));
+    }
     if let Some(partial) = muxer.keep_partial() {
         journal.mark_joined(&partial)?;
     }

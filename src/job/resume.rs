@@ -211,6 +211,7 @@ fn join_and_publish(
     let tallies = input.tallies().clone();
     let to_join = ToJoin { source: input, encoder, plan, output, trim, tallies, fingerprint };
     let muxer = to_join.join(journal, options, interrupt)?;
+    report.run.count_damage(damage);
     report.run.add_output(&muxer)?;
     if let (None, Some(partial)) = (too_damaged(options, damage), muxer.keep_partial()) {
         journal.mark_joined(&partial)?;
@@ -242,7 +243,8 @@ impl ToJoin<'_> {
             let plan = plan.take().map_or_else(|| Plan::new(&input, &output, &options.audio), Ok)?;
             journal.claim_partial(&partial, options.overwrite)?;
             let muxer = Muxer::create(output.clone(), &input, &encoder, trim, &plan)?;
-            Ok(JoinOutput { input, transcoders: plan.into_transcoders(), muxer })
+            let (transcoders, damage) = (plan.into_transcoders(), source.damage());
+            Ok(JoinOutput { input, transcoders, damage, muxer })
         });
         joined.inspect_err(|_| journal.release_partial(&partial))
     }

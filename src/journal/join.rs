@@ -11,7 +11,8 @@ use super::disk::{Stall, failed, format_bytes};
 use super::segments::{Journal, segment_path};
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::{
-    AV_LAG_US_MAX, CHECK_DEVICE, Input, Muxer, Packet, PacketQueue, SegmentReader, StreamTallies, Transcoders,
+    AV_LAG_US_MAX, CHECK_DEVICE, Damage, Input, Muxer, Packet, PacketQueue, SegmentReader, StreamTallies,
+    Transcoders,
 };
 
 /// Longest wait before the join starts again where the file system reports enough free space: it writes everything anew.
@@ -23,6 +24,8 @@ pub struct JoinOutput {
     pub input: Input,
     /// Transcoders of the streams that are not copied.
     pub transcoders: Transcoders,
+    /// Damage of the source, to which a complete join adds that of the converted streams.
+    pub damage: Damage,
     /// Muxer whose header is written.
     pub muxer: Muxer,
 }
@@ -81,13 +84,14 @@ fn check_segments(journal: &Journal, header: u32) -> Result<()> {
 struct Join {
     muxer: Muxer,
     copied: CopiedStreams,
+    damage: Damage,
     /// Whether the muxer has run out of space.
     is_disk_full: bool,
 }
 
 impl Join {
     fn new(output: JoinOutput) -> Join {
-        let JoinOutput { input, transcoders, muxer } = output;
+        let JoinOutput { input, transcoders, damage, muxer } = output;
         let copied = CopiedStreams {
             input,
             is_at_end: false,
@@ -96,7 +100,7 @@ impl Join {
             read_us: i64::MIN,
             newest_us: i64::MIN,
         };
-        Join { muxer, copied, is_disk_full: false }
+        Join { muxer, copied, damage, is_disk_full: false }
     }
 
     /// Returns the muxer of the complete file; `None` where the disk was full and the partial file is removed.
@@ -107,7 +111,10 @@ impl Join {
         interrupt: &AtomicBool,
     ) -> Result<Option<Muxer>> {
         match self.write_all(journal, tallies, interrupt) {
-            Ok(()) => Ok(Some(self.muxer)),
+            Ok(()) => {
+                self.damage.add(self.copied.transcoders.damage());
+                Ok(Some(self.muxer))
+            }
             // A muxer that is dropped removes its partial file.
             Err(_) if self.is_disk_full => Ok(None),
             Err(error) => Err(error),

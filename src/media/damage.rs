@@ -61,6 +61,15 @@ impl Damage {
         }
     }
 
+    /// Adds what was found, and logged, elsewhere.
+    pub fn add(&self, other: &Damage) {
+        let (count, places) = (other.count(), other.places());
+        let mut state = lock(&self.state);
+        state.count += count;
+        let room = PLACES_MAX - state.places.len();
+        state.places.extend(places.into_iter().take(room));
+    }
+
     /// Logs what is not damage but may be mistaken for it.
     pub(crate) fn warn(&self, what: &str) {
         if !self.is_quiet {

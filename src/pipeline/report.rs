@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::{Progress, STAGES, StageTimes};
 use crate::error::Result;
-use crate::media::{DamagedPlace, Decoder, Encoder, Muxer, Verification, VerifiedStream};
+use crate::media::{Damage, DamagedPlace, Decoder, Encoder, Muxer, Verification, VerifiedStream};
 
 /// Report of a run.
 #[derive(Debug, Default, Serialize)]
@@ -169,7 +169,6 @@ impl Report {
         progress: &Progress,
         elapsed: Duration,
     ) -> Report {
-        let damage = decoder.damage();
         let stages = STAGES.map(|stage| {
             let StageTimes { worked, waited_for_input, waited_for_output } = progress.times(stage);
             StageReport {
@@ -179,10 +178,10 @@ impl Report {
                 waited_for_output_s: seconds(waited_for_output),
             }
         });
-        Report {
+        let mut report = Report {
             frames: FrameCounts::default(),
-            damaged: damage.count(),
-            damaged_places: damage.places().into_iter().map(DamageReport::from).collect(),
+            damaged: 0,
+            damaged_places: Vec::new(),
             interrupted: false,
             reached_s: 0.0,
             seconds: seconds(elapsed),
@@ -196,7 +195,15 @@ impl Report {
             stages: stages.into(),
             limited_by: progress.bottleneck().name(),
             peak_memory_bytes: peak_memory_bytes(),
-        }
+        };
+        report.count_damage(decoder.damage());
+        report
+    }
+
+    /// Takes the damage that was found so far: what is converted for a join is read after the run.
+    pub fn count_damage(&mut self, damage: &Damage) {
+        self.damaged = damage.count();
+        self.damaged_places = damage.places().into_iter().map(DamageReport::from).collect();
     }
 
     /// Adds what the ended output holds, and the verification of a complete one.

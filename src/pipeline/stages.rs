@@ -42,6 +42,7 @@ pub(super) fn demux(
     }
     if let Some(transcoders) = &mut transcoders {
         push_all(transcoders.finish()?, &shared.copied)?;
+        input.damage().add(transcoders.damage());
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::container::guess_container;
+use crate::media::damage::Damage;
 use crate::media::demux::address::{bound, redacted};
 use crate::media::demux::input::Input;
 use crate::media::encode::encoder::Encoder;
@@ -108,7 +109,8 @@ impl LiveStreams {
                 "{name}: its audio is not in the same codec as before, and is left out; --audio aac takes any"
             );
         }
-        Ok(continues.then_some(LiveAudio { index, transcoder }))
+        let damage = Damage::new(input.name(), false);
+        Ok(continues.then_some(LiveAudio { index, transcoder, damage }))
     }
 }
 
@@ -135,6 +137,7 @@ fn holds(container: &ffi::AVOutputFormat, id: codec::Id) -> bool {
 pub struct LiveAudio {
     index: usize,
     transcoder: Option<Transcoder>,
+    damage: Damage,
 }
 
 impl LiveAudio {
@@ -142,7 +145,7 @@ impl LiveAudio {
     pub fn convert(&mut self, packet: Packet) -> Result<Vec<Packet>> {
         match &mut self.transcoder {
             _ if packet.stream != self.index => Ok(Vec::new()),
-            Some(transcoder) => transcoder.take(Some(packet)),
+            Some(transcoder) => transcoder.take(Some(packet), &self.damage),
             None => Ok(vec![packet]),
         }
     }

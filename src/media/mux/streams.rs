@@ -55,7 +55,7 @@ impl Plan {
     pub fn new(input: &Input, output: &Output, audio: &AudioMode) -> Result<Plan> {
         let mut plan = Plan {
             mappings: Vec::new(),
-            transcoders: Transcoders::default(),
+            transcoders: Transcoders::new(input.name()),
             converted: Vec::new(),
             left_out: Vec::new(),
         };

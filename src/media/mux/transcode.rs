@@ -5,15 +5,17 @@ use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Audio as AvFrame;
 use ffmpeg_next::packet::Mut;
 use ffmpeg_next::{self as ffmpeg, ChannelLayout, Rational, Rescale, codec, filter, format};
-use tracing::warn;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::media::damage::{Damage, DamagedPlace};
 use crate::media::ffmpeg::{MICROSECONDS, check, error_kind, is_again};
 use crate::media::packet::Packet;
 
 /// The transcoders of all streams that are converted.
-#[derive(Default)]
-pub struct Transcoders(Vec<Transcoder>);
+pub struct Transcoders {
+    transcoders: Vec<Transcoder>,
+    damage: Damage,
+}
 
 /// What a stream is converted to.
 pub(crate) struct TranscodeSpec<'a> {
@@ -30,8 +32,6 @@ pub(crate) struct Transcoder {
     stream: usize,
     name: String,
     kind: Kind,
-    /// Packets that could not be decoded.
-    damaged: u64,
 }
 
 enum Kind {
@@ -40,20 +40,31 @@ enum Kind {
 }
 
 impl Transcoders {
+    /// Those of the input named `source`; none yet.
+    pub(crate) fn new(source: &str) -> Transcoders {
+        Transcoders { transcoders: Vec::new(), damage: Damage::new(source, false) }
+    }
+
     pub(crate) fn add(&mut self, transcoder: Transcoder) {
-        self.0.push(transcoder);
+        self.transcoders.push(transcoder);
+    }
+
+    /// Packets that could not be decoded, apart from the damage that reading the source finds.
+    pub fn damage(&self) -> &Damage {
+        &self.damage
     }
 
     /// Encoder context of a converted stream.
     pub(crate) fn context(&self, stream: usize) -> &codec::Context {
-        let found = self.0.iter().find(|transcoder| transcoder.stream == stream);
+        let found = self.transcoders.iter().find(|transcoder| transcoder.stream == stream);
         found.expect("planned to be converted").context()
     }
 
     /// Converts a packet; one of a copied stream is returned as it is.
     pub fn convert(&mut self, packet: Packet) -> Result<Vec<Packet>> {
-        match self.0.iter_mut().find(|transcoder| transcoder.stream == packet.stream) {
-            Some(transcoder) => transcoder.take(Some(packet)),
+        let converted = self.transcoders.iter_mut().find(|transcoder| transcoder.stream == packet.stream);
+        match converted {
+            Some(transcoder) => transcoder.take(Some(packet), &self.damage),
             None => Ok(vec![packet]),
         }
     }
@@ -61,8 +72,8 @@ impl Transcoders {
     /// Drains decoders and encoders after the last packet.
     pub fn finish(&mut self) -> Result<Vec<Packet>> {
         let mut rest = Vec::new();
-        for transcoder in &mut self.0 {
-            rest.extend(transcoder.take(None)?);
+        for transcoder in &mut self.transcoders {
+            rest.extend(transcoder.take(None, &self.damage)?);
         }
         Ok(rest)
     }
@@ -83,7 +94,7 @@ impl Transcoder {
                 .with_kind(ErrorKind::Unsupported)
                 .with_source(e)
         })?;
-        Ok(Transcoder { stream: stream.index(), name, kind, damaged: 0 })
+        Ok(Transcoder { stream: stream.index(), name, kind })
     }
 
     /// Encoder context of the converted stream.
@@ -94,9 +105,11 @@ impl Transcoder {
         }
     }
 
-    /// Converts a packet; without one, drains decoder and encoder.
-    pub(crate) fn take(&mut self, packet: Option<Packet>) -> Result<Vec<Packet>> {
+    /// Converts a packet; without one, drains decoder and encoder. A packet that cannot be decoded is noted as damage.
+    pub(crate) fn take(&mut self, packet: Option<Packet>, damage: &Damage) -> Result<Vec<Packet>> {
         let mut out = Vec::new();
+        let pts = packet.as_ref().and_then(|packet| packet.packet.pts());
+        let seconds = packet.as_ref().filter(|_| pts.is_some()).map(|packet| packet.pts_us() as f64 / 1e6);
         let result = match &mut self.kind {
             Kind::Audio(audio) => audio.take(packet.map(|packet| packet.packet), &mut out),
             Kind::Text(text) => packet.map_or(Ok(()), |packet| text.take(packet.packet, &mut out)),
@@ -105,10 +118,8 @@ impl Transcoder {
             Ok(()) => {}
             // As in FFmpeg's command: a packet that cannot be decoded is a gap, and gaps in audio are filled.
             Err(ffmpeg::Error::InvalidData) => {
-                self.damaged += 1;
-                if self.damaged == 1 {
-                    warn!("{}: a damaged packet is left out", self.name);
-                }
+                let problem = format!("a packet of stream {} cannot be decoded", self.stream);
+                damage.note(DamagedPlace { problem, frame: None, pts, seconds });
             }
             Err(error) => {
                 let problem = format!("cannot be converted further: {error}");
