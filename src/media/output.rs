@@ -245,6 +245,11 @@ impl Output {
         self.is_mp4_family()
     }
 
+    /// Whether FFmpeg's muxer writes another codec header in the middle of a stream.
+    pub(crate) fn holds_header_changes(&self) -> bool {
+        matches!(self.container(), "flv" | "mpegts" | "nut")
+    }
+
     /// Whether the container holds a cover image. FFmpeg writes none into MOV.
     pub(crate) fn holds_cover(&self, id: codec::Id) -> bool {
         let is_known = matches!(id, codec::Id::MJPEG | codec::Id::PNG | codec::Id::BMP);

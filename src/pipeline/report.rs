@@ -201,7 +201,7 @@ impl Report {
     }
 
     /// Takes the damage that was found so far: what is converted for a join is read after the run.
-    pub fn count_damage(&mut self, damage: &Damage) {
+    pub(crate) fn count_damage(&mut self, damage: &Damage) {
         self.damaged = damage.count();
         self.damaged_places = damage.places().into_iter().map(DamageReport::from).collect();
     }

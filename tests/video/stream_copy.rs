@@ -1,6 +1,6 @@
 //! Streams, covers, chapters, programs and tags in every container: copied, converted, or left out and reported.
 
-use crate::common::program::{Folder, Probe, Stream};
+use crate::common::program::{Folder, Probe, Ran, Stream};
 
 const SMALL: &str = "-f lavfi -i testsrc2=s=32x32:r=25";
 const SINE: &str = "-f lavfi -i sine=r=48000";
@@ -269,4 +269,95 @@ fn tags_that_are_not_utf8_are_kept_as_bytes() {
             assert_eq!(count("out.mkv", tag), 1, "{audio}: {}", String::from_utf8_lossy(tag));
         }
     }
+}
+
+/// Tags of FLV: kind, size in 3 bytes, time in 3 and 1, stream in 3; payload; size of all that (Adobe's FLV
+/// specification, E.4.1). Calls `change` with the kind, the time and the bytes of each.
+fn change_flv(flv: &[u8], mut change: impl FnMut(u8, usize, &[u8]) -> Vec<u8>) -> Vec<u8> {
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |value, &byte| value << 8 | usize::from(byte));
+    let (mut changed, mut rest) = (flv[..13].to_vec(), &flv[13..]);
+    while !rest.is_empty() {
+        let (tag, after) = rest.split_at(11 + number(&rest[1..4]) + 4);
+        changed.extend(change(tag[0], number(&tag[4..7]), tag));
+        rest = after;
+    }
+    changed
+}
+
+#[test]
+fn a_repeated_codec_header_is_written_once() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{SMALL} {SINE} -t 3 -c:v libx264 -c:a aac -ar 44100 clip.flv"));
+    let flv = folder.read("clip.flv");
+    for (name, changes) in [("same.flv", false), ("other.flv", true)] {
+        let (mut header, mut second) = (Vec::new(), 0);
+        let repeated = change_flv(&flv, |kind, ms, tag| {
+            // Kind 8 is audio, 0xa. AAC; its packet type 0 is the header.
+            if kind == 8 && tag[11] >> 4 == 10 && tag[12] == 0 {
+                header = tag.to_vec();
+            }
+            if kind != 8 || ms / 1000 == second {
+                return tag.to_vec();
+            }
+            second = ms / 1000;
+            let mut again = header.clone();
+            again[4..7].copy_from_slice(&tag[4..7]);
+            if changes && second == 2 {
+                // Another number of channels in the AudioSpecificConfig.
+                again[14] ^= 0x18;
+            }
+            [&again[..], tag].concat()
+        });
+        assert!(repeated.len() > flv.len(), "the header is repeated");
+        folder.write(name, repeated);
+        for out in ["out.mkv", "out.mp4", "out.flv"] {
+            let ran = folder.upscale(&format!("{name} {out} -y --model none"));
+            let is_lost = changes && out != "out.flv";
+            let logged = ran.stderr.matches("the codec header of stream 1 changes").count();
+            assert_eq!(logged, usize::from(is_lost), "{name} to {out}: {}", ran.stderr);
+            let [before, after] = ["clip.flv", out].map(|name| folder.probe(name));
+            assert_eq!(after.packets_of(1).len(), before.packets_of(1).len(), "{name} to {out}");
+            if out != "out.flv" {
+                assert_eq!(
+                    after.streams[1].extradata_hash, before.streams[1].extradata_hash,
+                    "{name} to {out}"
+                );
+                folder.assert_decodes(out);
+            }
+        }
+    }
+}
+
+#[test]
+fn damaged_packets_of_converted_audio_count() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{SMALL} {SINE} -t 4 -c:v libx264 -c:a flac clip.mkv"));
+    let mut clip = folder.read("clip.mkv");
+    let probe = folder.probe("clip.mkv");
+    let frames = probe.packets_of(1).len();
+    // A frame of FLAC begins with a sync code, two bytes, and its number (RFC 9639, 9.1), below 128 in one byte.
+    let (mut starts, mut at) = (Vec::new(), 0);
+    while starts.len() < frames.min(128) {
+        let is_start = |bytes: &[u8]| bytes[..2] == [0xff, 0xf8] && usize::from(bytes[4]) == starts.len();
+        at += clip[at..].windows(5).position(is_start).expect("every frame is found");
+        starts.push(at);
+        at += 1;
+    }
+    for &at in &starts[10..13] {
+        clip[at] = 0;
+    }
+    folder.write("in.mkv", clip);
+    let ran = folder.hasn("upscale in.mkv out.mkv --model none --audio aac --report out.json");
+    ran.assert_told("3 damaged frames or packets, the first: a packet of stream 1 cannot be decoded", "FLAC");
+    let report: serde_json::Value = serde_json::from_slice(&folder.read("out.json")).unwrap();
+    assert_eq!(report["damaged"], 3, "{report}");
+    let places = report["damaged_places"].as_array().unwrap();
+    let expected = probe.packets_of(1)[10].pts.unwrap();
+    assert_eq!((places.len(), &places[0]["pts"]), (3, &expected.into()), "{report}");
+    folder.upscale("in.mkv out.mkv -y --model none --audio aac --report out.json --tolerate 3");
+    // From a pipe it is written directly.
+    let file = std::fs::File::open(folder.path("in.mkv")).unwrap();
+    let mut command = folder.hasn_command("upscale pipe:0 piped.mkv --model none --audio aac");
+    let piped = Ran::of(command.stdin(file).output().unwrap());
+    piped.assert_told("3 damaged frames or packets", "FLAC from a pipe");
 }

@@ -54,3 +54,23 @@ fn a_file_that_differs_keeps_its_partial_name() {
     ran.assert_told("out.partial.ts: lacks stream 0 (video, ffv1)", "ffv1 in a transport stream");
     assert_eq!(folder.names(), ["in.mkv", "out.partial.ts", "out.ts.hasn"]);
 }
+
+#[test]
+fn a_transport_stream_may_outlast_its_counter() {
+    let folder = Folder::new();
+    // The counter wraps after 26.5 hours: here at the beginning, and at frame 160 of 170.
+    for (from, frames) in [(95_440, 50), (0, 170)] {
+        let every = if frames == 50 { "1/25" } else { "600" };
+        folder.ffmpeg(&format!(
+            "-f lavfi -i testsrc2=s=32x32:r=1 -frames:v {frames} -vf settb=1/90000,setpts=N*{every}/TB -fps_mode passthrough \
+             -enc_time_base 1/90000 -c:v ffv1 -output_ts_offset {from} in.mkv"
+        ));
+        folder.upscale("in.mkv out.ts -y --model none --report out.json");
+        let verification = &report(&folder, "out.json")["verification"];
+        let length =
+            verification["last_pts_s"].as_f64().unwrap() - verification["first_pts_s"].as_f64().unwrap();
+        let expected = if frames == 50 { 49.0 / 25.0 } else { 169.0 * 600.0 };
+        assert_eq!(verification["frames"], frames);
+        assert!((length - expected).abs() < 0.01, "{length} s instead of {expected} s");
+    }
+}

@@ -2,11 +2,13 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use ffmpeg_next::ffi;
-use ffmpeg_next::packet::Ref;
+use ffmpeg_next::packet::side_data::Type;
+use ffmpeg_next::packet::{Mut, Ref};
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::demux::input::Input;
@@ -55,6 +57,9 @@ struct WrittenStream {
     summary: StreamSummary,
     last_dts: Option<i64>,
     missing_delay_us: i64,
+    /// Codec header of a copied stream, as the container has it.
+    extradata: Option<Vec<u8>>,
+    is_header_change_logged: bool,
 }
 
 impl Muxer {
@@ -104,7 +109,7 @@ impl Muxer {
         if muxer.output.container() == "mpegts" {
             copy_programs(&mut muxer.context, input, &muxer.output_index);
         }
-        muxer.write_header()?;
+        muxer.write_header(plan)?;
         Ok(muxer)
     }
 
@@ -128,7 +133,7 @@ impl Muxer {
         Ok(())
     }
 
-    fn write_header(&mut self) -> Result<()> {
+    fn write_header(&mut self, plan: &Plan) -> Result<()> {
         let mut options = ffmpeg::Dictionary::new();
         if self.output.is_still() {
             // The name is not the pattern of a sequence, whatever digits and % it has.
@@ -146,8 +151,15 @@ impl Muxer {
             summary: StreamSummary::of(&stream),
             last_dts: None,
             missing_delay_us: missing_delay_us(&stream, &self.output),
+            extradata: None,
+            is_header_change_logged: false,
         };
         self.written = self.context.streams().map(written).collect();
+        for copied in plan.mappings.iter().filter(|mapping| mapping.action == StreamAction::Copy) {
+            let index = self.output_index[copied.input_index].expect("it is written");
+            let stream = self.context.stream(index).expect("an added stream");
+            self.written[index].extradata = extradata(&stream);
+        }
         for (index, mut cover) in std::mem::take(&mut self.covers) {
             cover.set_stream(index);
             cover.set_pts(Some(0));
@@ -251,6 +263,7 @@ impl Muxer {
     pub fn write(&mut self, packet: Packet) -> Result<()> {
         let Packet { mut packet, stream, time_base, .. } = packet;
         let Some(index) = self.output_index.get(stream).copied().flatten() else { return Ok(()) };
+        self.drop_codec_header(&mut packet, index);
         let is_video = stream == self.video;
         let time = packet.pts().or(packet.dts());
         if is_video {
@@ -277,6 +290,27 @@ impl Muxer {
         packet.set_stream(index);
         packet.set_position(-1);
         packet.write(&mut self.context).map(drop).map_err(|e| self.failed(e))
+    }
+
+    /// Removes the codec header that some servers repeat before packets of audio: muxers write it over the first, which
+    /// breaks Matroska. One that differs is lost where the container has one header per stream.
+    fn drop_codec_header(&mut self, packet: &mut ffmpeg::Packet, index: usize) {
+        let Some(known) = &mut self.written[index].extradata else { return };
+        let Some(new) = new_extradata(packet) else { return };
+        if new != *known {
+            let is_first = !std::mem::replace(&mut self.written[index].is_header_change_logged, true);
+            if self.output.holds_header_changes() {
+                self.written[index].extradata = Some(new);
+                return;
+            }
+            if is_first {
+                let (name, container) = (&self.output.name, self.output.container());
+                warn!(
+                    "{name}: the codec header of stream {index} changes, and {container} holds the first only"
+                );
+            }
+        }
+        remove_new_extradata(packet);
     }
 
     /// Whether an edit list hides this packet and the output has no edit list to hide it again. Audio preroll (AAC's
@@ -379,10 +413,7 @@ impl Muxer {
         };
         let video = self.output_index[self.video].expect("the video is written");
         let written: Vec<_> = self.written.iter().map(|stream| stream.summary.clone()).collect();
-        verify::verify(partial, &self.output, &written, video).map(Some).map_err(|problem| {
-            Error::new(partial.to_string_lossy(), problem, "choose another container")
-                .with_kind(ErrorKind::Unsupported)
-        })
+        verify::verify(partial, &self.output, &written, video).map(Some)
     }
 
     /// The output, whose file is finished and can get its name.
@@ -416,6 +447,39 @@ fn missing_delay_us(stream: &ffmpeg::Stream, output: &Output) -> i64 {
     // SAFETY: the stream is alive. Opus counts samples at 48 kHz, whatever the source (RFC 7845).
     let samples = unsafe { (*(*stream.as_ptr()).codecpar).initial_padding };
     i64::from(samples).rescale(Rational(1, 48_000), MICROSECONDS)
+}
+
+/// Codec header of a stream; `None` if it has none.
+fn extradata(stream: &ffmpeg::Stream) -> Option<Vec<u8>> {
+    let parameters = stream.parameters();
+    // SAFETY: the parameters are alive, and their header has this size.
+    let bytes = unsafe {
+        let raw = &*parameters.as_ptr();
+        (!raw.extradata.is_null()).then(|| slice::from_raw_parts(raw.extradata, raw.extradata_size as usize))
+    };
+    bytes.filter(|bytes| !bytes.is_empty()).map(<[u8]>::to_vec)
+}
+
+/// Codec header that comes with a packet.
+fn new_extradata(packet: &ffmpeg::Packet) -> Option<Vec<u8>> {
+    let entry = packet.side_data().find(|entry| entry.kind() == Type::NewExtraData);
+    entry.map(|entry| entry.data().to_vec())
+}
+
+fn remove_new_extradata(packet: &mut ffmpeg::Packet) {
+    // SAFETY: the packet is alive and owns its entries, of which the list has this number. The last one takes the place
+    // of the one that is freed, and a list is freed with the packet, however many entries it has left.
+    unsafe {
+        let raw = &mut *packet.as_mut_ptr();
+        let entries = slice::from_raw_parts_mut(raw.side_data, raw.side_data_elems as usize);
+        let is_header = |entry: &ffi::AVPacketSideData| {
+            entry.type_ == ffi::AVPacketSideDataType::AV_PKT_DATA_NEW_EXTRADATA
+        };
+        let Some(position) = entries.iter().position(is_header) else { return };
+        ffi::av_freep((&raw mut entries[position].data).cast());
+        entries.swap(position, entries.len() - 1);
+        raw.side_data_elems -= 1;
+    }
 }
 
 /// Copies what describes a stream besides its codec: time base, tags, disposition, id.

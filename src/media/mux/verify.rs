@@ -6,7 +6,9 @@ use std::time::Instant;
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
 
-use crate::media::ffmpeg::MICROSECONDS;
+use crate::error::{Error, ErrorKind, Result};
+use crate::media::ffmpeg::{MICROSECONDS, check, failure};
+use crate::media::ffmpeg_log;
 use crate::media::output::Output;
 use crate::media::stream::{kind_name, tag};
 
@@ -145,6 +147,31 @@ struct Preserved {
     timestamps: bool,
     languages: bool,
     dispositions: i32,
+    packets: PreservedPackets,
+}
+
+/// The streams whose packets survive one to one, besides the video that was encoded.
+#[derive(Clone, Copy, PartialEq)]
+enum PreservedPackets {
+    All,
+    /// Those with packets of more than one sample: the demuxer regroups others, and MP4's text has packets for gaps.
+    Compressed,
+    /// None, as the demuxer parses them.
+    None,
+}
+
+impl PreservedPackets {
+    fn holds(self, stream: &StreamSummary) -> bool {
+        // SAFETY: this is a table lookup. Only codecs whose samples are coded one by one have a number of bits.
+        let is_compressed = || unsafe { ffi::av_get_bits_per_sample(stream.id.into()) } == 0;
+        match (self, stream.medium) {
+            (PreservedPackets::None, _) => false,
+            (PreservedPackets::All, media::Type::Subtitle) => true,
+            (PreservedPackets::All, media::Type::Audio | media::Type::Video) => true,
+            (PreservedPackets::Compressed, media::Type::Audio | media::Type::Video) => is_compressed(),
+            _ => false,
+        }
+    }
 }
 
 impl Preserved {
@@ -171,12 +198,21 @@ impl Preserved {
         // Other containers count frames, or are read back with some timestamps changed.
         let timestamps = output.is_mp4_family()
             || matches!(output.container(), "matroska" | "webm" | "mpegts" | "flv" | "nut");
-        Preserved { timestamps, languages, dispositions }
+        let packets = match output.container() {
+            "matroska" | "webm" => PreservedPackets::All,
+            "mp4" | "mov" | "ipod" | "nut" => PreservedPackets::Compressed,
+            _ => PreservedPackets::None,
+        };
+        Preserved { timestamps, languages, dispositions, packets }
     }
 }
 
 /// Tolerance for timestamps: more than the rounding of any container, less than a packet of audio.
 const TOLERANCE_US: i64 = 5_000;
+
+/// What a user does about a file that differs from what was written, and about one that cannot be read.
+const OTHER_CONTAINER: &str = "choose another container";
+const CHECK_DISK: &str = "check the disk, and run the same command again";
 
 /// Reads the file back; the error is the first difference from what was written.
 pub(crate) fn verify(
@@ -184,36 +220,12 @@ pub(crate) fn verify(
     output: &Output,
     written: &[StreamSummary],
     video: usize,
-) -> Result<Verification, String> {
+) -> Result<Verification> {
     let started = Instant::now();
-    // The name of an image is not the pattern of a sequence.
-    let options: ffmpeg::Dictionary = if output.is_still() {
-        [("pattern_type", "none")].into_iter().collect()
-    } else {
-        ffmpeg::Dictionary::new()
-    };
-    let mut context =
-        format::input_with_dictionary(path, options).map_err(|e| format!("cannot be opened again: {e}"))?;
-    let mut found: Vec<StreamSummary> = context.streams().map(|stream| StreamSummary::of(&stream)).collect();
-    loop {
-        // A new packet each time: reading into one leaks what it holds.
-        let mut packet = ffmpeg::Packet::empty();
-        match packet.read(&mut context) {
-            Ok(()) => {
-                let index = packet.stream();
-                let time_base = context.stream(index).map_or(Rational(1, 1), |stream| stream.time_base());
-                // Some demuxers add streams while they read.
-                while found.len() <= index {
-                    let next = context.stream(found.len()).ok_or("has a packet of no stream")?;
-                    found.push(StreamSummary::of(&next));
-                }
-                found[index].count(&packet, time_base, 0);
-            }
-            Err(ffmpeg::Error::Eof) => break,
-            Err(error) => return Err(format!("cannot be read again: {error}")),
-        }
-    }
-    let seen = compare(written, &found, video, &Preserved::by(output))?;
+    let name = path.to_string_lossy();
+    let found = read(path, output)?;
+    let seen = compare(written, &found, video, &Preserved::by(output))
+        .map_err(|problem| Error::new(&*name, problem, OTHER_CONTAINER).with_kind(ErrorKind::Unsupported))?;
     let s = |us: i64| us as f64 / 1e6;
     let known = seen.first <= seen.last;
     Ok(Verification {
@@ -226,13 +238,93 @@ pub(crate) fn verify(
     })
 }
 
+/// Reads the file to its end. Whatever the demuxer complains about is an error.
+fn read(path: &Path, output: &Output) -> Result<Vec<StreamSummary>> {
+    let name = path.to_string_lossy();
+    // The name of an image is not the pattern of a sequence.
+    let options: ffmpeg::Dictionary = if output.is_still() {
+        [("pattern_type", "none")].into_iter().collect()
+    } else {
+        ffmpeg::Dictionary::new()
+    };
+    ffmpeg_log::take_demuxer_error();
+    let mut context = format::input_with_dictionary(path, options).map_err(|e| {
+        let problem = format!("cannot be opened again: {e}");
+        Error::new(&*name, problem, OTHER_CONTAINER).with_kind(ErrorKind::Unsupported).with_source(e)
+    })?;
+    let mut found: Vec<StreamSummary> = context.streams().map(|stream| StreamSummary::of(&stream)).collect();
+    let mut clock = Unwrapped::new(output.container() == "mpegts");
+    loop {
+        // A new packet each time: reading into one leaks what it holds.
+        let mut packet = ffmpeg::Packet::empty();
+        match packet.read(&mut context) {
+            Ok(()) => {
+                let index = packet.stream();
+                // Some demuxers add streams while they read.
+                while let Some(next) = context.stream(found.len()).filter(|_| found.len() <= index) {
+                    found.push(StreamSummary::of(&next));
+                }
+                let time_base = context.stream(index).map_or(Rational(1, 1), |stream| stream.time_base());
+                packet.set_pts(packet.pts().map(|pts| clock.next(index, pts)));
+                found[index].count(&packet, time_base, 0);
+            }
+            Err(ffmpeg::Error::Eof) => break,
+            Err(error) => return Err(failure(&*name, "cannot be read again", error, CHECK_DISK)),
+        }
+    }
+    // The demuxers of some formats end a file at an error, or read on past it.
+    // SAFETY: the context is alive; pb is null for demuxers that open files themselves.
+    let code = unsafe { (*context.as_ptr()).pb.as_ref().map_or(0, |pb| pb.error) };
+    check(code)
+        .map_err(|e| failure(&*name, "cannot be read again", e, CHECK_DISK).with_kind(ErrorKind::Io))?;
+    match ffmpeg_log::take_demuxer_error() {
+        Some(line) => {
+            let problem = format!("cannot be read again: {line}");
+            Err(Error::new(&*name, problem, CHECK_DISK).with_kind(ErrorKind::Io))
+        }
+        None => Ok(found),
+    }
+}
+
+/// The timestamps of a file, without the wrap of a transport stream's counter.
+struct Unwrapped {
+    wraps: bool,
+    /// Last timestamp of each stream, and of any.
+    last: Vec<Option<i64>>,
+    newest: Option<i64>,
+}
+
+impl Unwrapped {
+    /// Values of the counter: 33 bits (ISO/IEC 13818-1, 2.4.3.7).
+    const PERIOD: i64 = 1 << 33;
+
+    fn new(wraps: bool) -> Unwrapped {
+        Unwrapped { wraps, last: Vec::new(), newest: None }
+    }
+
+    /// The timestamp, as many periods later as brings it nearest to the last one of its stream.
+    fn next(&mut self, stream: usize, stated: i64) -> i64 {
+        if !self.wraps {
+            return stated;
+        }
+        if self.last.len() <= stream {
+            self.last.resize(stream + 1, None);
+        }
+        let near = self.last[stream].or(self.newest).unwrap_or(stated);
+        let periods = (near.saturating_sub(stated) + Self::PERIOD / 2).div_euclid(Self::PERIOD);
+        let time = stated + periods * Self::PERIOD;
+        (self.last[stream], self.newest) = (Some(time), Some(time));
+        time
+    }
+}
+
 /// Matches each written stream with one that was read. Returns the summary of the video, or the first difference.
 fn compare<'a>(
     written: &[StreamSummary],
     found: &'a [StreamSummary],
     video: usize,
     preserved: &Preserved,
-) -> Result<&'a StreamSummary, String> {
+) -> std::result::Result<&'a StreamSummary, String> {
     let mut free: Vec<&StreamSummary> = found.iter().collect();
     let mut matched: Vec<&StreamSummary> = Vec::new();
     for (index, wanted) in written.iter().enumerate() {
@@ -258,6 +350,12 @@ fn compare<'a>(
     let (wanted, seen) = (&written[video], matched[video]);
     if seen.packets != wanted.packets {
         return Err(format!("holds {} frames instead of {}", seen.packets, wanted.packets));
+    }
+    for (index, (wanted, seen)) in written.iter().zip(&matched).enumerate() {
+        if preserved.packets.holds(wanted) && !wanted.is_attached() && seen.packets < wanted.packets {
+            let (seen, wanted) = (seen.packets, wanted.packets);
+            return Err(format!("holds {seen} packets of stream {index} instead of {wanted}"));
+        }
     }
     if !preserved.timestamps || wanted.first > wanted.last || seen.first > seen.last {
         return Ok(seen);
@@ -318,14 +416,44 @@ mod tests {
     }
 
     #[test]
+    fn packets_are_counted_where_they_survive() {
+        use PreservedPackets::{All, Compressed, None};
+        let stream = |medium, id| summary(medium, id, "und");
+        let [aac, pcm] = [codec::Id::AAC, codec::Id::PCM_S16LE].map(|id| stream(media::Type::Audio, id));
+        let text = stream(media::Type::Subtitle, codec::Id::SUBRIP);
+        let held = |packets: PreservedPackets| [&aac, &pcm, &text].map(|stream| packets.holds(stream));
+        assert_eq!(held(All), [true, true, true]);
+        assert_eq!(held(Compressed), [true, false, false]);
+        assert_eq!(held(None), [false, false, false]);
+    }
+
+    #[test]
+    fn timestamps_of_a_transport_stream_are_unwrapped() {
+        const DAY: i64 = 86_400 * 90_000;
+        let mut clock = Unwrapped::new(true);
+        let mut next =
+            |stream: usize, time: i64| clock.next(stream, time.rem_euclid(Unwrapped::PERIOD)) - time;
+        assert_eq!(next(0, DAY), 0);
+        for quarter in [4, 5, 6, 5, 6, 7, 8, 9] {
+            assert_eq!(next(0, quarter * DAY / 4), 0, "{quarter} quarters of a day");
+        }
+        assert_eq!(next(1, 2 * DAY), 0, "a stream that begins there");
+        assert_eq!(Unwrapped::new(false).next(0, 5), 5);
+    }
+
+    #[test]
     fn every_difference_is_found() {
         let written = [
             summary(media::Type::Audio, codec::Id::AAC, "ger"),
             summary(media::Type::Video, codec::Id::H264, "und"),
             summary(media::Type::Subtitle, codec::Id::ASS, "fre"),
         ];
-        let preserved =
-            Preserved { timestamps: true, languages: true, dispositions: ffi::AV_DISPOSITION_DEFAULT };
+        let preserved = Preserved {
+            timestamps: true,
+            languages: true,
+            dispositions: ffi::AV_DISPOSITION_DEFAULT,
+            packets: PreservedPackets::All,
+        };
         let differs = |change: &dyn Fn(&mut Vec<StreamSummary>)| {
             let mut found = written.to_vec();
             change(&mut found);
@@ -339,6 +467,9 @@ mod tests {
             |stream: &mut StreamSummary| (stream.first, stream.last) = (stream.first + 1, stream.last + 1);
         assert_eq!(differs(&|found| found.iter_mut().for_each(later)), "");
         assert_eq!(differs(&|found| found[1].packets = 59), "holds 59 frames instead of 60");
+        assert_eq!(differs(&|found| found[0].packets = 59), "holds 59 packets of stream 0 instead of 60");
+        assert_eq!(differs(&|found| found[2].packets = 0), "holds 0 packets of stream 2 instead of 60");
+        assert_eq!(differs(&|found| found[0].packets = 61), "");
         assert_eq!(differs(&|found| drop(found.pop())), "lacks stream 2 (subtitle, ass, fre)");
         assert_eq!(differs(&|found| found[2].language = None), "lacks stream 2 (subtitle, ass, fre)");
         assert_eq!(differs(&|found| found[0].id = codec::Id::MP3), "lacks stream 0 (audio, aac, ger)");
