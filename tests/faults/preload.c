@@ -3,8 +3,8 @@
 //
 // HASN_FAULT_FOLDER  the folder whose files count, absolute; calls on others pass
 // HASN_FAULT_LOG     a file to which a line is appended for each counted call and each fault:
-//                        call COMMAND CALL PATH
-//                        fault COMMAND CALL PATH
+//                        call PID COMMAND CALL PATH
+//                        fault PID COMMAND CALL PATH
 //                    COMMAND is the first word of the program's arguments, PATH is relative to the folder.
 // HASN_FAULT         faults, separated by ';', each
 //                        COMMAND CALL PATTERN NTH once|always ACTION
@@ -105,7 +105,7 @@ static void start(void) {
 
 static void append_log(const char *what, const char *call, const char *path) {
     char line[PATH_MAX + 128];
-    int length = snprintf(line, sizeof line, "%s %s %s %s\n", what, command, call, path);
+    int length = snprintf(line, sizeof line, "%s %d %s %s %s\n", what, getpid(), command, call, path);
     if (log_fd >= 0) syscall(SYS_write, log_fd, line, length);
 }
 

@@ -53,14 +53,15 @@ pub fn library() -> &'static Path {
     path
 }
 
-/// The calls that a log lists, each with its number.
+/// The calls that a log lists, each with its number in its process.
 pub fn calls(log: &str) -> Vec<Call> {
     let mut seen = BTreeMap::new();
     let call = |line: &str| {
-        let mut words = line.strip_prefix("call ")?.splitn(3, ' ').map(str::to_owned);
-        let [command, name, path] = [(); 3].map(|()| words.next().expect("a log has three words a line"));
+        let mut words = line.strip_prefix("call ")?.splitn(4, ' ').map(str::to_owned);
+        let [process, command, name, path] =
+            [(); 4].map(|()| words.next().expect("a log has four words a line"));
         let path = pattern_of(&path);
-        let nth = seen.entry((command.clone(), name.clone(), path.clone())).or_insert(0);
+        let nth = seen.entry((process, command.clone(), name.clone(), path.clone())).or_insert(0);
         *nth += 1;
         Some(Call { command, name, path, nth: *nth })
     };
