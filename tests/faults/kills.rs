@@ -7,7 +7,7 @@ use crate::scenarios::FILE;
 use crate::trial::{Conditions, Undisturbed};
 
 /// On each file system, in `cargo test`.
-const KILLS: usize = 4;
+const KILLS: usize = 2;
 
 fn kill_on(kind: &str) {
     let undisturbed = Undisturbed::of(&FILE);

@@ -30,6 +30,17 @@ pub struct Fault {
     pub action: &'static str,
 }
 
+impl Fault {
+    /// Every way in which a call may fail.
+    pub fn of(call: &Call) -> Vec<Fault> {
+        let once_and_for_good = |&(action, is_also_for_good): &(&'static str, bool)| {
+            let fault = |is_for_good| Fault { call: call.clone(), is_for_good, action };
+            [Some(fault(false)), is_also_for_good.then(|| fault(true))]
+        };
+        actions(call).iter().flat_map(once_and_for_good).flatten().collect()
+    }
+}
+
 impl Display for Fault {
     fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
         let Call { command, name, path, nth } = &self.call;
@@ -82,7 +93,7 @@ fn pattern_of(path: &str) -> String {
 }
 
 /// What may happen to a call: an errno or an action, and whether it is also tried for good.
-pub fn actions(call: &Call) -> &'static [(&'static str, bool)] {
+fn actions(call: &Call) -> &'static [(&'static str, bool)] {
     const BOTH: bool = true;
     const ONCE: bool = false;
     match call.name.as_str() {

@@ -1,7 +1,8 @@
 //! Every call of a run fails in turn, in every way that fits it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use crate::outcomes::Outcomes;
 use crate::preload::{self, Fault};
 use crate::random::{Random, count};
 use crate::scenarios::{BATCH, FILE, PLAN, SEQUENCE, Scenario};
@@ -14,48 +15,7 @@ const PAIRS: usize = 0;
 /// Every fault of an undisturbed run.
 fn faults_of(log: &str) -> Vec<Fault> {
     let calls: BTreeSet<_> = preload::calls(log).into_iter().collect();
-    let mut faults = Vec::new();
-    for call in calls {
-        for &(action, is_also_for_good) in preload::actions(&call) {
-            faults.push(Fault { call: call.clone(), is_for_good: false, action });
-            if is_also_for_good {
-                faults.push(Fault { call: call.clone(), is_for_good: true, action });
-            }
-        }
-    }
-    faults
-}
-
-/// What came of the trials, by kind.
-#[derive(Default)]
-struct Outcomes {
-    tried: usize,
-    kinds: BTreeMap<&'static str, usize>,
-    wrong: Vec<String>,
-}
-
-impl Outcomes {
-    fn add(&mut self, scenario: &Scenario, conditions: &Conditions, outcome: Result<&'static str, String>) {
-        self.tried += 1;
-        match outcome {
-            Ok(kind) => *self.kinds.entry(kind).or_default() += 1,
-            Err(wrong) => {
-                let kill =
-                    conditions.kill_after.map_or(String::new(), |after| format!(", killed after {after:?}"));
-                let line = format!("{}: HASN_FAULT='{}'{kill}: {wrong}", scenario.name, conditions.faults);
-                println!("WRONG {line}");
-                self.wrong.push(line);
-            }
-        }
-    }
-
-    fn report(self, name: &str, seed: u64) {
-        println!("{name}: {} tried, {} wrong, seed {seed}", self.tried, self.wrong.len());
-        for (kind, count) in &self.kinds {
-            println!("    {count:6} {kind}");
-        }
-        assert!(self.wrong.is_empty(), "seed {seed}\n{}", self.wrong.join("\n"));
-    }
+    calls.iter().flat_map(Fault::of).collect()
 }
 
 fn sweep(scenario: &Scenario) {

@@ -1,7 +1,7 @@
 //! One trial: the commands of a scenario in a folder of their own, with faults, then without, and what came of it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -36,8 +36,8 @@ pub struct Undisturbed {
 pub struct Ended {
     pub status: ExitStatus,
     pub stderr: String,
-    /// It waited for space, and got SIGTERM.
-    has_waited: bool,
+    /// It waited for space, or longer than it should, and got SIGTERM.
+    pub has_waited: bool,
     took: Duration,
     /// Not at all, or too long after SIGTERM.
     is_late: bool,
@@ -50,6 +50,8 @@ pub struct Conditions {
     pub faults: String,
     /// SIGKILL after this time.
     pub kill_after: Option<Duration>,
+    /// SIGTERM after this time.
+    pub terminate_after: Option<Duration>,
 }
 
 impl Conditions {
@@ -68,7 +70,7 @@ impl<'a> Trial<'a> {
     pub fn new(scenario: &'a Scenario, inputs: &Folder) -> Trial<'a> {
         let folder = Folder::new();
         for name in ["work", "tmp", "base"] {
-            std::fs::create_dir(folder.path(name)).expect("the folder is ours");
+            fs::create_dir(folder.path(name)).expect("the folder is ours");
         }
         let trial = Trial { scenario, folder };
         trial.fill(inputs);
@@ -128,7 +130,8 @@ impl<'a> Trial<'a> {
                 is_late = true;
                 let _ = child.kill();
             }
-            if waits_for_ever && signalled.is_none() && self.stderr(nth).contains(WAITS) {
+            let is_time = conditions.terminate_after.is_some_and(|after| started.elapsed() > after);
+            if signalled.is_none() && (is_time || waits_for_ever && self.stderr(nth).contains(WAITS)) {
                 signal(&child, "-TERM");
                 signalled = Some(Instant::now());
             }
@@ -148,7 +151,7 @@ impl<'a> Trial<'a> {
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path("log")).unwrap_or_default()
+        fs::read_to_string(self.folder.path("log")).unwrap_or_default()
     }
 
     /// Every file and folder below `work`, sorted.
@@ -167,14 +170,14 @@ impl<'a> Trial<'a> {
         };
         let read = |name: String| {
             let path = self.work().join(&name);
-            path.is_file().then(|| (name, std::fs::read(path).unwrap()))
+            path.is_file().then(|| (name, fs::read(path).unwrap()))
         };
         self.names().into_iter().filter(is_output).filter_map(read).collect()
     }
 
     /// The counts of frames of the report, if there is one.
     fn frames_of_report(&self) -> Result<serde_json::Value, String> {
-        let Ok(text) = std::fs::read_to_string(self.work().join("report.json")) else {
+        let Ok(text) = fs::read_to_string(self.work().join("report.json")) else {
             return Ok(serde_json::Value::Null);
         };
         let report: serde_json::Value =
@@ -215,10 +218,25 @@ impl<'a> Trial<'a> {
         }
     }
 
+    /// The count of video packets of a file, if it is there.
+    pub fn frames(&self, name: &str) -> Result<Option<usize>, String> {
+        if !self.work().join(name).exists() {
+            return Ok(None);
+        }
+        let mut ffprobe = Command::new("ffprobe");
+        ffprobe.args(["-v", "error", "-select_streams", "v:0", "-count_packets", "-of", "csv=p=0"]);
+        ffprobe.args(["-show_entries", "stream=nb_read_packets"]).arg(self.work().join(name));
+        let output = ffprobe.output().expect("the ffprobe command is installed");
+        let [text, errors] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        // A transport stream lists a stream of a program twice.
+        let count = text.split_whitespace().next().and_then(|word| word.trim_end_matches(',').parse().ok());
+        count.filter(|_| errors.is_empty()).map(Some).ok_or(errors)
+    }
+
     /// There is what an undisturbed run leaves.
     pub fn assert_complete(&self, undisturbed: &Undisturbed) {
         self.check_outputs(undisturbed, true).unwrap();
-        assert_eq!(self.names(), undisturbed.names);
+        assert!(self.is_clean(undisturbed, false), "{}", self.left(undisturbed));
     }
 
     /// All steps with faults, then without from the first that failed. Says what came of it, or what is wrong.
@@ -248,7 +266,7 @@ impl<'a> Trial<'a> {
             if frames != undisturbed.frames && !(frames.is_null() && has_warned) {
                 return Err(format!("exit 0, but the report says {frames}, not {}", undisturbed.frames));
             }
-            return match (has_failed, self.is_clean(undisturbed), has_warned) {
+            return match (has_failed, self.is_clean(undisturbed, false), has_warned) {
                 (false, true, _) => Ok("the fault did not happen"),
                 (true, true, _) => Ok("succeeded all the same"),
                 (_, false, true) => {
@@ -268,7 +286,7 @@ impl<'a> Trial<'a> {
     }
 
     /// A command has succeeded, said clearly why not, or was killed.
-    fn check_ended(&self, ended: &Ended, conditions: &Conditions) -> Result<(), String> {
+    pub fn check_ended(&self, ended: &Ended, conditions: &Conditions) -> Result<(), String> {
         let Ended { status, stderr, took, .. } = ended;
         if ended.is_late {
             return Err(format!("it hangs, or does not end at SIGTERM ({took:.1?}): {stderr}"));
@@ -315,17 +333,23 @@ impl<'a> Trial<'a> {
             }
         }
         self.check_outputs(undisturbed, true).map_err(|wrong| format!("resumed, {wrong}"))?;
-        match self.is_clean(undisturbed) {
+        match self.is_clean(undisturbed, true) {
             true => Ok(()),
             false => Err(format!("resumed, it leaves {}", self.left(undisturbed))),
         }
     }
 
     /// Whether there is what an undisturbed run leaves. A report may be missing: it is written once, after the output
-    /// has its name.
-    fn is_clean(&self, undisturbed: &Undisturbed) -> bool {
+    /// has its name. The empty folder of a journal may be left where the file system did not remove it.
+    fn is_clean(&self, undisturbed: &Undisturbed, may_leave_folder: bool) -> bool {
         let is_no_report = |name: &&String| *name != "report.json";
-        self.names().iter().filter(is_no_report).eq(undisturbed.names.iter().filter(is_no_report))
+        let is_left = |name: &str| {
+            let mut entries = fs::read_dir(self.work().join(name)).into_iter().flatten();
+            may_leave_folder && name.ends_with(".hasn") && entries.next().is_none()
+        };
+        let names = self.names();
+        let counted = names.iter().filter(is_no_report).filter(|name| !is_left(name));
+        counted.eq(undisturbed.names.iter().filter(is_no_report))
     }
 
     /// What is there and is not after an undisturbed run, or the other way round.
@@ -355,7 +379,7 @@ impl Undisturbed {
 }
 
 fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) {
-    for entry in std::fs::read_dir(folder).expect("the folder is ours") {
+    for entry in fs::read_dir(folder).expect("the folder is ours") {
         let entry = entry.unwrap();
         let name = format!("{prefix}{}", entry.file_name().to_str().expect("names are UTF-8"));
         if entry.path().is_dir() {
