@@ -85,7 +85,7 @@ impl Stall {
             Some(backoff) => (2 * backoff).min(self.backoff_max),
             None => {
                 let until = match disk.available() >= wanted {
-                    true => "a quota or the disk is full; waiting for space".to_owned(),
+                    true => "a quota or the disk is full; waiting until there is space".to_owned(),
                     false => format!("the disk is full; waiting until {} are free", format_bytes(wanted)),
                 };
                 warn!("{folder}: {until} (Ctrl-C ends the run and keeps what is finished)");

@@ -15,12 +15,12 @@ fn long_file() -> &'static Undisturbed {
     RUN.get_or_init(|| Undisturbed::of(&LONG_FILE))
 }
 
-fn conditions(faults: &str) -> Conditions {
+pub fn conditions(faults: &str) -> Conditions {
     Conditions { faults: faults.to_owned(), ..Conditions::default() }
 }
 
 /// Faults cost nothing. Returns what came of them.
-fn assert_survived(scenario: &Scenario, undisturbed: &Undisturbed, faults: &str) -> &'static str {
+pub fn assert_survived(scenario: &Scenario, undisturbed: &Undisturbed, faults: &str) -> &'static str {
     let outcome = undisturbed.trial(scenario).judge(undisturbed, &conditions(faults));
     let outcome = outcome.unwrap_or_else(|wrong| panic!("{faults}: {wrong}"));
     assert_ne!(outcome, "the fault did not happen", "{faults}");

@@ -14,6 +14,7 @@
 mod common;
 
 mod cases;
+mod file_systems;
 mod kills;
 mod mounts;
 mod outcomes;
