@@ -35,14 +35,15 @@ pub(super) fn run(
         _ => {}
     }
     let journal = match &kept {
-        Some((folder, fingerprint)) => SequenceJournal::open(pattern, folder, fingerprint, interrupt.flag())?,
-        None => SequenceJournal::without_folder(pattern)?,
+        Some((folder, fingerprint)) => {
+            SequenceJournal::open(pattern, folder, fingerprint, options.overwrite, interrupt.flag())?
+        }
+        None => SequenceJournal::without_folder(pattern, options.overwrite)?,
     };
     let resume_state = resume_state(options, &mut parts, &journal, numbering, progress)?;
     let (summary, damage) = (parts.summary.clone(), parts.input.damage());
     let left_out = parts.plan.left_out().to_vec();
-    let store =
-        Box::new(journal.store(numbering, options.overwrite, damage.clone(), interrupt.flag().clone())?);
+    let store = Box::new(journal.store(numbering, damage.clone(), interrupt.flag().clone())?);
     let sink = |_| Sink::Segments { store, transcoders: None, resume_state };
     let result = parts.run(options, sink, progress, interrupt);
     let result = result.map(|Outcome { mut report, .. }| {

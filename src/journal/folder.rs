@@ -140,11 +140,14 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub(super) fn remove(folder: &Path, lock: File) -> io::Result<()> {
     clear(folder, SEGMENT)?;
     clear_if(folder, |name| name != LOCK && name != JOINED)?;
+    let joined = fs::read(folder.join(JOINED));
     clear_if(folder, |name| name == JOINED)?;
     // Before its file: a file that is open when it is removed stays in the folder on NFS and in user space.
     drop(lock);
-    clear_if(folder, |name| name == LOCK)?;
-    fs::remove_dir(folder)
+    clear_if(folder, |name| name == LOCK).and_then(|()| fs::remove_dir(folder)).inspect_err(|_| {
+        // The mark, if there was one, tells the next run that this folder only has to be removed.
+        let _ = joined.and_then(|joined| fs::write(folder.join(JOINED), joined));
+    })
 }
 
 /// The same for the folder of a finished output, whose run does not fail any more.

@@ -7,6 +7,7 @@
 //! journal.json   the job's fingerprint; a run with another one is refused
 //! lock           locked by the process that writes
 //! finished       a line for each frame that is complete and on the disk: number, bytes
+//! overwrite      the run may overwrite images of others
 //! damage.json    damaged places of the source, for finished frames, which are not read again
 //! ```
 
@@ -26,6 +27,7 @@ use crate::pipeline::{DamageReport, Store};
 use crate::sync::lock;
 
 const FINISHED: &str = "finished";
+const OVERWRITE: &str = "overwrite";
 const DAMAGE: &str = "damage.json";
 
 /// An image sequence that is being written.
@@ -33,12 +35,15 @@ pub struct SequenceJournal {
     pattern: Pattern,
     /// `None` where no run can resume, because the input cannot be read twice.
     folder: Option<LockedFolder>,
+    overwrite: bool,
     finished: Arc<Mutex<Finished>>,
 }
 
 struct LockedFolder {
     path: PathBuf,
     lock: File,
+    /// Numbers of all images that earlier runs have written, whatever has become of them.
+    listed: BTreeSet<u64>,
 }
 
 /// Frames that are complete and on the disk.
@@ -52,26 +57,34 @@ struct Finished {
 
 impl SequenceJournal {
     /// Starts a sequence, or resumes the one of an earlier run with the same fingerprint.
-    /// Setting `interrupt` ends a wait for space.
+    /// Without `overwrite`, here or in that run, images of others stay as they are. Setting `interrupt` ends a wait for space.
     pub fn open(
         pattern: Pattern,
         folder: &Path,
         fingerprint: &JobFingerprint,
+        overwrite: bool,
         interrupt: &Arc<AtomicBool>,
     ) -> Result<SequenceJournal> {
         let disk = Disk::new(folder, interrupt.clone());
         disk.retry_when_full(0, || create_folder(pattern.folder()))?;
         let lock = folder::open(folder, fingerprint, FINISHED, &disk)?;
-        let sizes = read_finished(&folder.join(FINISHED), &pattern)?;
+        let mark = folder.join(OVERWRITE);
+        if overwrite {
+            disk.retry_call(0, || write_atomically(&mark, b""))?;
+        }
+        let overwrite = mark.exists();
+        let mut sizes = read_list(&folder.join(FINISHED))?;
+        let listed = sizes.keys().copied().collect();
+        sizes.retain(|&number, &mut size| is_there(&pattern, number, size));
         let finished = Finished { sizes, ..Finished::default() };
-        let folder = Some(LockedFolder { path: folder.to_owned(), lock });
-        Ok(SequenceJournal { pattern, folder, finished: Arc::new(Mutex::new(finished)) })
+        let folder = Some(LockedFolder { path: folder.to_owned(), lock, listed });
+        Ok(SequenceJournal { pattern, folder, overwrite, finished: Arc::new(Mutex::new(finished)) })
     }
 
     /// Starts a sequence that cannot be resumed, for an input that cannot be read twice.
-    pub fn without_folder(pattern: Pattern) -> Result<SequenceJournal> {
+    pub fn without_folder(pattern: Pattern, overwrite: bool) -> Result<SequenceJournal> {
         create_folder(pattern.folder())?;
-        Ok(SequenceJournal { pattern, folder: None, finished: Arc::default() })
+        Ok(SequenceJournal { pattern, folder: None, overwrite, finished: Arc::default() })
     }
 
     /// Numbers of finished frames.
@@ -108,18 +121,18 @@ impl SequenceJournal {
         Ok(())
     }
 
-    /// Returns the writer of a run's frames. Without `overwrite`, images of others stay as they are.
+    /// Returns the writer of a run's frames.
     pub fn store(
         &self,
         numbering: Numbering,
-        overwrite: bool,
         damage: Damage,
         interrupt: Arc<AtomicBool>,
     ) -> Result<SequenceStore> {
         Ok(SequenceStore {
             pattern: self.pattern.clone(),
             numbering,
-            overwrite,
+            overwrite: self.overwrite,
+            listed: self.folder.as_ref().map(|folder| folder.listed.clone()).unwrap_or_default(),
             disk: Disk::new(self.pattern.folder(), interrupt),
             folder: self
                 .folder
@@ -148,7 +161,7 @@ impl SequenceJournal {
     /// Removes the folder, when all frames are finished or none is worth resuming from. What cannot be removed is no error
     /// any more.
     pub fn remove(self) {
-        if let Some(LockedFolder { path, lock }) = self.folder {
+        if let Some(LockedFolder { path, lock, .. }) = self.folder {
             folder::remove_or_warn(&path, lock);
         }
     }
@@ -156,9 +169,11 @@ impl SequenceJournal {
     /// Removes the finished frames of a run that no process is using, then its folder.
     pub fn discard(pattern: &Pattern, folder: &Path) -> Result<()> {
         let lock = folder::lock(folder, File::try_lock)?;
-        for &number in read_finished(&folder.join(FINISHED), pattern)?.keys() {
-            let path = pattern.path(number);
-            fs::remove_file(&path).map_err(|e| failed(&path, e))?;
+        for (number, size) in read_list(&folder.join(FINISHED))? {
+            if is_there(pattern, number, size) {
+                let path = pattern.path(number);
+                fs::remove_file(&path).map_err(|e| failed(&path, e))?;
+            }
         }
         folder::remove(folder, lock).map_err(|e| failed(folder, e))
     }
@@ -169,6 +184,8 @@ pub struct SequenceStore {
     pattern: Pattern,
     numbering: Numbering,
     overwrite: bool,
+    /// Numbers of images that are overwritten all the same.
+    listed: BTreeSet<u64>,
     disk: Disk,
     folder: Option<FolderWriter>,
     finished: Arc<Mutex<Finished>>,
@@ -185,14 +202,15 @@ struct FolderWriter {
 
 impl Store for SequenceStore {
     fn write(&mut self, frame: Packet) -> Result<()> {
-        let SequenceStore { pattern, numbering, overwrite, disk, folder, finished } = self;
+        let SequenceStore { pattern, numbering, overwrite, listed, disk, folder, finished } = self;
         let (number, size) = (frame.number(*numbering), frame.size() as u64);
         if let Some(folder) = folder {
             // Before the frame: once that is finished, its source is not read again.
             folder.write_damage(disk)?;
         }
+        let overwrite = *overwrite || listed.contains(&number);
         disk.retry_when_full(size, || {
-            let written = pattern.write(number, frame.data(), *overwrite);
+            let written = pattern.write(number, frame.data(), overwrite);
             written.map_err(|e| not_written(&pattern.path(number), e))
         })?;
         if let Some(folder) = folder {
@@ -255,13 +273,13 @@ fn not_written(path: &Path, error: io::Error) -> Error {
         return failed(path, error);
     }
     let (problem, remedy) =
-        ("appeared during the run and is left as it is", "move it away, or -y overwrites it");
+        ("exists with other contents and is left as it is", "move it away, or -y overwrites it");
     Error::new(path.to_string_lossy(), problem, remedy).caused_by(error)
 }
 
-/// Returns the frames of the list whose files exist with the size that was written. After a power cut the list may end in
-/// anything: lines of another form are ignored, and their frames are written again.
-fn read_finished(path: &Path, pattern: &Pattern) -> Result<BTreeMap<u64, u64>> {
+/// Returns the frames that a list has, and their sizes. After a power cut the list may end in anything: lines of another
+/// form are ignored, and their frames are written again.
+fn read_list(path: &Path) -> Result<BTreeMap<u64, u64>> {
     let bytes = match fs::read(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
         bytes => bytes.map_err(|e| failed(path, e))?,
@@ -271,8 +289,10 @@ fn read_finished(path: &Path, pattern: &Pattern) -> Result<BTreeMap<u64, u64>> {
         let (number, size) = line.strip_suffix('\n')?.split_once(' ')?;
         Some((number.parse().ok()?, size.parse().ok()?))
     };
-    let exists = |&(number, size): &(u64, u64)| {
-        fs::metadata(pattern.path(number)).is_ok_and(|metadata| metadata.len() == size)
-    };
-    Ok(text.split_inclusive('\n').filter_map(line).filter(exists).collect())
+    Ok(text.split_inclusive('\n').filter_map(line).collect())
+}
+
+/// Whether an image exists with the size that was written.
+fn is_there(pattern: &Pattern, number: u64, size: u64) -> bool {
+    fs::metadata(pattern.path(number)).is_ok_and(|metadata| metadata.len() == size)
 }

@@ -193,6 +193,102 @@ fn an_interrupted_pipe_leaves_a_playable_part_and_reports_how_to_continue() {
     }
 }
 
+/// Whatever a run reads or writes is refused as its report, under any of its names.
+#[test]
+fn a_report_never_overwrites_a_file_of_the_run() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("in")).unwrap();
+    folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 5 -c:v libx264 in/a.mkv"));
+    folder.ffmpeg("-i in/a.mkv in/%03d.png");
+    std::fs::hard_link(folder.path("in/a.mkv"), folder.path("link.mkv")).unwrap();
+    folder.write("jobs.toml", "[[job]]\ninput = \"in/a.mkv\"\noutput = \"out.mkv\"\n");
+    let contents = |name: &str| std::fs::read(folder.path(name)).ok();
+    for (line, report) in [
+        ("upscale in/a.mkv out.mkv", "in/a.mkv"),
+        ("upscale file:in/a.mkv out.mkv", "link.mkv"),
+        ("upscale in/a.mkv out.mkv", "out.mkv"),
+        ("upscale in/a.mkv out.mkv", "in/../out.partial.mkv"),
+        ("upscale in/%03d.png out.mkv", "in/002.png"),
+        ("batch in/a.mkv --into out", "in/a.mkv"),
+        ("batch in/a.mkv --into .", "a.mkv"),
+        ("batch in/a.mkv --into .", "a.partial.mkv"),
+        ("batch --jobs jobs.toml", "jobs.toml"),
+        ("batch --jobs jobs.toml", "out.mkv"),
+    ] {
+        let line = format!("{line} --model none --report {report}");
+        let (before, names) = (contents(report), folder.names());
+        folder.hasn(&line).assert_told("itself, which the run reads or writes; give the report", &line);
+        assert_eq!((contents(report), folder.names()), (before, names), "{line}");
+    }
+    let folder_as_report = "upscale in/a.mkv out.mkv --model none --report in";
+    folder.hasn(folder_as_report).assert_told("in: cannot be written: ", folder_as_report);
+    assert!(!folder.path("out.mkv").exists());
+    // A device, and a link, which stays one.
+    folder.upscale("in/a.mkv out.mkv --model none --report /dev/null");
+    folder.write("report.json", "of an earlier run");
+    std::os::unix::fs::symlink("report.json", folder.path("link.json")).unwrap();
+    folder.upscale("in/a.mkv out.mkv -y --model none --report link.json");
+    assert!(folder.path("link.json").is_symlink());
+    assert!(folder.read("report.json").starts_with(b"{\"hasn\""));
+}
+
+/// A file system that does not report its size reports 0 bytes as free.
+#[test]
+fn a_disk_of_unknown_size_is_written_to() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 5 -c:v libx264 in.mkv"));
+    std::fs::create_dir(folder.path("disk")).unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "ramfs", "ramfs"]).arg(folder.path("disk")).stderr(Stdio::null());
+    if !mount.status().is_ok_and(|status| status.success()) {
+        say_skipped("a disk of unknown size, for this user may not mount one");
+        return;
+    }
+    let started = std::time::Instant::now();
+    let mut child = folder.hasn_command("upscale in.mkv disk/out.mkv --model none").spawn().unwrap();
+    let ended = wait_for("the end, in vain", || {
+        let status = child.try_wait().unwrap();
+        if status.is_none() && started.elapsed().as_secs() > 30 {
+            child.kill().unwrap();
+        }
+        status
+    });
+    let is_there = folder.path("disk/out.mkv").exists();
+    assert!(Command::new("umount").arg(folder.path("disk")).status().unwrap().success());
+    assert!(ended.success() && is_there);
+}
+
+/// A disk is read twice like a file, and so its run resumes.
+#[test]
+fn a_block_device_has_a_journal() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 1500 -c:v libx264 -preset ultrafast -f mpegts in.ts"));
+    // To whole sectors, with null packets.
+    let mut bytes = folder.read("in.ts");
+    let null: Vec<u8> = [0x47, 0x1f, 0xff, 0x10].into_iter().chain([0xff; 184]).collect();
+    while !bytes.len().is_multiple_of(512) {
+        bytes.extend(&null);
+    }
+    folder.write("in.ts", bytes);
+    let losetup = |words: &[&str]| Command::new("losetup").args(words).stderr(Stdio::null()).output();
+    let attached = losetup(&["--find", "--show", "--read-only", folder.path("in.ts").to_str().unwrap()]);
+    let Some(attached) = attached.ok().filter(|output| output.status.success()) else {
+        say_skipped("a block device, for this user may not attach one");
+        return;
+    };
+    let device = String::from_utf8(attached.stdout).unwrap().trim().to_owned();
+    let line = format!("upscale {device} out.mkv --model none --progress none");
+    let mut child = folder.hasn_command(&line).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("a segment", || folder.path("out.mkv.hasn/000000.segment").exists().then_some(()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let ran = folder.hasn(&line);
+    let _ = losetup(&["--detach", &device]);
+    ran.assert_done();
+    assert!(ran.stderr.contains("resuming after"), "{}", ran.stderr);
+    assert_eq!(folder.probe("out.mkv").video_pts().len(), 1500);
+}
+
 #[test]
 fn a_late_error_does_not_discard_the_work() {
     let folder = Folder::new();
