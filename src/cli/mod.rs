@@ -82,8 +82,12 @@ pub fn run() -> ExitCode {
         .log_internal_errors(false)
         .init();
     // FFmpeg's own log lines contain addresses with their secrets.
-    let is_relay = matches!(cli.command, Command::Relay(_));
-    media::init(if is_relay { 0 } else { cli.verbose });
+    let is_quiet = match &cli.command {
+        Command::Relay(_) => true,
+        Command::Upscale(args) | Command::Plan(args) => args.input.contains("://"),
+        _ => false,
+    };
+    media::init(if is_quiet { 0 } else { cli.verbose });
     let followed = cli.error_file.as_ref().map_or(Ok(()), |_| child::follow_parent());
     let result = followed.and_then(|()| run_command(cli.command, cli.verbose));
     result.unwrap_or_else(|error| {

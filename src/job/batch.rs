@@ -140,7 +140,7 @@ pub(crate) fn run(
                 (Outcome::Failed, Some(error.to_string()), Value::Null)
             }),
         };
-        rows.push(Row { input: video.input, output: video.output, outcome, error, report });
+        rows.push(Row { input: media::redacted(&video.input), output: video.output, outcome, error, report });
     }
     let totals = Totals::of(&rows);
     BatchReport { hasn: env!("CARGO_PKG_VERSION"), videos: rows, left_out, totals }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::media::{has_video_extension, is_video_file};
+use crate::media::{has_video_extension, is_video_file, redacted};
 
 /// An input and its output.
 pub(crate) struct Pair {
@@ -72,7 +72,7 @@ pub(crate) fn check_distinct<'a>(videos: impl IntoIterator<Item = (&'a str, &'a 
     for (input, output) in videos {
         let path = std::path::absolute(output).map_err(|e| Error::io(output, e, "name it otherwise"))?;
         if let Some(other) = outputs.insert(path, input) {
-            let problem = format!("would be written from {other} and from {input}");
+            let problem = format!("would be written from {} and from {}", redacted(other), redacted(input));
             return Err(Error::new(output, problem, "run them one after the other, into two folders"));
         }
     }
@@ -132,6 +132,6 @@ fn text(path: &Path) -> Result<String> {
 
 fn cannot_read(path: &Path, error: io::Error) -> Error {
     let problem = format!("cannot be read: {error}");
-    let told = Error::new(path.to_string_lossy(), problem, "check the name");
+    let told = Error::new(redacted(&path.to_string_lossy()), problem, "check the name");
     told.with_kind(error.kind().into()).with_source(error)
 }

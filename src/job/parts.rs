@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::FrameFormat;
 use crate::media::{
     DecodeSpec, Decoder, Encoder, FilterSpec, Input, Output, Pattern, Plan, SeekPoint, Target, Trim,
-    VideoInfo, Watch, plain_path, transfer_by_name,
+    VideoInfo, Watch, plain_path, redacted, transfer_by_name,
 };
 use crate::model::catalogue;
 use crate::pipeline::{Outcome, Run, Sink};
@@ -87,7 +87,7 @@ impl Parts {
         let encoder = Encoder::open(target, &output, &input, &decoder)?;
         let bytes_per_frame = encoder.bytes_per_frame(&input, growth(&engine));
         let summary = Summary {
-            input: options.input.clone(),
+            input: redacted(&options.input),
             output: options.output.clone(),
             model: network.name().to_owned(),
             engine: kind.name(),
@@ -199,7 +199,7 @@ fn apply_frame_rate(options: &Options, input: &mut Input, output: &Output) -> Re
     match options.frame_rate {
         Some(rate) => input.set_frame_rate(rate)?,
         None if from_sequence && !output.is_still() => {
-            warn!("{}: the frame rate is taken to be 25 fps; --frame-rate sets another", options.input);
+            warn!("{}: the frame rate is taken to be 25 fps; --frame-rate sets another", input.name());
         }
         None => {}
     }

@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{JobFingerprint, JoinOutput, Journal, join};
 use crate::media::{
     CHECK_DEVICE, Damage, Encoder, Input, Muxer, Output, Pattern, Plan, StreamTallies, Trim, plain_path,
+    redacted,
 };
 use crate::pipeline::{Outcome, Sink};
 
@@ -156,7 +157,7 @@ fn encode_and_join(
         }
         if let Some(segment) = differing.iter().find(|&&segment| !encoded_again.insert(segment)) {
             let problem = format!("the frames of segment {segment} are read differently each time");
-            return Err(Error::new(&options.input, problem, CHECK_DEVICE).with_kind(ErrorKind::Io));
+            return Err(Error::new(redacted(&options.input), problem, CHECK_DEVICE).with_kind(ErrorKind::Io));
         }
         journal.remove_unfit(differing, "its frames are read differently now")?;
         let at = OpenAt {

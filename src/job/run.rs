@@ -125,7 +125,7 @@ fn run_direct(options: &Options, parts: Parts, progress: &Progress, interrupt: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::STAGES;
+    use crate::job::{Event, STAGES};
     use crate::media::SEGMENT_FRAMES;
 
     /// A y4m of 16x16 with `frames` frames that differ.
@@ -134,6 +134,28 @@ mod tests {
         let header = b"YUV4MPEG2 W16 H16 F25:1 C420jpeg\n".to_vec();
         std::fs::write(path, (0..frames).map(frame).fold(header, |all, frame| [all, frame].concat()))
             .unwrap();
+    }
+
+    #[test]
+    fn the_join_is_interrupted_and_repeated() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+        video(Path::new(&path("in.y4m")), 300);
+        let mut options = Options::new(path("in.y4m"), path("out.mkv"));
+        (options.model, options.threads) = (Some("none".into()), Some(1));
+        let interrupt = Interrupt::default();
+        let job = open(&options, &interrupt).unwrap();
+        let progress = Progress::with_observer(move |_, event| {
+            if event == Event::Stopped {
+                interrupt.set();
+            }
+        });
+        let error = job.run(&progress).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Interrupted, "{error}");
+        assert!(error.to_string().contains("keeps the first 300 frames"), "{error}");
+        assert!(!Path::new(&path("out.mkv")).exists() && !Path::new(&path("out.partial.mkv")).exists());
+        let report = open(&options, &Interrupt::default()).unwrap().run(&Progress::default()).unwrap();
+        assert_eq!(report.run.frames.encoded, 300);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::media::plain_path;
+use crate::media::{plain_path, redacted};
 
 /// Names and values, in the order in which a difference is reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +74,7 @@ impl JobFingerprint {
             fingerprint.add("input content", checksum(&parts));
             Ok(fingerprint)
         };
-        read().map_err(|e| cannot_be_read(name, e))
+        read().map_err(|e| cannot_be_read(&redacted(name), e))
     }
 
     /// Adds an entry under the name that a user knows it by.

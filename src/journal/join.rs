@@ -128,12 +128,7 @@ impl Join {
         interrupt: &AtomicBool,
     ) -> Result<()> {
         for segment in 0..journal.records.len() as u64 {
-            self.write_segment(journal, segment)?;
-            if interrupt.load(Ordering::Relaxed) {
-                let (subject, remedy) = (journal.folder.to_string_lossy(), "run the same command again");
-                let error = Error::new(subject, "the join was interrupted", remedy);
-                return Err(error.with_kind(ErrorKind::Interrupted));
-            }
+            self.write_segment(journal, segment, interrupt)?;
         }
         // Audio may be much longer than the video: it is written as it is read.
         while self.copied.read_some()? {
@@ -148,7 +143,7 @@ impl Join {
         self.note(finished)
     }
 
-    fn write_segment(&mut self, journal: &Journal, segment: u64) -> Result<()> {
+    fn write_segment(&mut self, journal: &Journal, segment: u64, interrupt: &AtomicBool) -> Result<()> {
         let path = segment_path(&journal.folder, segment);
         let broken = |e: io::Error| {
             if e.kind() == io::ErrorKind::InvalidData {
@@ -159,6 +154,11 @@ impl Join {
         };
         let mut reader = SegmentReader::open(&path).map_err(broken)?;
         while let Some(packet) = reader.next_packet().map_err(broken)? {
+            if interrupt.load(Ordering::Relaxed) {
+                let (subject, remedy) = (journal.folder.to_string_lossy(), "run the same command again");
+                let error = Error::new(subject, "the join was interrupted", remedy);
+                return Err(error.with_kind(ErrorKind::Interrupted));
+            }
             self.copied.read_up_to(packet.dts_us().saturating_add(AV_LAG_US_MAX))?;
             self.write_copied_before(Some(&packet))?;
             self.write(packet)?;

@@ -20,6 +20,7 @@ mod packet;
 mod packet_queue;
 mod path;
 mod pattern;
+mod pipe;
 mod segment;
 mod side_data;
 mod stream;

@@ -190,6 +190,9 @@ impl Page {
 
     /// Fails if no frame was encoded for a while although there was one before.
     fn health(&self) -> Response {
+        if self.stats.has_panicked.load(Relaxed) {
+            return (StatusCode::SERVICE_UNAVAILABLE, "a thread has panicked\n").into_response();
+        }
         match self.stats.since_last_frame() {
             Some(silent) if silent > STALLED_AFTER => {
                 let problem = format!("no frame was encoded for {} s\n", silent.as_secs());

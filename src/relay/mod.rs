@@ -31,6 +31,7 @@
 mod budget;
 mod control;
 mod encode;
+mod failures;
 mod http;
 mod ladder;
 mod metrics;

@@ -1,7 +1,7 @@
 //! Queues of a live stream: a full one drops its oldest entry, and a push never waits.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::frame::Frame;
@@ -53,8 +53,7 @@ impl FrameQueue {
     pub fn pop(&self) -> Option<PendingFrame> {
         let state = lock(&self.state);
         let is_idle = |state: &mut State| state.frames.is_empty() && !state.is_closed;
-        let mut state =
-            self.changed.wait_while(state, is_idle).expect("no thread panics while it holds a lock");
+        let mut state = self.changed.wait_while(state, is_idle).unwrap_or_else(PoisonError::into_inner);
         state.frames.pop_front()
     }
 

@@ -1,29 +1,32 @@
 //! Run: opens the parts of a relay and drives each on a thread of its own.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tracing::info;
+use tracing::{info, warn};
 
 use super::budget::LatencyBudget;
 use super::control::Control;
 use super::encode::{self, EncodeIo};
+use super::failures::Failures;
 use super::options::{Options, open_networks};
 use super::pacer::{OnLoss, OutputClock};
 use super::queue::{AudioQueue, FrameQueue};
-use super::sinks::{self, SinkQueue};
+use super::sinks::{self, SinkIo, SinkQueue};
 use super::source::{self, Session, SourceIo, SourceSpec};
 use super::stats::Stats;
 use super::upscale::{self, UpscaleIo};
 use crate::engine::{EngineSpec, Network, thread_count};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::frame::FrameFormat;
 use crate::media::{self, Encoder, LiveOutput, LiveStreams, Output, Target, redacted};
-use crate::sync::lock;
 
+/// Time for the sinks to write what is queued at the end: more than their own timeouts of a last write and of a trailer.
+const SINKS_END_MAX: Duration = Duration::from_secs(12);
 /// Upscaled frames ahead of the encoder: more would only add latency.
 const UPSCALED_FRAMES_MAX: usize = 1;
 
@@ -112,58 +115,118 @@ impl OpenedRelay<'_> {
         let OpenedRelay { relay, source, session, engine, encoder, streams } = self;
         let Relay { options, control, stats, .. } = relay;
         let period = Duration::from_secs_f64(1.0 / session.fps());
-        let (frames, audio) = (FrameQueue::default(), AudioQueue::default());
+        let (frames, audio) = (Arc::<FrameQueue>::default(), AudioQueue::default());
+        let failures = Failures::new(stop, &frames, stats);
         let (clock, budget) = (OutputClock::new(period), LatencyBudget::new(options.latency_max));
         let silence = streams.silence();
         let (output, upscaled) = sync_channel(UPSCALED_FRAMES_MAX);
-        let (sinks, packets): (Vec<_>, Vec<_>) = options.sinks.iter().map(|_| SinkQueue::new()).unzip();
-        let (failures, sink_failures) = (FirstError::default(), FirstError::default());
-        // A part that fails ends the relay.
-        let finish = |result: Result<()>| {
-            if let Err(error) = result {
-                failures.note(error);
-                stop.store(true, Relaxed);
-            }
-        };
+        let (running, sinks) = RunningSinks::start(relay, &streams, stop, &failures)?;
         thread::scope(|scope| {
-            let (frames, audio, clock, budget) = (&frames, &audio, &clock, &budget);
-            let (finish, sink_failures) = (&finish, &sink_failures);
-            for ((sink, packets), stats) in options.sinks.iter().zip(packets).zip(&stats.sinks) {
-                let streams = streams.clone();
-                scope.spawn(move || {
-                    if let Err(error) = sinks::run(sink, options.overwrite, &streams, &packets, stats) {
-                        sink_failures.note(error);
-                    }
-                });
-            }
+            let (frames, audio, clock, budget, failures) = (&frames, &audio, &clock, &budget, &failures);
             scope.spawn(move || {
-                let io = UpscaleIo { frames, output, budget, control, stats, period };
-                finish(upscale::run(engine, &io));
+                let io = UpscaleIo { frames, output, budget, control, stats, failures, period };
+                failures.guard("the upscale thread", move || upscale::run(engine, &io));
                 frames.close();
             });
             scope.spawn(move || {
                 let io = EncodeIo { upscaled, audio, sinks, clock, budget, control, stats };
-                finish(encode::run(encoder, options.on_loss, silence, io));
+                failures
+                    .guard("the encode thread", move || encode::run(encoder, options.on_loss, silence, io));
             });
             let io = SourceIo { frames, audio, streams: &streams, clock, stats, stop };
-            finish(source::run(&source, session, &io));
+            failures.guard("the source thread", || source::run(&source, session, &io));
             frames.close();
         });
-        let first = failures.into_inner().or(sink_failures.into_inner());
-        first.map_or(Ok(()), Err)
+        let incomplete = running.wait();
+        failures.first().map_or(incomplete, Err)
     }
 }
 
-/// The first of several errors.
-#[derive(Default)]
-struct FirstError(Mutex<Option<Error>>);
+/// The threads of the sinks. They are waited for, but not for ever: a device may not return from a write.
+struct RunningSinks {
+    names: Vec<String>,
+    /// The index of a sink that has ended, and what it has lost.
+    ended: Receiver<(usize, Result<()>)>,
+}
 
-impl FirstError {
-    fn note(&self, error: Error) {
-        lock(&self.0).get_or_insert(error);
+impl RunningSinks {
+    fn start(
+        relay: &Relay,
+        streams: &LiveStreams,
+        stop: &Arc<AtomicBool>,
+        failures: &Arc<Failures>,
+    ) -> Result<(RunningSinks, Vec<SinkQueue>)> {
+        let Relay { options, stats, .. } = relay;
+        let overwrite = options.overwrite;
+        let (end, ended) = channel();
+        let mut queues = Vec::new();
+        for (index, sink) in options.sinks.iter().enumerate() {
+            let (queue, packets) = SinkQueue::new();
+            queues.push(queue);
+            let (sink, streams, stats, stop) = (sink.clone(), streams.clone(), stats.clone(), stop.clone());
+            let (failures, end) = (failures.clone(), end.clone());
+            let run = move || {
+                let (sink, streams, stats) = (&*sink, &streams, &stats.sinks[index]);
+                let io = SinkIo { sink, overwrite, streams, stats, stop: &stop };
+                let result = failures.guard_sink("the thread of a sink", move || sinks::run(io, &packets));
+                // Nothing receives it once the relay has ended without this sink.
+                let _ = end.send((index, result));
+            };
+            let spawned = thread::Builder::new().name("sink".into()).spawn(run);
+            spawned.map_err(|e| Error::io("the thread of a sink", e, "look at the system's limits"))?;
+        }
+        let names = stats.sinks.iter().map(|sink| sink.name.clone()).collect();
+        Ok((RunningSinks { names, ended }, queues))
     }
 
-    fn into_inner(self) -> Option<Error> {
-        self.0.into_inner().expect("no thread panics while it holds a lock")
+    /// Waits until the sinks have written what is queued, or for [`SINKS_END_MAX`]. Returns the first error.
+    fn wait(self) -> Result<()> {
+        let until = Instant::now() + SINKS_END_MAX;
+        let (mut running, mut first): (BTreeSet<_>, _) = ((0..self.names.len()).collect(), Ok(()));
+        while !running.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            let Ok((index, result)) = self.ended.recv_timeout(left) else { break };
+            running.remove(&index);
+            first = first.and(result);
+        }
+        for index in running {
+            let problem = format!("has not taken its last packets within {} s", SINKS_END_MAX.as_secs());
+            let error =
+                Error::new(&self.names[index], problem, "check the receiver").with_kind(ErrorKind::Io);
+            warn!("{error}");
+            first = first.and(Err(error));
+        }
+        first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_in_any_thread_ends_the_relay_and_finishes_its_sinks() {
+        for thread in ["the upscale thread", "the encode thread", "the source thread", "the thread of a sink"]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let sink = folder.path().join("out.ts").to_string_lossy().into_owned();
+            let mut options = Options::new("lavfi:testsrc2=s=96x64:r=25", vec![sink]);
+            (options.ladder, options.threads) = (vec!["none".into()], Some(1));
+            let relay = Relay::new(options).unwrap();
+            let stop = Arc::default();
+            let opened = relay.open(&stop).unwrap().expect("the source is connected");
+            relay.stats.ask_for_panic(thread);
+            let started = Instant::now();
+            let error = opened.run(&stop).unwrap_err();
+            assert!(started.elapsed() < SINKS_END_MAX, "{thread}: {:?}", started.elapsed());
+            assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+            assert!(
+                error.to_string().starts_with(&format!("{thread}: panicked: as the test asks;")),
+                "{error}"
+            );
+            assert!(stop.load(Relaxed) && relay.stats.has_panicked.load(Relaxed), "{thread}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! with backoff.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -67,27 +67,22 @@ impl SinkQueue {
     }
 }
 
+/// A sink, what is sent to it, and its counters.
+pub(super) struct SinkIo<'a> {
+    pub sink: &'a str,
+    /// Whether another file of its name is replaced.
+    pub overwrite: bool,
+    pub streams: &'a LiveStreams,
+    pub stats: &'a SinkStats,
+    /// Whether the relay ends: an output that is lost is not opened again.
+    pub stop: &'a AtomicBool,
+}
+
 /// Writes to one output until no packet follows. Only a file that is incomplete is an error, or that cannot get its name:
 /// without `overwrite`, another file of that name stays.
-pub(super) fn run(
-    sink: &str,
-    overwrite: bool,
-    streams: &LiveStreams,
-    packets: &Receiver<Arc<SharedPacket>>,
-    stats: &SinkStats,
-) -> Result<()> {
-    let (backoff, now) = (BACKOFF_MIN, Instant::now());
-    let mut output = Reconnecting {
-        sink,
-        overwrite,
-        streams,
-        stats,
-        open: None,
-        opened_at: now,
-        failure: None,
-        backoff,
-        not_before: now,
-    };
+pub(super) fn run(io: SinkIo, packets: &Receiver<Arc<SharedPacket>>) -> Result<()> {
+    let (backoff, now, stats) = (BACKOFF_MIN, Instant::now(), io.stats);
+    let mut output = Reconnecting { io, open: None, opened_at: now, failure: None, backoff, not_before: now };
     for shared in packets {
         stats.queue.start(shared.encoded_at);
         output.write(&shared);
@@ -98,10 +93,7 @@ pub(super) fn run(
 
 /// An output that is opened again after it failed.
 struct Reconnecting<'a> {
-    sink: &'a str,
-    overwrite: bool,
-    streams: &'a LiveStreams,
-    stats: &'a SinkStats,
+    io: SinkIo<'a>,
     open: Option<(LiveOutput, Watch)>,
     opened_at: Instant,
     /// Why it is not open.
@@ -116,18 +108,18 @@ impl Reconnecting<'_> {
             self.connect();
         }
         let Some((output, watch)) = &mut self.open else {
-            self.stats.dropped.fetch_add(1, Relaxed);
+            self.io.stats.dropped.fetch_add(1, Relaxed);
             return;
         };
         watch.allow(WRITE_TIMEOUT);
         let size = shared.packet.size() as u64;
         match output.write(shared.packet.share(), shared.is_audio) {
             Ok(()) => {
-                self.stats.packets.fetch_add(1, Relaxed);
-                self.stats.bytes.fetch_add(size, Relaxed);
+                self.io.stats.packets.fetch_add(1, Relaxed);
+                self.io.stats.bytes.fetch_add(size, Relaxed);
             }
             Err(error) => {
-                self.stats.dropped.fetch_add(1, Relaxed);
+                self.io.stats.dropped.fetch_add(1, Relaxed);
                 self.disconnect(error);
             }
         }
@@ -135,19 +127,20 @@ impl Reconnecting<'_> {
 
     /// A file is opened once: to open it again would truncate it.
     fn may_open(&self) -> bool {
-        let is_first = self.stats.connections.load(Relaxed) == 0;
-        (is_first || !LiveOutput::is_one_file(self.sink)) && Instant::now() >= self.not_before
+        let is_first = self.io.stats.connections.load(Relaxed) == 0;
+        let may_retry = !LiveOutput::is_one_file(self.io.sink) && !self.io.stop.load(Relaxed);
+        (is_first || may_retry) && Instant::now() >= self.not_before
     }
 
     fn connect(&mut self) {
         let watch = Watch::new(Arc::default());
         watch.allow(WRITE_TIMEOUT);
-        match LiveOutput::open(self.sink, self.streams, &watch) {
+        match LiveOutput::open(self.io.sink, self.io.streams, &watch) {
             Ok(output) => {
-                info!("{}: connected", self.stats.name);
+                info!("{}: connected", self.io.stats.name);
                 (self.open, self.opened_at) = (Some((output, watch)), Instant::now());
-                self.stats.connected.store(true, Relaxed);
-                self.stats.connections.fetch_add(1, Relaxed);
+                self.io.stats.connected.store(true, Relaxed);
+                self.io.stats.connections.fetch_add(1, Relaxed);
             }
             Err(error) => self.disconnect(error),
         }
@@ -159,23 +152,23 @@ impl Reconnecting<'_> {
         }
         // Only the first of consecutive failures is logged.
         if self.backoff == BACKOFF_MIN {
-            let is_file = LiveOutput::is_one_file(self.sink);
+            let is_file = LiveOutput::is_one_file(self.io.sink);
             let next = if is_file { "what was written stays under its partial name" } else { "retrying" };
             warn!("{error}; {next}");
         }
         (self.open, self.failure) = (None, Some(error));
-        self.stats.connected.store(false, Relaxed);
+        self.io.stats.connected.store(false, Relaxed);
         self.not_before = Instant::now() + self.backoff;
         self.backoff = (2 * self.backoff).min(BACKOFF_MAX);
     }
 
     fn finish(self) -> Result<()> {
-        let is_file = LiveOutput::is_one_file(self.sink);
-        self.stats.connected.store(false, Relaxed);
+        let is_file = LiveOutput::is_one_file(self.io.sink);
+        self.io.stats.connected.store(false, Relaxed);
         match (self.open, self.failure) {
             (Some((output, watch)), _) => {
                 watch.allow(WRITE_TIMEOUT);
-                match output.finish(self.overwrite) {
+                match output.finish(self.io.overwrite) {
                     // The peer may have disconnected at the same moment.
                     Err(error) if !is_file => warn!("{error}"),
                     finished => return finished,

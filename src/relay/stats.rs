@@ -40,8 +40,12 @@ pub struct Stats {
     pub(super) queue: QueueGauge,
     pub(super) sinks: Vec<SinkStats>,
     pub(super) latency: Mutex<Latency>,
+    /// Whether a thread of the relay has panicked.
+    pub(super) has_panicked: AtomicBool,
     last_frame: Mutex<Option<Instant>>,
     preview: Mutex<Preview>,
+    #[cfg(test)]
+    panicking: Mutex<&'static str>,
 }
 
 /// Counters of one network.
@@ -244,9 +248,23 @@ impl Stats {
             queue: QueueGauge::default(),
             sinks: (0..sinks.len()).map(sink).collect(),
             latency: Mutex::new(Latency::default()),
+            has_panicked: AtomicBool::default(),
             last_frame: Mutex::default(),
             preview: Mutex::default(),
+            #[cfg(test)]
+            panicking: Mutex::default(),
         }
+    }
+
+    /// Makes the next thread of this name panic.
+    #[cfg(test)]
+    pub(super) fn ask_for_panic(&self, thread: &'static str) {
+        *lock(&self.panicking) = thread;
+    }
+
+    #[cfg(test)]
+    pub(super) fn panic_if_asked(&self, thread: &str) {
+        assert!(*lock(&self.panicking) != thread, "as the test asks");
     }
 
     /// Returns index and counters of a network, which are created for a new one.

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::budget::LatencyBudget;
 use super::control::Control;
+use super::failures::Failures;
 use super::ladder::Ladder;
 use super::queue::{FrameQueue, PendingFrame};
 use super::stats::{RungStats, Stats};
@@ -41,6 +42,7 @@ pub(super) struct UpscaleIo<'a> {
     pub budget: &'a LatencyBudget,
     pub control: &'a Control,
     pub stats: &'a Stats,
+    pub failures: &'a Arc<Failures>,
     /// Time from one frame to the next.
     pub period: Duration,
 }
@@ -137,7 +139,8 @@ impl Upscale<'_> {
     ) {
         let spec = EngineSpec { networks, lr: lr.format, ..self.spec.clone() };
         let (lr, period, timed) = (lr.share(), self.io.period, timed.clone());
-        scope.spawn(move || {
+        let failures = self.io.failures.clone();
+        let time = move || {
             let pool = FramePool::new(spec.sr);
             let times = (spec.check().and_then(|()| spec.open()))
                 .and_then(|mut engine| time_networks(engine.as_mut(), &spec, &lr, &pool, period));
@@ -148,7 +151,9 @@ impl Upscale<'_> {
                 }
                 Err(error) => warn!("ladder unchanged: {error}"),
             }
-        });
+            Ok(())
+        };
+        scope.spawn(move || failures.guard("the thread that times networks", time));
     }
 
     fn change_ladder(&mut self, timed: &Receiver<TimedNetworks>) {

@@ -30,7 +30,7 @@ const HOMES: [(&str, &[&str]); 28] = [
     ),
     ("serde_json", &["src/model/", "src/media/segment.rs", "src/journal/", "src/job/", "src/cli/"]),
     ("crc32fast", &["src/media/segment.rs", "src/journal/"]),
-    ("rustix", &["src/media/path.rs", "src/media/demux/pipe.rs", "src/journal/", "src/cli/"]),
+    ("rustix", &["src/journal/", "src/media/", "src/cli/"]),
     ("toml", &["src/job/", "src/cli/jobs.rs", "src/cli/settings.rs"]),
     ("axum", &["src/relay/http.rs"]),
     ("hyper", &["src/relay/http.rs"]),

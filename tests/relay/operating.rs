@@ -337,3 +337,35 @@ fn a_device_is_a_source() {
     let ran = folder.hasn("relay v4l2:/dev/nowhere out.ts --reconnect-max 100ms");
     ran.assert_told("/dev/nowhere", "a camera that is not there");
 }
+
+/// Named pipes as sinks: one that has no reader, and one whose reader stalls.
+#[test]
+fn pipes_as_sinks_do_not_hold_the_end_up() {
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    for name in ["unread.ts", "stalled.ts"] {
+        assert!(Command::new("mkfifo").arg(folder.path(name)).status().unwrap().success());
+    }
+    // For writing as well, so that opening it does not wait.
+    let _reader = std::fs::File::options().read(true).write(true).open(folder.path("stalled.ts")).unwrap();
+    let source = "lavfi:testsrc2=s=320x240:r=25[out0];sine=r=48000[out1]";
+    let relay = Beside::relay(&folder, &format!("{source} unread.ts stalled.ts out.ts --ladder none"));
+    wait_for("frames", || (last(&folder, "encoded") > 100).then_some(()));
+    let start = Instant::now();
+    let ran = relay.terminate(&folder);
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    folder.assert_decodes("out.ts");
+}
+
+#[test]
+fn a_pipe_as_sink_gets_the_stream_whenever_it_has_a_reader() {
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    assert!(Command::new("mkfifo").arg(folder.path("out.ts")).status().unwrap().success());
+    let relay = Beside::relay(&folder, "lavfi:testsrc2=s=96x64:r=25 out.ts --ladder none --encoder-opt g=25");
+    wait_for("frames", || (last(&folder, "encoded") > 30).then_some(()));
+    for name in ["first.ts", "second.ts"] {
+        folder.ffmpeg(&format!("-i out.ts -frames:v 25 -c copy {name}"));
+        assert_eq!(folder.probe(name).video_pts().len(), 25, "{name}");
+    }
+    relay.end_accounted(&folder);
+}

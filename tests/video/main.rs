@@ -19,6 +19,7 @@ mod reuse;
 mod sequences;
 mod side_data;
 mod soak;
+mod stalls;
 mod stream_copy;
 mod streams;
 mod timestamps;

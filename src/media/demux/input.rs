@@ -13,7 +13,6 @@ use crate::media::damage::Damage;
 use crate::media::demux::address::redacted;
 use crate::media::demux::live::{is_capture_device, open_source};
 use crate::media::demux::open::{best_video, demuxer_name, open_by, open_pipe, open_remedy};
-use crate::media::demux::pipe::{PipeReader, is_named_pipe};
 use crate::media::demux::quirks;
 use crate::media::demux::select::select;
 use crate::media::demux::sequence::{Sequence, check_codec};
@@ -24,6 +23,7 @@ use crate::media::ffmpeg_log;
 use crate::media::packet::Packet;
 use crate::media::packet_queue::PacketQueue;
 use crate::media::pattern::Pattern;
+use crate::media::pipe::{PipeReader, is_named_pipe};
 use crate::media::stream::{Trim, VideoInfo};
 use crate::media::watch::Watch;
 

@@ -8,7 +8,7 @@ use ffmpeg_next::{self as ffmpeg, format};
 
 use crate::media::demux::address::bound;
 use crate::media::demux::open::{open_by, open_pipe};
-use crate::media::demux::pipe::{PipeReader, is_named_pipe};
+use crate::media::pipe::{PipeReader, is_named_pipe};
 use crate::media::watch::Watch;
 
 /// Duration that FFmpeg probes to find the streams; its default of five seconds would all be latency.

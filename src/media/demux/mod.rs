@@ -6,7 +6,6 @@ pub(crate) mod live;
 pub(crate) mod matroska;
 pub(crate) mod mpegts;
 pub(crate) mod open;
-pub(crate) mod pipe;
 pub(crate) mod probe;
 pub(crate) mod quicktime;
 pub(crate) mod quirks;

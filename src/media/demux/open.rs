@@ -7,8 +7,8 @@ use ffmpeg_next::ffi;
 use ffmpeg_next::format::context::StreamIo;
 use ffmpeg_next::{self as ffmpeg, format, media};
 
-use crate::media::demux::pipe::PipeReader;
 use crate::media::ffmpeg::{c_string, check};
+use crate::media::pipe::PipeReader;
 use crate::media::stream::is_cover;
 use crate::media::watch::Watch;
 

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use ffmpeg_next::ffi;
+use ffmpeg_next::format::context::StreamIo;
 use ffmpeg_next::packet::{Mut, Ref};
 use ffmpeg_next::util::interrupt;
 use ffmpeg_next::{self as ffmpeg, Rational, codec, format};
@@ -25,6 +26,7 @@ use crate::media::mux::streams::{AudioMode, audio_encoder};
 use crate::media::mux::transcode::{TranscodeSpec, Transcoder};
 use crate::media::output::Output;
 use crate::media::packet::Packet;
+use crate::media::pipe::{PipeWriter, is_named_pipe};
 use crate::media::watch::Watch;
 
 /// The streams that every output gets, known before the first one is opened.
@@ -325,8 +327,7 @@ type Opened = (format::context::Output, interrupt::InterruptGuard, ffmpeg::Dicti
 
 /// Opens the connection or the file, which `watch` may interrupt.
 fn open_context(format: &LiveFormat, url: &str, watch: &Watch) -> std::result::Result<Opened, ffmpeg::Error> {
-    let url = c_string(url);
-    let interrupt = watch.interrupt();
+    let (path, url, interrupt) = (url, c_string(url), watch.interrupt());
     let mut options = ffmpeg::Dictionary::new();
     for (key, value) in format.options {
         options.set(key, value);
@@ -340,6 +341,13 @@ fn open_context(format: &LiveFormat, url: &str, watch: &Watch) -> std::result::R
         (*raw).interrupt_callback = interrupt.interrupt;
         (*raw).strict_std_compliance = ffi::FF_COMPLIANCE_EXPERIMENTAL;
         (*raw).flags |= ffi::AVFMT_FLAG_FLUSH_PACKETS;
+        if is_named_pipe(path) {
+            let mut io = StreamIo::from_write(PipeWriter::open(path, watch)?)?;
+            (*raw).pb = io.as_mut_ptr();
+            (*raw).flags |= ffi::AVFMT_FLAG_CUSTOM_IO;
+            let context = format::context::Output::wrap_with_custom_io(raw, io);
+            return Ok((context, interrupt.guard, options));
+        }
         let context = format::context::Output::wrap(raw);
         if format.container.flags & ffi::AVFMT_NOFILE == 0 {
             let mut left = options.disown();

@@ -21,6 +21,7 @@ use crate::media::output::{Output, open_output};
 use crate::media::packet::Packet;
 use crate::media::side_data::copy_entries;
 use crate::media::stream::{Trim, metadata, tag};
+use crate::media::watch::Watch;
 
 /// An output whose header is written.
 pub struct Muxer {
@@ -50,6 +51,8 @@ pub struct Muxer {
     left_out: Vec<String>,
     converted: Vec<String>,
     finished: bool,
+    /// Of the input: it ends the verification as well.
+    watch: Watch,
 }
 
 /// A stream of the output.
@@ -100,6 +103,7 @@ impl Muxer {
             left_out: plan.left_out.clone(),
             converted: plan.converted.clone(),
             finished: false,
+            watch: input.watch().clone(),
             output,
         };
         muxer.add_streams(input, encoder, plan)?;
@@ -413,7 +417,7 @@ impl Muxer {
         };
         let video = self.output_index[self.video].expect("the video is written");
         let written: Vec<_> = self.written.iter().map(|stream| stream.summary.clone()).collect();
-        verify::verify(partial, &self.output, &written, video).map(Some)
+        verify::verify(partial, &self.output, &written, video, &self.watch).map(Some)
     }
 
     /// The output, whose file is finished and can get its name.

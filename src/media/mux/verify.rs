@@ -11,6 +11,7 @@ use crate::media::ffmpeg::{MICROSECONDS, check, failure};
 use crate::media::ffmpeg_log;
 use crate::media::output::Output;
 use crate::media::stream::{kind_name, tag};
+use crate::media::watch::Watch;
 
 /// Contents of the finished file.
 #[derive(Clone, Debug, Default)]
@@ -220,10 +221,11 @@ pub(crate) fn verify(
     output: &Output,
     written: &[StreamSummary],
     video: usize,
+    watch: &Watch,
 ) -> Result<Verification> {
     let started = Instant::now();
     let name = path.to_string_lossy();
-    let found = read(path, output)?;
+    let found = read(path, output, watch)?;
     let seen = compare(written, &found, video, &Preserved::by(output))
         .map_err(|problem| Error::new(&*name, problem, OTHER_CONTAINER).with_kind(ErrorKind::Unsupported))?;
     let s = |us: i64| us as f64 / 1e6;
@@ -239,7 +241,7 @@ pub(crate) fn verify(
 }
 
 /// Reads the file to its end. Whatever the demuxer complains about is an error.
-fn read(path: &Path, output: &Output) -> Result<Vec<StreamSummary>> {
+fn read(path: &Path, output: &Output, watch: &Watch) -> Result<Vec<StreamSummary>> {
     let name = path.to_string_lossy();
     // The name of an image is not the pattern of a sequence.
     let options: ffmpeg::Dictionary = if output.is_still() {
@@ -255,6 +257,11 @@ fn read(path: &Path, output: &Output) -> Result<Vec<StreamSummary>> {
     let mut found: Vec<StreamSummary> = context.streams().map(|stream| StreamSummary::of(&stream)).collect();
     let mut clock = Unwrapped::new(output.container() == "mpegts");
     loop {
+        if watch.is_stopped() {
+            let problem = "its verification was interrupted";
+            let error = Error::new(&*name, problem, "run the same command again");
+            return Err(error.with_kind(ErrorKind::Interrupted));
+        }
         // A new packet each time: reading into one leaks what it holds.
         let mut packet = ffmpeg::Packet::empty();
         match packet.read(&mut context) {
@@ -439,6 +446,18 @@ mod tests {
         }
         assert_eq!(next(1, 2 * DAY), 0, "a stream that begins there");
         assert_eq!(Unwrapped::new(false).next(0, 5), 5);
+    }
+
+    #[test]
+    fn it_is_interrupted() {
+        crate::media::start();
+        let file = tempfile::Builder::new().suffix(".y4m").tempfile().unwrap();
+        let frame = [b"YUV4MPEG2 W2 H2 F25:1 C420jpeg\nFRAME\n".as_slice(), &[90; 6]].concat();
+        std::fs::write(file.path(), frame).unwrap();
+        let output = Output::new(file.path().to_str().unwrap(), "").unwrap();
+        let stop = std::sync::Arc::new(true.into());
+        let error = verify(file.path(), &output, &[], 0, &Watch::new(stop)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Interrupted, "{error}");
     }
 
     #[test]
