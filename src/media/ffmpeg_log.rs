@@ -7,6 +7,7 @@ use std::mem;
 use std::sync::Mutex;
 
 use ffmpeg_next::ffi::{self, AVClassCategory};
+use tracing::{debug, info};
 
 use crate::sync::lock;
 
@@ -21,6 +22,9 @@ thread_local! {
     /// Demuxers log on the thread that reads from them.
     static DEMUXER_ERRORS: RefCell<ErrorLines> = RefCell::default();
     static IS_DISCONTINUOUS: Cell<bool> = const { Cell::new(false) };
+    /// A line as far as this thread has logged it, and whether FFmpeg's next text begins with the name of its object.
+    static PARTIAL_LINE: RefCell<String> = RefCell::default();
+    static WITH_NAME: Cell<c_int> = const { Cell::new(1) };
 }
 /// Decoders log on threads of their own.
 static DECODER_ERRORS: Mutex<ErrorLines> = Mutex::new(ErrorLines { count: 0, first: String::new() });
@@ -45,7 +49,7 @@ impl ErrorLines {
 /// depends on where in a packet the gap is; often there is none to mark.
 const DISCONTINUITY: &[u8] = b"Continuity check failed";
 
-/// Installs the callback, which passes every line to FFmpeg's default one.
+/// Installs the callback, which takes the place of FFmpeg's default one.
 pub(crate) fn install() {
     // SAFETY: `callback` has the signature that FFmpeg asks for, and may be called from any thread.
     #[cfg(target_arch = "x86_64")]
@@ -101,6 +105,30 @@ unsafe extern "C" fn callback(
                 lock(&DECODER_ERRORS).add(line.trim_end());
             }
         }
-        ffi::av_log_default_callback(object, level, format, values);
+        if level <= ffi::av_log_get_level() {
+            let (mut line, mut with_name) = ([0; 1024], WITH_NAME.get());
+            let (text, room) = (line.as_mut_ptr(), line.len() as c_int);
+            ffi::av_log_format_line(object, level, format, values, text, room, &mut with_name);
+            WITH_NAME.set(with_name);
+            log(level, &CStr::from_ptr(text).to_string_lossy());
+        }
     }
+}
+
+/// Passes a line on to `tracing`, once it is complete: standard error may have a reader that stalls.
+#[cfg(target_arch = "x86_64")]
+fn log(level: c_int, text: &str) {
+    // A thread that ends has no line any more.
+    let _ = PARTIAL_LINE.try_with(|partial| {
+        let mut line = partial.borrow_mut();
+        line.push_str(text);
+        if !line.ends_with('\n') {
+            return;
+        }
+        let line = mem::take(&mut *line);
+        match level <= ffi::AV_LOG_WARNING {
+            true => info!("{}", line.trim_end()),
+            false => debug!("{}", line.trim_end()),
+        }
+    });
 }
