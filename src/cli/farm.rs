@@ -22,6 +22,8 @@ pub(super) struct SegmentArgs {
 pub(super) struct JoinArgs {
     /// Folder that hasn plan has created.
     plan: PathBuf,
+    /// Output instead of that of hasn plan; its container may be another one.
+    output: Option<PathBuf>,
 }
 
 pub(super) fn plan(args: Args) -> Result<ExitCode> {
@@ -50,17 +52,22 @@ pub(super) fn segment(args: SegmentArgs) -> Result<ExitCode> {
 
 pub(super) fn join(args: JoinArgs) -> Result<ExitCode> {
     let interrupt = signals::catch()?;
+    let output = args.output.as_deref().map(absolute).transpose()?;
+    let output = output.map(|output| output.to_string_lossy().into_owned());
     let (folder, upscale) = read(&args.plan)?;
-    let frames = farm::join(&upscale.options(), &folder, &args.plan, &interrupt)?;
-    print(&format!("{}: {frames} frames\n", upscale.output))?;
+    let frames = farm::join(&upscale.options(), &folder, &args.plan, output.as_deref(), &interrupt)?;
+    print(&format!("{}: {frames} frames\n", output.unwrap_or(upscale.output)))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| Error::io(path.to_string_lossy(), e, "name it otherwise"))
 }
 
 /// Returns the folder of a plan and the arguments of `hasn plan`. Their paths are relative to the folder in which it ran,
 /// which becomes the current folder.
 fn read(folder: &Path) -> Result<(PathBuf, upscale::Args)> {
-    let folder = std::path::absolute(folder)
-        .map_err(|e| Error::io(folder.to_string_lossy(), e, "name it otherwise"))?;
+    let folder = absolute(folder)?;
     let command = farm::command(&folder)?;
     std::env::set_current_dir(&command.folder).map_err(|e| {
         let remedy = "plans are for machines that share their files";

@@ -12,7 +12,7 @@ use super::resume::{ToJoin, is_joined, is_published, journal_folder, remove_fini
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Timestamp;
 use crate::journal::{CutPoint, Journal, WorkPlan};
-use crate::media::{Output, SEGMENT_FRAMES, SegmentSource};
+use crate::media::{Output, Plan, SEGMENT_FRAMES, SegmentSource};
 use crate::pipeline::Sink;
 
 /// The result of planning.
@@ -128,9 +128,15 @@ pub(crate) fn segment(
     Ok(Some(Report::new(summary, outcome.report)))
 }
 
-/// Joins the video of a plan, if every segment exists. Returns its number of frames. `place`: the plan's folder as the
-/// user named it.
-pub(crate) fn join(options: &Options, folder: &Path, place: &Path, interrupt: &Interrupt) -> Result<u64> {
+/// Joins the video of a plan, if every segment exists, into the plan's output or `other`. Returns its number of frames.
+/// `place`: the plan's folder as the user named it.
+pub(crate) fn join(
+    options: &Options,
+    folder: &Path,
+    place: &Path,
+    other: Option<&str>,
+    interrupt: &Interrupt,
+) -> Result<u64> {
     let plan = WorkPlan::read(folder)?;
     if is_published(options, folder)? {
         remove_finished(folder);
@@ -157,7 +163,14 @@ pub(crate) fn join(options: &Options, folder: &Path, place: &Path, interrupt: &I
         let remedy = format!("hasn segment {} {first}", place.display());
         return Err(Error::new(place.to_string_lossy(), problem, remedy).with_kind(ErrorKind::NotFound));
     }
-    let Parts { input: source, encoder, plan: streams, output, trim, .. } = parts;
+    let Parts { input: source, encoder, plan: mut streams, mut output, trim, .. } = parts;
+    if let Some(name) = other {
+        output = other_output(name, &output, options)?;
+        streams = Plan::new(&source, &output, &options.audio)?;
+        if options.strict {
+            streams.check_complete(&output)?;
+        }
+    }
     let damage = source.damage();
     let to_join = ToJoin {
         source,
@@ -180,6 +193,22 @@ pub(crate) fn join(options: &Options, folder: &Path, place: &Path, interrupt: &I
     give_name(&output, options.overwrite, interrupt)?;
     journal.remove();
     Ok(plan.frames)
+}
+
+/// An output with another name than the plan's. Segments do not depend on its container, except for the place of the codec
+/// header.
+fn other_output(name: &str, planned: &Output, options: &Options) -> Result<Output> {
+    let mut other = Output::new(name, &options.input)?;
+    other.faststart = planned.faststart;
+    if !other.is_segmented() || other.wants_global_header() != planned.wants_global_header() {
+        let problem = format!("cannot be joined from segments for {}", planned.container());
+        let error = Error::new(name, problem, "choose another container, e.g. .mkv");
+        return Err(error.with_kind(ErrorKind::Unsupported));
+    }
+    if !options.overwrite {
+        other.check_free(false)?;
+    }
+    Ok(other)
 }
 
 /// The command of a plan.

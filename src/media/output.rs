@@ -172,6 +172,7 @@ impl Output {
             && !matches!(self.container(), "image2" | "yuv4mpegpipe" | "gif" | "apng" | "webp")
     }
 
+    /// Whether the codec header is apart from the packets.
     pub(crate) fn wants_global_header(&self) -> bool {
         self.container.flags & ffi::AVFMT_GLOBALHEADER != 0
     }

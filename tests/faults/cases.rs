@@ -73,6 +73,25 @@ fn one_failed_read_keeps_the_segments() {
     trial.assert_complete(long_file());
 }
 
+/// FFmpeg takes a read that fails for the end of the file, or skips a cluster.
+#[test]
+fn a_failed_read_of_the_finished_file_is_no_success() {
+    for (nth, when) in [(10, "once"), (40, "once"), (40, "always")] {
+        let trial = long_file().trial(&LONG_FILE);
+        let faults = format!("upscale read out.partial.mkv {nth} {when} EIO");
+        let ended = trial.run(LONG_FILE.steps[0], &conditions(&faults)).remove(0);
+        assert_eq!(ended.status.code(), Some(1), "{faults}: {}", ended.stderr);
+        assert!(
+            ended.stderr.contains("out.partial.mkv: cannot be read again: "),
+            "{faults}: {}",
+            ended.stderr
+        );
+        assert!(!ended.stderr.contains("choose another container"), "{faults}: {}", ended.stderr);
+        trial.run(LONG_FILE.steps[0], &Conditions::default());
+        trial.assert_complete(long_file());
+    }
+}
+
 #[test]
 fn a_worker_that_reads_too_little_closes_no_segment() {
     let undisturbed = Undisturbed::of(&LONG_PLAN);

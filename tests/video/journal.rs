@@ -346,6 +346,33 @@ fn a_run_waits_while_the_disk_is_full() {
 }
 
 #[test]
+fn segments_are_joined_in_another_container() {
+    let folder = folder_with_video(600);
+    folder.hasn(&command("whole.mov")).assert_done();
+    folder.hasn(&command("out.mkv").replace("upscale", "plan")).assert_done();
+    for segment in 0..3 {
+        folder.hasn(&format!("segment out.mkv.hasn {segment}")).assert_done();
+    }
+    for (output, expected) in [
+        ("out.ts", "out.ts: cannot be joined from segments for matroska"),
+        ("out.png", "out.png: cannot be joined from segments for matroska"),
+        ("out.webm", "webm takes no header for these streams"),
+        ("whole.mov", "whole.mov: already exists"),
+        ("video.mkv", "is the input itself"),
+    ] {
+        let line = format!("join out.mkv.hasn {output}");
+        folder.hasn(&line).assert_told(expected, &line);
+    }
+    std::fs::create_dir(folder.path("elsewhere")).unwrap();
+    let ran = folder.hasn("join out.mkv.hasn elsewhere/out.mov");
+    ran.assert_done();
+    assert!(ran.text().ends_with("elsewhere/out.mov: 600 frames\n"), "{}", ran.text());
+    let [out, whole] = ["elsewhere/out.mov", "whole.mov"].map(|name| folder.frame_hashes(name, "yuv420p"));
+    assert_eq!(out, whole);
+    assert_eq!(folder.names(), ["elsewhere", "video.mkv", "whole.mov"]);
+}
+
+#[test]
 fn segments_by_many_processes_in_any_order_give_the_same_video() {
     let folder = folder_with_video(1500);
     folder.ffmpeg("-i video.mkv -c copy video.ts");
