@@ -226,7 +226,8 @@ impl Input {
         if !trim.is_everything() {
             input.expect_part(trim);
         }
-        if trim.from_us != i64::MIN {
+        // Where the clock has jumped, no timestamp leads to a place.
+        if trim.from_us != i64::MIN && self.timeline.jumps() == 0 {
             input.seek(trim.from_us.saturating_sub(AV_LAG_US_MAX).max(input.start_us()))?;
         }
         Ok(input)
