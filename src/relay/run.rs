@@ -109,8 +109,9 @@ impl Relay {
 }
 
 impl OpenedRelay<'_> {
-    /// Runs until the source ends for good or `stop` is set. A sink that fails ends no other part; what it lost is the
-    /// result at the end, if nothing else failed.
+    /// Runs until the source ends for good or `stop` is set. A sink that fails ends no other part; what it lost, or that it
+    /// has not taken its last packets in time, is the result at the end, if nothing else failed. A panic of any thread ends
+    /// the relay with an error.
     pub fn run(self, stop: &Arc<AtomicBool>) -> Result<()> {
         let OpenedRelay { relay, source, session, engine, encoder, streams } = self;
         let Relay { options, control, stats, .. } = relay;

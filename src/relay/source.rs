@@ -224,7 +224,7 @@ impl<'a> Connection<'a> {
     }
 
     fn run(mut self) -> Result<()> {
-        let mut is_first = true;
+        let (mut is_first, mut ended) = (true, Ok(()));
         // A device does not ask the watch whether to stop.
         while !self.io.stop.load(Relaxed) {
             while let Some(frame) = self.decoded()? {
@@ -234,7 +234,14 @@ impl<'a> Connection<'a> {
                 self.push(frame);
             }
             self.session.watch.allow(self.session.silence_max);
-            let Some(packet) = self.session.input.next_packet()? else { break };
+            let packet = match self.session.input.next_packet() {
+                Ok(Some(packet)) => packet,
+                // The decoder may still hold frames.
+                last => {
+                    ended = last.map(drop);
+                    break;
+                }
+            };
             self.io.stats.source_bytes.fetch_add(packet.size() as u64, Relaxed);
             if self.is_paced {
                 self.hold_back(&packet);
@@ -249,7 +256,7 @@ impl<'a> Connection<'a> {
         while let Some(frame) = self.decoded()? {
             self.push(frame);
         }
-        Ok(())
+        ended
     }
 
     fn decode(&mut self, packet: Packet) -> Result<()> {

@@ -2,10 +2,12 @@
 //! inputs and read its outputs.
 
 use std::ffi::OsStr;
+use std::io::{PipeReader, PipeWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{OFlags, fcntl_setfl};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -73,6 +75,17 @@ impl Drop for SmallDisk<'_> {
 pub fn signal(child: &Child, name: &str) {
     let status = Command::new("sh").args(["-c", &format!("kill {name} {}", child.id())]).status();
     assert!(status.expect("a shell").success());
+}
+
+/// A pipe that is full, so that a write waits until its reader reads.
+pub fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+    for size in [4096, 1] {
+        while writer.write(&vec![b'\n'; size]).is_ok() {}
+    }
+    fcntl_setfl(&writer, OFlags::empty()).unwrap();
+    (reader, writer)
 }
 
 impl Folder {

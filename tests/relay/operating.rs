@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::program::{Folder, project_file, say_skipped, signal, wait_for};
+use crate::common::program::{Folder, full_pipe, project_file, say_skipped, signal, wait_for};
 use crate::harness::{Beside, CODECS, FLASHES, assert_in_step, free_port, last, lines, shared_machine};
 
 /// Status and body of an answer; `None` where no server listens.
@@ -368,4 +368,27 @@ fn a_pipe_as_sink_gets_the_stream_whenever_it_has_a_reader() {
         assert_eq!(folder.probe(name).video_pts().len(), 25, "{name}");
     }
     relay.end_accounted(&folder);
+}
+
+#[test]
+fn a_stalled_reader_of_counters_and_a_stalled_sink_do_not_outlast_a_second_signal() {
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    assert!(Command::new("mkfifo").arg(folder.path("stalled.ts")).status().unwrap().success());
+    let _reader = std::fs::File::options().read(true).write(true).open(folder.path("stalled.ts")).unwrap();
+    for (sink, signals, code) in [("out.ts", 1, 0), ("stalled.ts", 2, 130)] {
+        let (_reader, full) = full_pipe();
+        let line = format!("relay lavfi:testsrc2=s=640x360:r=25 {sink} --ladder none --progress json");
+        let mut relay =
+            Beside(folder.hasn_command(&line).stdout(full).stderr(Stdio::null()).spawn().unwrap());
+        std::thread::sleep(Duration::from_secs(3));
+        let start = Instant::now();
+        for _ in 0..signals {
+            assert!(relay.0.try_wait().unwrap().is_none(), "{sink}: the relay runs");
+            signal(&relay.0, "-TERM");
+            std::thread::sleep(Duration::from_millis(700));
+        }
+        assert_eq!(relay.end("the relay's end"), Some(code), "{sink}");
+        assert!(start.elapsed() < Duration::from_secs(4), "{sink}: {:?}", start.elapsed());
+    }
+    folder.assert_decodes("out.ts");
 }

@@ -1,14 +1,12 @@
 //! The first signal is obeyed within a second, whatever a run waits for, and a reader that stalls or is gone holds nothing
 //! up.
 
-use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{OFlags, fcntl_setfl};
-
-use crate::common::program::{Folder, Ran, say_skipped, signal, wait_for};
+use crate::common::program::{Folder, Ran, full_pipe, say_skipped, signal, wait_for};
 
 /// The second that is promised, and what a loaded machine takes to start and end a process.
 const OBEYED_MAX: Duration = Duration::from_millis(1500);
@@ -16,17 +14,6 @@ const VIDEO: &str = "-f lavfi -i testsrc2=s=160x120:r=25 -c:v libx264 -preset ul
 
 fn mkfifo(folder: &Folder, name: &str) {
     assert!(Command::new("mkfifo").arg(folder.path(name)).status().unwrap().success());
-}
-
-/// A pipe that is full, so that a write waits until its reader reads.
-fn full_pipe() -> (PipeReader, PipeWriter) {
-    let (reader, mut writer) = std::io::pipe().unwrap();
-    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
-    for size in [4096, 1] {
-        while writer.write(&vec![b'\n'; size]).is_ok() {}
-    }
-    fcntl_setfl(&writer, OFlags::empty()).unwrap();
-    (reader, writer)
 }
 
 /// Signals a process, and asserts that it ends soon and with the code of an interrupted run.
@@ -115,6 +102,23 @@ fn signals_that_come_together_are_one() {
     wait_for("a segment", || folder.path("out.mkv.hasn/000000.segment").exists().then_some(()));
     let ran = assert_obeys(child, &["-TERM", "-INT", "-INT"]);
     assert!(ran.stderr.contains("interrupted; out.mkv.hasn keeps the first"), "{}", ran.stderr);
+}
+
+/// As systemd and Slurm signal every process of a group.
+#[test]
+fn a_batch_whose_processes_are_all_signalled_is_interrupted_once() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{VIDEO} -frames:v 6000 in.mkv"));
+    let line = "batch in.mkv --into out --model none --progress none";
+    let parent = folder.hasn_command(line).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("a segment", || folder.path("out/in.mkv.hasn/000000.segment").exists().then_some(()));
+    let id = parent.id();
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+    let kill = format!("kill -TERM {} {id}", children.trim());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    let ran = Ran::of(parent.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(130), "{}", ran.stderr);
+    assert!(ran.stderr.contains("interrupted; out/in.mkv.hasn keeps the first"), "{}", ran.stderr);
 }
 
 /// The prompt is only for terminals: util-linux' `script` gives it one.
