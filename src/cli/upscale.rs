@@ -235,7 +235,7 @@ fn read_line(interrupt: &Interrupt) -> io::Result<Option<String>> {
     while !interrupt.is_set() {
         match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&POLL_INTERVAL)) {
             Ok(0) | Err(Errno::INTR) => {}
-            Ok(_) => return stdin.read_line(&mut line).map(|_| Some(line)),
+            Ok(_) => return stdin.read_line(&mut line).map(|_| (!interrupt.is_set()).then_some(line)),
             Err(e) => return Err(e.into()),
         }
     }

@@ -134,7 +134,7 @@ fn the_question_whether_to_resume_can_be_interrupted() {
     let exec = format!("exec {} {line}", env!("CARGO_BIN_EXE_hasn"));
     let mut script = Command::new("script");
     script.args(["-qefc", &exec]).arg(folder.path("terminal")).current_dir(folder.path(""));
-    let Ok(terminal) = script.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
+    let Ok(mut terminal) = script.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
     else {
         return say_skipped("the prompt: install util-linux for its script");
     };
@@ -142,6 +142,8 @@ fn the_question_whether_to_resume_can_be_interrupted() {
         let said = std::fs::read(folder.path("terminal")).unwrap_or_default();
         String::from_utf8_lossy(&said).contains("Resume it?").then_some(())
     });
+    // Open, as its end would be an answer.
+    let _keyboard = terminal.stdin.take();
     let id = terminal.id();
     let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
     let hasn: u32 = children.trim().parse().expect("one child");
