@@ -46,7 +46,7 @@ pub(crate) fn plan(options: &Options, command: PlannedCommand, interrupt: &Inter
     }
     let parts = open(options, &folder, interrupt)?;
     if folder.exists() && options.resume == Resume::Restart {
-        Journal::discard(&folder)?;
+        Journal::discard(&folder, parts.output.partial())?;
     }
     let journal = Journal::open(&folder, &fingerprint::of_job(options, &parts)?, interrupt.flag())?;
     try_container(&journal, &parts)?;
@@ -139,7 +139,7 @@ pub(crate) fn join(
 ) -> Result<u64> {
     let plan = WorkPlan::read(folder)?;
     if is_published(options, folder)? {
-        remove_finished(folder);
+        remove_finished(folder, &Output::new(&options.output, &options.input)?);
         return Ok(plan.frames);
     }
     let parts = open(options, folder, interrupt)?;

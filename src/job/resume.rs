@@ -54,9 +54,10 @@ pub(super) fn is_published(options: &Options, folder: &Path) -> Result<bool> {
     Ok(output.path().is_some_and(|path| Journal::is_finished(folder, path)))
 }
 
-/// Removes what an earlier run has left beside its complete output.
-pub(super) fn remove_finished(folder: &Path) {
-    if let Err(error) = Journal::discard(folder) {
+/// Removes what an earlier run has left beside its complete output: the journal, and a second name of the output.
+pub(super) fn remove_finished(folder: &Path, output: &Output) {
+    let partial = output.partial().filter(|partial| Journal::is_finished(folder, partial));
+    if let Err(error) = Journal::discard(folder, partial) {
         warn!("{error}");
     }
 }
@@ -82,7 +83,7 @@ pub(super) fn run(
     interrupt: &Interrupt,
 ) -> Result<Report> {
     if folder.exists() && options.resume == Resume::Restart {
-        Journal::discard(folder)?;
+        Journal::discard(folder, parts.output.partial())?;
     }
     let fingerprint = fingerprint::of_job(options, &parts)?;
     let mut journal = Journal::open(folder, &fingerprint, interrupt.flag())?;

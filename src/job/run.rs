@@ -99,7 +99,7 @@ impl Job {
                 sequence::run(&options, parts, folder.as_deref(), progress, &interrupt)
             }
             Route::Complete(folder) => {
-                resume::remove_finished(&folder);
+                resume::remove_finished(&folder, &parts.output);
                 Ok(Report::already_complete(parts.summary))
             }
         }

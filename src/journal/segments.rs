@@ -226,9 +226,12 @@ impl Journal {
         folder::remove_or_warn(&self.folder, self.lock);
     }
 
-    /// Removes a journal that no process is using, whatever it contains.
-    pub fn discard(folder: &Path) -> Result<()> {
+    /// Removes a journal that no process is using, whatever it contains, and the partial file that is its own.
+    pub fn discard(folder: &Path, partial: Option<&Path>) -> Result<()> {
         let lock = folder::lock(folder, File::try_lock)?;
+        if let Some(partial) = partial.filter(|partial| Journal::owns_partial(folder) && is_taken(partial)) {
+            fs::remove_file(partial).map_err(|e| failed(partial, e))?;
+        }
         folder::remove(folder, lock).map_err(|e| failed(folder, e))
     }
 }

@@ -128,17 +128,18 @@ impl SequenceJournal {
         damage: Damage,
         interrupt: Arc<AtomicBool>,
     ) -> Result<SequenceStore> {
+        let disk = Disk::new(self.pattern.folder(), interrupt);
         Ok(SequenceStore {
             pattern: self.pattern.clone(),
             numbering,
             overwrite: self.overwrite,
             listed: self.folder.as_ref().map(|folder| folder.listed.clone()).unwrap_or_default(),
-            disk: Disk::new(self.pattern.folder(), interrupt),
             folder: self
                 .folder
                 .as_ref()
-                .map(|folder| FolderWriter::open(&folder.path, damage))
+                .map(|folder| FolderWriter::open(&folder.path, damage, &disk))
                 .transpose()?,
+            disk,
             finished: self.finished.clone(),
         })
     }
@@ -229,10 +230,9 @@ impl Store for SequenceStore {
 }
 
 impl FolderWriter {
-    fn open(folder: &Path, damage: Damage) -> Result<FolderWriter> {
+    fn open(folder: &Path, damage: Damage, disk: &Disk) -> Result<FolderWriter> {
         let path = folder.join(FINISHED);
-        let finished = OpenOptions::new().create(true).append(true).open(&path);
-        let finished = finished.map_err(|e| failed(&path, e))?;
+        let finished = disk.retry_call(0, || OpenOptions::new().create(true).append(true).open(&path))?;
         Ok(FolderWriter { folder: folder.to_owned(), finished, damage, damage_written: 0 })
     }
 

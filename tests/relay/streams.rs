@@ -247,6 +247,20 @@ fn a_stream_that_was_away_moves_nothing() {
 }
 
 #[test]
+fn a_recording_takes_no_name_from_another_file() {
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    folder.ffmpeg("-f lavfi -i testsrc2=s=96x64:r=25 -t 4 -c:v libx264 in.mkv");
+    let mut hasn = folder.hasn_command("relay in.mkv out.ts --ladder none");
+    let child = hasn.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    wait_for("the recording", || folder.path("out.partial.ts").exists().then_some(()));
+    folder.write("out.ts", "another file");
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    ran.assert_told("out.ts: appeared while it was being encoded and is left as it is", "a new file");
+    assert_eq!(folder.read("out.ts"), b"another file");
+    assert_eq!(folder.probe("out.partial.ts").packets.len(), 100);
+}
+
+#[test]
 fn an_incomplete_file_is_an_error() {
     let (_machine, folder) = (shared_machine(), Folder::new());
     folder.ffmpeg("-f lavfi -i testsrc2=s=96x64:r=25 -t 4 -c:v libx264 in.mkv");

@@ -202,6 +202,13 @@ fn a_partial_file_of_others_is_left_as_it_is() {
     folder.write("out.partial.mkv", "begun by a killed run");
     folder.hasn(&line).assert_done();
     assert_eq!(folder.names(), ["out.mkv", "video.mkv"]);
+    // It goes with its journal.
+    std::fs::remove_file(folder.path("out.mkv")).unwrap();
+    kill(start_and_wait(&folder, "out.mkv", 1));
+    folder.write("out.mkv.hasn/joining", "");
+    folder.write("out.partial.mkv", "begun by a killed run");
+    folder.hasn(&format!("{line} --restart")).assert_done();
+    assert_eq!(folder.names(), ["out.mkv", "video.mkv"]);
 }
 
 #[test]
