@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::fingerprint::of_weights;
 use super::progress::Interrupt;
+use super::resume::remove_finished;
 use crate::error::{Error, Result};
-use crate::journal::{BatchRecord, JobFingerprint, OutputState};
+use crate::journal::{BatchRecord, JobFingerprint, Journal, OutputState};
 use crate::media::{self, Output};
 use crate::model::catalogue;
 
@@ -172,7 +173,13 @@ fn upscale(
     let output = Path::new(&video.output);
     let fingerprint = fingerprint(video)?;
     match OutputState::of(output, &fingerprint)? {
-        OutputState::UpToDate(report) => return Ok((Outcome::Skipped, None, report)),
+        OutputState::UpToDate(report) => {
+            let journal = Journal::folder_of(output);
+            if Journal::is_finished(&journal, output) {
+                remove_finished(&journal, &Output::new(&video.output, &video.input)?);
+            }
+            return Ok((Outcome::Skipped, None, report));
+        }
         OutputState::Conflict(error) if !video.overwrite => return Err(error),
         _ => {}
     }
