@@ -3,6 +3,7 @@
 
 use super::options::Options;
 use super::parts::Parts;
+use super::resume::is_read_twice;
 use crate::engine::cpu::level;
 use crate::engine::{EngineKind, cuda, thread_count};
 use crate::error::{Error, Result};
@@ -10,8 +11,12 @@ use crate::journal::{JobFingerprint, checksum};
 use crate::media::{self, Input};
 use crate::model::catalogue;
 
-/// The identity of an input's files, which begins the fingerprint of its job.
+/// The identity of an input's files, which begins the fingerprint of its job. One that cannot be read twice has none but its
+/// name.
 pub(super) fn of_source(input: &Input) -> Result<JobFingerprint> {
+    if !is_read_twice(input.source())? {
+        return Ok(JobFingerprint::of_pipe(input.name()));
+    }
     match input.numbers() {
         Some(_) => JobFingerprint::of_files(input.source(), &input.paths()),
         None => JobFingerprint::of_input(input.source()),

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! Options ─open→ Job ─run→ Report
-//!                 │ direct: pipes and images; packets go straight into the output
-//!                 │ journal: video files; packets go into segments, which are joined at the end
+//!                 │ direct: standard output and images; packets go straight into the output
+//!                 │ journal, pipe: video files; packets go into segments, which are joined at the end
 //!                 │ sequence: image sequences; one file per frame
 //! ```
 //!
@@ -17,7 +17,7 @@
 //! | `options` | all that a user can choose |
 //! | `run` | opens a job, and chooses between direct, journal and sequence |
 //! | `parts` | input, decoder, engine and encoder, opened from options |
-//! | `resume`, `sequence` | runs with a journal: segments of a video, files of an image sequence |
+//! | `resume`, `pipe`, `sequence` | runs with a journal: segments of a video, of a pipe, files of an image sequence |
 //! | `publish` | the end of a run: the output's name, the report |
 //! | `fingerprint` | what the packets in a journal depend on |
 //! | `farm` | one video upscaled by many processes |
@@ -30,6 +30,7 @@ pub(crate) mod farm;
 mod fingerprint;
 mod options;
 mod parts;
+mod pipe;
 mod progress;
 mod publish;
 mod report;

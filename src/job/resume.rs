@@ -14,36 +14,41 @@ use super::progress::{Event, Interrupt, Progress};
 use super::publish::{give_name, publish, too_damaged};
 use super::report::{Kept, Report};
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{JobFingerprint, JoinOutput, Journal, join};
+use crate::journal::{CopiedInput, JobFingerprint, JoinOutput, Journal, join};
 use crate::media::{
     CHECK_DEVICE, Damage, Encoder, Input, Muxer, Output, Pattern, Plan, StreamTallies, Trim, plain_path,
     redacted,
 };
 use crate::pipeline::{Outcome, Sink};
 
-/// The folder of the job's journal; `None` for outputs that cannot be joined from segments, and for inputs that cannot
-/// be read twice.
+/// The folder of the job's journal; `None` for outputs that cannot be joined from segments, and for images of an input that
+/// cannot be read twice.
 pub(super) fn journal_folder(options: &Options) -> Result<Option<PathBuf>> {
     let output = Output::new(&options.output, &options.input)?;
-    let is_kept = output.is_segmented() || output.sequence().is_some();
-    let is_read_twice =
-        is_file_or_disk(plain_path(&options.input)) || Pattern::parse(&options.input)?.is_some();
-    let kept = output.path().filter(|_| is_kept && is_read_twice);
-    let folder = kept.map(Journal::folder_of);
+    let is_read_twice = is_read_twice(&options.input)?;
+    let is_kept = output.is_segmented() || (output.sequence().is_some() && is_read_twice);
+    let folder = output.path().filter(|_| is_kept).map(Journal::folder_of);
+    if options.resume != Resume::Always {
+        return Ok(folder);
+    }
     match &folder {
-        None if options.resume == Resume::Always => {
+        Some(found) if is_read_twice && found.exists() => Ok(folder),
+        Some(missing) if is_read_twice => {
+            let problem = format!("there is no {}", missing.display());
+            Err(Error::new("--resume", problem, "leave it out to start").with_kind(ErrorKind::NotFound))
+        }
+        _ => {
             let problem = "only a video that goes from file to file can be resumed";
             Err(Error::new("--resume", problem, "leave it out").with_kind(ErrorKind::Unsupported))
         }
-        Some(folder) if !folder.exists() && options.resume == Resume::Always => {
-            let problem = format!("there is no {}", folder.display());
-            Err(Error::new("--resume", problem, "leave it out to start").with_kind(ErrorKind::NotFound))
-        }
-        _ => Ok(folder),
     }
 }
 
-/// Whether the input can be read twice: files can, and block devices.
+/// Whether an input can be read twice: files can, block devices and image sequences.
+pub(super) fn is_read_twice(input: &str) -> Result<bool> {
+    Ok(is_file_or_disk(plain_path(input)) || Pattern::parse(input)?.is_some())
+}
+
 fn is_file_or_disk(input: &str) -> bool {
     fs::metadata(input).is_ok_and(|data| data.is_file() || data.file_type().is_block_device())
 }
@@ -239,14 +244,15 @@ impl ToJoin<'_> {
     pub fn join(self, journal: &Journal, options: &Options, interrupt: &Interrupt) -> Result<Muxer> {
         let ToJoin { source, encoder, mut plan, output, trim, tallies, fingerprint } = self;
         let partial = output.partial().expect("a joined video is a file").to_owned();
-        let joined = join(journal, encoder.header_checksum(), &tallies, interrupt.flag(), || {
+        let joined = join(journal, encoder.header_checksum(), interrupt.flag(), || {
             let input = source.reopen(trim)?;
             fingerprint.check_input(&fingerprint::of_source(&input)?, input.name())?;
-            let plan = plan.take().map_or_else(|| Plan::new(&input, &output, &options.audio), Ok)?;
+            let mut plan = plan.take().map_or_else(|| Plan::new(&input, &output, &options.audio), Ok)?;
             journal.claim_partial(&partial, options.overwrite)?;
             let muxer = Muxer::create(output.clone(), &input, &encoder, trim, &plan)?;
-            let (transcoders, damage) = (plan.into_transcoders(), source.damage());
-            Ok(JoinOutput { input, transcoders, damage, muxer })
+            let (transcoders, tallies) = (plan.take_transcoders(), tallies.clone());
+            let copied = CopiedInput { input, transcoders, tallies, damage: source.damage() };
+            Ok(JoinOutput { muxer, copied: Some(copied) })
         });
         joined.inspect_err(|_| journal.release_partial(&partial))
     }

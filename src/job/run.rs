@@ -7,7 +7,7 @@ use super::parts::{OpenAt, Parts};
 use super::progress::{Interrupt, Progress};
 use super::publish::publish;
 use super::report::{Kept, Report, Summary, check_report, check_report_writable};
-use super::{resume, sequence};
+use super::{pipe, resume, sequence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Journal;
 use crate::media::{self, Muxer, Plan};
@@ -27,6 +27,8 @@ enum Route {
     Direct,
     /// Through a journal in this folder.
     Journal(PathBuf),
+    /// Through a journal in this folder, from an input that cannot be read twice.
+    Pipe(PathBuf),
     /// As one file each, with a journal in this folder where the input can be read twice.
     Sequence(Option<PathBuf>),
     /// Not at all: an earlier run has completed the output and only left its journal behind, in this folder.
@@ -48,8 +50,11 @@ pub fn open(options: &Options, interrupt: &Interrupt) -> Result<Job> {
         return Err(error.with_kind(ErrorKind::NotFound));
     }
     let folder = resume::journal_folder(options)?;
+    let is_read_twice = resume::is_read_twice(&options.input)?;
     let is_complete = match &folder {
-        Some(folder) if options.resume != Resume::Restart => resume::is_published(options, folder)?,
+        Some(folder) if options.resume != Resume::Restart && is_read_twice => {
+            resume::is_published(options, folder)?
+        }
         _ => false,
     };
     let at = OpenAt {
@@ -64,7 +69,8 @@ pub fn open(options: &Options, interrupt: &Interrupt) -> Result<Job> {
     let route = match folder {
         Some(folder) if is_complete => Route::Complete(folder),
         folder if parts.output.sequence().is_some() => Route::Sequence(folder),
-        Some(folder) => Route::Journal(folder),
+        Some(folder) if is_read_twice => Route::Journal(folder),
+        Some(folder) => Route::Pipe(folder),
         None => Route::Direct,
     };
     Ok(Job { options: options.clone(), interrupt: interrupt.clone(), parts, route })
@@ -95,6 +101,7 @@ impl Job {
         match route {
             Route::Direct => run_direct(&options, parts, progress, &interrupt),
             Route::Journal(folder) => resume::run(&options, parts, &folder, progress, &interrupt),
+            Route::Pipe(folder) => pipe::run(&options, parts, &folder, progress, &interrupt),
             Route::Sequence(folder) => {
                 sequence::run(&options, parts, folder.as_deref(), progress, &interrupt)
             }
@@ -111,7 +118,7 @@ fn run_direct(options: &Options, parts: Parts, progress: &Progress, interrupt: &
     let Parts { input, encoder, plan, output, trim, summary, .. } = &parts;
     let muxer = Box::new(Muxer::create(output.clone(), input, encoder, *trim, plan)?);
     let (summary, damage) = (summary.clone(), input.damage());
-    let sink = |plan: Plan| Sink::Direct { muxer, transcoders: plan.into_transcoders() };
+    let sink = |mut plan: Plan| Sink::Direct { muxer, transcoders: plan.take_transcoders() };
     let Outcome { report: run, muxer, .. } = parts.run(options, sink, progress, interrupt)?;
     let (mut report, muxer) = (Report::new(summary, run), muxer.expect("a direct sink has a muxer"));
     if report.is_interrupted() {

@@ -52,6 +52,13 @@ impl JobFingerprint {
         Ok(fingerprint)
     }
 
+    /// Fingerprint of an input that cannot be read twice.
+    pub fn of_pipe(name: &str) -> JobFingerprint {
+        let mut fingerprint = JobFingerprint { version: VERSION, entries: Vec::new() };
+        fingerprint.add("input", name);
+        fingerprint
+    }
+
     /// Fingerprint of an input file: its size, modification time and the content of parts of it.
     pub fn of_input(name: &str) -> Result<JobFingerprint> {
         let read = || -> io::Result<JobFingerprint> {

@@ -20,24 +20,30 @@ const BACKOFF_MAX: Duration = Duration::from_secs(600);
 
 /// Parts of a video that is joined.
 pub struct JoinOutput {
-    /// Input whose streams are copied, opened at its start.
+    /// Muxer whose header is written.
+    pub muxer: Muxer,
+    /// Streams that are copied; `None` where the segments have them.
+    pub copied: Option<CopiedInput>,
+}
+
+/// Streams of the input that are read again for a join.
+pub struct CopiedInput {
+    /// The input, opened at its start.
     pub input: Input,
     /// Transcoders of the streams that are not copied.
     pub transcoders: Transcoders,
+    /// What was read of them when the segments were encoded: the same must be read again.
+    pub tallies: StreamTallies,
     /// Damage of the source, to which a complete join adds that of the converted streams.
     pub damage: Damage,
-    /// Muxer whose header is written.
-    pub muxer: Muxer,
 }
 
 /// Joins the segments of a journal, all of which must have the encoder's `header`, into the output that `open` opens.
-/// `tallies`: what was read of the
-/// copied streams when the segments were encoded. Returns the muxer, whose file is complete under its partial name. When the disk is full, the partial file is removed,
+/// Returns the muxer, whose file is complete under its partial name. When the disk is full, the partial file is removed,
 /// and the join starts again when there is space.
 pub fn join(
     journal: &Journal,
     header: u32,
-    tallies: &StreamTallies,
     interrupt: &Arc<AtomicBool>,
     mut open: impl FnMut() -> Result<JoinOutput>,
 ) -> Result<Muxer> {
@@ -52,7 +58,7 @@ pub fn join(
     loop {
         let joined = match open() {
             Err(error) if error.kind() == ErrorKind::DiskFull => None,
-            output => Join::new(output?).run(journal, tallies, interrupt)?,
+            output => Join::new(output?).run(journal, interrupt)?,
         };
         match joined {
             Some(muxer) => {
@@ -84,35 +90,30 @@ fn check_segments(journal: &Journal, header: u32) -> Result<()> {
 struct Join {
     muxer: Muxer,
     copied: CopiedStreams,
-    damage: Damage,
     /// Whether the muxer has run out of space.
     is_disk_full: bool,
 }
 
 impl Join {
     fn new(output: JoinOutput) -> Join {
-        let JoinOutput { input, transcoders, damage, muxer } = output;
+        let JoinOutput { muxer, copied } = output;
         let copied = CopiedStreams {
-            input,
-            is_at_end: false,
-            transcoders,
+            is_at_end: copied.is_none(),
+            source: copied,
             queue: PacketQueue::default(),
             read_us: i64::MIN,
             newest_us: i64::MIN,
         };
-        Join { muxer, copied, damage, is_disk_full: false }
+        Join { muxer, copied, is_disk_full: false }
     }
 
     /// Returns the muxer of the complete file; `None` where the disk was full and the partial file is removed.
-    fn run(
-        mut self,
-        journal: &Journal,
-        tallies: &StreamTallies,
-        interrupt: &AtomicBool,
-    ) -> Result<Option<Muxer>> {
-        match self.write_all(journal, tallies, interrupt) {
+    fn run(mut self, journal: &Journal, interrupt: &AtomicBool) -> Result<Option<Muxer>> {
+        match self.write_all(journal, interrupt) {
             Ok(()) => {
-                self.damage.add(self.copied.transcoders.damage());
+                if let Some(CopiedInput { transcoders, damage, .. }) = &self.copied.source {
+                    damage.add(transcoders.damage());
+                }
                 Ok(Some(self.muxer))
             }
             // A muxer that is dropped removes its partial file.
@@ -121,12 +122,7 @@ impl Join {
         }
     }
 
-    fn write_all(
-        &mut self,
-        journal: &Journal,
-        tallies: &StreamTallies,
-        interrupt: &AtomicBool,
-    ) -> Result<()> {
+    fn write_all(&mut self, journal: &Journal, interrupt: &AtomicBool) -> Result<()> {
         for segment in 0..journal.records.len() as u64 {
             self.write_segment(journal, segment, interrupt)?;
         }
@@ -138,7 +134,7 @@ impl Join {
             }
         }
         self.write_copied_before(None)?;
-        self.copied.check_complete(tallies)?;
+        self.copied.check_complete()?;
         let finished = self.muxer.finish();
         self.note(finished)
     }
@@ -189,9 +185,8 @@ impl Join {
 
 /// Copied streams of the input, read as far as the frames have got.
 struct CopiedStreams {
-    input: Input,
+    source: Option<CopiedInput>,
     is_at_end: bool,
-    transcoders: Transcoders,
     queue: PacketQueue,
     /// Largest dts of the video packets that were read.
     read_us: i64,
@@ -207,18 +202,19 @@ impl CopiedStreams {
 
     /// Reads a packet into the queue. Returns false after the last one.
     fn read_some(&mut self) -> Result<bool> {
-        if self.is_at_end {
+        let Some(CopiedInput { input, transcoders, .. }) = self.source.as_mut().filter(|_| !self.is_at_end)
+        else {
             return Ok(false);
-        }
-        let packets = match self.input.next_packet()? {
-            Some(packet) if self.input.is_video(&packet) => {
+        };
+        let packets = match input.next_packet()? {
+            Some(packet) if input.is_video(&packet) => {
                 self.read_us = self.read_us.max(packet.dts_us());
                 Vec::new()
             }
-            Some(packet) => self.transcoders.convert(packet)?,
+            Some(packet) => transcoders.convert(packet)?,
             None => {
                 self.is_at_end = true;
-                self.transcoders.finish()?
+                transcoders.finish()?
             }
         };
         for packet in packets {
@@ -229,12 +225,12 @@ impl CopiedStreams {
     }
 
     /// An error if less or something else was read than when the segments were encoded.
-    fn check_complete(&self, tallies: &StreamTallies) -> Result<()> {
-        match tallies.difference(self.input.tallies()) {
+    fn check_complete(&self) -> Result<()> {
+        let Some(CopiedInput { input, tallies, .. }) = &self.source else { return Ok(()) };
+        match tallies.difference(input.tallies()) {
             None => Ok(()),
             Some(difference) => {
-                let error = Error::new(self.input.name(), difference, CHECK_DEVICE);
-                Err(error.with_kind(ErrorKind::Io))
+                Err(Error::new(input.name(), difference, CHECK_DEVICE).with_kind(ErrorKind::Io))
             }
         }
     }

@@ -31,7 +31,7 @@ pub use batch_record::{BatchRecord, OutputState};
 pub use disk::Disk;
 pub use fingerprint::{JobFingerprint, checksum};
 pub(crate) use folder::{check_writable, replace};
-pub use join::{JoinOutput, join};
+pub use join::{CopiedInput, JoinOutput, join};
 pub use plan::{CutPoint, WorkPlan};
 pub use segments::Journal;
 pub use sequence::SequenceJournal;

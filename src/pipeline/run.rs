@@ -16,7 +16,7 @@ use super::stages::{self, UpscaleSpec};
 use crate::engine::{EngineSpec, NetworkId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::FrameFormat;
-use crate::media::{Decoder, Encoder, FramePool, Input, Muxer, SEGMENT_FRAMES, Transcoders};
+use crate::media::{Decoder, Encoder, FramePool, Input, Muxer, Transcoders};
 use crate::sync::catch_panic;
 
 /// Packets queued for the decoder: enough to hide a slow read, little memory.
@@ -236,21 +236,13 @@ fn differs_from_plan(source: &str, segment: u64) -> Error {
     Error::new(source, problem, remedy).with_kind(ErrorKind::Io)
 }
 
-/// Ends the partial file where it holds at least a segment: a late error does not discard days of work.
+/// Leaves the partial file with the frames that it holds: a late error does not discard the work.
 fn keep_finished_frames(mut muxer: Muxer, error: Error) -> Error {
-    let (frames, reached_s) = (muxer.frames(), muxer.reached_s());
-    if frames < SEGMENT_FRAMES {
+    if !muxer.keep_failed() {
         return error;
     }
-    muxer.end_at_video();
-    match muxer.finish().map(|()| muxer.keep_partial()) {
-        Ok(Some(partial)) => {
-            let partial = partial.display();
-            error.keeping(&format!("{partial} keeps the first {frames} frames, up to {reached_s:.3} s"))
-        }
-        // Where the end of the file cannot be written either, the first error is the one to report.
-        Ok(None) | Err(_) => error,
-    }
+    let (partial, frames, reached_s) = (muxer.partial_name(), muxer.frames(), muxer.reached_s());
+    error.keeping(&format!("{partial} keeps the first {frames} frames, up to {reached_s:.3} s"))
 }
 
 /// Returns the value of a stage. Its error or its panic is noted: what the other stages have finished is kept.

@@ -80,7 +80,7 @@ impl LiveStreams {
                 let (from, to) = (stream.parameters().id().name(), encoder.id().name());
                 info!("{}: audio is converted from {from} to {to}", input.name());
                 let spec = TranscodeSpec { encoder, global_header: true, like: None };
-                parameters_of(Transcoder::open(&stream, input.name(), &spec)?.context())
+                Transcoder::open(&stream, input.name(), &spec)?.encoded().0
             }
             // A copy, as the parameters of a stream hold its input open.
             None => stream.parameters().clone(),

@@ -123,7 +123,7 @@ impl Muxer {
             let added = match action {
                 StreamAction::Upscale => self.add_encoded(&stream, encoder),
                 StreamAction::Copy => self.add_copied(&stream),
-                StreamAction::Convert => self.add_converted(&stream, plan.transcoders.context(input_index)),
+                StreamAction::Convert => self.add_converted(&stream, &plan.encoded[&input_index]),
                 StreamAction::Cover => self.add_cover(&stream),
             };
             let added = added.map_err(|e| {
@@ -203,13 +203,13 @@ impl Muxer {
     fn add_converted(
         &mut self,
         stream: &ffmpeg::Stream,
-        context: &codec::Context,
+        (parameters, time_base): &(codec::Parameters, Rational),
     ) -> std::result::Result<usize, ffmpeg::Error> {
-        let mut added = self.context.add_stream_with(context)?;
+        let mut added = self.context.add_stream(ffmpeg::encoder::find(codec::Id::None))?;
+        added.set_parameters(parameters.clone());
         describe(&mut added, stream, true);
         copy_entries(stream, &mut added);
-        // SAFETY: the context is alive.
-        added.set_time_base(unsafe { Rational::from((*context.as_ptr()).time_base) });
+        added.set_time_base(*time_base);
         Ok(added.index())
     }
 
@@ -368,11 +368,25 @@ impl Muxer {
         *last = packet.dts().or(*last);
     }
 
+    /// Ends a file whose run has failed, and leaves it under its partial name, without its end if that cannot be written.
+    /// Returns whether it has any frame.
+    pub fn keep_failed(&mut self) -> bool {
+        let has_frames = self.frames > 0 && self.output.partial().is_some() && !self.output.is_still();
+        if has_frames {
+            self.end_at_video();
+            // The error that led here is the one to report.
+            let _ = self.finish();
+            self.finished = true;
+        }
+        has_frames
+    }
+
+    /// The name under which the file lies until it is complete, as messages tell it.
+    pub fn partial_name(&self) -> String {
+        self.output.partial().map_or(self.output.name.clone(), |path| path.display().to_string())
+    }
+
     fn failed(&self, error: ffmpeg::Error) -> Error {
-        let name = self
-            .output
-            .partial()
-            .map_or(self.output.name.clone(), |path| path.to_string_lossy().into_owned());
         let remedy = match error {
             ffmpeg::Error::Other { errno: ffmpeg::error::ENOSPC } => {
                 "free some space there, or write elsewhere"
@@ -382,7 +396,7 @@ impl Muxer {
             }
             _ => "check the disk, or choose another container",
         };
-        failure(name, "cannot be written", error, remedy)
+        failure(self.partial_name(), "cannot be written", error, remedy)
     }
 
     /// Writes the trailer, syncs the file to disk and closes it; it keeps its partial name.

@@ -1,7 +1,9 @@
 //! Streams: which streams of the input go into the output, and whether each is upscaled, copied or converted.
 
+use std::collections::BTreeMap;
+
 use ffmpeg_next::ffi;
-use ffmpeg_next::{self as ffmpeg, codec, media};
+use ffmpeg_next::{self as ffmpeg, Rational, codec, media};
 use tracing::warn;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -44,7 +46,9 @@ pub(crate) struct StreamMapping {
 /// The streams of the output, in their order.
 pub struct Plan {
     pub(crate) mappings: Vec<StreamMapping>,
-    pub(crate) transcoders: Transcoders,
+    /// Parameters and time base of each converted stream, by its index in the input.
+    pub(crate) encoded: BTreeMap<usize, (codec::Parameters, Rational)>,
+    transcoders: Transcoders,
     pub(crate) converted: Vec<String>,
     pub(crate) left_out: Vec<String>,
 }
@@ -55,6 +59,7 @@ impl Plan {
     pub fn new(input: &Input, output: &Output, audio: &AudioMode) -> Result<Plan> {
         let mut plan = Plan {
             mappings: Vec::new(),
+            encoded: BTreeMap::new(),
             transcoders: Transcoders::new(input.name()),
             converted: Vec::new(),
             left_out: Vec::new(),
@@ -129,7 +134,9 @@ impl Plan {
         output: &Output,
     ) -> Result<String> {
         let spec = TranscodeSpec { encoder, global_header: output.wants_global_header(), like: None };
-        self.transcoders.add(Transcoder::open(stream, input.name(), &spec)?);
+        let transcoder = Transcoder::open(stream, input.name(), &spec)?;
+        self.encoded.insert(stream.index(), transcoder.encoded());
+        self.transcoders.add(transcoder);
         self.map(stream.index(), StreamAction::Convert);
         let conversion = format!("{} to {}", describe(stream), encoder.id().name());
         self.converted.push(conversion.clone());
@@ -154,9 +161,9 @@ impl Plan {
         &self.left_out
     }
 
-    /// The transcoders that packets pass through on their way to the muxer.
-    pub fn into_transcoders(self) -> Transcoders {
-        self.transcoders
+    /// Takes the transcoders that packets pass through on their way to the muxer.
+    pub fn take_transcoders(&mut self) -> Transcoders {
+        std::mem::replace(&mut self.transcoders, Transcoders::new(""))
     }
 }
 

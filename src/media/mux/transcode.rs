@@ -8,7 +8,7 @@ use ffmpeg_next::{self as ffmpeg, ChannelLayout, Rational, Rescale, codec, filte
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::damage::{Damage, DamagedPlace};
-use crate::media::ffmpeg::{MICROSECONDS, check, error_kind, is_again};
+use crate::media::ffmpeg::{MICROSECONDS, check, error_kind, is_again, parameters_of};
 use crate::media::packet::Packet;
 
 /// The transcoders of all streams that are converted.
@@ -54,12 +54,6 @@ impl Transcoders {
         &self.damage
     }
 
-    /// Encoder context of a converted stream.
-    pub(crate) fn context(&self, stream: usize) -> &codec::Context {
-        let found = self.transcoders.iter().find(|transcoder| transcoder.stream == stream);
-        found.expect("planned to be converted").context()
-    }
-
     /// Converts a packet; one of a copied stream is returned as it is.
     pub fn convert(&mut self, packet: Packet) -> Result<Vec<Packet>> {
         let converted = self.transcoders.iter_mut().find(|transcoder| transcoder.stream == packet.stream);
@@ -97,12 +91,15 @@ impl Transcoder {
         Ok(Transcoder { stream: stream.index(), name, kind })
     }
 
-    /// Encoder context of the converted stream.
-    pub(crate) fn context(&self) -> &codec::Context {
-        match &self.kind {
+    /// Parameters and time base of the converted stream.
+    pub(crate) fn encoded(&self) -> (codec::Parameters, Rational) {
+        let context = match &self.kind {
             Kind::Audio(audio) => &audio.encoder,
             Kind::Text(text) => &text.encoder,
-        }
+        };
+        // SAFETY: the context is alive.
+        let time_base = unsafe { Rational::from((*context.as_ptr()).time_base) };
+        (parameters_of(context), time_base)
     }
 
     /// Converts a packet; without one, drains decoder and encoder. A packet that cannot be decoded is noted as damage.
