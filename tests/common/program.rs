@@ -63,6 +63,13 @@ impl SmallDisk<'_> {
         let mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
         mounted.then_some(SmallDisk(folder))
     }
+
+    /// Gives the file system another size.
+    pub fn resize(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        let status = Command::new("mount").args(["-o", &options]).arg(self.0.path("disk")).status();
+        assert!(status.expect("mount runs").success());
+    }
 }
 
 impl Drop for SmallDisk<'_> {
