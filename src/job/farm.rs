@@ -8,9 +8,7 @@ use super::parts::{OpenAt, Parts};
 use super::progress::{Interrupt, Progress};
 use super::publish::{give_name, too_damaged};
 use super::report::Report;
-use super::resume::{
-    ToJoin, is_joined, is_published, is_read_twice, journal_folder, remove_finished, try_container,
-};
+use super::resume::{ToJoin, is_joined, is_published, journal_folder, remove_finished, try_container};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Timestamp;
 use crate::journal::{CutPoint, Journal, WorkPlan};
@@ -38,7 +36,7 @@ pub(crate) struct PlannedCommand {
 /// Decodes the video once, and writes down where its segments begin.
 pub(crate) fn plan(options: &Options, command: PlannedCommand, interrupt: &Interrupt) -> Result<Planned> {
     let is_joined = Output::new(&options.output, &options.input)?.is_segmented();
-    let can_plan = is_joined && is_read_twice(&options.input)?;
+    let can_plan = is_joined && options.is_read_twice()?;
     let folder = journal_folder(options)?.filter(|_| can_plan).ok_or_else(|| {
         let remedy = "plan a video from file to file, e.g. .mkv";
         let error = Error::new(&options.output, "cannot be joined from segments", remedy);

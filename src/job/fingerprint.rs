@@ -3,7 +3,6 @@
 
 use super::options::Options;
 use super::parts::Parts;
-use super::resume::is_read_twice;
 use crate::engine::cpu::level;
 use crate::engine::{EngineKind, cuda, thread_count};
 use crate::error::{Error, Result};
@@ -13,8 +12,8 @@ use crate::model::catalogue;
 
 /// The identity of an input's files, which begins the fingerprint of its job. One that cannot be read twice has none but its
 /// name.
-pub(super) fn of_source(input: &Input) -> Result<JobFingerprint> {
-    if !is_read_twice(input.source())? {
+pub(super) fn of_source(options: &Options, input: &Input) -> Result<JobFingerprint> {
+    if !options.is_read_twice()? {
         return Ok(JobFingerprint::of_pipe(input.name()));
     }
     match input.numbers() {
@@ -25,7 +24,7 @@ pub(super) fn of_source(input: &Input) -> Result<JobFingerprint> {
 
 /// The fingerprint of an opened job. A run resumes an earlier one only if both have the same fingerprint.
 pub(super) fn of_job(options: &Options, parts: &Parts) -> Result<JobFingerprint> {
-    let mut job = of_source(&parts.input)?;
+    let mut job = of_source(options, &parts.input)?;
     let summary = &parts.summary;
     // The name in a weights file may be any, even that of a built-in model.
     let weights = of_weights(options.model.as_deref().unwrap_or(&summary.model))?;

@@ -1,10 +1,13 @@
 //! Options of a job: input, output, and all that a user can choose about the way between them.
 
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
 use crate::engine::EngineChoice;
 use crate::engine::cpu::Precision;
-use crate::media::{AudioMode, Deinterlace, EncoderSpec};
+use crate::error::Result;
+use crate::media::{AudioMode, Deinterlace, EncoderSpec, Pattern, plain_path};
 
 /// What to upscale, and how. Start from [`Options::new`] and set the fields that matter.
 #[derive(Clone, Debug)]
@@ -143,6 +146,12 @@ impl Options {
             resume: Resume::default(),
             report: None,
         }
+    }
+
+    /// Whether the input can be read twice: files can, block devices and image sequences.
+    pub(super) fn is_read_twice(&self) -> Result<bool> {
+        let is_kept = |data: fs::Metadata| data.is_file() || data.file_type().is_block_device();
+        Ok(fs::metadata(plain_path(&self.input)).is_ok_and(is_kept) || Pattern::parse(&self.input)?.is_some())
     }
 
     /// The encoder that the preset and the explicit options ask for.

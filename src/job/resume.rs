@@ -1,8 +1,6 @@
 //! Runs that keep their segments in a journal: how one is started, resumed, and joined into a video.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use tracing::warn;
@@ -16,8 +14,7 @@ use super::report::{Kept, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{CopiedInput, JobFingerprint, JoinOutput, Journal, join};
 use crate::media::{
-    CHECK_DEVICE, Damage, Encoder, Input, Muxer, Output, Pattern, Plan, StreamTallies, Trim, plain_path,
-    redacted,
+    CHECK_DEVICE, Damage, Encoder, Input, Muxer, Output, Plan, StreamTallies, Trim, redacted,
 };
 use crate::pipeline::{Outcome, Sink};
 
@@ -25,7 +22,7 @@ use crate::pipeline::{Outcome, Sink};
 /// cannot be read twice.
 pub(super) fn journal_folder(options: &Options) -> Result<Option<PathBuf>> {
     let output = Output::new(&options.output, &options.input)?;
-    let is_read_twice = is_read_twice(&options.input)?;
+    let is_read_twice = options.is_read_twice()?;
     let is_kept = output.is_segmented() || (output.sequence().is_some() && is_read_twice);
     let folder = output.path().filter(|_| is_kept).map(Journal::folder_of);
     if options.resume != Resume::Always {
@@ -42,15 +39,6 @@ pub(super) fn journal_folder(options: &Options) -> Result<Option<PathBuf>> {
             Err(Error::new("--resume", problem, "leave it out").with_kind(ErrorKind::Unsupported))
         }
     }
-}
-
-/// Whether an input can be read twice: files can, block devices and image sequences.
-pub(super) fn is_read_twice(input: &str) -> Result<bool> {
-    Ok(is_file_or_disk(plain_path(input)) || Pattern::parse(input)?.is_some())
-}
-
-fn is_file_or_disk(input: &str) -> bool {
-    fs::metadata(input).is_ok_and(|data| data.is_file() || data.file_type().is_block_device())
 }
 
 /// Whether an earlier run has completed the output and only left its journal behind.
@@ -246,7 +234,7 @@ impl ToJoin<'_> {
         let partial = output.partial().expect("a joined video is a file").to_owned();
         let joined = join(journal, encoder.header_checksum(), interrupt.flag(), || {
             let input = source.reopen(trim)?;
-            fingerprint.check_input(&fingerprint::of_source(&input)?, input.name())?;
+            fingerprint.check_input(&fingerprint::of_source(options, &input)?, input.name())?;
             let mut plan = plan.take().map_or_else(|| Plan::new(&input, &output, &options.audio), Ok)?;
             journal.claim_partial(&partial, options.overwrite)?;
             let muxer = Muxer::create(output.clone(), &input, &encoder, trim, &plan)?;

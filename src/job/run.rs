@@ -50,7 +50,7 @@ pub fn open(options: &Options, interrupt: &Interrupt) -> Result<Job> {
         return Err(error.with_kind(ErrorKind::NotFound));
     }
     let folder = resume::journal_folder(options)?;
-    let is_read_twice = resume::is_read_twice(&options.input)?;
+    let is_read_twice = options.is_read_twice()?;
     let is_complete = match &folder {
         Some(folder) if options.resume != Resume::Restart && is_read_twice => {
             resume::is_published(options, folder)?

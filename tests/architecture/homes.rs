@@ -19,6 +19,7 @@ const HOMES: [(&str, &[&str]); 28] = [
         "serde",
         &[
             "src/model/",
+            "src/media/demux/tally.rs",
             "src/media/segment.rs",
             "src/pipeline/report.rs",
             "src/journal/",
@@ -29,7 +30,7 @@ const HOMES: [(&str, &[&str]); 28] = [
         ],
     ),
     ("serde_json", &["src/model/", "src/media/segment.rs", "src/journal/", "src/job/", "src/cli/"]),
-    ("crc32fast", &["src/media/segment.rs", "src/journal/"]),
+    ("crc32fast", &["src/media/decode/timestamps.rs", "src/media/segment.rs", "src/journal/"]),
     ("rustix", &["src/journal/", "src/media/", "src/cli/"]),
     ("toml", &["src/job/", "src/cli/jobs.rs", "src/cli/settings.rs"]),
     ("axum", &["src/relay/http.rs"]),
