@@ -17,7 +17,7 @@ const HANGS_AFTER: Duration = Duration::from_secs(40);
 const OBEYS_WITHIN: Duration = Duration::from_secs(3);
 const POLL_EVERY: Duration = Duration::from_millis(2);
 const SIGKILL: i32 = 9;
-const WAITS: &str = "waiting until";
+const WAITS: &str = "(Ctrl-C ends the run";
 
 /// What an undisturbed run has left.
 pub struct Undisturbed {
