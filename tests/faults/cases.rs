@@ -7,7 +7,7 @@ use crate::common::program::{say_skipped, signal, wait_for};
 use crate::mounts::Mounted;
 use crate::preload;
 use crate::scenarios::{LONG_FILE, LONG_PLAN, Scenario};
-use crate::trial::{Conditions, Trial, Undisturbed};
+use crate::trial::{Conditions, Undisturbed};
 
 /// The long video, undisturbed.
 fn long_file() -> &'static Undisturbed {
@@ -32,12 +32,6 @@ fn count(undisturbed: &Undisturbed, command: &str, name: &str, path: &str) -> us
     let calls = preload::calls(&undisturbed.log);
     let is_it = |call: &&preload::Call| (&*call.command, &*call.name, &*call.path) == (command, name, path);
     calls.iter().filter(is_it).count()
-}
-
-/// Names of segments of the long video's journal.
-fn segments(trial: &Trial) -> usize {
-    let entries = fs::read_dir(trial.work().join("out.mkv.hasn")).into_iter().flatten();
-    entries.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|e| e == "segment")).count()
 }
 
 /// FFmpeg takes a read that fails for the end of a cluster and resumes at the next: later frames have other numbers.
@@ -66,7 +60,7 @@ fn one_failed_read_keeps_the_segments() {
     let trial = long_file().trial(&LONG_FILE);
     let ended = trial.run(LONG_FILE.steps[0], &conditions("upscale read video.mkv 60 once EIO")).remove(0);
     assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
-    let kept = segments(&trial);
+    let kept = trial.segments("out.mkv.hasn");
     assert!(kept >= 1, "{}", ended.stderr);
     let ended = trial.run(LONG_FILE.steps[0], &Conditions::default()).remove(0);
     assert!(ended.stderr.contains(&format!("resuming after {} frames", 240 * kept)), "{}", ended.stderr);
@@ -144,7 +138,7 @@ fn a_full_disk_at_fsync_costs_no_segment() {
 fn another_file_that_gets_the_name_is_kept() {
     let trial = long_file().trial(&LONG_FILE);
     let child = trial.start(&LONG_FILE.steps[0][0], 0, &Conditions::default());
-    wait_for("a segment", || (segments(&trial) > 0).then_some(()));
+    wait_for("a segment", || (trial.segments("out.mkv.hasn") > 0).then_some(()));
     signal(&child, "-STOP");
     let out = trial.work().join("out.mkv");
     assert!(!out.exists(), "the run is over already");

@@ -18,6 +18,7 @@ mod file_systems;
 mod kills;
 mod mounts;
 mod outcomes;
+mod pipe;
 mod preload;
 mod random;
 mod relay;

@@ -32,6 +32,13 @@ impl<'a> Mounted<'a> {
         let mount = Mounted(trial);
         mounted.then_some(mount)
     }
+
+    /// Sets the size of a tmpfs.
+    pub fn resize(&self, size: &str) {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,size={size}")]).arg(self.0.work());
+        assert!(mount.status().is_ok_and(|status| status.success()));
+    }
 }
 
 impl Drop for Mounted<'_> {

@@ -26,6 +26,8 @@ pub struct Scenario {
     pub name: &'static str,
     pub inputs: fn(&Folder),
     pub steps: &'static [&'static [Step]],
+    /// How many of the groups are part of an undisturbed run.
+    pub disturbed: usize,
     /// How the names of outputs begin.
     pub outputs: &'static [&'static str],
     /// Each video of a batch may have an error line of its own.
@@ -62,6 +64,7 @@ pub const FILE: Scenario = Scenario {
     inputs: video,
     steps: &[&[step(line!("upscale video.mkv out.mkv --report report.json --encoder-opt preset=ultrafast"
         "--encoder-opt bf=2 --encoder-opt x264-params=asm=0"))]],
+    disturbed: 1,
     outputs: &["out."],
     has_many_errors: false,
 };
@@ -78,6 +81,7 @@ pub const LONG_FILE: Scenario = Scenario {
     name: "long file",
     inputs: long_video,
     steps: &[&[step(line!("upscale video.mkv out.mkv --report report.json --encoder ffv1"))]],
+    disturbed: 1,
     outputs: &["out."],
     has_many_errors: false,
 };
@@ -92,6 +96,7 @@ pub const LONG_PLAN: Scenario = Scenario {
         &[step("segment out.mkv.hasn 4")],
         &[step("join out.mkv.hasn")],
     ],
+    disturbed: 5,
     outputs: &["out."],
     has_many_errors: false,
 };
@@ -103,6 +108,7 @@ pub const SEQUENCE: Scenario = Scenario {
         folder.ffmpeg("-f lavfi -i testsrc2=s=32x24 -frames:v 12 -f image2 in/%03d.png");
     },
     steps: &[&[step(line!("upscale in/%03d.png out/%03d.png --report report.json"))]],
+    disturbed: 1,
     outputs: &["out/"],
     has_many_errors: false,
 };
@@ -117,6 +123,7 @@ pub const PLAN: Scenario = Scenario {
         &[step("segment out.mkv.hasn 1")],
         &[step("join out.mkv.hasn")],
     ],
+    disturbed: 4,
     outputs: &["out."],
     has_many_errors: false,
 };
@@ -133,6 +140,7 @@ pub const BATCH: Scenario = Scenario {
     },
     steps: &[&[step(line!("batch a.mkv b.mkv --into out --encoder-opt preset=ultrafast"
         "--encoder-opt bf=2 --encoder-opt x264-params=asm=0"))]],
+    disturbed: 1,
     outputs: &["out/a.", "out/b."],
     has_many_errors: true,
 };
@@ -146,6 +154,28 @@ pub const RELAY: Scenario = Scenario {
         );
     },
     steps: &[&[step("relay source.ts first.mkv second.ts --ladder none --threads 1 --progress none")]],
+    disturbed: 1,
     outputs: &["first.", "second."],
     has_many_errors: true,
+};
+
+/// The second step is for what the first may have left.
+pub const PIPE: Scenario = Scenario {
+    name: "pipe",
+    inputs: |folder| {
+        folder.ffmpeg("-f lavfi -i testsrc2=s=64x48:r=50 -frames:v 700 -pix_fmt yuv420p in.y4m");
+    },
+    steps: &[
+        &[Step {
+            line: line!("upscale - out.mkv --report report.json --encoder ffv1"),
+            stdin: Some("in.y4m"),
+        }],
+        &[Step {
+            line: concat!(line!("upscale - out.mkv --report report.json --encoder ffv1"), " -y"),
+            stdin: Some("in.y4m"),
+        }],
+    ],
+    disturbed: 1,
+    outputs: &["out."],
+    has_many_errors: false,
 };

@@ -6,7 +6,7 @@ use crate::outcomes::Outcomes;
 use crate::preload::{self, Fault};
 use crate::random::{Random, count};
 use crate::scenarios::{BATCH, FILE, PLAN, SEQUENCE, Scenario};
-use crate::trial::{Conditions, Undisturbed};
+use crate::trial::{Conditions, Trial, Undisturbed};
 
 /// Of each scenario, in `cargo test`.
 const CALLS: usize = 0;
@@ -19,12 +19,20 @@ fn faults_of(log: &str) -> Vec<Fault> {
 }
 
 fn sweep(scenario: &Scenario) {
+    sweep_by(scenario, |trial, undisturbed, conditions| trial.judge(undisturbed, conditions));
+}
+
+/// The sweep of a scenario whose trials are judged by `judge`.
+pub fn sweep_by(
+    scenario: &Scenario,
+    judge: fn(&Trial, &Undisturbed, &Conditions) -> Result<&'static str, String>,
+) {
     let undisturbed = Undisturbed::of(scenario);
     let mut random = Random::new();
     let mut outcomes = Outcomes::default();
     let mut attempt = |faults: String| {
         let conditions = Conditions { faults, ..Conditions::default() };
-        let outcome = undisturbed.trial(scenario).judge(&undisturbed, &conditions);
+        let outcome = judge(&undisturbed.trial(scenario), &undisturbed, &conditions);
         outcomes.add(scenario, &conditions, outcome);
     };
     match std::env::var("HASN_FAULT") {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -17,6 +18,8 @@ const HANGS_AFTER: Duration = Duration::from_secs(40);
 const OBEYS_WITHIN: Duration = Duration::from_secs(3);
 const POLL_EVERY: Duration = Duration::from_millis(2);
 const SIGKILL: i32 = 9;
+const ALREADY_EXISTS: &str = "already exists";
+const NO_PLAN: &str = "name a folder that hasn plan wrote";
 const WAITS: &str = "(Ctrl-C ends the run";
 
 /// What an undisturbed run has left.
@@ -24,7 +27,7 @@ pub struct Undisturbed {
     /// Outputs by name.
     files: BTreeMap<String, Vec<u8>>,
     names: Vec<String>,
-    frames: serde_json::Value,
+    report: serde_json::Value,
     /// Inputs, which each trial copies.
     inputs: Folder,
     /// The log of its calls.
@@ -55,7 +58,7 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    fn has_kill(&self) -> bool {
+    pub fn has_kill(&self) -> bool {
         self.kill_after.is_some() || self.faults.contains(" kill")
     }
 }
@@ -115,7 +118,7 @@ impl<'a> Trial<'a> {
     /// Waits for the end of a command. One that waits for space gets SIGTERM if it will never get it.
     pub fn end(&self, mut child: Child, nth: usize, conditions: &Conditions) -> Ended {
         let started = Instant::now();
-        let waits_for_ever = conditions.faults.contains(" always ");
+        let waits_for_ever = conditions.faults.contains(" always ") || conditions.terminate_after.is_some();
         let mut signalled = None;
         let mut is_late = false;
         let status = loop {
@@ -190,19 +193,19 @@ impl<'a> Trial<'a> {
         let started = Instant::now();
         // A fault that never happens: the calls are logged.
         let conditions = Conditions { faults: "- - - 1 once EIO".to_owned(), ..Conditions::default() };
-        for steps in self.scenario.steps {
+        for steps in &self.scenario.steps[..self.scenario.disturbed] {
             for ended in self.run(steps, &conditions) {
                 assert_eq!(ended.status.code(), Some(0), "{}: {}", self.scenario.name, ended.stderr);
             }
         }
-        let frames = self.frames_of_report().unwrap();
+        let report = self.frames_of_report().unwrap();
         let (files, names, log) = (self.outputs(), self.names(), self.log());
         assert!(files.len() >= self.scenario.outputs.len(), "{names:?}");
-        Undisturbed { files, names, frames, inputs, log, took: started.elapsed() }
+        Undisturbed { files, names, report, inputs, log, took: started.elapsed() }
     }
 
     /// The outputs are those of an undisturbed run as far as they are there.
-    fn check_outputs(&self, undisturbed: &Undisturbed, are_complete: bool) -> Result<(), String> {
+    pub fn check_outputs(&self, undisturbed: &Undisturbed, are_complete: bool) -> Result<(), String> {
         let files = self.outputs();
         for (name, bytes) in &files {
             match undisturbed.files.get(name) {
@@ -231,6 +234,14 @@ impl<'a> Trial<'a> {
         // A transport stream lists a stream of a program twice.
         let count = text.split_whitespace().next().and_then(|word| word.trim_end_matches(',').parse().ok());
         count.filter(|_| errors.is_empty()).map(Some).ok_or(errors)
+    }
+
+    /// The count of segments in a journal.
+    pub fn segments(&self, folder: &str) -> usize {
+        let names = fs::read_dir(self.work().join(folder)).into_iter().flatten();
+        names
+            .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|e| e == "segment"))
+            .count()
     }
 
     /// There is what an undisturbed run leaves.
@@ -263,8 +274,8 @@ impl<'a> Trial<'a> {
             self.check_outputs(undisturbed, true).map_err(|wrong| format!("exit 0, but {wrong}"))?;
             let frames = self.frames_of_report()?;
             let has_warned = warnings.contains("WARN");
-            if frames != undisturbed.frames && !(frames.is_null() && has_warned) {
-                return Err(format!("exit 0, but the report says {frames}, not {}", undisturbed.frames));
+            if frames != undisturbed.report && !(frames.is_null() && has_warned) {
+                return Err(format!("exit 0, but the report says {frames}, not {}", undisturbed.report));
             }
             return match (has_failed, self.is_clean(undisturbed, false), has_warned) {
                 (false, true, _) => Ok("the fault did not happen"),
@@ -316,7 +327,8 @@ impl<'a> Trial<'a> {
         for step in steps {
             for _ in 0..8 {
                 let ended = self.run(std::slice::from_ref(step), &healthy).remove(0);
-                let is_complete = ended.stderr.contains("already exists");
+                // The folder of a plan is gone with the join.
+                let is_complete = [ALREADY_EXISTS, NO_PLAN].iter().any(|said| ended.stderr.contains(said));
                 if ended.is_late {
                     return Err(format!("resumed, it hangs: {}", ended.stderr));
                 }
@@ -340,12 +352,15 @@ impl<'a> Trial<'a> {
     }
 
     /// Whether there is what an undisturbed run leaves. A report may be missing: it is written once, after the output
-    /// has its name. The empty folder of a journal may be left where the file system did not remove it.
-    fn is_clean(&self, undisturbed: &Undisturbed, may_leave_folder: bool) -> bool {
+    /// has its name. The empty folder of a journal may be left where the file system did not remove it or its lock.
+    pub fn is_clean(&self, undisturbed: &Undisturbed, may_leave_folder: bool) -> bool {
         let is_no_report = |name: &&String| *name != "report.json";
         let is_left = |name: &str| {
-            let mut entries = fs::read_dir(self.work().join(name)).into_iter().flatten();
-            may_leave_folder && name.ends_with(".hasn") && entries.next().is_none()
+            let folder = name.strip_suffix("/lock").unwrap_or(name);
+            let mut entries = fs::read_dir(self.work().join(folder)).into_iter().flatten();
+            let is_lock =
+                |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() == "lock");
+            may_leave_folder && folder.ends_with(".hasn") && entries.all(is_lock)
         };
         let names = self.names();
         let counted = names.iter().filter(is_no_report).filter(|name| !is_left(name));
@@ -353,7 +368,7 @@ impl<'a> Trial<'a> {
     }
 
     /// What is there and is not after an undisturbed run, or the other way round.
-    fn left(&self, undisturbed: &Undisturbed) -> String {
+    pub fn left(&self, undisturbed: &Undisturbed) -> String {
         let names = self.names();
         let more: Vec<_> = names.iter().filter(|name| !undisturbed.names.contains(name)).collect();
         let less: Vec<_> = undisturbed.names.iter().filter(|name| !names.contains(name)).collect();
@@ -371,6 +386,11 @@ impl Undisturbed {
 
     pub fn trial<'a>(&self, scenario: &'a Scenario) -> Trial<'a> {
         Trial::new(scenario, &self.inputs)
+    }
+
+    /// Frames that were encoded.
+    pub fn frames(&self) -> usize {
+        self.report[0]["encoded"].as_u64().expect("a scenario with a report") as usize
     }
 
     pub fn inputs(&self) -> &Folder {
