@@ -28,7 +28,7 @@ pub(super) fn run(
     interrupt: &Interrupt,
 ) -> Result<Report> {
     if folder.exists() && (options.overwrite || options.resume == Resume::Restart) {
-        Journal::discard(folder)?;
+        Journal::discard(folder, parts.output.partial())?;
     }
     let mut journal = Journal::open(folder, &fingerprint::of_job(options, &parts)?, interrupt.flag())?;
     let (output, trim, summary) = (parts.output.clone(), parts.trim, parts.summary.clone());
