@@ -54,7 +54,7 @@ pub(super) fn run(
     let (frames, resumable) = (journal.frames(), folder.is_some());
     match result {
         Ok(report) if !report.is_interrupted() => finish(options, report, journal, &damage, interrupt),
-        result if frames == 0 => {
+        result if frames == 0 && !journal.has_unlisted() => {
             journal.remove();
             let report = Report { kept: Some(Kept::Nothing { segmented: false }), ..result? };
             report.write(options, interrupt);

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use tempfile::NamedTempFile;
 use tracing::warn;
@@ -118,7 +119,7 @@ pub fn check_writable(path: &Path) -> io::Result<()> {
         Ok(existing) if existing.is_file() => File::options().append(true).open(path).map(drop),
         // A pipe or a device, such as /dev/null.
         Ok(_) => Ok(()),
-        Err(e) if e.kind() == ErrorKind::NotFound => temporary(folder_of(path)).map(drop),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(access(folder_of(path), Access::WRITE_OK)?),
         Err(e) => Err(e),
     }
 }

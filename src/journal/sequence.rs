@@ -53,6 +53,8 @@ struct Finished {
     sizes: BTreeMap<u64, u64>,
     /// End of the last frame, in seconds of the input.
     reached_s: f64,
+    /// The number of an image that is written and not listed yet.
+    unlisted: Option<u64>,
 }
 
 impl SequenceJournal {
@@ -95,6 +97,11 @@ impl SequenceJournal {
     /// Count of finished frames.
     pub fn frames(&self) -> u64 {
         lock(&self.finished).sizes.len() as u64
+    }
+
+    /// Whether there is an image that a failed run has written and not listed.
+    pub fn has_unlisted(&self) -> bool {
+        lock(&self.finished).unlisted.is_some_and(|number| self.pattern.path(number).exists())
     }
 
     /// End of the last frame that this run has finished, in seconds of the input.
@@ -210,6 +217,7 @@ impl Store for SequenceStore {
             folder.write_damage(disk)?;
         }
         let overwrite = *overwrite || listed.contains(&number);
+        lock(finished).unlisted = Some(number);
         disk.retry_when_full(size, || {
             let written = pattern.write(number, frame.data(), overwrite);
             written.map_err(|e| not_written(&pattern.path(number), e))
@@ -219,6 +227,7 @@ impl Store for SequenceStore {
         }
         let mut finished = lock(finished);
         finished.sizes.insert(number, size);
+        finished.unlisted = None;
         finished.reached_s = frame.end_s();
         Ok(())
     }

@@ -9,8 +9,8 @@ use crate::scenarios::{BATCH, FILE, PLAN, SEQUENCE, Scenario};
 use crate::trial::{Conditions, Trial, Undisturbed};
 
 /// Of each scenario, in `cargo test`.
-const CALLS: usize = 0;
-const PAIRS: usize = 0;
+const CALLS: usize = 2;
+const PAIRS: usize = 2;
 
 /// Every fault of an undisturbed run.
 fn faults_of(log: &str) -> Vec<Fault> {

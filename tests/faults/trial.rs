@@ -1,8 +1,8 @@
 //! One trial: the commands of a scenario in a folder of their own, with faults, then without, and what came of it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -352,17 +352,23 @@ impl<'a> Trial<'a> {
     }
 
     /// Whether there is what an undisturbed run leaves. A report may be missing: it is written once, after the output
-    /// has its name. The empty folder of a journal may be left where the file system did not remove it or its lock.
+    /// has its name. The folder of a journal may be left, with its marks alone, where the file
+    /// system did not remove it.
     pub fn is_clean(&self, undisturbed: &Undisturbed, may_leave_folder: bool) -> bool {
         let is_no_report = |name: &&String| *name != "report.json";
         let is_left = |name: &str| {
-            let folder = name.strip_suffix("/lock").unwrap_or(name);
+            let file = Path::new(name).file_name().unwrap_or_default();
+            let is_mark = |name: &OsStr| name == "lock" || name == "joined";
+            let folder =
+                if is_mark(file) { name.rsplit_once('/').map_or(name, |(folder, _)| folder) } else { name };
             let mut entries = fs::read_dir(self.work().join(folder)).into_iter().flatten();
-            let is_lock =
-                |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() == "lock");
-            may_leave_folder && folder.ends_with(".hasn") && entries.all(is_lock)
+            let is_empty = entries.all(|entry| is_mark(&entry.expect("the folder is ours").file_name()));
+            may_leave_folder && folder.ends_with(".hasn") && is_empty
         };
         let names = self.names();
+        // A kill while the report is written leaves its temporary file.
+        let is_no_report =
+            |name: &&String| is_no_report(name) && !(may_leave_folder && name.starts_with(".writing-"));
         let counted = names.iter().filter(is_no_report).filter(|name| !is_left(name));
         counted.eq(undisturbed.names.iter().filter(is_no_report))
     }
