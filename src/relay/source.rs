@@ -160,8 +160,11 @@ pub(super) fn run(spec: &SourceSpec, first: Session, io: &SourceIo) -> Result<()
         let (name, is_file) = (session.input.name().to_owned(), session.is_file);
         let result = Connection::new(session, io).and_then(Connection::run);
         io.stats.source_connected.store(false, Relaxed);
-        if io.stop.load(Relaxed) || is_file {
+        if io.stop.load(Relaxed) {
             return Ok(());
+        }
+        if is_file {
+            return result;
         }
         let cause = result.as_ref().err().map_or("end of stream".into(), Error::to_string);
         if spec.stop_on_loss {
