@@ -54,6 +54,10 @@ pub(super) fn join(args: JoinArgs) -> Result<ExitCode> {
     let interrupt = signals::catch()?;
     let output = args.output.as_deref().map(absolute).transpose()?;
     let output = output.map(|output| output.to_string_lossy().into_owned());
+    if farm::remove_left_over(&args.plan) {
+        print(&format!("{}: its video is already complete\n", args.plan.display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let (folder, upscale) = read(&args.plan)?;
     let frames = farm::join(&upscale.options(), &folder, &args.plan, output.as_deref(), &interrupt)?;
     print(&format!("{}: {frames} frames\n", output.unwrap_or(upscale.output)))?;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use tracing::warn;
+
 use super::fingerprint;
 use super::options::{Options, Resume};
 use super::parts::{OpenAt, Parts};
@@ -189,7 +191,7 @@ pub(crate) fn join(
         return Err(error.keeping(&format!("{} has all frames", partial.display())));
     }
     if let Some(partial) = muxer.keep_partial() {
-        journal.mark_joined(&partial)?;
+        journal.mark_joined(&partial, "")?;
     }
     give_name(&output, options.overwrite, interrupt)?;
     journal.remove();
@@ -210,6 +212,15 @@ fn other_output(name: &str, planned: &Output, options: &Options) -> Result<Outpu
         other.check_free(false)?;
     }
     Ok(other)
+}
+
+/// Removes a folder if it is what is left of a plan whose video is complete. Returns whether it is.
+pub(crate) fn remove_left_over(folder: &Path) -> bool {
+    let is_left_over = WorkPlan::is_left_over(folder);
+    if is_left_over && let Err(error) = Journal::discard(folder, None) {
+        warn!("{error}");
+    }
+    is_left_over
 }
 
 /// The command of a plan.

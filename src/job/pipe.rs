@@ -86,7 +86,7 @@ pub(super) fn run(
     let muxer = joined.join(options, &journal, interrupt.flag()).map_err(keeping)?;
     report.run.add_output(&muxer).map_err(keeping)?;
     if let (None, Some(partial)) = (too_damaged(options, &damage), muxer.keep_partial()) {
-        journal.mark_joined(&partial)?;
+        journal.mark_joined(&partial, &report.to_json())?;
     }
     let published = publish(options, report, &muxer, &damage, interrupt);
     if published.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::Damaged) {

@@ -10,7 +10,7 @@ use tracing::warn;
 use super::options::Options;
 use super::progress::Interrupt;
 use crate::error::{Error, Result};
-use crate::journal::{Disk, check_writable, replace};
+use crate::journal::{Disk, Journal, check_writable, replace};
 use crate::media::{folder_of, same_file};
 use crate::pipeline;
 
@@ -151,6 +151,15 @@ pub(crate) fn write_report(report: &Path, json: &str, interrupt: &Interrupt) -> 
     let text = format!("{json}\n");
     let write = || replace(report, text.as_bytes()).map_err(|e| not_written(report, e));
     disk_of(report, interrupt).retry_when_full(text.len() as u64, write)
+}
+
+/// Writes the report of an earlier run, which has completed the output and was ended before it could.
+pub(super) fn write_earlier_report(options: &Options, journal: &Path, interrupt: &Interrupt) {
+    if let (Some(path), Some(json)) = (&options.report, Journal::joined_report(journal))
+        && let Err(error) = write_report(path, &json, interrupt)
+    {
+        warn!("{error}");
+    }
 }
 
 fn disk_of(report: &Path, interrupt: &Interrupt) -> Disk {

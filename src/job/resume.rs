@@ -10,7 +10,7 @@ use super::options::{Options, Resume};
 use super::parts::{OpenAt, Parts, growth};
 use super::progress::{Event, Interrupt, Progress};
 use super::publish::{give_name, publish, too_damaged};
-use super::report::{Kept, Report};
+use super::report::{Kept, Report, write_earlier_report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{CopiedInput, JobFingerprint, JoinOutput, Journal, join};
 use crate::media::{
@@ -83,6 +83,7 @@ pub(super) fn run(
     let output = parts.output.clone();
     if is_joined(&journal, &output) {
         give_name(&output, options.overwrite, interrupt)?;
+        write_earlier_report(options, folder, interrupt);
         journal.remove();
         return Ok(Report::already_complete(parts.summary));
     }
@@ -209,7 +210,7 @@ fn join_and_publish(
     report.run.count_damage(damage);
     report.run.add_output(&muxer)?;
     if let (None, Some(partial)) = (too_damaged(options, damage), muxer.keep_partial()) {
-        journal.mark_joined(&partial)?;
+        journal.mark_joined(&partial, &report.to_json())?;
     }
     publish(options, report, &muxer, damage, interrupt)
 }

@@ -6,7 +6,7 @@ use super::options::{Options, Resume};
 use super::parts::{OpenAt, Parts};
 use super::progress::{Interrupt, Progress};
 use super::publish::publish;
-use super::report::{Kept, Report, Summary, check_report, check_report_writable};
+use super::report::{Kept, Report, Summary, check_report, check_report_writable, write_earlier_report};
 use super::{pipe, resume, sequence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Journal;
@@ -106,6 +106,7 @@ impl Job {
                 sequence::run(&options, parts, folder.as_deref(), progress, &interrupt)
             }
             Route::Complete(folder) => {
+                write_earlier_report(&options, &folder, &interrupt);
                 resume::remove_finished(&folder, &parts.output);
                 Ok(Report::already_complete(parts.summary))
             }

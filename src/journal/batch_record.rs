@@ -221,7 +221,7 @@ mod tests {
         let journal = journal().unwrap();
         fs::write(&output, "another").unwrap();
         assert!(state(&output, "18").contains("already exists, and no record"));
-        journal.mark_joined(&output).unwrap();
+        journal.mark_joined(&output, "{}").unwrap();
         assert_eq!(state(&output, "18"), "up to date null", "cut off before it removed its journal");
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
@@ -102,14 +102,26 @@ pub(super) fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
     tempfile::Builder::new().prefix(WRITING).permissions(Permissions::from_mode(0o666)).tempfile_in(folder)
 }
 
-/// Writes a file that exists completely or not at all: an atomic rename, synced to the disk.
+/// Writes a file that exists completely or not at all: an atomic rename, synced to the disk. What a crash leaves has a name of
+/// its own, which the next writer of the file takes over.
 pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = folder_of(path);
-    let mut file = temporary(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.into_temp_path().persist(path).map_err(|e| e.error)?;
-    sync_folder(folder)
+    let draft = draft_of(path);
+    let write = || {
+        let mut file = File::create(&draft)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().and_then(|()| fs::rename(&draft, path)).inspect_err(|_| {
+        // The error that led here is the one to report.
+        let _ = fs::remove_file(&draft);
+    })?;
+    sync_folder(folder_of(path))
+}
+
+fn draft_of(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(WRITING);
+    name.push(path.file_name().unwrap_or_default());
+    path.with_file_name(name)
 }
 
 /// Checks that [`replace`] can write a file, and changes nothing.
@@ -141,11 +153,11 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub(super) fn remove(folder: &Path, lock: File) -> io::Result<()> {
     clear(folder, SEGMENT)?;
     clear_if(folder, |name| name != LOCK && name != JOINED)?;
-    let joined = fs::read(folder.join(JOINED));
-    clear_if(folder, |name| name == JOINED)?;
     // Before its file: a file that is open when it is removed stays in the folder on NFS and in user space.
     drop(lock);
-    clear_if(folder, |name| name == LOCK).and_then(|()| fs::remove_dir(folder)).inspect_err(|_| {
+    clear_if(folder, |name| name == LOCK)?;
+    let joined = fs::read(folder.join(JOINED));
+    clear_if(folder, |name| name == JOINED).and_then(|()| fs::remove_dir(folder)).inspect_err(|_| {
         // The mark, if there was one, tells the next run that this folder only has to be removed.
         let _ = joined.and_then(|joined| fs::write(folder.join(JOINED), joined));
     })

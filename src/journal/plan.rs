@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::folder::JOINED;
 use super::segments::Journal;
 use crate::error::{Error, Result};
 use crate::media::{CutState, SEGMENT_FRAMES, SeekPoint, SegmentSource, StreamTallies};
@@ -44,6 +45,11 @@ impl WorkPlan {
     /// Writes the plan into a journal's folder.
     pub fn write(&self, journal: &Journal) -> Result<()> {
         journal.write(PLAN, &serde_json::to_vec(self).expect("plain data is always JSON"))
+    }
+
+    /// Whether a folder is what is left of a plan whose video is complete: its removal was cut short.
+    pub fn is_left_over(folder: &Path) -> bool {
+        folder.join(JOINED).exists() && !folder.join(PLAN).exists()
     }
 
     /// Reads the plan of a journal's folder.

@@ -199,8 +199,15 @@ impl Journal {
     }
 
     /// Records that the file at `partial` is the complete video, which only lacks its name.
-    pub fn mark_joined(&self, partial: &Path) -> Result<()> {
-        self.write(JOINED, content_of(partial)?.as_bytes())
+    /// `report`: that of the run, in case it gets no chance to write it.
+    pub fn mark_joined(&self, partial: &Path, report: &str) -> Result<()> {
+        self.write(JOINED, format!("{}\n{report}", content_of(partial)?).as_bytes())
+    }
+
+    /// The report of the run that has completed the output; `None` if there is none.
+    pub fn joined_report(folder: &Path) -> Option<String> {
+        let joined = fs::read_to_string(folder.join(JOINED)).ok()?;
+        joined.split_once('\n').map(|(_, report)| report.to_owned()).filter(|report| !report.is_empty())
     }
 
     /// Writes a file into the folder.
@@ -212,7 +219,7 @@ impl Journal {
     /// Whether the file at `path`, an output or its partial file, is the complete video of this journal.
     pub fn is_finished(folder: &Path, path: &Path) -> bool {
         let Ok(joined) = fs::read_to_string(folder.join(JOINED)) else { return false };
-        content_of(path).is_ok_and(|content| content == joined)
+        content_of(path).is_ok_and(|content| joined.lines().next() == Some(content.as_str()))
     }
 
     /// Whether a run that was to write `output` has not ended.
