@@ -1,13 +1,13 @@
 //! Options of a job: input, output, and all that a user can choose about the way between them.
 
-use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
+use std::{fs, io};
 
 use crate::engine::EngineChoice;
 use crate::engine::cpu::Precision;
-use crate::error::Result;
-use crate::media::{AudioMode, Deinterlace, EncoderSpec, Pattern, plain_path};
+use crate::error::{Error, Result};
+use crate::media::{AudioMode, CHECK_DEVICE, Deinterlace, EncoderSpec, Pattern, plain_path, redacted};
 
 /// What to upscale, and how. Start from [`Options::new`] and set the fields that matter.
 #[derive(Clone, Debug)]
@@ -150,8 +150,20 @@ impl Options {
 
     /// Whether the input can be read twice: files can, block devices and image sequences.
     pub(super) fn is_read_twice(&self) -> Result<bool> {
-        let is_kept = |data: fs::Metadata| data.is_file() || data.file_type().is_block_device();
-        Ok(fs::metadata(plain_path(&self.input)).is_ok_and(is_kept) || Pattern::parse(&self.input)?.is_some())
+        use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound, PermissionDenied};
+        match fs::metadata(plain_path(&self.input)) {
+            Ok(data) if data.is_file() || data.file_type().is_block_device() => Ok(true),
+            // A drive that fails says nothing about the input. An address is not a file's name.
+            Err(e)
+                if !matches!(
+                    e.kind(),
+                    NotFound | NotADirectory | InvalidFilename | InvalidInput | PermissionDenied
+                ) =>
+            {
+                Err(Error::io(redacted(&self.input), e, CHECK_DEVICE))
+            }
+            _ => Ok(Pattern::parse(&self.input)?.is_some()),
+        }
     }
 
     /// The encoder that the preset and the explicit options ask for.

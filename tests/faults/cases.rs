@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use crate::common::program::{say_skipped, signal, wait_for};
 use crate::mounts::Mounted;
 use crate::preload;
-use crate::scenarios::{LONG_FILE, LONG_PLAN, Scenario};
+use crate::scenarios::{LONG_FILE, LONG_PLAN, PLAN, Scenario};
 use crate::trial::{Conditions, Undisturbed};
 
 /// The long video, undisturbed.
@@ -53,6 +53,15 @@ fn a_drive_that_vanishes_during_the_join_costs_no_audio() {
 #[test]
 fn a_drive_that_vanishes_keeps_the_journal_usable() {
     assert_survived(&LONG_FILE, long_file(), "upscale read video.mkv 60 once vanish");
+}
+
+/// A drive that fails when the input is looked at does not make a pipe of it.
+#[test]
+fn an_input_that_cannot_be_looked_at_leaves_no_journal_of_a_pipe() {
+    let undisturbed = Undisturbed::of(&PLAN);
+    for nth in [5, 7] {
+        assert_survived(&PLAN, &undisturbed, &format!("plan stat video.mkv {nth} always EIO"));
+    }
 }
 
 #[test]
