@@ -217,7 +217,7 @@ pub struct Origin {
 
 impl Origin {
     /// Adds a packet: a filter may make one frame of several.
-    pub fn add(&mut self, checksum: u32) {
+    pub(crate) fn add(&mut self, checksum: u32) {
         self.checksum = self.checksum.wrapping_mul(31).wrapping_add(checksum);
     }
 }
