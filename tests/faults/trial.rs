@@ -358,7 +358,7 @@ impl<'a> Trial<'a> {
         let is_no_report = |name: &&String| *name != "report.json";
         let is_left = |name: &str| {
             let file = Path::new(name).file_name().unwrap_or_default();
-            let is_mark = |name: &OsStr| name == "lock" || name == "joined";
+            let is_mark = |name: &OsStr| ["joined", "joining", "lock"].iter().any(|mark| name == *mark);
             let folder =
                 if is_mark(file) { name.rsplit_once('/').map_or(name, |(folder, _)| folder) } else { name };
             let mut entries = fs::read_dir(self.work().join(folder)).into_iter().flatten();
