@@ -45,15 +45,21 @@ pub(super) fn run(
         Sink::Segments { store, transcoders, resume_state: ResumeState::default() }
     };
     let outcome = parts.run(options, sink, progress, interrupt);
-    journal.scan()?;
+    if let Err(error) = journal.scan() {
+        // The first error is the one to report.
+        return Err(outcome?.failure.unwrap_or(error));
+    }
     let frames = journal.frames();
     if frames == 0 {
         journal.remove();
         let Outcome { report, failure, .. } = outcome?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
         let kept = Some(Kept::Nothing { segmented: false });
         let report = Report { kept, ..Report::new(summary, report) };
         report.write(options, interrupt);
-        return failure.map_or(Ok(report), Err);
+        return Ok(report);
     }
     let keeping = |error: Error| {
         let place = folder.display();

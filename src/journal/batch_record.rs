@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(state(&output, "18"), "missing");
     }
 
-    /// A file system that is mounted anew may number its files anew, and a copy has the number of its own.
+    /// A file system that is mounted again may number its files differently, and a copy has a number of its own.
     #[test]
     fn the_file_to_replace_is_known_under_another_number() {
         let folder = tempfile::tempdir().unwrap();

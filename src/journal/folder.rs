@@ -136,7 +136,7 @@ pub fn check_writable(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes a file anew: atomically, unless it is a pipe, a device, or in a folder that only it can be written in.
+/// Replaces a file: atomically, unless it is a pipe, a device, or in a folder that only it can be written in.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if fs::metadata(path).is_ok_and(|existing| !existing.is_file()) {
         return fs::write(path, bytes);

@@ -15,7 +15,7 @@ use crate::media::{
     Transcoders,
 };
 
-/// Longest wait before the join starts again where the file system reports enough free space: it writes everything anew.
+/// Longest wait before the join starts again where the file system reports enough free space: all is written again.
 const BACKOFF_MAX: Duration = Duration::from_secs(600);
 
 /// Parts of a video that is joined.

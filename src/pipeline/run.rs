@@ -70,7 +70,9 @@ impl Run {
     /// of kind [`Interrupted`](crate::ErrorKind::Interrupted).
     pub fn execute(self, progress: &Progress, interrupt: &AtomicBool) -> Result<Outcome> {
         let stop = Stop::new(interrupt);
-        self.execute_until(&stop, progress).map_err(|error| stop.explain(error))
+        let mut outcome = self.execute_until(&stop, progress).map_err(|error| stop.explain(error))?;
+        outcome.failure = outcome.failure.map(|error| stop.explain(error));
+        Ok(outcome)
     }
 
     fn execute_until(self, stop: &Stop, progress: &Progress) -> Result<Outcome> {
