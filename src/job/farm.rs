@@ -98,7 +98,7 @@ fn scan(options: &Options, parts: Parts, command: PlannedCommand) -> Result<Work
     }
     let random_access = decoder.can_start_anywhere() && input.has_steady_clock();
     let PlannedCommand { folder, words: command } = command;
-    let tallies = input.tallies().clone();
+    let tallies = input.tallies();
     Ok(WorkPlan { folder, command, frames, random_access, cuts, tallies })
 }
 

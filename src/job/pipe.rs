@@ -11,9 +11,9 @@ use super::fingerprint;
 use super::options::{Options, Resume};
 use super::parts::Parts;
 use super::progress::{Interrupt, Progress};
-use super::publish::{publish, too_damaged};
-use super::report::{Kept, Report};
-use super::resume::try_container;
+use super::publish::{give_name, publish, too_damaged};
+use super::report::{Kept, Report, write_earlier_report};
+use super::resume::{is_joined, try_container};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{JoinOutput, Journal, join};
 use crate::media::{Encoder, Input, Muxer, Output, Plan, Trim};
@@ -32,6 +32,13 @@ pub(super) fn run(
     }
     let mut journal = Journal::open(folder, &fingerprint::of_job(options, &parts)?, interrupt.flag())?;
     let (output, trim, summary) = (parts.output.clone(), parts.trim, parts.summary.clone());
+    if is_joined(&journal, &output) {
+        give_name(&output, options.overwrite, interrupt)?;
+        write_earlier_report(options, folder, interrupt);
+        journal.remove();
+        let (problem, remedy) = ("was completed by an earlier run", "look at it, or -y overwrites it");
+        return Err(Error::new(&options.output, problem, remedy).with_kind(ErrorKind::Exists));
+    }
     if journal.frames() > 0 {
         let Parts { input, encoder, plan, .. } = &parts;
         return Err(join_earlier(options, &Joined { input, encoder, plan, output: &output, trim }, journal));
@@ -40,7 +47,7 @@ pub(super) fn run(
     let (damage, store) = (parts.input.damage(), Box::new(journal.store(0)));
     let mut planned = None;
     let sink = |mut plan: Plan| {
-        let transcoders = Some(plan.take_transcoders());
+        let transcoders = Some(plan.take_transcoders(trim));
         planned = Some(plan);
         Sink::Segments { store, transcoders, resume_state: ResumeState::default() }
     };

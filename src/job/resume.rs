@@ -204,7 +204,7 @@ fn join_and_publish(
         report.write(options, interrupt);
         return Ok(report);
     }
-    let tallies = input.tallies().clone();
+    let tallies = input.tallies();
     let to_join = ToJoin { source: input, encoder, plan, output, trim, tallies, fingerprint };
     let muxer = to_join.join(journal, options, interrupt)?;
     report.run.count_damage(damage);
@@ -239,7 +239,7 @@ impl ToJoin<'_> {
             let mut plan = plan.take().map_or_else(|| Plan::new(&input, &output, &options.audio), Ok)?;
             journal.claim_partial(&partial, options.overwrite)?;
             let muxer = Muxer::create(output.clone(), &input, &encoder, trim, &plan)?;
-            let (transcoders, tallies) = (plan.take_transcoders(), tallies.clone());
+            let (transcoders, tallies) = (plan.take_transcoders(trim), tallies.clone());
             let copied = CopiedInput { input, transcoders, tallies, damage: source.damage() };
             Ok(JoinOutput { muxer, copied: Some(copied) })
         });

@@ -119,7 +119,8 @@ fn run_direct(options: &Options, parts: Parts, progress: &Progress, interrupt: &
     let Parts { input, encoder, plan, output, trim, summary, .. } = &parts;
     let muxer = Box::new(Muxer::create(output.clone(), input, encoder, *trim, plan)?);
     let (summary, damage) = (summary.clone(), input.damage());
-    let sink = |mut plan: Plan| Sink::Direct { muxer, transcoders: plan.take_transcoders() };
+    let part = *trim;
+    let sink = |mut plan: Plan| Sink::Direct { muxer, transcoders: plan.take_transcoders(part) };
     let Outcome { report: run, muxer, .. } = parts.run(options, sink, progress, interrupt)?;
     let (mut report, muxer) = (Report::new(summary, run), muxer.expect("a direct sink has a muxer"));
     if report.is_interrupted() {

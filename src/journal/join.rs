@@ -227,7 +227,7 @@ impl CopiedStreams {
     /// An error if less or something else was read than when the segments were encoded.
     fn check_complete(&self) -> Result<()> {
         let Some(CopiedInput { input, tallies, .. }) = &self.source else { return Ok(()) };
-        match tallies.difference(input.tallies()) {
+        match tallies.difference(&input.tallies()) {
             None => Ok(()),
             Some(difference) => {
                 Err(Error::new(input.name(), difference, CHECK_DEVICE).with_kind(ErrorKind::Io))

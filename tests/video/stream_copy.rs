@@ -328,6 +328,16 @@ fn a_repeated_codec_header_is_written_once() {
     }
 }
 
+/// The join reads from before the part, where a packet may begin in the middle of a frame of MP2.
+#[test]
+fn damage_before_a_part_is_none_of_it() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{SMALL} {SINE} -t 8 -c:v mpeg2video -bf 2 -c:a mp2 in.mpg"));
+    folder.upscale("in.mpg out.mkv --model none --audio aac --from 2.35 --to 5.1 --report out.json");
+    let report: serde_json::Value = serde_json::from_slice(&folder.read("out.json")).unwrap();
+    assert_eq!(report["damaged"], 0, "{report}");
+}
+
 #[test]
 fn damaged_packets_of_converted_audio_count() {
     let folder = Folder::new();

@@ -49,6 +49,8 @@ pub struct Input {
     /// Broadcasts may add streams later, when those of the output are fixed.
     streams_at_open: usize,
     is_late_stream_logged: bool,
+    /// Whether what it lists may be unavailable for a while.
+    is_live: bool,
     timeline: Timeline,
     frame_us: i64,
     /// Packets that were read while the first frame was searched for.
@@ -114,7 +116,9 @@ impl Input {
             };
             failure(&name, "cannot be opened", e, "check that the source is publishing").with_kind(kind)
         })?;
-        Input::of(context, source, watch, true)
+        let mut input = Input::of(context, source, watch, true)?;
+        input.is_live = true;
+        Ok(input)
     }
 
     /// Problems are logged the first time only.
@@ -144,6 +148,7 @@ impl Input {
             error.with_kind(error_kind(e)).with_source(e)
         })?;
         let mut input = Input::of(context, source, watch, is_reopened)?;
+        input.check_device()?;
         if sequence.is_some() {
             check_codec(&input.name, input.video_parameters().id())?;
         }
@@ -170,6 +175,7 @@ impl Input {
             video,
             streams_at_open,
             is_late_stream_logged: is_reopened,
+            is_live: false,
             timeline: Timeline::new(may_jump, is_reopened),
             frame_us: 0,
             backlog: PacketQueue::default(),
@@ -183,7 +189,6 @@ impl Input {
             ended: false,
             is_discontinuity_logged: is_reopened,
         };
-        input.check_device()?;
         input.frame_us = (1e6 / input.video().fps()) as i64;
         // FFmpeg reads the first packets to probe the streams, and logs what is corrupt there only then.
         if let Some(error) = ffmpeg_log::take_demuxer_error() {
@@ -395,9 +400,11 @@ impl Input {
         self.tallied = Trim { from_us, to_us: trim.to_us };
     }
 
-    /// What was given so far of the streams besides the video.
-    pub fn tallies(&self) -> &StreamTallies {
-        &self.tallies
+    /// What was given so far of the streams besides the video. Of a part of an input whose clock jumps there are none: where
+    /// the part begins depends on how it was sought.
+    pub fn tallies(&self) -> StreamTallies {
+        let is_known = self.clock_jumps() == 0 || self.tallied.is_everything();
+        if is_known { self.tallies.clone() } else { StreamTallies::default() }
     }
 
     /// Whether no timestamp was corrected, nor is to be expected to, as in a broadcast: one identifies a frame.

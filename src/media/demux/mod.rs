@@ -5,6 +5,7 @@ pub(crate) mod input;
 pub(crate) mod live;
 pub(crate) mod matroska;
 pub(crate) mod mpegts;
+pub(crate) mod nested;
 pub(crate) mod open;
 pub(crate) mod probe;
 pub(crate) mod quicktime;

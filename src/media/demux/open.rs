@@ -7,6 +7,7 @@ use ffmpeg_next::ffi;
 use ffmpeg_next::format::context::StreamIo;
 use ffmpeg_next::{self as ffmpeg, format, media};
 
+use crate::media::demux::nested;
 use crate::media::ffmpeg::{c_string, check};
 use crate::media::pipe::PipeReader;
 use crate::media::stream::is_cover;
@@ -78,6 +79,7 @@ fn open_context(
         let mut context = ffi::avformat_alloc_context();
         assert!(!context.is_null(), "no memory for a context");
         (*context).interrupt_callback = interrupt.interrupt;
+        nested::watch(&mut *context);
         if let Some(io) = &mut io {
             (*context).pb = io.as_mut_ptr();
             (*context).flags |= ffi::AVFMT_FLAG_CUSTOM_IO;

@@ -28,6 +28,11 @@ pub(crate) fn is_matroska(demuxer: &str) -> bool {
     demuxer.contains("matroska")
 }
 
+/// Whether it is a list of other files.
+pub(crate) fn is_list(demuxer: &str) -> bool {
+    matches!(demuxer, "hls" | "dash" | "concat")
+}
+
 /// Whether packets arrive before their time: lists of files, and sources that compute their frames.
 pub(crate) fn arrives_early(demuxer: &str) -> bool {
     matches!(demuxer, "hls" | "dash" | "lavfi")

@@ -1,12 +1,14 @@
 //! Structure: a second look at an input file, past FFmpeg, for what its demuxers do not report.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 
 /// Opens the file of this name; `None` if there is no such regular file: the input is an address or a pipe.
 pub(crate) fn open_regular(path: &str) -> io::Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(file.metadata()?.is_file().then_some(file)),
+    // Opening a named pipe would wait for a writer.
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => File::open(path).map(Some),
+        Ok(_) => Ok(None),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }

@@ -396,7 +396,9 @@ impl Muxer {
             }
             _ => "check the disk, or choose another container",
         };
-        failure(self.partial_name(), "cannot be written", error, remedy)
+        let failed = failure(self.partial_name(), "cannot be written", error, remedy);
+        // What a muxer takes for invalid is not the source's bytes.
+        if error == ffmpeg::Error::InvalidData { failed.with_kind(ErrorKind::Unsupported) } else { failed }
     }
 
     /// Writes the trailer, syncs the file to disk and closes it; it keeps its partial name.

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::media::demux::input::Input;
 use crate::media::mux::transcode::{TranscodeSpec, Transcoder, Transcoders};
 use crate::media::output::Output;
-use crate::media::stream::{is_cover, kind_name};
+use crate::media::stream::{Trim, is_cover, kind_name};
 
 /// What is done with audio streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -161,9 +161,10 @@ impl Plan {
         &self.left_out
     }
 
-    /// Takes the transcoders that packets pass through on their way to the muxer.
-    pub fn take_transcoders(&mut self) -> Transcoders {
-        std::mem::replace(&mut self.transcoders, Transcoders::new(""))
+    /// Takes the transcoders that packets pass through on their way to the muxer, which writes those within `part`.
+    pub fn take_transcoders(&mut self, part: Trim) -> Transcoders {
+        let taken = std::mem::replace(&mut self.transcoders, Transcoders::new(""));
+        taken.within(part)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::media::damage::{Damage, DamagedPlace};
 use crate::media::ffmpeg::{MICROSECONDS, check, error_kind, is_again, parameters_of};
 use crate::media::packet::Packet;
+use crate::media::stream::Trim;
 
 /// The transcoders of all streams that are converted.
 pub struct Transcoders {
@@ -32,6 +33,8 @@ pub(crate) struct Transcoder {
     stream: usize,
     name: String,
     kind: Kind,
+    /// The part of the stream that is written: what cannot be decoded outside of it is not damage.
+    part: Trim,
 }
 
 enum Kind {
@@ -43,6 +46,12 @@ impl Transcoders {
     /// Those of the input named `source`; none yet.
     pub(crate) fn new(source: &str) -> Transcoders {
         Transcoders { transcoders: Vec::new(), damage: Damage::new(source, false) }
+    }
+
+    /// The same, of which only packets within `part` are written.
+    pub(crate) fn within(mut self, part: Trim) -> Transcoders {
+        self.transcoders.iter_mut().for_each(|transcoder| transcoder.part = part);
+        self
     }
 
     pub(crate) fn add(&mut self, transcoder: Transcoder) {
@@ -88,7 +97,8 @@ impl Transcoder {
                 .with_kind(ErrorKind::Unsupported)
                 .with_source(e)
         })?;
-        Ok(Transcoder { stream: stream.index(), name, kind })
+        let part = Trim { from_us: i64::MIN, to_us: i64::MAX };
+        Ok(Transcoder { stream: stream.index(), name, kind, part })
     }
 
     /// Parameters and time base of the converted stream.
@@ -105,6 +115,7 @@ impl Transcoder {
     /// Converts a packet; without one, drains decoder and encoder. A packet that cannot be decoded is noted as damage.
     pub(crate) fn take(&mut self, packet: Option<Packet>, damage: &Damage) -> Result<Vec<Packet>> {
         let mut out = Vec::new();
+        let is_written = packet.as_ref().is_none_or(|packet| self.part.contains(packet.dts_us()));
         let pts = packet.as_ref().and_then(|packet| packet.packet.pts());
         let seconds = packet.as_ref().filter(|_| pts.is_some()).map(|packet| packet.pts_us() as f64 / 1e6);
         let result = match &mut self.kind {
@@ -114,6 +125,7 @@ impl Transcoder {
         match result {
             Ok(()) => {}
             // As in FFmpeg's command: a packet that cannot be decoded is a gap, and gaps in audio are filled.
+            Err(ffmpeg::Error::InvalidData) if !is_written => {}
             Err(ffmpeg::Error::InvalidData) => {
                 let problem = format!("a packet of stream {} cannot be decoded", self.stream);
                 damage.note(DamagedPlace { problem, frame: None, pts, seconds });

@@ -7,7 +7,7 @@ use tracing::warn;
 use crate::error::{Error, Result};
 use crate::media::damage::DamagedPlace;
 use crate::media::demux::input::Input;
-use crate::media::demux::quirks;
+use crate::media::demux::{nested, quirks};
 use crate::media::ffmpeg::{CHECK_DEVICE, MICROSECONDS, check, failure, is_of_device};
 use crate::media::ffmpeg_log;
 use crate::media::packet::Packet;
@@ -111,7 +111,7 @@ impl Input {
                     return Ok(None);
                 }
                 // Demuxers that open files themselves pass the error on.
-                Err(error) if self.opens_files_itself() && is_of_device(error) => {
+                Err(error) if self.opens_files() && is_of_device(error) => {
                     return Err(self.device_failure(error));
                 }
                 Err(error) => {
@@ -131,12 +131,15 @@ impl Input {
     pub(super) fn check_device(&self) -> Result<()> {
         // SAFETY: the context is alive; pb is null for demuxers that open files themselves.
         let code = unsafe { (*self.context.as_ptr()).pb.as_ref().map_or(0, |pb| pb.error) };
-        check(code).map(drop).map_err(|e| self.device_failure(e))
+        // A live source goes on with the next segment.
+        let nested = nested::take_error().filter(|_| !self.is_live);
+        nested.map_or(check(code).map(drop), Err).map_err(|e| self.device_failure(e))
     }
 
-    fn opens_files_itself(&self) -> bool {
+    fn opens_files(&self) -> bool {
         // SAFETY: the context is alive.
-        unsafe { (*self.context.as_ptr()).pb.is_null() }
+        let is_own = unsafe { (*self.context.as_ptr()).pb.is_null() };
+        is_own || quirks::is_list(self.demuxer())
     }
 
     fn device_failure(&self, error: ffmpeg::Error) -> Error {
