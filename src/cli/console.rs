@@ -52,8 +52,9 @@ impl io::Write for Stderr {
     }
 }
 
-/// Reports panics as lines, with a backtrace where `RUST_BACKTRACE` asks for one.
-pub(super) fn report_panics() {
+/// Starts the writer of standard error, and reports panics as lines, with a backtrace where `RUST_BACKTRACE` asks for one.
+pub(super) fn start() {
+    stderr();
     std::panic::set_hook(Box::new(|panic| {
         let (thread, trace) = (thread::current(), Backtrace::capture());
         let mut text = format!("thread '{}' {panic}", thread.name().unwrap_or("unnamed"));

@@ -70,7 +70,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let _flush = console::Flush;
-    console::report_panics();
+    console::start();
     let level =
         [tracing::Level::WARN, tracing::Level::INFO, tracing::Level::DEBUG][usize::from(cli.verbose.min(2))];
     tracing_subscriber::fmt()
