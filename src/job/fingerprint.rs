@@ -6,7 +6,7 @@ use super::parts::Parts;
 use crate::engine::cpu::level;
 use crate::engine::{EngineKind, cuda, thread_count};
 use crate::error::{Error, Result};
-use crate::journal::{JobFingerprint, checksum};
+use crate::journal::{FFMPEG, JobFingerprint, checksum};
 use crate::media::{self, Input};
 use crate::model::catalogue;
 
@@ -37,7 +37,7 @@ pub(super) fn of_job(options: &Options, parts: &Parts) -> Result<JobFingerprint>
         options.encoder_options.iter().map(|(key, value)| format!("{key}={value}")).collect();
     for (name, value) in [
         ("hasn", env!("CARGO_PKG_VERSION").to_owned()),
-        ("FFmpeg", media::info().version),
+        (FFMPEG, media::info().version),
         ("model", format!("{} {weights}", summary.model).trim_end().to_owned()),
         ("engine", engine),
         ("--size", format!("{}x{}", summary.width, summary.height)),

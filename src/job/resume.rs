@@ -78,7 +78,10 @@ pub(super) fn run(
     if folder.exists() && options.resume == Resume::Restart {
         Journal::discard(folder, parts.output.partial())?;
     }
-    let fingerprint = fingerprint::of_job(options, &parts)?;
+    let mut fingerprint = fingerprint::of_job(options, &parts)?;
+    if options.resume == Resume::Always {
+        Journal::allow_other_ffmpeg(folder, &mut fingerprint)?;
+    }
     let mut journal = Journal::open(folder, &fingerprint, interrupt.flag())?;
     let output = parts.output.clone();
     if is_joined(&journal, &output) {

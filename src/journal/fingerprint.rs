@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::{plain_path, redacted};
@@ -23,6 +24,9 @@ struct Entry {
     name: String,
     value: String,
 }
+
+/// The entry of FFmpeg's version, which a package manager may change during a run.
+pub const FFMPEG: &str = "FFmpeg";
 
 /// Version of the layout of the folder and of segments.
 const VERSION: u32 = 2;
@@ -146,14 +150,29 @@ impl JobFingerprint {
         }
     }
 
+    /// Has a run go on with another FFmpeg than that with which the journal in `folder` was started.
+    pub(super) fn pass_ffmpeg_on(&self, now: &mut JobFingerprint, folder: &Path) {
+        let is_ffmpeg = |entry: &Entry| entry.name == FFMPEG;
+        let started = self.entries.iter().find(|entry| is_ffmpeg(entry));
+        let now = now.entries.iter_mut().find(|entry| is_ffmpeg(entry));
+        if let (Some(started), Some(now)) = (started, now)
+            && started != now
+        {
+            let (folder, before) = (folder.display(), &started.value);
+            warn!("{folder}: was started with FFmpeg {before}, and continues with {}", now.value);
+            now.value.clone_from(before);
+        }
+    }
+
     /// Returns an error that names the first entry that differs.
     pub(super) fn check_same(&self, now: &JobFingerprint, folder: &Path) -> Result<()> {
         let Some(difference) = self.difference(now) else { return Ok(()) };
-        Err(Error::new(
-            folder.to_string_lossy(),
-            format!("was started {difference}"),
-            "use the same settings to resume, or --restart to start over",
-        ))
+        let is_ffmpeg = difference.starts_with(&format!("with {FFMPEG} "));
+        let remedy = match is_ffmpeg {
+            true => "--resume continues with this one, --restart starts over",
+            false => "use the same settings to resume, or --restart to start over",
+        };
+        Err(Error::new(folder.to_string_lossy(), format!("was started {difference}"), remedy))
     }
 }
 

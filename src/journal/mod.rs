@@ -29,7 +29,7 @@ mod sequence;
 
 pub use batch_record::{BatchRecord, OutputState};
 pub use disk::Disk;
-pub use fingerprint::{JobFingerprint, checksum};
+pub use fingerprint::{FFMPEG, JobFingerprint, checksum};
 pub(crate) use folder::{check_writable, replace};
 pub use join::{CopiedInput, JoinOutput, join};
 pub use plan::{CutPoint, WorkPlan};

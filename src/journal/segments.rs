@@ -49,6 +49,14 @@ impl Journal {
         Journal::scanned(folder, disk, lock)
     }
 
+    /// Has a run with `fingerprint` go on with another FFmpeg than that with which the journal was started.
+    pub fn allow_other_ffmpeg(folder: &Path, fingerprint: &mut JobFingerprint) -> Result<()> {
+        let path = folder.join(FINGERPRINT);
+        let bytes = fs::read(&path).map_err(|e| failed(&path, e))?;
+        JobFingerprint::parse(&bytes, &path)?.pass_ffmpeg_on(fingerprint, folder);
+        Ok(())
+    }
+
     /// Opens an existing journal together with other processes that encode segments of the same video.
     pub fn open_shared(
         folder: &Path,

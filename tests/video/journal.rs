@@ -303,6 +303,20 @@ fn another_setting_or_video_is_refused_and_named() {
     folder.hasn(&line).assert_told("is truncated or not a journal of hasn", "a truncated journal");
     folder.hasn(&format!("{line} --restart")).assert_done();
     assert_eq!(folder.names(), ["out.mkv", "video.mkv"]);
+    std::fs::remove_file(folder.path("out.mkv")).unwrap();
+    // A package manager may replace FFmpeg during a run of days.
+    kill(start_and_wait(&folder, "out.mkv", 1));
+    let fingerprint: serde_json::Value =
+        serde_json::from_slice(&folder.read("out.mkv.hasn/journal.json")).unwrap();
+    let version = fingerprint["entries"].as_array().unwrap().iter().find(|entry| entry["name"] == "FFmpeg");
+    let version = version.unwrap()["value"].as_str().unwrap();
+    folder.write("out.mkv.hasn/journal.json", fingerprint.to_string().replace(version, "4.0"));
+    folder.hasn(&line).assert_told("was started with FFmpeg 4.0, now", "another FFmpeg");
+    let ran = folder.hasn(&format!("{line} --resume"));
+    ran.assert_done();
+    assert!(ran.stderr.contains("was started with FFmpeg 4.0, and continues with"), "{}", ran.stderr);
+    assert_eq!(folder.probe("out.mkv").video_pts().len(), 1500);
+    assert_eq!(folder.names(), ["out.mkv", "video.mkv"]);
     let again = format!("{} --resume", command("new.mkv"));
     folder.hasn(&again).assert_told("there is no new.mkv.hasn", &again);
     let still = "upscale video.mkv - --resume";
