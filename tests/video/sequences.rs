@@ -370,7 +370,8 @@ fn an_interrupted_run_reports_what_it_keeps_and_other_options_are_refused() {
     let again = format!("{line} --resume");
     folder.hasn(&again).assert_told("there is no out/%03d.tif.hasn", &again);
     folder.write("out/001.tif", "something else");
-    kill(start_and_wait(&folder, &format!("{line} -y"), "out/%03d.tif.hasn", 3));
+    // Lock, fingerprint, the mark of -y, the list of files.
+    kill(start_and_wait(&folder, &format!("{line} -y"), "out/%03d.tif.hasn", 4));
     // Only files that this run has written count.
     let ran = folder.hasn(line);
     ran.assert_done();
