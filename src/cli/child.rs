@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use serde_json::Value;
+use tracing::warn;
 
 use crate::error::{Error, Result};
 use crate::job::Interrupt;
@@ -48,8 +49,12 @@ impl Files {
 
     fn remove(&self) {
         for path in [&self.report, &self.error] {
-            // It fails for a file that was not written.
-            let _ = std::fs::remove_file(path);
+            match std::fs::remove_file(path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    warn!("{}: cannot be removed: {e}; it is no longer needed", path.display());
+                }
+                _ => {}
+            }
         }
     }
 }
