@@ -111,7 +111,7 @@ impl Parts {
     /// Paths of the files that the job reads and writes.
     pub fn paths(&self, options: &Options) -> Vec<PathBuf> {
         let mut paths = self.input.paths();
-        paths.extend([plain_path(&options.input).into()]);
+        paths.push(plain_path(&options.input).into());
         paths.extend(options.model.as_ref().map(PathBuf::from));
         paths.extend(self.output.path().map(Path::to_path_buf));
         paths.extend(self.output.partial().map(Path::to_path_buf));

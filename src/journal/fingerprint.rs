@@ -150,7 +150,7 @@ impl JobFingerprint {
         }
     }
 
-    /// Has a run go on with another FFmpeg than that with which the journal in `folder` was started.
+    /// Lets a run continue with another FFmpeg than that with which the journal in `folder` was started.
     pub(super) fn pass_ffmpeg_on(&self, now: &mut JobFingerprint, folder: &Path) {
         let is_ffmpeg = |entry: &Entry| entry.name == FFMPEG;
         let started = self.entries.iter().find(|entry| is_ffmpeg(entry));

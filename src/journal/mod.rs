@@ -8,7 +8,7 @@
 //! ```text
 //! journal.json     the job's fingerprint; a run with another one is refused
 //! joining          the partial file beside the folder is written from these segments
-//! joined           size and checksum of the joined file, written just before that file gets its name
+//! joined           size and checksum of the joined file, and the run's report, written just before it gets its name
 //! lock             locked by the process that writes
 //! plan.json        of a distributed run: where segments start
 //! 000000.segment   a segment, which gets its name when it is complete and on the disk; a record at its end describes it

@@ -49,7 +49,7 @@ impl Journal {
         Journal::scanned(folder, disk, lock)
     }
 
-    /// Has a run with `fingerprint` go on with another FFmpeg than that with which the journal was started.
+    /// Lets a run with `fingerprint` continue with another FFmpeg than that with which the journal was started.
     pub fn allow_other_ffmpeg(folder: &Path, fingerprint: &mut JobFingerprint) -> Result<()> {
         let path = folder.join(FINGERPRINT);
         let bytes = fs::read(&path).map_err(|e| failed(&path, e))?;

@@ -1,7 +1,8 @@
 //! Segment files: the packets from one cut to the next, kept until the video is complete and the segments are joined.
 //!
-//! In: packets of the encoder, and of the copied streams if the input cannot be read twice. Out: the same packets. The file ends with a record of its contents and a checksum, so
-//! that a truncated one is detected. It knows nothing of other segments.
+//! In: packets of the encoder, and of the copied streams if the input cannot be read twice. Out: the same packets. The
+//! file ends with a record of its contents and a checksum, so that a truncated one is detected. It knows nothing of other
+//! segments.
 //!
 //! ```text
 //! (1, stream, pts, dts, duration, flags, size, payload, count, (type, size, side data)*)*

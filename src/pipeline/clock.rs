@@ -39,7 +39,7 @@ impl Stage {
 pub struct Progress {
     counters: [Counters; STAGES.len()],
     frames: AtomicU64,
-    /// The stage that panics once so many frames are encoded.
+    /// The stage that panics, and the number of encoded frames at which it does.
     #[cfg(test)]
     panics: Option<(Stage, u64)>,
 }
