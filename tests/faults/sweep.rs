@@ -39,6 +39,7 @@ pub fn sweep_by(
         Ok(fault) => attempt(fault),
         Err(_) => {
             let mut faults = faults_of(&undisturbed.log);
+            println!("{}: {} faults", scenario.name, faults.len());
             let wanted = count("HASN_FAULT_CALLS", CALLS);
             while faults.len() > wanted {
                 faults.swap_remove(random.below(faults.len()));
