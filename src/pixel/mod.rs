@@ -9,8 +9,10 @@
 //! | `dither` | the ordered pattern of `write` |
 //! | `matrix`, `transfer` | R'G'B' and Y'CbCr; linear light and its coding |
 //! | `resample` | a plane at another size and siting |
+//! | `loops` | the table of SIMD loops that they use |
 
 mod dither;
+mod loops;
 pub(crate) mod matrix;
 pub(crate) mod read;
 pub(crate) mod resample;

@@ -5,9 +5,10 @@
 //!
 //! [`PixelFormat`]: crate::frame::PixelFormat
 
+use hasn_kernels::samples::{BLOCK, Coding};
 use rayon::prelude::*;
 
-use crate::color::Quantization;
+use super::loops::{coding, loops};
 use crate::frame::{Component, Frame};
 
 /// Minimum number of rows per task of the thread pool.
@@ -31,58 +32,46 @@ pub fn read_component(frame: &Frame, index: usize, plane: &mut [f32]) {
         .for_each(|(out, row)| reader.read_row(&row[usize::from(component.offset)..], out));
 }
 
-/// The word that a sample is read from.
-#[derive(Clone, Copy)]
-enum Word {
-    U8,
-    U16Le,
-    U16Be,
-    F32Le,
-    F32Be,
-}
-
 struct Reader {
-    word: Word,
     component: Component,
-    quantization: Quantization,
+    word_bytes: usize,
+    coding: Coding,
 }
 
 impl Reader {
     fn new(frame: &Frame, index: usize) -> Reader {
         let format = &frame.format.pixel_format;
-        let word = match (format.word_bytes(index), format.big_endian) {
-            (1, _) => Word::U8,
-            (2, false) => Word::U16Le,
-            (2, true) => Word::U16Be,
-            (_, false) => Word::F32Le,
-            (_, true) => Word::F32Be,
-        };
         let component = format.components[index];
-        Reader { word, component, quantization: frame.format.quantization(index) }
+        let coding = coding(&component, frame.format.quantization(index), format.big_endian);
+        Reader { component, word_bytes: format.word_bytes(index), coding }
     }
 
     /// `row` starts with the first sample.
     fn read_row(&self, row: &[u8], out: &mut [f32]) {
-        match self.word {
-            Word::U8 => self.codes(row, out, |[byte]: [u8; 1]| u16::from(byte)),
-            Word::U16Le => self.codes(row, out, u16::from_le_bytes),
-            Word::U16Be => self.codes(row, out, u16::from_be_bytes),
-            Word::F32Le => self.words(row, out, f32::from_le_bytes),
-            Word::F32Be => self.words(row, out, f32::from_be_bytes),
+        match (self.word_bytes, self.coding.big_endian) {
+            (1, _) => self.codes(row, out, loops().read_bytes),
+            (2, _) => self.codes(row, out, loops().read_words),
+            (_, false) => self.words(row, out, f32::from_le_bytes),
+            (_, true) => self.words(row, out, f32::from_be_bytes),
         }
     }
 
-    #[inline(always)]
-    fn codes<const N: usize>(&self, row: &[u8], out: &mut [f32], word: impl Fn([u8; N]) -> u16) {
-        let Quantization { zero, unit } = self.quantization;
-        let shift = self.component.shift;
-        let mask = ((1u32 << self.component.depth) - 1) as u16;
-        self.words(row, out, |bytes| (f32::from((word(bytes) >> shift) & mask) - zero) / unit);
+    /// Samples with gaps between them are gathered in blocks.
+    fn codes<const N: usize>(&self, row: &[u8], out: &mut [f32], read: fn(&mut [f32], &[[u8; N]], &Coding)) {
+        let step = usize::from(self.component.step);
+        if step == N {
+            return read(out, row.as_chunks().0, &self.coding);
+        }
+        let mut words = [[0; N]; BLOCK];
+        for (out, row) in out.chunks_mut(BLOCK).zip(row.chunks(BLOCK * step)) {
+            self.words(row, &mut words[..out.len()], |word| word);
+            read(out, &words, &self.coding);
+        }
     }
 
     /// The loop over samples without gaps has a fixed stride, so that it vectorises.
     #[inline(always)]
-    fn words<const N: usize>(&self, row: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -> f32) {
+    fn words<V, const N: usize>(&self, row: &[u8], out: &mut [V], value: impl Fn([u8; N]) -> V) {
         let step = usize::from(self.component.step);
         if step == N {
             let (words, _) = row.as_chunks::<N>();

@@ -7,8 +7,13 @@
 //! is filtered vertically first, which needs one row of memory per thread; every output sample is summed in one fixed
 //! order, so the result does not depend on the number of threads.
 
+use std::ops::Range;
+
+use hasn_kernels::samples::TAPS;
+use hasn_kernels::simd::PIXELS_MAX;
 use rayon::prelude::*;
 
+use super::loops::loops;
 use crate::color::Signal;
 use crate::frame::FrameFormat;
 
@@ -120,6 +125,16 @@ pub(crate) struct Taps {
     pub(crate) starts: Vec<usize>,
     /// `[out_len, count]`: weights, whose sum is 1.
     pub(crate) weights: Vec<f32>,
+    repeated: Repeated,
+}
+
+/// Outputs whose weights repeat, one input further on: nearly all where a row becomes two or four times as long.
+#[derive(Clone, Debug, Default)]
+struct Repeated {
+    /// Number of outputs after which weights repeat.
+    phases: usize,
+    /// The outputs, all phases of each; none where too few are in a row.
+    outputs: Range<usize>,
 }
 
 impl Taps {
@@ -139,6 +154,7 @@ impl Taps {
             count,
             starts: Vec::with_capacity(to.len),
             weights: vec![0.0; to.len * count],
+            repeated: Repeated::default(),
         };
         let last = from.len as i64 - 1;
         let mut sums = vec![0.0f64; count];
@@ -157,35 +173,61 @@ impl Taps {
             }
             taps.starts.push(start as usize);
         }
+        taps.repeated = taps.repeated();
         taps
+    }
+
+    fn repeated(&self) -> Repeated {
+        let in_a_row = |phases: usize| {
+            let weights = |k: usize| self.weights[k * self.count..][..self.count].iter().map(|w| w.to_bits());
+            let repeats = |k: usize| {
+                let before = k - phases;
+                self.starts[k] == self.starts[before] + 1 && weights(k).eq(weights(before))
+            };
+            let first = (phases..self.out_len).find(|&k| repeats(k))?;
+            let end = (first..self.out_len).find(|&k| !repeats(k)).unwrap_or(self.out_len);
+            let start = first - phases;
+            let end = end - (end - start) % phases;
+            (end - start >= phases * PIXELS_MAX).then_some(Repeated { phases, outputs: start..end })
+        };
+        if self.count == TAPS {
+            [2, 4].into_iter().find_map(in_a_row).unwrap_or_default()
+        } else {
+            Repeated::default()
+        }
     }
 
     /// Filters the input rows of one output row vertically.
     fn sum_rows(&self, input: &[f32], y: usize, out: &mut [f32]) {
         let width = out.len();
         let weights = &self.weights[y * self.count..][..self.count];
-        let rows = input[self.starts[y] * width..].chunks_exact(width);
-        for (t, (row, &weight)) in rows.zip(weights).enumerate() {
-            if t == 0 {
-                out.iter_mut().zip(row).for_each(|(sum, &v)| *sum = weight * v);
-            } else {
-                out.iter_mut().zip(row).for_each(|(sum, &v)| *sum += weight * v);
-            }
-        }
+        (loops().sum_rows)(out, &input[self.starts[y] * width..], width, weights);
     }
 
     /// Filters a row horizontally.
     fn filter_row(&self, row: &[f32], out: &mut [f32]) {
+        let Repeated { phases, outputs } = &self.repeated;
+        if !outputs.is_empty() {
+            let once = outputs.start..outputs.start + phases;
+            let weights = &self.weights.as_chunks::<TAPS>().0[once.clone()];
+            (loops().filter_repeated)(&mut out[outputs.clone()], row, &self.starts[once], weights);
+        }
+        self.filter_outputs(0..outputs.start, row, out);
+        self.filter_outputs(outputs.end..self.out_len, row, out);
+    }
+
+    /// Filters one output after the other.
+    fn filter_outputs(&self, outputs: Range<usize>, row: &[f32], out: &mut [f32]) {
+        let sums = out[outputs.clone()].iter_mut().zip(&self.starts[outputs.clone()]);
         // Every upscale has six taps; a fixed count lets the compiler unroll.
-        if self.count == 6 {
-            let weights = self.weights.as_chunks::<6>().0;
-            for ((sum, &start), weights) in out.iter_mut().zip(&self.starts).zip(weights) {
-                let inputs: &[f32; 6] = row[start..].first_chunk().expect("taps lie inside the row");
+        if self.count == TAPS {
+            for ((sum, &start), weights) in sums.zip(&self.weights.as_chunks::<TAPS>().0[outputs]) {
+                let inputs: &[f32; TAPS] = row[start..].first_chunk().expect("taps lie inside the row");
                 *sum = dot(inputs, weights);
             }
         } else {
-            let weights = self.weights.chunks_exact(self.count);
-            for ((sum, &start), weights) in out.iter_mut().zip(&self.starts).zip(weights) {
+            let weights = self.weights.chunks_exact(self.count).skip(outputs.start);
+            for ((sum, &start), weights) in sums.zip(weights) {
                 *sum = dot(&row[start..][..self.count], weights);
             }
         }
@@ -276,6 +318,22 @@ mod tests {
                 let expected = naive(&input, (w, h), (at(i % to_w), at(i / to_w)), stretch);
                 assert!((f64::from(v) - expected).abs() < 1e-6, "sample {i}: {v}, {expected}");
             }
+        }
+    }
+
+    #[test]
+    fn repeated_weights_give_the_bits_of_single_outputs() {
+        for (width, by) in (1..80).flat_map(|width| [(width, 2), (width, 4)]).chain([(961, 2), (961, 4)]) {
+            let taps = scaled((width, 1), (by * width, 1)).x;
+            let Repeated { phases, outputs } = &taps.repeated;
+            // All but those near an edge.
+            let most = if width < PIXELS_MAX + 5 { 0 } else { by * (width - 5) };
+            assert!(outputs.len() >= most && (outputs.is_empty() || *phases == by), "{width}: {outputs:?}");
+            let row = noise(width);
+            let (mut all, mut single) = (vec![f32::NAN; by * width], vec![f32::NAN; by * width]);
+            taps.filter_row(&row, &mut all);
+            taps.filter_outputs(0..by * width, &row, &mut single);
+            assert_eq!(all, single, "{width}, {by} times as wide");
         }
     }
 

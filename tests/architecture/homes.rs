@@ -10,7 +10,7 @@ const HOMES: [(&str, &[&str]); 28] = [
     ("cudarc", &["src/engine/cuda/"]),
     ("nvml_wrapper", &["src/engine/cuda/"]),
     ("flate2", &["src/engine/cuda/archive.rs"]),
-    ("hasn_kernels", &["src/engine/cpu/", "kernels/cpu/"]),
+    ("hasn_kernels", &["src/engine/cpu/", "src/pixel/", "kernels/cpu/"]),
     ("std::arch", &["kernels/cpu/", "src/pixel/"]),
     ("rayon", &["src/engine/cpu/", "src/pixel/"]),
     ("safetensors", &["src/model/"]),

@@ -6,9 +6,10 @@
 use super::esa::Between;
 use super::layout::Span;
 use super::leave::PLACES;
+use super::samples::{BLOCK, Coding, TAPS};
 use super::simd::Simd;
 use super::weights::{Dense, Depthwise, Gate, Packing};
-use super::{dense, depthwise, esa, gate, leave, peak, simd};
+use super::{dense, depthwise, esa, gate, leave, peak, samples, simd};
 
 /// The number format of the convs' products. The trunk and the long skip are f32 in all of them, sums in all but `Int16`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -209,6 +210,12 @@ kernels! {
         out: &mut [f32], main: (&[&[f32]; 5], &[Dense; PLACES]), skip: (&[&[f32]; 5], &[Dense; PLACES]),
         span: Span, scale: usize
     );
+    samples::read_bytes(numbers: &mut [f32], bytes: &[[u8; 1]], coding: &Coding);
+    samples::read_words(numbers: &mut [f32], words: &[[u8; 2]], coding: &Coding);
+    samples::write_bytes(bytes: &mut [[u8; 1]], numbers: &[f32], offsets: &[f32; BLOCK], coding: &Coding);
+    samples::write_words(words: &mut [[u8; 2]], numbers: &[f32], offsets: &[f32; BLOCK], coding: &Coding);
+    samples::sum_rows(out: &mut [f32], rows: &[f32], stride: usize, weights: &[f32]);
+    samples::filter_repeated(out: &mut [f32], row: &[f32], starts: &[usize], weights: &[[f32; TAPS]]);
     peak::peak(sink: &mut [f32], rounds: usize);
 }
 

@@ -1,4 +1,4 @@
-//! The SIMD loops of the network on a CPU, one file per stage, twins of the CUDA kernels.
+//! The SIMD loops of the network on a CPU, one file per stage, twins of the CUDA kernels, and those of the samples beside it.
 //!
 //! In: rows of floats or of words, packed weights, a table of loops chosen by [`Level`]. Out: rows. The loops know neither
 //! the order of the stages nor where rows come from. Rows are [channels, columns], and zero margins around every row of
@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `depthwise`, `esa`, `gate`, `dense`, `leave` | the loops |
 //! | `weights`, `layout` | what they read |
+//! | `samples` | codes to numbers and back, a row resampled |
 //! | `math` | 2^x, sigmoid, GELU |
 //! | `simd` | vectors of pixels, one file per family of CPUs |
 //! | `level` | the table of loops of each CPU level, and its detection |
@@ -30,6 +31,7 @@ pub mod leave;
 mod level;
 pub mod math;
 pub mod peak;
+pub mod samples;
 pub mod simd;
 pub mod weights;
 
