@@ -107,7 +107,7 @@ fn measure(args: &Args, engine: EngineKind, model: Arc<Model>) -> Result<Figures
             let median_ms = median_ms(args.runs, || pool.install(|| pass.forward(&x, &mut y, &mut [])));
             (median_ms, peak_flops(&pool, level, Precision::F32), Vec::new())
         }
-        EngineKind::Cpu(precision) => {
+        EngineKind::Cpu(level, precision) => {
             let before = peak_flops(&pool, level, precision);
             let mut net = Net::new(&model, level, precision, (width, height), threads);
             let mut scratch = vec![0.0; net.scratch_len()];

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::output::{json, print};
-use crate::engine::cpu::Precision;
+use crate::engine::cpu::{Precision, level};
 use crate::engine::{EngineKind, EngineSpec, Network, NetworkId, thread_count};
 use crate::error::{Error, Result};
 use crate::frame::{Frame, FrameFormat};
@@ -158,7 +158,7 @@ fn to_rgb(frame: Frame) -> Result<Frame> {
     let sr = FrameFormat { pixel_format: format, color: lr.color.as_rgb(), ..lr };
     let networks = vec![Network::Resample];
     let mut engine = EngineSpec {
-        kind: EngineKind::Cpu(Precision::F32),
+        kind: EngineKind::Cpu(level::detect()?, Precision::F32),
         threads: thread_count(None),
         in_flight: 1,
         networks,

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use super::output::print;
 use crate::engine::cpu::level;
+use crate::engine::cpu::precision::Speeds;
 use crate::engine::{cuda, thread_count};
 use crate::error::Result;
 use crate::media;
@@ -12,6 +13,7 @@ use crate::model::catalogue;
 pub(super) fn run() -> Result<ExitCode> {
     let ffmpeg = media::info();
     let level = level::detect()?.name();
+    let speeds = Speeds::of_this_machine()?;
     let auto = "; the engine that auto takes";
     let (cuda, cuda_auto, cpu_auto) = match cuda::probe() {
         Ok(gpu) => (format!("yes: {gpu}"), auto, ""),
@@ -22,12 +24,14 @@ pub(super) fn run() -> Result<ExitCode> {
         "hasn       {version}\n\
          cuda       {cuda}{cuda_auto}\n\
          cpu        yes: {level}, {threads} threads{cpu_auto}\n\
+         precision  auto takes {precision} for up to 10 bits: {speeds}\n\
          reference  yes: slow, the network as published, for checks\n\
          models     {models}\n\
          FFmpeg     {ffmpeg_version}, {license}\n\
          encoders   {encoders}\n",
         version = env!("CARGO_PKG_VERSION"),
         threads = thread_count(None),
+        precision = speeds.best().name(),
         models = models.join(" "),
         ffmpeg_version = ffmpeg.version,
         license = ffmpeg.license,

@@ -30,7 +30,8 @@ pub(super) struct Args {
     /// Engine that runs the network.
     #[arg(long, value_enum, default_value = "auto")]
     pub engine: EngineName,
-    /// Number format of the CPU engine. auto takes the fastest of bf16, int16 and f32 for up to 10 bits, f32 above.
+    /// Number format of the CPU engine. auto takes the one that is measured fastest on this machine for up to 10 bits, f32
+    /// above.
     #[arg(long, value_enum, default_value = "auto")]
     pub precision: PrecisionName,
     /// Number of threads of the engine, the decoder and the encoder each [default: all cores]

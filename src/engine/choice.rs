@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tracing::info;
 
-use crate::engine::cpu::{Precision, level};
+use crate::engine::cpu::Precision;
+use crate::engine::cpu::precision::choose;
 use crate::engine::{EngineKind, Network, cuda};
 use crate::error::{Error, Result};
 use crate::model::catalogue;
@@ -36,7 +37,10 @@ impl EngineChoice {
         bits: u8,
         check: impl FnOnce(EngineKind) -> Result<()>,
     ) -> Result<EngineKind> {
-        let cpu = || Ok(EngineKind::Cpu(level::precision(level::detect()?, precision, bits)?));
+        let cpu = || {
+            let (level, precision) = choose(precision, bits)?;
+            Ok(EngineKind::Cpu(level, precision))
+        };
         match self {
             EngineChoice::Auto if precision.is_some() => cpu(),
             EngineChoice::Auto => match cuda::probe().and_then(|gpu| check(EngineKind::Cuda).map(|()| gpu)) {
@@ -68,7 +72,7 @@ impl EngineKind {
     /// The name in options, reports and logs.
     pub fn name(self) -> &'static str {
         match self {
-            EngineKind::Cpu(_) => "cpu",
+            EngineKind::Cpu(..) => "cpu",
             EngineKind::Reference => "reference",
             EngineKind::Cuda => "cuda",
         }
@@ -77,7 +81,7 @@ impl EngineKind {
     /// The name of the number format that it multiplies.
     pub fn precision_name(self) -> &'static str {
         match self {
-            EngineKind::Cpu(precision) => precision.name(),
+            EngineKind::Cpu(_, precision) => precision.name(),
             EngineKind::Reference => Precision::F32.name(),
             EngineKind::Cuda => "f16",
         }

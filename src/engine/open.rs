@@ -40,8 +40,7 @@ impl EngineSpec {
                     Box::new(ReferencePass { reference: Reference::new(model.clone()), size })
                 })
             }
-            EngineKind::Cpu(precision) => {
-                let level = cpu::level::detect()?;
+            EngineKind::Cpu(level, precision) => {
                 tracing::info!(level = level.name(), precision = precision.name(), "CPU engine");
                 self.open_host(move |model, size, threads| {
                     Box::new(cpu::Net::new(model, level, precision, size, threads))

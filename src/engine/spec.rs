@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::cpu::Precision;
+use super::cpu::{Level, Precision};
 use crate::error::Result;
 use crate::frame::{Frame, FrameFormat};
 use crate::model::Model;
@@ -56,8 +56,8 @@ impl Network {
 pub enum EngineKind {
     /// The network as published, layer by layer in ndarray: slow, the reference of all checks.
     Reference,
-    /// SIMD on all cores.
-    Cpu(Precision),
+    /// SIMD on all cores, by an instruction set of this CPU.
+    Cpu(Level, Precision),
     /// The first NVIDIA GPU: f16 on tensor cores, summed in f32.
     Cuda,
 }

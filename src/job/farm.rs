@@ -14,7 +14,7 @@ use super::resume::{ToJoin, is_joined, is_published, journal_folder, remove_fini
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Timestamp;
 use crate::journal::{CutPoint, Journal, WorkPlan};
-use crate::media::{Output, Plan, SEGMENT_FRAMES, SegmentSource};
+use crate::media::{Output, Plan, SEGMENT_FRAMES, SeekPoint, SegmentSource};
 use crate::pipeline::Sink;
 
 /// The result of planning.
@@ -47,8 +47,11 @@ pub(crate) fn plan(options: &Options, command: PlannedCommand, interrupt: &Inter
     if options.report.is_some() {
         return Err(Error::new("--report", "a plan runs nothing", "leave it out"));
     }
-    let parts = open(options, &folder, interrupt)?;
-    if folder.exists() && options.resume == Resume::Restart {
+    let is_discarded = options.resume == Resume::Restart;
+    let engine = if is_discarded { None } else { fingerprint::recorded_engine(options, &folder)? };
+    let (overwrite, owns_partial) = (options.overwrite, Journal::owns_partial(&folder));
+    let parts = Parts::open(options, OpenAt { overwrite, owns_partial, start: None, engine }, interrupt)?;
+    if folder.exists() && is_discarded {
         Journal::discard(&folder, parts.output.partial())?;
     }
     let journal = Journal::open(&folder, &fingerprint::of_job(options, &parts)?, interrupt.flag())?;
@@ -58,9 +61,11 @@ pub(crate) fn plan(options: &Options, command: PlannedCommand, interrupt: &Inter
     Ok(Planned { folder, frames: plan.frames, segments: plan.cuts.len() as u64 })
 }
 
-fn open(options: &Options, folder: &Path, interrupt: &Interrupt) -> Result<Parts> {
+/// Opens the parts of a plan's job, with the plan's engine.
+fn open(options: &Options, folder: &Path, start: Option<SeekPoint>, interrupt: &Interrupt) -> Result<Parts> {
+    let engine = fingerprint::recorded_engine(options, folder)?;
     let (overwrite, owns_partial) = (options.overwrite, Journal::owns_partial(folder));
-    Parts::open(options, OpenAt { overwrite, owns_partial, start: None }, interrupt)
+    Parts::open(options, OpenAt { overwrite, owns_partial, start, engine }, interrupt)
 }
 
 /// Decodes every frame, and notes each at which a segment begins.
@@ -117,9 +122,7 @@ pub(crate) fn segment(
         let remedy = format!("they go from 0 to {}", segments - 1);
         return Err(Error::new(folder.to_string_lossy(), problem, remedy).with_kind(ErrorKind::NotFound));
     }
-    let start = plan.decode_start(segment);
-    let at = OpenAt { overwrite: options.overwrite, owns_partial: Journal::owns_partial(folder), start };
-    let parts = Parts::open(options, at, interrupt)?;
+    let parts = open(options, folder, plan.decode_start(segment), interrupt)?;
     let journal = Journal::open_shared(folder, &fingerprint::of_job(options, &parts)?, interrupt.flag())?;
     if journal.source_of(segment).is_some() {
         return Ok(None);
@@ -145,7 +148,7 @@ pub(crate) fn join(
         remove_finished(folder, &Output::new(&options.output, &options.input)?);
         return Ok(plan.frames);
     }
-    let parts = open(options, folder, interrupt)?;
+    let parts = open(options, folder, None, interrupt)?;
     let fingerprint = fingerprint::of_job(options, &parts)?;
     let mut journal = Journal::open(folder, &fingerprint, interrupt.flag())?;
     if is_joined(&journal, &parts.output) {

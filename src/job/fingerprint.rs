@@ -1,14 +1,21 @@
 //! What the packets of a job depend on, under the names that a user knows it by. An option that changes packets is added
 //! here, so that a resumed run notices its change.
 
+use std::path::Path;
+
+use tracing::info;
+
 use super::options::Options;
 use super::parts::Parts;
 use crate::engine::cpu::level;
-use crate::engine::{EngineKind, cuda, thread_count};
-use crate::error::{Error, Result};
-use crate::journal::{FFMPEG, JobFingerprint, checksum};
+use crate::engine::{EngineChoice, EngineKind, cuda, thread_count};
+use crate::error::{Error, ErrorKind, Result};
+use crate::journal::{FFMPEG, JobFingerprint, Journal, checksum};
 use crate::media::{self, Input};
 use crate::model::catalogue;
+
+/// The entry of the engine.
+const ENGINE: &str = "engine";
 
 /// The identity of an input's files, which begins the fingerprint of its job. One that cannot be read twice has none but its
 /// name.
@@ -29,7 +36,7 @@ pub(super) fn of_job(options: &Options, parts: &Parts) -> Result<JobFingerprint>
     // The name in a weights file may be any, even that of a built-in model.
     let weights = of_weights(options.model.as_deref().unwrap_or(&summary.model))?;
     let engine = match parts.engine.kind {
-        EngineKind::Cpu(precision) => format!("cpu {} {}", level::detect()?.name(), precision.name()),
+        EngineKind::Cpu(level, precision) => format!("cpu {} {}", level.name(), precision.name()),
         EngineKind::Reference => "reference".into(),
         EngineKind::Cuda => format!("cuda {}", cuda::probe()?),
     };
@@ -39,7 +46,7 @@ pub(super) fn of_job(options: &Options, parts: &Parts) -> Result<JobFingerprint>
         ("hasn", env!("CARGO_PKG_VERSION").to_owned()),
         (FFMPEG, media::info().version),
         ("model", format!("{} {weights}", summary.model).trim_end().to_owned()),
-        ("engine", engine),
+        (ENGINE, engine),
         ("--size", format!("{}x{}", summary.width, summary.height)),
         ("--preset", options.preset.map_or("none".into(), |preset| format!("{preset:?}"))),
         ("--encoder", summary.encoder.clone()),
@@ -59,6 +66,32 @@ pub(super) fn of_job(options: &Options, parts: &Parts) -> Result<JobFingerprint>
         job.add(name, value);
     }
     Ok(job)
+}
+
+/// The CPU engine that an earlier run has recorded in the journal in `folder`, if `options` leave the choice open: all frames
+/// of a job are upscaled in the same way, whatever this machine would choose today.
+pub(super) fn recorded_engine(options: &Options, folder: &Path) -> Result<Option<EngineKind>> {
+    let is_open = matches!(options.engine, EngineChoice::Auto | EngineChoice::Cpu);
+    if !is_open || options.precision.is_some() {
+        return Ok(None);
+    }
+    let Some(engine) = Journal::recorded(folder, ENGINE)? else { return Ok(None) };
+    let Some((level, precision)) = engine.strip_prefix("cpu ").and_then(|names| names.split_once(' ')) else {
+        return Ok(None);
+    };
+    let here = level::detect()?;
+    let found = level::usable(level)?.and_then(|level| {
+        let precision = level.precisions().find(|one| one.name() == precision)?;
+        Some(EngineKind::Cpu(level, precision))
+    });
+    let Some(kind) = found else {
+        let problem =
+            format!("was started with engine {engine}, and this machine has the CPU level {}", here.name());
+        let remedy = "resume on a machine that has the first, or --restart to start over";
+        return Err(Error::new(folder.to_string_lossy(), problem, remedy).with_kind(ErrorKind::Unsupported));
+    };
+    info!("{}: continues with engine {engine}", folder.display());
+    Ok(Some(kind))
 }
 
 /// The fingerprint of a model's weights; empty for the resampler.

@@ -8,7 +8,7 @@ use super::options::{Options, Preset, Size};
 use super::progress::{Event, Interrupt, Progress};
 use super::report::Summary;
 use crate::color::Transfer;
-use crate::engine::{EngineSpec, Network, NetworkId, SIDE_MAX, thread_count};
+use crate::engine::{EngineKind, EngineSpec, Network, NetworkId, SIDE_MAX, thread_count};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::FrameFormat;
 use crate::media::{
@@ -30,7 +30,7 @@ pub(super) struct Parts {
     pub summary: Summary,
 }
 
-/// The circumstances in which parts are opened: what exists on the disk, and where decoding begins.
+/// The circumstances in which parts are opened: what exists on the disk, where decoding begins, and the engine so far.
 #[derive(Clone, Copy, Default)]
 pub(super) struct OpenAt {
     /// Whether files under the output's names may exist.
@@ -39,6 +39,8 @@ pub(super) struct OpenAt {
     pub owns_partial: bool,
     /// Where decoding begins, if not at the first frame.
     pub start: Option<SeekPoint>,
+    /// The engine of the run that is resumed.
+    pub engine: Option<EngineKind>,
 }
 
 impl Parts {
@@ -73,7 +75,11 @@ impl Parts {
         let target = Target::choose(&options.encoder_spec(threads), &output, &lr, size)?;
         check_exr(exr_transfer, &input, &lr, &target)?;
         let sr = target.format;
-        let bits = if sr.pixel_format.float { 32 } else { sr.pixel_format.depth() };
+        // The resampler alone computes in f32.
+        let bits = match network {
+            Network::Hasn(_) if !sr.pixel_format.float => sr.pixel_format.depth(),
+            _ => 32,
+        };
         let frames_expected = frames_expected(options, &input.video());
         let in_flight = match frames_expected {
             _ if is_image => 1,
@@ -81,7 +87,10 @@ impl Parts {
             known => known as usize,
         };
         let spec = |kind| EngineSpec { kind, threads, in_flight, networks: vec![network.clone()], lr, sr };
-        let kind = options.engine.resolve(options.precision, bits, |kind| spec(kind).check())?;
+        let kind = match at.engine {
+            Some(kind) => kind,
+            None => options.engine.resolve(options.precision, bits, |kind| spec(kind).check())?,
+        };
         let engine = spec(kind);
         engine.check()?;
         let encoder = Encoder::open(target, &output, &input, &decoder)?;

@@ -147,7 +147,7 @@ fn encode_and_join(
 ) -> Result<Report> {
     let mut encoded_again = BTreeSet::new();
     loop {
-        let damage = parts.input.damage();
+        let (damage, engine) = (parts.input.damage(), Some(parts.engine.kind));
         let encoded = encode(options, parts, journal, progress, interrupt)?;
         let differing = &encoded.outcome.differing;
         if differing.is_empty() {
@@ -162,6 +162,7 @@ fn encode_and_join(
             overwrite: options.overwrite,
             owns_partial: Journal::owns_partial(journal.folder()),
             start: None,
+            engine,
         };
         parts = Parts::open(options, at, interrupt)?;
     }

@@ -7,7 +7,7 @@ use super::parts::{OpenAt, Parts};
 use super::progress::{Interrupt, Progress};
 use super::publish::publish;
 use super::report::{Kept, Report, Summary, check_report, check_report_writable, write_earlier_report};
-use super::{pipe, resume, sequence};
+use super::{fingerprint, pipe, resume, sequence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Journal;
 use crate::media::{self, Muxer, Plan};
@@ -57,10 +57,14 @@ pub fn open(options: &Options, interrupt: &Interrupt) -> Result<Job> {
         }
         _ => false,
     };
+    // With -y a run from a pipe discards what an earlier one has left.
+    let is_discarded = options.resume == Resume::Restart || (!is_read_twice && options.overwrite);
+    let kept = folder.as_deref().filter(|_| !is_complete && !is_discarded);
     let at = OpenAt {
         overwrite: options.overwrite || is_complete,
         owns_partial: folder.as_deref().is_some_and(Journal::owns_partial),
         start: None,
+        engine: kept.map_or(Ok(None), |folder| fingerprint::recorded_engine(options, folder))?,
     };
     let parts = Parts::open(options, at, interrupt)?;
     if let Some(report) = &options.report {

@@ -93,6 +93,11 @@ impl JobFingerprint {
         self.entries.push(Entry { name: name.into(), value: value.into() });
     }
 
+    /// Returns the value of an entry.
+    pub(super) fn take(self, name: &str) -> Option<String> {
+        self.entries.into_iter().find(|entry| entry.name == name).map(|entry| entry.value)
+    }
+
     pub(super) fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec_pretty(self).expect("plain data is always JSON")
     }

@@ -57,6 +57,16 @@ impl Journal {
         Ok(())
     }
 
+    /// The entry of that name in the fingerprint of the journal in `folder`; `None` if there is no journal.
+    pub fn recorded(folder: &Path, name: &str) -> Result<Option<String>> {
+        let path = folder.join(FINGERPRINT);
+        match fs::read(&path) {
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+            Err(e) => Err(failed(&path, e)),
+            Ok(bytes) => Ok(JobFingerprint::parse(&bytes, &path)?.take(name)),
+        }
+    }
+
     /// Opens an existing journal together with other processes that encode segments of the same video.
     pub fn open_shared(
         folder: &Path,

@@ -17,7 +17,14 @@ fn luma_codes(path: &str, model: &str, precision: Precision) -> Vec<u8> {
     let lr = reader.format();
     let sr = FrameFormat { width: 2 * lr.width, height: 2 * lr.height, ..lr };
     let networks = vec![Network::Hasn(Arc::new(catalogue::open(model).unwrap()))];
-    let spec = EngineSpec { kind: EngineKind::Cpu(precision), threads: 2, in_flight: 1, networks, lr, sr };
+    let spec = EngineSpec {
+        kind: EngineKind::Cpu(level::detect().unwrap(), precision),
+        threads: 2,
+        in_flight: 1,
+        networks,
+        lr,
+        sr,
+    };
     let mut engine = spec.open().unwrap();
     let mut codes = Vec::new();
     for _ in 0..FRAMES_MAX {

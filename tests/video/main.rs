@@ -15,6 +15,7 @@ mod frames;
 mod journal;
 mod matrix;
 mod memory;
+mod precision;
 mod reuse;
 mod sequences;
 mod side_data;

@@ -43,6 +43,14 @@ pub struct Level {
     int16: Option<&'static Kernels>,
 }
 
+impl PartialEq for Level {
+    fn eq(&self, other: &Level) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Level {}
+
 impl std::fmt::Debug for Level {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Level({})", self.name)
@@ -86,7 +94,7 @@ impl Level {
         self.name
     }
 
-    /// The precisions of this level, slowest first.
+    /// The precisions of this level, most exact first.
     pub fn precisions(&self) -> impl Iterator<Item = Precision> {
         let level = *self;
         let all = [Precision::F32, Precision::Int16, Precision::Bf16];

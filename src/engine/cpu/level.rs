@@ -1,14 +1,11 @@
-//! The CPU level (instruction set) and the precision of the CPU engine.
+//! The CPU level, the instruction set of the CPU engine.
 
-use hasn_kernels::{Level, Precision};
+use hasn_kernels::Level;
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// Environment variable that selects the level, for measurements and tests.
 const VARIABLE: &str = "HASN_CPU_LEVEL";
-
-/// Largest bit depth of frames for which bf16 or int16 is chosen automatically.
-const SHORT_BITS_MAX: u8 = 10;
 
 /// Returns the fastest level of this CPU, or the one that `HASN_CPU_LEVEL` names.
 pub fn detect() -> Result<Level> {
@@ -32,19 +29,11 @@ pub fn named(name: &str) -> Result<Level> {
     })
 }
 
-/// Returns the requested precision, or the fastest one without visible loss in frames of this bit depth.
-pub fn precision(level: Level, requested: Option<Precision>, bits: u8) -> Result<Precision> {
-    match requested {
-        None if bits <= SHORT_BITS_MAX => Ok(level.precisions().last().expect("every level has f32")),
-        None => Ok(Precision::F32),
-        Some(precision) if level.precisions().any(|one| one == precision) => Ok(precision),
-        Some(precision) => Err(Error::new(
-            format!("--precision {}", precision.name()),
-            format!("the CPU level {} does not multiply it", level.name()),
-            "use --precision auto",
-        )
-        .with_kind(ErrorKind::Unsupported)),
-    }
+/// Returns the level of that name, if this CPU has it and `HASN_CPU_LEVEL` names no other.
+pub(crate) fn usable(name: &str) -> Result<Option<Level>> {
+    let forced = std::env::var_os(VARIABLE).map(|_| detect()).transpose()?;
+    let levels = forced.map_or_else(Level::available, |level| vec![level]);
+    Ok(levels.into_iter().find(|level| level.name() == name))
 }
 
 #[cfg(test)]

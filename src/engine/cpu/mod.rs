@@ -12,7 +12,7 @@
 //! | `weights`, `tail`, `pack` | weights in the layout of the loops, with the exact rewrites |
 //! | `calibration` | quantization factors of the int16 precision |
 //! | `layout` | tensors in scratch |
-//! | `level`, `pool` | the CPU level and precision, the threads |
+//! | `level`, `precision`, `pool` | the CPU level, the precision by measured speed, the threads |
 //!
 //! It must not know frames, colour or files.
 
@@ -23,6 +23,7 @@ pub mod level;
 mod net;
 mod pack;
 mod pool;
+pub(crate) mod precision;
 mod stages;
 mod tail;
 mod tensors;

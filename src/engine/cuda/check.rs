@@ -194,7 +194,8 @@ fn normalised(values: &[f32], channels: usize) -> Vec<f32> {
 }
 
 pub(super) fn spec(networks: Vec<Network>, lr: FrameFormat, sr: FrameFormat) -> EngineSpec {
-    EngineSpec { kind: EngineKind::Cpu(cpu::Precision::F32), threads: 1, in_flight: 1, networks, lr, sr }
+    let kind = EngineKind::Cpu(cpu::level::detect().expect("the default level"), cpu::Precision::F32);
+    EngineSpec { kind, threads: 1, in_flight: 1, networks, lr, sr }
 }
 
 /// A frame with padded rows and random values of 0 to 1 in every component.
