@@ -134,14 +134,15 @@ bench: deps
 	$(HASN) bench --threads 1 --precision f32
 	$(HASN) bench --threads 1
 
-# Compares with ONNX Runtime, OpenVINO and vs-mlrt. VapourSynth needs Python 3.12 or newer and is skipped without it.
-# TORCH=1 adds PyTorch (5 GB).
+# Compares with ONNX Runtime, OpenVINO and vs-mlrt: versions, instruction sets, outputs that are off, times. VapourSynth
+# needs Python 3.12 or newer and is skipped without it. TORCH=1 adds PyTorch (5 GB). BUSY=1 measures beside other programs
+# as well.
 bench-peers: deps python
 	cargo build --release
 	$(PYTHON) -m venv target/peers
 	target/peers/bin/pip install -q -r examples/peers/requirements$(if $(TORCH),-torch).txt
-	target/peers/bin/python examples/peers/network.py --json target/peers/network.json
-	target/peers/bin/python examples/peers/pipeline.py --json target/peers/pipeline.json
+	target/peers/bin/python examples/peers/network.py $(if $(BUSY),--busy) --json target/peers/network.json
+	target/peers/bin/python examples/peers/pipeline.py $(if $(BUSY),--busy) --json target/peers/pipeline.json
 
 # Compiles the CUDA kernels for every supported GPU into kernels/hasn.cubins, which is committed. Needs no GPU.
 kernels: target/kernels

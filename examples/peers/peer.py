@@ -3,9 +3,9 @@
     peer.py PEER MODEL.safetensors WIDTH HEIGHT THREADS FORM
 
 PEER is onnxruntime, openvino-f32, openvino-bf16, torch or torch-compiled. FORM is one of graph.FORMS (or of PyTorch's
-memory formats), or fastest, which tries all of them and keeps the fastest. Replies are lines of JSON: first the form and
-the ms of each form tried; then, to `run N`, the ms of N runs after an uncounted warm-up; to `upscale IN.npy OUT.npy`, an
-empty object once the file is written.
+memory formats), or fastest, which tries all of them and keeps the fastest. Replies are lines of JSON: first the form, the
+ms of each form tried, and the instruction sets that the peer's runtime reports; then, to `run N`, the ms of N runs after
+an uncounted warm-up; to `upscale IN.npy OUT.npy`, an empty object once the file is written.
 
 Each peer has its own process, because peers in one process disturb each other: OpenVINO pins the calling thread, and
 ONNX Runtime's idle threads spin (five sessions of two threads in one process: 60 ms instead of 24).
@@ -38,7 +38,7 @@ def onnxruntime(weights, width, height, threads, form):
         session.run_with_iobinding(binding)
         return lambda: binding.copy_outputs_to_cpu()[0]
 
-    return run
+    return run, "not reported: all that its MLAS has for the CPU"
 
 
 def openvino(weights, width, height, threads, form, precision):
@@ -52,14 +52,16 @@ def openvino(weights, width, height, threads, form, precision):
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
     }
-    request = core.compile_model(model, "CPU", options).create_infer_request()
+    compiled = core.compile_model(model, "CPU", options)
+    request = compiled.create_infer_request()
 
     def run(x):
         request.set_input_tensor(ov.Tensor(x, shared_memory=True))
         request.infer()
         return lambda: request.get_output_tensor().data.copy()
 
-    return run
+    primitives = {op.get_rt_info()["primitiveType"].astype(str) for op in compiled.get_runtime_model().get_ops()}
+    return run, ", ".join(sorted(name for name in primitives if "unknown" not in name))
 
 
 def pytorch(weights, width, height, threads, form, compiled):
@@ -82,7 +84,7 @@ def pytorch(weights, width, height, threads, form, compiled):
         y = net(torch.from_numpy(x))
         return y.numpy
 
-    return run
+    return run, torch.backends.cpu.get_cpu_capability()
 
 
 PEERS = {
@@ -107,7 +109,7 @@ def timed(run, x, runs):
 
 def choose(load, forms, x):
     """Returns the fastest form and the ms of each form: its shortest run, as the trials disturb each other."""
-    tried_ms = {form: min(timed(load(form), x, TRIAL_RUNS)) for form in forms}
+    tried_ms = {form: min(timed(load(form)[0], x, TRIAL_RUNS)) for form in forms}
     return min(tried_ms, key=tried_ms.get), tried_ms
 
 
@@ -124,9 +126,9 @@ def main():
         form, tried_ms = choose(load, forms, x)
     elif form not in forms:
         form = next(iter(forms))
-    run = load(form)
+    run, instruction_sets = load(form)
     timed(run, x, 1)
-    reply({"form": form, "tried_ms": tried_ms})
+    reply({"form": form, "tried_ms": tried_ms, "instruction_sets": instruction_sets})
     for line in sys.stdin:
         match line.split():
             case ["run", runs]:
