@@ -1,7 +1,8 @@
 //! `hasn bench`: the speed of the network alone on this machine, and its share of the processor's peak; on a GPU, the speed
-//! of frames with their copies.
+//! of frames with their copies; with a price, what an hour of video costs.
 
 mod cuda;
+mod price;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,15 +21,21 @@ use crate::model::{Model, catalogue};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Engine that runs the network.
-    #[arg(long, value_enum, default_value = "cpu")]
-    engine: EngineName,
-    /// Built-in model or safetensors file.
-    #[arg(long, value_name = "NAME|FILE", default_value = catalogue::DEFAULT_IMAGE)]
-    model: String,
+    /// Engine that runs the network [default: cpu, with --price-per-hour auto]
+    #[arg(long, value_enum)]
+    engine: Option<EngineName>,
+    /// Built-in model or safetensors file [default: hasn-lite-x2, with --price-per-hour each built-in model]
+    #[arg(long, value_name = "NAME|FILE")]
+    model: Option<String>,
     /// Size of the LR frames [default: 320x180, or 540p, 720p and 1080p on a GPU]
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     size: Option<(usize, usize)>,
+    /// Print the price of an hour of video instead, from file to file, where an hour of this machine costs X.
+    #[arg(long, value_name = "X", value_parser = price::parse_price, conflicts_with_all = ["size", "runs"])]
+    price_per_hour: Option<f64>,
+    /// Video to upscale, of which some seconds are measured [default: generated, 540p and 1080p at 25 fps]
+    #[arg(long, value_name = "FILE", requires = "price_per_hour")]
+    input: Option<String>,
     /// Number of CPU threads [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -71,15 +78,36 @@ struct StageFigures {
     peak_percent: f64,
 }
 
+impl Args {
+    fn price_request(&self, price_per_hour: f64) -> price::Request<'_> {
+        price::Request {
+            price_per_hour,
+            input: self.input.as_deref(),
+            model: self.model.as_deref(),
+            engine: self.engine.unwrap_or(EngineName::Auto).into(),
+            precision: self.precision.precision(),
+            threads: thread_count(self.threads.map(usize::from)),
+            json: self.json,
+        }
+    }
+}
+
 pub(super) fn run(args: Args) -> Result<ExitCode> {
-    let model = Arc::new(catalogue::open(&args.model)?);
+    if let Some(price) = args.price_per_hour {
+        return price::run(&args.price_request(price));
+    }
+    let model = Arc::new(catalogue::open(args.model.as_deref().unwrap_or(catalogue::DEFAULT_IMAGE))?);
     if let Some((width, height)) = args.size
         && width.min(height) < SIDE_MIN
     {
         let problem = format!("is too small, HASN needs {SIDE_MIN}x{SIDE_MIN} at least");
         return Err(Error::new(format!("--size {width}x{height}"), problem, "give a larger size"));
     }
-    let engine = EngineChoice::from(args.engine).resolve(args.precision.precision(), 8, |_| Ok(()))?;
+    let engine = EngineChoice::from(args.engine.unwrap_or(EngineName::Cpu)).resolve(
+        args.precision.precision(),
+        8,
+        |_| Ok(()),
+    )?;
     if engine == EngineKind::Cuda {
         print(&cuda::measure(model, args.size, usize::from(args.runs), args.json)?)?;
         return Ok(ExitCode::SUCCESS);

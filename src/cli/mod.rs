@@ -60,7 +60,7 @@ enum Command {
     Compare(compare::Args),
     /// List the built-in models, or show one.
     Model(model::Args),
-    /// Measure the throughput of the network, and its share of the processor's peak.
+    /// Measure the throughput of the network, its share of the processor's peak, or the price of an hour of video.
     Bench(bench::Args),
     /// Show the engines, models and encoders on this machine, and why an engine is missing.
     Info,

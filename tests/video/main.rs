@@ -16,6 +16,7 @@ mod journal;
 mod matrix;
 mod memory;
 mod precision;
+mod price;
 mod reuse;
 mod sequences;
 mod side_data;
