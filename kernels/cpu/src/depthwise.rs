@@ -7,7 +7,7 @@
 
 use super::dense::{Words, outputs, with_outputs};
 use super::layout::{MARGIN, Span};
-use super::simd::{PIXELS_MAX, Simd};
+use super::simd::{PIXELS_MAX, REACH, Simd};
 use super::weights::{Dense, Depthwise};
 
 /// Output rows of a call, fewer at the end of the frame.
@@ -17,12 +17,16 @@ pub const ROWS_READ: usize = ROWS + 6;
 /// Pairs of input rows of a call in words of two rows: from the fourth row above the outputs to the fourth below.
 pub const PAIRS_READ: usize = ROWS / 2 + 4;
 
+/// Pixels of a row that [`norm`] convolves in all channels before it normalises them: few enough for the L1 cache, and more
+/// than a cache line of each channel, which the CPU prefetches.
+const BLOCK: usize = 2 * PIXELS_MAX;
+
 /// The value that PyTorch's LayerNorm adds to the variance by default.
 const LAYER_NORM_EPS: f32 = 1e-5;
 
 /// Length in floats of the `tile` that [`norm`] needs for this number of channels.
 pub fn norm_tile_len(channels: usize) -> usize {
-    ROWS * channels * PIXELS_MAX
+    ROWS * (1 + channels) * BLOCK
 }
 
 /// The quantization factor (int16 values per 1.0) of the normalised tensor: no value among C of mean 0 and variance 1
@@ -43,23 +47,52 @@ pub fn norm<S: Simd>(
     tile: &mut [f32],
     span: Span,
 ) {
-    let channels = conv.taps.len();
-    let tile = &mut tile[..channels * ROWS * S::PIXELS];
-    for x in (0..span.width).step_by(S::PIXELS) {
-        let mut sums = [s.splat(0.0); ROWS];
-        for channel in 0..channels {
-            let acc = window(s, rows, conv, channel, channel * span.stride + x);
-            for row in 0..ROWS {
-                s.store(&mut tile[(channel * ROWS + row) * S::PIXELS..], acc[row]);
-                sums[row] = s.add(sums[row], acc[row]);
-            }
+    let (sums, tile) = tile[..ROWS * (1 + conv.taps.len()) * BLOCK].split_at_mut(ROWS * BLOCK);
+    for x in (0..span.width).step_by(BLOCK) {
+        let pixels = BLOCK.min((span.width - x).next_multiple_of(S::PIXELS));
+        match pixels {
+            BLOCK => convolve_block(s.wide(), (sums, tile), rows, conv, (x, pixels), span),
+            _ => convolve_block(s, (sums, tile), rows, conv, (x, pixels), span),
         }
-        normalise(s, n, (tile, sums), x, span);
-        for (n, c1) in n.iter().zip(c1.iter_mut()) {
-            squeeze(s, c1, n, conv1, x, span);
+        for at in (0..pixels).step_by(S::PIXELS) {
+            normalise(s, n, (&sums[at..], &tile[at..]), x + at, span);
+            for (n, c1) in n.iter().zip(c1.iter_mut()) {
+                squeeze(s, c1, n, conv1, x + at, span);
+            }
         }
     }
     n.iter_mut().for_each(|n| span.clear_tail(n));
+}
+
+/// `tile`: [C, ROWS, BLOCK] = dwconv(`rows`) at the columns from `x` on, and `sums` over its channels: [ROWS, BLOCK].
+#[inline(always)]
+fn convolve_block<S: Simd>(
+    s: S,
+    (sums, tile): (&mut [f32], &mut [f32]),
+    rows: &[&[f32]],
+    conv: &Depthwise,
+    (x, pixels): (usize, usize),
+    span: Span,
+) {
+    sums.fill(0.0);
+    for (channel, tile) in tile.chunks_exact_mut(ROWS * BLOCK).enumerate() {
+        for at in (0..pixels).step_by(S::PIXELS) {
+            let here = channel * span.stride + x + at;
+            if S::CHANNELS == 1 {
+                // The other rows were read for the band above, and pairs of rows have just been written.
+                for row in &rows[ROWS_READ - ROWS..] {
+                    s.prefetch(row, here + span.stride + MARGIN);
+                }
+            }
+            let acc = window(s, rows, conv, channel, here);
+            for (row, acc) in acc.into_iter().enumerate() {
+                let at = row * BLOCK + at;
+                s.store(&mut tile[at..], acc);
+                let sum = s.add(s.load(&sums[at..]), acc);
+                s.store(&mut sums[at..], sum);
+            }
+        }
+    }
 }
 
 /// `out` in words = `scale` · `skip` + dwconv(`rows`), where `scale` is the channel attention of the block before
@@ -76,19 +109,39 @@ pub fn add_skip<S: Simd>(
 ) {
     let channels = conv.taps.len();
     for first in (0..channels).step_by(S::CHANNELS) {
-        for x in (0..span.width).step_by(S::PIXELS) {
-            let low = skipped(s, rows, conv, skip, scale, (first, x), span);
-            let high = match S::CHANNELS {
-                2 if first + 1 < channels => skipped(s, rows, conv, skip, scale, (first + 1, x), span),
-                _ => [s.splat(0.0); ROWS],
-            };
-            for (row, out) in out.iter_mut().enumerate() {
-                let word = if S::CHANNELS == 2 { s.pack(low[row], high[row]) } else { low[row] };
-                s.store(&mut out[first / S::CHANNELS * span.stride + MARGIN + x..], word);
-            }
+        let wide = span.wide_until::<S>();
+        for x in (0..wide).step_by(<S::Wide>::PIXELS) {
+            add_skip_vector(s.wide(), out, rows, conv, skip, scale, (first, x), span);
+        }
+        for x in (wide..span.width).step_by(S::PIXELS) {
+            add_skip_vector(s, out, rows, conv, skip, scale, (first, x), span);
         }
     }
     out.iter_mut().for_each(|out| span.clear_tail(out));
+}
+
+/// [`add_skip`] of the channels of the word that begins with `first`, at column `x`.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "hot loops take plain arguments")]
+fn add_skip_vector<S: Simd>(
+    s: S,
+    out: &mut [&mut [f32]],
+    rows: &[&[f32]],
+    conv: &Depthwise,
+    skip: &[&[f32]],
+    scale: &[f32],
+    (first, x): (usize, usize),
+    span: Span,
+) {
+    let low = skipped(s, rows, conv, skip, scale, (first, x), span);
+    let high = match S::CHANNELS {
+        2 if first + 1 < conv.taps.len() => skipped(s, rows, conv, skip, scale, (first + 1, x), span),
+        _ => [s.splat(0.0); ROWS],
+    };
+    for (row, out) in out.iter_mut().enumerate() {
+        let word = if S::CHANNELS == 2 { s.pack(low[row], high[row]) } else { low[row] };
+        s.store(&mut out[first / S::CHANNELS * span.stride + MARGIN + x..], word);
+    }
 }
 
 #[inline(always)]
@@ -101,6 +154,9 @@ fn skipped<S: Simd>(
     (channel, x): (usize, usize),
     span: Span,
 ) -> [S::V; ROWS] {
+    for skip in skip {
+        s.prefetch(skip, channel * span.stride + MARGIN + x + 2 * S::PIXELS);
+    }
     let mut acc = window(s, rows, conv, channel, channel * span.stride + x);
     let scale = s.splat(scale[channel]);
     for (acc, skip) in acc.iter_mut().zip(skip) {
@@ -154,7 +210,17 @@ fn spread<S: Simd, const FROM: usize, const TO: usize>(
     row: &[f32],
     taps: [&[f32; 7]; ROWS],
 ) {
-    let around = s.around(row);
+    let around = &row[..2 * REACH + S::PIXELS];
+    if TO - FROM == 1 {
+        column::<S, FROM, TO>(s, acc, s.shuffled::<-3>(around), taps, 0);
+        column::<S, FROM, TO>(s, acc, s.shuffled::<-2>(around), taps, 1);
+        column::<S, FROM, TO>(s, acc, s.shuffled::<-1>(around), taps, 2);
+        column::<S, FROM, TO>(s, acc, s.shuffled::<0>(around), taps, 3);
+        column::<S, FROM, TO>(s, acc, s.shuffled::<1>(around), taps, 4);
+        column::<S, FROM, TO>(s, acc, s.shuffled::<2>(around), taps, 5);
+        column::<S, FROM, TO>(s, acc, s.shuffled::<3>(around), taps, 6);
+        return;
+    }
     column::<S, FROM, TO>(s, acc, s.shifted::<-3>(around), taps, 0);
     column::<S, FROM, TO>(s, acc, s.shifted::<-2>(around), taps, 1);
     column::<S, FROM, TO>(s, acc, s.shifted::<-1>(around), taps, 2);
@@ -190,26 +256,20 @@ pub fn pair_rows<S: Simd>(s: S, out: &mut [f32], low: &[f32], high: &[f32], fact
     }
 }
 
-/// Normalises the channels of each pixel, with the biased variance: from `tile`: [C, ROWS, PIXELS] and its `sums` over
-/// channels to words of the rows of `out` at `x`. The rows are interleaved, because each waits for its own sums.
+/// Normalises the channels of each pixel, with the biased variance: from the first vector of the rows of `sums` and `tile`
+/// of [`convolve_block`] to words of the rows of `out` at `x`. The rows are interleaved, because each waits for its own sums.
 #[inline(always)]
-fn normalise<S: Simd>(
-    s: S,
-    out: &mut [&mut [f32]],
-    (tile, sums): (&[f32], [S::V; ROWS]),
-    x: usize,
-    span: Span,
-) {
-    let channels = tile.len() / (ROWS * S::PIXELS);
+fn normalise<S: Simd>(s: S, out: &mut [&mut [f32]], (sums, tile): (&[f32], &[f32]), x: usize, span: Span) {
+    let channels = tile.len().div_ceil(ROWS * BLOCK);
     let per_channel = s.splat(1.0 / channels as f32);
-    let mut mean = sums;
-    for mean in &mut mean {
-        *mean = s.mul(*mean, per_channel);
+    let mut mean = [s.splat(0.0); ROWS];
+    for row in 0..ROWS {
+        mean[row] = s.mul(s.load(&sums[row * BLOCK..]), per_channel);
     }
     let mut factor = [s.splat(0.0); ROWS];
-    for rows in tile.chunks_exact(ROWS * S::PIXELS) {
-        for (row, value) in rows.chunks_exact(S::PIXELS).enumerate() {
-            let centred = s.sub(s.load(value), mean[row]);
+    for rows in tile.chunks(ROWS * BLOCK) {
+        for row in 0..ROWS {
+            let centred = s.sub(s.load(&rows[row * BLOCK..]), mean[row]);
             factor[row] = s.mul_add(centred, centred, factor[row]);
         }
     }
@@ -220,12 +280,12 @@ fn normalise<S: Simd>(
             *factor = s.mul(*factor, s.splat(norm_factor(channels)));
         }
     }
-    for (word, rows) in tile.chunks(S::CHANNELS * ROWS * S::PIXELS).enumerate() {
+    for (word, rows) in tile.chunks(S::CHANNELS * ROWS * BLOCK).enumerate() {
         for (row, out) in out.iter_mut().enumerate() {
-            let low = s.mul(s.sub(s.load(&rows[row * S::PIXELS..]), mean[row]), factor[row]);
+            let low = s.mul(s.sub(s.load(&rows[row * BLOCK..]), mean[row]), factor[row]);
             let value = match S::CHANNELS {
-                2 if rows.len() > ROWS * S::PIXELS => {
-                    let high = s.load(&rows[(ROWS + row) * S::PIXELS..]);
+                2 if rows.len() > ROWS * BLOCK => {
+                    let high = s.load(&rows[(ROWS + row) * BLOCK..]);
                     s.pack(low, s.mul(s.sub(high, mean[row]), factor[row]))
                 }
                 2 => s.pack(low, s.splat(0.0)),

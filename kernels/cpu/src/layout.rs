@@ -1,6 +1,6 @@
 //! The layout of rows: [channels or words, columns] with zeros left and right.
 
-use super::simd::{PIXELS_MAX, REACH};
+use super::simd::{PIXELS_MAX, REACH, Simd};
 
 /// Zeros left and right of a row: the reach of a vector's neighbours, which also keeps vectors on cache lines.
 pub const MARGIN: usize = REACH;
@@ -20,6 +20,12 @@ impl Span {
     /// Adds margins and rounds up to full vectors of any level.
     pub fn new(width: usize) -> Span {
         Span { width, stride: 2 * MARGIN + width.next_multiple_of(PIXELS_MAX) }
+    }
+
+    /// The column at which wide vectors end and others begin.
+    #[inline(always)]
+    pub(crate) fn wide_until<S: Simd>(self) -> usize {
+        if <S::Wide>::PIXELS == S::PIXELS { 0 } else { self.width - self.width % <S::Wide>::PIXELS }
     }
 
     /// Clears what vectors wrote beyond the last pixel. `row`: [channels, stride].

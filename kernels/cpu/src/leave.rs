@@ -1,5 +1,7 @@
 //! The last conv with the long skip, and the pixel shuffle: a row of the trunk to `scale` rows of the SR frame.
 
+use std::ops::Range;
+
 use super::dense::{Exact, Words, add_outputs, outputs, with_outputs};
 use super::layout::Span;
 use super::simd::{PIXELS_MAX, Simd};
@@ -38,25 +40,46 @@ fn sided<S: Simd, const SIDE: usize>(
     scale: usize,
 ) {
     let last = span.width - 1;
-    // The first pass computes the first and last column as if they were inner ones; the others overwrite them.
-    for (place, from, to) in [(MIDDLE, 0, span.width), (0, 0, 1), (PLACES - 1, last, span.width)] {
+    let fits = main.1[MIDDLE].groups.iter().all(|&outputs| outputs <= <S::Wide>::OUTPUTS_MAX);
+    let wide = if fits { span.wide_until::<S>() } else { 0 };
+    for x in (0..wide).step_by(<S::Wide>::PIXELS) {
+        vector(s.wide(), out, main, skip, MIDDLE, (x, x..span.width), span, scale);
+    }
+    // The first and the last column are computed as if they were inner ones, and then overwritten.
+    for (place, from, to) in [(MIDDLE, wide, span.width), (0, 0, 1), (PLACES - 1, last, span.width)] {
         for x in (from - from % S::PIXELS..to).step_by(S::PIXELS) {
-            for (main_group, skip_group) in main.1[place].groups().zip(skip.1[place].groups()) {
-                with_outputs!(S, main_group, N => {
-                    let mut acc = outputs::<S, Words, N, SIDE>(s, main.0, x, span.stride, main_group);
-                    add_outputs::<S, Exact, N, 5>(s, &mut acc, skip.0, x, span.stride, skip_group);
-                    let lanes = (from.max(x) - x, S::PIXELS.min(to - x));
-                    match acc.as_slice() {
-                        [a, b, c, d] if lanes == (0, S::PIXELS) && scale == 2 => {
-                            let (upper, lower) = out.split_at_mut(2 * span.width);
-                            s.store_interleaved(&mut upper[2 * x..], *a, *b);
-                            s.store_interleaved(&mut lower[2 * x..], *c, *d);
-                        }
-                        _ => scatter(s, out, &acc, main_group.first, lanes, x, span.width, scale),
-                    }
-                });
-            }
+            vector(s, out, main, skip, place, (x, from.max(x)..to), span, scale);
         }
+    }
+}
+
+/// Computes the pixels of `columns` in the vector at column `x` by the maps of a place.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "hot loops take plain arguments")]
+fn vector<S: Simd, const SIDE: usize>(
+    s: S,
+    out: &mut [f32],
+    main: (&[&[f32]; SIDE], &[Dense; PLACES]),
+    skip: (&[&[f32]; 5], &[Dense; PLACES]),
+    place: usize,
+    (x, columns): (usize, Range<usize>),
+    span: Span,
+    scale: usize,
+) {
+    for (main_group, skip_group) in main.1[place].groups().zip(skip.1[place].groups()) {
+        with_outputs!(S, main_group, N => {
+            let acc = outputs::<S, Words, N, SIDE>(s, main.0, x, span.stride, main_group);
+            let acc = add_outputs::<S, Exact, N, 5>(s, acc, skip.0, x, span.stride, skip_group);
+            let lanes = (columns.start - x, S::PIXELS.min(columns.end - x));
+            match acc.first_chunk() {
+                Some(&[a, b, c, d]) if lanes == (0, S::PIXELS) && scale == 2 => {
+                    let (upper, lower) = out.split_at_mut(2 * span.width);
+                    s.store_interleaved(&mut upper[2 * x..], a, b);
+                    s.store_interleaved(&mut lower[2 * x..], c, d);
+                }
+                _ => scatter(s, out, &acc, main_group.first, lanes, x, span.width, scale),
+            }
+        });
     }
 }
 
@@ -73,7 +96,7 @@ fn scatter<S: Simd, const N: usize>(
     width: usize,
     scale: usize,
 ) {
-    let mut lanes = [0.0; PIXELS_MAX];
+    let mut lanes = [0.0; 2 * PIXELS_MAX];
     for (phase, acc) in (first..).zip(acc) {
         if phase == scale * scale {
             // The rest is padding of the last word.

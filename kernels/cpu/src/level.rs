@@ -167,18 +167,18 @@ macro_rules! kernels {
 
         /// Defines the table of a level, in a module of its own so that levels compile in parallel.
         macro_rules! level {
-            ($table:ident, $level:ident, $token:ident, $features:literal) => {
-                static $table: Kernels = Kernels::new::<simd::$token>();
+            ($table:ident, $level:ident, $token:ty, $features:literal) => {
+                static $table: Kernels = Kernels::new::<$token>();
 
                 mod $level {
                     use super::*;
 
-                    impl Entries for simd::$token {
+                    impl Entries for $token {
                         $(fn $kernel($($argument: $kind),*) {
                             #[cfg_attr(target_arch = "x86_64", target_feature(enable = $features))]
                             fn with_features($($argument: $kind),*) {
                                 // SAFETY: this function is called on CPUs with these features only.
-                                let s = unsafe { <simd::$token as Simd>::new() };
+                                let s = unsafe { <$token as Simd>::new() };
                                 $module::$kernel(s, $($argument),*);
                             }
                             // SAFETY: the entry is reached through a `Level`, which exists after detection only.
@@ -227,21 +227,21 @@ kernels! {
     peak::peak(sink: &mut [f32], rounds: usize);
 }
 
-level!(PLAIN, plain, Plain, "sse2");
+level!(PLAIN, plain, simd::Plain, "sse2");
 #[cfg(target_arch = "x86_64")]
-level!(AVX2, avx2, Avx2, "avx2,fma");
+level!(AVX2, avx2, simd::Avx2<2>, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
-level!(AVX2_INT16, avx2_int16, Avx2Int16, "avx2,fma");
+level!(AVX2_INT16, avx2_int16, simd::Avx2Int16<2>, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
-level!(AVX_VNNI_INT16, avx_vnni_int16, AvxVnniInt16, "avx2,fma,avxvnni");
+level!(AVX_VNNI_INT16, avx_vnni_int16, simd::AvxVnniInt16<2>, "avx2,fma,avxvnni");
 #[cfg(target_arch = "x86_64")]
-level!(AVX512, avx512, Avx512, "avx512f,avx512bw,avx512dq,avx512vl");
+level!(AVX512, avx512, simd::Avx512<2>, "avx512f,avx512bw,avx512dq,avx512vl");
 #[cfg(target_arch = "x86_64")]
 level!(
     AVX512_VNNI_INT16,
     avx512_vnni_int16,
-    Avx512VnniInt16,
+    simd::Avx512VnniInt16<2>,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
 );
 #[cfg(target_arch = "x86_64")]
-level!(AVX512_BF16, avx512_bf16, Avx512Bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");
+level!(AVX512_BF16, avx512_bf16, simd::Avx512Bf16<2>, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");

@@ -5,7 +5,7 @@
 //! may use an operation in one: it would become a call.
 //!
 //! A vector is two registers, so that a broadcast weight is used twice: on Zen 4, where it was measured, a broadcast costs
-//! as much as a multiply-add.
+//! as much as a multiply-add. Loops with few sums take vectors of four where there are 32 registers ([`Simd::Wide`]).
 //!
 //! A dense map reads 32-bit words: one channel in f32, or two neighbouring ones in bf16 or int16 (the first in the low
 //! half). Layout, offsets and loads are the same for all.

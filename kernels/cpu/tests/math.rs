@@ -15,28 +15,28 @@ macro_rules! on_every_level {
             match level.name() {
                 "avx2" => {
                     // SAFETY: the machine has the level.
-                    let (token, int16) = unsafe { (Avx2::new(), Avx2Int16::new()) };
+                    let (token, int16) = unsafe { (Avx2::<2>::new(), Avx2Int16::<2>::new()) };
                     $function(token);
                     $function(int16);
                 }
                 "avxvnni" => {
                     // SAFETY: the machine has the level.
-                    let token = unsafe { AvxVnniInt16::new() };
+                    let token = unsafe { AvxVnniInt16::<2>::new() };
                     $function(token);
                 }
                 "avx512vnni" => {
                     // SAFETY: the machine has the level.
-                    let token = unsafe { Avx512VnniInt16::new() };
+                    let token = unsafe { Avx512VnniInt16::<2>::new() };
                     $function(token);
                 }
                 "avx512" => {
                     // SAFETY: the machine has the level.
-                    let token = unsafe { Avx512::new() };
+                    let token = unsafe { Avx512::<2>::new() };
                     $function(token);
                 }
                 "avx512bf16" => {
                     // SAFETY: the machine has the level.
-                    let token = unsafe { Avx512Bf16::new() };
+                    let token = unsafe { Avx512Bf16::<2>::new() };
                     $function(token);
                 }
                 _ => {}

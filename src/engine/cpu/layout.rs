@@ -1,5 +1,9 @@
 //! Tensors in scratch: rings of rows.
 
+/// Floats between rows that are read together: rows are multiples of a page or of half a page at many widths, and would
+/// compete for the same lines of the L1 cache.
+const GAP: usize = 5 * 16;
+
 /// A tensor whose row `y` is stored at index `y` modulo `rows`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ring {
@@ -7,11 +11,28 @@ pub(super) struct Ring {
     pub(super) rows: usize,
     /// Length of a row in floats.
     pub(super) row_len: usize,
+    /// Floats from one row to the next.
+    pitch: usize,
 }
 
 impl Ring {
+    /// Rows with a gap between them.
+    pub(super) fn new(rows: usize, row_len: usize) -> Ring {
+        Ring { rows, row_len, pitch: row_len + GAP }
+    }
+
+    /// Rows without gaps.
+    pub(super) fn dense(rows: usize, row_len: usize) -> Ring {
+        Ring { rows, row_len, pitch: row_len }
+    }
+
     pub(super) fn len(self) -> usize {
-        self.rows * self.row_len
+        self.rows * self.pitch
+    }
+
+    /// The rows in its memory.
+    pub(super) fn each_row(self, memory: &mut [f32]) -> impl Iterator<Item = &mut [f32]> {
+        memory.chunks_exact_mut(self.pitch).map(move |row| &mut row[..self.row_len])
     }
 }
 
@@ -41,7 +62,7 @@ impl Shared {
         // SAFETY: the row is inside the memory, and the caller guarantees the rest.
         unsafe {
             std::slice::from_raw_parts(
-                self.start.add(y % self.ring.rows * self.ring.row_len),
+                self.start.add(y % self.ring.rows * self.ring.pitch),
                 self.ring.row_len,
             )
         }
@@ -54,7 +75,7 @@ impl Shared {
         // SAFETY: the row is inside the memory, and the caller guarantees the rest.
         unsafe {
             std::slice::from_raw_parts_mut(
-                self.start.add(y % self.ring.rows * self.ring.row_len),
+                self.start.add(y % self.ring.rows * self.ring.pitch),
                 self.ring.row_len,
             )
         }

@@ -140,7 +140,7 @@ impl Forward for Net {
         let mut scale = vec![1.0; sizes.dim];
         let tensors = shape.tensors(block, kept, rings);
         for weights in &weights.blocks {
-            let sums_of_rows = Shared::new(sums, Ring { rows: height, row_len: sizes.dim });
+            let sums_of_rows = Shared::new(sums, Ring::dense(height, sizes.dim));
             let factors = Factors { input: weights.factors.z, output: 1.0 };
             let dwconv = pack_depthwise(&weights.dwconv, kernels.packing, &scale, factors);
             let skip = &times(&scale, weights.factors.u);
@@ -152,7 +152,7 @@ impl Forward for Net {
         let tensors = shape.tensors(leave, kept, rings);
         let row_len = sizes.scale * sizes.scale * span.width;
         let planes = y.chunks_exact_mut(height * row_len);
-        let planes: Vec<_> = planes.map(|plane| Shared::new(plane, Ring { rows: height, row_len })).collect();
+        let planes: Vec<_> = planes.map(|plane| Shared::new(plane, Ring::dense(height, row_len))).collect();
         let scale = &times(&scale, weights.trunk);
         let run = LeaveRun { common, tensors: &tensors, tail: &weights.tail, scale, planes: &planes };
         let leave_stage = if weights.tail.first_step.is_some() { 2 } else { 1 };

@@ -83,31 +83,33 @@ impl Shape {
 
     /// Length in floats of the tensors that are kept completely.
     pub(super) fn kept_len(&self) -> usize {
-        (self.row_len[X] + self.row_len[Z]) * self.height
+        self.complete(X).len() + self.complete(Z).len()
+    }
+
+    fn complete(&self, tensor: usize) -> Ring {
+        Ring::new(self.height, self.row_len[tensor])
     }
 
     /// The rings of the other tensors.
     pub(super) fn rings(&self, graph: &Graph) -> Vec<Ring> {
         let lens = graph.rings.iter().zip(&self.row_len).skip(COMPLETE);
-        lens.map(|(&rows, &row_len)| Ring { rows, row_len }).collect()
+        lens.map(|(&rows, &row_len)| Ring::new(rows, row_len)).collect()
     }
 
     /// Places the tensors in memory, with zeros around the rows of rings.
     pub(super) fn tensors(&self, graph: &Graph, kept: &mut [f32], rings: &mut [f32]) -> [Shared; TENSORS] {
-        let (x, z) = kept.split_at_mut(self.height * self.row_len[X]);
-        let complete = |memory, tensor: usize| {
-            Shared::new(memory, Ring { rows: self.height, row_len: self.row_len[tensor] })
-        };
-        let mut tensors = [complete(x, X); TENSORS];
-        tensors[Z] = complete(z, Z);
+        let (x, z) = kept.split_at_mut(self.complete(X).len());
+        let mut tensors = [Shared::new(x, self.complete(X)); TENSORS];
+        tensors[Z] = Shared::new(z, self.complete(Z));
         let mut rest = rings;
         for (tensor, ring) in (COMPLETE..).zip(self.rings(graph)) {
             let memory = rest.split_off_mut(..ring.len()).expect("scratch of scratch_len");
+            let mut clear = |span: Span| ring.each_row(memory).for_each(|row| span.clear_margins(row));
             match tensor {
                 // Their margins are never read.
                 C1 | C2 => {}
-                POOLED | GRID => self.grid.span3.clear_margins(memory),
-                _ => self.span.clear_margins(memory),
+                POOLED | GRID => clear(self.grid.span3),
+                _ => clear(self.span),
             }
             tensors[tensor] = Shared::new(memory, ring);
         }

@@ -1,6 +1,6 @@
 //! The level of every CPU: arrays, which the compiler vectorises for the target's baseline.
 
-use super::vector::{REACH, Simd, split_by_adding};
+use super::vector::{Simd, split_by_adding};
 
 /// Arrays of eight floats, compiled for the target's baseline.
 #[derive(Clone, Copy)]
@@ -18,12 +18,16 @@ impl Simd for Plain {
     const CHANNELS: usize = 1;
     const OUTPUTS_MAX: usize = 4;
     type V = [f32; 8];
-    type Around<'a> = &'a [f32];
+    type Wide = Self;
 
     // SAFETY: every CPU has the baseline.
     #[inline(always)]
     unsafe fn new() -> Self {
         Plain(())
+    }
+    #[inline(always)]
+    fn wide(self) -> Self {
+        self
     }
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -36,14 +40,6 @@ impl Simd for Plain {
     #[inline(always)]
     fn store(self, to: &mut [f32], v: Self::V) {
         *to.first_chunk_mut().expect("a full vector") = v;
-    }
-    #[inline(always)]
-    fn around(self, from: &[f32]) -> &[f32] {
-        &from[..2 * REACH + 8]
-    }
-    #[inline(always)]
-    fn shifted<const D: i32>(self, around: &[f32]) -> Self::V {
-        self.load(&around[REACH.wrapping_add_signed(D as isize)..])
     }
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {

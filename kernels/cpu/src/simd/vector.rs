@@ -21,22 +21,33 @@ pub trait Simd: Copy {
     const OUTPUTS_OF_THREE: usize = Self::OUTPUTS_MAX / 3;
     /// A vector of [`Simd::PIXELS`] f32 or words.
     type V: Copy;
-    /// A vector and its neighbours left and right.
-    type Around<'a>: Copy;
+    /// The same level with vectors of twice as many pixels, where it has registers for them: a broadcast weight serves all.
+    type Wide: Simd;
 
     /// # Safety
     /// The CPU has the level's features.
     unsafe fn new() -> Self;
+    /// The token of [`Simd::Wide`].
+    fn wide(self) -> Self::Wide;
     /// `x` in every pixel.
     fn splat(self, x: f32) -> Self::V;
     /// The first [`Simd::PIXELS`] values of a slice.
     fn load(self, from: &[f32]) -> Self::V;
     /// Stores to the first [`Simd::PIXELS`] values of a slice.
     fn store(self, to: &mut [f32], v: Self::V);
-    /// The vector at `from[REACH..]`; [`REACH`] values on each side of it exist.
-    fn around(self, from: &[f32]) -> Self::Around<'_>;
-    /// The vector shifted by `D` pixels, -3 to 3.
-    fn shifted<const D: i32>(self, around: Self::Around<'_>) -> Self::V;
+    /// The vector at `around[REACH..]` shifted by `D` pixels, -3 to 3. `around`: it and [`REACH`] values on each side of it.
+    #[inline(always)]
+    fn shifted<const D: i32>(self, around: &[f32]) -> Self::V {
+        self.load(&around[REACH.wrapping_add_signed(D as isize)..])
+    }
+    /// Prefetches the vector that begins at `at`, if the row has one there.
+    #[inline(always)]
+    fn prefetch(self, _row: &[f32], _at: usize) {}
+    /// [`Simd::shifted`] for a vector that serves few products: shuffled where loads are the bound.
+    #[inline(always)]
+    fn shuffled<const D: i32>(self, around: &[f32]) -> Self::V {
+        self.shifted::<D>(around)
+    }
     /// a + b.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// a - b.
@@ -51,6 +62,11 @@ pub trait Simd: Copy {
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// c + Σ weight · x over the channels of a word.
     fn dot(self, weight: &f32, x: Self::V, c: Self::V) -> Self::V;
+    /// [`Simd::dot`] of a 1x1 map.
+    #[inline(always)]
+    fn dot_alone(self, weight: &f32, x: Self::V, c: Self::V) -> Self::V {
+        self.dot(weight, x, c)
+    }
     /// The initial sum of an output with this bias.
     #[inline(always)]
     fn begin(self, bias: f32) -> Self::V {

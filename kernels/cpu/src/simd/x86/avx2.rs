@@ -3,34 +3,29 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use crate::simd::vector::{REACH, Simd, split_by_adding};
+use crate::simd::vector::{Simd, split_by_adding};
 
-/// The operations that both kinds of words share on AVX2.
+/// The operations that both kinds of words share on AVX2. Half of the loads of shifted vectors stay inside a cache line,
+/// and shuffles across lanes would take two instructions.
 macro_rules! avx2 {
     ($(#[$doc:meta])* $token:ident { $($rest:tt)* }) => {
-        pair! {
+        registers! {
             $(#[$doc])*
             $token, __m256, 8;
             _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_fmadd_ps _mm256_sqrt_ps;
             [add _mm256_add_ps] [sub _mm256_sub_ps] [mul _mm256_mul_ps] [min _mm256_min_ps]
             [max _mm256_max_ps]; {
+                type Wide = Self;
+                const OUTPUTS_MAX: usize = 12 / N;
                 $($rest)*
 
-                // Half of the loads that straddle registers stay inside a cache line, and shuffles across lanes
-                // would take two instructions.
-                type Around<'a> = &'a [f32];
                 #[inline(always)]
-                fn around(self, from: &[f32]) -> &[f32] {
-                    &from[..2 * REACH + 16]
-                }
-                #[inline(always)]
-                fn shifted<const D: i32>(self, around: &[f32]) -> Self::V {
-                    self.load(&around[REACH.wrapping_add_signed(D as isize)..])
+                fn wide(self) -> Self {
+                    self
                 }
                 #[inline(always)]
                 fn recip(self, a: Self::V) -> Self::V {
-                    // SAFETY: `self` exists, so the CPU has the instructions.
-                    unsafe { [newton8(a[0]), newton8(a[1])] }
+                    each!(i, a => newton8(a[i]))
                 }
                 #[inline(always)]
                 fn split(self, x: Self::V) -> (Self::V, Self::V) {
@@ -38,44 +33,40 @@ macro_rules! avx2 {
                 }
                 #[inline(always)]
                 fn scale_by_power(self, p: Self::V, n: Self::V) -> Self::V {
-                    // SAFETY: `self` exists, so the CPU has the instructions.
-                    unsafe { [scale8(p[0], n[0]), scale8(p[1], n[1])] }
+                    each!(i, p => scale8(p[i], n[i]))
                 }
                 #[inline(always)]
                 fn lookup(self, table: &[f32], index: &[u32], base: u32) -> Self::V {
                     let table: &[f32; 8] = table.first_chunk().expect("a table");
-                    let index: &[u32; 16] = index.first_chunk().expect("a full vector");
-                    // SAFETY: `self` exists, so the CPU has the instructions, and the arrays are what is read.
-                    unsafe {
-                        let table = _mm256_loadu_ps(table.as_ptr());
-                        let base = _mm256_set1_epi32(base as i32);
-                        let low = _mm256_loadu_si256(index.as_ptr().cast());
-                        let high = _mm256_loadu_si256(index.as_ptr().add(8).cast());
-                        [
-                            _mm256_permutevar8x32_ps(table, _mm256_sub_epi32(low, base)),
-                            _mm256_permutevar8x32_ps(table, _mm256_sub_epi32(high, base)),
-                        ]
-                    }
+                    let index = &index[..Self::PIXELS];
+                    // The arrays are what is read.
+                    each!(i, self.splat(0.0) => {
+                        let index = _mm256_loadu_si256(index.as_ptr().add(8 * i).cast());
+                        let index = _mm256_sub_epi32(index, _mm256_set1_epi32(base as i32));
+                        _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr()), index)
+                    })
                 }
                 #[inline(always)]
                 fn store_deinterleaved(self, even: &mut [f32], odd: &mut [f32], v: Self::V) {
-                    let even: &mut [f32; 8] = even.first_chunk_mut().expect("half a vector");
-                    let odd: &mut [f32; 8] = odd.first_chunk_mut().expect("half a vector");
-                    // SAFETY: `self` exists, so the CPU has the instructions, and the arrays have a register each.
-                    unsafe {
-                        let low = _mm256_permute2f128_ps::<0x20>(v[0], v[1]);
-                        let high = _mm256_permute2f128_ps::<0x31>(v[0], v[1]);
-                        let e = _mm256_shuffle_ps::<0b10_00_10_00>(low, high);
-                        let o = _mm256_shuffle_ps::<0b11_01_11_01>(low, high);
-                        _mm256_storeu_ps(even.as_mut_ptr(), e);
-                        _mm256_storeu_ps(odd.as_mut_ptr(), o);
+                    let (even, odd) = (&mut even[..Self::PIXELS / 2], &mut odd[..Self::PIXELS / 2]);
+                    for i in 0..N / 2 {
+                        let (a, b) = (v[2 * i], v[2 * i + 1]);
+                        // SAFETY: `self` exists, so the CPU has the instructions, and each slice has half the registers.
+                        unsafe {
+                            let low = _mm256_permute2f128_ps::<0x20>(a, b);
+                            let high = _mm256_permute2f128_ps::<0x31>(a, b);
+                            let e = _mm256_shuffle_ps::<0b10_00_10_00>(low, high);
+                            let o = _mm256_shuffle_ps::<0b11_01_11_01>(low, high);
+                            _mm256_storeu_ps(even.as_mut_ptr().add(8 * i), e);
+                            _mm256_storeu_ps(odd.as_mut_ptr().add(8 * i), o);
+                        }
                     }
                 }
                 #[inline(always)]
                 fn store_interleaved(self, to: &mut [f32], a: Self::V, b: Self::V) {
-                    let to: &mut [f32; 32] = to.first_chunk_mut().expect("two vectors");
-                    for i in 0..2 {
-                        // SAFETY: `self` exists, so the CPU has the instructions, and the array has four registers.
+                    let to = &mut to[..2 * Self::PIXELS];
+                    for i in 0..N {
+                        // SAFETY: `self` exists, so the CPU has the instructions, and the slice has twice the registers.
                         unsafe {
                             let low = _mm256_unpacklo_ps(a[i], b[i]);
                             let high = _mm256_unpackhi_ps(a[i], b[i]);
@@ -93,7 +84,6 @@ macro_rules! avx2 {
 avx2! {
     /// AVX2 and FMA.
     Avx2 {
-        const OUTPUTS_MAX: usize = 6;
         f32_words! {}
     }
 }
@@ -101,12 +91,16 @@ avx2! {
 avx2! {
     /// AVX2 with int16 products, of which a register holds twice as many.
     Avx2Int16 {
-        const OUTPUTS_MAX: usize = 6;
         const OUTPUTS_WAITING: usize = 4;
         #[inline(always)]
         fn dot(self, weight: &f32, x: Self::V, c: Self::V) -> Self::V {
-            // SAFETY: `self` exists, so the CPU has the instructions.
-            unsafe { dot8(weight, x, c) }
+            let mut sum = c;
+            for i in 0..N / 2 {
+                // SAFETY: `self` exists, so the CPU has the instructions.
+                [sum[2 * i], sum[2 * i + 1]] =
+                    unsafe { dot8(weight, [x[2 * i], x[2 * i + 1]], [c[2 * i], c[2 * i + 1]]) };
+            }
+            sum
         }
         int16_words! {
             _mm256_castps_si256 _mm256_castsi256_ps
@@ -118,9 +112,12 @@ avx2! {
 avx2! {
     /// AVX-VNNI: int16 products with an instruction for products and their sum.
     AvxVnniInt16 {
-        const OUTPUTS_MAX: usize = 6;
         const OUTPUTS_WAITING: usize = 4;
-        vnni! { _mm256_dpwssd_avx_epi32 _mm256_set1_ps _mm256_castps_si256 _mm256_castsi256_ps }
+        #[inline(always)]
+        fn dot(self, weight: &f32, x: Self::V, c: Self::V) -> Self::V {
+            let weight = self.splat(*weight);
+            each!(i, c => dot8_vnni(weight[i], x[i], c[i]))
+        }
         int16_words! {
             _mm256_castps_si256 _mm256_castsi256_ps
             _mm256_cvtepi32_ps _mm256_cvtps_epi32 _mm256_packs_epi32 pairs8
@@ -153,6 +150,8 @@ fn dot8(weight: &f32, x: [__m256; 2], mut c: [__m256; 2]) -> [__m256; 2] {
     }
     c
 }
+
+vnni! { dot8_vnni "avx2,avxvnni" "{{vex}} vpdpwssd" ymm_reg __m256 }
 
 /// Interleaves the halves of each 128-bit lane of a packed register into pairs.
 #[inline]
