@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::args::{EngineName, PrecisionName, parse_size};
 use super::output::{json, print};
-use crate::engine::cpu::{Level, Net, Pool, Precision, StageTime, level};
+use crate::engine::cpu::{Level, Net, Pool, Precision, StageTime, Weights, level};
 use crate::engine::forward::{Forward, SIDE_MIN};
 use crate::engine::reference::{Reference, ReferencePass};
 use crate::engine::{EngineChoice, EngineKind, thread_count};
@@ -137,7 +137,7 @@ fn measure(args: &Args, engine: EngineKind, model: Arc<Model>) -> Result<Figures
         }
         EngineKind::Cpu(level, precision) => {
             let before = peak_flops(&pool, level, precision);
-            let mut net = Net::new(&model, level, precision, (width, height), threads);
+            let mut net = Net::new(Weights::new(&model, level, precision), (width, height), threads);
             let mut scratch = vec![0.0; net.scratch_len()];
             pool.install(|| net.forward(&x, &mut y, &mut scratch));
             net.take_stage_times();

@@ -37,7 +37,7 @@ pub(crate) enum HostNetwork {
 }
 
 /// Opens a pass for frames of (width, height) on a number of threads.
-type OpenPass = dyn Fn((usize, usize), usize) -> Box<dyn Forward>;
+pub(crate) type OpenPass = dyn Fn((usize, usize), usize) -> Box<dyn Forward>;
 
 /// A network with its plan, ready to run.
 struct OpenNetwork {

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::forward::Forward;
-use super::host::{HostEngine, HostNetwork};
+use super::host::{HostEngine, HostNetwork, OpenPass};
 use super::linear_light::{self, LinearLight};
 use super::plan::{Shape, plan};
 use super::reference::{Reference, ReferencePass};
@@ -36,14 +35,18 @@ impl EngineSpec {
             EngineKind::Reference => {
                 // One worker: the memory that the reference takes is not known.
                 let spec = EngineSpec { in_flight: 1, ..self.clone() };
-                spec.open_host(|model, size, _| {
-                    Box::new(ReferencePass { reference: Reference::new(model.clone()), size })
+                spec.open_host(|model| {
+                    let model = model.clone();
+                    Box::new(move |size, _| {
+                        Box::new(ReferencePass { reference: Reference::new(model.clone()), size })
+                    })
                 })
             }
             EngineKind::Cpu(level, precision) => {
                 tracing::info!(level = level.name(), precision = precision.name(), "CPU engine");
-                self.open_host(move |model, size, threads| {
-                    Box::new(cpu::Net::new(model, level, precision, size, threads))
+                self.open_host(|model| {
+                    let weights = cpu::Weights::new(model, level, precision);
+                    Box::new(move |size, threads| Box::new(cpu::Net::new(weights.clone(), size, threads)))
                 })
             }
         }
@@ -54,18 +57,12 @@ impl EngineSpec {
         Ok(Box::new(Reuse::new(self.open()?)))
     }
 
-    /// Opens an engine on this machine's cores, whose networks `pass` opens.
-    fn open_host(
-        &self,
-        pass: impl Fn(&Arc<Model>, (usize, usize), usize) -> Box<dyn Forward> + Copy + 'static,
-    ) -> Result<Box<dyn Engine>> {
+    /// Opens an engine on this machine's cores. `opener` returns what opens the passes of a network, which share its
+    /// weights.
+    fn open_host(&self, opener: impl Fn(&Arc<Model>) -> Box<OpenPass>) -> Result<Box<dyn Engine>> {
         let host = |network: &Network| match network {
             Network::Resample => HostNetwork::Resample,
-            Network::Hasn(model) => {
-                let shape = Shape::of(&model.sizes);
-                let model = model.clone();
-                HostNetwork::Net { shape, open: Box::new(move |size, threads| pass(&model, size, threads)) }
-            }
+            Network::Hasn(model) => HostNetwork::Net { shape: Shape::of(&model.sizes), open: opener(model) },
         };
         let networks: Vec<_> = self.networks.iter().map(host).collect();
         Ok(Box::new(HostEngine::open(self, &networks)?))

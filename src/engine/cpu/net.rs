@@ -4,6 +4,8 @@
 //! it for this frame, so a block must end before the next begins. Sums are taken row by row and added in the order of
 //! rows, so that the result does not depend on the number of threads.
 
+use std::sync::Arc;
+
 use hasn_kernels::depthwise::norm_tile_len;
 use hasn_kernels::layout::MARGIN;
 use hasn_kernels::{Kernels, Level, Precision, gate};
@@ -28,13 +30,26 @@ pub(crate) struct StageTime {
     pub(crate) flop: f64,
 }
 
-/// A network packed for one CPU level, one precision, one size of frame and a number of threads.
-pub(crate) struct Net {
+/// A network packed for one CPU level and one precision, which all frames and threads share.
+pub(crate) struct Weights {
     sizes: Sizes,
-    weights: Packed,
+    packed: Packed,
     kernels: &'static Kernels,
     /// The loops of what is f32 in every precision.
     exact: &'static Kernels,
+}
+
+impl Weights {
+    pub(crate) fn new(model: &Model, level: Level, precision: Precision) -> Arc<Weights> {
+        let (kernels, exact) = (level.kernels(precision), level.kernels(Precision::F32));
+        let packed = Packed::new(model, kernels.packing);
+        Arc::new(Weights { sizes: model.sizes, packed, kernels, exact })
+    }
+}
+
+/// A network for one size of frame and a number of threads.
+pub(crate) struct Net {
+    weights: Arc<Weights>,
     shape: Shape,
     enter: Graph,
     block: Graph,
@@ -47,33 +62,21 @@ pub(crate) struct Net {
 
 impl Net {
     /// `threads` above 0, `size`: (width, height), both at least [`SIDE_MIN`].
-    pub(crate) fn new(
-        model: &Model,
-        level: Level,
-        precision: Precision,
-        size: (usize, usize),
-        threads: usize,
-    ) -> Net {
-        let (width, height) = size;
+    pub(crate) fn new(weights: Arc<Weights>, (width, height): (usize, usize), threads: usize) -> Net {
         assert!(height >= SIDE_MIN && width >= SIDE_MIN, "{width}x{height} is too small");
-        let (kernels, exact) = (level.kernels(precision), level.kernels(Precision::F32));
-        let sizes = model.sizes;
-        let weights = Packed::new(model, kernels.packing);
-        let shape = Shape::new(&sizes, kernels.packing, height, width);
+        let Weights { sizes, packed, kernels, .. } = &*weights;
+        let shape = Shape::new(sizes, kernels.packing, height, width);
         let zeros = vec![0.0; shape.row_len.iter().copied().max().expect("tensors") + MARGIN];
         let rows = shape.rows_of_word;
         let worker_len = norm_tile_len(sizes.dim)
             .max(shape.grid.stride2)
-            .max(rows * shape.row_len[GRID] + gate::scratch_len(&weights.blocks[0].gate, rows));
+            .max(rows * shape.row_len[GRID] + gate::scratch_len(&packed.blocks[0].gate, rows));
         Net {
             enter: enter_graph(&shape, threads),
             block: block_graph(&shape, threads),
-            leave: leave_graph(&shape, threads, weights.tail.first_step.is_some()),
+            leave: leave_graph(&shape, threads, packed.tail.first_step.is_some()),
             workers: vec![vec![0.0; worker_len + MARGIN]; threads],
-            sizes,
             weights,
-            kernels,
-            exact,
             shape,
             zeros,
         }
@@ -81,10 +84,10 @@ impl Net {
 
     /// Returns the times of the stages since the last call.
     pub(crate) fn take_stage_times(&mut self) -> Vec<StageTime> {
-        let Sizes { dim, mlp_channels, esa_channels, cab_channels, in_channels, .. } = self.sizes;
-        let outputs = self.sizes.upsampler_channels();
-        let blocks = self.sizes.blocks as f64;
-        let trunk = match self.weights.tail.first_step {
+        let Sizes { dim, mlp_channels, esa_channels, cab_channels, in_channels, .. } = self.weights.sizes;
+        let outputs = self.weights.sizes.upsampler_channels();
+        let blocks = self.weights.sizes.blocks as f64;
+        let trunk = match self.weights.packed.tail.first_step {
             Some(_) => 9 * dim * (dim + outputs),
             None => 25 * dim * outputs,
         };
@@ -112,26 +115,34 @@ impl Net {
 
 impl std::fmt::Debug for Net {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Net").field("sizes", &self.sizes).field("shape", &self.shape).finish_non_exhaustive()
+        f.debug_struct("Net")
+            .field("sizes", &self.weights.sizes)
+            .field("shape", &self.shape)
+            .finish_non_exhaustive()
     }
 }
 
 impl Forward for Net {
     fn scratch_len(&self) -> usize {
         let rings = |graph: &Graph| self.shape.rings(graph).iter().map(|ring| ring.len()).sum::<usize>();
-        let sums = (self.shape.height * self.sizes.dim).next_multiple_of(MARGIN);
+        let sums = (self.shape.height * self.weights.sizes.dim).next_multiple_of(MARGIN);
         // Tensors begin on a cache line, whatever the alignment of the scratch.
         self.shape.kept_len() + sums + rings(&self.block).max(rings(&self.leave)) + MARGIN
     }
 
     fn forward(&mut self, x: &[f32], y: &mut [f32], scratch: &mut [f32]) {
         let Shape { height, span, .. } = self.shape;
-        assert_eq!(x.len(), self.sizes.in_channels * height * span.width, "x is [in, H, W]");
-        assert_eq!(y.len(), self.sizes.upsampler_channels() * height * span.width, "y is [in, sH, sW]");
+        assert_eq!(x.len(), self.weights.sizes.in_channels * height * span.width, "x is [in, H, W]");
+        assert_eq!(
+            y.len(),
+            self.weights.sizes.upsampler_channels() * height * span.width,
+            "y is [in, sH, sW]"
+        );
         let scratch = aligned(scratch);
         let (kept, rest) = scratch.split_at_mut(self.shape.kept_len());
-        let (sums, rings) = rest.split_at_mut((height * self.sizes.dim).next_multiple_of(MARGIN));
-        let Net { sizes, weights, kernels, exact, shape, enter, block, leave, workers, zeros } = self;
+        let (sums, rings) = rest.split_at_mut((height * self.weights.sizes.dim).next_multiple_of(MARGIN));
+        let Net { weights, shape, enter, block, leave, workers, zeros } = self;
+        let Weights { sizes, packed: weights, kernels, exact } = &**weights;
         let common = Common { kernels, exact, shape, zeros };
 
         let tensors = shape.tensors(enter, kept, rings);
@@ -204,7 +215,7 @@ mod tests {
     fn bits(net: &mut Net) -> Vec<u32> {
         let (height, width) = (net.shape.height, net.shape.span.width);
         let x: Vec<f32> = (0..height * width).map(|i| (i * 7919 % 256) as f32 / 255.0).collect();
-        let mut y = vec![f32::NAN; net.sizes.upsampler_channels() * x.len()];
+        let mut y = vec![f32::NAN; net.weights.sizes.upsampler_channels() * x.len()];
         let mut scratch = vec![f32::NAN; net.scratch_len()];
         net.forward(&x, &mut y, &mut scratch);
         y.into_iter().map(f32::to_bits).collect()
@@ -226,7 +237,7 @@ mod tests {
         for model in [merged, two_steps] {
             for precision in level.precisions() {
                 // High enough for every ring to wrap around, and not a multiple of a band.
-                let mut net = Net::new(&model, level, precision, (37, 203), 2);
+                let mut net = Net::new(Weights::new(&model, level, precision), (37, 203), 2);
                 assert!(net.block.rings[N] < 203 && net.leave.rings[W] < 203, "no ring wraps around");
                 net.workers.truncate(1);
                 let expected = bits(&mut net);

@@ -12,7 +12,7 @@ use hasn_kernels::{Level, Precision};
 use tracing::info;
 
 use super::level;
-use super::net::Net;
+use super::net::{Net, Weights};
 use crate::engine::forward::Forward;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::catalogue;
@@ -82,7 +82,7 @@ impl Speeds {
         let (width, height) = SIZE;
         let x = vec![0.5; model.sizes.in_channels * width * height];
         let mut y = vec![0.0; model.sizes.upsampler_channels() * width * height];
-        let open = |precision| Net::new(&model, level, precision, SIZE, 1);
+        let open = |precision| Net::new(Weights::new(&model, level, precision), SIZE, 1);
         let mut nets: Vec<_> = level.precisions().map(open).collect();
         let scratch_len = nets.iter().map(Net::scratch_len).max().unwrap_or_default();
         let mut scratch = vec![0.0; scratch_len];

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::common::{GOLDEN, Random, Shape, golden, random_model, relative_error};
-use crate::engine::cpu::{Level, Net, Pool, Precision, level};
+use crate::engine::cpu::{Level, Net, Pool, Precision, Weights, level};
 use crate::engine::forward::{Forward, SIDE_MIN};
 use crate::engine::reference::{Reference, ReferencePass};
 use crate::model::{Model, catalogue};
@@ -49,7 +49,8 @@ fn check(model: Model, size: (usize, usize), threads: usize, random: &mut Random
     let mut reference = ReferencePass { reference: Reference::new(model.clone()), size };
     let expected = run(&mut reference, &model, &x, size);
     for (level, precision) in kinds() {
-        let actual = run(&mut Net::new(&model, level, precision, size, threads), &model, &x, size);
+        let actual =
+            run(&mut Net::new(Weights::new(&model, level, precision), size, threads), &model, &x, size);
         let (name, sizes) = (level.name(), model.sizes);
         let (error, limit) = error(precision, &actual, &expected);
         // The layer norm of few channels is a step: it makes much of the least difference.
@@ -67,7 +68,7 @@ fn agrees_with_pytorch_on_golden_files() {
         let golden = golden(name);
         let [_, height, width] = golden.input.shape[..] else { panic!("{name}: input is [in, H, W]") };
         for (level, precision) in kinds() {
-            let mut net = Net::new(&golden.model, level, precision, (width, height), 1);
+            let mut net = Net::new(Weights::new(&golden.model, level, precision), (width, height), 1);
             let y = run(&mut net, &golden.model, &golden.input.values, (width, height));
             let (error, limit) = error(precision, &y, &golden.output.values);
             assert!(error < limit, "{} {precision:?} is off by {error} on {name}", level.name());
@@ -115,7 +116,7 @@ fn every_number_of_threads_gives_the_same_bits() {
     let x = noise(&model, size, &mut Random(3));
     for (level, precision) in kinds() {
         let bits = |threads: usize| {
-            let mut net = Net::new(&model, level, precision, size, threads);
+            let mut net = Net::new(Weights::new(&model, level, precision), size, threads);
             let pool = Pool::new(threads).unwrap();
             let y = pool.install(|| run(&mut net, &model, &x, size));
             y.into_iter().map(f32::to_bits).collect::<Vec<_>>()
@@ -132,7 +133,7 @@ fn scratch_of_any_alignment_and_length_gives_the_same_result() {
     let model = catalogue::open(catalogue::DEFAULT_IMAGE).unwrap();
     let size = (40, 16);
     let x = noise(&model, size, &mut Random(4));
-    let mut net = Net::new(&model, level::detect().unwrap(), Precision::F32, size, 1);
+    let mut net = Net::new(Weights::new(&model, level::detect().unwrap(), Precision::F32), size, 1);
     let expected = run(&mut net, &model, &x, size);
     let mut scratch = vec![f32::NAN; net.scratch_len() + 64];
     for offset in 0..17 {
@@ -148,7 +149,7 @@ fn nan_in_the_frame_reaches_the_output() {
     let mut x = noise(&model, (20, 20), &mut Random(5));
     x[210] = f32::NAN;
     for (level, precision) in kinds() {
-        let y = run(&mut Net::new(&model, level, precision, (20, 20), 1), &model, &x, (20, 20));
+        let y = run(&mut Net::new(Weights::new(&model, level, precision), (20, 20), 1), &model, &x, (20, 20));
         assert!(y.iter().any(|y| y.is_nan()), "{} {precision:?}", level.name());
     }
 }
@@ -179,8 +180,8 @@ fn int16_holds_the_values_of_every_pattern() {
     ];
     for built_in in catalogue::ALL {
         let model = catalogue::open(built_in.name).unwrap();
-        let mut exact = Net::new(&model, level, Precision::F32, size, 1);
-        let mut int16 = Net::new(&model, level, Precision::Int16, size, 1);
+        let mut exact = Net::new(Weights::new(&model, level, Precision::F32), size, 1);
+        let mut int16 = Net::new(Weights::new(&model, level, Precision::Int16), size, 1);
         for (name, pattern) in patterns {
             let x: Vec<f32> = (0..width * height)
                 .map(|i| if pattern(i % width, i / width) { white } else { black })
