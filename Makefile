@@ -9,8 +9,8 @@ PACKAGES := gcc g++ libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev liba
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
 .PHONY: demo test test-cuda test-relay relay-packages test-slurm slurm-packages cuda-budget soak soak-smoke soak-fuzz \
-	soak-relay soak-videos soak-files soak-faults lint public-api public-api-check package bench bench-peers kernels \
-	kernels-check gpu-pack pack-packages train-deps train-smoke deps python
+	soak-relay soak-videos soak-files soak-faults lint public-api public-api-check package bench bench-peers \
+	simulate-cores kernels kernels-check gpu-pack pack-packages train-deps train-smoke deps python
 
 # Upscales the clip by HASN and by bicubic and shows a detail of both side by side.
 demo: deps
@@ -133,6 +133,10 @@ bench: deps
 	cargo build --release
 	$(HASN) bench --threads 1 --precision f32
 	$(HASN) bench --threads 1
+
+# Measures a frame on one core and simulates it, and frames side by side, on 2 to 64 cores.
+simulate-cores: deps
+	cargo test --release -p hasn --lib cores::more_cores -- --ignored --nocapture
 
 # Compares with ONNX Runtime, OpenVINO and vs-mlrt: versions, instruction sets, outputs that are off, times. VapourSynth
 # needs Python 3.12 or newer and is skipped without it. TORCH=1 adds PyTorch (5 GB). BUSY=1 measures beside other programs

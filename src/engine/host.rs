@@ -126,8 +126,7 @@ impl HostEngine {
             1 => vec![single],
             _ => shares.clone().map(|threads| Worker::new(spec, networks, threads)).collect::<Result<_>>()?,
         };
-        // One more frame waits for the worker that becomes free next.
-        let depth = in_flight.min(count + 1);
+        let depth = in_flight.min(depth(count));
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
         let (alive, workers_alive) = channel();
@@ -152,6 +151,12 @@ impl HostEngine {
             workers: workers_alive,
         })
     }
+}
+
+/// Returns the number of frames in flight for this number of workers. Frames are collected in order: while one takes half as
+/// long again as the others, because the encoder has taken its core, the other workers go through the frames that follow.
+pub(super) fn depth(workers: usize) -> usize {
+    workers + (workers / 2).max(1)
 }
 
 /// Returns the number of workers that frames, threads and memory allow, with an equal share of the threads each.

@@ -4,5 +4,6 @@
 #[allow(dead_code, reason = "integration tests use the rest")]
 pub(super) mod common;
 
+mod cores;
 mod cpu_net;
 mod golden;

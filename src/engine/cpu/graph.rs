@@ -8,16 +8,20 @@
 //! - the dependencies of each task: the writers of the rows that it reads, and the readers and writers of those that it
 //!   overwrites.
 //!
-//! A thread takes the next task of the order and waits for its dependencies, which are earlier in the order; so the first
-//! unfinished task can always run. The `unsafe` of `stages` relies on one guarantee: two tasks that access the same row of
-//! memory, one of them writing, never run at the same time.
+//! A thread takes the first task of the order whose dependencies have ended, within a window; they are earlier in the order,
+//! so the first unfinished task can always run. A thread that is late, because its task takes longer or another program has
+//! its core, so holds up those tasks alone that need its own. The `unsafe` of `stages` relies on one guarantee: two tasks
+//! that access the same row of memory, one of them writing, never run at the same time.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// Polls of a dependency before the thread yields its core: a few microseconds.
-const SPINS: usize = 100;
+/// Searches for a task before the thread yields its core: a few microseconds.
+const SPINS: usize = 20;
+
+/// Tasks in the window per thread: with half of them, threads run out of tasks that are ready.
+pub(super) const WINDOW: usize = 4;
 
 /// Rows of a tensor, by its index. A tensor that is overwritten in place has rows H.. for its new content.
 pub(super) type Rows = (usize, Range<usize>);
@@ -57,7 +61,9 @@ pub(super) struct Graph {
     waits: Vec<u32>,
     /// Number of rows that each tensor keeps.
     pub(super) rings: Vec<usize>,
-    /// The last finished run of each task.
+    /// The last run that took each task.
+    taken: Vec<AtomicU32>,
+    /// The last run that finished each task.
     done: Vec<AtomicU32>,
     run: u32,
     /// Time of each stage since the last [`Graph::take_times`].
@@ -73,6 +79,7 @@ impl Graph {
             names: stages.iter().map(|stage| stage.name).collect(),
             tasks: Vec::with_capacity(order.len()),
             waits: Vec::new(),
+            taken: order.iter().map(|_| AtomicU32::new(0)).collect(),
             done: order.iter().map(|_| AtomicU32::new(0)).collect(),
             rings,
             run: 0,
@@ -114,19 +121,28 @@ impl Graph {
     /// worker.
     pub(super) fn run<W: Send>(&mut self, workers: &mut [W], work: impl Fn(usize, usize, &mut W) + Sync) {
         self.run = self.run.checked_add(1).unwrap_or_else(|| {
-            self.done.iter_mut().for_each(|done| *done.get_mut() = 0);
+            self.taken.iter_mut().chain(&mut self.done).for_each(|run| *run.get_mut() = 0);
             1
         });
-        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (first, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let window = WINDOW * workers.len();
         let (graph, work) = (&*self, &work);
         let worker = |scratch: &mut W| {
             let on_panic = SetOnDrop(&failed);
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(task) = graph.tasks.get(index) else { break };
-                if !graph.wait(task, &failed) {
-                    return;
-                }
+            let mut tries = 0;
+            while first.load(Ordering::Relaxed) < graph.tasks.len() && !failed.load(Ordering::Relaxed) {
+                let Some(index) = graph.take(&first, window) else {
+                    tries += 1;
+                    // A late thread is some microseconds late, or lost its core: then the other thread there needs it.
+                    if tries < SPINS {
+                        std::hint::spin_loop()
+                    } else {
+                        std::thread::yield_now()
+                    }
+                    continue;
+                };
+                tries = 0;
+                let task = &graph.tasks[index];
                 let start = Instant::now();
                 work(task.stage, task.band, scratch);
                 let nanoseconds = start.elapsed().as_nanos() as u64;
@@ -148,6 +164,18 @@ impl Graph {
     pub(super) fn take_times(&mut self) -> impl Iterator<Item = (&'static str, f64)> {
         let seconds = self.nanoseconds.iter_mut().map(|sum| std::mem::take(sum.get_mut()) as f64 * 1e-9);
         self.names.iter().copied().zip(seconds)
+    }
+
+    /// Number of stages.
+    #[cfg(test)]
+    pub(super) fn stages(&self) -> usize {
+        self.names.len()
+    }
+
+    /// The stage of each task and the tasks that it waits for.
+    #[cfg(test)]
+    pub(super) fn tasks(&self) -> impl Iterator<Item = (usize, &[u32])> {
+        self.tasks.iter().map(|task| (task.stage, &self.waits[task.waits.clone()]))
     }
 
     /// Reorders the tasks at random, within their dependencies.
@@ -175,20 +203,31 @@ impl Graph {
         self.tasks = order.into_iter().map(|index| tasks[index].take().expect("once")).collect();
     }
 
-    /// Waits for the dependencies of a task; false where another thread has panicked.
-    fn wait(&self, task: &Task, failed: &AtomicBool) -> bool {
-        for &before in &self.waits[task.waits.clone()] {
-            let mut tries = 0;
-            while self.done[before as usize].load(Ordering::Acquire) != self.run {
-                if failed.load(Ordering::Relaxed) {
-                    return false;
+    /// Takes the first task that is ready in the window from `first` on, before which all are taken.
+    fn take(&self, first: &AtomicUsize, window: usize) -> Option<usize> {
+        let start = first.load(Ordering::Relaxed);
+        let mut all_before_are_taken = true;
+        for index in start..(start + window).min(self.tasks.len()) {
+            let taken = &self.taken[index];
+            if taken.load(Ordering::Relaxed) == self.run {
+                if all_before_are_taken {
+                    first.fetch_max(index + 1, Ordering::Relaxed);
                 }
-                tries += 1;
-                // A late thread is some microseconds late, or lost its core: then the other thread there needs it.
-                if tries < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+                continue;
             }
+            if self.is_ready(index) && taken.swap(self.run, Ordering::Relaxed) != self.run {
+                return Some(index);
+            }
+            all_before_are_taken = false;
         }
-        true
+        None
+    }
+
+    /// Whether the dependencies of a task have ended.
+    fn is_ready(&self, index: usize) -> bool {
+        // The latest is the most likely to be missing.
+        let mut waits = self.waits[self.tasks[index].waits.clone()].iter().rev();
+        waits.all(|&before| self.done[before as usize].load(Ordering::Acquire) == self.run)
     }
 }
 
@@ -286,6 +325,8 @@ fn rings(order: &[Planned], tensors: &[Keep], threads: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn stage<'a>(
@@ -370,6 +411,26 @@ mod tests {
             });
             assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
         }
+    }
+
+    #[test]
+    fn a_late_task_holds_up_only_those_that_need_it() {
+        let mut graph = in_place(50, 2);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let (follows, deadline) = (AtomicBool::new(false), Instant::now() + Duration::from_secs(60));
+        pool.install(|| {
+            graph.run(&mut [(); 2], |stage, band, ()| match (stage, band) {
+                // A task of the second stage, which needs the first band of the first, comes before its fourth.
+                (0, 0) => {
+                    while !follows.load(Ordering::Relaxed) {
+                        assert!(Instant::now() < deadline, "the other thread waits");
+                        std::thread::yield_now();
+                    }
+                }
+                (0, 3) => follows.store(true, Ordering::Relaxed),
+                _ => {}
+            });
+        });
     }
 
     #[test]

@@ -24,6 +24,8 @@ mod net;
 mod pack;
 mod pool;
 pub(crate) mod precision;
+#[cfg(test)]
+pub(super) mod simulation;
 mod stages;
 mod tail;
 mod tensors;

@@ -124,10 +124,7 @@ impl std::fmt::Debug for Net {
 
 impl Forward for Net {
     fn scratch_len(&self) -> usize {
-        let rings = |graph: &Graph| self.shape.rings(graph).iter().map(|ring| ring.len()).sum::<usize>();
-        let sums = (self.shape.height * self.weights.sizes.dim).next_multiple_of(MARGIN);
-        // Tensors begin on a cache line, whatever the alignment of the scratch.
-        self.shape.kept_len() + sums + rings(&self.block).max(rings(&self.leave)) + MARGIN
+        scratch_len(&self.shape, &self.weights.sizes, [&self.block, &self.leave])
     }
 
     fn forward(&mut self, x: &[f32], y: &mut [f32], scratch: &mut [f32]) {
@@ -173,6 +170,14 @@ impl Forward for Net {
             _ => run.leave(band, sizes.scale),
         });
     }
+}
+
+/// The scratch of a frame, in floats.
+pub(super) fn scratch_len(shape: &Shape, sizes: &Sizes, [block, leave]: [&Graph; 2]) -> usize {
+    let rings = |graph: &Graph| shape.rings(graph).iter().map(|ring| ring.len()).sum::<usize>();
+    let sums = (shape.height * sizes.dim).next_multiple_of(MARGIN);
+    // Tensors begin on a cache line, whatever the alignment of the scratch.
+    shape.kept_len() + sums + rings(block).max(rings(leave)) + MARGIN
 }
 
 /// Computes the scale of each channel from the sums of rows.

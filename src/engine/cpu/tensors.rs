@@ -145,7 +145,7 @@ impl Shape {
         rows.start.saturating_sub(reach)..(rows.end + reach).min(self.height)
     }
 
-    fn keeps(&self, first: usize) -> [Keep; TENSORS] {
+    pub(super) fn keeps(&self, first: usize) -> [Keep; TENSORS] {
         let mut keeps = [Keep::Ring(0); TENSORS];
         for (tensor, keep) in keeps.iter_mut().enumerate().skip(first) {
             *keep = Keep::Ring(match tensor {
