@@ -14,6 +14,7 @@ use super::args::{EngineName, PrecisionName, parse_size};
 use super::output::{json, print};
 use crate::engine::cpu::{Level, Net, Pool, Precision, StageTime, Weights, level};
 use crate::engine::forward::{Forward, SIDE_MIN};
+use crate::engine::memory::zeroed;
 use crate::engine::reference::{Reference, ReferencePass};
 use crate::engine::{EngineChoice, EngineKind, thread_count};
 use crate::error::{Error, Result};
@@ -138,7 +139,7 @@ fn measure(args: &Args, engine: EngineKind, model: Arc<Model>) -> Result<Figures
         EngineKind::Cpu(level, precision) => {
             let before = peak_flops(&pool, level, precision);
             let mut net = Net::new(Weights::new(&model, level, precision), (width, height), threads);
-            let mut scratch = vec![0.0; net.scratch_len()];
+            let mut scratch = zeroed(net.scratch_len());
             pool.install(|| net.forward(&x, &mut y, &mut scratch));
             net.take_stage_times();
             let median_ms = median_ms(args.runs, || pool.install(|| net.forward(&x, &mut y, &mut scratch)));

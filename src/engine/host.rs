@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 
 use super::cpu::Pool;
 use super::forward::Forward;
+use super::memory::zeroed;
 use super::plan::{Passes, Shape, Slot, Step, plan};
 use super::spec::{Engine, EngineSpec, NetworkId};
 use crate::error::Result;
@@ -264,10 +265,10 @@ impl Buffers {
         Buffers {
             lr_plane_len,
             sr_plane_len,
-            lr: vec![0.0; lr_planes * lr_plane_len],
-            sr: vec![0.0; sr_planes * sr_plane_len],
-            intermediate: intermediate.map(|len| vec![0.0; len]),
-            scratch: vec![0.0; scratch],
+            lr: zeroed(lr_planes * lr_plane_len),
+            sr: zeroed(sr_planes * sr_plane_len),
+            intermediate: intermediate.map(zeroed),
+            scratch: zeroed(scratch),
         }
     }
 

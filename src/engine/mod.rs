@@ -11,6 +11,7 @@
 //! | `open` | from an [`EngineSpec`] to an engine: the only file that knows all of them |
 //! | `plan` | the steps from an LR frame to an SR frame |
 //! | `host` | the engine of the CPU: runs a plan on worker threads |
+//! | `memory` | memory of its planes and tensors |
 //! | `reference`, `cpu` | the networks that it runs: as published, layer by layer, and in SIMD |
 //! | `rewrite` | exact rewrites of the network, shared by `cpu` and `cuda` |
 //! | `cuda` | the engine of NVIDIA GPUs |
@@ -22,6 +23,7 @@ pub(crate) mod cuda;
 pub(crate) mod forward;
 mod host;
 mod linear_light;
+pub(crate) mod memory;
 mod open;
 mod plan;
 pub(crate) mod reference;

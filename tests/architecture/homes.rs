@@ -31,7 +31,7 @@ const HOMES: [(&str, &[&str]); 28] = [
     ),
     ("serde_json", &["src/model/", "src/media/segment.rs", "src/journal/", "src/job/", "src/cli/"]),
     ("crc32fast", &["src/media/decode/timestamps.rs", "src/media/segment.rs", "src/journal/"]),
-    ("rustix", &["src/journal/", "src/media/", "src/cli/"]),
+    ("rustix", &["src/journal/", "src/media/", "src/cli/", "src/engine/memory.rs"]),
     ("toml", &["src/job/", "src/cli/jobs.rs", "src/cli/settings.rs"]),
     ("axum", &["src/relay/http.rs"]),
     ("hyper", &["src/relay/http.rs"]),
