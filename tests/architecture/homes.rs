@@ -45,7 +45,17 @@ const HOMES: [(&str, &[&str]); 28] = [
     ("indicatif", &["src/main.rs", "src/cli/"]),
     ("tracing_subscriber", &["src/main.rs", "src/cli/"]),
     ("signal_hook", &["src/main.rs", "src/cli/"]),
-    ("unsafe", &["kernels/cpu/", "src/media/", "src/pixel/", "src/engine/cpu/", "src/engine/cuda/"]),
+    (
+        "unsafe",
+        &[
+            "kernels/cpu/",
+            "src/media/",
+            "src/pixel/",
+            "src/engine/cpu/",
+            "src/engine/cuda/",
+            "src/engine/memory.rs",
+        ],
+    ),
 ];
 
 /// Macros that print, which only the command line does, and tests of engines: a table, and what was skipped.

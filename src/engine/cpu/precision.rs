@@ -2,7 +2,7 @@
 //!
 //! The speed is measured, because no rule by the CPU's instructions holds: with bf16 a Zen 4 takes half of the time of f32,
 //! an Emerald Rapids 1.6 times as long. A whole network runs on a small frame. The peaks of multiply-adds alone would
-//! mislead: those of int16 and bf16 are 5 % apart on the Zen 4, and the times of a frame 8 to 12 %.
+//! mislead: those of int16 and bf16 are equal on the Zen 4, and the times of a frame differ by 3 to 5 %.
 
 use std::fmt::{self, Display, Formatter};
 use std::sync::OnceLock;
