@@ -81,6 +81,7 @@ public-api-check: deps
 
 # The crates as a registry gets them, hasn built from its package.
 package: deps
+	rm -rf "$${CARGO_HOME:-$$HOME/.cargo}"/registry/src/-*/hasn-kernels-*
 	cargo publish --dry-run --workspace
 
 # A thousand damaged files (new ones in each run), every call on a file that fails in turn, four hours of a small video from
