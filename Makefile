@@ -79,7 +79,8 @@ public-api: deps
 public-api-check: deps
 	$(PUBLIC_API) cargo test --test public_api
 
-# The crates as a registry gets them, hasn built from its package.
+# The crates as a registry gets them, hasn built from its package. Cargo keeps what it has unpacked of an earlier
+# hasn-kernels of the same version, even if that was another.
 package: deps
 	rm -rf "$${CARGO_HOME:-$$HOME/.cargo}"/registry/src/-*/hasn-kernels-*
 	cargo publish --dry-run --workspace
