@@ -32,7 +32,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     size: Option<(usize, usize)>,
     /// Print the price of an hour of video instead, from file to file, where an hour of this machine costs X.
-    #[arg(long, value_name = "X", value_parser = price::parse_price, conflicts_with_all = ["size", "runs"])]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = price::parse_price)]
+    #[arg(conflicts_with_all = ["size", "runs"])]
     price_per_hour: Option<f64>,
     /// Video to upscale, of which some seconds are measured [default: generated, 540p and 1080p at 25 fps]
     #[arg(long, value_name = "FILE", requires = "price_per_hour")]
