@@ -211,23 +211,20 @@ fn spread<S: Simd, const FROM: usize, const TO: usize>(
     taps: [&[f32; 7]; ROWS],
 ) {
     let around = &row[..2 * REACH + S::PIXELS];
-    if TO - FROM == 1 {
-        column::<S, FROM, TO>(s, acc, s.shuffled::<-3>(around), taps, 0);
-        column::<S, FROM, TO>(s, acc, s.shuffled::<-2>(around), taps, 1);
-        column::<S, FROM, TO>(s, acc, s.shuffled::<-1>(around), taps, 2);
-        column::<S, FROM, TO>(s, acc, s.shuffled::<0>(around), taps, 3);
-        column::<S, FROM, TO>(s, acc, s.shuffled::<1>(around), taps, 4);
-        column::<S, FROM, TO>(s, acc, s.shuffled::<2>(around), taps, 5);
-        column::<S, FROM, TO>(s, acc, s.shuffled::<3>(around), taps, 6);
-        return;
-    }
-    column::<S, FROM, TO>(s, acc, s.shifted::<-3>(around), taps, 0);
-    column::<S, FROM, TO>(s, acc, s.shifted::<-2>(around), taps, 1);
-    column::<S, FROM, TO>(s, acc, s.shifted::<-1>(around), taps, 2);
-    column::<S, FROM, TO>(s, acc, s.shifted::<0>(around), taps, 3);
-    column::<S, FROM, TO>(s, acc, s.shifted::<1>(around), taps, 4);
-    column::<S, FROM, TO>(s, acc, s.shifted::<2>(around), taps, 5);
-    column::<S, FROM, TO>(s, acc, s.shifted::<3>(around), taps, 6);
+    let serves_one = TO - FROM == 1;
+    column::<S, FROM, TO>(s, acc, moved::<S, -3>(s, around, serves_one), taps, 0);
+    column::<S, FROM, TO>(s, acc, moved::<S, -2>(s, around, serves_one), taps, 1);
+    column::<S, FROM, TO>(s, acc, moved::<S, -1>(s, around, serves_one), taps, 2);
+    column::<S, FROM, TO>(s, acc, moved::<S, 0>(s, around, serves_one), taps, 3);
+    column::<S, FROM, TO>(s, acc, moved::<S, 1>(s, around, serves_one), taps, 4);
+    column::<S, FROM, TO>(s, acc, moved::<S, 2>(s, around, serves_one), taps, 5);
+    column::<S, FROM, TO>(s, acc, moved::<S, 3>(s, around, serves_one), taps, 6);
+}
+
+/// The vector shifted by `D` pixels. Loads are the bound of a row that serves one output.
+#[inline(always)]
+fn moved<S: Simd, const D: i32>(s: S, around: &[f32], serves_one: bool) -> S::V {
+    if serves_one { s.shuffled::<D>(around) } else { s.shifted::<D>(around) }
 }
 
 #[inline(always)]

@@ -27,7 +27,7 @@ fn lengths() -> impl Iterator<Item = usize> {
     (0..2 * BLOCK + 3).chain([3 * BLOCK - 1, 1919, 1920])
 }
 
-/// Every depth and place of a code in a word of so many bits, limited and full range, both orders of bytes.
+/// Every depth and shift of a code in a word of `word_bits`, limited and full range, both byte orders.
 fn codings(word_bits: u8) -> impl Iterator<Item = Coding> {
     let all = (1..=word_bits).flat_map(move |depth| (0..=word_bits - depth).map(move |shift| (depth, shift)));
     all.flat_map(|(depth, shift)| {
