@@ -7,3 +7,4 @@ pub(super) mod common;
 mod cores;
 mod cpu_net;
 mod golden;
+mod memory;
