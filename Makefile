@@ -9,7 +9,7 @@ PACKAGES := gcc g++ libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev liba
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
 .PHONY: demo test test-cuda test-relay relay-packages test-slurm slurm-packages cuda-budget soak soak-smoke soak-fuzz \
-	soak-relay soak-videos soak-files soak-faults lint public-api public-api-check package bench bench-peers \
+	soak-relay soak-videos soak-files soak-faults soak-sweeps lint public-api public-api-check package bench bench-peers \
 	simulate-cores kernels kernels-check gpu-pack pack-packages train-deps train-smoke deps python
 
 # Upscales the clip by HASN and by bicubic and shows a detail of both side by side.
@@ -95,7 +95,7 @@ SOAK_FAULTS ?= all
 SOAK_PAIRS ?= 500
 SOAK_KILLS ?= 200
 SOAK_SEED := $(or $(SOAK_SEED),$(shell date +%s))
-soak: soak-fuzz soak-relay soak-videos soak-files soak-faults
+soak: soak-fuzz soak-relay soak-videos soak-files soak-faults soak-sweeps
 
 soak-files: deps
 	@echo "soak: to repeat with the same damaged files: HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test video damage::"
@@ -105,6 +105,10 @@ soak-files: deps
 soak-faults: deps
 	HASN_FAULT_CALLS=$(SOAK_FAULTS) HASN_FAULT_PAIRS=$(SOAK_PAIRS) HASN_FAULT_KILLS=$(SOAK_KILLS) \
 		HASN_FAULT_SEED=$(SOAK_SEED) cargo test --test faults -- --nocapture
+
+# Every combination of the sweeps, of which `make test` tries a sample: codecs, containers, languages, layouts, names.
+soak-sweeps: deps
+	HASN_SWEEP=all cargo test --test video --test relay sweep -- --nocapture
 
 soak-videos: deps
 	HASN_SOAK_FRAMES=$(SOAK_FRAMES) cargo test --test video soak:: -- --nocapture

@@ -5,5 +5,6 @@
 pub mod flat;
 mod networks;
 pub mod program;
+pub mod sweep;
 
 pub use networks::*;
