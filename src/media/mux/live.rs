@@ -125,7 +125,7 @@ fn codec_identity(parameters: &codec::Parameters) -> (ffi::AVCodecID, i32, i32, 
             true => &[][..],
             false => std::slice::from_raw_parts(raw.extradata, raw.extradata_size as usize),
         };
-        (raw.codec_id, raw.sample_rate, raw.channels, header)
+        (raw.codec_id, raw.sample_rate, raw.ch_layout.nb_channels, header)
     }
 }
 

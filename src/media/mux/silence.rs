@@ -24,7 +24,7 @@ impl Silence {
         // SAFETY: the parameters are alive.
         let (rate, channels, profile, has_header) = unsafe {
             let raw = &*parameters.as_ptr();
-            (raw.sample_rate, raw.channels, raw.profile, raw.extradata_size > 0)
+            (raw.sample_rate, raw.ch_layout.nb_channels, raw.profile, raw.extradata_size > 0)
         };
         let is_aac = parameters.id() == codec::Id::AAC;
         // HE-AAC's core runs at another rate.

@@ -176,7 +176,10 @@ impl AudioTranscoder {
         let decoder = context.audio()?;
         let properties = encoder.audio()?;
         // SAFETY: the parameters are alive.
-        let like = like.map(|like| unsafe { ((*like.as_ptr()).sample_rate, (*like.as_ptr()).channels) });
+        let like = like.map(|like| unsafe {
+            let raw = &*like.as_ptr();
+            (raw.sample_rate, raw.ch_layout.nb_channels)
+        });
         let (rate, channels) = like.unwrap_or((decoder.rate() as i32, decoder.channels().into()));
         let rate = nearest_rate(properties.rates().into_iter().flatten(), rate);
         let layout = properties
