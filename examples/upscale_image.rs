@@ -21,6 +21,7 @@ fn main() -> Result<()> {
         threads: 2,
         in_flight: 1,
         networks: vec![Network::open("hasn-lite-x2")?],
+        memory_max: None,
         lr,
         sr: to_fill.format,
     };

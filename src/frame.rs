@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::color::{ColorSpec, Quantization, Signal};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The colour model of a format's components.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -152,6 +153,12 @@ impl FrameFormat {
         self.pixel_format.component_size(index, self.width, self.height)
     }
 
+    /// Bytes of all samples.
+    pub fn bytes(&self) -> usize {
+        let planes = 0..usize::from(self.pixel_format.planes);
+        planes.map(|plane| self.plane_size(plane)).map(|(row_len, rows)| row_len * rows).sum()
+    }
+
     /// Bytes of a plane's row that hold samples, and the number of rows.
     pub fn plane_size(&self, plane: usize) -> (usize, usize) {
         let format = self.pixel_format;
@@ -268,13 +275,21 @@ pub struct Frame {
 
 impl Frame {
     /// Allocates a frame of zeroed samples in plain memory.
+    ///
+    /// # Panics
+    /// If there is no memory for it: [`try_new`](Frame::try_new) returns an error then.
     pub fn new(format: FrameFormat) -> Frame {
-        Frame {
+        Frame::try_new(format).expect("memory for a frame")
+    }
+
+    /// As [`new`](Frame::new); an error if there is no memory for it.
+    pub fn try_new(format: FrameFormat) -> Result<Frame> {
+        Ok(Frame {
             format,
             time: Timestamp::default(),
             props: Props::default(),
-            buffer: Box::new(PlainBuffer::new(&format)),
-        }
+            buffer: Box::new(PlainBuffer::new(&format)?),
+        })
     }
 
     /// Another read-only reference to the same samples, without timestamp and side data.
@@ -315,7 +330,7 @@ struct PlainBuffer {
 }
 
 impl PlainBuffer {
-    fn new(frame_format: &FrameFormat) -> PlainBuffer {
+    fn new(frame_format: &FrameFormat) -> Result<PlainBuffer> {
         let FrameFormat { width, height, pixel_format: format, .. } = frame_format;
         let planes = (0..format.planes).map(|plane| {
             let inside = (0..format.component_count()).filter(|&i| format.components[i].plane == plane);
@@ -323,9 +338,16 @@ impl PlainBuffer {
                 let (w, h) = format.component_size(i, *width, *height);
                 (linesize.max(w * usize::from(format.components[i].step)), rows.max(h))
             });
-            (linesize, Arc::new(vec![0; linesize * rows]))
+            let mut plane = Vec::new();
+            plane.try_reserve_exact(linesize * rows).map_err(|e| {
+                let problem = format!("{width}x{height} {} does not fit into memory", format.name);
+                let error = Error::new("frame", problem, "choose a smaller size");
+                error.with_kind(ErrorKind::OutOfMemory).with_source(e)
+            })?;
+            plane.resize(linesize * rows, 0);
+            Ok((linesize, Arc::new(plane)))
         });
-        PlainBuffer { planes: planes.collect() }
+        Ok(PlainBuffer { planes: planes.collect::<Result<_>>()? })
     }
 }
 

@@ -140,7 +140,7 @@ fn measure(args: &Args, engine: EngineKind, model: Arc<Model>) -> Result<Figures
         EngineKind::Cpu(level, precision) => {
             let before = peak_flops(&pool, level, precision);
             let mut net = Net::new(Weights::new(&model, level, precision), (width, height), threads);
-            let mut scratch = zeroed(net.scratch_len());
+            let mut scratch = zeroed(net.scratch_len())?;
             pool.install(|| net.forward(&x, &mut y, &mut scratch));
             net.take_stage_times();
             let median_ms = median_ms(args.runs, || pool.install(|| net.forward(&x, &mut y, &mut scratch)));

@@ -162,11 +162,12 @@ fn to_rgb(frame: Frame) -> Result<Frame> {
         threads: thread_count(None),
         in_flight: 1,
         networks,
+        memory_max: None,
         lr,
         sr,
     }
     .open()?;
-    engine.submit(frame, Frame::new(sr), NetworkId(0))?;
+    engine.submit(frame, Frame::try_new(sr)?, NetworkId(0))?;
     let (_, rgb) = engine.collect()?.expect("a frame was submitted");
     Ok(rgb)
 }

@@ -6,19 +6,20 @@
 //! The threads are divided among workers, each of which upscales one frame at a time. Two frames on one thread each never
 //! wait for each other; the bands of one frame do, most of all where the encoder and the decoder take a core. The number
 //! of workers is therefore the largest that the frames in flight, the threads and the memory allow, and one where the
-//! caller waits for each frame.
+//! caller waits for each frame. Where one takes more memory than there is, its network does without the trunk.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
+use super::available::available;
 use super::cpu::Pool;
-use super::forward::Forward;
-use super::memory::zeroed;
+use super::forward::{Forward, OpenPass, Trunk};
+use super::memory::{REMEDY, in_units, zeroed};
 use super::plan::{Passes, Shape, Slot, Step, plan};
 use super::spec::{Engine, EngineSpec, NetworkId};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Frame, FrameFormat, PixelFormat};
 use crate::pixel::matrix;
 use crate::pixel::read::read_component;
@@ -34,11 +35,17 @@ pub(crate) enum HostNetwork {
     /// The separable resampler alone.
     Resample,
     /// A network, in as many passes as the size requires.
-    Net { shape: Shape, open: Box<OpenPass> },
+    Net { shape: Shape, open: Box<dyn OpenPass> },
 }
 
-/// Opens a pass for frames of (width, height) on a number of threads.
-pub(crate) type OpenPass = dyn Fn((usize, usize), usize) -> Box<dyn Forward>;
+impl HostNetwork {
+    fn shape(&self) -> Option<Shape> {
+        match self {
+            HostNetwork::Resample => None,
+            HostNetwork::Net { shape, .. } => Some(*shape),
+        }
+    }
+}
 
 /// A network with its plan, ready to run.
 struct OpenNetwork {
@@ -48,16 +55,14 @@ struct OpenNetwork {
 }
 
 impl OpenNetwork {
-    fn new(network: &HostNetwork, lr: &FrameFormat, sr: &FrameFormat, threads: usize) -> Result<OpenNetwork> {
-        let HostNetwork::Net { shape, open } = network else {
-            return Ok(OpenNetwork { steps: plan(lr, sr, None)?, passes: Vec::new() });
+    fn new(network: &HostNetwork, spec: &EngineSpec, threads: usize, trunk: Trunk) -> Result<OpenNetwork> {
+        let steps = plan(&spec.lr, &spec.sr, network.shape())?;
+        let passes = match network {
+            HostNetwork::Resample => Vec::new(),
+            HostNetwork::Net { open, .. } => {
+                sizes(&steps).iter().map(|&size| open.open(size, threads, trunk)).collect()
+            }
         };
-        let steps = plan(lr, sr, Some(*shape))?;
-        let sizes = steps.iter().find_map(|step| match step {
-            Step::Network(passes) => Some(&passes.sizes),
-            _ => None,
-        });
-        let passes = sizes.into_iter().flatten().map(|&size| open(size, threads)).collect();
         Ok(OpenNetwork { steps, passes })
     }
 }
@@ -81,14 +86,14 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(spec: &EngineSpec, networks: &[HostNetwork], threads: usize) -> Result<Worker> {
+    fn new(spec: &EngineSpec, networks: &[HostNetwork], threads: usize, trunk: Trunk) -> Result<Worker> {
         let EngineSpec { lr, sr, .. } = spec;
         let networks = networks
             .iter()
-            .map(|network| OpenNetwork::new(network, lr, sr, threads))
+            .map(|network| OpenNetwork::new(network, spec, threads, trunk))
             .collect::<Result<Vec<_>>>()?;
         let rounding = if dithers(lr, sr) { Rounding::Dither } else { Rounding::Nearest };
-        Ok(Worker { buffers: Buffers::new(lr, sr, &networks), networks, rounding })
+        Ok(Worker { buffers: Buffers::new(lr, sr, &networks)?, networks, rounding })
     }
 
     fn run(&mut self, job: Job) {
@@ -118,15 +123,13 @@ impl HostEngine {
     /// Opens an engine for the frame formats of `spec`; `networks` are numbered in order.
     pub(crate) fn open(spec: &EngineSpec, networks: &[HostNetwork]) -> Result<HostEngine> {
         let &EngineSpec { threads, in_flight, lr, sr, .. } = spec;
-        assert!(in_flight > 0, "frames are in flight");
-        let single = Worker::new(spec, networks, threads)?;
-        let count = worker_count(threads, in_flight, single.buffers.bytes());
-        tracing::info!(threads, workers = count, "CPU workers");
-        let shares = (0..count).map(|worker| (threads + worker) / count);
-        let workers = match count {
-            1 => vec![single],
-            _ => shares.clone().map(|threads| Worker::new(spec, networks, threads)).collect::<Result<_>>()?,
-        };
+        let Division { workers: count, trunk, bytes } = Division::choose(spec, networks)?;
+        tracing::info!(threads, workers = count, ?trunk, memory = in_units(bytes), "CPU workers");
+        let shares = shares(threads, count);
+        let workers: Vec<_> = shares
+            .clone()
+            .map(|threads| Worker::new(spec, networks, threads, trunk))
+            .collect::<Result<_>>()?;
         let depth = in_flight.min(depth(count));
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
@@ -162,8 +165,99 @@ pub(super) fn depth(workers: usize) -> usize {
 
 /// Returns the number of workers that frames, threads and memory allow, with an equal share of the threads each.
 fn worker_count(threads: usize, in_flight: usize, worker_bytes: usize) -> usize {
-    let most = (threads * BYTES_PER_THREAD / worker_bytes).clamp(1, threads.min(in_flight));
+    let most = (threads * BYTES_PER_THREAD / worker_bytes.max(1)).clamp(1, threads.min(in_flight));
     threads / threads.div_ceil(most)
+}
+
+/// The threads of each worker.
+fn shares(threads: usize, workers: usize) -> impl Iterator<Item = usize> + Clone {
+    (0..workers).map(move |worker| (threads + worker) / workers)
+}
+
+/// How the work is divided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Division {
+    workers: usize,
+    trunk: Trunk,
+    /// Memory of all workers and of the frames in flight.
+    pub(super) bytes: u64,
+}
+
+impl Division {
+    /// Returns `None` where a network cannot run without its trunk.
+    fn new(
+        spec: &EngineSpec,
+        networks: &[HostNetwork],
+        plans: &[Vec<Step>],
+        workers: usize,
+        trunk: Trunk,
+    ) -> Option<Division> {
+        let &EngineSpec { threads, in_flight, ref lr, ref sr, .. } = spec;
+        let of_worker = |threads| Lens::new(spec, networks, plans, threads, trunk).map(|lens| lens.bytes());
+        let of_workers: u64 = shares(threads, workers).map(of_worker).sum::<Option<_>>()?;
+        let frames = in_flight.min(depth(workers)) * (lr.bytes() + sr.bytes());
+        Some(Division { workers, trunk, bytes: of_workers + frames as u64 })
+    }
+
+    /// Returns the division that takes the least memory.
+    pub(super) fn least(spec: &EngineSpec, networks: &[HostNetwork]) -> Result<Division> {
+        let plans = plans(spec, networks)?;
+        let of = |trunk| Division::new(spec, networks, &plans, 1, trunk);
+        Ok([Trunk::Recomputed, Trunk::Kept]
+            .into_iter()
+            .filter_map(of)
+            .min_by_key(|one| one.bytes)
+            .expect("every network can keep its trunk"))
+    }
+
+    /// Returns the fastest division whose memory can be had.
+    pub(super) fn choose(spec: &EngineSpec, networks: &[HostNetwork]) -> Result<Division> {
+        let &EngineSpec { threads, in_flight, ref lr, ref sr, .. } = spec;
+        assert!(in_flight > 0, "frames are in flight");
+        let plans = plans(spec, networks)?;
+        let divide = |workers, trunk| Division::new(spec, networks, &plans, workers, trunk);
+        let single = Lens::new(spec, networks, &plans, threads, Trunk::Kept);
+        let single = single.expect("every network can keep its trunk").bytes();
+        let most = worker_count(threads, in_flight, single as usize);
+        let kept = (1..=most).rev().map(|workers| (workers, Trunk::Kept));
+        let divisions =
+            kept.chain([(1, Trunk::Recomputed)]).filter_map(|(workers, trunk)| divide(workers, trunk));
+        let (left, by) = match (spec.memory_max, available()) {
+            (Some(max), _) => (max, "beside the rest of the run"),
+            (None, Some(available)) => (available.bytes, available.by),
+            (None, None) => (u64::MAX, ""),
+        };
+        let mut least = u64::MAX;
+        for division in divisions {
+            if division.bytes <= left {
+                return Ok(division);
+            }
+            least = least.min(division.bytes);
+        }
+        let problem = format!(
+            "{}x{} to {}x{} takes {} of memory, and {} can be had {by}",
+            lr.width,
+            lr.height,
+            sr.width,
+            sr.height,
+            in_units(least),
+            in_units(left)
+        );
+        Err(Error::new("the engine", problem, REMEDY).with_kind(ErrorKind::OutOfMemory))
+    }
+}
+
+fn plans(spec: &EngineSpec, networks: &[HostNetwork]) -> Result<Vec<Vec<Step>>> {
+    networks.iter().map(|network| plan(&spec.lr, &spec.sr, network.shape())).collect()
+}
+
+/// Sizes of the passes of a plan.
+fn sizes(steps: &[Step]) -> &[(usize, usize)] {
+    let passes = steps.iter().find_map(|step| match step {
+        Step::Network(passes) => Some(&passes.sizes[..]),
+        _ => None,
+    });
+    passes.unwrap_or_default()
 }
 
 /// Whether the SR frames have a smaller bit depth than the LR frames.
@@ -209,6 +303,56 @@ impl Drop for HostEngine {
     }
 }
 
+/// Lengths of a worker's [`Buffers`], in floats.
+#[derive(Default)]
+struct Lens {
+    lr: usize,
+    sr: usize,
+    intermediate: [usize; 2],
+    scratch: usize,
+}
+
+impl Lens {
+    /// Returns the lengths for networks and their plans, with all that the passes take as scratch.
+    fn new(
+        spec: &EngineSpec,
+        networks: &[HostNetwork],
+        plans: &[Vec<Step>],
+        threads: usize,
+        trunk: Trunk,
+    ) -> Option<Lens> {
+        let mut lens = Lens::default();
+        for (network, steps) in networks.iter().zip(plans) {
+            lens.add(&spec.lr, &spec.sr, steps);
+            if let HostNetwork::Net { open, .. } = network {
+                for &size in sizes(steps) {
+                    lens.scratch = lens.scratch.max(open.memory_len(size, threads, trunk)?);
+                }
+            }
+        }
+        Some(lens)
+    }
+
+    /// Adds the planes of a plan.
+    fn add(&mut self, lr: &FrameFormat, sr: &FrameFormat, steps: &[Step]) {
+        for step in steps {
+            let (lr_planes, sr_planes) = step.planes_used();
+            self.lr = self.lr.max(lr_planes * lr.width * lr.height);
+            self.sr = self.sr.max(sr_planes * sr.width * sr.height);
+            let Step::Network(passes) = step else { continue };
+            for pass in (0..passes.sizes.len()).filter(|&pass| !passes.ends_in_sr(pass)) {
+                let len = &mut self.intermediate[pass % 2];
+                *len = (*len).max(passes.out_len(pass));
+            }
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        let [even, odd] = self.intermediate;
+        (size_of::<f32>() * (self.lr + self.sr + even + odd + self.scratch)) as u64
+    }
+}
+
 /// All memory that grows with the frame.
 struct Buffers {
     lr_plane_len: usize,
@@ -243,39 +387,22 @@ impl Buffers {
         }
     }
 
-    fn new(lr: &FrameFormat, sr: &FrameFormat, networks: &[OpenNetwork]) -> Buffers {
-        let (mut lr_planes, mut sr_planes) = (0, 0);
-        let (mut intermediate, mut scratch) = ([0; 2], 0);
-        for OpenNetwork { steps, passes: forwards } in networks {
-            for step in steps {
-                let (lr_used, sr_used) = step.planes_used();
-                (lr_planes, sr_planes) = (lr_planes.max(lr_used), sr_planes.max(sr_used));
-                if let Step::Network(passes) = step {
-                    for pass in 0..passes.sizes.len() {
-                        scratch = scratch.max(forwards[pass].scratch_len());
-                        if !passes.ends_in_sr(pass) {
-                            let len = &mut intermediate[pass % 2];
-                            *len = (*len).max(passes.out_len(pass));
-                        }
-                    }
-                }
-            }
+    fn new(lr: &FrameFormat, sr: &FrameFormat, networks: &[OpenNetwork]) -> Result<Buffers> {
+        let mut lens = Lens::default();
+        for OpenNetwork { steps, passes } in networks {
+            lens.add(lr, sr, steps);
+            let scratch = passes.iter().map(|pass| pass.scratch_len()).max().unwrap_or_default();
+            lens.scratch = lens.scratch.max(scratch);
         }
-        let (lr_plane_len, sr_plane_len) = (lr.width * lr.height, sr.width * sr.height);
-        Buffers {
-            lr_plane_len,
-            sr_plane_len,
-            lr: zeroed(lr_planes * lr_plane_len),
-            sr: zeroed(sr_planes * sr_plane_len),
-            intermediate: intermediate.map(zeroed),
-            scratch: zeroed(scratch),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        let [even, odd] = &self.intermediate;
-        let planes = [&self.lr, &self.sr, even, odd, &self.scratch];
-        planes.iter().map(|plane| size_of_val(plane.as_slice())).sum()
+        let [even, odd] = lens.intermediate;
+        Ok(Buffers {
+            lr_plane_len: lr.width * lr.height,
+            sr_plane_len: sr.width * sr.height,
+            lr: zeroed(lens.lr)?,
+            sr: zeroed(lens.sr)?,
+            intermediate: [zeroed(even)?, zeroed(odd)?],
+            scratch: zeroed(lens.scratch)?,
+        })
     }
 
     fn slot(&self, slot: Slot, grid: &Grid) -> &[f32] {

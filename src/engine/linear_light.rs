@@ -46,7 +46,7 @@ pub(super) fn coded_as_srgb(spec: &EngineSpec) -> Option<EngineSpec> {
 impl LinearLight {
     /// Wraps an engine opened from the spec that [`coded_as_srgb`] returned.
     pub(super) fn new(engine: Box<dyn Engine>, coded: &EngineSpec, spec: &EngineSpec) -> Result<LinearLight> {
-        let free = (0..engine.depth()).map(|_| Frame::new(coded.lr)).collect();
+        let free = (0..engine.depth()).map(|_| Frame::try_new(coded.lr)).collect::<Result<_>>()?;
         let (pool, transfer) = (Pool::new(spec.threads)?, spec.sr.color.transfer);
         Ok(LinearLight {
             engine,

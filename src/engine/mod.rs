@@ -11,12 +11,13 @@
 //! | `open` | from an [`EngineSpec`] to an engine: the only file that knows all of them |
 //! | `plan` | the steps from an LR frame to an SR frame |
 //! | `host` | the engine of the CPU: runs a plan on worker threads |
-//! | `memory` | memory of its planes and tensors |
+//! | `memory`, `available` | memory of its planes and tensors, and what the system leaves of it |
 //! | `reference`, `cpu` | the networks that it runs: as published, layer by layer, and in SIMD |
 //! | `rewrite` | exact rewrites of the network, shared by `cpu` and `cuda` |
 //! | `cuda` | the engine of NVIDIA GPUs |
 //! | `linear_light`, `reuse` | wrappers: linear light coded as sRGB; repeated frames |
 
+mod available;
 mod choice;
 pub mod cpu;
 pub(crate) mod cuda;

@@ -2,27 +2,92 @@
 
 use std::sync::Arc;
 
-use super::host::{HostEngine, HostNetwork, OpenPass};
+use tracing::warn;
+
+use super::available::{Available, available};
+use super::forward::OpenPass;
+use super::host::{Division, HostEngine, HostNetwork};
 use super::linear_light::{self, LinearLight};
+use super::memory::{REMEDY, in_units};
 use super::plan::{Shape, plan};
-use super::reference::{Reference, ReferencePass};
+use super::reference::Reference;
 use super::reuse::Reuse;
 use super::spec::{Engine, EngineKind, EngineSpec, Network};
 use super::{cpu, cuda};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::Model;
 
+/// Frames that a GPU has in flight at most, each in a ring of pinned memory besides.
+const GPU_FRAMES: u64 = 2 * 4;
+
 impl EngineSpec {
-    /// Checks that the engine can run this spec, without allocating its memory.
+    /// Checks that the engine can run this spec and have the memory that it takes, without allocating it.
     pub fn check(&self) -> Result<()> {
-        self.networks.iter().try_for_each(|network| {
-            let shape = match network {
-                Network::Resample => None,
-                Network::Hasn(model) => Some(Shape::of(&model.sizes)),
-            };
-            plan(&self.lr, &self.sr, shape).map(drop)
-        })?;
-        if self.kind == EngineKind::Cuda { cuda::check(self) } else { Ok(()) }
+        self.memory().map(drop)
+    }
+
+    /// As [`check`](EngineSpec::check). Returns the bytes that the engine takes of the machine's memory, with the frames in
+    /// flight.
+    pub(crate) fn memory(&self) -> Result<u64> {
+        if let Some(coded) = linear_light::coded_as_srgb(self) {
+            return coded.memory();
+        }
+        match self.kind {
+            EngineKind::Cuda => {
+                for network in &self.networks {
+                    plan(&self.lr, &self.sr, network.shape())?;
+                }
+                cuda::check(self)?;
+                Ok(GPU_FRAMES * (self.lr.bytes() + self.sr.bytes()) as u64)
+            }
+            EngineKind::Reference | EngineKind::Cpu(..) => {
+                Ok(Division::choose(self, &self.host_networks())?.bytes)
+            }
+        }
+    }
+
+    /// The least memory with which the engine runs, as [`memory`](EngineSpec::memory).
+    fn memory_least(&self) -> Result<u64> {
+        match (linear_light::coded_as_srgb(self), self.kind) {
+            (Some(coded), _) => coded.memory_least(),
+            (None, EngineKind::Cuda) => self.memory(),
+            (None, _) => Ok(Division::least(self, &self.host_networks())?.bytes),
+        }
+    }
+
+    /// Limits the engine to the memory that a run leaves it, of which its frames outside of the engine take `frames` bytes
+    /// and its decoder and its encoder about `codecs`. Returns what the run takes as well. `subject` is what is upscaled.
+    pub(crate) fn fit(self, subject: &str, frames: u64, codecs: u64) -> Result<(EngineSpec, u64)> {
+        let Some(Available { bytes: available, by }) = available() else {
+            let bytes = self.memory()? + frames + codecs;
+            return Ok((self, bytes));
+        };
+        let least = self.memory_least()? + frames;
+        let sizes = format!("{}x{} to {}x{}", self.lr.width, self.lr.height, self.sr.width, self.sr.height);
+        if least > available {
+            let problem = format!(
+                "{sizes} takes {} of memory, and {} can be had {by}",
+                in_units(least),
+                in_units(available)
+            );
+            return Err(Error::new(subject, problem, REMEDY).with_kind(ErrorKind::OutOfMemory));
+        }
+        let with_codecs = least + codecs;
+        let left = if with_codecs > available {
+            warn!(
+                "{subject}: {sizes} takes about {} of memory, {} of it for the decoder and the encoder, and {} can be \
+                 had {by}: it may run out",
+                in_units(with_codecs),
+                in_units(codecs),
+                in_units(available)
+            );
+            available - frames
+        } else {
+            available - frames - codecs
+        };
+        let spec = EngineSpec { memory_max: Some(left), ..self };
+        let bytes = spec.memory()? + frames + codecs;
+        Ok((spec, bytes))
     }
 
     /// Opens the engine. Call it on the thread that will drive the engine.
@@ -31,25 +96,13 @@ impl EngineSpec {
             return Ok(Box::new(LinearLight::new(coded.open()?, &coded, self)?));
         }
         match self.kind {
-            EngineKind::Cuda => cuda::open(self),
-            EngineKind::Reference => {
-                // One worker: the memory that the reference takes is not known.
-                let spec = EngineSpec { in_flight: 1, ..self.clone() };
-                spec.open_host(|model| {
-                    let model = model.clone();
-                    Box::new(move |size, _| {
-                        Box::new(ReferencePass { reference: Reference::new(model.clone()), size })
-                    })
-                })
-            }
+            EngineKind::Cuda => return cuda::open(self),
+            EngineKind::Reference => {}
             EngineKind::Cpu(level, precision) => {
                 tracing::info!(level = level.name(), precision = precision.name(), "CPU engine");
-                self.open_host(|model| {
-                    let weights = cpu::Weights::new(model, level, precision);
-                    Box::new(move |size, threads| Box::new(cpu::Net::new(weights.clone(), size, threads)))
-                })
             }
         }
+        Ok(Box::new(HostEngine::open(self, &self.host_networks())?))
     }
 
     /// Opens the engine, and skips the network where a frame equals the previous one.
@@ -57,14 +110,29 @@ impl EngineSpec {
         Ok(Box::new(Reuse::new(self.open()?)))
     }
 
-    /// Opens an engine on this machine's cores. `opener` returns what opens the passes of a network, which share its
-    /// weights.
-    fn open_host(&self, opener: impl Fn(&Arc<Model>) -> Box<OpenPass>) -> Result<Box<dyn Engine>> {
+    /// The networks of an engine on this machine's cores.
+    fn host_networks(&self) -> Vec<HostNetwork> {
+        let open = |model: &Arc<Model>| -> Box<dyn OpenPass> {
+            match self.kind {
+                EngineKind::Cpu(level, precision) => {
+                    Box::new(cpu::Passes::new(model.clone(), level, precision))
+                }
+                _ => Box::new(Reference::new(model.clone())),
+            }
+        };
         let host = |network: &Network| match network {
             Network::Resample => HostNetwork::Resample,
-            Network::Hasn(model) => HostNetwork::Net { shape: Shape::of(&model.sizes), open: opener(model) },
+            Network::Hasn(model) => HostNetwork::Net { shape: Shape::of(&model.sizes), open: open(model) },
         };
-        let networks: Vec<_> = self.networks.iter().map(host).collect();
-        Ok(Box::new(HostEngine::open(self, &networks)?))
+        self.networks.iter().map(host).collect()
+    }
+}
+
+impl Network {
+    fn shape(&self) -> Option<Shape> {
+        match self {
+            Network::Resample => None,
+            Network::Hasn(model) => Some(Shape::of(&model.sizes)),
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ndarray::{Array1, Array3, ArrayView3, ArrayViewMut3, Axis, Zip, s};
 
-use super::forward::{Forward, SIDE_MIN};
+use super::forward::{Forward, OpenPass, SIDE_MIN, Trunk};
 use crate::model::{BlockWeights, CabWeights, Conv, EsaWeights, LayerNorm, Model};
 
 /// Called with each module's name, as in the checkpoint, and the shape and the values of its output.
@@ -80,6 +80,20 @@ impl Reference {
         let y = pixel_shuffle(&y, model.sizes.scale);
         trace.show("upsampler.1", &y);
         y
+    }
+}
+
+impl OpenPass for Reference {
+    /// What is alive in ESA: a block's inputs, its three wide maps and ESA's own.
+    fn memory_len(&self, (width, height): (usize, usize), _: usize, trunk: Trunk) -> Option<usize> {
+        let sizes = &self.model.sizes;
+        let channels = 5 * sizes.dim + 5 * sizes.mlp_channels + 4 * sizes.esa_channels;
+        let outputs = sizes.upsampler_channels();
+        (trunk == Trunk::Kept).then_some((channels + 2 * outputs) * width * height)
+    }
+
+    fn open(&self, size: (usize, usize), _: usize, _: Trunk) -> Box<dyn Forward> {
+        Box::new(ReferencePass { reference: self.clone(), size })
     }
 }
 

@@ -74,6 +74,9 @@ pub struct EngineSpec {
     pub in_flight: usize,
     /// The networks that frames can be submitted to.
     pub networks: Vec<Network>,
+    /// The memory that the engine may take, with the frames in flight, in bytes; `None` for what can be had when it is
+    /// opened. A CPU has fewer frames in flight where that makes them fit.
+    pub memory_max: Option<u64>,
     /// Format of the LR frames.
     pub lr: FrameFormat,
     /// Format of the SR frames.

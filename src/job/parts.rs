@@ -16,7 +16,7 @@ use crate::media::{
     VideoInfo, Watch, plain_path, redacted, transfer_by_name,
 };
 use crate::model::catalogue;
-use crate::pipeline::{Outcome, Run, Sink};
+use crate::pipeline::{Outcome, Run, Sink, peak_memory_bytes};
 
 /// The parts, which [`run`](Parts::run) takes.
 pub(super) struct Parts {
@@ -81,18 +81,29 @@ impl Parts {
             _ => 32,
         };
         let frames_expected = frames_expected(options, &input.video());
-        let in_flight = match frames_expected {
+        let frames = match frames_expected {
             _ if is_image => 1,
-            0 => usize::MAX,
-            known => known as usize,
+            0 => u64::MAX,
+            known => known,
         };
-        let spec = |kind| EngineSpec { kind, threads, in_flight, networks: vec![network.clone()], lr, sr };
+        let in_flight = usize::try_from(frames).unwrap_or(usize::MAX);
+        let networks = vec![network.clone()];
+        let spec = |kind| EngineSpec {
+            kind,
+            threads,
+            in_flight,
+            networks: networks.clone(),
+            memory_max: None,
+            lr,
+            sr,
+        };
         let kind = match at.engine {
             Some(kind) => kind,
             None => options.engine.resolve(options.precision, bits, |kind| spec(kind).check())?,
         };
-        let engine = spec(kind);
-        engine.check()?;
+        let codecs = decoder.memory_estimate(frames) + target.memory_estimate(frames);
+        let between = Run::frame_bytes(&lr, &sr, frames, options.reuse);
+        let (engine, memory_needed) = spec(kind).fit(input.name(), between, codecs)?;
         let encoder = Encoder::open(target, &output, &input, &decoder)?;
         let bytes_per_frame = encoder.bytes_per_frame(&input, growth(&engine));
         let summary = Summary {
@@ -108,6 +119,7 @@ impl Parts {
             input_width: lr.width,
             input_height: lr.height,
             frames_expected,
+            memory_expected_bytes: peak_memory_bytes() + memory_needed,
             bytes_expected: bytes_per_frame.map(|bytes| (bytes * frames_expected as f64) as u64),
         };
         info!(

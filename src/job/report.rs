@@ -36,6 +36,9 @@ pub struct Summary {
     pub width: usize,
     /// Height of the output in luma samples.
     pub height: usize,
+    /// Memory of the whole process that the run is expected to take at most, in bytes; what the decoder and the encoder take
+    /// of it is an estimate.
+    pub memory_expected_bytes: u64,
     /// Width of the input in luma samples.
     #[serde(skip)]
     pub input_width: usize,

@@ -20,6 +20,7 @@ mod sink;
 mod stages;
 
 pub use clock::{Progress, STAGES, Stage, StageTimes};
+pub(crate) use report::peak_memory_bytes;
 pub use report::{DamageReport, FrameCounts, Report, StageReport, StreamReport, VerificationReport};
 pub use resume::{FinishedImages, ResumeState};
 pub use run::{Outcome, Run};

@@ -2,7 +2,7 @@
 
 use std::panic::resume_unwind;
 use std::sync::atomic::AtomicBool;
-use std::thread::{self, ScopedJoinHandle};
+use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Instant;
 
 use crossbeam_channel::bounded;
@@ -66,6 +66,16 @@ pub struct Outcome {
 }
 
 impl Run {
+    /// Bytes of the frames between the stages of a run of so many frames; those in the engine are the engine's.
+    pub fn frame_bytes(lr: &FrameFormat, sr: &FrameFormat, frames: u64, reuse: bool) -> u64 {
+        let count = |queue: usize| match frames {
+            1 => 0,
+            // One is with the stage that takes them.
+            _ => (queue + 1 + usize::from(reuse)) as u64,
+        };
+        count(FRAMES_TO_UPSCALE) * lr.bytes() as u64 + count(FRAMES_TO_ENCODE) * sr.bytes() as u64
+    }
+
     /// Runs to the end of the input, or to the frame at which `interrupt` was seen. An error that follows the interrupt is
     /// of kind [`Interrupted`](crate::ErrorKind::Interrupted).
     pub fn execute(self, progress: &Progress, interrupt: &AtomicBool) -> Result<Outcome> {
@@ -170,26 +180,17 @@ impl Parts {
         let (to_mux, from_encode) = bounded(packets_in_queue(PACKETS_TO_MUX, sr));
         let clock = |stage: Stage| -> Clock { progress.clock(stage) };
         thread::scope(|scope| {
-            let spawn = |stage: Stage| thread::Builder::new().name(stage.name().into());
-            let demux = spawn(Stage::Demux).spawn_scoped(scope, move || {
-                guard(Stage::Demux, shared, || {
-                    stages::demux(input, to_decode, transcoders, shared, clock(Stage::Demux))
-                })
+            let demux = start(scope, Stage::Demux, shared, move || {
+                stages::demux(input, to_decode, transcoders, shared, clock(Stage::Demux))
             });
-            let decode = spawn(Stage::Decode).spawn_scoped(scope, move || {
-                guard(Stage::Decode, shared, || {
-                    stages::decode(decoder, from_demux, to_upscale, shared, clock(Stage::Decode))
-                })
+            let decode = start(scope, Stage::Decode, shared, move || {
+                stages::decode(decoder, from_demux, to_upscale, shared, clock(Stage::Decode))
             });
-            let upscale = spawn(Stage::Upscale).spawn_scoped(scope, move || {
-                guard(Stage::Upscale, shared, || {
-                    stages::upscale(upscale, from_decode, to_encode, shared, clock(Stage::Upscale))
-                })
+            let upscale = start(scope, Stage::Upscale, shared, move || {
+                stages::upscale(upscale, from_decode, to_encode, shared, clock(Stage::Upscale))
             });
-            let encode = spawn(Stage::Encode).spawn_scoped(scope, move || {
-                guard(Stage::Encode, shared, || {
-                    stages::encode(encoder, from_upscale, to_mux, shared, clock(Stage::Encode))
-                })
+            let encode = start(scope, Stage::Encode, shared, move || {
+                stages::encode(encoder, from_upscale, to_mux, shared, clock(Stage::Encode))
             });
             let written = guard(Stage::Mux, shared, || match last {
                 LastStage::Mux(muxer) => stages::mux(muxer, from_encode, shared, clock(Stage::Mux)),
@@ -214,12 +215,7 @@ enum LastStage {
 
 /// Returns the length of a queue: `max` packets of such frames, or fewer within [`PACKETS_BYTES`].
 fn packets_in_queue(max: usize, frame_format: &FrameFormat) -> usize {
-    let plane_bytes = |plane| {
-        let (row_len, rows) = frame_format.plane_size(usize::from(plane));
-        row_len * rows
-    };
-    let frame_bytes: usize = (0..frame_format.pixel_format.planes).map(plane_bytes).sum();
-    max.min(PACKETS_BYTES / frame_bytes.max(1)).max(1)
+    max.min(PACKETS_BYTES / frame_format.bytes().max(1)).max(1)
 }
 
 /// Counts the frames of this run and of those that it resumes.
@@ -252,6 +248,22 @@ fn guard<T>(stage: Stage, shared: &Shared, run: impl FnOnce() -> Result<T>) -> O
     shared.note(catch_panic(&format!("the {} stage", stage.name()), run))
 }
 
-fn join<T>(handle: std::io::Result<ScopedJoinHandle<'_, T>>) -> T {
-    handle.expect("the system starts a thread").join().unwrap_or_else(|panic| resume_unwind(panic))
+/// Starts the thread of a stage. `None`, and an error, where the system starts none.
+fn start<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    stage: Stage,
+    shared: &'scope Shared,
+    run: impl FnOnce() -> Result<T> + Send + 'scope,
+) -> Option<ScopedJoinHandle<'scope, Option<T>>> {
+    let builder = thread::Builder::new().name(stage.name().into());
+    let handle = builder.spawn_scoped(scope, move || guard(stage, shared, run)).map_err(|e| {
+        let subject = format!("the thread of the {} stage", stage.name());
+        Error::io(subject, e, "raise the system's limits of threads and memory")
+    });
+    shared.note(handle)
+}
+
+/// Returns the value of a stage, if it has ended without an error.
+fn join<T>(handle: Option<ScopedJoinHandle<'_, Option<T>>>) -> Option<T> {
+    handle?.join().unwrap_or_else(|panic| resume_unwind(panic))
 }

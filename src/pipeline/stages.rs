@@ -174,6 +174,8 @@ pub(super) fn upscale(
             in_flight = 0;
             reused += engine.reused();
             spec.lr = lr.format;
+            // Its memory is free for the next one.
+            drop(engine);
             engine = open(&spec).map_err(|e| e.at("upscale", lr.time.index, Some(lr.time.seconds())))?;
         }
         let time = lr.time;

@@ -10,7 +10,7 @@ use crate::sync::lock;
 
 /// Decoded frames that may wait for the network. At usual frame rates they miss their deadlines long before there are that
 /// many: the bound limits memory.
-const FRAMES_MAX: usize = 48;
+pub(super) const FRAMES_MAX: usize = 48;
 /// Audio packets that may wait for their frames: a minute of the shortest packets.
 const AUDIO_PACKETS_MAX: usize = 6000;
 

@@ -15,7 +15,7 @@ use super::encode::{self, EncodeIo};
 use super::failures::Failures;
 use super::options::{Options, open_networks};
 use super::pacer::{OnLoss, OutputClock};
-use super::queue::{AudioQueue, FrameQueue};
+use super::queue::{AudioQueue, FRAMES_MAX, FrameQueue};
 use super::sinks::{self, SinkIo, SinkQueue};
 use super::source::{self, Session, SourceIo, SourceSpec};
 use super::stats::Stats;
@@ -27,6 +27,8 @@ use crate::media::{self, Encoder, LiveOutput, LiveStreams, Output, Target, redac
 
 /// Time for the sinks to write what is queued at the end: more than their own timeouts of a last write and of a trailer.
 const SINKS_END_MAX: Duration = Duration::from_secs(12);
+/// Frames that the encoder of a live stream, which looks ahead at none, holds at a time.
+const FRAMES_ENCODED: u64 = 3;
 /// Upscaled frames ahead of the encoder: more would only add latency.
 const UPSCALED_FRAMES_MAX: usize = 1;
 
@@ -86,7 +88,7 @@ impl Relay {
         let size = options.size_for(&lr)?;
         let spec = options.encoder_spec(session.fps(), size, threads);
         let target = Target::choose(&spec, &output, &lr, size)?;
-        let engine = self.engine_spec(lr, target.format, threads)?;
+        let engine = self.engine_spec(lr, &target, threads)?;
         let encoder = session.open_encoder(target, &output)?;
         let streams = LiveStreams::new(&encoder, &session.input, &options.audio, &options.sinks)?;
         for sink in &options.sinks {
@@ -98,13 +100,22 @@ impl Relay {
         Ok(Some(OpenedRelay { relay: self, source, session, engine, encoder, streams }))
     }
 
-    fn engine_spec(&self, lr: FrameFormat, sr: FrameFormat, threads: usize) -> Result<EngineSpec> {
-        let networks = &self.networks;
-        let spec = |kind| EngineSpec { kind, threads, in_flight: 1, networks: networks.clone(), lr, sr };
+    fn engine_spec(&self, lr: FrameFormat, target: &Target, threads: usize) -> Result<EngineSpec> {
+        let (networks, sr) = (&self.networks, target.format);
+        let spec = |kind| EngineSpec {
+            kind,
+            threads,
+            in_flight: 1,
+            networks: networks.clone(),
+            memory_max: None,
+            lr,
+            sr,
+        };
         let depth = sr.pixel_format.depth();
         let engine = spec(self.options.engine.resolve(None, depth, |kind| spec(kind).check())?);
-        engine.check()?;
-        Ok(engine)
+        let frames = FRAMES_MAX * lr.bytes() + (UPSCALED_FRAMES_MAX + 1) * sr.bytes();
+        let name = redacted(&self.options.source);
+        Ok(engine.fit(&name, frames as u64, target.memory_estimate(FRAMES_ENCODED))?.0)
     }
 }
 

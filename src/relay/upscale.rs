@@ -54,7 +54,7 @@ pub(super) fn run(spec: EngineSpec, io: &UpscaleIo) -> Result<()> {
     let (sender, timed_ladders) = channel();
     thread::scope(|scope| {
         let pool = FramePool::new(spec.sr);
-        let mut upscale = Upscale { spec, engine, ladder: None, rungs, pool, io };
+        let mut upscale = Upscale { spec, engine: Some(engine), ladder: None, rungs, pool, io };
         while let Some(pending) = io.frames.pop() {
             io.stats.queue.start(pending.arrived_at);
             if let Some(networks) = io.control.take_networks() {
@@ -75,7 +75,8 @@ pub(super) fn run(spec: EngineSpec, io: &UpscaleIo) -> Result<()> {
 
 struct Upscale<'a> {
     spec: EngineSpec,
-    engine: Box<dyn Engine>,
+    /// `None` only while another is opened in its place.
+    engine: Option<Box<dyn Engine>>,
     /// `None` until the networks were timed with a frame of this format.
     ladder: Option<Ladder>,
     /// By rung: index in [`Stats::rungs`] and counters.
@@ -100,12 +101,15 @@ impl Upscale<'_> {
         let (stats, period) = (self.io.stats, self.io.period);
         if lr.format != self.spec.lr {
             self.spec.lr = lr.format;
-            (self.engine, self.ladder) = (self.spec.open()?, None);
+            // Its memory is free for the next one.
+            (self.engine, self.ladder) = (None, None);
+            self.engine = Some(self.spec.open()?);
         }
+        let engine = self.engine.as_deref_mut().expect("open between frames");
         let ladder = match &mut self.ladder {
             Some(ladder) => ladder,
             None => {
-                let alone_s = time_networks(self.engine.as_mut(), &self.spec, &lr, &self.pool, period)?;
+                let alone_s = time_networks(engine, &self.spec, &lr, &self.pool, period)?;
                 self.ladder.insert(Ladder::new(alone_s, period.as_secs_f64()))
             }
         };
@@ -115,7 +119,7 @@ impl Upscale<'_> {
             return Ok(None);
         };
         let preview = stats.is_preview_requested().then(|| lr.share());
-        let sr = run_network(self.engine.as_mut(), lr, self.pool.take()?, rung)?;
+        let sr = run_network(engine, lr, self.pool.take()?, rung)?;
         let upscaled_at = Instant::now();
         let time = upscaled_at - start;
         ladder.note_time(rung, time.as_secs_f64());
@@ -137,7 +141,8 @@ impl Upscale<'_> {
         scope: &'scope Scope<'scope, '_>,
         timed: &Sender<TimedNetworks>,
     ) {
-        let spec = EngineSpec { networks, lr: lr.format, ..self.spec.clone() };
+        // The stream's own engine holds its memory already.
+        let spec = EngineSpec { networks, lr: lr.format, memory_max: None, ..self.spec.clone() };
         let (lr, period, timed) = (lr.share(), self.io.period, timed.clone());
         let failures = self.io.failures.clone();
         let time = move || {
@@ -158,13 +163,13 @@ impl Upscale<'_> {
 
     fn change_ladder(&mut self, timed: &Receiver<TimedNetworks>) {
         let Some(TimedNetworks { networks, lr, alone_s }) = timed.try_iter().last() else { return };
-        let spec = EngineSpec { networks, ..self.spec.clone() };
+        let spec = EngineSpec { networks, memory_max: None, ..self.spec.clone() };
         match spec.open() {
             Ok(engine) => {
                 let ladder = Ladder::new(alone_s, self.io.period.as_secs_f64());
                 self.ladder = (spec.lr == lr).then_some(ladder);
                 self.rungs = rungs(&spec.networks, self.io.stats);
-                (self.spec, self.engine) = (spec, engine);
+                (self.spec, self.engine) = (spec, Some(engine));
                 let names: Vec<&str> = self.spec.networks.iter().map(Network::name).collect();
                 info!("ladder: {}", names.join(", "));
             }

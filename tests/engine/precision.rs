@@ -22,6 +22,7 @@ fn luma_codes(path: &str, model: &str, precision: Precision) -> Vec<u8> {
         threads: 2,
         in_flight: 1,
         networks,
+        memory_max: None,
         lr,
         sr,
     };

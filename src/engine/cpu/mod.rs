@@ -32,5 +32,5 @@ mod tensors;
 mod weights;
 
 pub use hasn_kernels::{Level, Precision};
-pub(crate) use net::{Net, StageTime, Weights};
+pub(crate) use net::{Net, Passes, StageTime, Weights};
 pub(crate) use pool::Pool;

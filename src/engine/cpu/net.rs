@@ -4,7 +4,7 @@
 //! it for this frame, so a block must end before the next begins. Sums are taken row by row and added in the order of
 //! rows, so that the result does not depend on the number of threads.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hasn_kernels::depthwise::norm_tile_len;
 use hasn_kernels::layout::MARGIN;
@@ -16,7 +16,7 @@ use super::pack::{Factors, pack_depthwise};
 use super::stages::{BlockRun, Common, LeaveRun};
 use super::tensors::*;
 use super::weights::{Block, Packed};
-use crate::engine::forward::{Forward, SIDE_MIN};
+use crate::engine::forward::{Forward, OpenPass, SIDE_MIN, Trunk};
 use crate::model::{Conv, Model, Sizes};
 
 /// The time of a stage, for measurements.
@@ -44,6 +44,33 @@ impl Weights {
         let (kernels, exact) = (level.kernels(precision), level.kernels(Precision::F32));
         let packed = Packed::new(model, kernels.packing);
         Arc::new(Weights { sizes: model.sizes, packed, kernels, exact })
+    }
+}
+
+/// The passes of a network, which share the weights that the first one packs.
+pub(crate) struct Passes {
+    model: Arc<Model>,
+    level: Level,
+    precision: Precision,
+    weights: OnceLock<Arc<Weights>>,
+}
+
+impl Passes {
+    pub(crate) fn new(model: Arc<Model>, level: Level, precision: Precision) -> Passes {
+        Passes { model, level, precision, weights: OnceLock::new() }
+    }
+}
+
+impl OpenPass for Passes {
+    fn memory_len(&self, (width, height): (usize, usize), threads: usize, trunk: Trunk) -> Option<usize> {
+        let shape = Shape::new(&self.model.sizes, self.level.kernels(self.precision).packing, height, width);
+        let graphs = [block_graph(&shape, threads), leave_graph(&shape, threads, true)];
+        (trunk == Trunk::Kept).then(|| scratch_len(&shape, &self.model.sizes, graphs.each_ref()))
+    }
+
+    fn open(&self, size: (usize, usize), threads: usize, _: Trunk) -> Box<dyn Forward> {
+        let pack = || Weights::new(&self.model, self.level, self.precision);
+        Box::new(Net::new(self.weights.get_or_init(pack).clone(), size, threads))
     }
 }
 

@@ -6,7 +6,7 @@
 //! It must not know frames or workers: `engine::tests::cores` does.
 
 use super::graph::{Graph, Keep, WINDOW};
-use super::net::{Net, StageTime, scratch_len};
+use super::net::{Net, StageTime};
 use super::tensors::*;
 use super::{Level, Precision};
 use crate::model::{Model, Sizes};
@@ -65,11 +65,6 @@ impl SimulatedNet {
             shape,
             threads,
         }
-    }
-
-    /// As [`crate::engine::forward::Forward::scratch_len`].
-    pub(crate) fn scratch_len(&self) -> usize {
-        scratch_len(&self.shape, &self.sizes, [&self.block, &self.leave])
     }
 
     /// Seconds of a frame. What lies between the graphs runs on one thread.

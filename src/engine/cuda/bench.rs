@@ -85,7 +85,8 @@ fn measure_size<D: Device>(
     sr: FrameFormat,
 ) -> Result<MeasuredSize> {
     let networks = vec![Network::Hasn(request.model.clone())];
-    let spec = EngineSpec { kind: EngineKind::Cuda, threads: 1, in_flight: 1, networks, lr, sr };
+    let spec =
+        EngineSpec { kind: EngineKind::Cuda, threads: 1, in_flight: 1, networks, memory_max: None, lr, sr };
     let pairs = || (noise(lr), Frame::new(sr));
     let mut free: Vec<_> = (0..4).map(|_| pairs()).collect();
     let start_s = device.now_s();

@@ -94,7 +94,8 @@ fn count() -> BTreeMap<String, Row> {
     model.sizes.blocks = 1;
     let (lr, sr) = (frame_format(WIDTH, HEIGHT, "yuv420p"), frame_format(2 * WIDTH, 2 * HEIGHT, "yuv420p"));
     let networks = vec![Network::Hasn(model.into())];
-    let spec = EngineSpec { kind: EngineKind::Cuda, threads: 1, in_flight: 1, networks, lr, sr };
+    let spec =
+        EngineSpec { kind: EngineKind::Cuda, threads: 1, in_flight: 1, networks, memory_max: None, lr, sr };
     // The weights are the engine's first allocation.
     let device = Emulated::new(Options { common: Some(0), ..Options::default() });
     let watch = device.watch();

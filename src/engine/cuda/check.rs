@@ -195,7 +195,7 @@ fn normalised(values: &[f32], channels: usize) -> Vec<f32> {
 
 pub(super) fn spec(networks: Vec<Network>, lr: FrameFormat, sr: FrameFormat) -> EngineSpec {
     let kind = EngineKind::Cpu(cpu::level::detect().expect("the default level"), cpu::Precision::F32);
-    EngineSpec { kind, threads: 1, in_flight: 1, networks, lr, sr }
+    EngineSpec { kind, threads: 1, in_flight: 1, networks, memory_max: None, lr, sr }
 }
 
 /// A frame with padded rows and random values of 0 to 1 in every component.

@@ -142,7 +142,15 @@ mod tests {
         let mut blob = Blob::default();
         Weights::new(&model, &mut blob).unwrap();
         let networks = vec![Network::Hasn(model)];
-        let spec = EngineSpec { kind: EngineKind::Cuda, threads: 1, in_flight: 1, networks, lr, sr };
+        let spec = EngineSpec {
+            kind: EngineKind::Cuda,
+            threads: 1,
+            in_flight: 1,
+            networks,
+            memory_max: None,
+            lr,
+            sr,
+        };
         let device = Emulated::new(Options { shared_max: 227 << 10, ..Options::default() });
         let watch = device.watch();
         let launched = CudaEngine::open(device, &spec).unwrap().time_launches(NetworkId(0)).unwrap();

@@ -32,9 +32,31 @@ impl Forward for Nearest {
     }
 }
 
+/// Opens stand-ins, which take a tenth of the memory without their trunk.
+struct Opener<O>(O);
+
+impl<O: Fn((usize, usize)) -> Box<dyn Forward>> OpenPass for Opener<O> {
+    fn memory_len(&self, size: (usize, usize), _: usize, trunk: Trunk) -> Option<usize> {
+        let kept = (self.0)(size).scratch_len();
+        Some(if trunk == Trunk::Kept { kept } else { kept / 10 })
+    }
+
+    fn open(&self, size: (usize, usize), _: usize, _: Trunk) -> Box<dyn Forward> {
+        (self.0)(size)
+    }
+}
+
 /// The networks are the stand-ins of the test.
 fn spec(lr: FrameFormat, sr: FrameFormat, threads: usize, in_flight: usize) -> EngineSpec {
-    EngineSpec { kind: EngineKind::Reference, threads, in_flight, networks: Vec::new(), lr, sr }
+    EngineSpec {
+        kind: EngineKind::Reference,
+        threads,
+        in_flight,
+        networks: Vec::new(),
+        memory_max: None,
+        lr,
+        sr,
+    }
 }
 
 /// Opens an engine of two threads for one frame at a time.
@@ -43,9 +65,8 @@ fn open(lr: FrameFormat, sr: FrameFormat, networks: &[HostNetwork]) -> Result<Ho
 }
 
 fn net(scale: usize, in_channels: usize) -> HostNetwork {
-    let open =
-        move |size, _| -> Box<dyn Forward> { Box::new(Nearest { scale, channels: in_channels, size }) };
-    HostNetwork::Net { shape: Shape { scale, in_channels }, open: Box::new(open) }
+    let open = move |size| -> Box<dyn Forward> { Box::new(Nearest { scale, channels: in_channels, size }) };
+    HostNetwork::Net { shape: Shape { scale, in_channels }, open: Box::new(Opener(open)) }
 }
 
 /// Every path through the engine: the plain resampler, luma and R'G'B' networks of scale 2 and 3.
@@ -261,7 +282,7 @@ fn any_size_is_met_exactly() {
                 Step::Network(passes) => passes.sizes.len(),
                 _ => 0,
             };
-            let worker = Worker::new(&spec(lr, sr, 1, 1), &networks, 1).unwrap();
+            let worker = Worker::new(&spec(lr, sr, 1, 1), &networks, 1, Trunk::Kept).unwrap();
             let planned: usize = worker.networks[0].steps.iter().map(in_step).sum();
             assert_eq!(planned, passes, "{from:?} to {to:?}");
             let mut engine = open(lr, sr, &networks).unwrap();
@@ -330,9 +351,36 @@ fn an_rgb_input_may_share_words() {
 #[test]
 fn memory_of_hd_to_uhd_is_bounded() {
     let (lr, sr) = (frame_format(1920, 1080, "yuv420p"), frame_format(3840, 2160, "yuv420p"));
-    let worker = Worker::new(&spec(lr, sr, 2, 1), &[HostNetwork::Resample, net(2, 1)], 2).unwrap();
+    let division = Division::choose(&spec(lr, sr, 2, 1), &[HostNetwork::Resample, net(2, 1)]).unwrap();
     // One LR plane and one SR plane: chroma passes through the memory of luma. Three more are the stand-in's scratch.
-    assert_eq!(worker.buffers.bytes(), 4 * ((1 + 3) * 1920 * 1080 + 3840 * 2160));
+    let planes: u64 = 4 * ((1 + 3) * 1920 * 1080 + 3840 * 2160);
+    let frames: u64 = 3 * (1920 * 1080 + 3840 * 2160) / 2;
+    assert_eq!(division, Division { workers: 1, trunk: Trunk::Kept, bytes: planes + frames });
+}
+
+#[test]
+fn less_memory_means_fewer_workers_then_no_trunk_then_an_error() {
+    let (lr, sr) = (frame_format(100, 100, "gray"), frame_format(200, 200, "gray"));
+    let divide = |max| {
+        let spec = EngineSpec { memory_max: Some(max), ..spec(lr, sr, 4, 9) };
+        Division::choose(&spec, &[net(2, 1)])
+    };
+    let frames = |in_flight: u64| in_flight * 50_000;
+    let planes = |scratch: u64| 4 * (50_000 + scratch);
+    for (workers, trunk, bytes) in [
+        (4, Trunk::Kept, 4 * planes(30_000) + frames(6)),
+        (2, Trunk::Kept, 2 * planes(30_000) + frames(3)),
+        (1, Trunk::Kept, planes(30_000) + frames(2)),
+        (1, Trunk::Recomputed, planes(3_000) + frames(2)),
+    ] {
+        assert_eq!(divide(bytes).unwrap(), Division { workers, trunk, bytes });
+        assert_ne!(divide(bytes - 1).ok(), Some(Division { workers, trunk, bytes }));
+    }
+    let error = divide(300_000).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+    let line = "the engine: 100x100 to 200x200 takes 312 kB of memory, and 300 kB can be had beside the rest of the run; \
+                raise the limit, choose a smaller size, or use a machine with more memory";
+    assert_eq!(error.to_string(), line);
 }
 
 #[test]
@@ -386,7 +434,8 @@ fn a_panic_in_a_worker_reaches_the_caller_of_collect() {
         }
     }
     let shape = Shape { scale: 2, in_channels: 1 };
-    let network = HostNetwork::Net { shape, open: Box::new(|_, _| Box::new(Panics)) };
+    let network =
+        HostNetwork::Net { shape, open: Box::new(Opener(|_| -> Box<dyn Forward> { Box::new(Panics) })) };
     let (lr, sr) = (frame_format(25, 17, "gray"), frame_format(50, 34, "gray"));
     let mut engine = HostEngine::open(&spec(lr, sr, 2, 9), &[network, net(2, 1)]).unwrap();
     for network in 0..2 {
@@ -412,7 +461,10 @@ fn dropping_an_engine_discards_queued_frames_and_frees_its_memory() {
     let done = Arc::new(AtomicUsize::new(0));
     let held = done.clone();
     let shape = Shape { scale: 2, in_channels: 1 };
-    let network = HostNetwork::Net { shape, open: Box::new(move |_, _| Box::new(Slow(held.clone()))) };
+    let network = HostNetwork::Net {
+        shape,
+        open: Box::new(Opener(move |_| -> Box<dyn Forward> { Box::new(Slow(held.clone())) })),
+    };
     let (lr, sr) = (frame_format(25, 17, "gray"), frame_format(50, 34, "gray"));
     let mut engine = HostEngine::open(&spec(lr, sr, 2, 3), &[network]).unwrap();
     for _ in 0..3 {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::engine::cpu::simulation::{Costs, SimulatedNet};
-use crate::engine::cpu::{Level, Net, Pool, Precision, Weights, level};
-use crate::engine::forward::Forward;
+use crate::engine::cpu::{Level, Net, Passes, Pool, Precision, Weights, level};
+use crate::engine::forward::{Forward, OpenPass, Trunk};
 use crate::engine::host::{HostEngine, HostNetwork, depth};
 use crate::engine::plan::{Shape, Step, plan};
 use crate::engine::{Engine, EngineKind, EngineSpec, NetworkId};
@@ -29,7 +29,19 @@ fn bandwidth(cores: usize) -> f64 {
     (300e9 / 64.0 * cores as f64).max(50e9)
 }
 
-/// Stands for a network whose time is simulated.
+/// Opens the stand-ins of a network whose time is simulated.
+struct OpenNothing(Passes);
+
+impl OpenPass for OpenNothing {
+    fn memory_len(&self, size: (usize, usize), threads: usize, trunk: Trunk) -> Option<usize> {
+        self.0.memory_len(size, threads, trunk)
+    }
+
+    fn open(&self, size: (usize, usize), threads: usize, trunk: Trunk) -> Box<dyn Forward> {
+        Box::new(Nothing { scratch_len: self.memory_len(size, threads, trunk).expect("it has one") })
+    }
+}
+
 struct Nothing {
     scratch_len: usize,
 }
@@ -113,14 +125,19 @@ impl Video {
     /// An engine as a run opens it, without its network.
     fn engine(&self, threads: usize) -> HostEngine {
         let [lr, sr] = self.formats();
-        let (model, level, precision) = (self.model.clone(), self.level, self.precision);
-        let open = move |size, threads| -> Box<dyn Forward> {
-            let scratch_len = SimulatedNet::new(&model, level, precision, size, threads).scratch_len();
-            Box::new(Nothing { scratch_len })
-        };
-        let network = HostNetwork::Net { shape: Shape::of(&self.model.sizes), open: Box::new(open) };
+        let open = Passes::new(self.model.clone(), self.level, self.precision);
+        let network =
+            HostNetwork::Net { shape: Shape::of(&self.model.sizes), open: Box::new(OpenNothing(open)) };
         let kind = EngineKind::Cpu(self.level, self.precision);
-        let spec = EngineSpec { kind, threads, in_flight: usize::MAX, networks: Vec::new(), lr, sr };
+        let spec = EngineSpec {
+            kind,
+            threads,
+            in_flight: usize::MAX,
+            networks: Vec::new(),
+            memory_max: None,
+            lr,
+            sr,
+        };
         HostEngine::open(&spec, &[network]).unwrap()
     }
 

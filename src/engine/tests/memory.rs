@@ -5,7 +5,7 @@ use crate::engine::memory::zeroed;
 #[test]
 fn memory_of_any_length_is_zeroed() {
     for len in [0, 1, 1023, 5 << 20] {
-        let mut floats = zeroed(len);
+        let mut floats = zeroed(len).unwrap();
         assert!(floats.len() == len && floats.iter().all(|&float| float == 0.0));
         floats.fill(1.0);
     }
@@ -18,7 +18,7 @@ fn large_memory_is_advised_to_take_huge_pages() {
         println!("SKIPPED: huge pages, for this system has none");
         return;
     }
-    let floats = zeroed(5 << 20);
+    let floats = zeroed(5 << 20).unwrap();
     let middle = floats[floats.len() / 2..].as_ptr() as usize;
     let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
     let mut is_ours = false;

@@ -241,6 +241,11 @@ impl Decoder {
         self.first().format
     }
 
+    /// Estimates the memory that the decoder will still take: its reference frames and those that wait for their order.
+    pub(crate) fn memory_estimate(&self, frames: u64) -> u64 {
+        self.format().bytes() as u64 * (frames - 1).min(8)
+    }
+
     /// The first frame, before it is taken.
     pub(crate) fn first(&self) -> &Frame {
         self.first.as_ref().expect("called before the first frame is taken")
