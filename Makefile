@@ -8,7 +8,7 @@ PACKAGES := gcc g++ libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev liba
 # apt-get needs root.
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: demo test test-cuda test-relay relay-packages test-slurm slurm-packages cuda-budget soak soak-smoke soak-fuzz \
+.PHONY: demo test test-ffmpeg print-packages test-cuda test-relay relay-packages test-slurm slurm-packages cuda-budget soak soak-smoke soak-fuzz \
 	soak-relay soak-videos soak-files soak-faults soak-sweeps lint public-api public-api-check package bench bench-peers \
 	simulate-cores kernels kernels-check gpu-pack pack-packages train-deps train-smoke deps python
 
@@ -30,6 +30,16 @@ demo: deps
 # Tests start programs and wait for streams, which leaves cores idle: two tests run on each core.
 test: deps
 	RUST_TEST_THREADS=$$((2 * $$(nproc))) cargo test
+
+# Builds against other versions of FFmpeg, in chroots of the Debian releases that have them, and runs the tests of files there.
+FFMPEG_SUITES ?= trixie forky
+test-ffmpeg: deps
+	@command -v mmdebstrap >/dev/null \
+		|| { $(ROOT) apt-get update -q && $(ROOT) apt-get install -q -y --no-install-recommends mmdebstrap; }
+	$(ROOT) env "PATH=$$PATH" "HOME=$$HOME" tests/ffmpeg/run $(FFMPEG_SUITES)
+
+print-packages:
+	@echo $(PACKAGES)
 
 # The CUDA engine's tests on the emulated device, which `test` runs as well, under AddressSanitizer: it reports accesses past
 # shared memory.

@@ -2,12 +2,12 @@
 
 use std::any::Any;
 
-use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video;
+use ffmpeg_next::{self as ffmpeg, ffi};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Frame, FrameFormat, HostBuffer, PixelFormat, Props, Timestamp};
-use crate::media::ffmpeg::check;
+use crate::media::ffmpeg::{check, error_kind};
 use crate::media::format::{describe, pixel_format, pixel_of};
 
 /// Rows start at multiples of this, for AVX-512 loads.
@@ -98,7 +98,8 @@ pub(crate) fn into_frame(mut av_frame: Video, frame_format: FrameFormat, time: T
 
 /// Hands out frames to fill; their buffers return when the encoder has released them.
 pub struct FramePool {
-    pool: BufferPool,
+    /// A pool and a linesize for each plane: FFmpeg measures one buffer for all of them in an `int`.
+    planes: Vec<(BufferPool, i32)>,
     format: FrameFormat,
     pixel: ffi::AVPixelFormat,
 }
@@ -116,51 +117,35 @@ impl Drop for BufferPool {
 }
 
 impl FramePool {
-    /// A pool of frames of this format.
-    pub fn new(frame_format: FrameFormat) -> FramePool {
+    /// A pool of frames of this format. Fails if FFmpeg has no such frame, since it is too large.
+    pub fn new(frame_format: FrameFormat) -> Result<FramePool> {
         let pixel = pixel_format(frame_format.pixel_format.name);
         assert!(describe(pixel).is_some(), "pools are of formats that can be written");
-        // SAFETY: both calls compute with their arguments only; null for the allocator means FFmpeg's own.
-        let pool = unsafe {
-            let size = ffi::av_image_get_buffer_size(
-                pixel,
-                frame_format.width as i32,
-                frame_format.height as i32,
-                ALIGNMENT,
-            );
-            // Encoders may read a vector past the last sample.
-            ffi::av_buffer_pool_init(size as usize + ALIGNMENT as usize, None)
-        };
-        FramePool { pool: BufferPool(pool), format: frame_format, pixel }
+        let planes = pools(pixel, &frame_format).map_err(|e| {
+            let FrameFormat { width, height, .. } = frame_format;
+            let problem = format!("FFmpeg has no {width}x{height} {}", frame_format.pixel_format.name);
+            Error::new("frame", problem, "choose a smaller size").with_kind(error_kind(e)).with_source(e)
+        })?;
+        Ok(FramePool { planes, format: frame_format, pixel })
     }
 
-    /// A frame whose samples are undefined.
+    /// A frame whose samples are zero or those of an earlier frame.
     pub fn take(&self) -> Result<Frame> {
         let FrameFormat { width, height, pixel_format: format, .. } = self.format;
-        let pixel = self.pixel;
         let mut av_frame = Video::empty();
-        // SAFETY: the buffer is large enough for what av_image_fill_arrays lays out in it (`new` asked for
-        // the same size), and the frame owns it from here on.
+        // SAFETY: the frame is owned, and each buffer, which it owns from here on, is as large as a plane of that linesize.
         unsafe {
             let raw = &mut *av_frame.as_mut_ptr();
-            raw.buf[0] = ffi::av_buffer_pool_get(self.pool.0);
-            if raw.buf[0].is_null() {
-                return Err(Error::new("frame", "out of memory", "free some, or choose a smaller size")
-                    .with_kind(ErrorKind::OutOfMemory));
+            (raw.width, raw.height, raw.format) = (width as i32, height as i32, self.pixel as i32);
+            for (plane, (pool, linesize)) in self.planes.iter().enumerate() {
+                raw.buf[plane] = ffi::av_buffer_pool_get(pool.0);
+                if raw.buf[plane].is_null() {
+                    return Err(Error::new("frame", "out of memory", "free some, or choose a smaller size")
+                        .with_kind(ErrorKind::OutOfMemory));
+                }
+                raw.data[plane] = (*raw.buf[plane]).data;
+                raw.linesize[plane] = *linesize;
             }
-            (raw.width, raw.height, raw.format) = (width as i32, height as i32, pixel as i32);
-            let (data, linesize) = (raw.data.as_mut_ptr(), raw.linesize.as_mut_ptr());
-            let start = (*raw.buf[0]).data;
-            let code = ffi::av_image_fill_arrays(
-                data,
-                linesize,
-                start,
-                pixel,
-                width as i32,
-                height as i32,
-                ALIGNMENT,
-            );
-            check(code).expect("the size of the pool's buffers");
         }
         Ok(Frame {
             format: self.format,
@@ -168,5 +153,62 @@ impl FramePool {
             props: Props::default(),
             buffer: Box::new(AvFrameBuffer::new(av_frame, &format)),
         })
+    }
+}
+
+/// A pool of buffers and the linesize for each plane.
+fn pools(
+    pixel: ffi::AVPixelFormat,
+    format: &FrameFormat,
+) -> std::result::Result<Vec<(BufferPool, i32)>, ffmpeg::Error> {
+    let (width, height) = (format.width as i32, format.height as i32);
+    let (mut linesizes, mut sizes) = ([0; 4], [0; 4]);
+    // SAFETY: the calls compute with their arguments, and fill lists of four.
+    unsafe {
+        check(ffi::av_image_check_size2(
+            width as u32,
+            height as u32,
+            i64::MAX,
+            pixel,
+            0,
+            std::ptr::null_mut(),
+        ))?;
+        check(ffi::av_image_fill_linesizes(linesizes.as_mut_ptr(), pixel, width))?;
+        let aligned = linesizes.map(|linesize| (linesize + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+        let strides = aligned.map(|linesize| linesize as isize);
+        check(ffi::av_image_fill_plane_sizes(sizes.as_mut_ptr(), pixel, height, strides.as_ptr()))?;
+        let planes = sizes.into_iter().zip(aligned).filter(|&(size, _)| size > 0);
+        // Zeroed: encoders read bytes that no component has, and may read a vector past the last sample.
+        let pool = |size| {
+            BufferPool(ffi::av_buffer_pool_init(size + ALIGNMENT as usize, Some(ffi::av_buffer_allocz)))
+        };
+        Ok(planes.map(|(size, linesize)| (pool(size), linesize)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::frame_format;
+
+    #[test]
+    fn planes_that_together_pass_two_gigabytes_have_a_buffer_each() {
+        let pool = FramePool::new(frame_format(16_384, 11_000, "gbrpf32le")).unwrap();
+        assert_eq!(pool.planes.iter().map(|(_, linesize)| *linesize).collect::<Vec<_>>(), [65_536; 3]);
+        let error = FramePool::new(frame_format(40_000, 40_000, "rgb24")).err().expect("an int is too small");
+        assert_eq!(error.to_string(), "frame: FFmpeg has no 40000x40000 rgb24; choose a smaller size");
+    }
+
+    #[test]
+    fn frames_have_planes_of_aligned_rows() {
+        for (name, linesizes) in
+            [("nv12", &[64, 64][..]), ("yuv420p", &[64; 3]), ("rgb0", &[192]), ("ya8", &[128])]
+        {
+            let frame = FramePool::new(frame_format(35, 7, name)).unwrap().take().unwrap();
+            for (plane, linesize) in linesizes.iter().enumerate() {
+                assert_eq!(frame.buffer.linesize(plane), *linesize, "{name}");
+                assert!(frame.buffer.plane(plane).iter().all(|byte| *byte == 0), "{name}");
+            }
+        }
     }
 }

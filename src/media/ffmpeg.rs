@@ -69,6 +69,28 @@ pub(crate) fn c_string(text: &str) -> CString {
     CString::new(text).expect("no NUL in an argument")
 }
 
+/// The bytes at an address, which may be null where there are none.
+///
+/// # Safety
+/// The address is null, or that of `len` bytes that stay as long as `'a`.
+pub(crate) unsafe fn bytes_of<'a>(start: *const u8, len: usize) -> &'a [u8] {
+    // SAFETY: the caller's.
+    if start.is_null() { &[] } else { unsafe { std::slice::from_raw_parts(start, len) } }
+}
+
+/// Copies a dictionary as bytes: tags may not be UTF-8.
+///
+/// # Safety
+/// The dictionary is alive, or null.
+pub(crate) unsafe fn copy_tags(from: *const ffi::AVDictionary) -> ffmpeg::Dictionary<'static> {
+    let mut copy = std::ptr::null_mut();
+    // SAFETY: the caller's; `copy` is a new dictionary, which the wrapper owns.
+    unsafe {
+        check(ffi::av_dict_copy(&mut copy, from, 0)).expect("no memory for tags");
+        ffmpeg::Dictionary::own(copy)
+    }
+}
+
 /// Parameters of the stream that an open encoder writes.
 pub(crate) fn parameters_of(context: &ffmpeg::codec::Context) -> ffmpeg::codec::Parameters {
     let mut parameters = ffmpeg::codec::Parameters::new();

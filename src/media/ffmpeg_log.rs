@@ -2,10 +2,12 @@
 //! finds a wrong checksum return no error code and set no flag.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem;
 use std::sync::Mutex;
 
+use ffmpeg_next::codec;
 use ffmpeg_next::ffi::{self, AVClassCategory};
 use tracing::{debug, info};
 
@@ -26,8 +28,34 @@ thread_local! {
     static PARTIAL_LINE: RefCell<String> = RefCell::default();
     static WITH_NAME: Cell<c_int> = const { Cell::new(1) };
 }
-/// Decoders log on threads of their own.
-static DECODER_ERRORS: Mutex<ErrorLines> = Mutex::new(ErrorLines { count: 0, first: String::new() });
+/// By the address of an AVCodecContext: a decoder logs on threads of its own.
+static DECODER_ERRORS: Mutex<BTreeMap<usize, ErrorLines>> = Mutex::new(BTreeMap::new());
+
+/// What one decoder logs. Dropped before the decoder, whose address another may get.
+pub(crate) struct DecoderErrors {
+    context: usize,
+}
+
+impl DecoderErrors {
+    /// Listens to a decoder from now on.
+    pub fn of(context: &codec::Context) -> DecoderErrors {
+        // SAFETY: the pointer is read as a number only.
+        let context = unsafe { context.as_ptr() } as usize;
+        lock(&DECODER_ERRORS).insert(context, ErrorLines::default());
+        DecoderErrors { context }
+    }
+
+    /// The first error that the decoder logged since the last call.
+    pub fn take(&self) -> Option<String> {
+        lock(&DECODER_ERRORS).get_mut(&self.context).and_then(ErrorLines::take)
+    }
+}
+
+impl Drop for DecoderErrors {
+    fn drop(&mut self) {
+        lock(&DECODER_ERRORS).remove(&self.context);
+    }
+}
 
 impl ErrorLines {
     fn add(&mut self, line: &str) {
@@ -49,8 +77,11 @@ impl ErrorLines {
 /// depends on where in a packet the gap is; often there is none to mark.
 const DISCONTINUITY: &[u8] = b"Continuity check failed";
 
-/// Installs the callback, which takes the place of FFmpeg's default one.
+/// Installs the callback, which takes the place of FFmpeg's default one. It passes on C's variable arguments, whose type
+/// differs between processors.
 pub(crate) fn install() {
+    #[cfg(not(target_arch = "x86_64"))]
+    tracing::warn!("damage that FFmpeg only logs is not found on this processor");
     // SAFETY: `callback` has the signature that FFmpeg asks for, and may be called from any thread.
     #[cfg(target_arch = "x86_64")]
     unsafe {
@@ -66,11 +97,6 @@ pub(crate) fn take_demuxer_error() -> Option<String> {
 /// Whether this thread's demuxer found a gap in a transport stream's continuity counters since the last call.
 pub(crate) fn take_discontinuity() -> bool {
     IS_DISCONTINUOUS.take()
-}
-
-/// The first error that decoders logged since the last call.
-pub(crate) fn take_decoder_error() -> Option<String> {
-    lock(&DECODER_ERRORS).take()
 }
 
 /// # Safety
@@ -102,7 +128,10 @@ unsafe extern "C" fn callback(
             if category == Some(AV_CLASS_CATEGORY_DEMUXER) {
                 DEMUXER_ERRORS.with_borrow_mut(|errors| errors.add(line.trim_end()));
             } else {
-                lock(&DECODER_ERRORS).add(line.trim_end());
+                let mut errors = lock(&DECODER_ERRORS);
+                if let Some(errors) = errors.get_mut(&(object as usize)) {
+                    errors.add(line.trim_end());
+                }
             }
         }
         if level <= ffi::av_log_get_level() {

@@ -33,7 +33,12 @@ pub(crate) fn pixel_format(name: &str) -> AVPixelFormat {
 
 /// FFmpeg's value of a frame's format.
 pub(crate) fn pixel_of(av_frame: &ffi::AVFrame) -> AVPixelFormat {
-    // SAFETY: FFmpeg, which filled the frame, put a member of this enumeration there.
+    let none = AVPixelFormat::AV_PIX_FMT_NONE;
+    // A library newer than its headers may have more formats.
+    if !(none as i32..AVPixelFormat::AV_PIX_FMT_NB as i32).contains(&av_frame.format) {
+        return none;
+    }
+    // SAFETY: the enumeration has successive members from NONE to NB.
     unsafe { std::mem::transmute::<i32, AVPixelFormat>(av_frame.format) }
 }
 
@@ -156,26 +161,25 @@ pub(crate) fn loss(format: &PixelFormat, source: &PixelFormat) -> Option<String>
 
 /// The colour of a decoded frame, and whether its matrix is untagged and guessed.
 pub(crate) fn color_of(av_frame: &ffi::AVFrame, format: &PixelFormat) -> (ColorSpec, bool) {
-    let untagged = av_frame.color_range == ffi::AVColorRange::AVCOL_RANGE_UNSPECIFIED;
+    let tagged_range = code_of(&raw const av_frame.color_range);
+    let untagged = tagged_range == ffi::AVColorRange::AVCOL_RANGE_UNSPECIFIED as u32;
     let range = if is_full_range_name(format.name)
-        || av_frame.color_range == ffi::AVColorRange::AVCOL_RANGE_JPEG
+        || tagged_range == ffi::AVColorRange::AVCOL_RANGE_JPEG as u32
         || (untagged && format.family != Family::Ycbcr)
     {
         Range::Full
     } else {
         Range::Limited
     };
-    // Containers pass on any number, also one that the enumeration does not have.
-    let code = |tag: *const u32, end: u32| {
-        // SAFETY: the three enumerations are u32 in C, and `tag` points into a frame that is borrowed.
-        let code = unsafe { tag.read() };
-        if code < end { code as u8 } else { Matrix::UNSPECIFIED.0 }
-    };
-    let space = code((&raw const av_frame.colorspace).cast(), ffi::AVColorSpace::AVCOL_SPC_NB as u32);
+    // The end of an enumeration is that of the headers; a code point of a newer library is not passed on.
+    let known = |code: u32, end: u32| if code < end { code as u8 } else { Matrix::UNSPECIFIED.0 };
+    let space = known(code_of(&raw const av_frame.colorspace), ffi::AVColorSpace::AVCOL_SPC_NB as u32);
     let primaries =
-        code((&raw const av_frame.color_primaries).cast(), ffi::AVColorPrimaries::AVCOL_PRI_NB as u32);
-    let transfer =
-        code((&raw const av_frame.color_trc).cast(), ffi::AVColorTransferCharacteristic::AVCOL_TRC_NB as u32);
+        known(code_of(&raw const av_frame.color_primaries), ffi::AVColorPrimaries::AVCOL_PRI_NB as u32);
+    let transfer = known(
+        code_of(&raw const av_frame.color_trc),
+        ffi::AVColorTransferCharacteristic::AVCOL_TRC_NB as u32,
+    );
     let no_matrix = matches!(Matrix(space), Matrix::UNSPECIFIED | Matrix::IDENTITY);
     let guessed = format.family != Family::Rgb && no_matrix;
     let matrix = match format.family {
@@ -183,14 +187,9 @@ pub(crate) fn color_of(av_frame: &ffi::AVFrame, format: &PixelFormat) -> (ColorS
         _ if no_matrix => Matrix::guess(av_frame.width as usize, av_frame.height as usize),
         _ => Matrix(space),
     };
-    let chroma_location = match av_frame.chroma_location {
-        ffi::AVChromaLocation::AVCHROMA_LOC_CENTER => ChromaLocation::Center,
-        ffi::AVChromaLocation::AVCHROMA_LOC_TOPLEFT => ChromaLocation::TopLeft,
-        ffi::AVChromaLocation::AVCHROMA_LOC_TOP => ChromaLocation::Top,
-        ffi::AVChromaLocation::AVCHROMA_LOC_BOTTOMLEFT => ChromaLocation::BottomLeft,
-        ffi::AVChromaLocation::AVCHROMA_LOC_BOTTOM => ChromaLocation::Bottom,
-        _ => ChromaLocation::Left,
-    };
+    let location = code_of(&raw const av_frame.chroma_location);
+    let known_location = CHROMA_LOCATIONS.iter().find(|(_, theirs)| *theirs as u32 == location);
+    let chroma_location = known_location.map_or(ChromaLocation::Left, |(ours, _)| *ours);
     let color = ColorSpec {
         matrix,
         primaries: Primaries(primaries),
@@ -200,6 +199,26 @@ pub(crate) fn color_of(av_frame: &ffi::AVFrame, format: &PixelFormat) -> (ColorS
     };
     (color, guessed)
 }
+
+/// Reads an enumeration of C as a number: containers and decoders pass on any, also one that the enumeration does not have.
+pub(crate) fn code_of<E>(tag: *const E) -> u32 {
+    const { assert!(size_of::<E>() == size_of::<u32>()) };
+    // SAFETY: C's enumerations here have 32 bits, and callers point into a structure that they borrow.
+    unsafe { tag.cast::<u32>().read() }
+}
+
+/// Locations of chroma samples; any other is the default, left.
+const CHROMA_LOCATIONS: [(ChromaLocation, ffi::AVChromaLocation); 6] = {
+    use ffi::AVChromaLocation::*;
+    [
+        (ChromaLocation::Left, AVCHROMA_LOC_LEFT),
+        (ChromaLocation::Center, AVCHROMA_LOC_CENTER),
+        (ChromaLocation::TopLeft, AVCHROMA_LOC_TOPLEFT),
+        (ChromaLocation::Top, AVCHROMA_LOC_TOP),
+        (ChromaLocation::BottomLeft, AVCHROMA_LOC_BOTTOMLEFT),
+        (ChromaLocation::Bottom, AVCHROMA_LOC_BOTTOM),
+    ]
+};
 
 /// FFmpeg's value of a transfer.
 pub(crate) fn transfer_of(transfer: Transfer) -> ffi::AVColorTransferCharacteristic {
@@ -219,19 +238,13 @@ pub(crate) struct Tags {
 
 impl Tags {
     pub fn of(frame_format: &FrameFormat) -> Tags {
-        use ffi::AVChromaLocation::*;
         let color = &frame_format.color;
         let subsampled =
             frame_format.pixel_format.log2_chroma_w + frame_format.pixel_format.log2_chroma_h > 0;
-        let chroma_location = match color.chroma_location {
-            _ if !subsampled => AVCHROMA_LOC_UNSPECIFIED,
-            ChromaLocation::Left => AVCHROMA_LOC_LEFT,
-            ChromaLocation::Center => AVCHROMA_LOC_CENTER,
-            ChromaLocation::TopLeft => AVCHROMA_LOC_TOPLEFT,
-            ChromaLocation::Top => AVCHROMA_LOC_TOP,
-            ChromaLocation::BottomLeft => AVCHROMA_LOC_BOTTOMLEFT,
-            ChromaLocation::Bottom => AVCHROMA_LOC_BOTTOM,
-        };
+        let mut locations = CHROMA_LOCATIONS.iter().filter(|_| subsampled);
+        let location = locations.find(|(ours, _)| *ours == color.chroma_location);
+        let chroma_location =
+            location.map_or(ffi::AVChromaLocation::AVCHROMA_LOC_UNSPECIFIED, |(_, theirs)| *theirs);
         let transfer = transfer_of(color.transfer);
         // SAFETY: these code points are members of the same two enumerations: `color_of` lets no other
         // through, and the constants of `color` are H.273's, which FFmpeg has.
@@ -315,5 +328,29 @@ mod tests {
         for unknown in ["pal8", "monow", "bayer_rggb8", "cuda", "xyz12le", "uyyvyy411", "no_such_format"] {
             assert_eq!(format_by_name(unknown), None, "{unknown}");
         }
+    }
+
+    #[test]
+    fn numbers_that_an_enumeration_does_not_have_are_no_tags() {
+        let mut av_frame = ffmpeg_next::frame::Video::empty();
+        // SAFETY: the frame is owned; its tags are written as the numbers that C has for them.
+        let raw = unsafe {
+            let raw = av_frame.as_mut_ptr();
+            (&raw mut (*raw).chroma_location).cast::<u32>().write(9);
+            (&raw mut (*raw).color_trc).cast::<u32>().write(200);
+            (&raw mut (*raw).color_primaries).cast::<u32>().write(70_000);
+            (&raw mut (*raw).colorspace).cast::<u32>().write(255);
+            (&raw mut (*raw).color_range).cast::<u32>().write(77);
+            (*raw).format = 9999;
+            &*raw
+        };
+        assert_eq!(pixel_of(raw), AVPixelFormat::AV_PIX_FMT_NONE);
+        let (color, guessed) = color_of(raw, &format_by_name("yuv420p").unwrap());
+        let unspecified = (Primaries::UNSPECIFIED, Transfer::UNSPECIFIED);
+        assert_eq!((color.primaries, color.transfer), unspecified);
+        assert_eq!(
+            (color.range, color.chroma_location, guessed),
+            (Range::Limited, ChromaLocation::Left, true)
+        );
     }
 }

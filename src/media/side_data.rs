@@ -10,7 +10,8 @@ use ffmpeg_next::frame::Video as AvFrame;
 
 use crate::color::Transfer;
 use crate::frame::{Frame, Props};
-use crate::media::ffmpeg::c_string;
+use crate::media::ffmpeg::{bytes_of, c_string};
+use crate::media::format::code_of;
 
 /// Side data of frames that holds for the stream. Both types hold the same C structure.
 const OF_STREAMS: [(OfFrame, OfStream); 4] = [
@@ -40,7 +41,7 @@ impl StreamSide {
     pub fn of(stream: &ffmpeg::Stream, first: &Frame) -> StreamSide {
         let av_frame = frame_of(&first.props);
         // SAFETY: the stream and its parameters are alive.
-        let stream_transfer = unsafe { (*(*stream.as_ptr()).codecpar).color_trc as u32 };
+        let stream_transfer = code_of(unsafe { &raw const (*(*stream.as_ptr()).codecpar).color_trc });
         // Where a filter converted HDR to SDR, the stream's mastering display is not that of the frames any more.
         let unspecified = u32::from(Transfer::UNSPECIFIED.0);
         let same_transfer =
@@ -146,7 +147,7 @@ fn frame_bytes(av_frame: &AvFrame, kind: OfFrame) -> Option<&[u8]> {
     // SAFETY: the frame is alive, and an entry of its list has `size` bytes, which stay as long as it does.
     unsafe {
         let entry = ffi::av_frame_get_side_data(av_frame.as_ptr(), kind).as_ref()?;
-        Some(std::slice::from_raw_parts(entry.data, entry.size))
+        Some(bytes_of(entry.data, entry.size))
     }
 }
 
@@ -163,7 +164,7 @@ fn stream_entries(stream: &ffmpeg::Stream) -> Vec<(OfStream, Vec<u8>)> {
         (0..usize::try_from(count).unwrap_or(0))
             .map(|i| &*list.add(i))
             .filter(|entry| !matches!(entry.type_, AV_PKT_DATA_CPB_PROPERTIES | AV_PKT_DATA_DOVI_CONF))
-            .map(|entry| (entry.type_, std::slice::from_raw_parts(entry.data, entry.size).to_vec()))
+            .map(|entry| (entry.type_, bytes_of(entry.data, entry.size).to_vec()))
             .collect()
     }
 }

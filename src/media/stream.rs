@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString};
 
 use ffmpeg_next::{self as ffmpeg, Rational, ffi, media};
 
+use crate::media::ffmpeg::copy_tags;
 /// The stream to upscale, as its container describes it.
 #[derive(Clone, Copy, Debug)]
 pub struct VideoInfo {
@@ -67,8 +68,8 @@ pub(crate) fn kind_name(medium: media::Type) -> String {
 pub(crate) fn metadata(stream: &ffmpeg::Stream, is_reencoded: bool) -> ffmpeg::Dictionary<'static> {
     const STATISTICS: [&str; 6] =
         ["BPS", "DURATION", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "_STATISTICS", "ENCODER"];
-    // Copied as bytes: tags may not be UTF-8.
-    let kept = stream.metadata().to_owned();
+    // SAFETY: the stream is alive.
+    let kept = unsafe { copy_tags((*stream.as_ptr()).metadata) };
     if !is_reencoded {
         return kept;
     }

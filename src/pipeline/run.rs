@@ -98,7 +98,7 @@ impl Run {
         };
         let holds_all_streams = transcoders.is_some();
         progress.start_at(resume_state.finished_frames);
-        let upscale = UpscaleSpec { engine, network, reuse, pool: FramePool::new(encoder.format()) };
+        let upscale = UpscaleSpec { engine, network, reuse, pool: FramePool::new(encoder.format())? };
         let shared = Shared::new(stop, &input, resume_state);
         let mut parts = Parts { input, decoder, encoder, last };
         let Ended { is_encoded, reused } = parts.run(upscale, transcoders, &shared, progress);

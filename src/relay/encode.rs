@@ -38,7 +38,7 @@ pub(super) struct EncodeIo<'a> {
 
 /// Encodes until no frame follows.
 pub(super) fn run(encoder: Encoder, on_loss: OnLoss, silence: Option<Silence>, io: EncodeIo) -> Result<()> {
-    let mut black = FramePool::new(encoder.format()).take()?;
+    let mut black = FramePool::new(encoder.format())?.take()?;
     blacken(&mut black);
     let mut last = black.share();
     let in_flight = BTreeMap::new();

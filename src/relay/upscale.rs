@@ -53,7 +53,7 @@ pub(super) fn run(spec: EngineSpec, io: &UpscaleIo) -> Result<()> {
     let rungs = rungs(&spec.networks, io.stats);
     let (sender, timed_ladders) = channel();
     thread::scope(|scope| {
-        let pool = FramePool::new(spec.sr);
+        let pool = FramePool::new(spec.sr)?;
         let mut upscale = Upscale { spec, engine: Some(engine), ladder: None, rungs, pool, io };
         while let Some(pending) = io.frames.pop() {
             io.stats.queue.start(pending.arrived_at);
@@ -146,9 +146,9 @@ impl Upscale<'_> {
         let (lr, period, timed) = (lr.share(), self.io.period, timed.clone());
         let failures = self.io.failures.clone();
         let time = move || {
-            let pool = FramePool::new(spec.sr);
-            let times = (spec.check().and_then(|()| spec.open()))
-                .and_then(|mut engine| time_networks(engine.as_mut(), &spec, &lr, &pool, period));
+            let times = (spec.check().and_then(|()| spec.open())).and_then(|mut engine| {
+                time_networks(engine.as_mut(), &spec, &lr, &FramePool::new(spec.sr)?, period)
+            });
             match times {
                 // The relay may have ended meanwhile.
                 Ok(alone_s) => {

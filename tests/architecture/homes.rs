@@ -4,8 +4,10 @@ use crate::imports::{Form, Modules, Reference};
 use crate::source::{File, Token, tokens};
 
 /// Code, and the only places where it may stand: files, or folders ending in `/`.
-const HOMES: [(&str, &[&str]); 28] = [
+const HOMES: [(&str, &[&str]); 29] = [
     ("ffmpeg_next", &["src/media/"]),
+    // Decoders are opened in one place, with the limit on the size of frames.
+    ("Context::from_parameters", &["src/media/decode/open.rs"]),
     ("crossbeam_channel", &["src/pipeline/"]),
     ("cudarc", &["src/engine/cuda/"]),
     ("nvml_wrapper", &["src/engine/cuda/"]),

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::io::{PipeReader, PipeWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -222,9 +223,23 @@ impl Folder {
 
     /// Decodes every stream, with timestamps passed through; any message is a failure.
     pub fn assert_decodes(&self, name: &str) {
-        let line = "-map 0:v -map 0:a? -fps_mode passthrough -enc_time_base:v -1 -f null -";
-        self.ffmpeg(&format!("-i {name} {line}"));
+        let line = "-map 0:v -map 0:a? -fps_mode passthrough -f null -enc_time_base:v";
+        self.ffmpeg(&format!("-i {name} {line} {} -", input_time_base()));
     }
+}
+
+/// The value of `-enc_time_base` for the input's time base. FFmpeg before 6.1 has no word for it, from 8 on only that.
+pub fn input_time_base() -> &'static str {
+    static MAJOR: OnceLock<u32> = OnceLock::new();
+    let major = MAJOR.get_or_init(|| {
+        let output =
+            Command::new("ffmpeg").arg("-version").output().expect("the ffmpeg command is installed");
+        let text = String::from_utf8(output.stdout).expect("a version is ASCII");
+        let version = text.split_whitespace().nth(2).expect("ffmpeg version N");
+        // A build from git has no number.
+        version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(u32::MAX)
+    });
+    if *major < 7 { "-1" } else { "demux" }
 }
 
 /// Absolute paths of files that are part of the project.

@@ -53,7 +53,7 @@ fn upscale(folder: &Folder, line: &str) -> Ran {
 fn assert_frames_decode(folder: &Folder, name: &str) {
     folder.ffmpeg(&format!("-v quiet -i {name} -map 0:v -c copy alone.mkv"));
     // Without timestamps, which are uneven.
-    folder.ffmpeg("-i alone.mkv -fps_mode drop -f null -");
+    folder.ffmpeg("-i alone.mkv -fps_mode passthrough -f rawvideo -pix_fmt gray -");
 }
 
 /// Whether frames are evenly spaced, to a tick.
@@ -171,6 +171,28 @@ fn damage_is_counted_and_reported_with_its_place() {
     let ran = folder.upscale(&format!("bad.mp4 out.mkv -y --model none --tolerate {damaged}"));
     assert!(ran.stderr.contains("decoding continues"), "{}", ran.stderr);
     assert_eq!(folder.names(), ["alone.mkv", "bad.mp4", "in.mp4", "out.mkv", "report.json"]);
+}
+
+/// FFV1 reports a wrong checksum in its log alone. The frames are looked at twice: first for fields, then to be upscaled.
+#[test]
+fn damage_that_is_only_logged_is_that_of_its_frame() {
+    let folder = Folder::new();
+    folder.ffmpeg("-f lavfi -i smptebars=s=32x240:r=25 -t 2 -c:v ffv1 -level 3 -slicecrc 1 in.mkv");
+    let packets: serde_json::Value = folder.ffprobe("-show_packets", "in.mkv");
+    let packet: usize = packets["packets"][30]["pos"].as_str().unwrap().parse().unwrap();
+    let mut bytes = folder.read("in.mkv");
+    bytes[packet + 300] ^= 0x10;
+    folder.write("bad.mkv", bytes);
+    let ran = upscale(&folder, "bad.mkv all.mkv --tolerate 1");
+    ran.assert_done();
+    assert!(ran.stderr.contains("(frame 30, pts 1200, 1.200 s)"), "{}", ran.stderr);
+    // The same frame before the wanted part, and in it.
+    let after = upscale(&folder, "bad.mkv after.mkv --from 1.4");
+    after.assert_done();
+    assert!(!after.stderr.contains("damaged"), "{}", after.stderr);
+    let within = upscale(&folder, "bad.mkv within.mkv --from 1.0 --tolerate 1");
+    within.assert_done();
+    assert!(within.stderr.contains("(frame 5, pts 1200, 1.200 s)"), "{}", within.stderr);
 }
 
 #[test]

@@ -46,6 +46,19 @@ fn every_encoder_keeps_all_frames_and_timestamps() {
     }
 }
 
+/// Memory that the allocator fills with a pattern does not reach the file.
+#[test]
+fn bytes_that_no_component_has_are_zero() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 3 -pix_fmt bgr0 -c:v rawvideo in.nut"));
+    let mut command = folder.hasn_command("upscale in.nut out.nut --model none --encoder rawvideo");
+    let output = command.env("MALLOC_PERTURB_", "90").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let video = folder.ffmpeg("-i out.nut -f rawvideo -c copy -");
+    assert_eq!(video.len(), 3 * 128 * 96 * 4);
+    assert!(video.iter().skip(3).step_by(4).all(|byte| *byte == 0));
+}
+
 #[test]
 fn presets_choose_encoder_depth_and_options() {
     let folder = Folder::new();

@@ -1,6 +1,6 @@
 //! Deinterlacing and FFmpeg's filters before the network: frames, timestamps and counts.
 
-use crate::common::program::Folder;
+use crate::common::program::{Folder, input_time_base};
 use serde_json::Value;
 
 const TEST_FRAMES: &str = "-f lavfi -i testsrc2=s=160x120:r=50,gblur=1.5";
@@ -103,7 +103,8 @@ fn filters_add_and_drop_frames_with_their_timestamps() {
             folder.upscale(&format!("{name} {out} -y --model none --report report.json --filter {filter}"));
             assert_eq!(counts(&folder), expected, "{filter}");
             folder.ffmpeg(&format!(
-                "-i {name} -vf {filter} -fps_mode passthrough -enc_time_base -1 -c:v libx264 by-ffmpeg.mp4"
+                "-i {name} -vf {filter} -fps_mode passthrough -enc_time_base {} -c:v libx264 by-ffmpeg.mp4",
+                input_time_base()
             ));
             let (found, expected) =
                 (folder.probe(out).video_seconds(), folder.probe("by-ffmpeg.mp4").video_seconds());

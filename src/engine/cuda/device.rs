@@ -5,6 +5,9 @@
 
 use crate::error::Result;
 
+/// Maximum number of blocks along y and z (CUDA C++ Programming Guide, Technical Specifications per Compute Capability).
+pub(crate) const GRID_YZ_MAX: u32 = 65_535;
+
 /// One launch of a kernel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Launch<'a> {

@@ -54,6 +54,8 @@ pub(super) struct Options {
     pub(super) forget_wait: Option<usize>,
     /// Index of a launch that fails.
     pub(super) fail_launch: Option<usize>,
+    /// Whether every replay of a graph fails.
+    pub(super) fail_replay: bool,
     /// Duration of launches, which then are not run: for tests of timing only.
     pub(super) launch_ns: Option<u64>,
     /// Bytes copied per microsecond, in either direction.
@@ -73,6 +75,7 @@ impl Default for Options {
             common: None,
             forget_wait: None,
             fail_launch: None,
+            fail_replay: false,
             launch_ns: None,
             copy_bytes_per_us: 25_000,
             library: Library::of_the_tree(),

@@ -10,7 +10,7 @@
 use std::cell::RefCell;
 
 use super::demand::Demand;
-use super::device::{Buffer, Device, MemoryInfo, Pinned};
+use super::device::{Buffer, Device, GRID_YZ_MAX, MemoryInfo, Pinned};
 use super::kernels::{Axis, Launcher, Source};
 use super::layout::Layout;
 use super::maps::{MAPS, Maps, Part};
@@ -200,12 +200,13 @@ impl<D: Device> Engine for CudaEngine<D> {
 }
 
 impl<D: Device> Drop for CudaEngine<D> {
-    /// Waits for frames in flight, which use the memory that is freed.
+    /// Waits for all work, which uses the memory that is freed: also for that of a frame whose start failed half way.
     fn drop(&mut self) {
-        let in_flight = self.slots.iter().filter(|slot| slot.pair.is_some());
-        for slot in in_flight {
+        let CudaEngine { device, streams, slots, .. } = self;
+        let event = &slots[0].copied_out;
+        for stream in [&streams.copy_in, &streams.compute, &streams.copy_out] {
             // An error here follows one that was reported.
-            let _ = self.device.synchronize(&slot.copied_out);
+            let _ = device.record(stream, event).and_then(|()| device.synchronize(event));
         }
     }
 }
@@ -332,6 +333,7 @@ impl MemoryNeeds {
         let mut needs =
             MemoryNeeds { weights: blob.bytes.len(), slot: lr.len + sr.len, ..MemoryNeeds::default() };
         let (lr_plane, sr_plane) = (lr.plane_len(), sr.plane_len());
+        let mut rows_max = spec.lr.height.max(spec.sr.height);
         let grow = |len: &mut usize, to: usize| *len = (*len).max(to);
         for OpenNetwork { steps, weights } in &networks {
             for OpenStep { step, axes } in steps {
@@ -344,6 +346,7 @@ impl MemoryNeeds {
                 let Step::Network(passes) = step else { continue };
                 let size = weights.as_ref().expect("a network has weights").size;
                 for (pass, &(width, height)) in passes.sizes.iter().enumerate() {
+                    grow(&mut rows_max, height);
                     for (len, map) in needs.maps.iter_mut().zip(Maps::lens(width, height, size)) {
                         grow(len, map);
                     }
@@ -352,6 +355,11 @@ impl MemoryNeeds {
                     }
                 }
             }
+        }
+        // Some kernels have a row of blocks for each row of a plane.
+        if rows_max > GRID_YZ_MAX as usize {
+            let problem = format!("a GPU takes at most {GRID_YZ_MAX} rows, and a plane has {rows_max}");
+            return Err(Error::new("frame", problem, "use --engine cpu").with_kind(ErrorKind::Unsupported));
         }
         Ok(needs)
     }

@@ -132,9 +132,13 @@ fn ring(options: Options) -> Result<(CudaEngine<Emulated>, Watch)> {
     Ok((CudaEngine::open(device, &spec)?, watch))
 }
 
-fn submit(engine: &mut CudaEngine<Emulated>) {
+fn try_submit(engine: &mut CudaEngine<Emulated>) -> Result<()> {
     let (lr, sr) = (frame_format(64, 48, "yuv420p"), frame_format(128, 96, "yuv420p"));
-    engine.submit(Frame::new(lr), Frame::new(sr), NetworkId(0)).unwrap();
+    engine.submit(Frame::new(lr), Frame::new(sr), NetworkId(0))
+}
+
+fn submit(engine: &mut CudaEngine<Emulated>) {
+    try_submit(engine).unwrap();
 }
 
 /// Copies as long as the launches of a frame, three quarters as long, and negligible ones.
@@ -222,6 +226,25 @@ fn a_failed_launch_is_reported_and_ends_cleanly() {
     assert!(engine.collect().is_err(), "a device that failed has failed");
     drop(engine);
     assert_eq!(watch.used(), 0);
+}
+
+#[test]
+fn an_engine_waits_for_a_frame_whose_start_failed() {
+    let (mut engine, watch) = ring(Options { fail_replay: true, ..Options::default() }).unwrap();
+    let copies = || watch.trace().iter().filter(|span| span.kind == SpanKind::CopyIn).count();
+    let before = copies();
+    let error = try_submit(&mut engine).unwrap_err();
+    assert!(error.to_string().contains("replay failed"), "{error}");
+    drop(engine);
+    assert_eq!((copies() - before, watch.used()), (1, 0));
+}
+
+#[test]
+fn frames_of_more_rows_than_a_grid_are_refused() {
+    let (lr, sr) = (frame_format(16, 32_768, "gray"), frame_format(32, 65_536, "gray"));
+    let error = CudaEngine::check(&device(0), &spec(vec![Network::Resample], lr, sr)).unwrap_err();
+    let text = "frame: a GPU takes at most 65535 rows, and a plane has 65536; use --engine cpu";
+    assert_eq!(error.to_string(), text);
 }
 
 #[test]

@@ -15,10 +15,11 @@ use crate::media::decode::convert::Converter;
 use crate::media::decode::exr;
 use crate::media::decode::filter::{Clock, Deinterlace, FilterSpec, Filters, TimedFrame};
 use crate::media::decode::interlace::{self, ScanType};
+use crate::media::decode::open::decoder_of;
 use crate::media::decode::timestamps::{FrameTiming, TimestampRepair};
 use crate::media::demux::input::Input;
 use crate::media::ffmpeg::{MICROSECONDS, error_kind, failure, is_again, rational_of, time_base_of};
-use crate::media::ffmpeg_log;
+use crate::media::ffmpeg_log::DecoderErrors;
 use crate::media::format::{color_of, describe, pixel_of, transfer_of};
 use crate::media::packet::Packet;
 use crate::media::pattern::{Numbering, Pattern};
@@ -49,6 +50,8 @@ pub struct SeekPoint {
 
 /// The video decoder. Its first frame is already decoded.
 pub struct Decoder {
+    /// Dropped before the decoder that it listens to.
+    errors: DecoderErrors,
     opened: codec::decoder::Video,
     source: String,
     video: VideoInfo,
@@ -104,10 +107,6 @@ const LOG_MEANS_DAMAGE: [codec::Id; 12] = [
     codec::Id::DVVIDEO,
 ];
 
-/// Largest frame in mid-stream: 4K, or this multiple of the size that the stream started with.
-const PIXELS_MAX: i64 = 4096 * 2304;
-const GROWTH_MAX: i64 = 4;
-
 /// Errors without a frame between them after which decoding is given up.
 const ERRORS_IN_A_ROW_MAX: u32 = 1000;
 
@@ -138,6 +137,7 @@ impl Decoder {
         let before = start.map_or(0, |start| start.index);
         let mut decoder = Decoder {
             timestamps: TimestampRepair::new(input.name(), &video, opened.id(), input.has_steady_clock()),
+            errors: DecoderErrors::of(&opened),
             opened,
             source: input.name().to_owned(),
             video,
@@ -395,7 +395,7 @@ impl Decoder {
 
     /// The error that the decoder logged since the last frame, where that means damage.
     fn take_logged_error(&self) -> Option<String> {
-        ffmpeg_log::take_decoder_error().filter(|_| LOG_MEANS_DAMAGE.contains(&self.opened.id()))
+        self.errors.take().filter(|_| LOG_MEANS_DAMAGE.contains(&self.opened.id()))
     }
 
     fn note_lost(&mut self, lost: &[i64]) {
@@ -424,11 +424,12 @@ impl Decoder {
         self.counts.errors_in_a_row = 0;
         let FrameTiming { pts, duration, checksum, lost } = self.timestamps.next(&av_frame);
         self.note_lost(&lost);
+        // Taken for frames outside of the wanted part as well, so that it is not assigned to the first one inside.
+        let logged = self.take_logged_error();
         if !self.trim.contains(self.timestamps.us(pts)) {
             self.counts.outside += 1;
             return Ok(());
         }
-        let logged = self.take_logged_error();
         if av_frame.has_decode_errors() || av_frame.is_corrupt() || logged.is_some() {
             self.counts.patched += 1;
             let why = logged.map_or(String::new(), |logged| format!(": {logged}"));
@@ -440,7 +441,9 @@ impl Decoder {
         unsafe {
             let raw = &mut *av_frame.as_mut_ptr();
             raw.sample_aspect_ratio = self.video.sample_aspect.into();
-            raw.color_trc = self.transfer.unwrap_or(raw.color_trc);
+            if let Some(transfer) = self.transfer {
+                raw.color_trc = transfer;
+            }
         }
         self.filters.push(TimedFrame { av_frame, pts, duration })
     }
@@ -505,7 +508,7 @@ impl Decoder {
 
 /// Opens the codec of the input's video.
 fn open_codec(input: &Input, video: &VideoInfo, threads: usize) -> Result<codec::decoder::Video> {
-    let mut context = codec::Context::from_parameters(input.video_parameters())
+    let mut context = decoder_of(input.video_parameters(), video.time_base)
         .map_err(|e| failure(input.name(), "bad stream parameters", e, "get a complete copy"))?;
     // Slices are decoded in parallel. With frame threads an error in the log could not be assigned to the packet that was
     // sent last.
@@ -516,11 +519,7 @@ fn open_codec(input: &Input, video: &VideoInfo, threads: usize) -> Result<codec:
         let raw = &mut *context.as_mut_ptr();
         // Otherwise the left edge is cropped to whole vectors only, and the frame is too wide.
         raw.flags |= ffi::AV_CODEC_FLAG_UNALIGNED as i32;
-        // A damaged header may ask for any size.
-        raw.max_pixels = PIXELS_MAX.max(GROWTH_MAX * i64::from(raw.width) * i64::from(raw.height));
     }
-    let mut context = context.decoder();
-    context.set_packet_time_base(video.time_base);
     let problem = format!("cannot decode {}", context.id().name());
     context.video().map_err(|e| failure(input.name(), &problem, e, "use an FFmpeg that has this decoder"))
 }

@@ -4,10 +4,11 @@
 
 use ffmpeg_next::filter::{self, Graph};
 use ffmpeg_next::frame::Video as AvFrame;
-use ffmpeg_next::{self as ffmpeg, codec};
+use ffmpeg_next::{self as ffmpeg, Rational, codec};
 use tracing::{info, warn};
 
 use crate::error::Result;
+use crate::media::decode::open::decoder_of;
 use crate::media::demux::input::Input;
 use crate::media::packet::Packet;
 
@@ -65,7 +66,8 @@ pub(crate) fn detect(input: &mut Input) -> Result<ScanType> {
     }
     let videos = packets.iter().filter(|packet| input.is_video(packet));
     // The decoder itself reports a source that cannot be decoded.
-    let scan = count_fields(parameters, videos).map_or(ScanType::AsFlagged, classify);
+    let scan =
+        count_fields(parameters, input.video().time_base, videos).map_or(ScanType::AsFlagged, classify);
     for packet in packets {
         input.put_back(packet)?;
     }
@@ -98,9 +100,10 @@ fn classify(counts: FieldCounts) -> ScanType {
 
 fn count_fields<'a>(
     parameters: codec::Parameters,
+    time_base: Rational,
     packets: impl Iterator<Item = &'a Packet>,
 ) -> std::result::Result<FieldCounts, ffmpeg::Error> {
-    let mut decoder = codec::Context::from_parameters(parameters)?.decoder().video()?;
+    let mut decoder = decoder_of(parameters, time_base)?.video()?;
     let mut counts = FieldCounts::default();
     let mut graph: Option<((u32, u32), Graph)> = None;
     let mut av_frame = AvFrame::empty();

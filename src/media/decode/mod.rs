@@ -5,5 +5,6 @@ pub(crate) mod decoder;
 pub(crate) mod exr;
 pub(crate) mod filter;
 pub(crate) mod interlace;
+pub(crate) mod open;
 pub(crate) mod reader;
 pub(crate) mod timestamps;

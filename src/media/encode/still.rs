@@ -32,7 +32,7 @@ impl StillWriter {
 
     /// Returns a frame to fill.
     pub fn frame(&self) -> Result<Frame> {
-        FramePool::new(self.target.format).take()
+        FramePool::new(self.target.format)?.take()
     }
 
     /// Encodes the filled frame and writes the file.

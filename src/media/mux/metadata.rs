@@ -5,7 +5,7 @@ use ffmpeg_next::{self as ffmpeg, Rescale, codec, ffi, format};
 
 use crate::error::{ErrorKind, Result};
 use crate::media::demux::input::Input;
-use crate::media::ffmpeg::{MICROSECONDS, check, failure};
+use crate::media::ffmpeg::{MICROSECONDS, check, copy_tags, failure};
 use crate::media::output::Output;
 use crate::media::stream::Trim;
 
@@ -17,7 +17,8 @@ pub(crate) fn copy_tags_and_chapters(
     trim: Trim,
     offset_us: i64,
 ) -> Result<()> {
-    context.set_metadata(input.context().metadata().to_owned());
+    // SAFETY: the input is alive.
+    context.set_metadata(unsafe { copy_tags((*input.context().as_ptr()).metadata) });
     // Chapters get new ids: FFmpeg's wrapper would merge those of one id.
     for (id, chapter) in (0..).zip(input.context().chapters()) {
         let time_base = chapter.time_base();
@@ -87,13 +88,14 @@ pub(crate) fn cover_packet(stream: &ffmpeg::Stream) -> ffmpeg::Packet {
 
 /// Makes a stream an attachment, as which Matroska keeps a cover image.
 pub(crate) fn attach_cover(added: &mut format::stream::StreamMut, id: codec::Id, image: &[u8]) {
-    // SAFETY: the stream is new and alive; its extradata is null, and gets a copy with FFmpeg's padding, zeroed, which
-    // the parameters free.
+    // SAFETY: the stream is new and alive; its codec header is freed, and a copy with FFmpeg's padding, zeroed, which the
+    // parameters free, takes its place.
     unsafe {
         let parameters = &mut *(*added.as_mut_ptr()).codecpar;
         parameters.codec_type = ffi::AVMediaType::AVMEDIA_TYPE_ATTACHMENT;
         parameters.codec_id = id.into();
         let padded = image.len() + ffi::AV_INPUT_BUFFER_PADDING_SIZE as usize;
+        ffi::av_freep((&raw mut parameters.extradata).cast());
         parameters.extradata = ffi::av_mallocz(padded).cast();
         assert!(!parameters.extradata.is_null(), "no memory for a cover");
         parameters.extradata.copy_from_nonoverlapping(image.as_ptr(), image.len());

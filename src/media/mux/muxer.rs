@@ -234,7 +234,7 @@ impl Muxer {
                 tags.set(key, value);
             }
         }
-        added.set_metadata(tags);
+        set_tags(&mut added, tags);
         Ok(index)
     }
 
@@ -502,10 +502,17 @@ fn remove_new_extradata(packet: &mut ffmpeg::Packet) {
     }
 }
 
+/// Replaces a stream's tags.
+fn set_tags(added: &mut format::stream::StreamMut, tags: ffmpeg::Dictionary) {
+    // SAFETY: the stream is alive and owns its tags, which the wrapper would not free.
+    unsafe { ffi::av_dict_free(&mut (*added.as_mut_ptr()).metadata) };
+    added.set_metadata(tags);
+}
+
 /// Copies what describes a stream besides its codec: time base, tags, disposition, id.
 fn describe(added: &mut format::stream::StreamMut, stream: &ffmpeg::Stream, is_reencoded: bool) {
     added.set_time_base(stream.time_base());
-    added.set_metadata(metadata(stream, is_reencoded));
+    set_tags(added, metadata(stream, is_reencoded));
     // SAFETY: both streams are alive.
     unsafe {
         let raw = added.as_mut_ptr();

@@ -8,6 +8,7 @@ use ffmpeg_next::{self as ffmpeg, ChannelLayout, Rational, Rescale, codec, filte
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::damage::{Damage, DamagedPlace};
+use crate::media::decode::open::decoder_of;
 use crate::media::ffmpeg::{MICROSECONDS, check, error_kind, is_again, parameters_of};
 use crate::media::packet::Packet;
 use crate::media::stream::Trim;
@@ -171,9 +172,7 @@ impl AudioTranscoder {
         stream: &ffmpeg::Stream,
         &TranscodeSpec { encoder, global_header, like }: &TranscodeSpec,
     ) -> std::result::Result<AudioTranscoder, ffmpeg::Error> {
-        let mut context = codec::Context::from_parameters(stream.parameters())?.decoder();
-        context.set_packet_time_base(stream.time_base());
-        let decoder = context.audio()?;
+        let decoder = decoder_of(stream.parameters(), stream.time_base())?.audio()?;
         let properties = encoder.audio()?;
         // SAFETY: the parameters are alive.
         let like = like.map(|like| unsafe {
@@ -330,9 +329,7 @@ impl TextTranscoder {
         stream: &ffmpeg::Stream,
         encoder: ffmpeg::Codec,
     ) -> std::result::Result<TextTranscoder, ffmpeg::Error> {
-        let mut context = codec::Context::from_parameters(stream.parameters())?.decoder();
-        context.set_packet_time_base(stream.time_base());
-        let decoder = context.subtitle()?;
+        let decoder = decoder_of(stream.parameters(), stream.time_base())?.subtitle()?;
         let mut context = codec::Context::new_with_codec(encoder);
         context.set_time_base(MICROSECONDS);
         // SAFETY: both contexts are ours; the copy of the header is one zero byte longer, and the encoder's context,

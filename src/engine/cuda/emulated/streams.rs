@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
-use super::super::device::{Buffer, Device, Launch, MemoryInfo, Pinned};
+use super::super::device::{Buffer, Device, GRID_YZ_MAX, Launch, MemoryInfo, Pinned};
 use super::{KernelInfo, Options, OwnedLaunch, Registry, Traffic};
 use crate::error::{Error, Result};
 
@@ -32,9 +32,6 @@ pub(in super::super) enum SpanKind {
     CopyOut,
     Kernel(&'static str),
 }
-
-/// Maximum number of blocks along y and z (CUDA C++ Programming Guide, Technical Specifications per Compute Capability).
-const GRID_YZ_MAX: u32 = 65_535;
 
 /// [`Device`] on the host.
 #[derive(Clone)]
@@ -474,6 +471,9 @@ impl Device for Emulated {
     }
 
     unsafe fn replay(&self, stream: &usize, graph: &Vec<OwnedLaunch>) -> Result<()> {
+        if self.options.fail_replay {
+            return Err(Error::new(self.name(), "a replay failed", "look at the system's log"));
+        }
         let given_ns = self.state.borrow().now_ns;
         graph.iter().try_for_each(|launch| self.give(*stream, Work::Launch(launch.clone(), given_ns)))
     }
