@@ -230,16 +230,20 @@ impl Folder {
 
 /// The value of `-enc_time_base` for the input's time base. FFmpeg before 6.1 has no word for it, from 8 on only that.
 pub fn input_time_base() -> &'static str {
+    if ffmpeg_major() < 7 { "-1" } else { "demux" }
+}
+
+/// The major version of the command `ffmpeg`.
+pub fn ffmpeg_major() -> u32 {
     static MAJOR: OnceLock<u32> = OnceLock::new();
-    let major = MAJOR.get_or_init(|| {
+    *MAJOR.get_or_init(|| {
         let output =
             Command::new("ffmpeg").arg("-version").output().expect("the ffmpeg command is installed");
         let text = String::from_utf8(output.stdout).expect("a version is ASCII");
         let version = text.split_whitespace().nth(2).expect("ffmpeg version N");
         // A build from git has no number.
         version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(u32::MAX)
-    });
-    if *major < 7 { "-1" } else { "demux" }
+    })
 }
 
 /// Absolute paths of files that are part of the project.

@@ -6,7 +6,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::common::Random;
-use crate::common::program::{Folder, Ran};
+use serde_json::Value;
+
+use crate::common::program::{Folder, Ran, ffmpeg_major};
 
 const CLIP: &str = "-f lavfi -i testsrc2=s=64x48:r=25,gblur=1 -f lavfi -i sine=r=48000 -t 1.6";
 const FRAMES: usize = 40;
@@ -178,7 +180,7 @@ fn damage_is_counted_and_reported_with_its_place() {
 fn damage_that_is_only_logged_is_that_of_its_frame() {
     let folder = Folder::new();
     folder.ffmpeg("-f lavfi -i smptebars=s=32x240:r=25 -t 2 -c:v ffv1 -level 3 -slicecrc 1 in.mkv");
-    let packets: serde_json::Value = folder.ffprobe("-show_packets", "in.mkv");
+    let packets: Value = folder.ffprobe("-show_packets", "in.mkv");
     let packet: usize = packets["packets"][30]["pos"].as_str().unwrap().parse().unwrap();
     let mut bytes = folder.read("in.mkv");
     bytes[packet + 300] ^= 0x10;
@@ -247,6 +249,14 @@ fn a_matroska_file_that_is_truncated_between_two_blocks_is_reported() {
     assert_eq!(folder.frames("out.partial.mkv").len(), 30);
 }
 
+/// Number of frames that the demuxer marks as not to be shown. FFmpeg before 7 shows those of codecs without delay.
+fn discarded(folder: &Folder, name: &str) -> usize {
+    let packets: Value = folder.ffprobe("-select_streams v -show_packets", name);
+    let packets = packets["packets"].as_array().expect("a list of packets");
+    let is_discarded = |packet: &&Value| packet["flags"].as_str().is_some_and(|flags| flags.contains('D'));
+    if ffmpeg_major() < 7 { 0 } else { packets.iter().filter(is_discarded).count() }
+}
+
 /// A wrong duration of a frame moves those after it out of the edit list: FFmpeg leaves them out without an error.
 #[test]
 fn frames_that_a_damaged_quicktime_index_hides_are_reported() {
@@ -269,7 +279,7 @@ fn frames_that_a_damaged_quicktime_index_hides_are_reported() {
             if ran.code != Some(0) {
                 ran.assert_told("", &what);
                 as_damage += u64::from(ran.stderr.contains("its index contradicts itself"));
-            } else if folder.frames("out.mkv").len() < FRAMES {
+            } else if folder.frames("out.mkv").len() + discarded(&folder, "bad.mov") < FRAMES {
                 assert!(ran.stderr.contains("its edit list leaves out"), "{what}: {}", ran.stderr);
                 hidden += 1;
             }
