@@ -126,17 +126,24 @@ soak-videos: deps
 soak-relay: deps
 	HASN_RELAY_SOAK_S=$(SOAK_RELAY_S) cargo test --test relay soak:: -- --nocapture
 
+# AddressSanitizer needs a nightly toolchain. It checks all of hasn's accesses, and FFmpeg's copies and frees.
+FUZZ := $(if $(shell rustup toolchain list 2>/dev/null | grep ^nightly),cargo +nightly fuzz run,cargo fuzz run -s none)
 soak-fuzz: deps
 	@command -v cargo-fuzz >/dev/null || cargo install --debug cargo-fuzz --version 0.13.1
-	mkdir -p fuzz/corpus/weights fuzz/corpus/frames
+	mkdir -p fuzz/corpus/weights fuzz/corpus/frames fuzz/corpus/job
 	cp models/hasn-lite-x2.safetensors fuzz/corpus/weights/
 	for clip in "h264.mkv -c:v libx264" "mpeg2.ts -c:v mpeg2video" "ffv1.mkv -c:v ffv1" "prores.mov -c:v prores_ks" \
 		"png.mov -c:v png" "vp9.webm -c:v libvpx-vp9" "palette.gif -c:v gif"; do \
 		ffmpeg -v error -y -f lavfi -i testsrc2=s=32x32:r=25 -frames:v 3 $${clip#* } fuzz/corpus/frames/$${clip%% *} || exit 1; \
 	done
-	for target in weights frames; do \
-		cargo fuzz run -s none $$target -- -max_total_time=$(SOAK_S) || { \
-		echo "soak: to repeat it: cargo fuzz run -s none $$target FILE, with the file that is named above"; exit 1; }; \
+	cp fuzz/corpus/frames/*.* fuzz/corpus/job/
+	for clip in "aac.mp4 -c:a aac" "mp3.avi -c:a mp3" "mp2.ts -c:a mp2" "opus.mkv -c:a libopus" "wma.asf -c:a wmav2"; do \
+		ffmpeg -v error -y -f lavfi -i testsrc2=s=32x32:r=25 -f lavfi -i sine -t 0.2 -c:v mpeg4 $${clip#* } \
+		fuzz/corpus/job/$${clip%% *} || exit 1; \
+	done
+	for target in weights frames job; do \
+		$(FUZZ) $$target -- -max_total_time=$(SOAK_S) -rss_limit_mb=8192 || { \
+		echo "soak: to repeat it: $(FUZZ) $$target FILE, with the file that is named above"; exit 1; }; \
 	done
 
 # The soak tests in minutes, with the same damaged files in each run.

@@ -1,5 +1,7 @@
 //! Argument types and parsers that several commands share.
 
+use std::time::Duration;
+
 use crate::engine::EngineChoice;
 use crate::engine::cpu::Precision;
 use crate::media::AudioMode;
@@ -49,6 +51,18 @@ impl PrecisionName {
     }
 }
 
+/// Parses `2s`, `500ms` or `1.5s`; seconds without a unit.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (number, unit_s) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1e-3),
+        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
+    };
+    let seconds = number.parse::<f64>().ok().map(|number| number * unit_s);
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "write it like 2s or 500ms".to_owned())
+}
+
 /// Parses `WxH`.
 pub(super) fn parse_size(text: &str) -> Result<(usize, usize), String> {
     let sides = text.split_once(['x', 'X']).and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
@@ -81,5 +95,15 @@ mod tests {
         }
         assert_eq!(parse_key_value("x264-params=a=1"), Ok(("x264-params".into(), "a=1".into())));
         assert!(parse_key_value("=1").is_err() && parse_key_value("preset").is_err());
+    }
+
+    #[test]
+    fn durations_are_parsed_or_refused() {
+        for (text, ms) in [("2s", 2000), ("500ms", 500), ("1.5s", 1500), ("3", 3000)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "s", "-1s", "nan", "inf", "2m"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
     }
 }

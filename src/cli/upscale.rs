@@ -3,12 +3,13 @@
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::args::{EngineName, PrecisionName, parse_audio, parse_key_value, parse_size};
+use super::args::{EngineName, PrecisionName, parse_audio, parse_duration, parse_key_value, parse_size};
 use super::output::{counted, exit_code};
 use super::progress::{self, Show};
 use super::{console, signals};
@@ -55,6 +56,15 @@ pub(super) struct Args {
     /// FFmpeg pixel format of the output [default: the input's, or the closest that the encoder takes]
     #[arg(long, value_name = "FORMAT")]
     pub pix_fmt: Option<String>,
+    /// Open the input even if it lists other files, such as a playlist, and its extension does not say so (.m3u8, .mpd,
+    /// .ffconcat, .xml, .idx, .mlv, .sdp). What a file lists is opened by FFmpeg's protocols file, crypto and data (.sdp:
+    /// rtp, srtp, udp), what a web address lists by http, https, crypto and data.
+    #[arg(long)]
+    pub allow_playlist: bool,
+    /// Fail when no byte of the input arrives for this long; 0 is no limit [default: 60s for an address, 0 for files and
+    /// pipes]
+    #[arg(long, value_name = "T", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
     /// Streams to keep, as FFmpeg's -map: 0:v, 0:a:1, -0:s, 0:m:language:fra?; can be repeated [default: all]
     #[arg(long, value_name = "SPEC", allow_hyphen_values = true)]
     pub map: Vec<String>,
@@ -154,6 +164,8 @@ impl Args {
         options.encoder = self.encoder.clone();
         options.encoder_options = self.encoder_opt.clone();
         options.pixel_format = self.pix_fmt.clone();
+        options.allow_playlist = self.allow_playlist;
+        options.timeout = self.timeout;
         options.map = self.map.clone();
         options.frame_rate = self.frame_rate;
         options.start_number = self.start_number;

@@ -11,8 +11,9 @@ use crate::error::{Error, Result};
 
 /// Options that a batch sets itself: each video has its own report and resumes its journal without being asked.
 const OF_THE_BATCH: [&str; 2] = ["report", "resume"];
-/// Options that do not change the output: those of the machine, of the display, and of an earlier run's remains.
-const NOT_IN_THE_OUTPUT: [&str; 5] = ["threads", "no-reuse", "y", "restart", "progress"];
+/// Options that do not change the output: those of access to the input, of the machine, of the display, and of an earlier run's remains.
+const NOT_IN_THE_OUTPUT: [&str; 7] =
+    ["allow-playlist", "timeout", "threads", "no-reuse", "y", "restart", "progress"];
 
 /// The values of each option, by the option's name without hyphens; a flag has no value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

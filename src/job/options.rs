@@ -2,12 +2,20 @@
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
+use std::time::Duration;
 use std::{fs, io};
 
+use super::progress::Interrupt;
 use crate::engine::EngineChoice;
 use crate::engine::cpu::Precision;
 use crate::error::{Error, Result};
-use crate::media::{AudioMode, CHECK_DEVICE, Deinterlace, EncoderSpec, Pattern, plain_path, redacted};
+use crate::media::{
+    AudioMode, CHECK_DEVICE, Deinterlace, EncoderSpec, Input, Pattern, Playlists, Watch, is_network,
+    plain_path, redacted,
+};
+
+/// Default time without a byte of an address. A server that fetches a file from an archive first may take half a minute.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What to upscale, and how. Start from [`Options::new`] and set the fields that matter.
 #[derive(Clone, Debug)]
@@ -39,6 +47,11 @@ pub struct Options {
     pub encoder_options: Vec<(String, String)>,
     /// FFmpeg's name of the output's pixel format. Default: the input's, or the closest one that the encoder takes.
     pub pixel_format: Option<String>,
+    /// Whether the input may be a list of other files, such as a playlist, even if its extension does not say so.
+    pub allow_playlist: bool,
+    /// Time without a byte of the input after which it counts as lost; zero is no limit. Default: 60 s for an address, no
+    /// limit for a file or a pipe.
+    pub timeout: Option<Duration>,
     /// Streams to keep, in the syntax of FFmpeg's `-map`: `0:v`, `-0:s`. Default: all.
     pub map: Vec<String>,
     /// Frame rate of an image sequence, as numerator and denominator. Default: 25.
@@ -130,6 +143,8 @@ impl Options {
             encoder: None,
             encoder_options: Vec::new(),
             pixel_format: None,
+            allow_playlist: false,
+            timeout: None,
             map: Vec::new(),
             frame_rate: None,
             start_number: None,
@@ -146,6 +161,15 @@ impl Options {
             resume: Resume::default(),
             report: None,
         }
+    }
+
+    /// Opens the input.
+    pub(super) fn open_input(&self, interrupt: &Interrupt) -> Result<Input> {
+        let default = is_network(&self.input).then_some(TIMEOUT);
+        let silence_max = self.timeout.or(default).filter(|timeout| !timeout.is_zero());
+        let watch = Watch::new(interrupt.flag().clone()).with_silence_max(silence_max);
+        let playlists = if self.allow_playlist { Playlists::Always } else { Playlists::ByName };
+        Input::open(&self.input, playlists, &watch)
     }
 
     /// Whether the input can be read twice: files can, block devices and image sequences.

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::FrameFormat;
 use crate::media::{
     DecodeSpec, Decoder, Encoder, FilterSpec, Input, Output, Pattern, Plan, SeekPoint, Target, Trim,
-    VideoInfo, Watch, plain_path, redacted, transfer_by_name,
+    VideoInfo, plain_path, redacted, transfer_by_name,
 };
 use crate::model::catalogue;
 use crate::pipeline::{Outcome, Run, Sink, peak_memory_bytes};
@@ -56,7 +56,7 @@ impl Parts {
         let from_images = is_image || Pattern::parse(&options.input)?.is_some();
         let default = if from_images { catalogue::DEFAULT_IMAGE } else { catalogue::DEFAULT_VIDEO };
         let network = Network::open(options.model.as_deref().unwrap_or(default))?;
-        let mut input = Input::open(&options.input, &Watch::new(interrupt.flag().clone()))?;
+        let mut input = options.open_input(interrupt)?;
         input.choose(&options.map)?;
         apply_frame_rate(options, &mut input, &output)?;
         let exr_transfer = options.exr_transfer.as_deref().map(parse_transfer).transpose()?;

@@ -24,6 +24,8 @@ thread_local! {
     /// Demuxers log on the thread that reads from them.
     static DEMUXER_ERRORS: RefCell<ErrorLines> = RefCell::default();
     static IS_DISCONTINUOUS: Cell<bool> = const { Cell::new(false) };
+    static REFUSED: RefCell<Option<Refusal>> = const { RefCell::new(None) };
+    static REFUSED_SIZE: RefCell<Option<String>> = const { RefCell::new(None) };
     /// A line as far as this thread has logged it, and whether FFmpeg's next text begins with the name of its object.
     static PARTIAL_LINE: RefCell<String> = RefCell::default();
     static WITH_NAME: Cell<c_int> = const { Cell::new(1) };
@@ -77,6 +79,31 @@ impl ErrorLines {
 /// depends on where in a packet the gap is; often there is none to mark.
 const DISCONTINUITY: &[u8] = b"Continuity check failed";
 
+/// Begin FFmpeg's messages about a demuxer and a protocol that an input may not use.
+const REFUSED_DEMUXER: &[u8] = b"Format not on whitelist";
+const REFUSED_PROTOCOL: &[u8] = b"Protocol '%s' not on whitelist";
+
+/// Ends FFmpeg's message about frames that are too large for it.
+const REFUSED_SIZE_OF: &[u8] = b" size %ux%u is invalid\n";
+
+/// What an input may not use, by FFmpeg's name.
+pub(crate) enum Refusal {
+    Demuxer(String),
+    Protocol(String),
+}
+
+impl Refusal {
+    /// Reads `[hls @ 0x55d0] Format not on whitelist ...` or `[...] Protocol 'http' not on whitelist ...`.
+    fn of(format: &[u8], line: &str) -> Option<Refusal> {
+        if format.starts_with(REFUSED_DEMUXER) {
+            let name = line.trim_start_matches('[').split(" @ ").next()?;
+            return Some(Refusal::Demuxer(name.to_owned()));
+        }
+        let is_protocol = format.starts_with(REFUSED_PROTOCOL);
+        is_protocol.then(|| line.split('\'').nth(1)).flatten().map(|name| Refusal::Protocol(name.to_owned()))
+    }
+}
+
 /// Installs the callback, which takes the place of FFmpeg's default one. It passes on C's variable arguments, whose type
 /// differs between processors.
 pub(crate) fn install() {
@@ -99,6 +126,16 @@ pub(crate) fn take_discontinuity() -> bool {
     IS_DISCONTINUOUS.take()
 }
 
+/// The first demuxer or protocol that this thread was refused since the last call.
+pub(crate) fn take_refusal() -> Option<Refusal> {
+    REFUSED.take()
+}
+
+/// The size of frames, as `30000x30000`, that FFmpeg last took for too large on this thread since the last call.
+pub(crate) fn take_refused_size() -> Option<String> {
+    REFUSED_SIZE.take()
+}
+
 /// # Safety
 /// FFmpeg's own arguments of a log line: an object that begins with its class or null, a format, which is a C string,
 /// and its values.
@@ -113,25 +150,35 @@ unsafe extern "C" fn callback(
     // SAFETY: the arguments are FFmpeg's; an object begins with a pointer to its class. Values are read once each: a
     // copy of the tag is this platform's va_copy. FFmpeg writes no more of the line than it has room for.
     unsafe {
-        if CStr::from_ptr(format).to_bytes().starts_with(DISCONTINUITY) {
+        let template = CStr::from_ptr(format).to_bytes();
+        if template.starts_with(DISCONTINUITY) {
             IS_DISCONTINUOUS.set(true);
         }
         let class = object.cast::<*const ffi::AVClass>().as_ref().and_then(|class| class.as_ref());
         let category = class.map(|class| class.get_category.map_or(class.category, |get| get(object)));
-        if level <= ffi::AV_LOG_ERROR
-            && matches!(category, Some(AV_CLASS_CATEGORY_DEMUXER | AV_CLASS_CATEGORY_DECODER))
-        {
+        if level <= ffi::AV_LOG_ERROR {
             let (mut copy, mut line, mut with_name) = (*values, [0; 512], 1);
             let (text, room) = (line.as_mut_ptr(), line.len() as c_int);
             ffi::av_log_format_line(object, level, format, &mut copy, text, room, &mut with_name);
             let line = CStr::from_ptr(text).to_string_lossy();
-            if category == Some(AV_CLASS_CATEGORY_DEMUXER) {
-                DEMUXER_ERRORS.with_borrow_mut(|errors| errors.add(line.trim_end()));
-            } else {
-                let mut errors = lock(&DECODER_ERRORS);
-                if let Some(errors) = errors.get_mut(&(object as usize)) {
-                    errors.add(line.trim_end());
+            if template.ends_with(REFUSED_SIZE_OF) {
+                let size = line.split(" is invalid").next().and_then(|before| before.rsplit(' ').next());
+                REFUSED_SIZE.set(size.map(str::to_owned));
+            }
+            match (Refusal::of(template, &line), category) {
+                (Some(refusal), _) => REFUSED.with_borrow_mut(|first| {
+                    first.get_or_insert(refusal);
+                }),
+                (_, Some(AV_CLASS_CATEGORY_DEMUXER)) => {
+                    DEMUXER_ERRORS.with_borrow_mut(|errors| errors.add(line.trim_end()));
                 }
+                (_, Some(AV_CLASS_CATEGORY_DECODER)) => {
+                    let mut errors = lock(&DECODER_ERRORS);
+                    if let Some(errors) = errors.get_mut(&(object as usize)) {
+                        errors.add(line.trim_end());
+                    }
+                }
+                _ => {}
             }
         }
         if level <= ffi::av_log_get_level() {

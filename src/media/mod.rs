@@ -31,6 +31,7 @@ pub use damage::{Damage, DamagedPlace};
 pub use decode::decoder::{DecodeSpec, Decoder, SeekPoint};
 pub use decode::filter::{Deinterlace, FilterSpec};
 pub use decode::reader::FrameReader;
+pub use demux::access::{Playlists, is_network};
 pub use demux::address::redacted;
 pub(crate) use demux::input::AV_LAG_US_MAX;
 pub use demux::input::Input;

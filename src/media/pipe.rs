@@ -52,7 +52,9 @@ impl PipeReader {
 impl Read for PipeReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         // A pipe that never had a writer is not ready; one whose writer is gone is.
-        when_ready(&mut self.file, PollFlags::IN, &self.watch, |file| file.read(buffer))
+        let read = when_ready(&mut self.file, PollFlags::IN, &self.watch, |file| file.read(buffer))?;
+        self.watch.restart_silence();
+        Ok(read)
     }
 }
 

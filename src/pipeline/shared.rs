@@ -3,7 +3,6 @@
 use std::mem;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use super::resume::ResumeState;
 use crate::error::{Error, ErrorKind, Result};
@@ -40,7 +39,7 @@ impl Shared<'_> {
     pub fn note<T>(&self, result: Result<T>) -> Option<T> {
         let note = |error| {
             self.first_error.note(error);
-            self.watch.allow(Duration::ZERO);
+            self.watch.end();
         };
         result.map_err(note).ok()
     }

@@ -24,6 +24,8 @@ pub struct Options {
     pub sinks: Vec<String>,
     /// Whether to wait for a publisher at the source's address.
     pub listen: bool,
+    /// Whether the source may be a list of other files, such as a playlist, even if its extension does not say so.
+    pub allow_playlist: bool,
     /// Ceiling on the time from the arrival of a frame's packet to its encoded frame.
     pub latency_max: Duration,
     /// Names of networks, best first, `none` for the plain resampler; empty for the default.
@@ -61,6 +63,7 @@ impl Options {
             source: source.into(),
             sinks,
             listen: false,
+            allow_playlist: false,
             latency_max: Duration::from_secs(2),
             ladder: Vec::new(),
             engine: EngineChoice::Auto,

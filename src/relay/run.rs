@@ -23,7 +23,7 @@ use super::upscale::{self, UpscaleIo};
 use crate::engine::{EngineSpec, Network, thread_count};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::FrameFormat;
-use crate::media::{self, Encoder, LiveOutput, LiveStreams, Output, Target, redacted};
+use crate::media::{self, Encoder, LiveOutput, LiveStreams, Output, Playlists, Target, redacted};
 
 /// Time for the sinks to write what is queued at the end: more than their own timeouts of a last write and of a trailer.
 const SINKS_END_MAX: Duration = Duration::from_secs(12);
@@ -78,6 +78,7 @@ impl Relay {
         let source = SourceSpec {
             address: options.source.clone(),
             listen: options.listen,
+            playlists: if options.allow_playlist { Playlists::Always } else { Playlists::ByName },
             filter: options.filter(),
             reconnect_max: options.reconnect_max,
             stop_on_loss: options.on_loss == OnLoss::Stop,

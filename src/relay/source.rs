@@ -17,7 +17,8 @@ use super::stats::Stats;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Frame, FrameFormat};
 use crate::media::{
-    DecodeSpec, Decoder, Encoder, FilterSpec, Input, LiveAudio, LiveStreams, Output, Packet, Target, Watch,
+    DecodeSpec, Decoder, Encoder, FilterSpec, Input, LiveAudio, LiveStreams, Output, Packet, Playlists,
+    Target, Watch,
 };
 
 /// Time without a packet after which a connection counts as lost.
@@ -47,6 +48,8 @@ pub(super) struct SourceSpec {
     pub address: String,
     /// Whether to wait for a publisher.
     pub listen: bool,
+    /// Whether it may be a list of other files.
+    pub playlists: Playlists,
     /// Filters before the network.
     pub filter: FilterSpec,
     /// Time after which to give up on a source that is not there.
@@ -113,7 +116,7 @@ impl SourceSpec {
         if !self.listen {
             watch.allow(OPEN_TIMEOUT);
         }
-        let mut input = Input::open_live(&self.address, self.listen, &watch)?;
+        let mut input = Input::open_live(&self.address, self.listen, self.playlists, &watch)?;
         if input.is_too_large() {
             let problem = "declares frames larger than 8K";
             return Err(Error::new(input.name(), problem, "check what is sent there")

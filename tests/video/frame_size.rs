@@ -76,3 +76,16 @@ fn what_a_format_cannot_hold_is_logged() {
         }
     }
 }
+
+#[test]
+fn a_frame_beyond_ffmpegs_limit_is_refused_by_its_size() {
+    let folder = Folder::new();
+    folder.ffmpeg("-f lavfi -i color=s=16x16 -frames:v 1 -update 1 in.png");
+    let mut png = folder.read("in.png");
+    png[16..24].copy_from_slice(&[30000_u32.to_be_bytes(), 30000_u32.to_be_bytes()].concat());
+    folder.write("in.png", png);
+    let line = "upscale in.png out.png --model none";
+    folder
+        .hasn(line)
+        .assert_told("in.png: frames of 30000x30000 are beyond FFmpeg's limit on frame size", line);
+}

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod access;
 mod batch;
 mod clip;
 mod color;
@@ -20,6 +21,7 @@ mod price;
 mod reuse;
 mod sequences;
 mod side_data;
+mod silence;
 mod soak;
 mod stalls;
 mod stream_copy;

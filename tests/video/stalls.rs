@@ -12,12 +12,12 @@ use crate::common::program::{Folder, Ran, full_pipe, say_skipped, signal, wait_f
 const OBEYED_MAX: Duration = Duration::from_millis(1500);
 const VIDEO: &str = "-f lavfi -i testsrc2=s=160x120:r=25 -c:v libx264 -preset ultrafast -pix_fmt yuv420p";
 
-fn mkfifo(folder: &Folder, name: &str) {
+pub fn mkfifo(folder: &Folder, name: &str) {
     assert!(Command::new("mkfifo").arg(folder.path(name)).status().unwrap().success());
 }
 
 /// Signals a process, and asserts that it ends soon and with the code of an interrupted run.
-fn assert_obeys(mut child: Child, names: &[&str]) -> Ran {
+pub fn assert_obeys(mut child: Child, names: &[&str]) -> Ran {
     let start = Instant::now();
     names.iter().for_each(|name| signal(&child, name));
     while child.try_wait().unwrap().is_none() {
@@ -209,7 +209,7 @@ fn frames_of_a_pipe_outlive_the_reader_of_messages() {
 }
 
 /// Serves a file to every client, whatever it asks for.
-fn serve(listener: &TcpListener, bytes: &[u8]) {
+pub fn serve(listener: &TcpListener, bytes: &[u8]) {
     let answer = |mut client: TcpStream| -> std::io::Result<()> {
         let mut request = [0; 4096];
         let _ = client.read(&mut request)?;

@@ -17,7 +17,7 @@ use crate::engine::EngineChoice;
 use crate::engine::cpu::Precision;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{self, Interrupt, Options, Progress, Report, Size};
-use crate::media::{Input, Watch};
+use crate::media::{Input, Playlists, Watch};
 use crate::model::catalogue;
 
 /// Sizes of the generated videos: 540p and 1080p.
@@ -149,7 +149,7 @@ impl Video {
         if path == "-" || fs::metadata(path).is_ok_and(|data| data.file_type().is_fifo()) {
             return Err(Error::new(path, "can be read only once", "give a file"));
         }
-        let info = Input::open(path, &Watch::new(interrupt.flag().clone()))?.video();
+        let info = Input::open(path, Playlists::ByName, &Watch::new(interrupt.flag().clone()))?.video();
         let frames = Some(info.frames_expected).filter(|&frames| frames > 0);
         Ok(Video { path: path.to_owned(), fps: info.fps(), frames, generated: None })
     }

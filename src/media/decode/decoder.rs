@@ -19,7 +19,7 @@ use crate::media::decode::open::decoder_of;
 use crate::media::decode::timestamps::{FrameTiming, TimestampRepair};
 use crate::media::demux::input::Input;
 use crate::media::ffmpeg::{MICROSECONDS, error_kind, failure, is_again, rational_of, time_base_of};
-use crate::media::ffmpeg_log::DecoderErrors;
+use crate::media::ffmpeg_log::{self, DecoderErrors};
 use crate::media::format::{color_of, describe, pixel_of, transfer_of};
 use crate::media::packet::Packet;
 use crate::media::pattern::{Numbering, Pattern};
@@ -214,6 +214,7 @@ impl Decoder {
     }
 
     fn decode_first(&mut self, input: &mut Input) -> Result<Frame> {
+        ffmpeg_log::take_refused_size();
         loop {
             match input.next_video()? {
                 Some(packet) => self.send(packet)?,
@@ -223,8 +224,13 @@ impl Decoder {
                 return Ok(frame);
             }
             if self.ended {
-                return Err(match self.counts.outside {
-                    0 => Error::new(&self.source, "no frame could be decoded", "get a complete copy")
+                return Err(match (self.counts.outside, ffmpeg_log::take_refused_size()) {
+                    (0, Some(size)) => {
+                        let problem = format!("frames of {size} are beyond FFmpeg's limit on frame size");
+                        Error::new(&self.source, problem, "split or scale them down with another program")
+                            .with_kind(ErrorKind::Unsupported)
+                    }
+                    (0, None) => Error::new(&self.source, "no frame could be decoded", "get a complete copy")
                         .with_kind(ErrorKind::Damaged),
                     _ => Error::new(
                         &self.source,

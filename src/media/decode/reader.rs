@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::frame::{Frame, FrameFormat};
 use crate::media::decode::decoder::{DecodeSpec, Decoder};
 use crate::media::decode::filter::{Deinterlace, FilterSpec};
+use crate::media::demux::access::Playlists;
 use crate::media::demux::input::Input;
 use crate::media::ffmpeg::start;
 use crate::media::watch::Watch;
@@ -18,7 +19,7 @@ impl FrameReader {
     /// Opens the source and decodes its first frame.
     pub fn open(source: &str, threads: usize) -> Result<FrameReader> {
         start();
-        let mut input = Input::open(source, &Watch::default())?;
+        let mut input = Input::open(source, Playlists::ByName, &Watch::default())?;
         let trim = input.trim(None, None);
         let filter = FilterSpec { deinterlace: Deinterlace::Off, graph: None };
         let decoder =

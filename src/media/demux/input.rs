@@ -10,6 +10,7 @@ use ffmpeg_next::{self as ffmpeg, Rational, codec, format, media};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::damage::Damage;
+use crate::media::demux::access::{self, Access, Playlists};
 use crate::media::demux::address::redacted;
 use crate::media::demux::live::{is_capture_device, open_source};
 use crate::media::demux::open::{best_video, demuxer_name, open_by, open_pipe, open_remedy};
@@ -40,6 +41,7 @@ pub struct Input {
     source: String,
     /// The source as it may be logged.
     name: String,
+    playlists: Playlists,
     watch: Watch,
     /// The files of an image sequence; `context` is that of the first.
     sequence: Option<Sequence>,
@@ -101,14 +103,17 @@ fn name_of(source: &str) -> String {
 impl Input {
     /// Opens a file, an address, `-` for y4m on standard input, or an image sequence like `scan/%06d.dpx`.
     /// `watch` ends what it waits for, now and later.
-    pub fn open(source: &str, watch: &Watch) -> Result<Input> {
-        Input::open_as(source, watch, false)
+    pub fn open(source: &str, playlists: Playlists, watch: &Watch) -> Result<Input> {
+        Input::open_as(source, playlists, watch, false)
     }
 
     /// Opens a live source, or with `listen` waits for a publisher. `watch` ends what takes too long, now and later.
-    pub fn open_live(source: &str, listen: bool, watch: &Watch) -> Result<Input> {
+    pub fn open_live(source: &str, listen: bool, playlists: Playlists, watch: &Watch) -> Result<Input> {
         let name = redacted(source);
-        let context = open_source(source, listen, watch).map_err(|e| {
+        let context = open_source(source, listen, playlists, watch).map_err(|e| {
+            if let Some(refusal) = access::refusal(&name) {
+                return refusal;
+            }
             let kind = match watch.error_kind(e) {
                 ErrorKind::Interrupted => ErrorKind::Interrupted,
                 _ if is_capture_device(source) => ErrorKind::Device,
@@ -116,20 +121,23 @@ impl Input {
             };
             failure(&name, "cannot be opened", e, "check that the source is publishing").with_kind(kind)
         })?;
-        let mut input = Input::of(context, source, watch, true)?;
+        let mut input = Input::of(context, source, playlists, watch, true)?;
         input.is_live = true;
         Ok(input)
     }
 
     /// Problems are logged the first time only.
-    fn open_as(source: &str, watch: &Watch, is_reopened: bool) -> Result<Input> {
+    fn open_as(source: &str, playlists: Playlists, watch: &Watch, is_reopened: bool) -> Result<Input> {
         ffmpeg_log::take_demuxer_error();
         let sequence = Pattern::parse(source)?.map(|pattern| Sequence::find(source, pattern)).transpose()?;
         let first = sequence.as_ref().map(|sequence| sequence.first_path().to_string_lossy().into_owned());
         // The name of an image is literal, no pattern.
         let options = [("pattern_type", "none")].into_iter().collect();
         let context = match &first {
-            Some(first) => open_by(Some(c"image2"), first, options, watch),
+            Some(first) => {
+                let access = Access::of(first, Playlists::ByName);
+                open_by(Some(c"image2"), first, options, Some(access), watch)
+            }
             None if source == "-" => {
                 let pipe = PipeReader::of_stdin(watch);
                 pipe.and_then(|pipe| open_pipe(Some(c"yuv4mpegpipe"), pipe, options, watch))
@@ -138,16 +146,19 @@ impl Input {
                 let pipe = PipeReader::of_one_writer(source, watch);
                 pipe.and_then(|pipe| open_pipe(None, pipe, options, watch))
             }
-            None => open_by(None, source, options, watch),
+            None => open_by(None, source, options, Some(Access::of(source, playlists)), watch),
         };
         let context = context.map_err(|e| {
-            if watch.is_stopped() {
+            if watch.is_over() {
                 return watch.error(&name_of(source));
+            }
+            if let Some(refusal) = access::refusal(&name_of(source)) {
+                return refusal;
             }
             let error = Error::new(name_of(source), e.to_string(), open_remedy(source, e));
             error.with_kind(error_kind(e)).with_source(e)
         })?;
-        let mut input = Input::of(context, source, watch, is_reopened)?;
+        let mut input = Input::of(context, source, playlists, watch, is_reopened)?;
         input.check_device()?;
         if sequence.is_some() {
             check_codec(&input.name, input.video_parameters().id())?;
@@ -156,7 +167,13 @@ impl Input {
         Ok(input)
     }
 
-    fn of(context: format::context::Input, source: &str, watch: &Watch, is_reopened: bool) -> Result<Input> {
+    fn of(
+        context: format::context::Input,
+        source: &str,
+        playlists: Playlists,
+        watch: &Watch,
+        is_reopened: bool,
+    ) -> Result<Input> {
         let name = name_of(source);
         let wanted: Vec<usize> = context.streams().map(|stream| stream.index()).collect();
         let video = best_video(&context, &wanted).ok_or_else(|| {
@@ -169,6 +186,7 @@ impl Input {
         let mut input = Input {
             context,
             source: source.to_owned(),
+            playlists,
             watch: watch.clone(),
             sequence: None,
             wanted,
@@ -221,7 +239,7 @@ impl Input {
 
     /// Opens the same file again, to read the streams that are copied within `trim`.
     pub fn reopen(&self, trim: Trim) -> Result<Input> {
-        let mut input = Input::open_as(&self.source, &self.watch, true)?;
+        let mut input = Input::open_as(&self.source, self.playlists, &self.watch, true)?;
         input.want(self.wanted.clone(), self.video);
         if let Some(sequence) = &mut input.sequence {
             // Its files hold nothing but frames.

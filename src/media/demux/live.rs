@@ -6,6 +6,7 @@ use std::ffi::CStr;
 
 use ffmpeg_next::{self as ffmpeg, format};
 
+use crate::media::demux::access::{Access, Playlists};
 use crate::media::demux::address::bound;
 use crate::media::demux::open::{open_by, open_pipe};
 use crate::media::pipe::{PipeReader, is_named_pipe};
@@ -26,6 +27,7 @@ pub(crate) fn is_capture_device(source: &str) -> bool {
 pub(crate) fn open_source(
     source: &str,
     listen: bool,
+    playlists: Playlists,
     watch: &Watch,
 ) -> std::result::Result<format::context::Input, ffmpeg::Error> {
     let mut options = ffmpeg::Dictionary::new();
@@ -35,7 +37,7 @@ pub(crate) fn open_source(
     }
     let device = DEVICES.iter().find_map(|(prefix, name)| Some((*name, source.strip_prefix(prefix)?)));
     if let Some((demuxer, url)) = device {
-        return open_by(Some(demuxer), url, ffmpeg::Dictionary::new(), watch);
+        return open_by(Some(demuxer), url, ffmpeg::Dictionary::new(), None, watch);
     }
     if listen && source.starts_with("rtmp") {
         options.set("listen", "1");
@@ -43,5 +45,5 @@ pub(crate) fn open_source(
     if source.starts_with("rtsp") {
         options.set("rtsp_flags", if listen { "listen" } else { "prefer_tcp" });
     }
-    open_by(None, &bound(source, listen), options, watch)
+    open_by(None, &bound(source, listen), options, Some(Access::of(source, playlists)), watch)
 }

@@ -1,5 +1,6 @@
 //! Demux: files, streams and image sequences become packets.
 
+pub(crate) mod access;
 pub(crate) mod address;
 pub(crate) mod input;
 pub(crate) mod live;

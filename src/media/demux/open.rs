@@ -2,13 +2,17 @@
 
 use std::ffi::CStr;
 use std::path::Path;
+use std::sync::Arc;
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::format::context::StreamIo;
+use ffmpeg_next::util::interrupt;
 use ffmpeg_next::{self as ffmpeg, format, media};
 
-use crate::media::demux::nested;
+use crate::media::demux::access::Access;
+use crate::media::demux::nested::{self, OpenFiles};
 use crate::media::ffmpeg::{c_string, check};
+use crate::media::ffmpeg_log;
 use crate::media::pipe::PipeReader;
 use crate::media::stream::is_cover;
 use crate::media::watch::Watch;
@@ -28,6 +32,9 @@ pub(crate) fn best_video(context: &format::context::Input, wanted: &[usize]) -> 
 pub(crate) fn open_remedy(source: &str, error: ffmpeg::Error) -> &'static str {
     match error {
         ffmpeg::Error::Other { errno: ffmpeg::error::ENOENT } => "check the name",
+        ffmpeg::Error::Other { errno: ffmpeg::error::EPERM } if source.ends_with(".ffconcat") => {
+            "FFmpeg takes only names of files in the list's folder and below: name no other in it"
+        }
         _ if source == "-" => "pipe y4m into it, e.g. with ffmpeg -f yuv4mpegpipe -strict -1 -",
         ffmpeg::Error::InvalidData if Path::new(source).exists() => {
             "it is not a media file, or is truncated before its index: get a complete copy"
@@ -43,15 +50,16 @@ pub(crate) fn demuxer_name(context: &format::context::Input) -> &'static str {
     unsafe { CStr::from_ptr((*(*context.as_ptr()).iformat).name) }.to_str().expect("demuxer names are ASCII")
 }
 
-/// Opens a source with the demuxer of this name, or the one that FFmpeg probes. `watch` ends what takes too long, now and
-/// later.
+/// Opens a source with the demuxer of this name, or the one that FFmpeg probes; a source without `access` is a device.
+/// `watch` ends what takes too long, now and later.
 pub(crate) fn open_by(
     demuxer: Option<&CStr>,
     url: &str,
     options: ffmpeg::Dictionary,
+    access: Option<Access>,
     watch: &Watch,
 ) -> Result<format::context::Input, ffmpeg::Error> {
-    open_context(demuxer, url, None, options, watch)
+    open_context(demuxer, url, None, options, access, watch)
 }
 
 /// The same of a pipe.
@@ -61,25 +69,44 @@ pub(crate) fn open_pipe(
     options: ffmpeg::Dictionary,
     watch: &Watch,
 ) -> Result<format::context::Input, ffmpeg::Error> {
-    open_context(demuxer, "", Some(StreamIo::from_read(pipe)?), options, watch)
+    open_context(demuxer, "", Some(StreamIo::from_read(pipe)?), options, Some(Access::of_pipe()), watch)
 }
 
 fn open_context(
     demuxer: Option<&CStr>,
     url: &str,
     mut io: Option<StreamIo>,
-    options: ffmpeg::Dictionary,
+    mut options: ffmpeg::Dictionary,
+    access: Option<Access>,
     watch: &Watch,
 ) -> Result<format::context::Input, ffmpeg::Error> {
-    let (url, interrupt) = (c_string(url), watch.interrupt());
+    ffmpeg_log::take_refusal();
+    watch.restart_silence();
+    let url = c_string(url);
+    let files = access.as_ref().map(|access| Arc::new(OpenFiles::new(&access.protocols)));
+    if let Some(access) = &access {
+        options.set("protocol_whitelist", &access.nested_protocols);
+        options.set("format_whitelist", &access.demuxers);
+    }
+    let interrupt = interrupt::new(Box::new({
+        let (watch, files) = (watch.clone(), files.clone());
+        move || {
+            if files.as_ref().is_some_and(|files| files.have_moved()) {
+                watch.restart_silence();
+            }
+            watch.is_over()
+        }
+    }));
     // SAFETY: the strings live through the calls; on failure FFmpeg frees the context itself and leaves a pipe to us, on
-    // success the wrapper takes both over, with what the callback points to. What is left of the options is owned again,
-    // and freed.
+    // success the wrapper takes both over, with what the callback points to, which holds `files`. What is left of the
+    // options is owned again, and freed.
     unsafe {
         let mut context = ffi::avformat_alloc_context();
         assert!(!context.is_null(), "no memory for a context");
         (*context).interrupt_callback = interrupt.interrupt;
-        nested::watch(&mut *context);
+        if let Some(files) = &files {
+            nested::watch(&mut *context, files);
+        }
         if let Some(io) = &mut io {
             (*context).pb = io.as_mut_ptr();
             (*context).flags |= ffi::AVFMT_FLAG_CUSTOM_IO;

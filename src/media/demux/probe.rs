@@ -1,15 +1,20 @@
 //! Probe: whether a file is a video, and whether a name has the extension of one. Nothing is decoded.
 
-use ffmpeg_next::{codec, format};
+use ffmpeg_next::{Dictionary, codec};
 
 use crate::media::container::guess_container;
-use crate::media::demux::open::{best_video, demuxer_name};
+use crate::media::demux::access::{Access, Playlists};
+use crate::media::demux::open::{best_video, demuxer_name, open_by};
 use crate::media::demux::quirks;
+use crate::media::watch::Watch;
 
 /// Whether FFmpeg finds video in the file. A file that it cannot open is judged by its extension: a video that is so
 /// damaged is to be reported, not skipped.
 pub fn is_video_file(path: &str) -> bool {
-    let Ok(context) = format::input(path) else { return has_video_extension(path) };
+    let access = Access::of(path, Playlists::ByName);
+    let Ok(context) = open_by(None, path, Dictionary::new(), Some(access), &Watch::default()) else {
+        return has_video_extension(path);
+    };
     let all: Vec<usize> = context.streams().map(|stream| stream.index()).collect();
     quirks::reads_video(demuxer_name(&context)) && best_video(&context, &all).is_some()
 }

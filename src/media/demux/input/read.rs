@@ -7,7 +7,7 @@ use tracing::warn;
 use crate::error::{Error, Result};
 use crate::media::damage::DamagedPlace;
 use crate::media::demux::input::Input;
-use crate::media::demux::{nested, quirks};
+use crate::media::demux::{access, nested, quirks};
 use crate::media::ffmpeg::{CHECK_DEVICE, MICROSECONDS, check, failure, is_of_device};
 use crate::media::ffmpeg_log;
 use crate::media::packet::Packet;
@@ -21,6 +21,7 @@ impl Input {
     pub(crate) fn seek(&mut self, us: i64) -> Result<()> {
         self.backlog = PacketQueue::default();
         self.timeline.reset();
+        self.watch.restart_silence();
         // In a transport stream the search for a timestamp ends after the first packet: the beginning is sought by byte.
         if self.timeline.may_jump() && us <= self.start_us() {
             // SAFETY: the context is alive, and no stream is named.
@@ -78,6 +79,7 @@ impl Input {
             let packet = sequence.next_packet(&self.damage)?;
             return Ok(packet.map(|packet| Packet { packet, stream: self.video, time_base, index: 0 }));
         }
+        self.watch.restart_silence();
         loop {
             let mut packet = ffmpeg::Packet::empty();
             ffmpeg_log::take_demuxer_error();
@@ -129,6 +131,9 @@ impl Input {
 
     /// An error if the device or the connection failed. FFmpeg keeps the first such error of a file.
     pub(super) fn check_device(&self) -> Result<()> {
+        if let Some(refusal) = access::refusal(&self.name).filter(|_| !self.is_live) {
+            return Err(refusal);
+        }
         // SAFETY: the context is alive; pb is null for demuxers that open files themselves.
         let code = unsafe { (*self.context.as_ptr()).pb.as_ref().map_or(0, |pb| pb.error) };
         // A live source goes on with the next segment.
@@ -143,6 +148,9 @@ impl Input {
     }
 
     fn device_failure(&self, error: ffmpeg::Error) -> Error {
+        if self.watch.is_over() {
+            return self.watch.error(&self.name);
+        }
         failure(&self.name, &format!("cannot be read {}", self.at_end_of_read()), error, CHECK_DEVICE)
     }
 
