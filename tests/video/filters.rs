@@ -159,3 +159,16 @@ fn filters_change_size_and_sample_aspect() {
     }
     assert!(!folder.names().iter().any(|name| name.starts_with("bad")));
 }
+
+#[test]
+fn detail_that_flickers_or_moves_is_progressive() {
+    let folder = Folder::new();
+    let dither = "nullsrc=s=320x240:r=30,format=gray,geq=lum=(mod(X+N+Y\\,2)*120+60)\
+                  /(1+eq(mod(floor((X+N)/32)+floor(Y/32)\\,2)\\,0))";
+    for (name, frames) in [("dither.mkv", dither), ("pattern.mkv", "testsrc2=s=320x240:r=25")] {
+        folder.ffmpeg(&format!("-f lavfi -i {frames} -frames:v 45 -pix_fmt yuv420p -c:v ffv1 {name}"));
+        let ran = folder.upscale(&format!("-v {name} out.mkv {AS_IS}"));
+        assert!(!ran.stderr.contains("interlaced"), "{name}: {}", ran.stderr);
+        assert!(folder.frame_hashes("out.mkv", "yuv420p") == folder.frame_hashes(name, "yuv420p"), "{name}");
+    }
+}

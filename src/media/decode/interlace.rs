@@ -1,4 +1,5 @@
-//! Whether frames are interlaced, where their flags are wrong: FFmpeg's idet examines the first frames of a source.
+//! Whether frames are interlaced, where their flags are wrong: FFmpeg's idet examines the first frames of a source, and
+//! what it takes for interlaced has to move as fields do.
 //!
 //! The packets that are read for it are put back and decoded again.
 
@@ -31,7 +32,7 @@ const BYTES_MAX: usize = 64 << 20;
 const LINES: std::ops::RangeInclusive<i32> = 200..=1152;
 const RATE_MAX: f64 = 30.5;
 
-/// Numbers of frames by what idet classifies them as.
+/// Numbers of frames by what idet classifies them as, and of those whose fields are in motion.
 #[derive(Clone, Copy, Default, Debug, PartialEq)]
 struct FieldCounts {
     frames: u32,
@@ -39,6 +40,8 @@ struct FieldCounts {
     top_first: u32,
     bottom_first: u32,
     progressive: u32,
+    /// Those of `top_first` and of `bottom_first` whose motion fields explain.
+    in_fields: [u32; 2],
 }
 
 /// Examines the first frames, if they can be interlaced at all.
@@ -86,13 +89,14 @@ pub(crate) fn detect(input: &mut Input) -> Result<ScanType> {
 }
 
 fn classify(counts: FieldCounts) -> ScanType {
-    let FieldCounts { frames, flagged, top_first, bottom_first, progressive } = counts;
-    let (more, less) = (top_first.max(bottom_first), top_first.min(bottom_first));
-    // Moving sharp detail is classified as interlaced as well, in both orders; of telecined video two frames in five are.
+    let FieldCounts { frames, flagged, top_first, bottom_first, progressive, in_fields: [top, bottom] } =
+        counts;
+    let (more, less) = (top.max(bottom), top.min(bottom));
+    // Of telecined video two frames in five are combed.
     let combed = more >= 8 && more >= 19 * less && 2 * more >= progressive;
     let is_progressive = progressive >= 20 && progressive >= 20 * (top_first + bottom_first);
     match () {
-        () if combed && 2 * flagged < frames => ScanType::Interlaced { top_first: top_first > bottom_first },
+        () if combed && 2 * flagged < frames => ScanType::Interlaced { top_first: top > bottom },
         () if is_progressive && 10 * flagged >= 9 * frames => ScanType::Progressive,
         () => ScanType::AsFlagged,
     }
@@ -106,6 +110,7 @@ fn count_fields<'a>(
     let mut decoder = decoder_of(parameters, time_base)?.video()?;
     let mut counts = FieldCounts::default();
     let mut graph: Option<((u32, u32), Graph)> = None;
+    let mut recent = Vec::new();
     let mut av_frame = AvFrame::empty();
     let packets: Vec<Option<&ffmpeg::Packet>> =
         packets.map(|packet| Some(&packet.packet)).chain([None]).collect();
@@ -119,18 +124,21 @@ fn count_fields<'a>(
             let size = (av_frame.width(), av_frame.height());
             let graph = match &mut graph {
                 Some((opened, graph)) if *opened == size => graph,
-                graph => &mut graph.insert((size, open_idet(&av_frame)?)).1,
+                graph => {
+                    recent.clear();
+                    &mut graph.insert((size, open_idet(&av_frame)?)).1
+                }
             };
             counts.frames += 1;
             counts.flagged += u32::from(av_frame.is_interlaced());
             av_frame.set_pts(Some(i64::from(counts.frames)));
             graph.get("in").expect("a graph has its source").source().add(&av_frame)?;
-            count(graph, &mut counts);
+            count(graph, &mut recent, &mut counts);
         }
     }
     if let Some((_, graph)) = &mut graph {
         graph.get("in").expect("a graph has its source").source().flush()?;
-        count(graph, &mut counts);
+        count(graph, &mut recent, &mut counts);
     }
     Ok(counts)
 }
@@ -144,22 +152,82 @@ fn open_idet(av_frame: &AvFrame) -> std::result::Result<Graph, ffmpeg::Error> {
     let mut graph = Graph::new();
     graph.add(&named("buffer")?, "in", &arguments)?;
     graph.add(&named("buffersink")?, "out", "")?;
-    graph.output("in", 0)?.input("out", 0)?.parse("idet")?;
+    graph.output("in", 0)?.input("out", 0)?.parse("idet,format=gray")?;
     graph.validate()?;
     Ok(graph)
 }
 
-/// Counts what idet wrote on the frames that are ready.
-fn count(graph: &mut Graph, counts: &mut FieldCounts) {
+/// Counts what idet wrote on the frames that are ready. `recent` holds the last two of them.
+fn count(graph: &mut Graph, recent: &mut Vec<AvFrame>, counts: &mut FieldCounts) {
     let mut av_frame = AvFrame::empty();
     while graph.get("out").expect("a graph has its sink").sink().frame(&mut av_frame).is_ok() {
-        match av_frame.metadata().get("lavfi.idet.multiple.current_frame") {
-            Some("tff") => counts.top_first += 1,
-            Some("bff") => counts.bottom_first += 1,
-            Some("progressive") => counts.progressive += 1,
-            _ => {}
+        match verdict(&av_frame) {
+            Verdict::TopFirst => counts.top_first += 1,
+            Verdict::BottomFirst => counts.bottom_first += 1,
+            Verdict::Progressive => counts.progressive += 1,
+            Verdict::Undetermined => {}
         }
+        recent.push(std::mem::replace(&mut av_frame, AvFrame::empty()));
+        let [before, frame, after] = &recent[..] else { continue };
+        let frames = [before, frame, after];
+        match verdict(frame) {
+            Verdict::TopFirst => counts.in_fields[0] += u32::from(is_in_fields(frames, true)),
+            Verdict::BottomFirst => counts.in_fields[1] += u32::from(is_in_fields(frames, false)),
+            Verdict::Progressive | Verdict::Undetermined => {}
+        }
+        recent.remove(0);
     }
+}
+
+/// What idet classifies a frame as.
+enum Verdict {
+    TopFirst,
+    BottomFirst,
+    Progressive,
+    Undetermined,
+}
+
+fn verdict(av_frame: &AvFrame) -> Verdict {
+    match av_frame.metadata().get("lavfi.idet.multiple.current_frame") {
+        Some("tff") => Verdict::TopFirst,
+        Some("bff") => Verdict::BottomFirst,
+        Some("progressive") => Verdict::Progressive,
+        _ => Verdict::Undetermined,
+    }
+}
+
+/// Whether fields explain the motion of the middle of three gray frames. A field that comes later in its frame is as near
+/// to the other field of the next frame as to that of its own: combing with both is alike, and less than with that of
+/// the frame before. In a progressive frame it is combed least with its own; detail that flickers from line to line,
+/// such as dither, combs most there.
+fn is_in_fields([before, frame, after]: [&AvFrame; 3], top_first: bool) -> bool {
+    // How much less the own frame may be combed than the near one, and how much more in telecined video, whose near
+    // frame shows the same moment; as parts of the difference between the near and the far one.
+    const OWN: std::ops::RangeInclusive<f64> = -0.5..=1.25;
+    let (mut own, mut near, mut far) = (0, 0, 0);
+    for y in 1..frame.height() as usize - 1 {
+        let is_first_field = (y % 2 == 0) == top_first;
+        // Where this line is three fields away from those around it, and where one.
+        let (distant, close) = if is_first_field { (before, after) } else { (after, before) };
+        let (above, below) = (line(frame, y - 1), line(frame, y + 1));
+        far += combing(above, line(distant, y), below);
+        near += combing(above, line(close, y), below);
+        own += combing(above, line(frame, y), below);
+    }
+    far > near && OWN.contains(&((own as f64 - near as f64) / (far - near) as f64))
+}
+
+/// A line of a gray frame.
+fn line(av_frame: &AvFrame, y: usize) -> &[u8] {
+    &av_frame.data(0)[y * av_frame.stride(0)..][..av_frame.width() as usize]
+}
+
+/// How far a line is from the mean of the two around it, summed up and doubled.
+fn combing(above: &[u8], between: &[u8], below: &[u8]) -> u64 {
+    let around = above.iter().zip(below);
+    let distance =
+        |((&a, &c), &b): ((&u8, &u8), &u8)| (u32::from(a) + u32::from(c)).abs_diff(2 * u32::from(b));
+    around.zip(between).map(distance).sum::<u32>().into()
 }
 
 #[cfg(test)]
@@ -169,7 +237,8 @@ mod tests {
     #[test]
     fn flags_hold_unless_the_frames_contradict_them() {
         let seen = |flagged, top_first, bottom_first, progressive| {
-            classify(FieldCounts { frames: 60, flagged, top_first, bottom_first, progressive })
+            let in_fields = [top_first, bottom_first];
+            classify(FieldCounts { frames: 60, flagged, top_first, bottom_first, progressive, in_fields })
         };
         for (seen, expected) in [
             (seen(0, 0, 0, 58), ScanType::AsFlagged),
