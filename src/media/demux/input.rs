@@ -34,6 +34,9 @@ const PIXELS_MAX: i64 = 7680 * 4320;
 /// Time by which audio may be muxed after the video it belongs to: usually at most a second.
 pub(crate) const AV_LAG_US_MAX: i64 = 2_000_000;
 
+/// Time for which a text is shown at most: one that began so long before a part is not looked for.
+const TEXT_US_MAX: i64 = 30_000_000;
+
 /// An opened source.
 pub struct Input {
     context: format::context::Input,
@@ -251,7 +254,10 @@ impl Input {
         }
         // Where the clock has jumped, no timestamp leads to a place.
         if trim.from_us != i64::MIN && self.timeline.jumps() == 0 {
-            input.seek(trim.from_us.saturating_sub(AV_LAG_US_MAX).max(input.start_us()))?;
+            let is_subtitle =
+                |&index: &usize| self.stream(index).parameters().medium() == media::Type::Subtitle;
+            let before_us = if self.wanted.iter().any(is_subtitle) { TEXT_US_MAX } else { AV_LAG_US_MAX };
+            input.seek(trim.from_us.saturating_sub(before_us).max(input.start_us()))?;
         }
         Ok(input)
     }

@@ -87,6 +87,12 @@ impl StreamSummary {
         }
     }
 
+    /// Whether this is text, of which each packet says when it is shown.
+    pub(crate) fn is_text(&self) -> bool {
+        use codec::Id::*;
+        matches!(self.id, SUBRIP | ASS | SSA | WEBVTT | MOV_TEXT | TEXT)
+    }
+
     /// Whether this is an attached file, such as a cover or a font, and no track.
     fn is_attached(&self) -> bool {
         self.medium == media::Type::Attachment || self.disposition & ffi::AV_DISPOSITION_ATTACHED_PIC != 0
