@@ -4,6 +4,7 @@
 mod common;
 
 mod access;
+mod audio;
 mod batch;
 mod clip;
 mod color;

@@ -23,7 +23,7 @@ use crate::media::encode::encoder::Encoder;
 use crate::media::ffmpeg::{c_string, check, failure, parameters_of};
 use crate::media::mux::silence::Silence;
 use crate::media::mux::streams::{AudioMode, audio_encoder};
-use crate::media::mux::transcode::{TranscodeSpec, Transcoder};
+use crate::media::mux::transcode::{LayoutChange, TranscodeSpec, Transcoder};
 use crate::media::output::Output;
 use crate::media::packet::Packet;
 use crate::media::pipe::{PipeWriter, is_named_pipe};
@@ -80,7 +80,15 @@ impl LiveStreams {
                 let (from, to) = (stream.parameters().id().name(), encoder.id().name());
                 info!("{}: audio is converted from {from} to {to}", input.name());
                 let spec = TranscodeSpec { encoder, global_header: true, like: None };
-                Transcoder::open(&stream, input.name(), &spec)?.encoded().0
+                let transcoder = Transcoder::open(&stream, input.name(), &spec)?;
+                if let Some(LayoutChange { names: (from, to), .. }) = transcoder.layout_change() {
+                    warn!(
+                        "{}: {} cannot hold the channel layout {from}: it becomes {to}",
+                        input.name(),
+                        encoder.name()
+                    );
+                }
+                transcoder.encoded().0
             }
             // A copy, as the parameters of a stream hold its input open.
             None => stream.parameters().clone(),

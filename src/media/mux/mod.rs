@@ -1,5 +1,6 @@
 //! Mux: packets become a file or a live output; the file is verified.
 
+pub(crate) mod channel_layout;
 pub(crate) mod live;
 pub(crate) mod metadata;
 pub(crate) mod muxer;

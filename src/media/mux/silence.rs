@@ -4,9 +4,10 @@
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Audio as AvFrame;
-use ffmpeg_next::{self as ffmpeg, ChannelLayout, codec};
+use ffmpeg_next::{self as ffmpeg, codec};
 
 use crate::media::ffmpeg::{MICROSECONDS, check};
+use crate::media::mux::channel_layout::ChannelLayout;
 use crate::media::packet::Packet;
 
 /// A packet of silence.
@@ -22,18 +23,18 @@ impl Silence {
     /// Encodes silence for a stream; returns `None` where this FFmpeg has no encoder for its codec.
     pub(crate) fn like(parameters: &codec::Parameters) -> Option<Silence> {
         // SAFETY: the parameters are alive.
-        let (rate, channels, profile, has_header) = unsafe {
+        let (rate, layout, profile, has_header) = unsafe {
             let raw = &*parameters.as_ptr();
-            (raw.sample_rate, raw.ch_layout.nb_channels, raw.profile, raw.extradata_size > 0)
+            (raw.sample_rate, ChannelLayout::of(&raw.ch_layout), raw.profile, raw.extradata_size > 0)
         };
         let is_aac = parameters.id() == codec::Id::AAC;
         // HE-AAC's core runs at another rate.
         if is_aac && !matches!(profile, ffi::FF_PROFILE_AAC_LOW | ffi::FF_PROFILE_UNKNOWN) {
             return None;
         }
-        let (packet, samples) = encode(parameters.id(), rate, ChannelLayout::default(channels)).ok()?;
+        let (packet, samples) = encode(parameters.id(), rate, &layout).ok()?;
         let packet = match is_aac && !has_header {
-            true => ffmpeg::Packet::copy(&with_adts(packet.data()?, rate, channels)?),
+            true => ffmpeg::Packet::copy(&with_adts(packet.data()?, rate, layout.channels())?),
             false => packet,
         };
         Some(Silence { packet, duration_us: samples * 1_000_000 / i64::from(rate) })
@@ -56,7 +57,7 @@ impl Silence {
 }
 
 /// Encodes a silent stream. Returns its last packet and the number of samples in it.
-fn encode(id: codec::Id, rate: i32, layout: ChannelLayout) -> Result<(ffmpeg::Packet, i64), ffmpeg::Error> {
+fn encode(id: codec::Id, rate: i32, layout: &ChannelLayout) -> Result<(ffmpeg::Packet, i64), ffmpeg::Error> {
     let codec = ffmpeg::encoder::find(id).and_then(|codec| codec.audio().ok());
     let codec = codec.ok_or(ffmpeg::Error::EncoderNotFound)?;
     let format = codec.formats().and_then(|mut formats| formats.next()).ok_or(ffmpeg::Error::InvalidData)?;
@@ -65,19 +66,24 @@ fn encode(id: codec::Id, rate: i32, layout: ChannelLayout) -> Result<(ffmpeg::Pa
     context.set_flags(codec::Flags::GLOBAL_HEADER);
     let mut context = context.encoder().audio()?;
     context.set_rate(rate);
-    context.set_channel_layout(layout);
     context.set_format(format);
     context.set_time_base(ffmpeg::Rational(1, rate));
+    // SAFETY: the context is alive and not opened yet.
+    layout.write_to(unsafe { &mut (*context.as_mut_ptr()).ch_layout });
     let mut encoder = context.open_as(*codec)?;
     let samples = encoder.frame_size() as usize;
     let mut last = ffmpeg::Packet::empty();
     for number in 0..PRIMING_PACKETS {
-        let mut av_frame = AvFrame::new(format, samples, layout);
+        let mut av_frame = AvFrame::empty();
+        av_frame.set_format(format);
+        av_frame.set_samples(samples);
         av_frame.set_rate(rate as u32);
         av_frame.set_pts(Some((number * samples) as i64));
-        // SAFETY: the frame is owned, with room for `samples` of this format and layout.
+        // SAFETY: the frame is owned, and gets room for `samples` of this format and layout.
         unsafe {
             let raw = &mut *av_frame.as_mut_ptr();
+            layout.write_to(&mut raw.ch_layout);
+            check(ffi::av_frame_get_buffer(raw, 0))?;
             let (data, count) = (raw.extended_data, samples as i32);
             check(ffi::av_samples_set_silence(data, 0, count, layout.channels(), format.into()))?;
         }
@@ -123,8 +129,8 @@ mod tests {
             (codec::Id::AC3, 48_000, 1536),
             (codec::Id::OPUS, 48_000, 960),
         ] {
-            let (packet, length) =
-                encode(id, rate, ChannelLayout::STEREO).unwrap_or_else(|e| panic!("{id:?}: {e}"));
+            let stereo = ChannelLayout::usual(2);
+            let (packet, length) = encode(id, rate, &stereo).unwrap_or_else(|e| panic!("{id:?}: {e}"));
             assert_eq!(length, samples, "{id:?}");
             assert!(packet.size() > 0, "{id:?}");
         }

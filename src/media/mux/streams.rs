@@ -8,7 +8,7 @@ use tracing::warn;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::demux::input::Input;
-use crate::media::mux::transcode::{TranscodeSpec, Transcoder, Transcoders};
+use crate::media::mux::transcode::{LayoutChange, TranscodeSpec, Transcoder, Transcoders};
 use crate::media::output::Output;
 use crate::media::stream::{Trim, is_cover, kind_name};
 
@@ -135,10 +135,22 @@ impl Plan {
     ) -> Result<String> {
         let spec = TranscodeSpec { encoder, global_header: output.wants_global_header(), like: None };
         let transcoder = Transcoder::open(stream, input.name(), &spec)?;
+        let mut conversion = format!("{} to {}", describe(stream), encoder.id().name());
+        if let Some(LayoutChange { names: (from, to), is_complete }) = transcoder.layout_change() {
+            let codec = encoder.id().name();
+            warn!(
+                "{}: {codec} cannot hold the channel layout {from} of stream {}: it becomes {to}",
+                output.name,
+                stream.index()
+            );
+            conversion += &format!(", channel layout {from} to {to}");
+            if !is_complete {
+                self.left_out.push(format!("the channel layout {from} of {} in {codec}", describe(stream)));
+            }
+        }
         self.encoded.insert(stream.index(), transcoder.encoded());
         self.transcoders.add(transcoder);
         self.map(stream.index(), StreamAction::Convert);
-        let conversion = format!("{} to {}", describe(stream), encoder.id().name());
         self.converted.push(conversion.clone());
         Ok(conversion)
     }

@@ -4,12 +4,13 @@
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Audio as AvFrame;
 use ffmpeg_next::packet::Mut;
-use ffmpeg_next::{self as ffmpeg, ChannelLayout, Rational, Rescale, codec, filter, format};
+use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, filter, format};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::damage::{Damage, DamagedPlace};
 use crate::media::decode::open::decoder_of;
 use crate::media::ffmpeg::{MICROSECONDS, check, error_kind, is_again, parameters_of};
+use crate::media::mux::channel_layout::ChannelLayout;
 use crate::media::packet::Packet;
 use crate::media::stream::Trim;
 
@@ -25,8 +26,16 @@ pub(crate) struct TranscodeSpec<'a> {
     pub encoder: ffmpeg::Codec,
     /// Whether the container keeps the encoder's header apart from the packets.
     pub global_header: bool,
-    /// Sample rate and channels to keep, where they are not the stream's own.
+    /// Sample rate and channel layout to keep, where they are not the stream's own.
     pub like: Option<&'a codec::Parameters>,
+}
+
+/// A change of the channel layout, which the encoder made necessary.
+pub(crate) struct LayoutChange {
+    /// FFmpeg's names of the layouts before and after.
+    pub names: (String, String),
+    /// Whether every channel is still one of its own.
+    pub is_complete: bool,
 }
 
 /// Decoder and encoder of one stream.
@@ -113,6 +122,14 @@ impl Transcoder {
         (parameters_of(context), time_base)
     }
 
+    /// The change of the channel layout, if there is one.
+    pub(crate) fn layout_change(&self) -> Option<LayoutChange> {
+        match &self.kind {
+            Kind::Audio(audio) => audio.layout_change(),
+            Kind::Text(_) => None,
+        }
+    }
+
     /// Converts a packet; without one, drains decoder and encoder. A packet that cannot be decoded is noted as damage.
     pub(crate) fn take(&mut self, packet: Option<Packet>, damage: &Damage) -> Result<Vec<Packet>> {
         let mut out = Vec::new();
@@ -121,7 +138,7 @@ impl Transcoder {
         let seconds = packet.as_ref().filter(|_| pts.is_some()).map(|packet| packet.pts_us() as f64 / 1e6);
         let result = match &mut self.kind {
             Kind::Audio(audio) => audio.take(packet.map(|packet| packet.packet), &mut out),
-            Kind::Text(text) => packet.map_or(Ok(()), |packet| text.take(packet.packet, &mut out)),
+            Kind::Text(text) => text.take(packet.map(|packet| packet.packet), &mut out),
         };
         match result {
             Ok(()) => {}
@@ -157,12 +174,14 @@ struct AudioTranscoder {
     source_base: Rational,
     /// The filter graph and the kind of frames that it was built for.
     graph: Option<(FrameKind, filter::Graph)>,
+    /// End of the last decoded frame in microseconds: the next one may have no timestamp.
+    end_us: Option<i64>,
     encoder: codec::encoder::Audio,
     time_base: Rational,
 }
 
 /// Sample format, sample rate in Hz, channel layout.
-type FrameKind = (format::Sample, u32, u64);
+type FrameKind = (format::Sample, u32, ChannelLayout);
 
 /// Bit rate of converted audio, for each channel, in bit/s: transparent in every codec that is chosen here.
 const CHANNEL_BIT_RATE: usize = 96_000;
@@ -170,35 +189,30 @@ const CHANNEL_BIT_RATE: usize = 96_000;
 impl AudioTranscoder {
     fn open(
         stream: &ffmpeg::Stream,
-        &TranscodeSpec { encoder, global_header, like }: &TranscodeSpec,
+        spec: &TranscodeSpec,
     ) -> std::result::Result<AudioTranscoder, ffmpeg::Error> {
         let decoder = decoder_of(stream.parameters(), stream.time_base())?.audio()?;
-        let properties = encoder.audio()?;
-        // SAFETY: the parameters are alive.
-        let like = like.map(|like| unsafe {
-            let raw = &*like.as_ptr();
-            (raw.sample_rate, raw.ch_layout.nb_channels)
-        });
-        let (rate, channels) = like.unwrap_or((decoder.rate() as i32, decoder.channels().into()));
-        let rate = nearest_rate(properties.rates().into_iter().flatten(), rate);
-        let layout = properties
-            .channel_layouts()
-            .map_or_else(|| ChannelLayout::default(channels), |layouts| layouts.best(channels));
-        let sample = properties.formats().and_then(|mut formats| formats.next()).unwrap_or(decoder.format());
-        let time_base = Rational(1, rate);
-        let mut context = codec::Context::new_with_codec(encoder);
-        context.compliance(codec::Compliance::Experimental);
-        if global_header {
-            context.set_flags(codec::Flags::GLOBAL_HEADER);
+        let layouts = match spec.like {
+            // SAFETY: the parameters are alive.
+            Some(like) => vec![ChannelLayout::of(unsafe { &(*like.as_ptr()).ch_layout })],
+            None => layout_of(&decoder).candidates(spec.encoder),
+        };
+        let mut opened = Err(ffmpeg::Error::InvalidData);
+        for layout in layouts {
+            opened = open_encoder(&decoder, spec, &layout);
+            if opened.as_ref().is_ok_and(|encoder| is_read_back(encoder, &layout)) {
+                break;
+            }
         }
-        let mut context = context.encoder().audio()?;
-        context.set_rate(rate);
-        context.set_channel_layout(layout);
-        context.set_format(sample);
-        context.set_time_base(time_base);
-        context.set_bit_rate(CHANNEL_BIT_RATE * layout.channels().max(1) as usize);
-        let encoder = context.open_as(encoder)?;
-        Ok(AudioTranscoder { decoder, source_base: stream.time_base(), graph: None, encoder, time_base })
+        let encoder = opened?;
+        let (source_base, time_base) = (stream.time_base(), Rational(1, encoder.rate() as i32));
+        Ok(AudioTranscoder { decoder, source_base, graph: None, end_us: None, encoder, time_base })
+    }
+
+    fn layout_change(&self) -> Option<LayoutChange> {
+        let (from, to) = (layout_of(&self.decoder), layout_of(&self.encoder));
+        let names = (from.to_string(), to.to_string());
+        (from != to).then(|| LayoutChange { names, is_complete: from.survives_in(&to) })
     }
 
     fn take(&mut self, packet: Option<ffmpeg::Packet>, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
@@ -224,15 +238,23 @@ impl AudioTranscoder {
     }
 
     fn filter(&mut self, mut av_frame: AvFrame, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
-        let pts = av_frame.timestamp();
+        let sample_base = Rational(1, av_frame.rate() as i32);
+        let pts = match av_frame.timestamp() {
+            Some(pts) => Some(pts.rescale(self.source_base, sample_base)),
+            None => self.end_us.map(|end_us| end_us.rescale(MICROSECONDS, sample_base)),
+        };
         av_frame.set_pts(pts);
-        if av_frame.channel_layout().is_empty() {
-            av_frame.set_channel_layout(ChannelLayout::default(i32::from(self.decoder.channels())));
-        }
-        let kind = (av_frame.format(), av_frame.rate(), av_frame.channel_layout().bits());
+        let end = pts.map(|pts| pts + av_frame.samples() as i64);
+        self.end_us = end.map(|end| end.rescale(sample_base, MICROSECONDS));
+        // SAFETY: the frame is alive.
+        let layout = ChannelLayout::of(unsafe { &(*av_frame.as_ptr()).ch_layout });
+        // SAFETY: as above; the filters are built for this layout.
+        layout.write_to(unsafe { &mut (*av_frame.as_mut_ptr()).ch_layout });
+        let kind = (av_frame.format(), av_frame.rate(), layout);
         if self.graph.as_ref().is_none_or(|(built_for, _)| *built_for != kind) {
             self.flush_graph(out)?;
-            self.graph = Some((kind, self.build_graph(kind)?));
+            let graph = self.build_graph(&kind)?;
+            self.graph = Some((kind, graph));
         }
         let (_, graph) = self.graph.as_mut().expect("just built");
         graph.get("in").expect("its source").source().add(&av_frame)?;
@@ -242,21 +264,20 @@ impl AudioTranscoder {
     /// Builds a graph that fills gaps with silence and cuts overlaps, so that the audio stays at its timestamps.
     fn build_graph(
         &self,
-        (sample, rate, layout): FrameKind,
+        (sample, rate, layout): &FrameKind,
     ) -> std::result::Result<filter::Graph, ffmpeg::Error> {
         let mut graph = filter::Graph::new();
-        let (base, encoder) = (self.source_base, &self.encoder);
+        let encoder = &self.encoder;
         let source = format!(
-            "time_base={}/{}:sample_rate={rate}:sample_fmt={}:channel_layout=0x{layout:x}",
-            base.numerator(),
-            base.denominator(),
-            sample.name()
+            "time_base=1/{rate}:sample_rate={rate}:sample_fmt={}:channel_layout={}",
+            sample.name(),
+            layout.filter_argument()
         );
         let wanted = format!(
-            "aresample=async=1:min_hard_comp=0.02,aformat=sample_fmts={}:sample_rates={}:channel_layouts=0x{:x}",
+            "aresample=async=1:min_hard_comp=0.02,aformat=sample_fmts={}:sample_rates={}:channel_layouts={}",
             encoder.format().name(),
             encoder.rate(),
-            encoder.channel_layout().bits()
+            layout_of(encoder).filter_argument()
         );
         graph.add(&filter::find("abuffer").ok_or(ffmpeg::Error::FilterNotFound)?, "in", &source)?;
         graph.add(&filter::find("abuffersink").ok_or(ffmpeg::Error::FilterNotFound)?, "out", "")?;
@@ -291,6 +312,74 @@ impl AudioTranscoder {
     }
 }
 
+/// Opens the encoder of `spec` for the decoder's audio in this layout.
+fn open_encoder(
+    decoder: &codec::decoder::Audio,
+    &TranscodeSpec { encoder, global_header, like }: &TranscodeSpec,
+    layout: &ChannelLayout,
+) -> std::result::Result<codec::encoder::Audio, ffmpeg::Error> {
+    let properties = encoder.audio()?;
+    // SAFETY: the parameters are alive.
+    let rate = like.map_or(decoder.rate() as i32, |like| unsafe { (*like.as_ptr()).sample_rate });
+    let rate = nearest_rate(properties.rates().into_iter().flatten(), rate);
+    // SAFETY: the decoder is alive.
+    let stated_bits = unsafe { (*decoder.as_ptr()).bits_per_raw_sample };
+    let bits = if stated_bits > 0 { stated_bits } else { precision(decoder.format()) };
+    let loss = |sample: &format::Sample| ((bits - precision(*sample)).max(0), precision(*sample));
+    let sample = properties.formats().into_iter().flatten().min_by_key(loss).unwrap_or(decoder.format());
+    let mut context = codec::Context::new_with_codec(encoder);
+    context.compliance(codec::Compliance::Experimental);
+    if global_header {
+        context.set_flags(codec::Flags::GLOBAL_HEADER);
+    }
+    let mut context = context.encoder().audio()?;
+    context.set_rate(rate);
+    context.set_format(sample);
+    context.set_time_base(Rational(1, rate));
+    context.set_bit_rate(CHANNEL_BIT_RATE * layout.channels().max(1) as usize);
+    // SAFETY: the context is alive and not opened yet.
+    unsafe {
+        layout.write_to(&mut (*context.as_mut_ptr()).ch_layout);
+        if stated_bits < precision(sample) {
+            (*context.as_mut_ptr()).bits_per_raw_sample = stated_bits;
+        }
+    }
+    context.open_as(encoder)
+}
+
+/// Bits of a sample that are as good as those of an integer.
+fn precision(sample: format::Sample) -> i32 {
+    match sample {
+        format::Sample::None => 0,
+        format::Sample::U8(_) => 8,
+        format::Sample::I16(_) => 16,
+        format::Sample::F32(_) => 24,
+        format::Sample::I32(_) => 32,
+        format::Sample::F64(_) => 53,
+        format::Sample::I64(_) => 64,
+    }
+}
+
+/// Whether FFmpeg's decoder finds the layout in the encoder's header. It does not understand all layouts that FFmpeg's
+/// encoder of AAC describes there.
+fn is_read_back(encoder: &codec::Context, layout: &ChannelLayout) -> bool {
+    if encoder.id() != codec::Id::AAC {
+        return true;
+    }
+    let mut parameters = parameters_of(encoder);
+    // SAFETY: the parameters are ours.
+    unsafe { ffi::av_channel_layout_uninit(&mut (*parameters.as_mut_ptr()).ch_layout) };
+    let decoder = decoder_of(parameters, MICROSECONDS).and_then(|decoder| decoder.audio());
+    // SAFETY: the decoder is alive.
+    decoder.is_ok_and(|decoder| layout.is(unsafe { &(*decoder.as_ptr()).ch_layout }))
+}
+
+/// The layout of an opened decoder or encoder.
+fn layout_of(context: &codec::Context) -> ChannelLayout {
+    // SAFETY: the context is alive.
+    ChannelLayout::of(unsafe { &(*context.as_ptr()).ch_layout })
+}
+
 fn drain(encoder: &mut codec::encoder::Audio, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
     loop {
         let mut packet = ffmpeg::Packet::empty();
@@ -316,7 +405,8 @@ fn nearest_rate(offered: impl Iterator<Item = i32>, rate: i32) -> i32 {
 struct TextTranscoder {
     decoder: codec::decoder::Subtitle,
     encoder: codec::Context,
-    source_base: Rational,
+    /// A text that is shown until the next one, or the erasure of the screen, arrives.
+    open_ended: Option<ffmpeg::Packet>,
     /// Room for one encoded subtitle.
     encoded: Vec<u8>,
 }
@@ -329,7 +419,14 @@ impl TextTranscoder {
         stream: &ffmpeg::Stream,
         encoder: ffmpeg::Codec,
     ) -> std::result::Result<TextTranscoder, ffmpeg::Error> {
-        let decoder = decoder_of(stream.parameters(), stream.time_base())?.subtitle()?;
+        let mut options = ffmpeg::Dictionary::new();
+        if stream.parameters().id() == codec::Id::DVB_TELETEXT {
+            // Its decoder draws the text otherwise.
+            options.set("txt_format", "text");
+        }
+        let codec = ffmpeg::decoder::find(stream.parameters().id()).ok_or(ffmpeg::Error::DecoderNotFound)?;
+        let decoder =
+            decoder_of(stream.parameters(), stream.time_base())?.open_as_with(codec, options)?.subtitle()?;
         let mut context = codec::Context::new_with_codec(encoder);
         context.set_time_base(MICROSECONDS);
         // SAFETY: both contexts are ours; the copy of the header is one zero byte longer, and the encoder's context,
@@ -345,39 +442,79 @@ impl TextTranscoder {
             }
             check(ffi::avcodec_open2(to, encoder.as_ptr(), std::ptr::null_mut()))?;
         }
-        let (source_base, encoded) = (stream.time_base(), vec![0; TEXT_BYTES_MAX]);
-        Ok(TextTranscoder { decoder, encoder: context, source_base, encoded })
+        Ok(TextTranscoder { decoder, encoder: context, open_ended: None, encoded: vec![0; TEXT_BYTES_MAX] })
     }
 
-    fn take(&mut self, mut packet: ffmpeg::Packet, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
-        let Some(pts) = packet.pts() else { return Err(ffmpeg::Error::InvalidData) };
-        // SAFETY: a subtitle of zeros is empty; the decoder fills it, and it is freed here. `len` is the buffer's length.
-        let (size, start_ms, length_ms) = unsafe {
-            let mut subtitle: ffi::AVSubtitle = std::mem::zeroed();
-            let mut got_subtitle = 0;
-            let (decoder, raw) = (self.decoder.as_mut_ptr(), packet.as_mut_ptr());
-            check(ffi::avcodec_decode_subtitle2(decoder, &mut subtitle, &mut got_subtitle, raw))?;
-            if got_subtitle == 0 || subtitle.num_rects == 0 {
-                ffi::avsubtitle_free(&mut subtitle);
-                return Ok(());
+    fn take(&mut self, packet: Option<ffmpeg::Packet>, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
+        if let Some(packet) = packet {
+            return self.decode(packet, out).map(drop);
+        }
+        // Each empty packet fetches one text that the decoder holds back. That of captions gives its last one every time.
+        let flushes = if self.decoder.id() == codec::Id::EIA_608 { 1 } else { usize::MAX };
+        for _ in 0..flushes {
+            if !self.decode(ffmpeg::Packet::empty(), out)? {
+                break;
             }
-            let start_ms = subtitle.start_display_time;
-            subtitle.end_display_time = subtitle.end_display_time.saturating_sub(start_ms);
-            subtitle.start_display_time = 0;
-            let encoder = self.encoder.as_mut_ptr();
-            let (buffer, len) = (self.encoded.as_mut_ptr(), self.encoded.len() as i32);
-            let size = ffi::avcodec_encode_subtitle(encoder, buffer, len, &subtitle);
-            let length_ms = subtitle.end_display_time;
-            ffi::avsubtitle_free(&mut subtitle);
-            (check(size)?, i64::from(start_ms), i64::from(length_ms))
-        };
+        }
+        out.extend(self.open_ended.take());
+        Ok(())
+    }
+
+    /// Decodes a packet. Returns whether it gave a text, or erased the one before.
+    fn decode(
+        &mut self,
+        mut packet: ffmpeg::Packet,
+        out: &mut Vec<ffmpeg::Packet>,
+    ) -> std::result::Result<bool, ffmpeg::Error> {
+        // SAFETY: a subtitle of zeros is empty; the decoder fills it.
+        let (mut subtitle, mut got_subtitle) = (Subtitle(unsafe { std::mem::zeroed() }), 0);
+        let (decoder, raw) = (unsafe { self.decoder.as_mut_ptr() }, &mut subtitle.0);
+        // SAFETY: decoder, subtitle and packet are alive.
+        check(unsafe {
+            ffi::avcodec_decode_subtitle2(decoder, raw, &mut got_subtitle, packet.as_mut_ptr())
+        })?;
+        if got_subtitle == 0 {
+            return Ok(false);
+        }
+        // Decoders that hold texts back say when each was meant to be shown.
+        let pts_us = raw.pts.saturating_add(i64::from(raw.start_display_time) * 1000);
+        if raw.pts == ffi::AV_NOPTS_VALUE {
+            return Err(ffmpeg::Error::InvalidData);
+        }
+        if let Some(mut before) = self.open_ended.take() {
+            before.set_duration(pts_us.saturating_sub(before.pts().unwrap_or(pts_us)).max(0));
+            out.push(before);
+        }
+        if raw.num_rects == 0 {
+            return Ok(true);
+        }
+        raw.end_display_time = raw.end_display_time.saturating_sub(raw.start_display_time);
+        raw.start_display_time = 0;
+        let ends = !matches!(raw.end_display_time, 0 | u32::MAX);
+        let (buffer, len) = (self.encoded.as_mut_ptr(), self.encoded.len() as i32);
+        // SAFETY: encoder and subtitle are alive, and `len` is the buffer's length.
+        let size =
+            check(unsafe { ffi::avcodec_encode_subtitle(self.encoder.as_mut_ptr(), buffer, len, raw) })?;
         let mut converted = ffmpeg::Packet::copy(&self.encoded[..size as usize]);
-        let pts_us = pts.rescale(self.source_base, MICROSECONDS) + start_ms * 1000;
         converted.set_pts(Some(pts_us));
         converted.set_dts(Some(pts_us));
-        converted.set_duration(length_ms * 1000);
         converted.set_flags(ffmpeg::packet::Flags::KEY);
-        out.push(converted);
-        Ok(())
+        if ends {
+            converted.set_duration(i64::from(raw.end_display_time) * 1000);
+            out.push(converted);
+        } else {
+            self.open_ended = Some(converted);
+        }
+        Ok(true)
+    }
+}
+
+/// A decoded subtitle, which is freed.
+struct Subtitle(ffi::AVSubtitle);
+
+impl Drop for Subtitle {
+    fn drop(&mut self) {
+        // SAFETY: it is empty, or a decoder filled it.
+        unsafe { ffi::avsubtitle_free(&mut self.0) };
     }
 }
