@@ -302,6 +302,31 @@ impl Frame {
         }
     }
 
+    /// Whether no sample is transparent, as in a format without alpha.
+    pub fn is_opaque(&self) -> bool {
+        let format = &self.format.pixel_format;
+        if !format.alpha {
+            return true;
+        }
+        let index = format.component_count() - 1;
+        let Component { plane, step, offset, shift, depth } = format.components[index];
+        let (plane, bytes) = (usize::from(plane), format.word_bytes(index));
+        let max = (1u32 << depth.min(16)) - 1;
+        let is_full = |word: &[u8]| match (word, format.big_endian) {
+            (&[byte], _) => u32::from(byte) >> shift & max == max,
+            (&[high, low], true) | (&[low, high], false) => {
+                u32::from(u16::from_be_bytes([high, low])) >> shift & max == max
+            }
+            (&[a, b, c, d], true) => f32::from_be_bytes([a, b, c, d]) >= 1.0,
+            (&[a, b, c, d], false) => f32::from_le_bytes([a, b, c, d]) >= 1.0,
+            _ => unreachable!("words have one, two or four bytes"),
+        };
+        let rows = self.buffer.plane(plane).chunks(self.buffer.linesize(plane)).take(self.format.height);
+        let mut samples =
+            rows.flat_map(|row| row[usize::from(offset)..].chunks(usize::from(step)).take(self.format.width));
+        samples.all(|sample| is_full(&sample[..bytes]))
+    }
+
     /// Whether both frames have equal samples; padding is ignored.
     pub fn has_samples_of(&self, other: &Frame) -> bool {
         let (mine, others) = (&self.buffer, &other.buffer);

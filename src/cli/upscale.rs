@@ -80,7 +80,7 @@ pub(super) struct Args {
     /// Audio: copy (converted where the container cannot hold its codec), none, or the FFmpeg encoder to convert it with.
     #[arg(long, value_name = "copy|none|ENCODER", default_value = "copy", value_parser = parse_audio)]
     pub audio: AudioMode,
-    /// Fail if the container cannot hold a stream, instead of leaving it out.
+    /// Fail if the output cannot hold a stream, side data or alpha, instead of leaving it out.
     #[arg(long)]
     pub strict: bool,
     /// Start at this time, in seconds or [HH:]MM:SS.

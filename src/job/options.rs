@@ -62,7 +62,7 @@ pub struct Options {
     pub exr_transfer: Option<String>,
     /// Treatment of audio streams.
     pub audio: AudioMode,
-    /// Whether a stream that the container cannot hold is an error, instead of left out.
+    /// Whether a stream, side data or alpha that the output cannot hold is an error, instead of left out.
     pub strict: bool,
     /// Start of the part to upscale, in seconds.
     pub from_s: Option<f64>,

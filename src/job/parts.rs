@@ -67,8 +67,9 @@ impl Parts {
         }
         let trim = input.trim(options.from_s, options.to_s);
         let filter = FilterSpec { deinterlace: options.deinterlace, graph: options.filter.clone() };
-        let spec = DecodeSpec { trim, threads, filter, start: at.start, transfer };
-        let decoder = Decoder::open(&mut input, spec)?;
+        let holds_display_matrix = output.holds_display_matrix();
+        let spec = DecodeSpec { trim, threads, filter, start: at.start, transfer, holds_display_matrix };
+        let mut decoder = Decoder::open(&mut input, spec)?;
         let lr = decoder.format();
         let aspect = if options.square { decoder.sample_aspect() } else { 1.0 };
         let size = output_size(options, &lr, scale(&network), aspect)?;
@@ -104,7 +105,13 @@ impl Parts {
         let codecs = decoder.memory_estimate(frames) + target.memory_estimate(frames);
         let between = Run::frame_bytes(&lr, &sr, frames, options.reuse);
         let (engine, memory_needed) = spec(kind).fit(input.name(), between, codecs)?;
-        let encoder = Encoder::open(target, &output, &input, &decoder)?;
+        let mut encoder = Encoder::open(target, &output, &input, &decoder)?;
+        if options.strict {
+            encoder.refuse_losses(decoder.first())?;
+        }
+        if !encoder.keeps_alpha(&output) {
+            decoder.drop_alpha(options.strict)?;
+        }
         let bytes_per_frame = encoder.bytes_per_frame(&input, growth(&engine));
         let summary = Summary {
             input: redacted(&options.input),

@@ -242,8 +242,14 @@ impl Output {
     }
 
     /// Whether FFmpeg 5.1 to 6 write a display matrix into the container.
-    pub(crate) fn holds_display_matrix(&self) -> bool {
+    pub fn holds_display_matrix(&self) -> bool {
         self.is_mp4_family()
+    }
+
+    /// Whether alpha of the codec gets into the file: that of VP8 and VP9 is apart from the frames, and only Matroska has a
+    /// place for it.
+    pub(crate) fn holds_alpha(&self, id: codec::Id) -> bool {
+        !matches!(id, codec::Id::VP8 | codec::Id::VP9) || matches!(self.container(), "matroska" | "webm")
     }
 
     /// Whether FFmpeg's muxer writes another codec header in the middle of a stream.

@@ -2,9 +2,10 @@
 
 use std::ffi::{CStr, CString};
 
-use ffmpeg_next::{self as ffmpeg, Rational, ffi, media};
+use ffmpeg_next::{self as ffmpeg, Rational, codec, ffi, media};
 
 use crate::media::ffmpeg::copy_tags;
+
 /// The stream to upscale, as its container describes it.
 #[derive(Clone, Copy, Debug)]
 pub struct VideoInfo {
@@ -64,10 +65,11 @@ pub(crate) fn kind_name(medium: media::Type) -> String {
     format!("{medium:?}").to_lowercase()
 }
 
-/// Tags of a stream. The statistics that Matroska's muxers write do not hold once the stream is encoded again.
+/// Tags of a stream. The statistics that Matroska's muxers write do not hold once the stream is encoded again, and
+/// whether there is alpha the muxer finds out itself.
 pub(crate) fn metadata(stream: &ffmpeg::Stream, is_reencoded: bool) -> ffmpeg::Dictionary<'static> {
-    const STATISTICS: [&str; 6] =
-        ["BPS", "DURATION", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "_STATISTICS", "ENCODER"];
+    const STALE: [&str; 7] =
+        ["ALPHA_MODE", "BPS", "DURATION", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "_STATISTICS", "ENCODER"];
     // SAFETY: the stream is alive.
     let kept = unsafe { copy_tags((*stream.as_ptr()).metadata) };
     if !is_reencoded {
@@ -82,7 +84,7 @@ pub(crate) fn metadata(stream: &ffmpeg::Stream, is_reencoded: bool) -> ffmpeg::D
             let Some(found) = entry.as_ref() else { break };
             let key = CStr::from_ptr(found.key);
             let upper = key.to_bytes().to_ascii_uppercase();
-            if STATISTICS.iter().any(|stale| upper.starts_with(stale.as_bytes())) {
+            if STALE.iter().any(|stale| upper.starts_with(stale.as_bytes())) {
                 stale.push(key.to_owned());
             }
         }
@@ -92,6 +94,13 @@ pub(crate) fn metadata(stream: &ffmpeg::Stream, is_reencoded: bool) -> ffmpeg::D
         }
         ffmpeg::Dictionary::own(raw)
     }
+}
+
+/// Whether the stream has alpha apart from its frames, as VP8 and VP9 have it in Matroska.
+pub(crate) fn has_alpha_apart(stream: &ffmpeg::Stream) -> bool {
+    let id = stream.parameters().id();
+    matches!(id, codec::Id::VP8 | codec::Id::VP9)
+        && tag(stream, c"alpha_mode").is_some_and(|mode| !matches!(mode.as_str(), "" | "0"))
 }
 
 /// A tag of a stream as text; bytes that are not UTF-8 are replaced.

@@ -187,7 +187,7 @@ impl Report {
             seconds: seconds(elapsed),
             fps: (encoder.sent() as f64 / elapsed.as_secs_f64() * 1e3).round() / 1e3,
             segments: encoder.segments(),
-            left_out: encoder.left_out().iter().map(|&name| name.into()).collect(),
+            left_out: encoder.left_out().iter().copied().chain(decoder.left_out()).map(Into::into).collect(),
             converted: Vec::new(),
             reused: 0,
             clock_jumps: 0,

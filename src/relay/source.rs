@@ -130,6 +130,7 @@ impl SourceSpec {
             filter: self.filter.clone(),
             start: None,
             transfer: None,
+            holds_display_matrix: false,
         };
         let decoder = Decoder::open(&mut input, spec)?;
         let silence_max = if self.address.starts_with("srt:") { SILENCE_MAX_SRT } else { SILENCE_MAX };

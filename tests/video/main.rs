@@ -4,6 +4,7 @@
 mod common;
 
 mod access;
+mod alpha;
 mod audio;
 mod batch;
 mod clip;

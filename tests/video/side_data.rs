@@ -4,6 +4,9 @@ use crate::common::program::Folder;
 
 const TEST_FRAMES: &str = "-f lavfi -i testsrc2=s=64x64:r=25";
 
+/// A UUID and four bytes.
+const USER_DATA: [u8; 20] = [7; 20];
+
 /// An SEI message of H.264 or HEVC, to be inserted before a frame.
 struct Sei {
     payload_type: u8,
@@ -159,10 +162,88 @@ fn side_data_that_no_encoder_takes_is_reported_once() {
         assert_eq!(ran.stderr.matches(expected).count(), 1, "{name}: {}", ran.stderr);
         assert_eq!(folder.frames("out.mkv").len(), 12, "{name}");
     }
-    clip(&folder, "plain.h264", |_| Sei { payload_type: 5, payload: vec![7; 20] });
+    clip(&folder, "plain.h264", |_| Sei { payload_type: 5, payload: USER_DATA.to_vec() });
     folder.ffmpeg("-fflags +genpts -i plain.h264 -c copy plain.mp4");
     let ran = folder.upscale("plain.mp4 out.mkv -y --model none --progress none");
     assert_eq!(ran.stderr, "", "no warnings");
+}
+
+#[test]
+fn user_data_stays_on_its_frames() {
+    let folder = Folder::new();
+    clip(&folder, "in.h264", |_| Sei { payload_type: 5, payload: USER_DATA.to_vec() });
+    let count = |name: &str, wanted: &[u8]| {
+        let stream = folder.read(name);
+        stream.windows(wanted.len()).filter(|bytes| bytes == &wanted).count()
+    };
+    assert_eq!((count("in.h264", &USER_DATA), count("in.h264", b"x264 - core")), (12, 1));
+    folder.upscale("in.h264 out.mkv --model none --strict");
+    folder.ffmpeg("-i out.mkv -c copy -bsf:v h264_mp4toannexb out.h264");
+    // The settings of the source's encoder are not those of the output's.
+    assert_eq!((count("out.h264", &USER_DATA), count("out.h264", b"x264 - core")), (12, 1));
+    folder.upscale("in.h264 lossless.mkv --model none --encoder ffv1 --report report.json");
+    let report: serde_json::Value = serde_json::from_slice(&folder.read("report.json")).unwrap();
+    assert_eq!(report["left_out"], serde_json::json!(["user data (SEI)"]));
+    folder
+        .hasn("upscale in.h264 strict.mkv --model none --encoder ffv1 --strict")
+        .assert_told("user data (SEI)", "--strict");
+}
+
+/// A JPEG with the header of an ICC profile for this colour space.
+fn jpeg_with_profile(jpeg: &[u8], space: &[u8; 4]) -> Vec<u8> {
+    let mut profile = [0; 128];
+    profile[3] = 128;
+    profile[8] = 2;
+    profile[12..16].copy_from_slice(b"mntr");
+    profile[16..20].copy_from_slice(space);
+    profile[20..24].copy_from_slice(b"XYZ ");
+    profile[36..40].copy_from_slice(b"acsp");
+    let segment = [b"ICC_PROFILE\0\x01\x01".as_slice(), &profile].concat();
+    [&jpeg[..2], &[0xff, 0xe2, 0, segment.len() as u8 + 2], &segment, &jpeg[2..]].concat()
+}
+
+#[test]
+fn an_icc_profile_is_kept_or_reported() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 1 plain.jpg"));
+    let plain = folder.read("plain.jpg");
+    folder.write("in.jpg", jpeg_with_profile(&plain, b"RGB "));
+    folder.write("cmyk.jpg", jpeg_with_profile(&plain, b"CMYK"));
+    let has_profile = |name: &str| {
+        let frames: serde_json::Value = folder.ffprobe("-show_frames", name);
+        frames["frames"][0]["side_data_list"].to_string().contains("ICC profile")
+    };
+    assert!(has_profile("in.jpg") && has_profile("cmyk.jpg"));
+    for out in ["out.png", "out.jpg"] {
+        folder.upscale(&format!("in.jpg {out} --model none --strict"));
+        assert!(has_profile(out), "{out}");
+    }
+    // An encoder that has no place for it, and a profile that is not one for the frames.
+    for (input, out) in [("in.jpg", "out.tif"), ("in.jpg", "out.mkv"), ("cmyk.jpg", "cmyk.png")] {
+        let ran = folder.upscale(&format!("{input} {out} --model none --report report.json"));
+        assert!(ran.stderr.contains("ICC profile"), "{out}: {}", ran.stderr);
+        let report: serde_json::Value = serde_json::from_slice(&folder.read("report.json")).unwrap();
+        assert_eq!(report["left_out"], serde_json::json!(["ICC profile"]), "{out}");
+        assert!(!has_profile(out), "{out}");
+        folder
+            .hasn(&format!("upscale {input} {out} -y --model none --strict"))
+            .assert_told("ICC profile", "--strict");
+    }
+}
+
+#[test]
+fn stereo_is_kept_or_reported() {
+    let folder = Folder::new();
+    folder
+        .ffmpeg(&format!("{TEST_FRAMES} -frames:v 3 -c:v ffv1 -metadata:s:v stereo_mode=left_right in.mkv"));
+    for (out, is_held) in [("out.mkv", true), ("out.mp4", true), ("out.mov", false)] {
+        folder.upscale(&format!("in.mkv {out} --model none --report report.json"));
+        let report: serde_json::Value = serde_json::from_slice(&folder.read("report.json")).unwrap();
+        let expected: &[&str] = if is_held { &[] } else { &["stereoscopic 3D"] };
+        assert_eq!(report["left_out"], serde_json::json!(expected), "{out}");
+        let side_data = format!("{:?}", folder.probe(out).video().side_data_list);
+        assert_eq!(side_data.contains("Stereo 3D"), is_held, "{out}: {side_data}");
+    }
 }
 
 #[test]
@@ -175,6 +256,82 @@ fn the_display_matrix_is_kept() {
         let [before, after] = ["in.mp4", out].map(|name| folder.probe(name).video().side_data_list.clone());
         assert!(!before.is_empty(), "the clip has a display matrix");
         assert_eq!(after, before, "{out}");
+    }
+}
+
+/// EXIF with nothing but an orientation.
+fn exif(orientation: u8) -> Vec<u8> {
+    let directory = [0, 1, 1, 0x12, 0, 3, 0, 0, 0, 1, 0, orientation, 0, 0, 0, 0, 0, 0];
+    [&b"MM\0*\0\0\0\x08"[..], &directory].concat()
+}
+
+fn jpeg_with_exif(jpeg: &[u8], orientation: u8) -> Vec<u8> {
+    let exif = [b"Exif\0\0", exif(orientation).as_slice()].concat();
+    [&jpeg[..2], &[0xff, 0xe1, 0, exif.len() as u8 + 2], &exif, &jpeg[2..]].concat()
+}
+
+/// The filters that turn EXIF's orientations from 1 on upright.
+const UPRIGHT: [&str; 8] = [
+    "null",
+    "hflip",
+    "hflip,vflip",
+    "vflip",
+    "transpose=cclock_flip",
+    "transpose=clock",
+    "transpose=clock_flip",
+    "transpose=cclock",
+];
+
+#[test]
+fn images_are_turned_upright_as_their_exif_says() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{TEST_FRAMES} -vf crop=64:48 -frames:v 1 -pix_fmt yuvj444p plain.jpg"));
+    folder.upscale("plain.jpg plain.png --model none --scale 1");
+    let plain = folder.read("plain.jpg");
+    let mut outputs = String::new();
+    for (i, upright) in UPRIGHT.iter().enumerate() {
+        folder.write(&format!("in{}.jpg", i + 1), jpeg_with_exif(&plain, i as u8 + 1));
+        outputs += &format!("-vf {upright} ff{}.png ", i + 1);
+    }
+    folder.ffmpeg(&format!("-i plain.png {outputs}"));
+    let line = "--model none --scale 1";
+    for i in 1..=8 {
+        folder.upscale(&format!("in{i}.jpg out{i}.png {line}"));
+    }
+    folder.upscale(&format!("in%d.jpg seq%d.png {line}"));
+    let names = |of: &str| (1..=8).map(|i| (format!("{of}{i}.png"), "rgb24")).collect::<Vec<_>>();
+    let expected = folder.hashes_of_all(names("ff"));
+    assert_eq!(folder.hashes_of_all(names("out")), expected);
+    // A sequence keeps the size of its first image.
+    assert_eq!(folder.hashes_of_all(names("seq"))[..4], expected[..4]);
+    // Matroska has no place for it, and MP4 none for that of a frame.
+    folder.ffmpeg("-i in6.jpg -c copy in.mkv");
+    for out in ["out.mkv", "out.mp4"] {
+        folder.upscale(&format!("in.mkv {out} --model none"));
+        let probe = folder.probe(out);
+        assert_eq!((probe.video().width, probe.video().height), (96, 128), "{out}");
+    }
+}
+
+#[test]
+fn exif_is_read_where_the_decoder_does_not() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{TEST_FRAMES} -vf crop=64:48 -frames:v 1 -pix_fmt rgb24 plain.png"));
+    folder.ffmpeg("-i plain.png -lossless 1 plain.webp");
+    folder.ffmpeg("-i plain.png -vf transpose=clock upright.png");
+    let (png, webp) = (folder.read("plain.png"), folder.read("plain.webp"));
+    let chunk = [b"eXIf", exif(6).as_slice()].concat();
+    let (size, checksum) = ((chunk.len() as u32 - 4).to_be_bytes(), crc32fast::hash(&chunk).to_be_bytes());
+    folder.write("in.png", [&png[..33], &size, &chunk, &checksum, &png[33..]].concat());
+    // A WebP with EXIF has a header that says so (VP8X): flags, width and height less one.
+    let header = [b"VP8X".as_slice(), &10u32.to_le_bytes(), &[8, 0, 0, 0, 63, 0, 0, 47, 0, 0]].concat();
+    let exif_chunk = [b"EXIF", &26u32.to_le_bytes()[..], &exif(6)].concat();
+    let body = [b"WEBP", header.as_slice(), &webp[12..], &exif_chunk].concat();
+    folder.write("in.webp", [b"RIFF", &(body.len() as u32).to_le_bytes()[..], &body].concat());
+    let expected = folder.frame_hashes("upright.png", "rgb24");
+    for input in ["in.png", "in.webp"] {
+        folder.upscale(&format!("{input} out.png -y --model none --scale 1"));
+        assert_eq!(folder.frame_hashes("out.png", "rgb24"), expected, "{input}");
     }
 }
 

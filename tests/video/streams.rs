@@ -237,7 +237,7 @@ fn clips_are_frame_accurate() {
 }
 
 #[test]
-fn the_display_matrix_is_kept_or_reported() {
+fn the_display_matrix_is_kept_or_applied() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{SMALL} -frames:v 5 -c:v libx264 level.mp4"));
     let mut file = std::fs::read(folder.path("level.mp4")).unwrap();
@@ -250,10 +250,25 @@ fn the_display_matrix_is_kept_or_reported() {
     let rotation = |name: &str| folder.probe(name).video().side_data_list.clone();
     assert_eq!(rotation("in.mp4").len(), 1);
     assert_eq!(rotation("out.mp4"), rotation("in.mp4"));
-    let ran = folder.upscale("in.mp4 out.mkv --model none");
+    // FFmpeg's Matroska muxer writes none: frames are turned upright, also those of a later part.
+    let line = "--model none --scale 1 --strict --encoder ffv1";
+    folder.upscale(&format!("in.mp4 out.mkv {line}"));
+    folder.upscale(&format!("in.mp4 part.mkv {line} --from 0.08"));
+    folder.ffmpeg("-noautorotate -i in.mp4 -vf transpose=clock -c:v ffv1 upright.mkv");
+    let expected = folder.frame_hashes("upright.mkv", "yuv420p");
+    assert_eq!(folder.frame_hashes("out.mkv", "yuv420p"), expected);
+    assert_eq!(folder.frame_hashes("part.mkv", "yuv420p"), expected[2..]);
+    assert_eq!(folder.probe("out.mkv").video_pts(), folder.probe("upright.mkv").video_pts());
+    // An eighth of a turn cannot be applied without a loss.
+    let half = (1 << 16) * 181 / 256;
+    let mut file = folder.read("in.mp4");
+    let eighth_turn = [half, half, 0, -half, half, 0, 0, 0, 1 << 30];
+    file[matrix..][..36].copy_from_slice(&eighth_turn.map(i32::to_be_bytes).concat());
+    folder.write("eighth.mp4", file);
+    let ran = folder.upscale("eighth.mp4 eighth.mkv --model none");
     assert!(ran.stderr.contains("cannot hold the display matrix of stream 0"), "{}", ran.stderr);
     folder
-        .hasn("upscale in.mp4 strict.mkv --model none --strict")
+        .hasn("upscale eighth.mp4 strict.mkv --model none --strict")
         .assert_told("the display matrix of stream 0", "--strict");
 }
 

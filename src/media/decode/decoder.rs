@@ -16,6 +16,7 @@ use crate::media::decode::exr;
 use crate::media::decode::filter::{Clock, Deinterlace, FilterSpec, Filters, TimedFrame};
 use crate::media::decode::interlace::{self, ScanType};
 use crate::media::decode::open::decoder_of;
+use crate::media::decode::orientation::Orientation;
 use crate::media::decode::timestamps::{FrameTiming, TimestampRepair};
 use crate::media::demux::input::Input;
 use crate::media::ffmpeg::{MICROSECONDS, error_kind, failure, is_again, rational_of, time_base_of};
@@ -23,7 +24,8 @@ use crate::media::ffmpeg_log::{self, DecoderErrors};
 use crate::media::format::{color_of, describe, pixel_of, transfer_of};
 use crate::media::packet::Packet;
 use crate::media::pattern::{Numbering, Pattern};
-use crate::media::stream::{Trim, VideoInfo};
+use crate::media::side_data::display_matrix;
+use crate::media::stream::{Trim, VideoInfo, has_alpha_apart};
 
 /// How a source is decoded.
 pub struct DecodeSpec {
@@ -37,6 +39,9 @@ pub struct DecodeSpec {
     pub start: Option<SeekPoint>,
     /// Transfer of the samples, whatever the frames are tagged with.
     pub transfer: Option<Transfer>,
+    /// Whether the output can hold a display matrix. Frames are turned upright where it cannot, or where the matrix is not
+    /// the stream's.
+    pub holds_display_matrix: bool,
 }
 
 /// A frame that decoding can start at: the frames from there on are the same as if all before it had been decoded.
@@ -62,15 +67,29 @@ pub struct Decoder {
     /// Number of frames before the first one.
     before: u64,
     timestamps: TimestampRepair,
+    orientation: Orientation,
     filters: Filters,
     converter: Option<Converter>,
     damage: Damage,
     first: Option<Frame>,
     last_format: Option<FrameFormat>,
+    alpha: Alpha,
     pub(crate) ended: bool,
     counts: Counts,
     /// What was decoded since the last frame that was returned.
     origin: Origin,
+}
+
+/// What becomes of alpha after the decoder.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Alpha {
+    Kept,
+    /// The output holds none, which changes nothing while all frames are opaque.
+    Dropped {
+        is_error: bool,
+    },
+    /// Frames have lost theirs.
+    Lost,
 }
 
 /// Counts of decoded frames.
@@ -117,7 +136,7 @@ impl Decoder {
     /// Opens the decoder of `input`'s video and decodes up to the first wanted frame, which fixes the format. Packets of
     /// other streams met on the way are put back.
     pub fn open(input: &mut Input, spec: DecodeSpec) -> Result<Decoder> {
-        let DecodeSpec { mut trim, threads, mut filter, start, transfer } = spec;
+        let DecodeSpec { mut trim, threads, mut filter, start, transfer, holds_display_matrix } = spec;
         let video = input.video();
         if let Some(start) = start {
             trim.from_us = start.pts.rescale(video.time_base, MICROSECONDS);
@@ -145,11 +164,13 @@ impl Decoder {
             trim,
             transfer: transfer.map(transfer_of),
             before,
+            orientation: Orientation::new(display_matrix(&input.video_stream()), holds_display_matrix),
             filters: Filters::new(filter, scan, input.name(), clock),
             converter: None,
             damage: input.damage(),
             first: None,
             last_format: None,
+            alpha: Alpha::Kept,
             ended: false,
             counts: Counts { returned: before, ..Counts::default() },
             origin: Origin::default(),
@@ -312,7 +333,44 @@ impl Decoder {
 
     /// Whether every frame decoded so far can be a [`SeekPoint`]: no filter, no repaired timestamp, no change of format.
     pub fn can_start_anywhere(&self) -> bool {
-        !self.filters.is_open() && self.timestamps.repaired() == 0 && !self.counts.changed
+        !self.filters.changes_time() && self.timestamps.repaired() == 0 && !self.counts.changed
+    }
+
+    /// States that the output holds no alpha. A frame that is not opaque is then an error, or the report lists its alpha.
+    pub fn drop_alpha(&mut self, is_error: bool) -> Result<()> {
+        self.alpha = Alpha::Dropped { is_error };
+        let first = self.first.take().expect("called before the first frame is taken");
+        self.check_alpha(&first)?;
+        self.first = Some(first);
+        Ok(())
+    }
+
+    fn check_alpha(&mut self, frame: &Frame) -> Result<()> {
+        let Alpha::Dropped { is_error } = self.alpha else { return Ok(()) };
+        if frame.is_opaque() {
+            return Ok(());
+        }
+        self.alpha = Alpha::Lost;
+        if !is_error {
+            return Ok(());
+        }
+        let remedy = "choose an --encoder and a container that keep it, or do without --strict";
+        let error = Error::new(&self.source, "has alpha, which the output does not hold", remedy);
+        Err(error.with_kind(ErrorKind::Unsupported).at(
+            "decode",
+            frame.time.index,
+            Some(frame.time.seconds()),
+        ))
+    }
+
+    /// Names of what frames carried and the output does not hold.
+    pub(crate) fn left_out(&self) -> impl Iterator<Item = &'static str> {
+        (self.alpha == Alpha::Lost).then_some("alpha").into_iter()
+    }
+
+    /// How frames are turned.
+    pub(crate) fn orientation(&self) -> &Orientation {
+        &self.orientation
     }
 
     /// The damage of the source that was found so far.
@@ -326,6 +384,7 @@ impl Decoder {
         // SAFETY: the packet is alive.
         let is_shown = unsafe { (*packet.as_ptr()).flags } & ffi::AV_PKT_FLAG_DISCARD == 0;
         self.timestamps.sent(&packet, is_shown);
+        self.orientation.sent(self.opened.id(), packet.data().unwrap_or_default());
         if let Err(error) = self.opened.send_packet(&packet) {
             return self.refused(error, packet.pts());
         }
@@ -451,12 +510,13 @@ impl Decoder {
                 raw.color_trc = transfer;
             }
         }
-        self.filters.push(TimedFrame { av_frame, pts, duration })
+        let upright = self.orientation.filter_for(&mut av_frame);
+        self.filters.push(TimedFrame { av_frame, pts, duration, upright })
     }
 
     /// Borrows the AVFrame as a [`Frame`], converted if no engine can read its format.
     fn frame(&mut self, timed: TimedFrame) -> Result<Frame> {
-        let TimedFrame { mut av_frame, pts, duration } = timed;
+        let TimedFrame { mut av_frame, pts, duration, .. } = timed;
         // SAFETY: the frame was filled by the decoder or a filter.
         let raw = unsafe { &*av_frame.as_ptr() };
         let (pixel, upside_down) = (pixel_of(raw), raw.linesize[0] < 0);
@@ -494,7 +554,9 @@ impl Decoder {
         let time = Timestamp { index: self.counts.returned, pts, duration, time_base, origin };
         self.warn_change(&frame_format, &time);
         self.counts.returned += 1;
-        Ok(into_frame(av_frame, frame_format, time))
+        let frame = into_frame(av_frame, frame_format, time);
+        self.check_alpha(&frame)?;
+        Ok(frame)
     }
 
     fn warn_change(&mut self, new: &FrameFormat, time: &Timestamp) {
@@ -512,6 +574,12 @@ impl Decoder {
     }
 }
 
+/// The decoder of alpha that VP8 and VP9 have apart from their frames: FFmpeg's own skip it.
+fn decoder_with_alpha(stream: &ffmpeg::Stream) -> Option<ffmpeg::Codec> {
+    let name = if stream.parameters().id() == codec::Id::VP8 { "libvpx" } else { "libvpx-vp9" };
+    has_alpha_apart(stream).then(|| ffmpeg::decoder::find_by_name(name)).flatten()
+}
+
 /// Opens the codec of the input's video.
 fn open_codec(input: &Input, video: &VideoInfo, threads: usize) -> Result<codec::decoder::Video> {
     let mut context = decoder_of(input.video_parameters(), video.time_base)
@@ -527,5 +595,9 @@ fn open_codec(input: &Input, video: &VideoInfo, threads: usize) -> Result<codec:
         raw.flags |= ffi::AV_CODEC_FLAG_UNALIGNED as i32;
     }
     let problem = format!("cannot decode {}", context.id().name());
-    context.video().map_err(|e| failure(input.name(), &problem, e, "use an FFmpeg that has this decoder"))
+    let opened = match decoder_with_alpha(&input.video_stream()) {
+        Some(codec) => context.open_as(codec).and_then(codec::decoder::Opened::video),
+        None => context.video(),
+    };
+    opened.map_err(|e| failure(input.name(), &problem, e, "use an FFmpeg that has this decoder"))
 }

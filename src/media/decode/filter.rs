@@ -70,6 +70,8 @@ pub(crate) struct TimedFrame {
     pub av_frame: AvFrame,
     pub pts: i64,
     pub duration: i64,
+    /// Filter that turns it upright.
+    pub upright: Option<&'static str>,
 }
 
 /// The filters of one source, or none.
@@ -111,6 +113,7 @@ struct GraphInput {
     format: i32,
     aspect: (i32, i32),
     deinterlacing: bool,
+    upright: Option<&'static str>,
 }
 
 impl Filters {
@@ -155,24 +158,37 @@ impl Filters {
     pub fn push(&mut self, timed: TimedFrame) -> Result<()> {
         self.frames_in += 1;
         self.detect_interlaced(&timed.av_frame);
-        if self.spec.graph.is_none() && !self.deinterlacing {
+        if !self.changes_time() && timed.upright.is_none() {
+            self.finish()?;
             self.ready.push_back(timed);
             return Ok(());
         }
-        let input = GraphInput::of(&timed.av_frame, self.deinterlacing);
+        let input = GraphInput::of(&timed, self.deinterlacing);
         if self.opened.as_ref().is_none_or(|opened| opened.input != input) {
             self.finish()?;
             let opened = self.open(input)?;
             self.output.get_or_insert(opened.clock);
             self.opened = Some(opened);
         }
-        let TimedFrame { mut av_frame, pts, duration } = timed;
+        let TimedFrame { mut av_frame, pts, duration, .. } = timed;
         self.end = pts.saturating_add(duration);
         av_frame.set_pts(Some(pts));
         let graph = &mut self.opened.as_mut().expect("just opened").graph;
         let sent = graph.get("in").expect("a graph has its source").source().add(&av_frame);
         sent.map_err(|e| self.failed("refused a frame", e))?;
-        self.drain()
+        self.drain()?;
+        // A graph that only turns frames returns each at once.
+        if !self.changes_time()
+            && let Some(turned) = self.waiting.take()
+        {
+            self.ready.push_back(TimedFrame { duration, ..turned });
+        }
+        Ok(())
+    }
+
+    /// Whether a filter may move, duplicate, drop or mix frames.
+    pub fn changes_time(&self) -> bool {
+        self.spec.graph.is_some() || self.deinterlacing
     }
 
     /// The next frame, once its duration is known.
@@ -210,6 +226,7 @@ impl Filters {
             // bwdif counts in half ticks, which one frame for each frame does not need.
             chain.push(format!("bwdif=mode=send_frame:parity={parity}:deint={which},settb={num}/{den}"));
         }
+        chain.extend(input.upright.map(str::to_owned));
         chain.extend(self.spec.graph.clone());
         let chain = chain.join(",");
         let graph = self.build(input, &chain).map_err(|e| {
@@ -272,7 +289,8 @@ impl Filters {
                 continue;
             }
             // A frame lasts until the next one.
-            if let Some(mut before) = self.waiting.replace(TimedFrame { av_frame, pts, duration: 0 }) {
+            let timed = TimedFrame { av_frame, pts, duration: 0, upright: None };
+            if let Some(mut before) = self.waiting.replace(timed) {
                 before.duration = pts - before.pts;
                 self.ready.push_back(before);
             }
@@ -304,10 +322,11 @@ impl Filters {
 }
 
 impl GraphInput {
-    fn of(av_frame: &AvFrame, deinterlacing: bool) -> GraphInput {
+    fn of(timed: &TimedFrame, deinterlacing: bool) -> GraphInput {
         // SAFETY: the frame was filled by the decoder.
-        let raw = unsafe { &*av_frame.as_ptr() };
+        let raw = unsafe { &*timed.av_frame.as_ptr() };
         let aspect = (raw.sample_aspect_ratio.num, raw.sample_aspect_ratio.den);
-        GraphInput { size: (raw.width, raw.height), format: raw.format, aspect, deinterlacing }
+        let size = (raw.width, raw.height);
+        GraphInput { size, format: raw.format, aspect, deinterlacing, upright: timed.upright }
     }
 }

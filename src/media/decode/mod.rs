@@ -6,5 +6,6 @@ pub(crate) mod exr;
 pub(crate) mod filter;
 pub(crate) mod interlace;
 pub(crate) mod open;
+pub(crate) mod orientation;
 pub(crate) mod reader;
 pub(crate) mod timestamps;

@@ -22,8 +22,9 @@ impl FrameReader {
         let mut input = Input::open(source, Playlists::ByName, &Watch::default())?;
         let trim = input.trim(None, None);
         let filter = FilterSpec { deinterlace: Deinterlace::Off, graph: None };
-        let decoder =
-            Decoder::open(&mut input, DecodeSpec { trim, threads, filter, start: None, transfer: None })?;
+        let spec =
+            DecodeSpec { trim, threads, filter, start: None, transfer: None, holds_display_matrix: false };
+        let decoder = Decoder::open(&mut input, spec)?;
         Ok(FrameReader { input, decoder })
     }
 

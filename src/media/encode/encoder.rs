@@ -14,6 +14,7 @@ use crate::frame::{Frame, FrameFormat, TimeBase, Timestamp};
 use crate::media::av_frame::AvFrameBuffer;
 use crate::media::decode::decoder::Decoder;
 use crate::media::demux::input::Input;
+use crate::media::encode::palette::Palette;
 use crate::media::encode::target::{Target, open_context};
 use crate::media::ffmpeg::{MICROSECONDS, check, failure, is_again, rational_of, time_base_of};
 use crate::media::format::Tags;
@@ -42,6 +43,7 @@ pub struct Encoder {
     /// Time base of the encoder.
     time_base: Rational,
     context: ffmpeg::encoder::Encoder,
+    palette: Option<Palette>,
     extradata: Vec<u8>,
     /// Reordering delay in frames, once it is known.
     delay: Option<u64>,
@@ -69,6 +71,8 @@ pub struct Encoder {
     side: StreamSide,
     /// Names of side data that the encoder does not take, each logged once.
     left_out: Vec<&'static str>,
+    /// Whether that is an error.
+    is_strict: bool,
 }
 
 impl Encoder {
@@ -76,14 +80,17 @@ impl Encoder {
     pub fn open(mut target: Target, output: &Output, input: &Input, decoder: &Decoder) -> Result<Encoder> {
         let video = decoder.video();
         let sample_aspect = scaled_aspect(video.sample_aspect, &decoder.format(), &target.format);
-        let side = StreamSide::of(&input.video_stream(), decoder.first());
+        let side = StreamSide::of(&input.video_stream(), decoder.first(), decoder.orientation().is_carried());
         let mut left_out = Vec::new();
         match side.encoder_parameters(target.encoder_name()) {
             Some((key, parameters)) => target.add_parameters(key, parameters),
             None if side.has_hdr_metadata() && !side_data::holds_hdr_metadata(output.container()) => {
-                note_left_out(&mut left_out, "mastering display and content light", &target)
+                note_left_out(&mut left_out, "mastering display and content light", target.encoder_name())
             }
             None => {}
+        }
+        for name in side.projection_not_held(output.container(), target.encoder_name(), decoder.first()) {
+            note_left_out(&mut left_out, name, output.container());
         }
         let global_header = output.wants_global_header();
         let attempt = |time_base| open_context(&target, &video, sample_aspect, global_header, time_base);
@@ -97,6 +104,7 @@ impl Encoder {
         };
         let mut encoder = Encoder {
             extradata: Vec::new(),
+            palette: target.palette(time_base)?,
             is_segmented: output.is_segmented(),
             is_mp4_family: output.is_mp4_family(),
             target,
@@ -119,6 +127,7 @@ impl Encoder {
             stream: input.video_index(),
             side,
             left_out,
+            is_strict: false,
         };
         encoder.extradata = encoder.extradata().to_vec();
         Ok(encoder)
@@ -127,6 +136,11 @@ impl Encoder {
     /// Format of the frames to send.
     pub fn format(&self) -> FrameFormat {
         self.target.format
+    }
+
+    /// Whether the output keeps alpha.
+    pub fn keeps_alpha(&self, output: &Output) -> bool {
+        self.target.holds_alpha() && output.holds_alpha(self.target.codec().id())
     }
 
     /// Estimates the bytes of an encoded frame, which has `growth` times the pixels of one of the input.
@@ -241,13 +255,49 @@ impl Encoder {
         self.source.add(&time);
         let pts = self.register(&time);
         let props = side_data::frame_of(&props);
-        for name in props.into_iter().flat_map(|props| side_data::not_taken(props, self.target.codec())) {
-            note_left_out(&mut self.left_out, name, &self.target);
+        if let Some(props) = props {
+            self.note_side_data(props);
+            self.check_losses().map_err(|e| e.at("encode", time.index, Some(time.seconds())))?;
         }
         set_frame_properties(&mut av_frame, &self.target.format, self.sample_aspect, pts, props);
         self.timestamps.insert(pts, time);
         self.sent += 1;
-        self.context.send_frame(&av_frame).map_err(|e| self.failed(&time, e))
+        match &mut self.palette {
+            None => self.context.send_frame(&av_frame),
+            Some(palette) => palette.send(Some(&av_frame)).and_then(|()| self.send_with_palettes()),
+        }
+        .map_err(|e| self.failed(&time, e))
+    }
+
+    /// Sends the frames that have got their palettes.
+    fn send_with_palettes(&mut self) -> std::result::Result<(), ffmpeg::Error> {
+        while let Some(av_frame) = self.palette.as_mut().map_or(Ok(None), Palette::receive)? {
+            self.context.send_frame(&av_frame)?;
+        }
+        Ok(())
+    }
+
+    fn note_side_data(&mut self, props: &AvFrame) {
+        let format = self.target.format.pixel_format;
+        for name in side_data::not_taken(props, self.target.codec(), &format) {
+            note_left_out(&mut self.left_out, name, self.target.encoder_name());
+        }
+    }
+
+    /// Fails where side data is left out, at once and later.
+    pub fn refuse_losses(&mut self, first: &Frame) -> Result<()> {
+        self.is_strict = true;
+        if let Some(props) = side_data::frame_of(&first.props) {
+            self.note_side_data(props);
+        }
+        self.check_losses()
+    }
+
+    fn check_losses(&self) -> Result<()> {
+        let Some(name) = self.left_out.first().filter(|_| self.is_strict) else { return Ok(()) };
+        let problem = format!("does not take the input's {name}");
+        let remedy = "choose another --encoder, or do without --strict";
+        Err(Error::new(self.name(), problem, remedy).with_kind(ErrorKind::Unsupported))
     }
 
     /// Adds a frame to the state. Returns its pts in the encoder's time base: the nearest one that is free.
@@ -276,7 +326,9 @@ impl Encoder {
     /// Ends the segment: no frame follows in it, and all packets can be received.
     pub fn finish(&mut self) -> Result<()> {
         self.finishing = true;
-        self.context.send_eof().map_err(|e| failure(self.name(), "cannot be drained", e, CHOOSE_ANOTHER))
+        let flushed = self.palette.as_mut().map_or(Ok(()), |palette| palette.send(None));
+        let ended = flushed.and_then(|()| self.send_with_palettes()).and_then(|()| self.context.send_eof());
+        ended.map_err(|e| failure(self.name(), "cannot be drained", e, CHOOSE_ANOTHER))
     }
 
     /// Receives the next packet; returns `None` when the encoder needs another frame or is at its end.
@@ -356,6 +408,7 @@ impl Encoder {
     pub fn reopen(&mut self) -> Result<()> {
         self.context =
             open_context(&self.target, &self.video, self.sample_aspect, self.global_header, self.time_base)?;
+        self.palette = self.target.palette(self.time_base)?;
         self.finishing = false;
         self.segments += 1;
         self.segment_start = self.state.frames;
@@ -394,9 +447,9 @@ impl Encoder {
 }
 
 /// Logs side data that is left out, once for each name.
-fn note_left_out(left_out: &mut Vec<&'static str>, name: &'static str, target: &Target) {
+fn note_left_out(left_out: &mut Vec<&'static str>, name: &'static str, by: &str) {
     if !left_out.contains(&name) {
-        warn!("{name}: encoder {} does not take it; it is left out", target.encoder_name());
+        warn!("{name}: {by} does not take it; it is left out");
         left_out.push(name);
     }
 }
@@ -410,14 +463,15 @@ pub(crate) fn set_frame_properties(
     props: Option<&AvFrame>,
 ) {
     let tags = Tags::of(frame_format);
-    // SAFETY: both frames are owned; copying props takes references to side data. All fields set are plain
-    // values.
+    if let Some(props) = props {
+        // SAFETY: both frames are owned; copying props takes references to side data.
+        let code = unsafe { ffi::av_frame_copy_props(av_frame.as_mut_ptr(), props.as_ptr()) };
+        check(code).expect("no memory for side data");
+        side_data::remove_stale(av_frame, &frame_format.pixel_format);
+    }
+    // SAFETY: the frame is owned; all fields set are plain values.
     unsafe {
         let raw = &mut *av_frame.as_mut_ptr();
-        if let Some(props) = props {
-            check(ffi::av_frame_copy_props(raw, props.as_ptr())).expect("no memory for side data");
-            ffi::av_frame_remove_side_data(raw, ffi::AVFrameSideDataType::AV_FRAME_DATA_MOTION_VECTORS);
-        }
         // The encoder places its own keyframes, and the decoder has cropped the frame.
         raw.pict_type = ffi::AVPictureType::AV_PICTURE_TYPE_NONE;
         (raw.crop_top, raw.crop_bottom, raw.crop_left, raw.crop_right) = (0, 0, 0, 0);

@@ -2,5 +2,6 @@
 
 pub(crate) mod encoder;
 pub(crate) mod jpeg;
+pub(crate) mod palette;
 pub(crate) mod still;
 pub(crate) mod target;

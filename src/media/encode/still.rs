@@ -53,6 +53,10 @@ impl StillWriter {
         let mut context = open_context(&self.target, &video, square, false, rate.invert())?;
         set_frame_properties(&mut av_frame, &self.target.format, square, 0, None);
         let mut packet = ffmpeg::Packet::empty();
+        if let Some(mut palette) = self.target.palette(rate.invert())? {
+            palette.send(Some(&av_frame)).and_then(|()| palette.send(None)).map_err(encoding)?;
+            av_frame = palette.receive().map_err(encoding)?.unwrap_or(av_frame);
+        }
         context.send_frame(&av_frame).map_err(encoding)?;
         context.send_eof().map_err(encoding)?;
         context.receive_packet(&mut packet).map_err(encoding)?;

@@ -10,9 +10,11 @@ use crate::color::{ChromaLocation, ColorSpec, Matrix, Range, Transfer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Family, FrameFormat, PixelFormat};
 use crate::media::demux::sequence::{check_codec, is_image_codec};
-use crate::media::ffmpeg::{c_string, check};
+use crate::media::encode::palette::{self, Palette};
+use crate::media::ffmpeg::{c_string, check, failure};
 use crate::media::format::{Tags, closest, describe, loss, pixel_format};
 use crate::media::output::Output;
+use crate::media::side_data::has_option;
 use crate::media::stream::VideoInfo;
 
 /// The user's choice of encoder.
@@ -35,6 +37,10 @@ pub struct Target {
     codec: ffmpeg::Codec,
     options: Vec<(String, String)>,
     threads: usize,
+    /// Whether the frames get palettes before they are encoded.
+    has_palette: bool,
+    /// Whether no frame of the source has alpha.
+    is_opaque: bool,
     /// Format of the frames to encode.
     pub format: FrameFormat,
 }
@@ -83,7 +89,7 @@ impl Target {
         if output.sequence().is_some() {
             check_codec(output.name(), codec.id())?;
         }
-        let format = choose_format(spec, codec, &source.pixel_format)?;
+        let (format, has_palette) = choose_format(spec, codec, output, &source.pixel_format)?;
         if let Some(lost) = loss(&format, &source.pixel_format).filter(|_| spec.pixel_format.is_none()) {
             let (name, from, to) = (codec.name(), source.pixel_format.name, format.name);
             warn!(
@@ -95,9 +101,18 @@ impl Target {
         let is_given = |key: &str| spec.options.iter().any(|(k, _)| k == key);
         let defaults = default_options(codec.name()).iter().filter(|(key, _)| !is_given(key));
         let mut options: Vec<_> = defaults.map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
+        if format.alpha && codec.name() == "libvpx" && !is_given("auto-alt-ref") {
+            // libvpx refuses alpha otherwise.
+            options.push(("auto-alt-ref".into(), "0".into()));
+        }
+        if has_option(codec, "udu_sei") && !is_given("udu_sei") {
+            // User data of frames (SEI) is kept.
+            options.push(("udu_sei".into(), "1".into()));
+        }
         options.extend(spec.options.iter().cloned());
         info!("encoder {} takes {}, options {:?}", codec.name(), format.name, options);
-        Ok(Target { codec, options, threads: spec.threads, format: frame_format })
+        let is_opaque = !source.pixel_format.alpha;
+        Ok(Target { codec, options, threads: spec.threads, has_palette, is_opaque, format: frame_format })
     }
 
     /// FFmpeg's name of the encoder.
@@ -107,6 +122,26 @@ impl Target {
 
     pub(crate) fn codec(&self) -> ffmpeg::Codec {
         self.codec
+    }
+
+    /// Whether the codec has a place for alpha in this format.
+    pub(crate) fn holds_alpha(&self) -> bool {
+        let is_palette_opaque =
+            self.has_palette && !matches!(self.codec.id(), codec::Id::GIF | codec::Id::PNG);
+        self.format.pixel_format.alpha && !is_palette_opaque
+    }
+
+    /// What gives the frames palettes, if the encoder wants them.
+    pub(crate) fn palette(&self, time_base: Rational) -> Result<Option<Palette>> {
+        let palette = self.has_palette.then(|| Palette::new(&self.format, time_base, self.is_opaque));
+        palette.transpose().map_err(|e| {
+            failure(
+                self.encoder_name(),
+                "gets no palettes",
+                e,
+                "use an FFmpeg that has palettegen and paletteuse",
+            )
+        })
     }
 
     /// Estimates the bytes of an encoded frame at `fps`, which has `growth` times the pixels of a source's frame of
@@ -180,7 +215,13 @@ fn threading_of(id: codec::Id) -> codec::threading::Type {
     }
 }
 
-fn choose_format(spec: &EncoderSpec, codec: ffmpeg::Codec, source: &PixelFormat) -> Result<PixelFormat> {
+/// Chooses the format of the frames to encode, and whether they get palettes.
+fn choose_format(
+    spec: &EncoderSpec,
+    codec: ffmpeg::Codec,
+    output: &Output,
+    source: &PixelFormat,
+) -> Result<(PixelFormat, bool)> {
     let offered: Vec<ffi::AVPixelFormat> = codec
         .video()
         .ok()
@@ -199,13 +240,30 @@ fn choose_format(spec: &EncoderSpec, codec: ffmpeg::Codec, source: &PixelFormat)
             let is_deep = |&pixel: &ffi::AVPixelFormat| {
                 describe(pixel).is_some_and(|format| format.depth() >= spec.depth_min)
             };
-            let tagged = || offered.iter().copied().filter(has_tags);
+            let is_held = |&pixel: &ffi::AVPixelFormat| {
+                let alpha = describe(pixel).is_some_and(|format| format.alpha);
+                !alpha || output.holds_alpha(codec.id())
+            };
+            let tagged = || offered.iter().copied().filter(has_tags).filter(is_held);
             let deep = closest(tagged().filter(is_deep), source);
-            deep.or_else(|| closest(tagged(), source)).ok_or_else(|| {
+            let found = deep.or_else(|| closest(tagged(), source));
+            let is_gray = found.is_none_or(|format| format.family == Family::Gray);
+            let is_lost =
+                is_gray && source.family != Family::Gray || source.alpha && codec.id() == codec::Id::GIF;
+            if is_lost && offered.contains(&ffi::AVPixelFormat::AV_PIX_FMT_PAL8) {
+                return Ok((with_palette(), true));
+            }
+            found.map(|format| (format, false)).ok_or_else(|| {
                 let problem =
                     format!("encoder {} takes no format that can be written ({})", codec.name(), list());
                 Error::new("--encoder", problem, "choose another one").with_kind(ErrorKind::Unsupported)
             })
+        }
+        // Animated PNG has one palette for all frames.
+        Some(name)
+            if name == "pal8" && offered.contains(&pixel_format(name)) && codec.id() != codec::Id::APNG =>
+        {
+            Ok((with_palette(), true))
         }
         Some(name) => {
             let format = describe(pixel_format(name)).filter(PixelFormat::writable);
@@ -219,13 +277,18 @@ fn choose_format(spec: &EncoderSpec, codec: ffmpeg::Codec, source: &PixelFormat)
             })?;
             let takes_all = codec.video().is_ok_and(|video| video.formats().is_none());
             if takes_all || offered.contains(&pixel_format(name)) {
-                return Ok(format);
+                return Ok((format, false));
             }
             let problem = format!("encoder {} does not take {name}", codec.name());
             Err(Error::new("--pix-fmt", problem, format!("it takes {}", list()))
                 .with_kind(ErrorKind::Unsupported))
         }
     }
+}
+
+/// The format of frames that get palettes.
+fn with_palette() -> PixelFormat {
+    describe(palette::SOURCE).expect("FFmpeg always has it")
 }
 
 /// Returns the colour tags of the output: the source's, wherever format and codec allow.
@@ -300,7 +363,10 @@ pub(crate) fn open_context(
     let (code, left_over) = unsafe {
         let raw = &mut *context.as_mut_ptr();
         (raw.width, raw.height) = (target.format.width as i32, target.format.height as i32);
-        raw.pix_fmt = pixel_format(target.format.pixel_format.name);
+        raw.pix_fmt = match target.has_palette {
+            true => ffi::AVPixelFormat::AV_PIX_FMT_PAL8,
+            false => pixel_format(target.format.pixel_format.name),
+        };
         raw.sample_aspect_ratio = sample_aspect.into();
         raw.colorspace = tags.space;
         raw.color_primaries = tags.primaries;

@@ -7,10 +7,12 @@ use ffmpeg_next::{self as ffmpeg, Rational, codec, media};
 use tracing::warn;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::media::decode::orientation::upright_filter;
 use crate::media::demux::input::Input;
 use crate::media::mux::transcode::{LayoutChange, TranscodeSpec, Transcoder, Transcoders};
 use crate::media::output::Output;
-use crate::media::stream::{Trim, is_cover, kind_name};
+use crate::media::side_data::display_matrix;
+use crate::media::stream::{Trim, has_alpha_apart, is_cover, kind_name};
 
 /// What is done with audio streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,7 +70,9 @@ impl Plan {
             let stream = input.context().stream(index).expect("a stream of the input");
             if index == input.video_index() {
                 plan.map(index, StreamAction::Upscale);
-                if has_display_matrix(&stream) && !output.holds_display_matrix() {
+                // Frames are turned upright instead, by a quarter turn or several.
+                let is_lost = display_matrix(&stream).is_some_and(|matrix| upright_filter(&matrix).is_none());
+                if is_lost && !output.holds_display_matrix() {
                     plan.leave_out(format!("the display matrix of {}", describe(&stream)), output);
                 }
             } else {
@@ -115,7 +119,12 @@ impl Plan {
                 }
             }
             None if is_cover && holds => self.map(stream.index(), StreamAction::Cover),
-            None if holds => self.map(stream.index(), StreamAction::Copy),
+            None if holds => {
+                if has_alpha_apart(stream) && !output.holds_alpha(id) {
+                    self.leave_out(format!("the alpha of {}", describe(stream)), output);
+                }
+                self.map(stream.index(), StreamAction::Copy);
+            }
             None => self.leave_out(describe(stream), output),
         }
         Ok(())
@@ -185,12 +194,6 @@ fn describe(stream: &ffmpeg::Stream) -> String {
     let cover = if is_cover(stream) { ", cover" } else { "" };
     let codec = parameters.id().name();
     format!("stream {} ({}, {codec}{cover})", stream.index(), kind_name(parameters.medium()))
-}
-
-/// Whether the stream is to be rotated or flipped for display.
-fn has_display_matrix(stream: &ffmpeg::Stream) -> bool {
-    use ffmpeg::packet::side_data::Type;
-    stream.side_data().any(|data| data.kind() == Type::DisplayMatrix)
 }
 
 /// Whether the muxer writes this track itself: timecode and chapter tracks of the MP4 family, whose contents the
