@@ -4,7 +4,8 @@
 //! An error is one line, `subject: problem; remedy`, with a [kind](ErrorKind) for programs. The stage that meets it adds
 //! the frame it was working on.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write};
 use std::io;
 use std::sync::Arc;
 
@@ -144,19 +145,37 @@ impl From<io::ErrorKind> for ErrorKind {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { subject, problem, remedy, place, .. } = &*self.0;
-        write!(f, "{subject}: {problem}")?;
+        let mut line = format!("{subject}: {problem}");
         if let Some(Place { stage, frame, seconds }) = place {
-            write!(f, " ({stage}, frame {frame}")?;
+            write!(line, " ({stage}, frame {frame}")?;
             if let Some(seconds) = seconds {
-                write!(f, " at {seconds:.3} s")?;
+                write!(line, " at {seconds:.3} s")?;
             }
-            write!(f, ")")?;
+            line.push(')');
         }
         if !remedy.is_empty() {
-            write!(f, "; {remedy}")?;
+            write!(line, "; {remedy}")?;
         }
-        Ok(())
+        f.write_str(&printable(&line))
     }
+}
+
+/// A line as it is printed for people: control characters, which names and tags may have, are escaped, and so are those
+/// that break lines or turn the direction of text.
+pub(crate) fn printable(line: &str) -> Cow<'_, str> {
+    let is_escaped =
+        |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !line.contains(is_escaped) {
+        return Cow::Borrowed(line);
+    }
+    let escape = |mut text: String, c: char| {
+        match is_escaped(c) {
+            true => text.extend(c.escape_default()),
+            false => text.push(c),
+        }
+        text
+    };
+    Cow::Owned(line.chars().fold(String::new(), escape))
 }
 
 /// Writes the line of [`Display`](fmt::Display), which a `main` that returns a [`Result`] prints.
@@ -187,6 +206,16 @@ mod tests {
             error.to_string(),
             "clip.mkv: stream 0 is damaged (decode, frame 57 at 2.280 s); copy the file again"
         );
+    }
+
+    #[test]
+    fn names_give_no_commands_to_a_terminal() {
+        let error = Error::new("\u{1b}]0;owned\u{7}.mkv\nok", "is \u{9b}31m \u{202e}gpj", "try\r\tagain");
+        let line = r"\u{1b}]0;owned\u{7}.mkv\nok: is \u{9b}31m \u{202e}gpj; try\r\tagain";
+        assert_eq!((error.to_string(), format!("{error:?}")), (line.to_owned(), line.to_owned()));
+        let plain = r"e\u{301}té \ 映画 👩‍👩‍👧 עברית";
+        assert_eq!(printable(plain), plain);
+        assert_eq!(printable(line), line);
     }
 
     #[test]

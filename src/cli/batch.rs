@@ -91,7 +91,7 @@ fn items(args: &Args) -> Result<(Vec<BatchItem>, Vec<LeftOut>)> {
     if items.is_empty() {
         return Err(Error::new("hasn batch", "there is no video in its inputs", "name other files"));
     }
-    check_distinct(items.iter().map(|item| (item.input.as_str(), item.output.as_str())))?;
+    check_distinct(items.iter().map(|item| (&*item.input, &*item.output)))?;
     Ok((items, found.left_out))
 }
 

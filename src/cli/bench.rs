@@ -11,7 +11,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::args::{EngineName, PrecisionName, parse_size};
-use super::output::{json, print};
+use super::console::{print, print_json};
 use crate::engine::cpu::{Level, Net, Pool, Precision, StageTime, Weights, level};
 use crate::engine::forward::{Forward, SIDE_MIN};
 use crate::engine::memory::zeroed;
@@ -111,11 +111,14 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         |_| Ok(()),
     )?;
     if engine == EngineKind::Cuda {
-        print(&cuda::measure(model, args.size, usize::from(args.runs), args.json)?)?;
+        cuda::measure(model, args.size, usize::from(args.runs), args.json)?;
         return Ok(ExitCode::SUCCESS);
     }
     let figures = measure(&args, engine, model)?;
-    print(&if args.json { json(&figures) + "\n" } else { figures.table() })?;
+    match args.json {
+        true => print_json(&figures)?,
+        false => print(&figures.table())?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,5 +1,6 @@
 //! Child: one video of a batch in a process of its own, so that a crash ends that video alone, and its memory is freed.
 
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -39,8 +40,12 @@ struct Files {
 
 impl Files {
     fn beside(output: &Path) -> Files {
-        let name = output.file_name().unwrap_or_default().to_string_lossy();
-        let path = |what: &str| output.with_file_name(format!(".{name}.hasn-{what}"));
+        let path = |what: &str| {
+            let mut name = OsString::from(".");
+            name.push(output.file_name().unwrap_or_default());
+            name.push(format!(".hasn-{what}"));
+            output.with_file_name(name)
+        };
         let files = Files { report: path("report"), error: path("error") };
         // A batch that was killed has left them.
         files.remove();
@@ -66,7 +71,7 @@ impl Drop for Files {
 }
 
 /// Runs a command of this program to its end, in a process group of its own, so that Ctrl-C reaches it once: from here.
-pub(super) fn run(video: &str, words: &[String], verbose: u8, interrupt: &Interrupt) -> Result<Exited> {
+pub(super) fn run(video: &OsStr, words: &[OsString], verbose: u8, interrupt: &Interrupt) -> Result<Exited> {
     let files = Files::beside(Path::new(video));
     // The program that runs, even where another file has its name by now.
     let mut command = Command::new("/proc/self/exe");
@@ -95,7 +100,7 @@ pub(super) fn run(video: &str, words: &[String], verbose: u8, interrupt: &Interr
                 Some(signal) => format!("its run was ended by signal {signal}"),
                 None => format!("its run ended with code {}", status.code().unwrap_or_default()),
             };
-            Error::new(video, how, "start the batch again: it resumes there").to_string()
+            Error::new(video.to_string_lossy(), how, "start the batch again: it resumes there").to_string()
         });
     Ok(Exited { code: status.code(), report, error })
 }

@@ -1,37 +1,40 @@
 //! `hasn compare`: PSNR-Y and SSIM-Y of a video or image against a reference, frame by frame.
 
+use std::borrow::Cow;
+use std::ffi::OsString;
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::output::{json, print};
+use super::console::{print, print_json};
 use crate::engine::cpu::{Precision, level};
 use crate::engine::{EngineKind, EngineSpec, Network, NetworkId, thread_count};
 use crate::error::{Error, Result};
 use crate::frame::{Frame, FrameFormat};
-use crate::media::{FrameReader, StillWriter, format_by_name};
+use crate::media::{FrameReader, Place, StillWriter, format_by_name, same_file};
 use crate::quality::{FrameQuality, Quality};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Original video or image.
-    reference: String,
+    reference: OsString,
     /// Video or image to compare, of the same size.
-    distorted: String,
+    distorted: OsString,
     /// Print one JSON object instead of lines.
     #[arg(long)]
     json: bool,
     /// Write the frame with the largest error, the reference on the left.
     #[arg(long, value_name = "FILE.png")]
-    worst_frame: Option<String>,
+    worst_frame: Option<PathBuf>,
 }
 
 /// An infinite PSNR, of equal frames, is null in JSON.
 #[derive(Serialize)]
 struct Figures<'a> {
-    reference: &'a str,
-    distorted: &'a str,
+    reference: Cow<'a, str>,
+    distorted: Cow<'a, str>,
     frames: Vec<Row>,
     psnr_y_of_mean_mse_db: Option<f64>,
     psnr_y_mean_db: Option<f64>,
@@ -47,10 +50,13 @@ struct Row {
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
-    if let Some(path) =
-        args.worst_frame.as_ref().filter(|path| [&args.reference, &args.distorted].contains(path))
-    {
-        return Err(Error::new(path, "is one of the inputs", "give the worst frame another name"));
+    let is_input = |path: &&Path| {
+        let inputs = [&args.reference, &args.distorted].map(|input| Place::of(input).path());
+        inputs.into_iter().flatten().any(|input| input == *path || same_file(input, path))
+    };
+    if let Some(path) = args.worst_frame.as_deref().filter(is_input) {
+        let remedy = "give the worst frame another name";
+        return Err(Error::new(path.to_string_lossy(), "is one of the inputs", remedy));
     }
     let mut reference = FrameReader::open(&args.reference, thread_count(None))?;
     let mut distorted = FrameReader::open(&args.distorted, thread_count(None))?;
@@ -58,9 +64,13 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     if (size.width, size.height) != (other.width, other.height) {
         let problem = format!(
             "is {}x{}, and {} is {}x{}",
-            other.width, other.height, args.reference, size.width, size.height
+            other.width,
+            other.height,
+            args.reference.display(),
+            size.width,
+            size.height
         );
-        return Err(Error::new(args.distorted, problem, "compare frames of one size"));
+        return Err(Error::new(args.distorted.to_string_lossy(), problem, "compare frames of one size"));
     }
     let mut quality = Quality::default();
     let mut worst: Option<(FrameQuality, Frame, Frame)> = None;
@@ -79,18 +89,25 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
             (left, _) => {
                 let shorter = if left.is_none() { &args.reference } else { &args.distorted };
                 let problem = format!("ends after {count} frames, and the other is longer");
-                return Err(Error::new(shorter, problem, "compare files of the same frames"));
+                return Err(Error::new(
+                    shorter.to_string_lossy(),
+                    problem,
+                    "compare files of the same frames",
+                ));
             }
         }
     };
-    print(&if args.json { as_json(&args, &quality) + "\n" } else { as_lines(&quality, count) })?;
+    match args.json {
+        true => print_json(&figures(&args, &quality))?,
+        false => print(&as_lines(&quality, count))?,
+    }
     if let (Some(path), Some((_, original, frame))) = (&args.worst_frame, worst) {
         write_side_by_side(path, original, frame)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn as_json(args: &Args, quality: &Quality) -> String {
+fn figures<'a>(args: &'a Args, quality: &Quality) -> Figures<'a> {
     let finite = |db: f64| db.is_finite().then_some(db);
     let rows = quality.frames().iter().zip(0..).map(|(found, frame)| Row {
         frame,
@@ -98,14 +115,14 @@ fn as_json(args: &Args, quality: &Quality) -> String {
         psnr_y_db: finite(found.psnr),
         ssim_y: found.ssim,
     });
-    json(&Figures {
-        reference: &args.reference,
-        distorted: &args.distorted,
+    Figures {
+        reference: args.reference.to_string_lossy(),
+        distorted: args.distorted.to_string_lossy(),
         frames: rows.collect(),
         psnr_y_of_mean_mse_db: finite(quality.psnr_of_mean_mse()),
         psnr_y_mean_db: finite(quality.psnr_mean()),
         ssim_y_mean: quality.ssim_mean(),
-    })
+    }
 }
 
 fn as_lines(quality: &Quality, count: usize) -> String {
@@ -128,14 +145,14 @@ fn as_lines(quality: &Quality, count: usize) -> String {
 /// Number of white columns between the two frames.
 const GAP: usize = 4;
 
-fn write_side_by_side(path: &str, left: Frame, right: Frame) -> Result<()> {
+fn write_side_by_side(path: &Path, left: Frame, right: Frame) -> Result<()> {
     let rgb = format_by_name("rgb24").expect("FFmpeg always has rgb24");
     let FrameFormat { width, height, .. } = left.format;
     let writer =
         StillWriter::new(path, &FrameFormat { pixel_format: rgb, ..left.format }, (2 * width + GAP, height))?;
     let mut both = writer.frame()?;
     if both.format.pixel_format != rgb {
-        return Err(Error::new(path, "is of a format without rgb24", "name a .png"));
+        return Err(Error::new(path.to_string_lossy(), "is of a format without rgb24", "name a .png"));
     }
     let (left, right) = (to_rgb(left)?, to_rgb(right)?);
     let linesize = both.buffer.linesize(0);

@@ -1,9 +1,9 @@
-//! Console: standard error, and the progress on standard output, written by threads of their own. A reader that stalls or
-//! is gone holds up nothing else: lines that find the queue full are dropped.
+//! Console: all that the program prints. Standard error, and the progress on standard output, are written by threads of
+//! their own. A reader that stalls or is gone holds up nothing else: lines that find the queue full are dropped.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::fmt::Display;
-use std::io;
+use std::fmt::{self, Display};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use serde::Serialize;
+
+use super::output::json;
+use crate::error::{Error, Result, printable};
 
 /// Lines that wait for their reader.
 const LINES_MAX: usize = 1024;
@@ -24,12 +28,50 @@ static STDOUT: OnceLock<Stream> = OnceLock::new();
 
 /// Writes a line to standard error.
 pub(super) fn log_line(line: impl Display) {
-    stderr().send(format!("{line}\n"));
+    stderr().send(format!("{}\n", printable(&line.to_string())));
 }
 
 /// Writes to standard error without a line break.
 pub(super) fn prompt(text: impl Display) {
-    stderr().send(text.to_string());
+    stderr().send(printable(&text.to_string()).into_owned());
+}
+
+/// Whether standard error is a terminal.
+pub(super) fn is_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// Writes lines for people to standard output.
+pub(super) fn print(text: &str) -> Result<()> {
+    let printable = |line: &str| printable(line.trim_end_matches('\n')).into_owned() + "\n";
+    write_stdout(&text.split_inclusive('\n').map(printable).collect::<String>())
+}
+
+/// Writes a line of JSON to standard output.
+pub(super) fn print_json(value: &impl Serialize) -> Result<()> {
+    write_stdout(&(json(value) + "\n"))
+}
+
+/// It is no error if the reader has closed standard output.
+fn write_stdout(text: &str) -> Result<()> {
+    // On a terminal, what was logged before stands above.
+    flush();
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::io("standard output", e, "look at where it goes"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a field of a line of `tracing`.
+pub(super) fn write_field(to: &mut impl fmt::Write, name: &str, value: &dyn fmt::Debug) -> fmt::Result {
+    let value = format!("{value:?}");
+    match name {
+        "message" => write!(to, "{}", printable(&value)),
+        name => write!(to, " {name}={}", printable(&value)),
+    }
 }
 
 /// Writes a line of progress to standard output.
@@ -61,7 +103,7 @@ pub(super) fn start() {
         if trace.status() == BacktraceStatus::Captured {
             text += &format!("\n{trace}");
         }
-        log_line(text);
+        text.lines().for_each(log_line);
     }));
 }
 

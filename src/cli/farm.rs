@@ -1,14 +1,17 @@
 //! `hasn plan`, `hasn segment`, `hasn join`: one video upscaled by many processes, which a scheduler starts.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::output::{exit_code, print};
+use super::console::print;
+use super::output::exit_code;
 use super::upscale::{self, Args, parse_plan};
 use super::{progress, signals};
 use crate::engine::thread_count;
 use crate::error::{Error, Result};
 use crate::job::farm::{self, PlannedCommand};
+use crate::media::Place;
 
 #[derive(clap::Args)]
 pub(super) struct SegmentArgs {
@@ -30,7 +33,14 @@ pub(super) fn plan(args: Args) -> Result<ExitCode> {
     let interrupt = signals::catch()?;
     let folder = std::env::current_dir()
         .map_err(|e| Error::io("the current folder", e, "change to one that exists"))?;
-    let mut words: Vec<String> = std::env::args().skip_while(|word| word != "plan").skip(1).collect();
+    let text = |word: OsString| {
+        word.into_string().map_err(|word| {
+            let problem = "is not UTF-8, which a plan stores";
+            Error::new(word.to_string_lossy(), problem, "give it another name")
+        })
+    };
+    let words = std::env::args_os().skip_while(|word| word != "plan").skip(1);
+    let mut words = words.map(text).collect::<Result<Vec<String>>>()?;
     if args.threads.is_none() {
         // The number of threads changes what some encoders write, so it has to be the same on all machines.
         words.extend(["--threads".to_owned(), thread_count(None).to_string()]);
@@ -52,15 +62,15 @@ pub(super) fn segment(args: SegmentArgs) -> Result<ExitCode> {
 
 pub(super) fn join(args: JoinArgs) -> Result<ExitCode> {
     let interrupt = signals::catch()?;
-    let output = args.output.as_deref().map(absolute).transpose()?;
-    let output = output.map(|output| output.to_string_lossy().into_owned());
+    let path_of = |output| absolute(Place::of_output(output).path().unwrap_or(output));
+    let output = args.output.as_deref().map(path_of).transpose()?;
     if farm::remove_left_over(&args.plan) {
         print(&format!("{}: its video is already complete\n", args.plan.display()))?;
         return Ok(ExitCode::SUCCESS);
     }
     let (folder, upscale) = read(&args.plan)?;
     let frames = farm::join(&upscale.options(), &folder, &args.plan, output.as_deref(), &interrupt)?;
-    print(&format!("{}: {frames} frames\n", output.unwrap_or(upscale.output)))?;
+    print(&format!("{}: {frames} frames\n", output.unwrap_or(upscale.output.into()).display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

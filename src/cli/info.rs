@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::output::print;
+use super::console::print;
 use crate::engine::cpu::level;
 use crate::engine::cpu::precision::Speeds;
 use crate::engine::{cuda, thread_count};

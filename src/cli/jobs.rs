@@ -1,6 +1,7 @@
 //! Job files of `hasn batch`: videos and options in TOML. Errors name the line of the mistake.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -10,12 +11,13 @@ use toml::{Spanned, Value};
 
 use super::words::Words;
 use crate::error::{Error, Result};
+use crate::media::Place;
 use crate::model::catalogue;
 
 /// A video of a batch, and the options of `hasn upscale` for it.
 pub(super) struct BatchItem {
-    pub input: String,
-    pub output: String,
+    pub input: OsString,
+    pub output: OsString,
     pub words: Words,
 }
 
@@ -50,7 +52,10 @@ pub(super) fn read(path: &Path, typed: &Words) -> Result<Vec<BatchItem>> {
                 Error::new(name, format!("has no {key}"), format!("write {key} = \"video.mkv\""))
             })?;
             match value.get_ref() {
-                Value::String(name) => Ok(folder.join(name).to_string_lossy().into_owned()),
+                Value::String(name) => Ok(match Place::of(name) {
+                    Place::File(path) => folder.join(path).into(),
+                    Place::Standard | Place::Url(_) => name.into(),
+                }),
                 _ => Err(Error::new(place(value.span().start), format!("{key} is not text"), "quote it")),
             }
         };

@@ -1,4 +1,4 @@
-//! The program: one file per command. Arguments become options of a job or a relay. Only this module prints.
+//! The program: one file per command. Arguments become options of a job or a relay. Only `console` prints.
 
 mod args;
 mod batch;
@@ -18,13 +18,14 @@ mod signals;
 mod upscale;
 mod words;
 
-use std::io::IsTerminal;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
+use tracing_subscriber::fmt::format::debug_fn;
 
-use crate::error::{ErrorKind, Result};
+use crate::error::{ErrorKind, Result, printable};
 use crate::media;
 use output::exit_code;
 
@@ -68,7 +69,10 @@ enum Command {
 
 /// Parses the arguments and runs the command. Usage errors end the process with code 2.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage_error(&error),
+    };
     let _flush = console::Flush;
     console::start();
     let level =
@@ -76,7 +80,8 @@ pub fn run() -> ExitCode {
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(|| console::Stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(console::is_terminal())
+        .fmt_fields(debug_fn(|to, field, value| console::write_field(to, field.name(), value)))
         .without_time()
         .with_target(false)
         .log_internal_errors(false)
@@ -84,7 +89,7 @@ pub fn run() -> ExitCode {
     // FFmpeg's own log lines contain addresses with their secrets.
     let is_quiet = match &cli.command {
         Command::Relay(_) => true,
-        Command::Upscale(args) | Command::Plan(args) => args.input.contains("://"),
+        Command::Upscale(args) | Command::Plan(args) => args.input.to_string_lossy().contains("://"),
         _ => false,
     };
     media::init(if is_quiet { 0 } else { cli.verbose });
@@ -100,6 +105,20 @@ pub fn run() -> ExitCode {
         }
         ExitCode::FAILURE
     })
+}
+
+/// Prints a usage error, or the help. `clap` itself prints an argument as it is.
+fn usage_error(error: &clap::Error) -> ExitCode {
+    let is_harmless = |argument: OsString| {
+        let text = argument.to_string_lossy();
+        printable(&text) == text
+    };
+    if std::env::args_os().all(is_harmless) {
+        error.exit();
+    }
+    error.render().to_string().lines().for_each(console::log_line);
+    console::flush();
+    ExitCode::from(2)
 }
 
 fn run_command(command: Command, verbose: u8) -> Result<ExitCode> {

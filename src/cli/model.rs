@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::output::print;
+use super::console::print;
 use crate::error::Result;
 use crate::model::catalogue;
 

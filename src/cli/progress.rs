@@ -1,6 +1,5 @@
 //! Progress display: a bar for people, a JSON line per second for programs.
 
-use std::io::IsTerminal;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -54,7 +53,7 @@ const LAST_LINE_MAX: Duration = Duration::from_millis(500);
 
 impl Shown {
     fn start(show: Show, progress: Progress, expected: u64, piped: bool) -> Option<Shown> {
-        let bar = show == Show::Bar || (show == Show::Auto && std::io::stderr().is_terminal());
+        let bar = show == Show::Bar || (show == Show::Auto && console::is_terminal());
         if !bar && show != Show::Json {
             return None;
         }

@@ -1,5 +1,6 @@
 //! `hasn upscale`: arguments become the options of a job, which runs under a progress display.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,10 +21,10 @@ use crate::media::{SEGMENT_FRAMES, transfer_by_name};
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// File or URL to read, - for y4m on standard input, or an image sequence such as scan/%06d.dpx.
-    pub input: String,
+    pub input: OsString,
     /// File to write, whose extension selects the container; - for y4m on standard output, or an image sequence such as
     /// out/%06d.tif.
-    pub output: String,
+    pub output: OsString,
     /// Model: a built-in name, a safetensors file, or none for the resampler alone [default:
     /// hasn-lite-x2-video, hasn-lite-x2 for images]
     #[arg(long, value_name = "NAME|FILE|none")]
@@ -210,7 +211,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     if report.is_interrupted() {
         print_what_is_kept(&report);
     } else if report.already_complete {
-        console::log_line(format_args!("{}: is already complete", args.output));
+        console::log_line(format_args!("{}: is already complete", args.output.display()));
     } else if args.progress != Show::None {
         print_summary(&report);
     }
@@ -224,7 +225,7 @@ const POLL_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 fn ask_whether_to_resume(args: &Args, job: &Job, interrupt: &Interrupt) -> Result<()> {
     let Some(folder) = job.journal() else { return Ok(()) };
     let is_answered = args.resume || args.restart;
-    if is_answered || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+    if is_answered || !io::stdin().is_terminal() || !console::is_terminal() {
         return Ok(());
     }
     let folder = folder.display();
@@ -303,7 +304,9 @@ fn print_summary(report: &Report) {
 }
 
 /// Parses the words after `hasn` of a command line, as a plan and a batch keep them.
-pub(super) fn parse_words(words: impl IntoIterator<Item = String>) -> std::result::Result<Args, clap::Error> {
+pub(super) fn parse_words(
+    words: impl IntoIterator<Item = impl Into<OsString>>,
+) -> std::result::Result<Args, clap::Error> {
     /// `hasn upscale` alone.
     #[derive(Parser)]
     #[command(name = "hasn")]
@@ -317,7 +320,7 @@ pub(super) fn parse_words(words: impl IntoIterator<Item = String>) -> std::resul
     enum Command {
         Upscale(Box<Args>),
     }
-    let words = std::iter::once("hasn".to_owned()).chain(words);
+    let words = std::iter::once("hasn".into()).chain(words.into_iter().map(Into::<OsString>::into));
     let Line { command: Command::Upscale(args), .. } = Line::try_parse_from(words)?;
     Ok(*args)
 }

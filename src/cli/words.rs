@@ -2,6 +2,7 @@
 //! set overrides another.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args as _, Command};
@@ -90,22 +91,23 @@ impl Words {
     }
 
     /// The words of the command line after `hasn`.
-    pub fn command(&self, input: &str, output: &str) -> Vec<String> {
-        let mut command = vec!["upscale".to_owned()];
+    pub fn command(&self, input: &OsStr, output: &OsStr) -> Vec<OsString> {
+        let mut command = vec![OsString::from("upscale")];
         for (name, values) in &self.0 {
             let option = format!("{}{name}", if name.len() == 1 { "-" } else { "--" });
             match values.as_slice() {
-                [] => command.push(option),
-                values => command.extend(values.iter().map(|value| format!("{option}={value}"))),
+                [] => command.push(option.into()),
+                values => command.extend(values.iter().map(|value| format!("{option}={value}").into())),
             }
         }
-        command.extend(["--".to_owned(), input.to_owned(), output.to_owned()]);
+        command.extend(["--".into(), input.to_owned(), output.to_owned()]);
         command
     }
 
     /// Checks that `hasn upscale` takes them; `place` names where they were written, for the error.
     pub fn check(&self, place: &str) -> Result<()> {
-        let Err(error) = upscale::parse_words(self.command("input", "output")) else { return Ok(()) };
+        let command = self.command("input".as_ref(), "output".as_ref());
+        let Err(error) = upscale::parse_words(command) else { return Ok(()) };
         let message = error.to_string();
         let line = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
         Err(Error::new(place, line, "hasn upscale --help lists what it takes"))
@@ -134,7 +136,7 @@ mod tests {
         let line = ["--map", "-0:s", "--map=0:v", "-y", "--encoder-opt", "crf=20", "--square"];
         let words =
             <Words as clap::FromArgMatches>::from_arg_matches(&command().get_matches_from(line)).unwrap();
-        let given = words.command("-in.mkv", "out.mkv").join(" ");
+        let given = words.command("-in.mkv".as_ref(), "out.mkv".as_ref()).join(OsStr::new(" "));
         assert_eq!(given, "upscale --encoder-opt=crf=20 --map=-0:s --map=0:v --square -y -- -in.mkv out.mkv");
         assert!(words.overwrites() && words.check("here").is_ok());
         let mut over = Words::default();

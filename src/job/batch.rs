@@ -3,6 +3,7 @@
 //!
 //! This module does not know whether a video is upscaled in this process or in another: the caller's [`Runner`] does.
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -19,9 +20,9 @@ use crate::model::catalogue;
 /// An input of a batch, a video or an image, and its output.
 pub(crate) struct Video {
     /// Path of the input.
-    pub input: String,
+    pub input: OsString,
     /// Path of the output.
-    pub output: String,
+    pub output: OsString,
     /// The model; `None` for the default.
     pub model: Option<String>,
     /// Whether an existing output is overwritten.
@@ -141,7 +142,13 @@ pub(crate) fn run(
                 (Outcome::Failed, Some(error.to_string()), Value::Null)
             }),
         };
-        rows.push(Row { input: media::redacted(&video.input), output: video.output, outcome, error, report });
+        rows.push(Row {
+            input: media::redacted(&video.input),
+            output: video.output.to_string_lossy().into_owned(),
+            outcome,
+            error,
+            report,
+        });
     }
     let totals = Totals::of(&rows);
     BatchReport { hasn: env!("CARGO_PKG_VERSION"), videos: rows, left_out, totals }
@@ -206,9 +213,9 @@ fn upscale(
 }
 
 /// Paths of the files that the run of a video reads and writes.
-pub(crate) fn files_of(input: &str, output: &str, model: Option<&str>) -> Vec<PathBuf> {
+pub(crate) fn files_of(input: &OsStr, output: &OsStr, model: Option<&str>) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> =
-        [Some(input), Some(output), model].into_iter().flatten().map(PathBuf::from).collect();
+        [Some(input), Some(output), model.map(OsStr::new)].into_iter().flatten().map(PathBuf::from).collect();
     files.extend(Output::new(output, input).ok().and_then(|output| output.partial().map(Path::to_path_buf)));
     files
 }

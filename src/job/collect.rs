@@ -1,19 +1,20 @@
 //! Collect: finds the inputs of a batch in files and folders, and names their outputs. It writes nothing.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::media::{has_video_extension, is_video_file, redacted};
+use crate::media::{Place, has_video_extension, is_video_file, redacted};
 
 /// An input and its output.
 pub(crate) struct Pair {
     /// Path of the input.
-    pub input: String,
+    pub input: OsString,
     /// Path of the output.
-    pub output: String,
+    pub output: OsString,
 }
 
 /// The inputs that were found in files and folders.
@@ -37,6 +38,7 @@ pub(crate) fn collect(inputs: &[PathBuf], into: &Path, extension: Option<&str>) 
     let mut found = Found::default();
     let skipped = fs::canonicalize(into).ok();
     for input in inputs {
+        let input = Place::of(input).path().unwrap_or(input);
         let mut walk = Walk { skipped: skipped.as_deref(), found: Vec::new(), left_out: &mut found.left_out };
         let root = match fs::metadata(input) {
             Ok(metadata) if metadata.is_dir() => {
@@ -45,10 +47,10 @@ pub(crate) fn collect(inputs: &[PathBuf], into: &Path, extension: Option<&str>) 
                     return Err(Error::new(input.to_string_lossy(), problem, "name another folder"));
                 }
                 walk.folder(input).map_err(|(path, e)| cannot_read(&path, e))?;
-                input.as_path()
+                input
             }
             Ok(_) => {
-                walk.found.push(input.clone());
+                walk.found.push(input.to_owned());
                 input.parent().unwrap_or(Path::new(""))
             }
             Err(e) => return Err(cannot_read(input, e)),
@@ -60,20 +62,25 @@ pub(crate) fn collect(inputs: &[PathBuf], into: &Path, extension: Option<&str>) 
                 None if is_written(&mirrored) => mirrored,
                 None => mirrored.with_extension("mkv"),
             };
-            found.videos.push(Pair { input: text(&path)?, output: text(&output)? });
+            found.videos.push(Pair { input: path.into(), output: output.into() });
         }
     }
     Ok(found)
 }
 
 /// Refuses two inputs with one output.
-pub(crate) fn check_distinct<'a>(videos: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<()> {
+pub(crate) fn check_distinct<'a>(videos: impl IntoIterator<Item = (&'a OsStr, &'a OsStr)>) -> Result<()> {
     let mut outputs = BTreeMap::new();
     for (input, output) in videos {
-        let path = std::path::absolute(output).map_err(|e| Error::io(output, e, "name it otherwise"))?;
+        let path = std::path::absolute(output)
+            .map_err(|e| Error::io(output.to_string_lossy(), e, "name it otherwise"))?;
         if let Some(other) = outputs.insert(path, input) {
             let problem = format!("would be written from {} and from {}", redacted(other), redacted(input));
-            return Err(Error::new(output, problem, "run them one after the other, into two folders"));
+            return Err(Error::new(
+                output.to_string_lossy(),
+                problem,
+                "run them one after the other, into two folders",
+            ));
         }
     }
     Ok(())
@@ -115,7 +122,9 @@ impl Walk<'_> {
                 }
             } else if name.contains(".partial.") {
                 leave_out("it has the name of an unfinished output; name it as an input to upscale it");
-            } else if path.to_str().is_none_or(is_video_file) {
+            } else if fs::metadata(&path).is_ok_and(|data| !data.is_file()) {
+                leave_out("it is not a regular file");
+            } else if is_video_file(&path) {
                 self.found.push(path);
             } else {
                 leave_out("there is no video in it");
@@ -125,13 +134,8 @@ impl Walk<'_> {
     }
 }
 
-fn text(path: &Path) -> Result<String> {
-    let text = path.to_str().map(str::to_owned);
-    text.ok_or_else(|| Error::new(path.to_string_lossy(), "its name is not UTF-8", "give it another name"))
-}
-
 fn cannot_read(path: &Path, error: io::Error) -> Error {
     let problem = format!("cannot be read: {error}");
-    let told = Error::new(redacted(&path.to_string_lossy()), problem, "check the name");
+    let told = Error::new(redacted(path), problem, "check the name");
     told.with_kind(error.kind().into()).with_source(error)
 }

@@ -41,7 +41,7 @@ pub(crate) fn plan(options: &Options, command: PlannedCommand, interrupt: &Inter
     let can_plan = is_joined && options.is_read_twice()?;
     let folder = journal_folder(options)?.filter(|_| can_plan).ok_or_else(|| {
         let remedy = "plan a video from file to file, e.g. .mkv";
-        let error = Error::new(&options.output, "cannot be joined from segments", remedy);
+        let error = Error::new(options.output.to_string_lossy(), "cannot be joined from segments", remedy);
         error.with_kind(ErrorKind::Unsupported)
     })?;
     if options.report.is_some() {
@@ -140,7 +140,7 @@ pub(crate) fn join(
     options: &Options,
     folder: &Path,
     place: &Path,
-    other: Option<&str>,
+    other: Option<&Path>,
     interrupt: &Interrupt,
 ) -> Result<u64> {
     let plan = WorkPlan::read(folder)?;
@@ -203,12 +203,12 @@ pub(crate) fn join(
 
 /// An output with another name than the plan's. Segments do not depend on its container, except for the place of the codec
 /// header.
-fn other_output(name: &str, planned: &Output, options: &Options) -> Result<Output> {
-    let mut other = Output::new(name, &options.input)?;
+fn other_output(path: &Path, planned: &Output, options: &Options) -> Result<Output> {
+    let mut other = Output::new(path, &options.input)?;
     other.faststart = planned.faststart;
     if !other.is_segmented() || other.wants_global_header() != planned.wants_global_header() {
         let problem = format!("cannot be joined from segments for {}", planned.container());
-        let error = Error::new(name, problem, "choose another container, e.g. .mkv");
+        let error = Error::new(other.name(), problem, "choose another container, e.g. .mkv");
         return Err(error.with_kind(ErrorKind::Unsupported));
     }
     if !options.overwrite {

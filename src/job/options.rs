@@ -1,7 +1,8 @@
 //! Options of a job: input, output, and all that a user can choose about the way between them.
 
+use std::ffi::OsString;
 use std::os::unix::fs::FileTypeExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
@@ -10,8 +11,8 @@ use crate::engine::EngineChoice;
 use crate::engine::cpu::Precision;
 use crate::error::{Error, Result};
 use crate::media::{
-    AudioMode, CHECK_DEVICE, Deinterlace, EncoderSpec, Input, Pattern, Playlists, Watch, is_network,
-    plain_path, redacted,
+    AudioMode, CHECK_DEVICE, Deinterlace, EncoderSpec, Input, Pattern, Place, Playlists, Watch, is_network,
+    redacted,
 };
 
 /// Default time without a byte of an address. A server that fetches a file from an archive first may take half a minute.
@@ -22,10 +23,10 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 #[non_exhaustive]
 pub struct Options {
     /// File or URL that FFmpeg opens, `-` for y4m on standard input, or an image sequence like `scan/%06d.dpx`.
-    pub input: String,
+    pub input: OsString,
     /// File whose extension selects the container, `-` for y4m on standard output, or an image sequence like
     /// `out/%06d.tif`.
-    pub output: String,
+    pub output: OsString,
     /// Built-in model, path of a safetensors file, or `none` for the resampler alone. Default: hasn-lite-x2-video,
     /// hasn-lite-x2 for images.
     pub model: Option<String>,
@@ -129,7 +130,7 @@ pub enum Resume {
 
 impl Options {
     /// Options that upscale `input` to `output` by the defaults.
-    pub fn new(input: impl Into<String>, output: impl Into<String>) -> Options {
+    pub fn new(input: impl Into<OsString>, output: impl Into<OsString>) -> Options {
         Options {
             input: input.into(),
             output: output.into(),
@@ -165,7 +166,8 @@ impl Options {
 
     /// Opens the input.
     pub(super) fn open_input(&self, interrupt: &Interrupt) -> Result<Input> {
-        let default = is_network(&self.input).then_some(TIMEOUT);
+        let is_network = matches!(Place::of(&self.input), Place::Url(url) if is_network(url));
+        let default = is_network.then_some(TIMEOUT);
         let silence_max = self.timeout.or(default).filter(|timeout| !timeout.is_zero());
         let watch = Watch::new(interrupt.flag().clone()).with_silence_max(silence_max);
         let playlists = if self.allow_playlist { Playlists::Always } else { Playlists::ByName };
@@ -175,7 +177,7 @@ impl Options {
     /// Whether the input can be read twice: files can, block devices and image sequences.
     pub(super) fn is_read_twice(&self) -> Result<bool> {
         use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound, PermissionDenied};
-        match fs::metadata(plain_path(&self.input)) {
+        match fs::metadata(Place::of(&self.input).path().unwrap_or(Path::new(""))) {
             Ok(data) if data.is_file() || data.file_type().is_block_device() => Ok(true),
             // A drive that fails says nothing about the input. An address is not a file's name.
             Err(e)

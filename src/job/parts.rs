@@ -12,8 +12,8 @@ use crate::engine::{EngineKind, EngineSpec, Network, NetworkId, SIDE_MAX, thread
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::FrameFormat;
 use crate::media::{
-    DecodeSpec, Decoder, Encoder, FilterSpec, Input, Output, Pattern, Plan, SeekPoint, Target, Trim,
-    VideoInfo, plain_path, redacted, transfer_by_name,
+    DecodeSpec, Decoder, Encoder, FilterSpec, Input, Output, Pattern, Place, Plan, SeekPoint, Target, Trim,
+    VideoInfo, redacted, transfer_by_name,
 };
 use crate::model::catalogue;
 use crate::pipeline::{Outcome, Run, Sink, peak_memory_bytes};
@@ -115,7 +115,7 @@ impl Parts {
         let bytes_per_frame = encoder.bytes_per_frame(&input, growth(&engine));
         let summary = Summary {
             input: redacted(&options.input),
-            output: options.output.clone(),
+            output: options.output.to_string_lossy().into_owned(),
             model: network.name().to_owned(),
             engine: kind.name(),
             precision: kind.precision_name(),
@@ -139,7 +139,7 @@ impl Parts {
     /// Paths of the files that the job reads and writes.
     pub fn paths(&self, options: &Options) -> Vec<PathBuf> {
         let mut paths = self.input.paths();
-        paths.push(plain_path(&options.input).into());
+        paths.extend(Place::of(&options.input).path().map(Path::to_path_buf));
         paths.extend(options.model.as_ref().map(PathBuf::from));
         paths.extend(self.output.path().map(Path::to_path_buf));
         paths.extend(self.output.partial().map(Path::to_path_buf));

@@ -37,7 +37,9 @@ pub(super) fn run(
         write_earlier_report(options, folder, interrupt);
         journal.remove();
         let (problem, remedy) = ("was completed by an earlier run", "look at it, or -y overwrites it");
-        return Err(Error::new(&options.output, problem, remedy).with_kind(ErrorKind::Exists));
+        return Err(
+            Error::new(options.output.to_string_lossy(), problem, remedy).with_kind(ErrorKind::Exists)
+        );
     }
     if journal.frames() > 0 {
         let Parts { input, encoder, plan, .. } = &parts;

@@ -25,6 +25,9 @@ pub(super) fn journal_folder(options: &Options) -> Result<Option<PathBuf>> {
     let is_read_twice = options.is_read_twice()?;
     let is_kept = output.is_segmented() || (output.sequence().is_some() && is_read_twice);
     let folder = output.path().filter(|_| is_kept).map(Journal::folder_of);
+    if let Some(folder) = &folder {
+        Journal::check_own(folder)?;
+    }
     if options.resume != Resume::Always {
         return Ok(folder);
     }

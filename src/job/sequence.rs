@@ -67,7 +67,7 @@ pub(super) fn run(
         }
         Err(error) => {
             let how = if resumable { ": the same command resumes there" } else { "" };
-            Err(error.keeping(&format!("{} has {frames} frames{how}", options.output)))
+            Err(error.keeping(&format!("{} has {frames} frames{how}", options.output.display())))
         }
     }
 }
@@ -128,7 +128,8 @@ fn finish(
     let (found, encoded) = (journal.verify()?, report.run.frames.encoded);
     if found != encoded {
         let problem = format!("{found} files exist for {encoded} frames");
-        return Err(Error::new(&options.output, problem, "run it again").with_kind(ErrorKind::Damaged));
+        return Err(Error::new(options.output.to_string_lossy(), problem, "run it again")
+            .with_kind(ErrorKind::Damaged));
     }
     let video = StreamReport {
         kind: "video".into(),
@@ -151,5 +152,5 @@ fn finish(
         // Else the folder stays, so that a run with --tolerate has nothing to repeat.
         journal.remove();
     }
-    conclude(options, report, damaged, Some(options.output.clone()), interrupt)
+    conclude(options, report, damaged, Some(options.output.display().to_string()), interrupt)
 }

@@ -53,7 +53,7 @@ pub enum OutputState {
 impl OutputState {
     /// Returns the state of an output that is to have this fingerprint.
     pub fn of(output: &Path, fingerprint: &JobFingerprint) -> Result<OutputState> {
-        let existing = match JobFingerprint::of_input(&output.to_string_lossy()) {
+        let existing = match JobFingerprint::of_input(output) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(OutputState::Missing),
             existing => existing?,
         };
@@ -113,7 +113,7 @@ impl BatchRecord {
         let folder = folder_of(output);
         let disk = Disk::new(folder, interrupt.clone());
         disk.retry_call(0, || folder::create_all(folder))?;
-        let existing = JobFingerprint::of_input(&output.to_string_lossy()).ok();
+        let existing = JobFingerprint::of_input(output).ok();
         let replaced = existing.map(|existing| existing.content_and_time());
         let record = Record { fingerprint, replaced, output: None };
         let previous = fs::read(path_of(output)).ok();

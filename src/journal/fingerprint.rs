@@ -1,5 +1,6 @@
 //! The fingerprint of a job: everything that the packets of a segment depend on. A run resumes only with the same one.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::media::{plain_path, redacted};
+use crate::media::{Place, redacted};
 
 /// Names and values, in the order in which a difference is reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +37,7 @@ const PART_BYTES: usize = 1 << 20;
 
 impl JobFingerprint {
     /// Fingerprint of an input of many files: their names, sizes and modification times.
-    pub fn of_files(name: &str, paths: &[PathBuf]) -> Result<JobFingerprint> {
+    pub fn of_files(name: &OsStr, paths: &[PathBuf]) -> Result<JobFingerprint> {
         let (mut sizes, mut times) = (Vec::new(), Vec::new());
         for path in paths {
             let stat = || -> io::Result<(u64, SystemTime)> {
@@ -48,7 +49,8 @@ impl JobFingerprint {
             times.extend(modified.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos()).to_le_bytes());
         }
         let names: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
-        let files = format!("{} files of {name} ({})", paths.len(), checksum(names.join("\n").as_bytes()));
+        let checksum_of_names = checksum(names.join("\n").as_bytes());
+        let files = format!("{} files of {} ({checksum_of_names})", paths.len(), name.to_string_lossy());
         let mut fingerprint = JobFingerprint { version: VERSION, entries: Vec::new() };
         fingerprint.add("input files", files);
         fingerprint.add("input file sizes", checksum(&sizes));
@@ -64,9 +66,9 @@ impl JobFingerprint {
     }
 
     /// Fingerprint of an input file: its size, modification time and the content of parts of it.
-    pub fn of_input(name: &str) -> Result<JobFingerprint> {
+    pub fn of_input(name: impl AsRef<OsStr>) -> Result<JobFingerprint> {
         let read = || -> io::Result<JobFingerprint> {
-            let mut file = File::open(plain_path(name))?;
+            let mut file = File::open(Place::of(&name).path().unwrap_or(Path::new("")))?;
             let metadata = file.metadata()?;
             // A device has neither a size nor a time of its own.
             let is_device = metadata.file_type().is_block_device();
@@ -85,7 +87,7 @@ impl JobFingerprint {
             fingerprint.add("input content", checksum(&parts));
             Ok(fingerprint)
         };
-        read().map_err(|e| cannot_be_read(&redacted(name), e))
+        read().map_err(|e| cannot_be_read(&redacted(&name), e))
     }
 
     /// Adds an entry under the name that a user knows it by.
@@ -183,7 +185,7 @@ impl JobFingerprint {
 
 /// Returns size and content of a file: what it is, whatever its name and place.
 pub(super) fn content_of(path: &Path) -> Result<String> {
-    JobFingerprint::of_input(&path.to_string_lossy()).map(|fingerprint| fingerprint.content())
+    JobFingerprint::of_input(path).map(|fingerprint| fingerprint.content())
 }
 
 fn cannot_be_read(name: &str, error: io::Error) -> Error {
@@ -226,7 +228,7 @@ mod tests {
         let mut bytes: Vec<u8> = (0..5_000_000u32).map(|i| (i % 251) as u8).collect();
         let of = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            JobFingerprint::of_input(path.to_str().unwrap()).unwrap().entries[2].clone()
+            JobFingerprint::of_input(&path).unwrap().entries[2].clone()
         };
         let first = of(&bytes);
         for at in [0, 2_500_000, 4_999_999] {

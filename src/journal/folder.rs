@@ -13,14 +13,56 @@ use tracing::warn;
 use super::disk::{Disk, failed};
 use super::fingerprint::JobFingerprint;
 use crate::error::{self, Error, Result};
-use crate::media::{folder_of, sync_folder};
+use crate::media::{folder_of, sync_folder, through_links};
 
 pub(super) const FINGERPRINT: &str = "journal.json";
 pub(super) const SEGMENT: &str = ".segment";
 pub(super) const WRITING: &str = ".writing-";
 /// Mark of a finished output, which is the last file to be removed.
 pub(super) const JOINED: &str = "joined";
+/// Mark of a partial output that is the journal's own.
+pub(super) const JOINING: &str = "joining";
+pub(super) const PLAN: &str = "plan.json";
+pub(super) const FINISHED: &str = "finished";
+pub(super) const OVERWRITE: &str = "overwrite";
+pub(super) const DAMAGE: &str = "damage.json";
 const LOCK: &str = "lock";
+
+/// Whether a file in a journal's folder is hasn's, or one that a file system keeps in place of a removed one.
+fn is_own(name: &str) -> bool {
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    [FINGERPRINT, JOINED, JOINING, PLAN, FINISHED, OVERWRITE, DAMAGE, LOCK].contains(&name)
+        || [WRITING, ".nfs", ".fuse_hidden", ".__smb"].iter().any(|prefix| name.starts_with(prefix))
+        || name.strip_suffix(SEGMENT).is_some_and(is_number)
+}
+
+/// The first name in the folder that is not hasn's.
+fn foreign(folder: &Path) -> io::Result<Option<PathBuf>> {
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if !name.to_str().is_some_and(is_own) {
+            return Ok(Some(folder.join(name)));
+        }
+    }
+    Ok(None)
+}
+
+/// Fails if the folder holds what hasn did not write, and is no journal.
+pub(super) fn check_own(folder: &Path) -> Result<()> {
+    let refused = |problem: String| {
+        let remedy = "move it away, or choose another output";
+        Err(Error::new(folder.to_string_lossy(), problem, remedy).with_kind(error::ErrorKind::Exists))
+    };
+    match foreign(folder) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotADirectory => refused("is not a folder".into()),
+        Err(e) => Err(failed(folder, e)),
+        Ok(Some(path)) if !folder.join(FINGERPRINT).exists() => {
+            refused(format!("is the name of the journal, and hasn did not write {}", path.display()))
+        }
+        Ok(_) => Ok(()),
+    }
+}
 
 /// Creates the folder of a job and locks it, or locks the one of an earlier run of the same job. Files with `work` in
 /// their names hold the job's work.
@@ -131,7 +173,9 @@ pub fn check_writable(path: &Path) -> io::Result<()> {
         Ok(existing) if existing.is_file() => File::options().append(true).open(path).map(drop),
         // A pipe or a device, such as /dev/null.
         Ok(_) => Ok(()),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(access(folder_of(path), Access::WRITE_OK)?),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            Ok(access(folder_of(&through_links(path)), Access::WRITE_OK)?)
+        }
         Err(e) => Err(e),
     }
 }
@@ -141,8 +185,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if fs::metadata(path).is_ok_and(|existing| !existing.is_file()) {
         return fs::write(path, bytes);
     }
-    // A link stays one.
-    let path = fs::canonicalize(path).unwrap_or(path.to_owned());
+    let path = through_links(path);
     match write_atomically(&path, bytes) {
         Err(e) if e.kind() == ErrorKind::PermissionDenied => fs::write(&path, bytes),
         written => written,
@@ -150,6 +193,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Removes the folder: the work first and the mark of a finished output last, so that a later run can remove the rest.
+/// What hasn did not write stays, and the folder with it.
 pub(super) fn remove(folder: &Path, lock: File) -> io::Result<()> {
     clear(folder, SEGMENT)?;
     clear_if(folder, |name| name != LOCK && name != JOINED)?;
@@ -157,7 +201,17 @@ pub(super) fn remove(folder: &Path, lock: File) -> io::Result<()> {
     drop(lock);
     clear_if(folder, |name| name == LOCK)?;
     let joined = fs::read(folder.join(JOINED));
-    clear_if(folder, |name| name == JOINED).and_then(|()| fs::remove_dir(folder)).inspect_err(|_| {
+    let remove = || match fs::remove_dir(folder) {
+        Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => match foreign(folder)? {
+            Some(path) => {
+                warn!("{}: stays, as hasn did not write {}", folder.display(), path.display());
+                Ok(())
+            }
+            None => Err(e),
+        },
+        removed => removed,
+    };
+    clear_if(folder, |name| name == JOINED).and_then(|()| remove()).inspect_err(|_| {
         // The mark, if there was one, tells the next run that this folder only has to be removed.
         let _ = joined.and_then(|joined| fs::write(folder.join(JOINED), joined));
     })
@@ -170,7 +224,7 @@ pub(super) fn remove_or_warn(folder: &Path, lock: File) {
     }
 }
 
-/// Removes the files that have `part` in their names.
+/// Removes those of hasn's files that have `part` in their names.
 pub(super) fn clear(folder: &Path, part: &str) -> io::Result<()> {
     clear_if(folder, |name| name.contains(part))
 }
@@ -178,7 +232,8 @@ pub(super) fn clear(folder: &Path, part: &str) -> io::Result<()> {
 fn clear_if(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.file_name().is_some_and(|name| is_wanted(&name.to_string_lossy())) {
+        let name = path.file_name().and_then(|name| name.to_str());
+        if name.is_some_and(|name| is_own(name) && is_wanted(name)) {
             fs::remove_file(path)?;
         }
     }
@@ -210,11 +265,36 @@ mod tests {
     fn what_cannot_be_removed_leaves_the_mark_of_a_finished_output() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("video.mkv.hasn");
-        create_all(&folder.join("another")).unwrap();
+        create_all(&folder.join(PLAN)).unwrap();
         write_atomically(&folder.join(JOINED), b"text").unwrap();
         let held = lock(&folder, File::try_lock).unwrap();
         assert!(remove(&folder, held).is_err());
         assert!(folder.join(JOINED).exists());
+    }
+
+    #[test]
+    fn what_hasn_did_not_write_stays() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("video.mkv.hasn");
+        check_own(&folder).unwrap();
+        create(&folder).unwrap();
+        let write =
+            |names: &[&str]| names.iter().for_each(|name| fs::write(folder.join(name), "text").unwrap());
+        write(&["lock", ".writing-journal.json", "000012.segment", ".nfs00000001"]);
+        check_own(&folder).unwrap();
+        write(&["photo.jpg", "a.segment", "segment.txt"]);
+        let error = check_own(&folder).unwrap_err();
+        assert!(error.to_string().contains("hasn did not write"), "{error}");
+        write(&["journal.json", "joined"]);
+        check_own(&folder).unwrap();
+        let held = lock(&folder, File::try_lock).unwrap();
+        remove(&folder, held).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["a.segment", "photo.jpg", "segment.txt"]);
+        fs::write(parent.path().join("file.hasn"), "text").unwrap();
+        assert!(check_own(&parent.path().join("file.hasn")).is_err());
     }
 
     #[test]

@@ -5,13 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::folder::JOINED;
+use super::folder::{JOINED, PLAN, check_own};
 use super::segments::Journal;
 use crate::error::{Error, Result};
 use crate::media::{CutState, SEGMENT_FRAMES, SeekPoint, SegmentSource, StreamTallies};
 use crate::pipeline::ResumeState;
-
-const PLAN: &str = "plan.json";
 
 /// Segments of a video, and the command that upscales it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +47,7 @@ impl WorkPlan {
 
     /// Whether a folder is what is left of a plan whose video is complete: its removal was cut short.
     pub fn is_left_over(folder: &Path) -> bool {
-        folder.join(JOINED).exists() && !folder.join(PLAN).exists()
+        folder.join(JOINED).exists() && !folder.join(PLAN).exists() && check_own(folder).is_ok()
     }
 
     /// Reads the plan of a journal's folder.

@@ -12,17 +12,16 @@ use tracing::{debug, warn};
 
 use super::disk::{Disk, failed, format_bytes, is_full};
 use super::fingerprint::{JobFingerprint, content_of};
-use super::folder::{self, FINGERPRINT, JOINED, SEGMENT};
+use super::folder::{self, FINGERPRINT, JOINED, JOINING, SEGMENT};
 use crate::error::{self, Error, Result};
 use crate::media::{
     Cut, Packet, Record, SEGMENT_FRAMES, SegmentReader, SegmentSource, SegmentWriter, is_taken, sync_folder,
+    through_links,
 };
 use crate::pipeline::{ResumeState, Store};
 
 /// Extension that the journal's folder adds to the name of the output.
 const EXTENSION: &str = ".hasn";
-/// Mark of a partial output that is the journal's own.
-const JOINING: &str = "joining";
 
 /// The locked folder of a run.
 pub struct Journal {
@@ -34,11 +33,16 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Path of the journal of an output, whether it exists or not.
+    /// Path of the journal of an output, whether it exists or not: beside the file that is written.
     pub fn folder_of(output: &Path) -> PathBuf {
-        let mut name = output.as_os_str().to_owned();
+        let mut name = through_links(output).into_os_string();
         name.push(EXTENSION);
         name.into()
+    }
+
+    /// Fails if the folder holds what hasn did not write, and is no journal.
+    pub fn check_own(folder: &Path) -> Result<()> {
+        folder::check_own(folder)
     }
 
     /// Creates a journal, or opens the one of an earlier run with the same fingerprint, for this process alone. Setting
@@ -251,7 +255,7 @@ impl Journal {
         folder::remove_or_warn(&self.folder, self.lock);
     }
 
-    /// Removes a journal that no process is using, whatever it contains, and the partial file that is its own.
+    /// Removes a journal that no process is using, and the partial file that is its own.
     pub fn discard(folder: &Path, partial: Option<&Path>) -> Result<()> {
         let lock = folder::lock(folder, File::try_lock)?;
         if let Some(partial) = partial.filter(|partial| Journal::owns_partial(folder) && is_taken(partial)) {

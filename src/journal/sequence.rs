@@ -20,15 +20,11 @@ use std::sync::{Arc, Mutex};
 
 use super::disk::{Disk, failed};
 use super::fingerprint::JobFingerprint;
-use super::folder::{self, create_all, write_atomically};
+use super::folder::{self, DAMAGE, FINISHED, OVERWRITE, create_all, write_atomically};
 use crate::error::{self, Error, Result};
 use crate::media::{Cut, Damage, DamagedPlace, Numbering, Packet, Pattern};
 use crate::pipeline::{DamageReport, Store};
 use crate::sync::lock;
-
-const FINISHED: &str = "finished";
-const OVERWRITE: &str = "overwrite";
-const DAMAGE: &str = "damage.json";
 
 /// An image sequence that is being written.
 pub struct SequenceJournal {

@@ -91,6 +91,15 @@ pub(crate) unsafe fn copy_tags(from: *const ffi::AVDictionary) -> ffmpeg::Dictio
     }
 }
 
+/// The protocol by which FFmpeg opens a URL; `file` for a path, `None` where FFmpeg does not know the protocol.
+pub(crate) fn protocol_of(url: &str) -> Option<&'static str> {
+    let url = CString::new(url).ok()?;
+    // SAFETY: the string lives through the call; the name is null or a static C string.
+    let name =
+        unsafe { ffi::avio_find_protocol_name(url.as_ptr()).as_ref().map(|name| CStr::from_ptr(name)) };
+    name.and_then(|name| name.to_str().ok())
+}
+
 /// Parameters of the stream that an open encoder writes.
 pub(crate) fn parameters_of(context: &ffmpeg::codec::Context) -> ffmpeg::codec::Parameters {
     let mut parameters = ffmpeg::codec::Parameters::new();

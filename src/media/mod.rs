@@ -54,7 +54,7 @@ pub use mux::verify::{Verification, VerifiedStream};
 pub use output::Output;
 pub use packet::Packet;
 pub use packet_queue::PacketQueue;
-pub(crate) use path::{folder_of, is_taken, plain_path, same_file, sync_folder};
+pub(crate) use path::{Place, folder_of, is_taken, same_file, sync_folder, through_links};
 pub use pattern::{Numbering, Pattern};
 pub use segment::{Cut, CutState, Record, SEGMENT_FRAMES, SegmentReader, SegmentSource, SegmentWriter};
 pub use stream::{Trim, VideoInfo};

@@ -1,8 +1,9 @@
 //! Output: name and container of the file to write, what the container holds according to FFmpeg, and its quirks when
 //! it is written. Quirks of containers when they are read are in `demux/quirks.rs`.
 
-use std::io;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, codec, format, media};
@@ -10,13 +11,17 @@ use tracing::warn;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::container::{container_name, guess_container};
-use crate::media::ffmpeg::{c_string, check};
-use crate::media::path::{folder_of, is_taken, partial_path, plain_path, publish, same_file, sync_folder};
+use crate::media::ffmpeg::{c_string, check, protocol_of};
+use crate::media::path::{
+    Place, folder_of, is_taken, partial_path, publish, same_file, sync_folder, through_links, url_of,
+};
 use crate::media::pattern::Pattern;
 
 /// Names of an output file.
 #[derive(Clone)]
 pub(crate) struct OutputPaths {
+    /// Name as the user wrote it, which may be a link to `path`.
+    pub named: PathBuf,
     /// Name of the complete file.
     pub path: PathBuf,
     /// Name of the file until it is complete.
@@ -41,43 +46,67 @@ unsafe impl Send for Output {}
 impl Output {
     /// Takes the name of a file, `-` for y4m on standard output, or an image sequence like `out/%06d.tif`. `input` must
     /// not be overwritten.
-    pub fn new(name: &str, input: &str) -> Result<Output> {
-        if name == "-" {
-            let container = guess_container(Some(c"yuv4mpegpipe"), "").expect("FFmpeg always has y4m");
-            let name = "standard output".into();
-            return Ok(Output { name, paths: None, container, sequence: None, faststart: false });
-        }
-        let name = plain_path(name);
-        let input = plain_path(input);
-        let path = PathBuf::from(name);
-        let container = guess_container(None, name).ok_or_else(|| {
+    pub fn new(name: impl AsRef<OsStr>, input: impl AsRef<OsStr>) -> Result<Output> {
+        let (name, input) = (name.as_ref(), input.as_ref());
+        let path = match Place::of_output(name) {
+            Place::Standard => return Ok(Output::standard()),
+            Place::File(path) => path,
+            Place::Url(url) => match protocol_of(url) {
+                None => Path::new(url),
+                Some(protocol) => {
+                    let problem = format!("is an address ({protocol})");
+                    let error =
+                        Error::new("the output", problem, "name a file; hasn relay sends to addresses");
+                    return Err(error.with_kind(ErrorKind::Unsupported));
+                }
+            },
+        };
+        let name = path.to_string_lossy();
+        let container = guess_container(None, &name).ok_or_else(|| {
             Error::new(
-                name,
+                &*name,
                 "its extension names no container that FFmpeg writes",
                 "use e.g. .mkv, .mp4, .mov, .png",
             )
             .with_kind(ErrorKind::Unsupported)
         })?;
         let is_still = container_name(container) == "image2";
-        let sequence = if is_still { Pattern::parse(name)? } else { None };
+        let sequence = if is_still { Pattern::parse(path)? } else { None };
         if let Some(sequence) = &sequence
             && sequence.may_overwrite(input)?
         {
             let problem = "would overwrite the input";
             return Err(Error::new(name, problem, "give the output another name or folder"));
         }
-        let partial = partial_path(&path);
-        for written in [&path, &partial] {
-            if same_file(Path::new(input), written) {
+        let (named, path) = (path, &through_links(path));
+        let partial = partial_path(path);
+        let input = Place::of(input).path().unwrap_or(Path::new(""));
+        for written in [path, &partial] {
+            if same_file(input, written) {
                 let problem = format!("{} is the input itself", written.display());
                 return Err(Error::new(name, problem, "give the output another name"));
             }
         }
-        if path.is_dir() {
-            return Err(Error::new(name, "is a folder", "name a file in it"));
+        match fs::metadata(path) {
+            Ok(existing) if existing.is_dir() => {
+                return Err(Error::new(name, "is a folder", "name a file in it"));
+            }
+            Ok(existing) if !existing.is_file() => {
+                return Err(Error::new(name, "is not a regular file", "choose another name"));
+            }
+            _ => {}
         }
-        let paths = Some(OutputPaths { path, partial });
-        Ok(Output { name: name.to_owned(), paths, container, sequence, faststart: false })
+        let (name, paths) = (
+            name.into_owned(),
+            Some(OutputPaths { named: named.to_owned(), path: path.to_owned(), partial }),
+        );
+        Ok(Output { name, paths, container, sequence, faststart: false })
+    }
+
+    fn standard() -> Output {
+        let container = guess_container(Some(c"yuv4mpegpipe"), "").expect("FFmpeg always has y4m");
+        let name = "standard output".into();
+        Output { name, paths: None, container, sequence: None, faststart: false }
     }
 
     /// Stands for all outputs of a live stream when its encoder is opened: each has a container of its own, and this one
@@ -89,8 +118,9 @@ impl Output {
 
     /// Fails if a file would be overwritten; a partial file may be the journal's own, from an earlier attempt.
     pub fn check_free(&self, owns_partial: bool) -> Result<()> {
-        let Some(OutputPaths { path, partial }) = &self.paths else { return Ok(()) };
+        let Some(OutputPaths { named, path, partial }) = &self.paths else { return Ok(()) };
         for (existing, remedy) in [
+            (named, "-y overwrites it, or give another name"),
             (path, "-y overwrites it, or give another name"),
             (partial, "an earlier run left it: move it away, or -y overwrites it"),
         ] {
@@ -106,15 +136,16 @@ impl Output {
     #[must_use]
     pub fn trial(&self, folder: &Path) -> Output {
         let paths = self.paths.as_ref().map(|paths| {
-            let name = paths.path.file_name().unwrap_or_default().to_string_lossy();
-            OutputPaths { partial: folder.join(format!(".writing-{name}")), ..paths.clone() }
+            let mut name = OsString::from(".writing-");
+            name.push(paths.path.file_name().unwrap_or_default());
+            OutputPaths { partial: folder.join(name), ..paths.clone() }
         });
         Output { paths, ..self.clone() }
     }
 
     /// Renames the complete partial file to the output's name. Without `overwrite`, a file that has appeared there stays.
     pub fn publish(&self, overwrite: bool) -> Result<()> {
-        let Some(OutputPaths { path, partial }) = &self.paths else { return Ok(()) };
+        let Some(OutputPaths { path, partial, .. }) = &self.paths else { return Ok(()) };
         publish(partial, path, overwrite).map_err(|e| {
             let complete = format!("the complete output is in {}", partial.display());
             let (problem, remedy) = match e.kind() {
@@ -290,11 +321,8 @@ impl Output {
 }
 
 /// Creates the file, or opens the pipe.
-pub(crate) fn open_output(
-    output: &Output,
-    path: &str,
-) -> std::result::Result<format::context::Output, ffmpeg::Error> {
-    let url = c_string(path);
+pub(crate) fn open_output(output: &Output) -> std::result::Result<format::context::Output, ffmpeg::Error> {
+    let url = output.partial().map_or(c"pipe:1".into(), url_of);
     let mut context = std::ptr::null_mut();
     // SAFETY: the container is static, the string lives through the calls that copy it, and `wrap` takes
     // the context over.

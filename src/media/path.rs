@@ -1,13 +1,91 @@
-//! Paths: the partial name of an unfinished file, its final name, and whether two names are one file.
+//! Paths: what a name stands for and how FFmpeg opens it, the partial name of an unfinished file, its final name, and
+//! whether two names are one file.
 
+use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use tracing::warn;
+
+use crate::media::ffmpeg::protocol_of;
+
+/// What the name of an input or output stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place<'a> {
+    /// `-`: standard input or standard output.
+    Standard,
+    /// A file, whether it exists or not.
+    File(&'a Path),
+    /// An address in a protocol that FFmpeg may know.
+    Url(&'a str),
+}
+
+impl<'a> Place<'a> {
+    /// The place of an input. A file that exists is never an address, whatever colons its name has. `file:` may precede any
+    /// path.
+    pub fn of(name: &'a (impl AsRef<OsStr> + ?Sized)) -> Place<'a> {
+        let is_protocol = |protocol| protocol != "file";
+        Place::find(name.as_ref(), |name| has_scheme(name) || protocol_of(name).is_some_and(is_protocol))
+    }
+
+    /// The place of an output, which has to have `://` to be an address.
+    pub fn of_output(name: &'a (impl AsRef<OsStr> + ?Sized)) -> Place<'a> {
+        Place::find(name.as_ref(), has_scheme)
+    }
+
+    fn find(name: &'a OsStr, is_url: impl Fn(&str) -> bool) -> Place<'a> {
+        if name == "-" {
+            return Place::Standard;
+        }
+        if is_taken(Path::new(name)) {
+            return Place::File(Path::new(name));
+        }
+        if let Some(path) = name.as_bytes().strip_prefix(b"file:") {
+            return Place::File(Path::new(OsStr::from_bytes(path)));
+        }
+        match name.to_str() {
+            Some(url) if is_url(url) => Place::Url(url),
+            _ => Place::File(Path::new(name)),
+        }
+    }
+
+    /// Path of a file; `None` for anything else.
+    pub fn path(self) -> Option<&'a Path> {
+        match self {
+            Place::File(path) => Some(path),
+            Place::Standard | Place::Url(_) => None,
+        }
+    }
+}
+
+/// Whether a name begins like `http://`.
+fn has_scheme(name: &str) -> bool {
+    let is_of_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    name.split_once("://").is_some_and(|(scheme, _)| !scheme.is_empty() && scheme.bytes().all(is_of_scheme))
+}
+
+/// The URL of a file for FFmpeg, which takes a name for a URL if a colon comes before the first slash.
+pub(crate) fn url_of(path: &Path) -> CString {
+    let path = if path.is_absolute() { path.to_owned() } else { Path::new(".").join(path) };
+    CString::new(path.into_os_string().as_bytes()).expect("no NUL in a path")
+}
+
+/// The file that is written under a name: links are followed, even to a file that does not exist.
+pub(crate) fn through_links(path: &Path) -> PathBuf {
+    /// Linux follows no more.
+    const LINKS_MAX: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = folder_of(&path).join(target);
+    }
+    path
+}
 
 /// `video.mkv` -> `video.partial.mkv`. The extension stays, so that players open it.
 pub(crate) fn partial_path(path: &Path) -> PathBuf {
@@ -75,14 +153,38 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     })
 }
 
-/// Path of a file that a user may have named by FFmpeg's protocol, as `file:video.mkv`.
-pub(crate) fn plain_path(name: &str) -> &str {
-    name.strip_prefix("file:").unwrap_or(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_protocol_makes_an_address_of_a_name_that_is_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let existing = folder.path().join("data:x.mkv");
+        fs::write(&existing, "").unwrap();
+        assert_eq!(Place::of(&existing), Place::File(&existing));
+        assert_eq!(Place::of("-"), Place::Standard);
+        for (name, path) in [
+            ("Alien: Covenant.mkv", "Alien: Covenant.mkv"),
+            ("file:Out: 2x.mkv", "Out: 2x.mkv"),
+            ("file:///a/b.mkv", "///a/b.mkv"),
+            ("a/http://b.mkv", "a/http://b.mkv"),
+            ("12:30.mkv", "12:30.mkv"),
+            ("", ""),
+        ] {
+            assert_eq!(Place::of(name), Place::File(Path::new(path)), "{name}");
+        }
+        let bytes = OsStr::from_bytes(b"file:\xff: a.mkv");
+        assert_eq!(Place::of(bytes).path().map(url_of).unwrap().as_bytes(), b"./\xff: a.mkv");
+        for url in ["http://host/a.mkv", "srt://:9000", "nowhere://a", "concat:a.ts|b.ts", "pipe:0"] {
+            assert_eq!(Place::of(url), Place::Url(url));
+            let is_file = !url.contains("//");
+            assert_eq!(
+                Place::of_output(url),
+                if is_file { Place::File(Path::new(url)) } else { Place::Url(url) }
+            );
+        }
+    }
 
     #[test]
     fn a_partial_file_keeps_its_extension() {
@@ -108,6 +210,18 @@ mod tests {
         fs::write(&partial, "ours again").unwrap();
         publish(&partial, &path, true).unwrap();
         assert_eq!(text(&path), "ours again");
+    }
+
+    #[test]
+    fn links_are_followed_to_the_file_that_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for (link, target) in [("a", "b"), ("b", "missing.mkv"), ("circle", "circle")] {
+            std::os::unix::fs::symlink(target, path(link)).unwrap();
+        }
+        assert_eq!(through_links(&path("a")), path("missing.mkv"));
+        assert_eq!(through_links(&path("plain")), path("plain"));
+        assert!(through_links(&path("circle")).is_symlink());
     }
 
     #[test]

@@ -2,12 +2,13 @@
 //!
 //! In: a name like `scan/%06d.dpx`. Out: the numbers that exist, the path of each, and how frames are numbered.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::media::path::{partial_path, plain_path, publish, same_file, sync_folder};
+use crate::media::path::{Place, folder_of, partial_path, publish, same_file, sync_folder, through_links};
 
 /// A file name with one number in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +26,12 @@ const DIGITS_MAX: usize = 18;
 impl Pattern {
     /// The pattern of a name with `%d` or `%06d` in its last part; `None` for any other name, for an address, and if a
     /// file has exactly this name.
-    pub fn parse(name: &str) -> Result<Option<Pattern>> {
-        let path = Path::new(plain_path(name));
+    pub fn parse(name: impl AsRef<OsStr>) -> Result<Option<Pattern>> {
+        let name = name.as_ref();
+        let Some(path) = Place::of(name).path() else { return Ok(None) };
         let last = path.file_name().and_then(|last| last.to_str()).unwrap_or_default();
         let places = conversions(last);
-        if places.is_empty() || name.contains("://") || path.exists() {
+        if places.is_empty() || path.exists() {
             return Ok(None);
         }
         let digits = match places[..] {
@@ -42,7 +44,7 @@ impl Pattern {
         let Some(digits) = digits.filter(|digits| (1..=DIGITS_MAX).contains(digits)) else {
             let found: Vec<_> = places.iter().map(|&(begin, end)| &last[begin..end]).collect();
             let problem = format!("{} is not a single frame number", found.join(" and "));
-            return Err(Error::new(name, problem, "write the number once, as %d or %06d"));
+            return Err(Error::new(name.to_string_lossy(), problem, "write the number once, as %d or %06d"));
         };
         let (begin, end) = places[0];
         let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
@@ -91,11 +93,11 @@ impl Pattern {
     }
 
     /// Whether a file that is read as `input` may have one of these names.
-    pub(crate) fn may_overwrite(&self, input: &str) -> Result<bool> {
+    pub(crate) fn may_overwrite(&self, input: &OsStr) -> Result<bool> {
         let matches = |name: &str| self.number_of(name).is_some();
         Ok(match Pattern::parse(input)? {
             None => {
-                let input = Path::new(plain_path(input));
+                let Some(input) = Place::of(input).path() else { return Ok(false) };
                 let name = input.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 matches(name) && same_file(input, &self.folder.join(name))
             }
@@ -110,6 +112,7 @@ impl Pattern {
     /// stays: one with the same bytes is the run's own, from before a crash, and any other is an error.
     pub fn write(&self, number: u64, data: &[u8], overwrite: bool) -> io::Result<()> {
         let path = self.path(number);
+        let path = if overwrite { through_links(&path) } else { path };
         let partial = partial_path(&path);
         let write = || {
             let mut file = File::create(&partial)?;
@@ -125,7 +128,7 @@ impl Pattern {
             Err(e) if e.kind() == ErrorKind::AlreadyExists && fs::read(&path)? == data => {}
             written => written?,
         }
-        sync_folder(&self.folder)
+        sync_folder(folder_of(&path))
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
 
 use ffmpeg_next as ffmpeg;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,9 +16,9 @@ use crate::media::watch::Watch;
 /// Interval at which an end that waits asks its watch.
 const POLL_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
-/// Whether a source or a sink is a named pipe.
-pub(crate) fn is_named_pipe(name: &str) -> bool {
-    fs::metadata(name).is_ok_and(|metadata| metadata.file_type().is_fifo())
+/// Whether a path is a named pipe.
+pub(crate) fn is_named_pipe(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
 /// The reading end of a pipe, or whatever standard input is.
@@ -34,16 +35,16 @@ impl PipeReader {
     }
 
     /// Reads a named pipe, which ends when its writer closes it. Opening does not wait for a writer; reading does.
-    pub fn of_one_writer(path: &str, watch: &Watch) -> Result<PipeReader, ffmpeg::Error> {
+    pub fn of_one_writer(path: &Path, watch: &Watch) -> Result<PipeReader, ffmpeg::Error> {
         PipeReader::open(path, File::options().read(true), watch)
     }
 
     /// Reads a named pipe that does not end: it is opened for writing as well, so that one writer may follow another.
-    pub fn of_many_writers(path: &str, watch: &Watch) -> Result<PipeReader, ffmpeg::Error> {
+    pub fn of_many_writers(path: &Path, watch: &Watch) -> Result<PipeReader, ffmpeg::Error> {
         PipeReader::open(path, File::options().read(true).write(true), watch)
     }
 
-    fn open(path: &str, options: &mut fs::OpenOptions, watch: &Watch) -> Result<PipeReader, ffmpeg::Error> {
+    fn open(path: &Path, options: &mut fs::OpenOptions, watch: &Watch) -> Result<PipeReader, ffmpeg::Error> {
         let file = options.custom_flags(OFlags::NONBLOCK.bits() as i32).open(path).map_err(errno)?;
         Ok(PipeReader { file, watch: watch.clone() })
     }
@@ -66,7 +67,7 @@ pub(crate) struct PipeWriter {
 
 impl PipeWriter {
     /// Opens a named pipe; fails at once where it has no reader.
-    pub fn open(path: &str, watch: &Watch) -> Result<PipeWriter, ffmpeg::Error> {
+    pub fn open(path: &Path, watch: &Watch) -> Result<PipeWriter, ffmpeg::Error> {
         let mut options = File::options();
         let file =
             options.write(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path).map_err(errno)?;

@@ -17,8 +17,8 @@ use super::stats::Stats;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Frame, FrameFormat};
 use crate::media::{
-    DecodeSpec, Decoder, Encoder, FilterSpec, Input, LiveAudio, LiveStreams, Output, Packet, Playlists,
-    Target, Watch,
+    DecodeSpec, Decoder, Encoder, FilterSpec, Input, LiveAudio, LiveStreams, Output, Packet, Place,
+    Playlists, Target, Watch,
 };
 
 /// Time without a packet after which a connection counts as lost.
@@ -134,7 +134,8 @@ impl SourceSpec {
         };
         let decoder = Decoder::open(&mut input, spec)?;
         let silence_max = if self.address.starts_with("srt:") { SILENCE_MAX_SRT } else { SILENCE_MAX };
-        let is_file = !self.address.ends_with(".m3u8") && Path::new(&self.address).is_file();
+        let is_file =
+            !self.address.ends_with(".m3u8") && Place::of(&self.address).path().is_some_and(Path::is_file);
         Ok(Session { watch, silence_max, is_file, input, decoder })
     }
 }

@@ -21,6 +21,9 @@ fn what_is_not_in_its_place_is_reported() {
         ("src/color.rs", "use half::f16;", "half"),
         ("src/media/mux.rs", "let c = '\"'; println!(\"\");", "println!"),
         ("src/job/mod.rs", "eprintln!(\"done\");", "eprintln!"),
+        ("src/cli/batch.rs", "eprintln!(\"done\");", "eprintln!"),
+        ("src/cli/upscale.rs", "io::stderr().lock()", "stderr()"),
+        ("src/cli/output.rs", "std::io::stdout().write_all(b\"done\")", "stdout()"),
         ("src/media/mod.rs", "use crate::model::Model;", "may not import model"),
         ("src/media/mux/mod.rs", "use super::super::engine::Engine;", "may not import engine"),
         ("src/engine/cpu/net.rs", "fn f(x: crate::media::Input) {}", "may not import media"),
@@ -48,7 +51,7 @@ fn what_is_in_its_place_is_not_reported() {
         ("src/media/mod.rs", "// SAFETY: near\nlet x =\n    unsafe { f() };"),
         ("kernels/cpu/src/simd.rs", "unsafe fn new() -> Self {"),
         ("src/quality.rs", "let half = frame(64, 48);"),
-        ("src/cli/mod.rs", "eprintln!(\"hasn\"); use crate::{media, engine::EngineKind};"),
+        ("src/cli/console.rs", "io::stderr().is_terminal(); use crate::{media, engine::EngineKind};"),
         ("src/media/mux/mod.rs", "use crate::{Error, media::demux::Input}; use super::super::frame::Frame;"),
         ("src/job/mod.rs", "let line = \"crate::cli::run\"; // crate::cli"),
     ] {

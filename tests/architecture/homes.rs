@@ -4,7 +4,7 @@ use crate::imports::{Form, Modules, Reference};
 use crate::source::{File, Token, tokens};
 
 /// Code, and the only places where it may stand: files, or folders ending in `/`.
-const HOMES: [(&str, &[&str]); 29] = [
+const HOMES: [(&str, &[&str]); 31] = [
     ("ffmpeg_next", &["src/media/"]),
     // Decoders are opened in one place, with the limit on the size of frames.
     ("Context::from_parameters", &["src/media/decode/open.rs"]),
@@ -47,6 +47,8 @@ const HOMES: [(&str, &[&str]); 29] = [
     ("indicatif", &["src/main.rs", "src/cli/"]),
     ("tracing_subscriber", &["src/main.rs", "src/cli/"]),
     ("signal_hook", &["src/main.rs", "src/cli/"]),
+    ("stdout()", &["src/cli/console.rs"]),
+    ("stderr()", &["src/cli/console.rs"]),
     (
         "unsafe",
         &[
@@ -60,9 +62,10 @@ const HOMES: [(&str, &[&str]); 29] = [
     ),
 ];
 
-/// Macros that print, which only the command line does, and tests of engines: a table, and what was skipped.
+/// Macros that print, and panic where the reader is gone. Only tests of engines use them: for a table, and for what was
+/// skipped.
 const PRINTS: [&str; 5] = ["println!", "print!", "eprintln!", "eprint!", "dbg!"];
-const PRINTS_HOMES: [&str; 3] = ["src/cli/", "src/engine/cuda/budget.rs", "src/engine/tests/"];
+const PRINTS_HOMES: [&str; 2] = ["src/engine/cuda/budget.rs", "src/engine/tests/"];
 
 /// A module, and the modules it may import, each of which stands above it in this table.
 const ARROWS: [(&str, &[&str]); 15] = [

@@ -1,6 +1,6 @@
 //! The architecture as the design states it, over the source as it is written:
 //!
-//! - [`homes`]: each dependency has one home, `unsafe` states why it is safe, only the command line prints, and modules
+//! - [`homes`]: each dependency has one home, `unsafe` states why it is safe, only one file prints, and modules
 //!   import in one direction;
 //! - [`circles`]: no file and no folder imports itself by way of others, neither between modules nor inside one;
 //! - [`words`]: the words that the field's terms replaced do not come back.

@@ -18,6 +18,7 @@ mod frames;
 mod journal;
 mod matrix;
 mod memory;
+mod paths;
 mod precision;
 mod price;
 mod reuse;

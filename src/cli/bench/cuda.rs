@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::super::output::json;
+use super::super::console::{print, print_json};
 use crate::color::{ChromaLocation, ColorSpec, Matrix, Primaries, Range, Transfer};
 use crate::engine::EngineKind;
 use crate::engine::cuda::{self, MeasuredSize, Probes, Request};
@@ -88,7 +88,7 @@ pub(super) fn measure(
     size: Option<(usize, usize)>,
     runs: usize,
     as_json: bool,
-) -> Result<String> {
+) -> Result<()> {
     let scale = model.sizes.scale;
     let formats = |(width, height): (usize, usize)| {
         (frame_format(width, height), frame_format(width * scale, height * scale))
@@ -112,7 +112,7 @@ pub(super) fn measure(
         first_frame_with_driver_ms: (opening.driver_s + first_s) * 1e3,
         sizes: measured.sizes.iter().map(|size| size_figures(size, &request.model, peaks)).collect(),
     };
-    Ok(if as_json { json(&figures) + "\n" } else { figures.table() })
+    if as_json { print_json(&figures) } else { print(&figures.table()) }
 }
 
 /// The format of most videos.

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::super::output::{json, print};
+use super::super::console::{print, print_json};
 use super::super::signals;
 use crate::engine::EngineChoice;
 use crate::engine::cpu::Precision;
@@ -107,7 +107,7 @@ pub(super) fn run(request: &Request) -> Result<ExitCode> {
         }
     }
     if request.json {
-        print(&(json(&prices) + "\n"))?;
+        print_json(&prices)?;
     }
     Ok(ExitCode::SUCCESS)
 }

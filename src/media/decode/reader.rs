@@ -1,5 +1,7 @@
 //! Reads the frames of a source one by one, without a pipeline.
 
+use std::ffi::OsStr;
+
 use crate::error::Result;
 use crate::frame::{Frame, FrameFormat};
 use crate::media::decode::decoder::{DecodeSpec, Decoder};
@@ -17,7 +19,7 @@ pub struct FrameReader {
 
 impl FrameReader {
     /// Opens the source and decodes its first frame.
-    pub fn open(source: &str, threads: usize) -> Result<FrameReader> {
+    pub fn open(source: impl AsRef<OsStr>, threads: usize) -> Result<FrameReader> {
         start();
         let mut input = Input::open(source, Playlists::ByName, &Watch::default())?;
         let trim = input.trim(None, None);

@@ -1,10 +1,12 @@
 //! Addresses of streams: as they are logged, without secrets, and as they are opened, bound to the local interface.
 
+use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// An address as it may be logged: without passwords, stream keys and passphrases.
-pub fn redacted(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
+pub fn redacted(address: impl AsRef<OsStr>) -> String {
+    let address = address.as_ref().to_string_lossy();
+    let Some((scheme, rest)) = address.split_once("://") else { return address.into_owned() };
     let rest = rest.split(['?', '#']).next().expect("there is a first part");
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = host.rsplit_once('@').map_or(host, |(_, host)| host);

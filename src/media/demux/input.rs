@@ -3,6 +3,7 @@
 mod missing;
 mod read;
 
+use std::ffi::{CStr, OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use ffmpeg_next::ffi;
@@ -19,10 +20,11 @@ use crate::media::demux::select::select;
 use crate::media::demux::sequence::{Sequence, check_codec};
 use crate::media::demux::tally::StreamTallies;
 use crate::media::demux::timeline::Timeline;
-use crate::media::ffmpeg::{error_kind, failure};
+use crate::media::ffmpeg::{c_string, error_kind, failure};
 use crate::media::ffmpeg_log;
 use crate::media::packet::Packet;
 use crate::media::packet_queue::PacketQueue;
+use crate::media::path::{Place, url_of};
 use crate::media::pattern::Pattern;
 use crate::media::pipe::{PipeReader, is_named_pipe};
 use crate::media::stream::{Trim, VideoInfo};
@@ -41,7 +43,7 @@ const TEXT_US_MAX: i64 = 30_000_000;
 pub struct Input {
     context: format::context::Input,
     /// What it was opened by.
-    source: String,
+    source: OsString,
     /// The source as it may be logged.
     name: String,
     playlists: Playlists,
@@ -99,15 +101,15 @@ impl ReadProgress {
 }
 
 /// The source as messages name it, without secrets.
-fn name_of(source: &str) -> String {
+fn name_of(source: &OsStr) -> String {
     if source == "-" { "standard input".into() } else { redacted(source) }
 }
 
 impl Input {
     /// Opens a file, an address, `-` for y4m on standard input, or an image sequence like `scan/%06d.dpx`.
     /// `watch` ends what it waits for, now and later.
-    pub fn open(source: &str, playlists: Playlists, watch: &Watch) -> Result<Input> {
-        Input::open_as(source, playlists, watch, false)
+    pub fn open(source: impl AsRef<OsStr>, playlists: Playlists, watch: &Watch) -> Result<Input> {
+        Input::open_as(source.as_ref(), playlists, watch, false)
     }
 
     /// Opens a live source, or with `listen` waits for a publisher. `watch` ends what takes too long, now and later.
@@ -124,32 +126,37 @@ impl Input {
             };
             failure(&name, "cannot be opened", e, "check that the source is publishing").with_kind(kind)
         })?;
-        let mut input = Input::of(context, source, playlists, watch, true)?;
+        let mut input = Input::of(context, source.as_ref(), playlists, watch, true)?;
         input.is_live = true;
         Ok(input)
     }
 
     /// Problems are logged the first time only.
-    fn open_as(source: &str, playlists: Playlists, watch: &Watch, is_reopened: bool) -> Result<Input> {
+    fn open_as(source: &OsStr, playlists: Playlists, watch: &Watch, is_reopened: bool) -> Result<Input> {
         ffmpeg_log::take_demuxer_error();
-        let sequence = Pattern::parse(source)?.map(|pattern| Sequence::find(source, pattern)).transpose()?;
-        let first = sequence.as_ref().map(|sequence| sequence.first_path().to_string_lossy().into_owned());
+        let find = |pattern| Sequence::find(&name_of(source), pattern);
+        let sequence = Pattern::parse(source)?.map(find).transpose()?;
+        let place = Place::of(source);
         // The name of an image is literal, no pattern.
         let options = [("pattern_type", "none")].into_iter().collect();
-        let context = match &first {
-            Some(first) => {
-                let access = Access::of(first, Playlists::ByName);
-                open_by(Some(c"image2"), first, options, Some(access), watch)
+        let open = |demuxer, url: &CStr, options, playlists| {
+            let access = Access::of(&url.to_string_lossy(), playlists);
+            open_by(demuxer, url, options, Some(access), watch)
+        };
+        let context = match (&sequence, place) {
+            (Some(sequence), _) => {
+                open(Some(c"image2"), &url_of(&sequence.first_path()), options, Playlists::ByName)
             }
-            None if source == "-" => {
+            (None, Place::Standard) => {
                 let pipe = PipeReader::of_stdin(watch);
                 pipe.and_then(|pipe| open_pipe(Some(c"yuv4mpegpipe"), pipe, options, watch))
             }
-            None if is_named_pipe(source) => {
-                let pipe = PipeReader::of_one_writer(source, watch);
+            (None, Place::File(path)) if is_named_pipe(path) => {
+                let pipe = PipeReader::of_one_writer(path, watch);
                 pipe.and_then(|pipe| open_pipe(None, pipe, options, watch))
             }
-            None => open_by(None, source, options, Some(Access::of(source, playlists)), watch),
+            (None, Place::File(path)) => open(None, &url_of(path), options, playlists),
+            (None, Place::Url(url)) => open(None, &c_string(url), options, playlists),
         };
         let context = context.map_err(|e| {
             if watch.is_over() {
@@ -158,7 +165,7 @@ impl Input {
             if let Some(refusal) = access::refusal(&name_of(source)) {
                 return refusal;
             }
-            let error = Error::new(name_of(source), e.to_string(), open_remedy(source, e));
+            let error = Error::new(name_of(source), e.to_string(), open_remedy(place, e));
             error.with_kind(error_kind(e)).with_source(e)
         })?;
         let mut input = Input::of(context, source, playlists, watch, is_reopened)?;
@@ -172,7 +179,7 @@ impl Input {
 
     fn of(
         context: format::context::Input,
-        source: &str,
+        source: &OsStr,
         playlists: Playlists,
         watch: &Watch,
         is_reopened: bool,
@@ -273,8 +280,13 @@ impl Input {
     }
 
     /// The source as the user named it, with its secrets.
-    pub(crate) fn source(&self) -> &str {
+    pub(crate) fn source(&self) -> &OsStr {
         &self.source
+    }
+
+    /// Path of the source; empty for anything but a file.
+    fn path(&self) -> &Path {
+        Place::of(&self.source).path().unwrap_or(Path::new(""))
     }
 
     /// Bit rate of the video, or of the container if that does not state it.
@@ -374,7 +386,7 @@ impl Input {
     /// All files of the source.
     pub fn paths(&self) -> Vec<PathBuf> {
         match &self.sequence {
-            None => vec![PathBuf::from(&self.source)],
+            None => vec![self.path().to_owned()],
             Some(sequence) => sequence.paths().collect(),
         }
     }
@@ -405,7 +417,7 @@ impl Input {
 
     /// Whether packets arrive before their time and have to be paced.
     pub fn needs_pacing(&self) -> bool {
-        quirks::arrives_early(self.demuxer()) || Path::new(&self.source).is_file()
+        quirks::arrives_early(self.demuxer()) || self.path().is_file()
     }
 
     /// Whether its frames are larger than 8K: the header is taken for damaged.

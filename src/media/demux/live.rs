@@ -3,12 +3,15 @@
 //! In: addresses. Out: an opened context whose waiting can be ended. It does not reconnect: its owner opens it again.
 
 use std::ffi::CStr;
+use std::path::Path;
 
 use ffmpeg_next::{self as ffmpeg, format};
 
 use crate::media::demux::access::{Access, Playlists};
 use crate::media::demux::address::bound;
 use crate::media::demux::open::{open_by, open_pipe};
+use crate::media::ffmpeg::c_string;
+use crate::media::path::{Place, url_of};
 use crate::media::pipe::{PipeReader, is_named_pipe};
 use crate::media::watch::Watch;
 
@@ -32,12 +35,20 @@ pub(crate) fn open_source(
 ) -> std::result::Result<format::context::Input, ffmpeg::Error> {
     let mut options = ffmpeg::Dictionary::new();
     options.set("analyzeduration", PROBE_US);
-    if is_named_pipe(source) {
-        return open_pipe(None, PipeReader::of_many_writers(source, watch)?, options, watch);
-    }
     let device = DEVICES.iter().find_map(|(prefix, name)| Some((*name, source.strip_prefix(prefix)?)));
-    if let Some((demuxer, url)) = device {
-        return open_by(Some(demuxer), url, ffmpeg::Dictionary::new(), None, watch);
+    if let Some((demuxer, url)) = device.filter(|_| !Path::new(source).exists()) {
+        return open_by(Some(demuxer), &c_string(url), ffmpeg::Dictionary::new(), None, watch);
+    }
+    match Place::of(source).path() {
+        Some(path) if is_named_pipe(path) => {
+            return open_pipe(None, PipeReader::of_many_writers(path, watch)?, options, watch);
+        }
+        Some(path) => {
+            let url = url_of(path);
+            let access = Access::of(&url.to_string_lossy(), playlists);
+            return open_by(None, &url, options, Some(access), watch);
+        }
+        None => {}
     }
     if listen && source.starts_with("rtmp") {
         options.set("listen", "1");
@@ -45,5 +56,6 @@ pub(crate) fn open_source(
     if source.starts_with("rtsp") {
         options.set("rtsp_flags", if listen { "listen" } else { "prefer_tcp" });
     }
-    open_by(None, &bound(source, listen), options, Some(Access::of(source, playlists)), watch)
+    let url = c_string(&bound(source, listen));
+    open_by(None, &url, options, Some(Access::of(source, playlists)), watch)
 }

@@ -2,6 +2,7 @@
 //! two blocks.
 
 use std::io::{self, BufReader, Read};
+use std::path::Path;
 
 use crate::media::demux::structure::{if_present, open_regular};
 
@@ -10,7 +11,7 @@ const EBML: u64 = 0x1a45_dfa3;
 const SEGMENT: u64 = 0x1853_8067;
 
 /// What a file lacks; `None` for a complete file, for one that states no size (a stream), and if the path is not a file.
-pub(crate) fn missing(path: &str) -> io::Result<Option<String>> {
+pub(crate) fn missing(path: &Path) -> io::Result<Option<String>> {
     let Some(file) = open_regular(path)? else { return Ok(None) };
     let found = file.metadata()?.len();
     let announced = if_present(length(&mut BufReader::new(file)))?.flatten();

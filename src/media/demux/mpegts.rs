@@ -2,6 +2,7 @@
 //! frame that is small enough to lie in one.
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
 
 use crate::media::demux::structure::{if_present, open_regular};
 
@@ -14,7 +15,7 @@ const SYNC: u8 = 0x47;
 const PACKETS_TO_PROBE: usize = 5;
 
 /// Number of packets of this stream that cannot be read; 0 if the path is not a transport stream.
-pub(crate) fn unreadable_packets(path: &str, pid: i32) -> io::Result<u64> {
+pub(crate) fn unreadable_packets(path: &Path, pid: i32) -> io::Result<u64> {
     let (Some(file), Ok(pid)) = (open_regular(path)?, u16::try_from(pid)) else { return Ok(0) };
     Ok(if_present(count(BufReader::new(file), pid))?.flatten().unwrap_or(0))
 }

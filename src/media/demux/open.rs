@@ -1,7 +1,6 @@
 //! Open: a name becomes FFmpeg's context, and one of its streams the video.
 
 use std::ffi::CStr;
-use std::path::Path;
 use std::sync::Arc;
 
 use ffmpeg_next::ffi;
@@ -11,8 +10,9 @@ use ffmpeg_next::{self as ffmpeg, format, media};
 
 use crate::media::demux::access::Access;
 use crate::media::demux::nested::{self, OpenFiles};
-use crate::media::ffmpeg::{c_string, check};
+use crate::media::ffmpeg::check;
 use crate::media::ffmpeg_log;
+use crate::media::path::Place;
 use crate::media::pipe::PipeReader;
 use crate::media::stream::is_cover;
 use crate::media::watch::Watch;
@@ -29,14 +29,16 @@ pub(crate) fn best_video(context: &format::context::Input, wanted: &[usize]) -> 
 }
 
 /// The remedy for a source that does not open.
-pub(crate) fn open_remedy(source: &str, error: ffmpeg::Error) -> &'static str {
+pub(crate) fn open_remedy(place: Place, error: ffmpeg::Error) -> &'static str {
     match error {
         ffmpeg::Error::Other { errno: ffmpeg::error::ENOENT } => "check the name",
-        ffmpeg::Error::Other { errno: ffmpeg::error::EPERM } if source.ends_with(".ffconcat") => {
+        ffmpeg::Error::Other { errno: ffmpeg::error::EPERM }
+            if place.path().is_some_and(|path| path.extension().is_some_and(|e| e == "ffconcat")) =>
+        {
             "FFmpeg takes only names of files in the list's folder and below: name no other in it"
         }
-        _ if source == "-" => "pipe y4m into it, e.g. with ffmpeg -f yuv4mpegpipe -strict -1 -",
-        ffmpeg::Error::InvalidData if Path::new(source).exists() => {
+        _ if place == Place::Standard => "pipe y4m into it, e.g. with ffmpeg -f yuv4mpegpipe -strict -1 -",
+        ffmpeg::Error::InvalidData if place.path().is_some() => {
             "it is not a media file, or is truncated before its index: get a complete copy"
         }
         ffmpeg::Error::ProtocolNotFound => "this FFmpeg is built without that protocol: use another address",
@@ -54,7 +56,7 @@ pub(crate) fn demuxer_name(context: &format::context::Input) -> &'static str {
 /// `watch` ends what takes too long, now and later.
 pub(crate) fn open_by(
     demuxer: Option<&CStr>,
-    url: &str,
+    url: &CStr,
     options: ffmpeg::Dictionary,
     access: Option<Access>,
     watch: &Watch,
@@ -69,12 +71,12 @@ pub(crate) fn open_pipe(
     options: ffmpeg::Dictionary,
     watch: &Watch,
 ) -> Result<format::context::Input, ffmpeg::Error> {
-    open_context(demuxer, "", Some(StreamIo::from_read(pipe)?), options, Some(Access::of_pipe()), watch)
+    open_context(demuxer, c"", Some(StreamIo::from_read(pipe)?), options, Some(Access::of_pipe()), watch)
 }
 
 fn open_context(
     demuxer: Option<&CStr>,
-    url: &str,
+    url: &CStr,
     mut io: Option<StreamIo>,
     mut options: ffmpeg::Dictionary,
     access: Option<Access>,
@@ -82,7 +84,6 @@ fn open_context(
 ) -> Result<format::context::Input, ffmpeg::Error> {
     ffmpeg_log::take_refusal();
     watch.restart_silence();
-    let url = c_string(url);
     let files = access.as_ref().map(|access| Arc::new(OpenFiles::new(&access.protocols)));
     if let Some(access) = &access {
         options.set("protocol_whitelist", &access.nested_protocols);

@@ -1,19 +1,25 @@
 //! Probe: whether a file is a video, and whether a name has the extension of one. Nothing is decoded.
 
+use std::path::Path;
+
 use ffmpeg_next::{Dictionary, codec};
 
 use crate::media::container::guess_container;
 use crate::media::demux::access::{Access, Playlists};
 use crate::media::demux::open::{best_video, demuxer_name, open_by};
 use crate::media::demux::quirks;
+use crate::media::path::url_of;
 use crate::media::watch::Watch;
 
 /// Whether FFmpeg finds video in the file. A file that it cannot open is judged by its extension: a video that is so
 /// damaged is to be reported, not skipped.
-pub fn is_video_file(path: &str) -> bool {
-    let access = Access::of(path, Playlists::ByName);
-    let Ok(context) = open_by(None, path, Dictionary::new(), Some(access), &Watch::default()) else {
-        return has_video_extension(path);
+pub fn is_video_file(path: &Path) -> bool {
+    // The name of an image is literal, no pattern.
+    let options: Dictionary = [("pattern_type", "none")].into_iter().collect();
+    let url = url_of(path);
+    let access = Access::of(&url.to_string_lossy(), Playlists::ByName);
+    let Ok(context) = open_by(None, &url, options, Some(access), &Watch::default()) else {
+        return has_video_extension(&path.to_string_lossy());
     };
     let all: Vec<usize> = context.streams().map(|stream| stream.index()).collect();
     quirks::reads_video(demuxer_name(&context)) && best_video(&context, &all).is_some()

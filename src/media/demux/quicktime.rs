@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
 
 use crate::media::demux::structure::{if_present, open_regular};
 
@@ -10,7 +11,7 @@ use crate::media::demux::structure::{if_present, open_regular};
 const INDEX_BYTES_MAX: u64 = 1 << 28;
 
 /// Whether the tables of this track contradict each other; `false` if one is missing, or the path is not a file.
-pub(crate) fn is_inconsistent(path: &str, track: i32) -> io::Result<bool> {
+pub(crate) fn is_inconsistent(path: &Path, track: i32) -> io::Result<bool> {
     let (Some(file), Ok(track)) = (open_regular(path)?, u32::try_from(track)) else { return Ok(false) };
     let index = if_present(read_index(file))?.flatten();
     Ok(index.and_then(|index| is_track_inconsistent(&index, track)).unwrap_or(false))

@@ -2,9 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::path::Path;
 
 /// Opens the file of this name; `None` if there is no such regular file: the input is an address or a pipe.
-pub(crate) fn open_regular(path: &str) -> io::Result<Option<File>> {
+pub(crate) fn open_regular(path: &Path) -> io::Result<Option<File>> {
     // Opening a named pipe would wait for a writer.
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => File::open(path).map(Some),

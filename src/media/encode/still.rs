@@ -1,10 +1,11 @@
 //! Images: one frame is written to a file, without a pipeline.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use ffmpeg_next::{self as ffmpeg, Rational};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Frame, FrameFormat};
 use crate::media::av_frame::{AvFrameBuffer, FramePool};
 use crate::media::encode::encoder::set_frame_properties;
@@ -16,17 +17,20 @@ use crate::media::stream::VideoInfo;
 /// A PNG, JPEG or other image file to be written.
 pub struct StillWriter {
     target: Target,
-    path: String,
+    path: PathBuf,
 }
 
 impl StillWriter {
     /// Chooses the format by the name's extension, for a frame like `source` of `size` (width, height). An existing file
     /// is overwritten.
-    pub fn new(path: &str, source: &FrameFormat, size: (usize, usize)) -> Result<StillWriter> {
+    pub fn new(path: impl AsRef<Path>, source: &FrameFormat, size: (usize, usize)) -> Result<StillWriter> {
         start();
-        let output = Output::new(path, "")?;
+        let output = Output::new(path.as_ref(), "")?;
         let spec = EncoderSpec { threads: 1, ..EncoderSpec::default() };
         let target = Target::choose(&spec, &output, source, size)?;
+        let path = output.path().ok_or_else(|| {
+            Error::new(output.name(), "takes no image", "name a file").with_kind(ErrorKind::Unsupported)
+        })?;
         Ok(StillWriter { target, path: path.to_owned() })
     }
 
@@ -38,7 +42,8 @@ impl StillWriter {
     /// Encodes the filled frame and writes the file.
     pub fn write(self, frame: Frame) -> Result<()> {
         let remedy = "choose another name or extension";
-        let encoding = |e: ffmpeg::Error| failure(&self.path, "cannot be encoded", e, remedy);
+        let encoding =
+            |e: ffmpeg::Error| failure(self.path.to_string_lossy(), "cannot be encoded", e, remedy);
         let buffer = frame.buffer;
         let mut av_frame =
             buffer.into_any().downcast::<AvFrameBuffer>().expect("a frame of the pool").av_frame;
@@ -60,7 +65,8 @@ impl StillWriter {
         context.send_frame(&av_frame).map_err(encoding)?;
         context.send_eof().map_err(encoding)?;
         context.receive_packet(&mut packet).map_err(encoding)?;
-        fs::write(&self.path, packet.data().unwrap_or_default())
-            .map_err(|e| Error::io(&self.path, e, "choose another name, and check the folder"))
+        fs::write(&self.path, packet.data().unwrap_or_default()).map_err(|e| {
+            Error::io(self.path.to_string_lossy(), e, "choose another name, and check the folder")
+        })
     }
 }

@@ -4,6 +4,7 @@
 //! that all outputs take. It does not reconnect and has no queue.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
@@ -26,6 +27,7 @@ use crate::media::mux::streams::{AudioMode, audio_encoder};
 use crate::media::mux::transcode::{LayoutChange, TranscodeSpec, Transcoder};
 use crate::media::output::Output;
 use crate::media::packet::Packet;
+use crate::media::path::{Place, folder_of, url_of};
 use crate::media::pipe::{PipeWriter, is_named_pipe};
 use crate::media::watch::Watch;
 
@@ -172,12 +174,14 @@ struct LiveFormat {
 impl LiveFormat {
     /// Chooses the format by the sink's protocol or extension. `name` is for errors.
     fn of(sink: &str, name: &str) -> Result<LiveFormat> {
-        let (container, options, repeats_header): (_, &'static [(&str, &str)], _) = match sink
-            .split_once("://")
-        {
-            Some(("rtmp" | "rtmps", _)) => (Some(c"flv"), &[("flvflags", "no_duration_filesize")], false),
-            Some(("udp", _)) => (Some(c"mpegts"), &[("pkt_size", "1316")], true),
-            Some(("srt", _)) => (Some(c"mpegts"), &[], true),
+        let protocol = match Place::of_output(sink) {
+            Place::Url(url) => url.split_once("://").map(|(protocol, _)| protocol),
+            Place::File(_) | Place::Standard => None,
+        };
+        let (container, options, repeats_header): (_, &'static [(&str, &str)], _) = match protocol {
+            Some("rtmp" | "rtmps") => (Some(c"flv"), &[("flvflags", "no_duration_filesize")], false),
+            Some("udp") => (Some(c"mpegts"), &[("pkt_size", "1316")], true),
+            Some("srt") => (Some(c"mpegts"), &[], true),
             Some(_) => {
                 let problem = "live outputs are rtmp, rtmps, srt and udp addresses, playlists and files only";
                 let remedy = "choose one of these, e.g. udp://host:port";
@@ -219,11 +223,14 @@ const CHECK_RECEIVER: &str = "check the receiver";
 impl LiveOutput {
     /// Whether the sink is a single file: no connection, no playlist, no pipe.
     pub fn is_one_file(sink: &str) -> bool {
-        let is_special = fs::metadata(Path::new(sink)).is_ok_and(|data| {
-            let kind = data.file_type();
-            kind.is_fifo() || kind.is_char_device() || kind.is_socket()
-        });
-        !sink.contains("://") && !sink.ends_with(".m3u8") && !is_special
+        let is_special = |path: &Path| {
+            fs::metadata(path).is_ok_and(|data| {
+                let kind = data.file_type();
+                kind.is_fifo() || kind.is_char_device() || kind.is_socket()
+            })
+        };
+        let path = Place::of_output(sink).path();
+        path.is_some_and(|path| !sink.ends_with(".m3u8") && !is_special(path))
     }
 
     /// Checks a sink without opening it: its container and codecs, its folder, and whether a file is in the way.
@@ -241,8 +248,8 @@ impl LiveOutput {
             let remedy = "choose another --audio, e.g. aac, or none";
             return Err(Error::new(name, problem, remedy).with_kind(ErrorKind::Unsupported));
         }
-        let folder = Path::new(sink).parent().filter(|folder| *folder != Path::new(""));
-        if let Some(folder) = folder.filter(|folder| !sink.contains("://") && !folder.is_dir()) {
+        let folder = Place::of_output(sink).path().map(folder_of);
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
             return Err(Error::new(
                 folder.to_string_lossy(),
                 "is not a folder",
@@ -265,12 +272,11 @@ impl LiveOutput {
         let format = LiveFormat::of(sink, &name)?;
         let is_one_file = LiveOutput::is_one_file(sink);
         let file = is_one_file.then(|| Output::new(sink, "")).transpose()?;
-        let url = match file.as_ref().and_then(Output::partial) {
-            Some(partial) => partial.to_string_lossy().into_owned(),
-            None if sink.starts_with("srt") => bound(sink, false),
-            None => sink.to_owned(),
+        let place = match file.as_ref().and_then(Output::partial) {
+            Some(partial) => Place::File(partial),
+            None => Place::of_output(sink),
         };
-        let (mut context, guard, options) = open_context(&format, &url, watch).map_err(fail)?;
+        let (mut context, guard, options) = open_context(&format, place, watch).map_err(fail)?;
         let mut video = add_stream(&mut context, &streams.video).map_err(fail)?;
         video.set_avg_frame_rate(streams.frame_rate);
         // SAFETY: the stream is alive.
@@ -334,11 +340,25 @@ impl LiveOutput {
 type Opened = (format::context::Output, interrupt::InterruptGuard, ffmpeg::Dictionary<'static>);
 
 /// Opens the connection or the file, which `watch` may interrupt.
-fn open_context(format: &LiveFormat, url: &str, watch: &Watch) -> std::result::Result<Opened, ffmpeg::Error> {
-    let (path, url, interrupt) = (url, c_string(url), watch.interrupt());
+fn open_context(
+    format: &LiveFormat,
+    place: Place,
+    watch: &Watch,
+) -> std::result::Result<Opened, ffmpeg::Error> {
+    let url = match place {
+        Place::File(path) => url_of(path),
+        Place::Url(url) if url.starts_with("srt") => c_string(&bound(url, false)),
+        Place::Url(url) => c_string(url),
+        Place::Standard => c"-".into(),
+    };
+    let interrupt = watch.interrupt();
     let mut options = ffmpeg::Dictionary::new();
     for (key, value) in format.options {
         options.set(key, value);
+    }
+    if place.path().is_some_and(|path| path.as_os_str().as_bytes().contains(&b':')) {
+        // In a playlist, a name with a colon would be an address.
+        options.set("hls_base_url", "./");
     }
     // SAFETY: the strings live through the calls that copy them; the context is taken over at once, with what its
     // callback points to, and all fields set on it are plain values.
@@ -349,7 +369,7 @@ fn open_context(format: &LiveFormat, url: &str, watch: &Watch) -> std::result::R
         (*raw).interrupt_callback = interrupt.interrupt;
         (*raw).strict_std_compliance = ffi::FF_COMPLIANCE_EXPERIMENTAL;
         (*raw).flags |= ffi::AVFMT_FLAG_FLUSH_PACKETS;
-        if is_named_pipe(path) {
+        if let Some(path) = place.path().filter(|path| is_named_pipe(path)) {
             let mut io = StreamIo::from_write(PipeWriter::open(path, watch)?)?;
             (*raw).pb = io.as_mut_ptr();
             (*raw).flags |= ffi::AVFMT_FLAG_CUSTOM_IO;

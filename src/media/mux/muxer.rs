@@ -75,7 +75,7 @@ impl Muxer {
         plan: &Plan,
     ) -> Result<Muxer> {
         let path = output.partial().map_or("pipe:1".into(), |path| path.to_string_lossy().into_owned());
-        let context = open_output(&output, &path).map_err(|e| {
+        let context = open_output(&output).map_err(|e| {
             failure(&path, "cannot be written", e, "check the folder, its permissions and free space")
         })?;
         // SAFETY: the context is alive.

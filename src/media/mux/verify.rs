@@ -4,12 +4,15 @@ use std::path::Path;
 use std::time::Instant;
 
 use ffmpeg_next::ffi;
-use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
+use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, media};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::media::demux::access::{Access, Playlists};
+use crate::media::demux::open::open_by;
 use crate::media::ffmpeg::{MICROSECONDS, check, failure};
 use crate::media::ffmpeg_log;
 use crate::media::output::Output;
+use crate::media::path::url_of;
 use crate::media::stream::{kind_name, tag};
 use crate::media::watch::Watch;
 
@@ -249,14 +252,12 @@ pub(crate) fn verify(
 /// Reads the file to its end. Whatever the demuxer complains about is an error.
 fn read(path: &Path, output: &Output, watch: &Watch) -> Result<Vec<StreamSummary>> {
     let name = path.to_string_lossy();
-    // The name of an image is not the pattern of a sequence.
-    let options: ffmpeg::Dictionary = if output.is_still() {
-        [("pattern_type", "none")].into_iter().collect()
-    } else {
-        ffmpeg::Dictionary::new()
-    };
+    // The name of an image is literal, no pattern.
+    let options: ffmpeg::Dictionary = [("pattern_type", "none")].into_iter().collect();
     ffmpeg_log::take_demuxer_error();
-    let mut context = format::input_with_dictionary(path, options).map_err(|e| {
+    let url = url_of(path);
+    let access = Access::of(&url.to_string_lossy(), Playlists::ByName);
+    let mut context = open_by(None, &url, options, Some(access), &Watch::default()).map_err(|e| {
         let problem = format!("cannot be opened again: {e}");
         Error::new(&*name, problem, OTHER_CONTAINER).with_kind(ErrorKind::Unsupported).with_source(e)
     })?;

@@ -37,7 +37,7 @@ impl Input {
             return Ok(Some("its last frame is truncated".into()));
         }
         if quirks::is_matroska(demuxer)
-            && let Some(problem) = matroska::missing(&self.source)?
+            && let Some(problem) = matroska::missing(self.path())?
         {
             return Ok(Some(problem));
         }
@@ -45,7 +45,7 @@ impl Input {
         let (least_us, most_us) = self.progress.step_us;
         let has_gap = most_us > least_us.saturating_mul(3) / 2;
         if quirks::is_mpegts(demuxer) && self.part_end_us.is_none() && has_gap {
-            let unreadable = mpegts::unreadable_packets(&self.source, self.stream(self.video).id())?;
+            let unreadable = mpegts::unreadable_packets(self.path(), self.stream(self.video).id())?;
             if unreadable > 0 {
                 return Ok(Some(format!("{unreadable} transport packets of its video cannot be read")));
             }
@@ -63,7 +63,7 @@ impl Input {
         if is_count_short && !quirks::has_edit_lists(self.demuxer()) {
             return Ok(Some(format!("ends after {found} of {announced} frames")));
         }
-        if is_count_short && quicktime::is_inconsistent(&self.source, self.stream(self.video).id())? {
+        if is_count_short && quicktime::is_inconsistent(self.path(), self.stream(self.video).id())? {
             let problem = format!("its index contradicts itself, and gives {found} of {announced} frames");
             return Ok(Some(problem));
         }
