@@ -55,7 +55,10 @@ pub(super) fn check_own(folder: &Path) -> Result<()> {
     };
     match foreign(folder) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        Err(e) if e.kind() == ErrorKind::NotADirectory => refused("is not a folder".into()),
+        Err(e) if e.kind() == ErrorKind::NotADirectory && folder.exists() => {
+            refused("is not a folder".into())
+        }
+        Err(e) if e.kind() == ErrorKind::NotADirectory => Ok(()),
         Err(e) => Err(failed(folder, e)),
         Ok(Some(path)) if !folder.join(FINGERPRINT).exists() => {
             refused(format!("is the name of the journal, and hasn did not write {}", path.display()))

@@ -293,3 +293,15 @@ fn what_an_edit_list_hides_is_not_played() {
         assert!(apart.abs() < 0.1, "{out}: audio ends {apart} s after the frames");
     }
 }
+
+/// Reading ends some time after `--to`, where the decoder has not got all frames.
+#[test]
+fn an_end_time_leaves_no_gap() {
+    let folder = Folder::new();
+    folder.ffmpeg(
+        "-f lavfi -i testsrc2=s=32x32:r=25 -t 6 -c:v libx264 -preset ultrafast -bf 3 -b_strategy 0 v.mkv",
+    );
+    let ran = folder.upscale("--model none --threads 1 --progress none --to 2 v.mkv o.mkv");
+    assert_eq!(ran.stderr, "");
+    assert_eq!(folder.probe("o.mkv").video_pts().len(), 50);
+}

@@ -155,7 +155,13 @@ impl Decoder {
         let clock = Clock { time_base: video.time_base, frame_rate: video.frame_rate };
         let before = start.map_or(0, |start| start.index);
         let mut decoder = Decoder {
-            timestamps: TimestampRepair::new(input.name(), &video, opened.id(), input.has_steady_clock()),
+            timestamps: TimestampRepair::new(
+                input.name(),
+                &video,
+                trim,
+                opened.id(),
+                input.has_steady_clock(),
+            ),
             errors: DecoderErrors::of(&opened),
             opened,
             source: input.name().to_owned(),

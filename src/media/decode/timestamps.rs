@@ -9,7 +9,7 @@ use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
 use tracing::warn;
 
 use crate::media::ffmpeg::MICROSECONDS;
-use crate::media::stream::VideoInfo;
+use crate::media::stream::{Trim, VideoInfo};
 
 /// Number of frames at an even pace after which a gap is reported.
 const EVEN_FRAMES: u32 = 12;
@@ -17,6 +17,8 @@ const EVEN_FRAMES: u32 = 12;
 /// The timestamps of one stream, from where it was opened or seeked to.
 pub(crate) struct TimestampRepair {
     source: String,
+    /// The wanted part: outside of it frames may be missing that are not read.
+    part: Trim,
     time_base: Rational,
     is_constant: bool,
     /// Hidden frames of VP8 have packets of their own, which give no frame.
@@ -57,9 +59,16 @@ pub(crate) struct FrameTiming {
 
 impl TimestampRepair {
     /// `starts_at_key`: not a broadcast, whose recordings start anywhere.
-    pub fn new(source: &str, video: &VideoInfo, codec: codec::Id, starts_at_key: bool) -> TimestampRepair {
+    pub fn new(
+        source: &str,
+        video: &VideoInfo,
+        part: Trim,
+        codec: codec::Id,
+        starts_at_key: bool,
+    ) -> TimestampRepair {
         TimestampRepair {
             source: source.to_owned(),
+            part,
             time_base: video.time_base,
             is_constant: video.is_constant,
             has_hidden_frames: codec == codec::Id::VP8,
@@ -192,7 +201,8 @@ impl TimestampRepair {
             self.even_frames += 1;
             return;
         }
-        if self.even_frames >= EVEN_FRAMES {
+        let is_wanted = self.part.contains(self.us(last)) && self.part.contains(self.us(pts));
+        if self.even_frames >= EVEN_FRAMES && is_wanted {
             self.gaps += 1;
             if self.gaps == 1 {
                 let (from, to) = (self.seconds(last + self.frame_ticks), self.seconds(pts));
