@@ -169,10 +169,10 @@ pub(crate) fn join(
         let remedy = format!("hasn segment {} {first}", place.display());
         return Err(Error::new(place.to_string_lossy(), problem, remedy).with_kind(ErrorKind::NotFound));
     }
-    let Parts { input: source, encoder, plan: mut streams, mut output, trim, .. } = parts;
+    let Parts { input: mut source, encoder, plan: mut streams, mut output, trim, .. } = parts;
     if let Some(name) = other {
         output = other_output(name, &output, options)?;
-        streams = Plan::new(&source, &output, &options.audio)?;
+        streams = Plan::new(&mut source, &output, &options.audio)?;
         if options.strict {
             streams.check_complete(&output)?;
         }

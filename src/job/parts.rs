@@ -61,15 +61,15 @@ impl Parts {
         apply_frame_rate(options, &mut input, &output)?;
         let exr_transfer = options.exr_transfer.as_deref().map(parse_transfer).transpose()?;
         let transfer = transfer_of(&input, exr_transfer)?;
-        let plan = Plan::new(&input, &output, &options.audio)?;
-        if options.strict {
-            plan.check_complete(&output)?;
-        }
         let trim = input.trim(options.from_s, options.to_s);
         let filter = FilterSpec { deinterlace: options.deinterlace, graph: options.filter.clone() };
         let holds_display_matrix = output.holds_display_matrix();
         let spec = DecodeSpec { trim, threads, filter, start: at.start, transfer, holds_display_matrix };
         let mut decoder = Decoder::open(&mut input, spec)?;
+        let plan = Plan::new(&mut input, &output, &options.audio)?;
+        if options.strict {
+            plan.check_complete(&output)?;
+        }
         let lr = decoder.format();
         let aspect = if options.square { decoder.sample_aspect() } else { 1.0 };
         let size = output_size(options, &lr, scale(&network), aspect)?;

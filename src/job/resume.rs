@@ -241,9 +241,9 @@ impl ToJoin<'_> {
         let ToJoin { source, encoder, mut plan, output, trim, tallies, fingerprint } = self;
         let partial = output.partial().expect("a joined video is a file").to_owned();
         let joined = join(journal, encoder.header_checksum(), interrupt.flag(), || {
-            let input = source.reopen(trim)?;
+            let mut input = source.reopen(trim)?;
             fingerprint.check_input(&fingerprint::of_source(options, &input)?, input.name())?;
-            let mut plan = plan.take().map_or_else(|| Plan::new(&input, &output, &options.audio), Ok)?;
+            let mut plan = plan.take().map_or_else(|| Plan::new(&mut input, &output, &options.audio), Ok)?;
             journal.claim_partial(&partial, options.overwrite)?;
             let muxer = Muxer::create(output.clone(), &input, &encoder, trim, &plan)?;
             let (transcoders, tallies) = (plan.take_transcoders(trim), tallies.clone());

@@ -10,7 +10,7 @@ use ffmpeg_next::{self as ffmpeg, codec, format, media};
 use tracing::warn;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::media::container::{container_name, guess_container};
+use crate::media::container::{container_name, guess_container, holds, query};
 use crate::media::ffmpeg::{c_string, check, protocol_of};
 use crate::media::path::{
     Place, folder_of, is_taken, partial_path, publish, same_file, sync_folder, through_links, url_of,
@@ -71,6 +71,11 @@ impl Output {
             .with_kind(ErrorKind::Unsupported)
         })?;
         let is_still = container_name(container) == "image2";
+        if container.flags & ffi::AVFMT_NOFILE != 0 && !is_still {
+            let problem = format!("{} is more than one file", container_name(container));
+            let remedy = "write e.g. .mp4, and divide it with ffmpeg -c copy; hasn relay writes playlists";
+            return Err(Error::new(name, problem, remedy).with_kind(ErrorKind::Unsupported));
+        }
         let sequence = if is_still { Pattern::parse(path)? } else { None };
         if let Some(sequence) = &sequence
             && sequence.may_overwrite(input)?
@@ -214,62 +219,25 @@ impl Output {
         matches!(self.container(), "mp4" | "mov" | "ipod" | "3gp" | "3g2" | "psp" | "ismv" | "f4v")
     }
 
-    /// Whether the container has timestamps: AVI, MXF, GXF and y4m only count frames.
+    /// Whether the container has timestamps: AVI, MXF, GXF, Ogg's Theora and y4m only count frames.
     pub(crate) fn has_timestamps(&self) -> bool {
-        !matches!(self.container(), "avi" | "mxf" | "mxf_opatom" | "gxf" | "yuv4mpegpipe")
+        !matches!(self.container(), "avi" | "mxf" | "mxf_opatom" | "gxf" | "yuv4mpegpipe" | "ogg" | "ogv")
     }
 
-    /// Whether FFmpeg can read back what it writes, which it cannot for animated WebP.
+    /// Whether FFmpeg can read back what it writes: it cannot read animated WebP, nor samples without a header.
     pub(crate) fn is_readable(&self) -> bool {
-        !matches!(self.container(), "webp")
-    }
-
-    /// Asks FFmpeg whether the container holds a codec: 1 yes, 0 no, negative unknown.
-    pub(crate) fn query(&self, id: codec::Id) -> i32 {
-        // SAFETY: the container is static.
-        unsafe { ffi::avformat_query_codec(self.container, id.into(), ffi::FF_COMPLIANCE_EXPERIMENTAL) }
+        !matches!(self.container(), "webp" | "rawvideo")
     }
 
     /// Whether streams of this kind and codec can be copied into the container and read back.
     pub(crate) fn holds(&self, medium: media::Type, id: codec::Id) -> bool {
-        use codec::Id::*;
-        if self.is_still() || self.is_y4m() {
-            return false;
-        }
-        if medium == media::Type::Attachment {
-            return self.container() == "matroska";
-        }
-        if self.container() == "mpegts" {
-            // The muxer takes any codec, and writes those that it does not know as private data.
-            return match medium {
-                media::Type::Video => {
-                    matches!(id, MPEG1VIDEO | MPEG2VIDEO | MPEG4 | H264 | HEVC | CAVS | DIRAC)
-                }
-                media::Type::Audio => {
-                    matches!(id, MP2 | MP3 | AAC | AAC_LATM | AC3 | EAC3 | DTS | TRUEHD | OPUS | S302M)
-                }
-                media::Type::Subtitle => matches!(id, DVB_SUBTITLE | DVB_TELETEXT),
-                media::Type::Data => matches!(id, SMPTE_KLV | TIMED_ID3),
-                _ => false,
-            };
-        }
-        match self.query(id) {
-            0 => false,
-            // FFmpeg answers alike for MOV and MP4, but writes these codecs into MP4 only.
-            1.. => self.container() != "mov" || !matches!(id, FLAC | OPUS | TRUEHD),
-            // Containers without a list of codecs hold their default one, and those known from their standards.
-            _ => match medium {
-                media::Type::Audio if id == codec::Id::from(self.container.audio_codec) => true,
-                media::Type::Audio => match self.container() {
-                    "ogg" | "ogv" | "oga" => matches!(id, VORBIS | OPUS | FLAC | SPEEX),
-                    "mpeg" | "vob" | "svcd" | "dvd" | "vcd" => matches!(id, MP2 | MP3 | AC3 | DTS),
-                    "mxf" => id == PCM_S24LE,
-                    _ => false,
-                },
-                media::Type::Video => !matches!(self.container(), "gif" | "apng" | "webp"),
-                _ => false,
-            },
-        }
+        !self.is_still() && !self.is_y4m() && holds(self.container, medium, id)
+    }
+
+    /// The codec tag of encoded video, where it is not the one that FFmpeg chooses: Apple's players take `hvc1` alone.
+    pub(crate) fn codec_tag(&self, id: codec::Id) -> Option<u32> {
+        let is_hevc = id == codec::Id::HEVC && matches!(self.container(), "mp4" | "mov" | "ipod");
+        is_hevc.then_some(u32::from_le_bytes(*b"hvc1"))
     }
 
     /// Whether FFmpeg 5.1 to 6 write a display matrix into the container.
@@ -283,6 +251,11 @@ impl Output {
         !matches!(id, codec::Id::VP8 | codec::Id::VP9) || matches!(self.container(), "matroska" | "webm")
     }
 
+    /// Whether packets without payload, which carry side data, are for the muxer alone: NUT's writes them.
+    pub(crate) fn holds_empty_packets(&self) -> bool {
+        self.container() != "nut"
+    }
+
     /// Whether FFmpeg's muxer writes another codec header in the middle of a stream.
     pub(crate) fn holds_header_changes(&self) -> bool {
         matches!(self.container(), "flv" | "mpegts" | "nut")
@@ -294,17 +267,23 @@ impl Output {
         is_known && matches!(self.container(), "mp4" | "ipod" | "matroska")
     }
 
-    /// Whether the container may hold the codec, as far as FFmpeg knows.
+    /// Whether the container holds video of this codec. The muxer of images takes any.
     pub(crate) fn takes(&self, id: codec::Id) -> bool {
-        self.query(id) != 0
+        self.is_still() || holds(self.container, media::Type::Video, id)
     }
 
     /// Chooses the video encoder: libx264 where the container holds H.264, else the container's default.
     pub(crate) fn default_encoder(&self) -> Result<ffmpeg::Codec> {
-        // The muxer of images takes any codec.
-        let h264 = !self.is_still() && (self.query(codec::Id::H264) == 1 || self.container() == "mpegts");
-        if let Some(x264) = ffmpeg::encoder::find_by_name("libx264").filter(|_| h264) {
-            return Ok(x264);
+        let h264 =
+            !self.is_still() && (query(self.container, codec::Id::H264) == 1 || self.container() == "mpegts");
+        let named = match self.container() {
+            _ if h264 => Some("libx264"),
+            // FFmpeg's default puts all frames into one packet.
+            "webp" => Some("libwebp"),
+            _ => None,
+        };
+        if let Some(encoder) = named.and_then(ffmpeg::encoder::find_by_name) {
+            return Ok(encoder);
         }
         let file_name = c_string(&self.name);
         // SAFETY: the container is static and the string lives through the call.

@@ -89,6 +89,16 @@ impl PacketQueue {
         Ok(())
     }
 
+    /// The oldest packets of a stream that lie in memory, `count` at most. They stay in the queue.
+    pub fn oldest_of(&self, stream: usize, count: usize) -> Vec<Packet> {
+        let queued = self.packets.get(stream).into_iter().flatten().take(count);
+        let in_memory = queued.map_while(|queued| match queued {
+            Queued::Memory(packet) => Some(packet.share()),
+            Queued::File { .. } => None,
+        });
+        in_memory.collect()
+    }
+
     /// The stream whose oldest packet is the first of all to be written, and that packet.
     fn first(&self) -> Option<(usize, &Packet)> {
         let oldest =

@@ -315,6 +315,8 @@ pub struct Stream {
     pub id: String,
     pub codec_type: String,
     pub codec_name: String,
+    /// The container's name of the codec.
+    pub codec_tag_string: String,
     pub pix_fmt: String,
     pub width: usize,
     pub height: usize,
@@ -379,6 +381,9 @@ pub struct Container {
     /// Seconds, as text; empty where the container has none.
     #[serde(default)]
     pub start_time: String,
+    /// Seconds, as text; empty where the container has none.
+    #[serde(default)]
+    pub duration: String,
     pub format_name: String,
     #[serde(default)]
     pub tags: std::collections::BTreeMap<String, String>,

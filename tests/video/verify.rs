@@ -49,10 +49,10 @@ fn the_report_lists_the_contents_of_the_file() {
 fn a_file_that_differs_keeps_its_partial_name() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{SMALL} -t 1 -c:v libx264 in.mkv"));
-    // A transport stream takes any codec, but has no stream type for this one: no player can decode it.
-    let ran = folder.hasn("upscale in.mkv out.ts --model none --encoder ffv1");
-    ran.assert_told("out.partial.ts: lacks stream 0 (video, ffv1)", "ffv1 in a transport stream");
-    assert_eq!(folder.names(), ["in.mkv", "out.partial.ts", "out.ts.hasn"]);
+    // The tag is that of another codec, as which the file is read.
+    let ran = folder.hasn("upscale in.mkv out.avi --model none --encoder libx264 --encoder-opt tag=XVID");
+    ran.assert_told("out.partial.avi: lacks stream 0 (video, h264)", "H.264 as XVID");
+    assert_eq!(folder.names(), ["in.mkv", "out.avi.hasn", "out.partial.avi"]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod address;
+pub(crate) mod avi;
 pub(crate) mod input;
 pub(crate) mod live;
 pub(crate) mod matroska;

@@ -24,6 +24,11 @@ pub(crate) fn is_y4m(demuxer: &str) -> bool {
     demuxer == "yuv4mpegpipe"
 }
 
+/// Whether the container counts frames that are left out because the one before them stays.
+pub(crate) fn counts_repeated_frames(demuxer: &str) -> bool {
+    demuxer == "avi"
+}
+
 pub(crate) fn is_matroska(demuxer: &str) -> bool {
     demuxer.contains("matroska")
 }

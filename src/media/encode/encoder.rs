@@ -181,6 +181,11 @@ impl Encoder {
         self.start_us
     }
 
+    /// The codec tag that the user chose.
+    pub(crate) fn codec_tag(&self) -> Option<u32> {
+        self.target.codec_tag()
+    }
+
     pub(crate) fn context(&self) -> &codec::Context {
         &self.context
     }
@@ -387,12 +392,12 @@ impl Encoder {
     fn packet_duration(&self, time: &Timestamp, dts: i64) -> i64 {
         let is_last = self.is_mp4_family && self.finishing && self.received == self.state.frames;
         let reordering = (self.delay.unwrap_or(0) as i64).saturating_mul(self.state.order_step);
-        let to_end = if is_last && reordering > 0 {
-            self.state.end.saturating_sub(reordering).saturating_sub(dts)
-        } else {
-            0
-        };
-        time.duration.max(to_end)
+        if !is_last || reordering <= 0 {
+            return time.duration;
+        }
+        // It is not shown last, and the longest pts plus duration is the length of the file.
+        let to_end = self.state.end.saturating_sub(reordering).saturating_sub(dts);
+        time.duration.max(to_end.min(self.state.end.saturating_sub(time.pts)))
     }
 
     fn check_complete(&self) -> Result<()> {

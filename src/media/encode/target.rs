@@ -36,6 +36,8 @@ pub struct EncoderSpec {
 pub struct Target {
     codec: ffmpeg::Codec,
     options: Vec<(String, String)>,
+    /// The container's name of the codec, as FFmpeg's option `tag` sets it.
+    codec_tag: Option<u32>,
     threads: usize,
     /// Whether the frames get palettes before they are encoded.
     has_palette: bool,
@@ -86,6 +88,12 @@ impl Target {
             return Err(Error::new(output.name(), problem, "choose another --encoder or file name")
                 .with_kind(ErrorKind::Unsupported));
         }
+        if codec.name() == "libwebp_anim" && !output.is_still() {
+            let problem = "libwebp_anim puts all frames into one packet";
+            let error =
+                Error::new("--encoder", problem, "choose libwebp, whose frames the container animates");
+            return Err(error.with_kind(ErrorKind::Unsupported));
+        }
         if output.sequence().is_some() {
             check_codec(output.name(), codec.id())?;
         }
@@ -109,15 +117,21 @@ impl Target {
             // User data of frames (SEI) is kept.
             options.push(("udu_sei".into(), "1".into()));
         }
-        options.extend(spec.options.iter().cloned());
+        options.extend(spec.options.iter().filter(|(key, _)| key != "tag").cloned());
+        let tag = spec.options.iter().rfind(|(key, _)| key == "tag");
+        let codec_tag = tag.map(|(_, tag)| parse_tag(tag)).transpose()?;
         info!("encoder {} takes {}, options {:?}", codec.name(), format.name, options);
         let is_opaque = !source.pixel_format.alpha;
-        Ok(Target { codec, options, threads: spec.threads, has_palette, is_opaque, format: frame_format })
+        Ok(Target { codec, options, codec_tag, threads: spec.threads, has_palette, is_opaque, format: frame_format })
     }
 
     /// FFmpeg's name of the encoder.
     pub fn encoder_name(&self) -> &str {
         self.codec.name()
+    }
+
+    pub(crate) fn codec_tag(&self) -> Option<u32> {
+        self.codec_tag
     }
 
     pub(crate) fn codec(&self) -> ffmpeg::Codec {
@@ -193,6 +207,15 @@ impl Target {
             None => self.options.push((key.to_owned(), parameters)),
         }
     }
+}
+
+/// Parses a codec tag of four characters, e.g. `hev1`.
+fn parse_tag(text: &str) -> Result<u32> {
+    let tag = <[u8; 4]>::try_from(text.as_bytes()).ok().filter(|tag| tag.is_ascii());
+    tag.map(u32::from_le_bytes).ok_or_else(|| {
+        let problem = format!("'{text}' is no codec tag");
+        Error::new("--encoder-opt tag", problem, "write four characters, e.g. tag=hev1")
+    })
 }
 
 /// Parses a bit rate as FFmpeg does, e.g. `8M` or `800k`; `None` for 0, a rate that follows the quality.

@@ -12,11 +12,11 @@ use ffmpeg_next::ffi;
 use ffmpeg_next::format::context::StreamIo;
 use ffmpeg_next::packet::{Mut, Ref};
 use ffmpeg_next::util::interrupt;
-use ffmpeg_next::{self as ffmpeg, Rational, codec, format};
+use ffmpeg_next::{self as ffmpeg, Rational, codec, format, media};
 use tracing::{info, warn};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::media::container::guess_container;
+use crate::media::container::{guess_container, holds};
 use crate::media::damage::Damage;
 use crate::media::demux::address::{bound, redacted};
 use crate::media::demux::input::Input;
@@ -25,6 +25,7 @@ use crate::media::ffmpeg::{c_string, check, failure, parameters_of};
 use crate::media::mux::silence::Silence;
 use crate::media::mux::streams::{AudioMode, audio_encoder};
 use crate::media::mux::transcode::{LayoutChange, TranscodeSpec, Transcoder};
+use crate::media::mux::trial::survives;
 use crate::media::output::Output;
 use crate::media::packet::Packet;
 use crate::media::path::{Place, folder_of, url_of};
@@ -45,7 +46,7 @@ pub struct LiveStreams {
 }
 
 /// Encoders to convert audio with where an output does not take the source's codec: the first that all outputs take.
-const AUDIO_ENCODERS: [&str; 3] = ["aac", "libopus", "libmp3lame"];
+const AUDIO_ENCODERS: [&str; 5] = ["aac", "libopus", "libmp3lame", "mp2", "pcm_s16le"];
 
 impl LiveStreams {
     /// Takes the encoder's video, and audio in a codec that all sinks take.
@@ -68,13 +69,15 @@ impl LiveStreams {
         };
         let container = |sink: &String| LiveFormat::of(sink, &redacted(sink)).map(|format| format.container);
         let containers = sinks.iter().map(container).collect::<Result<Vec<_>>>()?;
-        let all_hold = |id| containers.iter().all(|container| holds(container, id));
+        let all_hold = |id| containers.iter().all(|&container| holds(container, media::Type::Audio, id));
+        let packets = input.queued(stream.index());
+        let survives = || containers.iter().all(|&container| survives(container, &stream, &packets));
         let find = |name: &&str| {
             ffmpeg::encoder::find_by_name(name).filter(|encoder| encoder.is_audio() && all_hold(encoder.id()))
         };
         streams.audio_encoder = match wanted {
             AudioMode::Encode(name) => Some(audio_encoder(name)?),
-            _ if all_hold(stream.parameters().id()) => None,
+            _ if all_hold(stream.parameters().id()) && survives() => None,
             _ => AUDIO_ENCODERS.iter().find_map(find),
         };
         streams.audio = Some(match streams.audio_encoder {
@@ -137,12 +140,6 @@ fn codec_identity(parameters: &codec::Parameters) -> (ffi::AVCodecID, i32, i32, 
         };
         (raw.codec_id, raw.sample_rate, raw.ch_layout.nb_channels, header)
     }
-}
-
-/// Whether the container may hold the codec, as far as FFmpeg knows.
-fn holds(container: &ffi::AVOutputFormat, id: codec::Id) -> bool {
-    // SAFETY: the container is static.
-    unsafe { ffi::avformat_query_codec(container, id.into(), ffi::FF_COMPLIANCE_EXPERIMENTAL) != 0 }
 }
 
 /// The audio of one connection.
@@ -238,12 +235,14 @@ impl LiveOutput {
         let name = redacted(sink);
         let container = LiveFormat::of(sink, &name)?.container;
         let id = streams.video.id();
-        if !holds(container, id) {
+        if !holds(container, media::Type::Video, id) {
             let problem = format!("does not take {}", id.name());
             let remedy = "choose another --encoder, e.g. libx264";
             return Err(Error::new(name, problem, remedy).with_kind(ErrorKind::Unsupported));
         }
-        if let Some(audio) = streams.audio.as_ref().filter(|audio| !holds(container, audio.id())) {
+        if let Some(audio) =
+            streams.audio.as_ref().filter(|audio| !holds(container, media::Type::Audio, audio.id()))
+        {
             let problem = format!("does not take {} as audio", audio.id().name());
             let remedy = "choose another --audio, e.g. aac, or none";
             return Err(Error::new(name, problem, remedy).with_kind(ErrorKind::Unsupported));

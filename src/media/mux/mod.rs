@@ -1,10 +1,12 @@
 //! Mux: packets become a file or a live output; the file is verified.
 
 pub(crate) mod channel_layout;
+pub(crate) mod language;
 pub(crate) mod live;
 pub(crate) mod metadata;
 pub(crate) mod muxer;
 pub(crate) mod silence;
 pub(crate) mod streams;
 pub(crate) mod transcode;
+pub(crate) mod trial;
 pub(crate) mod verify;

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::demux::input::Input;
 use crate::media::encode::encoder::Encoder;
-use crate::media::ffmpeg::{MICROSECONDS, check, failure};
+use crate::media::ffmpeg::{MICROSECONDS, c_string, check, failure};
 use crate::media::mux::metadata::{attach_cover, copy_programs, copy_tags_and_chapters, cover_packet};
 use crate::media::mux::streams::{Plan, StreamAction, StreamMapping};
 use crate::media::mux::verify::{self, StreamSummary, Verification};
@@ -131,10 +131,24 @@ impl Muxer {
                     .with_kind(ErrorKind::Unsupported)
                     .with_source(e)
             })?;
+            if let Some(code) = plan.languages.get(&input_index) {
+                self.set_language(added, code);
+            }
             // A cover is written once, with the header.
             self.output_index[input_index] = (action != StreamAction::Cover).then_some(added);
         }
         Ok(())
+    }
+
+    /// Sets the code of a stream's language, or removes it if that is empty.
+    fn set_language(&mut self, index: usize, code: &str) {
+        let code = c_string(code);
+        let mut added = self.context.stream_mut(index).expect("an added stream");
+        let value = if code.is_empty() { std::ptr::null() } else { code.as_ptr() };
+        // SAFETY: the stream is alive, and the strings live through the call, which copies them.
+        let code =
+            unsafe { ffi::av_dict_set(&mut (*added.as_mut_ptr()).metadata, c"language".as_ptr(), value, 0) };
+        check(code).expect("no memory for a language");
     }
 
     fn write_header(&mut self, plan: &Plan) -> Result<()> {
@@ -184,8 +198,17 @@ impl Muxer {
         describe(&mut added, stream, true);
         added.set_time_base(time_base);
         added.set_avg_frame_rate(rate);
-        // SAFETY: the stream is alive.
-        unsafe { (*added.as_mut_ptr()).sample_aspect_ratio = encoder.sample_aspect().into() };
+        // SAFETY: stream and parameters are alive.
+        unsafe {
+            let raw = &mut *added.as_mut_ptr();
+            raw.sample_aspect_ratio = encoder.sample_aspect().into();
+            let tag = encoder
+                .codec_tag()
+                .or_else(|| self.output.codec_tag(codec::Id::from((*raw.codecpar).codec_id)));
+            if let Some(tag) = tag {
+                (*raw.codecpar).codec_tag = tag;
+            }
+        }
         encoder.side().write(stream, &mut added);
         Ok(added.index())
     }
@@ -278,7 +301,8 @@ impl Muxer {
             self.check_frame(pts, time_base)?;
             self.end_us = self.end_us.max((pts + packet.duration()).rescale(time_base, MICROSECONDS));
         } else if self.is_hidden(&packet, time_base)
-            || (packet.size() == 0 && packet.side_data().next().is_none())
+            || (packet.size() == 0
+                && !(self.output.holds_empty_packets() && packet.side_data().next().is_some()))
             || time.is_some_and(|t| !self.trim.contains(t.rescale(time_base, MICROSECONDS)))
         {
             return Ok(());
@@ -289,6 +313,7 @@ impl Muxer {
         packet.set_dts(packet.dts().or(packet.pts().map(|pts| pts + offset)).map(|dts| dts - offset));
         let output_base = self.context.stream(index).expect("an added stream").time_base();
         packet.rescale_ts(time_base, output_base);
+        self.add_duration(&mut packet, index);
         self.make_dts_rise(&mut packet, index);
         // A packet without payload carries side data to the muxer and is not in the file.
         if packet.size() > 0 {
@@ -297,6 +322,18 @@ impl Muxer {
         packet.set_stream(index);
         packet.set_position(-1);
         packet.write(&mut self.context).map(drop).map_err(|e| self.failed(e))
+    }
+
+    /// Gives a packet of audio without a duration the distance from the one before: the last of a stream in MP4 lasts as long
+    /// as it says.
+    fn add_duration(&self, packet: &mut ffmpeg::Packet, index: usize) {
+        let is_audio =
+            self.context.stream(index).expect("an added stream").parameters().medium() == media::Type::Audio;
+        if let (0, true, Some(dts), Some(before)) =
+            (packet.duration(), is_audio, packet.dts(), self.written[index].last_dts)
+        {
+            packet.set_duration((dts - before).max(0));
+        }
     }
 
     /// Removes the codec header that some servers repeat before packets of audio: muxers write it over the first, which

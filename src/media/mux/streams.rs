@@ -7,12 +7,15 @@ use ffmpeg_next::{self as ffmpeg, Rational, codec, media};
 use tracing::warn;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::media::container::audio_codecs;
 use crate::media::decode::orientation::upright_filter;
 use crate::media::demux::input::Input;
+use crate::media::mux::language::written_code;
 use crate::media::mux::transcode::{LayoutChange, TranscodeSpec, Transcoder, Transcoders};
+use crate::media::mux::trial::{Trial, TrialStream, survives, try_stream};
 use crate::media::output::Output;
 use crate::media::side_data::display_matrix;
-use crate::media::stream::{Trim, has_alpha_apart, is_cover, kind_name};
+use crate::media::stream::{Trim, has_alpha_apart, is_cover, kind_name, tag};
 
 /// What is done with audio streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub struct Plan {
     pub(crate) mappings: Vec<StreamMapping>,
     /// Parameters and time base of each converted stream, by its index in the input.
     pub(crate) encoded: BTreeMap<usize, (codec::Parameters, Rational)>,
+    /// Codes of languages that differ from the input's, by the stream's index there; empty for none.
+    pub(crate) languages: BTreeMap<usize, String>,
     transcoders: Transcoders,
     pub(crate) converted: Vec<String>,
     pub(crate) left_out: Vec<String>,
@@ -58,10 +63,15 @@ pub struct Plan {
 impl Plan {
     /// Maps every wanted stream of the input. A stream that the container cannot hold is converted where FFmpeg can,
     /// else left out with a warning.
-    pub fn new(input: &Input, output: &Output, audio: &AudioMode) -> Result<Plan> {
+    pub fn new(input: &mut Input, output: &Output, audio: &AudioMode) -> Result<Plan> {
+        if *audio == AudioMode::Copy {
+            input.read_ahead(&tracks_to_copy(input, output))?;
+        }
+        let input = &*input;
         let mut plan = Plan {
             mappings: Vec::new(),
             encoded: BTreeMap::new(),
+            languages: BTreeMap::new(),
             transcoders: Transcoders::new(input.name()),
             converted: Vec::new(),
             left_out: Vec::new(),
@@ -79,7 +89,27 @@ impl Plan {
                 plan.add(&stream, input, output, audio)?;
             }
         }
+        plan.choose_languages(input, output);
         Ok(plan)
+    }
+
+    /// Chooses the code of each language that the container reads back.
+    fn choose_languages(&mut self, input: &Input, output: &Output) {
+        for StreamMapping { input_index, .. } in self.mappings.clone() {
+            let stream = input.context().stream(input_index).expect("a stream of the input");
+            let language =
+                tag(&stream, c"language").filter(|language| !matches!(language.as_str(), "" | "und"));
+            let Some(language) = language.filter(|_| !output.is_still() && !output.is_y4m()) else {
+                continue;
+            };
+            let code = written_code(output.container, &language);
+            if code.is_none() {
+                self.leave_out(format!("the language {language} of {}", describe(&stream)), output);
+            }
+            if code.as_ref() != Some(&language) {
+                self.languages.insert(input_index, code.unwrap_or_default());
+            }
+        }
     }
 
     fn add(
@@ -92,6 +122,7 @@ impl Plan {
         let parameters = stream.parameters();
         let (medium, id) = (parameters.medium(), parameters.id());
         let is_audio = medium == media::Type::Audio;
+        let is_track = is_audio || medium == media::Type::Subtitle;
         if (is_audio && *audio == AudioMode::None) || is_written_by_muxer(stream, output) {
             return Ok(());
         }
@@ -104,29 +135,42 @@ impl Plan {
             );
             return Ok(());
         }
-        let is_cover = is_cover(stream);
-        let holds = if is_cover { output.holds_cover(id) } else { output.holds(medium, id) };
-        let encoder = match audio {
-            AudioMode::Encode(name) if is_audio => Some(requested_encoder(name, output)?),
-            _ if holds || is_cover => None,
-            _ => fallback_encoder(output, medium, id),
-        };
-        match encoder {
-            Some(encoder) => {
-                let conversion = self.convert(stream, encoder, input, output)?;
-                if *audio == AudioMode::Copy || !is_audio {
-                    warn!("{}: {} cannot hold its codec: {conversion}", output.name, output.container());
-                }
+        match audio {
+            AudioMode::Encode(name) if is_audio => {
+                self.convert(stream, requested_encoder(name, output)?, input, output)?;
             }
-            None if is_cover && holds => self.map(stream.index(), StreamAction::Cover),
-            None if holds => {
+            _ if is_cover(stream) && output.holds_cover(id) => self.map(stream.index(), StreamAction::Cover),
+            _ if is_cover(stream) => self.leave_out(describe(stream), output),
+            _ if output.holds(medium, id)
+                && (!is_track || survives(output.container, stream, &input.queued(stream.index()))) =>
+            {
                 if has_alpha_apart(stream) && !output.holds_alpha(id) {
                     self.leave_out(format!("the alpha of {}", describe(stream)), output);
                 }
                 self.map(stream.index(), StreamAction::Copy);
             }
-            None => self.leave_out(describe(stream), output),
+            _ => self.convert_to_held(stream, input, output)?,
         }
+        Ok(())
+    }
+
+    /// Converts a stream that the container cannot hold to the best codec that it holds, or leaves it out.
+    fn convert_to_held(&mut self, stream: &ffmpeg::Stream, input: &Input, output: &Output) -> Result<()> {
+        let parameters = stream.parameters();
+        let mut failed = None;
+        for encoder in fallback_encoders(output, parameters.medium(), parameters.id()) {
+            match self.convert(stream, encoder, input, output) {
+                Ok(conversion) => {
+                    warn!("{}: {} cannot hold its codec: {conversion}", output.name, output.container());
+                    return Ok(());
+                }
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        self.leave_out(describe(stream), output);
         Ok(())
     }
 
@@ -144,6 +188,13 @@ impl Plan {
     ) -> Result<String> {
         let spec = TranscodeSpec { encoder, global_header: output.wants_global_header(), like: None };
         let transcoder = Transcoder::open(stream, input.name(), &spec)?;
+        let (parameters, time_base) = transcoder.encoded();
+        let alone = TrialStream { parameters: parameters.clone(), time_base, language: "", packets: &[] };
+        if let Trial::Refused(e) = try_stream(output.container, &alone) {
+            let problem = format!("{} does not take {}: {e}", output.container(), encoder.id().name());
+            let remedy = "choose another container, or --audio";
+            return Err(Error::new(&output.name, problem, remedy).with_kind(ErrorKind::Unsupported));
+        }
         let mut conversion = format!("{} to {}", describe(stream), encoder.id().name());
         if let Some(LayoutChange { names: (from, to), is_complete }) = transcoder.layout_change() {
             let codec = encoder.id().name();
@@ -157,7 +208,7 @@ impl Plan {
                 self.left_out.push(format!("the channel layout {from} of {} in {codec}", describe(stream)));
             }
         }
-        self.encoded.insert(stream.index(), transcoder.encoded());
+        self.encoded.insert(stream.index(), (parameters, time_base));
         self.transcoders.add(transcoder);
         self.map(stream.index(), StreamAction::Convert);
         self.converted.push(conversion.clone());
@@ -187,6 +238,16 @@ impl Plan {
         let taken = std::mem::replace(&mut self.transcoders, Transcoders::new(""));
         taken.within(part)
     }
+}
+
+/// The wanted tracks of audio that the container holds, as far as their codec tells.
+fn tracks_to_copy(input: &Input, output: &Output) -> Vec<usize> {
+    let is_copied = |&index: &usize| {
+        let stream = input.context().stream(index).expect("a stream of the input");
+        let parameters = stream.parameters();
+        parameters.medium() == media::Type::Audio && output.holds(media::Type::Audio, parameters.id())
+    };
+    input.wanted().iter().copied().filter(is_copied).collect()
 }
 
 fn describe(stream: &ffmpeg::Stream) -> String {
@@ -228,34 +289,31 @@ fn requested_encoder(name: &str, output: &Output) -> Result<ffmpeg::Codec> {
     Err(Error::new(&output.name, problem, remedy).with_kind(ErrorKind::Unsupported))
 }
 
-/// Chooses the encoder for audio or text in a codec that the container cannot hold.
-fn fallback_encoder(output: &Output, medium: media::Type, id: codec::Id) -> Option<ffmpeg::Codec> {
-    if output.is_still() || output.is_y4m() {
-        return None;
+/// Encoders for audio or text in a codec that the container does not hold, the best first.
+fn fallback_encoders(output: &Output, medium: media::Type, id: codec::Id) -> Vec<ffmpeg::Codec> {
+    if output.is_still() || output.is_y4m() || ffmpeg::decoder::find(id).is_none() {
+        return Vec::new();
     }
     let wanted = match medium {
-        media::Type::Audio => match output.container() {
-            "webm" => codec::Id::OPUS,
-            "mp4" | "mov" | "ipod" | "mpegts" | "matroska" => codec::Id::AAC,
-            _ => codec::Id::from(output.container.audio_codec),
-        },
-        media::Type::Subtitle if is_text(id) => match output.container() {
+        media::Type::Audio => audio_codecs(output.container, id),
+        media::Type::Subtitle if is_text(id) => vec![match output.container() {
             "matroska" => codec::Id::SUBRIP,
             "mp4" | "mov" | "ipod" => codec::Id::MOV_TEXT,
             _ => codec::Id::from(output.container.subtitle_codec),
-        },
-        _ => return None,
+        }],
+        _ => return Vec::new(),
     };
-    // FFmpeg's own encoders of these two are experimental.
-    let name = match wanted {
-        codec::Id::OPUS => Some("libopus"),
-        codec::Id::VORBIS => Some("libvorbis"),
-        _ => None,
+    let encoder = |wanted| {
+        // FFmpeg's own encoders of these two are experimental.
+        let name = match wanted {
+            codec::Id::OPUS => Some("libopus"),
+            codec::Id::VORBIS => Some("libvorbis"),
+            _ => None,
+        };
+        name.and_then(ffmpeg::encoder::find_by_name).or_else(|| ffmpeg::encoder::find(wanted))
     };
-    let named = name.and_then(ffmpeg::encoder::find_by_name);
-    let encoder = named.or_else(|| ffmpeg::encoder::find(wanted))?;
-    let decodes = ffmpeg::decoder::find(id).is_some();
-    (decodes && output.holds(medium, encoder.id())).then_some(encoder)
+    let encoders = wanted.into_iter().filter_map(encoder);
+    encoders.filter(|encoder| output.holds(medium, encoder.id())).collect()
 }
 
 fn is_text(id: codec::Id) -> bool {

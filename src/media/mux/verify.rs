@@ -11,6 +11,8 @@ use crate::media::demux::access::{Access, Playlists};
 use crate::media::demux::open::open_by;
 use crate::media::ffmpeg::{MICROSECONDS, check, failure};
 use crate::media::ffmpeg_log;
+use crate::media::mux::language::same_language;
+use crate::media::mux::trial::same_codec;
 use crate::media::output::Output;
 use crate::media::path::url_of;
 use crate::media::stream::{kind_name, tag};
@@ -55,6 +57,8 @@ pub(crate) struct StreamSummary {
     id: codec::Id,
     language: Option<String>,
     disposition: i32,
+    /// Duration of 2^20 bytes of audio whose samples are coded one by one; 0 for others.
+    mebibyte_us: i64,
     packets: u64,
     first: i64,
     last: i64,
@@ -72,6 +76,7 @@ impl StreamSummary {
             id: parameters.id(),
             language,
             disposition,
+            mebibyte_us: mebibyte_us(&parameters),
             packets: 0,
             first: i64::MAX,
             last: i64::MIN,
@@ -86,7 +91,11 @@ impl StreamSummary {
             let us = |ticks: i64| ticks.rescale(time_base, MICROSECONDS) - delay_us;
             self.first = self.first.min(us(pts));
             self.last = self.last.max(us(pts));
-            self.end = self.end.max(us(pts.saturating_add(packet.duration())));
+            let duration_us = match packet.duration() {
+                0 => (packet.size() as i64).saturating_mul(self.mebibyte_us) >> 20,
+                ticks => ticks.rescale(time_base, MICROSECONDS),
+            };
+            self.end = self.end.max(us(pts).saturating_add(duration_us));
         }
     }
 
@@ -94,6 +103,12 @@ impl StreamSummary {
     pub(crate) fn is_text(&self) -> bool {
         use codec::Id::*;
         matches!(self.id, SUBRIP | ASS | SSA | WEBVTT | MOV_TEXT | TEXT)
+    }
+
+    /// Whether packets hold more than one sample.
+    fn is_compressed(&self) -> bool {
+        // SAFETY: this is a table lookup. Only codecs whose samples are coded one by one have a number of bits.
+        unsafe { ffi::av_get_bits_per_sample(self.id.into()) == 0 }
     }
 
     /// Whether this is an attached file, such as a cover or a font, and no track.
@@ -116,6 +131,16 @@ impl StreamSummary {
     }
 }
 
+fn mebibyte_us(parameters: &codec::Parameters) -> i64 {
+    // SAFETY: the parameters are alive, and only read.
+    unsafe {
+        let raw = parameters.as_ptr();
+        let (bits, rate) = (ffi::av_get_bits_per_sample((*raw).codec_id), i64::from((*raw).sample_rate));
+        let samples = ffi::av_get_audio_frame_duration2(raw.cast_mut(), 1 << 20);
+        if bits > 0 && rate > 0 { i64::from(samples) * 1_000_000 / rate } else { 0 }
+    }
+}
+
 const DISPOSITIONS: [(i32, &str); 9] = [
     (ffi::AV_DISPOSITION_DEFAULT, "default"),
     (ffi::AV_DISPOSITION_DUB, "dub"),
@@ -126,30 +151,6 @@ const DISPOSITIONS: [(i32, &str); 9] = [
     (ffi::AV_DISPOSITION_HEARING_IMPAIRED, "hearing_impaired"),
     (ffi::AV_DISPOSITION_VISUAL_IMPAIRED, "visual_impaired"),
     (ffi::AV_DISPOSITION_ATTACHED_PIC, "attached_pic"),
-];
-
-/// Languages with two codes in ISO 639-2, bibliographic and terminologic, of which each container writes one.
-const LANGUAGE_CODE_PAIRS: [(&str, &str); 20] = [
-    ("alb", "sqi"),
-    ("arm", "hye"),
-    ("baq", "eus"),
-    ("bur", "mya"),
-    ("chi", "zho"),
-    ("cze", "ces"),
-    ("dut", "nld"),
-    ("fre", "fra"),
-    ("geo", "kat"),
-    ("ger", "deu"),
-    ("gre", "ell"),
-    ("ice", "isl"),
-    ("mac", "mkd"),
-    ("mao", "mri"),
-    ("may", "msa"),
-    ("per", "fas"),
-    ("rum", "ron"),
-    ("slo", "slk"),
-    ("tib", "bod"),
-    ("wel", "cym"),
 ];
 
 /// The properties of a stream that survive in a container, as FFmpeg reads them back.
@@ -172,13 +173,11 @@ enum PreservedPackets {
 
 impl PreservedPackets {
     fn holds(self, stream: &StreamSummary) -> bool {
-        // SAFETY: this is a table lookup. Only codecs whose samples are coded one by one have a number of bits.
-        let is_compressed = || unsafe { ffi::av_get_bits_per_sample(stream.id.into()) } == 0;
         match (self, stream.medium) {
             (PreservedPackets::None, _) => false,
             (PreservedPackets::All, media::Type::Subtitle) => true,
             (PreservedPackets::All, media::Type::Audio | media::Type::Video) => true,
-            (PreservedPackets::Compressed, media::Type::Audio | media::Type::Video) => is_compressed(),
+            (PreservedPackets::Compressed, media::Type::Audio | media::Type::Video) => stream.is_compressed(),
             _ => false,
         }
     }
@@ -381,7 +380,9 @@ fn compare<'a>(
         if !timed || wanted.first > wanted.last || seen.first > seen.last {
             continue;
         }
-        for (verb, wanted, seen) in [("starts", wanted.first, seen.first), ("ends", wanted.last, seen.last)] {
+        // Demuxers cut audio of single samples anew.
+        let ends = if wanted.is_compressed() { (wanted.last, seen.last) } else { (wanted.end, seen.end) };
+        for (verb, (wanted, seen)) in [("starts", (wanted.first, seen.first)), ("ends", ends)] {
             let wanted = wanted.saturating_add(shift);
             if wanted.abs_diff(seen) > TOLERANCE_US as u64 {
                 let (seen, wanted) = (seen as f64 / 1e6, wanted as f64 / 1e6);
@@ -390,26 +391,6 @@ fn compare<'a>(
         }
     }
     Ok(seen)
-}
-
-/// Whether two codec ids are one codec: demuxers name some codecs differently.
-fn same_codec(a: codec::Id, b: codec::Id) -> bool {
-    use codec::Id::*;
-    let aliases =
-        [(SSA, ASS), (TEXT, SUBRIP), (MPEG1VIDEO, MPEG2VIDEO), (MP2, MP3), (codec::Id::None, BIN_DATA)];
-    let raw = |id| matches!(id, RAWVIDEO | WRAPPED_AVFRAME);
-    a == b || aliases.contains(&(a, b)) || aliases.contains(&(b, a)) || (raw(a) && raw(b))
-}
-
-/// Whether the language survived; only three-letter codes do in all containers.
-fn same_language(wanted: Option<&str>, seen: Option<&str>) -> bool {
-    match (wanted, seen) {
-        (Some(wanted), seen) if wanted.len() == 3 && wanted != "und" => {
-            let pair = (wanted, seen.unwrap_or_default());
-            pair.0 == pair.1 || LANGUAGE_CODE_PAIRS.iter().any(|&(b, t)| pair == (b, t) || pair == (t, b))
-        }
-        _ => true,
-    }
 }
 
 #[cfg(test)]
@@ -422,6 +403,7 @@ mod tests {
             id,
             language: Some(language.to_owned()),
             disposition: ffi::AV_DISPOSITION_DEFAULT,
+            mebibyte_us: 0,
             packets: 60,
             first: 0,
             last: 2_360_000,

@@ -6,7 +6,7 @@ use ffmpeg_next::ffi;
 
 use crate::error::{Error, Result};
 use crate::media::demux::input::{AV_LAG_US_MAX, Input};
-use crate::media::demux::{matroska, mpegts, quicktime, quirks};
+use crate::media::demux::{avi, matroska, mpegts, quicktime, quirks};
 use crate::media::ffmpeg::CHECK_DEVICE;
 
 /// More than the rounding of any muxer, less than a user would accept to lose.
@@ -59,7 +59,14 @@ impl Input {
         let context = unsafe { &*self.context.as_ptr() };
         let announced = self.stream(self.video).frames().max(0) as u64;
         let found = self.progress.video_packets;
-        let is_count_short = self.part_end_us.is_none() && found < announced;
+        let is_complete = self.part_end_us.is_none();
+        if is_complete && found < announced && quirks::counts_repeated_frames(self.demuxer()) {
+            let repeated = avi::empty_chunks(&self.source, self.video)?;
+            if repeated > 0 && found + repeated >= announced {
+                return Ok(None);
+            }
+        }
+        let is_count_short = is_complete && found < announced;
         if is_count_short && !quirks::has_edit_lists(self.demuxer()) {
             return Ok(Some(format!("ends after {found} of {announced} frames")));
         }

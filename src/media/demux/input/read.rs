@@ -6,7 +6,7 @@ use tracing::warn;
 
 use crate::error::{Error, Result};
 use crate::media::damage::DamagedPlace;
-use crate::media::demux::input::Input;
+use crate::media::demux::input::{AV_LAG_US_MAX, Input};
 use crate::media::demux::{access, nested, quirks};
 use crate::media::ffmpeg::{CHECK_DEVICE, MICROSECONDS, check, failure, is_of_device};
 use crate::media::ffmpeg_log;
@@ -40,6 +40,27 @@ impl Input {
     /// Returns a packet that was read too early, for [`Input::next_packet`] to give first.
     pub(crate) fn put_back(&mut self, packet: Packet) -> Result<()> {
         self.backlog.push(packet)
+    }
+
+    /// Reads on until a packet of each of these streams is queued, up to the time by which audio may follow its video.
+    pub(crate) fn read_ahead(&mut self, streams: &[usize]) -> Result<()> {
+        let is_queued = |input: &Input, stream: &usize| !input.queued(*stream).is_empty();
+        let mut start_us = None;
+        while !streams.iter().all(|stream| is_queued(self, stream)) {
+            let Some(packet) = self.read()? else { break };
+            let dts_us = packet.dts_us();
+            self.backlog.push(packet)?;
+            if dts_us.saturating_sub(*start_us.get_or_insert(dts_us)) > AV_LAG_US_MAX {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first packets of a stream among those that were read too early. They stay there.
+    pub(crate) fn queued(&self, stream: usize) -> Vec<Packet> {
+        const COUNT_MAX: usize = 8;
+        self.backlog.oldest_of(stream, COUNT_MAX)
     }
 
     /// The next packet of the video; packets of other streams before it are queued.

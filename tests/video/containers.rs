@@ -1,0 +1,253 @@
+//! What a container can hold, and how it reads back: audio codecs, languages, packets cut anew, the length of a file. What it
+//! cannot hold is converted, left out or refused before any frame is upscaled, and never refused after.
+
+use crate::common::program::{Folder, Probe, Ran};
+use crate::common::sweep::sample;
+
+const SMALL: &str = "-f lavfi -i testsrc2=s=32x32:r=25";
+const SINE: &str = "-f lavfi -i sine=r=48000";
+
+/// FFmpeg's encoders of audio, sample rate, channels, and a container in which the codec is read back.
+#[rustfmt::skip]
+const AUDIO: [(&str, u32, u32, &str); 56] = [
+    ("aac", 48_000, 2, "mkv"), ("ac3", 48_000, 2, "mkv"), ("adpcm_g722", 48_000, 1, "mkv"), ("adpcm_ima_qt", 48_000, 2, "mov"),
+    ("adpcm_ima_wav", 48_000, 2, "mkv"), ("adpcm_ms", 48_000, 2, "mkv"), ("adpcm_swf", 44_100, 1, "mkv"),
+    ("adpcm_yamaha", 48_000, 2, "mkv"), ("alac", 48_000, 2, "mkv"), ("dca", 48_000, 2, "mkv"), ("dfpwm", 48_000, 2, "mkv"),
+    ("eac3", 48_000, 2, "mkv"), ("flac", 48_000, 2, "mkv"), ("g723_1", 8_000, 1, "mkv"), ("libgsm", 8_000, 1, "mov"),
+    ("libgsm_ms", 8_000, 1, "mkv"), ("libmp3lame", 48_000, 2, "mkv"), ("libopus", 48_000, 2, "mkv"),
+    ("libspeex", 8_000, 1, "mkv"), ("libvorbis", 48_000, 2, "mkv"), ("mlp", 48_000, 2, "mkv"), ("mp2", 48_000, 2, "mkv"),
+    ("nellymoser", 44_100, 1, "flv"), ("pcm_alaw", 8_000, 1, "mkv"), ("pcm_bluray", 48_000, 2, "m2ts"),
+    ("pcm_dvd", 48_000, 2, "mpg"), ("pcm_f32be", 48_000, 2, "nut"), ("pcm_f32le", 48_000, 2, "mkv"),
+    ("pcm_f64be", 48_000, 2, "nut"), ("pcm_f64le", 48_000, 2, "mkv"), ("pcm_mulaw", 8_000, 1, "mkv"),
+    ("pcm_s16be", 48_000, 2, "mkv"), ("pcm_s16be_planar", 48_000, 2, "nut"), ("pcm_s16le", 48_000, 2, "mkv"),
+    ("pcm_s16le_planar", 48_000, 2, "nut"), ("pcm_s24be", 48_000, 2, "mkv"), ("pcm_s24le", 48_000, 2, "mkv"),
+    ("pcm_s24le_planar", 48_000, 2, "nut"), ("pcm_s32be", 48_000, 2, "mkv"), ("pcm_s32le", 48_000, 2, "mkv"),
+    ("pcm_s64be", 48_000, 2, "nut"), ("pcm_s64le", 48_000, 2, "mkv"), ("pcm_s8", 48_000, 2, "nut"),
+    ("pcm_u16be", 48_000, 2, "nut"), ("pcm_u16le", 48_000, 2, "nut"), ("pcm_u24be", 48_000, 2, "nut"),
+    ("pcm_u32le", 48_000, 2, "nut"), ("pcm_u8", 48_000, 2, "mkv"), ("real_144", 8_000, 1, "mkv"), ("s302m", 48_000, 2, "ts"),
+    ("truehd", 48_000, 2, "mkv"), ("tta", 48_000, 2, "mkv"), ("wavpack", 48_000, 2, "mkv"), ("wmav1", 48_000, 2, "mkv"),
+    ("wmav2", 48_000, 2, "mkv"), ("comfortnoise", 8_000, 1, "nut"),
+];
+
+const CONTAINERS: [&str; 12] =
+    ["mkv", "mp4", "mov", "ts", "webm", "avi", "mxf", "ogg", "nut", "flv", "3gp", "mpg"];
+
+/// A clip with this audio; its name, and FFmpeg's name of the codec.
+fn with_audio(
+    folder: &Folder,
+    (encoder, rate, channels, container): (&str, u32, u32, &str),
+) -> (String, String) {
+    let name = format!("{encoder}.{container}");
+    if !folder.path(&name).exists() {
+        let video = match container {
+            "mpg" => "mpeg2video",
+            "m2ts" => "mpeg2video -f mpegts -mpegts_m2ts_mode 1",
+            _ => "mpeg4",
+        };
+        let codec = format!("-strict -2 -c:a {encoder} -ar {rate} -ac {channels}");
+        folder.ffmpeg(&format!("{SMALL} {SINE} -t 0.4 -c:v {video} {codec} {name}"));
+    }
+    let codec = audio_of(&folder.probe(&name)).expect("audio");
+    (name, codec)
+}
+
+fn audio_of(probe: &Probe) -> Option<String> {
+    let audio = probe.streams.iter().find(|stream| stream.codec_type == "audio");
+    audio.map(|stream| stream.codec_name.clone())
+}
+
+/// Asserts that a run has either succeeded or was refused before it wrote a frame.
+fn assert_not_late(ran: &Ran, line: &str) {
+    let is_late = ran.stderr.contains(".partial.") || ran.stderr.contains(" keeps ");
+    assert!(matches!(ran.code, Some(0 | 1)) && !is_late, "{line}\n{}", ran.stderr);
+}
+
+#[test]
+fn sweep_of_audio_codecs_and_containers() {
+    let folder = Folder::new();
+    let pairs = AUDIO.iter().flat_map(|&audio| CONTAINERS.map(|container| (audio, container)));
+    for (audio, container) in sample("audio codecs x containers", pairs.collect(), 9) {
+        let (name, codec) = with_audio(&folder, audio);
+        // NUT has no negative timestamps, which packets of reordered frames have.
+        let encoder = if container == "nut" { "--encoder ffv1" } else { "" };
+        let line = format!("upscale {name} out.{container} -y --model none --threads 1 {encoder}");
+        let ran = folder.hasn(&line);
+        assert_not_late(&ran, &line);
+        let became = match ran.code {
+            Some(0) => audio_of(&folder.probe(&format!("out.{container}"))).unwrap_or("left out".into()),
+            _ => "refused before work".into(),
+        };
+        println!("{codec:18} {container:5} {}", if became == codec { "kept" } else { &became });
+        if became == "left out" {
+            assert!(ran.stderr.contains("left out"), "{line}\n{}", ran.stderr);
+        }
+    }
+}
+
+#[test]
+fn audio_that_has_no_tag_is_converted() {
+    let folder = Folder::new();
+    for (encoder, source, out, codec) in [
+        ("pcm_bluray", "m2ts", "mkv", "flac"),
+        ("pcm_dvd", "mpg", "mkv", "flac"),
+        ("adpcm_ima_qt", "mov", "mkv", "aac"),
+        ("truehd", "mkv", "ts", "aac"),
+        ("pcm_s16be_planar", "nut", "mov", "pcm_s16le"),
+        ("libmp3lame", "mkv", "3gp", "aac"),
+    ] {
+        let (name, _) = with_audio(&folder, (encoder, 48_000, 2, source));
+        let ran = folder.upscale(&format!("{name} out.{out} -y --model none --strict"));
+        assert_eq!(
+            audio_of(&folder.probe(&format!("out.{out}"))).as_deref(),
+            Some(codec),
+            "{encoder} in {out}"
+        );
+        assert!(ran.stderr.contains("cannot hold its codec"), "{encoder} in {out}\n{}", ran.stderr);
+    }
+}
+
+/// Codes of languages: of both kinds of ISO 639-2, those of QuickTime's list and others, broadcasters' capitals, codes of
+/// two letters, tags of BCP 47, and what is none of these.
+const LANGUAGES: [&str; 40] = [
+    "eng", "fra", "fre", "ger", "deu", "ita", "nld", "dut", "swe", "spa", "dan", "por", "nor", "nob", "nno",
+    "heb", "jpn", "ara", "fin", "gre", "ell", "isl", "ice", "tur", "hrv", "srp", "slv", "zho", "chi", "kor",
+    "hin", "qaa", "mul", "und", "ENG", "NAR", "de", "en-US", "x", "12",
+];
+
+#[test]
+fn sweep_of_languages_and_containers() {
+    let folder = Folder::new();
+    let pairs = LANGUAGES
+        .iter()
+        .flat_map(|&language| ["mkv", "mp4", "mov", "webm", "ts"].map(|container| (language, container)));
+    for (language, container) in sample("languages x containers", pairs.collect(), 10) {
+        folder.ffmpeg(&format!(
+            "{SMALL} {SINE} -t 0.2 -c:v mpeg4 -c:a libopus -metadata:s:a language={language} in.mkv"
+        ));
+        let ran = folder.upscale(&format!("in.mkv out.{container} -y --model none --threads 1"));
+        let probe = folder.probe(&format!("out.{container}"));
+        let audio = probe.streams.iter().find(|stream| stream.codec_type == "audio").expect("audio");
+        let seen = audio.tags.get("language").map_or("und", String::as_str);
+        println!("{language:6} {container:5} {seen}");
+        let is_reported = ran.stderr.contains(&format!("cannot hold the language {language} of stream 1"));
+        assert_eq!(seen == "und", is_reported || language == "und", "{language} in {container}: {seen}");
+    }
+}
+
+#[test]
+fn languages_are_read_back_as_the_container_has_them() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!(
+        "{SMALL} {SINE} {SINE} {SINE} -map 0 -map 1 -map 2 -map 3 -t 0.2 -c:v mpeg4 -c:a aac -metadata:s:a:0 language=hrv \
+         -metadata:s:a:1 language=isl -metadata:s:a:2 language=ENG in.mkv"
+    ));
+    let languages = |name: &str| -> Vec<String> {
+        let probe = folder.probe(name);
+        let audio = probe.streams.iter().filter(|stream| stream.codec_type == "audio");
+        audio.map(|stream| stream.tags.get("language").cloned().unwrap_or("und".into())).collect()
+    };
+    for (out, expected) in [
+        ("out.mkv", ["hrv", "isl", "ENG"]),
+        ("out.mp4", ["hrv", "isl", "eng"]),
+        ("out.mov", ["und", "ice", "eng"]),
+        ("out.ts", ["hrv", "isl", "ENG"]),
+    ] {
+        folder.upscale(&format!("in.mkv {out} --model none"));
+        assert_eq!(languages(out), expected, "{out}");
+    }
+    let ran = folder.hasn("upscale in.mkv strict.mov --model none --strict");
+    ran.assert_told("mov cannot hold the language hrv of stream 1", "--strict");
+}
+
+#[test]
+fn audio_that_quicktime_cuts_anew_is_complete() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!(
+        "-f lavfi -i testsrc2=s=720x576:r=25 {SINE} -t 0.4 -c:v dvvideo -pix_fmt yuv420p -ac 2 in.dv"
+    ));
+    folder.ffmpeg(&format!("{SMALL} {SINE} -t 1 -c:v mpeg2video -c:a pcm_s24le in.mxf"));
+    folder.ffmpeg(&format!("{SMALL} {SINE} -t 1 -c:v mpeg4 -af asetnsamples=4096 -c:a pcm_s16le in.nut"));
+    let samples = |name: &str| folder.ffmpeg(&format!("-i {name} -map 0:a:0 -f s32le -"));
+    for name in ["in.dv", "in.mxf", "in.nut"] {
+        folder.upscale(&format!("{name} out.mov -y --model none --size 64x64"));
+        assert!(samples("out.mov") == samples(name), "{name}: the samples differ");
+    }
+}
+
+#[test]
+fn the_last_packet_of_audio_lasts_where_its_source_states_no_duration() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{SMALL} {SINE} -t 0.4 -c:v mpeg4 -c:a alac in.mkv"));
+    for out in ["out.mp4", "out.mov"] {
+        folder.upscale(&format!("in.mkv {out} --model none"));
+        let packets = |name: &str| folder.probe(name).packets_of(1).len();
+        assert_eq!(packets(out), packets("in.mkv"), "{out}");
+    }
+}
+
+#[test]
+fn the_length_of_an_uneven_video_is_kept() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!(
+        "{SMALL}:d=8 -vf select='lt(n,50)+eq(n,100)+eq(n,150)+gte(n,198)' -fps_mode vfr -c:v ffv1 in.mkv"
+    ));
+    for out in ["out.mp4", "out.mov", "out.mkv"] {
+        folder.upscale(&format!("in.mkv {out} --model none"));
+        let probe = folder.probe(out);
+        assert_eq!(probe.format.duration.parse::<f64>().unwrap(), 8.0, "{out}");
+    }
+}
+
+#[test]
+fn avi_counts_frames_that_it_does_not_hold() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!(
+        "{SMALL}:d=2 -vf select='not(between(n,20,24)+gt(n,47))' -fps_mode vfr -c:v mjpeg in.avi"
+    ));
+    folder.upscale("in.avi out.mkv --model none");
+    assert_eq!(folder.probe("out.mkv").packets.len(), 43);
+    folder.upscale("out.mkv again.avi --model none");
+    folder.upscale("again.avi again.mkv --model none");
+    assert_eq!(folder.probe("again.mkv").packets.len(), 43);
+    // A truncated file has neither the frames nor the chunks in their place.
+    let file = folder.read("in.avi");
+    folder.write("torn.avi", &file[..file.len() * 2 / 3]);
+    folder.hasn("upscale torn.avi torn.mkv --model none").assert_told("damaged", "a truncated file");
+}
+
+#[test]
+fn hevc_in_mp4_is_hvc1_unless_asked() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{SMALL} -t 0.2 -c:v mpeg4 in.mkv"));
+    let hevc = "--model none --encoder libx265 --encoder-opt preset=ultrafast";
+    for (out, options, tag) in
+        [("out.mp4", "", "hvc1"), ("out.mov", "", "hvc1"), ("asked.mp4", "--encoder-opt tag=hev1", "hev1")]
+    {
+        folder.upscale(&format!("in.mkv {out} {hevc} {options}"));
+        assert_eq!(folder.probe(out).video().codec_tag_string, tag, "{out}");
+    }
+    folder
+        .hasn(&format!("upscale in.mkv bad.mp4 {hevc} --encoder-opt tag=five5"))
+        .assert_told("codec tag", "five");
+}
+
+#[test]
+fn files_that_cannot_be_verified_are_written_or_refused_before_work() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{SMALL} -t 0.4 -vf format=gray -c:v ffv1 in.mkv"));
+    folder.upscale("in.mkv out.webp --model none");
+    assert_eq!(folder.read("out.webp").windows(4).filter(|bytes| *bytes == b"ANMF").count(), 10);
+    folder
+        .hasn("upscale in.mkv no.webp --model none --encoder libwebp_anim")
+        .assert_told("libwebp", "one packet");
+    folder.upscale("in.mkv one.apng --model none --to 0.04");
+    folder.upscale("in.mkv out.yuv --model none --pix-fmt yuv420p --encoder rawvideo");
+    assert_eq!(folder.read("out.yuv").len(), 10 * 64 * 64 * 3 / 2);
+    for name in ["out.m3u8", "out.mpd"] {
+        folder.hasn(&format!("upscale in.mkv {name} --model none")).assert_told("more than one file", name);
+    }
+    let ran = folder.hasn("upscale in.mkv out.ts --model none --encoder ffv1");
+    ran.assert_told("mpegts cannot hold ffv1", "ffv1 in a transport stream");
+    let left = folder.names();
+    assert!(!left.iter().any(|name| name.contains("partial") || name.contains(".hasn")), "{left:?}");
+}
