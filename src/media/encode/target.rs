@@ -122,7 +122,15 @@ impl Target {
         let codec_tag = tag.map(|(_, tag)| parse_tag(tag)).transpose()?;
         info!("encoder {} takes {}, options {:?}", codec.name(), format.name, options);
         let is_opaque = !source.pixel_format.alpha;
-        Ok(Target { codec, options, codec_tag, threads: spec.threads, has_palette, is_opaque, format: frame_format })
+        Ok(Target {
+            codec,
+            options,
+            codec_tag,
+            threads: spec.threads,
+            has_palette,
+            is_opaque,
+            format: frame_format,
+        })
     }
 
     /// FFmpeg's name of the encoder.
