@@ -4,11 +4,12 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use crate::media::demux::structure::{if_present, open_regular};
 
 /// Number of empty chunks of the video of this stream, as far as the file goes; 0 if the path is not a file.
-pub(crate) fn empty_chunks(path: &str, stream: usize) -> io::Result<u64> {
+pub(crate) fn empty_chunks(path: &Path, stream: usize) -> io::Result<u64> {
     let Some(file) = open_regular(path)? else { return Ok(0) };
     let number = format!("{stream:02}");
     let (mut position, mut count) = (0, 0);

@@ -61,7 +61,7 @@ impl Input {
         let found = self.progress.video_packets;
         let is_complete = self.part_end_us.is_none();
         if is_complete && found < announced && quirks::counts_repeated_frames(self.demuxer()) {
-            let repeated = avi::empty_chunks(&self.source, self.video)?;
+            let repeated = avi::empty_chunks(self.path(), self.video)?;
             if repeated > 0 && found + repeated >= announced {
                 return Ok(None);
             }
