@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::available::{Available, available};
 use super::forward::OpenPass;
-use super::host::{Division, HostEngine, HostNetwork};
+use super::host::{Division, HostEngine, HostNetwork, depth};
 use super::linear_light::{self, LinearLight};
 use super::memory::{REMEDY, in_units};
 use super::plan::{Shape, plan};
@@ -30,7 +30,7 @@ impl EngineSpec {
     /// flight.
     pub(crate) fn memory(&self) -> Result<u64> {
         if let Some(coded) = linear_light::coded_as_srgb(self) {
-            return coded.memory();
+            return Ok(coded.memory()? + self.coded_bytes());
         }
         match self.kind {
             EngineKind::Cuda => {
@@ -46,10 +46,15 @@ impl EngineSpec {
         }
     }
 
+    /// Most that the copies of the frames in flight take, which are coded by another transfer function.
+    fn coded_bytes(&self) -> u64 {
+        (self.in_flight.min(depth(self.threads)) * self.lr.bytes()) as u64
+    }
+
     /// The least memory with which the engine runs, as [`memory`](EngineSpec::memory).
     fn memory_least(&self) -> Result<u64> {
         match (linear_light::coded_as_srgb(self), self.kind) {
-            (Some(coded), _) => coded.memory_least(),
+            (Some(coded), _) => Ok(coded.memory_least()? + self.coded_bytes()),
             (None, EngineKind::Cuda) => self.memory(),
             (None, _) => Ok(Division::least(self, &self.host_networks())?.bytes),
         }
@@ -62,32 +67,27 @@ impl EngineSpec {
             let bytes = self.memory()? + frames + codecs;
             return Ok((self, bytes));
         };
+        let within = |max: u64| EngineSpec { memory_max: Some(max), ..self.clone() };
+        let spec = within(available.saturating_sub(frames + codecs));
+        match spec.memory() {
+            Ok(bytes) => return Ok((spec, bytes + frames + codecs)),
+            Err(error) if error.kind() != ErrorKind::OutOfMemory => return Err(error),
+            Err(_) => {}
+        }
+        // The share of the codecs is an estimate: it refuses nothing.
         let least = self.memory_least()? + frames;
         let sizes = format!("{}x{} to {}x{}", self.lr.width, self.lr.height, self.sr.width, self.sr.height);
+        let (needed, had) = (in_units(least), in_units(available));
         if least > available {
-            let problem = format!(
-                "{sizes} takes {} of memory, and {} can be had {by}",
-                in_units(least),
-                in_units(available)
-            );
+            let problem = format!("{sizes} takes {needed} of memory, and {had} can be had {by}");
             return Err(Error::new(subject, problem, REMEDY).with_kind(ErrorKind::OutOfMemory));
         }
-        let with_codecs = least + codecs;
-        let left = if with_codecs > available {
-            warn!(
-                "{subject}: {sizes} takes about {} of memory, {} of it for the decoder and the encoder, and {} can be \
-                 had {by}: it may run out",
-                in_units(with_codecs),
-                in_units(codecs),
-                in_units(available)
-            );
-            available - frames
-        } else {
-            available - frames - codecs
-        };
-        let spec = EngineSpec { memory_max: Some(left), ..self };
-        let bytes = spec.memory()? + frames + codecs;
-        Ok((spec, bytes))
+        let codecs_take = in_units(codecs);
+        warn!(
+            "{subject}: {sizes} takes {needed} of memory, decoder and encoder about {codecs_take} more, and {had} can be had {by}: \
+             it may run out"
+        );
+        Ok((within(available - frames), least + codecs))
     }
 
     /// Opens the engine. Call it on the thread that will drive the engine.

@@ -3,11 +3,16 @@
 //! The channel attention's scale is not a stage: the next dwconv's weights, the skip and the tail's input are multiplied by
 //! it for this frame, so a block must end before the next begins. Sums are taken row by row and added in the order of
 //! rows, so that the result does not depend on the number of threads.
+//!
+//! In between, the trunk of the whole frame waits in memory. Without it, the frame runs through a graph of all parts, once
+//! for each block to get its mean, and once more to the end: of B blocks B(B+3)/2 run instead of B. The stages compute the
+//! same rows of the same values, and memory grows with the width of the frame alone, except for the sums of rows.
 
 use std::sync::{Arc, OnceLock};
 
 use hasn_kernels::depthwise::norm_tile_len;
 use hasn_kernels::layout::MARGIN;
+use hasn_kernels::weights::Depthwise;
 use hasn_kernels::{Kernels, Level, Precision, gate};
 
 use super::graph::Graph;
@@ -17,6 +22,7 @@ use super::stages::{BlockRun, Common, LeaveRun};
 use super::tensors::*;
 use super::weights::{Block, Packed};
 use crate::engine::forward::{Forward, OpenPass, SIDE_MIN, Trunk};
+use crate::engine::rewrite;
 use crate::model::{Conv, Model, Sizes};
 
 /// The time of a stage, for measurements.
@@ -63,14 +69,15 @@ impl Passes {
 
 impl OpenPass for Passes {
     fn memory_len(&self, (width, height): (usize, usize), threads: usize, trunk: Trunk) -> Option<usize> {
-        let shape = Shape::new(&self.model.sizes, self.level.kernels(self.precision).packing, height, width);
-        let graphs = [block_graph(&shape, threads), leave_graph(&shape, threads, true)];
-        (trunk == Trunk::Kept).then(|| scratch_len(&shape, &self.model.sizes, graphs.each_ref()))
+        let sizes = &self.model.sizes;
+        let shape = Shape::new(sizes, self.level.kernels(self.precision).packing, height, width);
+        let two_steps = rewrite::Tail::new(&self.model).first_step.is_some();
+        Some(Graphs::new(&shape, sizes.blocks, two_steps, threads, trunk).scratch_len(&shape, sizes))
     }
 
-    fn open(&self, size: (usize, usize), threads: usize, _: Trunk) -> Box<dyn Forward> {
+    fn open(&self, size: (usize, usize), threads: usize, trunk: Trunk) -> Box<dyn Forward> {
         let pack = || Weights::new(&self.model, self.level, self.precision);
-        Box::new(Net::new(self.weights.get_or_init(pack).clone(), size, threads))
+        Box::new(Net::with_trunk(self.weights.get_or_init(pack).clone(), size, threads, trunk))
     }
 }
 
@@ -78,18 +85,74 @@ impl OpenPass for Passes {
 pub(crate) struct Net {
     weights: Arc<Weights>,
     shape: Shape,
-    enter: Graph,
-    block: Graph,
-    leave: Graph,
+    graphs: Graphs,
     /// Scratch of each thread.
     workers: Vec<Vec<f32>>,
     /// The row above and below every tensor.
     zeros: Vec<f32>,
 }
 
+/// The graphs of a frame.
+enum Graphs {
+    /// In place in the trunk.
+    Kept { enter: Graph, block: Graph, leave: Graph },
+    /// Of all parts, without the trunk.
+    Recomputed(Graph),
+}
+
+impl Graphs {
+    fn new(shape: &Shape, blocks: usize, two_steps: bool, threads: usize, trunk: Trunk) -> Graphs {
+        match trunk {
+            Trunk::Kept => Graphs::Kept {
+                enter: enter_graph(shape, threads),
+                block: block_graph(shape, threads),
+                leave: leave_graph(shape, threads, two_steps),
+            },
+            Trunk::Recomputed => Graphs::Recomputed(graph_of_all(shape, threads, blocks, two_steps)),
+        }
+    }
+
+    /// The scratch of a frame, in floats.
+    fn scratch_len(&self, shape: &Shape, sizes: &Sizes) -> usize {
+        match self {
+            Graphs::Kept { block, leave, .. } => {
+                let rings = |graph: &Graph| shape.rings(graph).iter().map(|ring| ring.len()).sum::<usize>();
+                shape.kept_len() + sums_len(shape, sizes) + rings(block).max(rings(leave)) + MARGIN
+            }
+            Graphs::Recomputed(graph) => {
+                let sums = sizes.blocks * sums_len(shape, sizes);
+                sums + shape.len_of_all(graph, sizes.blocks) + MARGIN
+            }
+        }
+        // Tensors begin on a cache line, whatever the alignment of the scratch: that is the last margin.
+    }
+
+    fn all_mut(&mut self) -> Vec<&mut Graph> {
+        match self {
+            Graphs::Kept { enter, block, leave } => vec![enter, block, leave],
+            Graphs::Recomputed(graph) => vec![graph],
+        }
+    }
+}
+
+/// Length of the sums of a block's rows, in floats.
+fn sums_len(shape: &Shape, sizes: &Sizes) -> usize {
+    (shape.height * sizes.dim).next_multiple_of(MARGIN)
+}
+
 impl Net {
     /// `threads` above 0, `size`: (width, height), both at least [`SIDE_MIN`].
-    pub(crate) fn new(weights: Arc<Weights>, (width, height): (usize, usize), threads: usize) -> Net {
+    pub(crate) fn new(weights: Arc<Weights>, size: (usize, usize), threads: usize) -> Net {
+        Net::with_trunk(weights, size, threads, Trunk::Kept)
+    }
+
+    /// As [`new`](Net::new), with or without the trunk in memory.
+    pub(crate) fn with_trunk(
+        weights: Arc<Weights>,
+        (width, height): (usize, usize),
+        threads: usize,
+        trunk: Trunk,
+    ) -> Net {
         assert!(height >= SIDE_MIN && width >= SIDE_MIN, "{width}x{height} is too small");
         let Weights { sizes, packed, kernels, .. } = &*weights;
         let shape = Shape::new(sizes, kernels.packing, height, width);
@@ -99,9 +162,7 @@ impl Net {
             .max(shape.grid.stride2)
             .max(rows * shape.row_len[GRID] + gate::scratch_len(&packed.blocks[0].gate, rows));
         Net {
-            enter: enter_graph(&shape, threads),
-            block: block_graph(&shape, threads),
-            leave: leave_graph(&shape, threads, packed.tail.first_step.is_some()),
+            graphs: Graphs::new(&shape, sizes.blocks, packed.tail.first_step.is_some(), threads, trunk),
             workers: vec![vec![0.0; worker_len + MARGIN]; threads],
             weights,
             shape,
@@ -130,11 +191,8 @@ impl Net {
             _ => 0.0,
         };
         let pixels = (self.shape.height * self.shape.span.width) as f64;
-        let Net { enter, block, leave, .. } = self;
-        enter
-            .take_times()
-            .chain(block.take_times())
-            .chain(leave.take_times())
+        let times = self.graphs.all_mut().into_iter().flat_map(Graph::take_times);
+        times
             .map(|(name, seconds)| StageTime { name, seconds, flop: 2.0 * pixels * per_pixel(name) })
             .collect()
     }
@@ -151,7 +209,7 @@ impl std::fmt::Debug for Net {
 
 impl Forward for Net {
     fn scratch_len(&self) -> usize {
-        scratch_len(&self.shape, &self.weights.sizes, [&self.block, &self.leave])
+        self.graphs.scratch_len(&self.shape, &self.weights.sizes)
     }
 
     fn forward(&mut self, x: &[f32], y: &mut [f32], scratch: &mut [f32]) {
@@ -163,48 +221,140 @@ impl Forward for Net {
             "y is [in, sH, sW]"
         );
         let scratch = aligned(scratch);
-        let (kept, rest) = scratch.split_at_mut(self.shape.kept_len());
-        let (sums, rings) = rest.split_at_mut((height * self.weights.sizes.dim).next_multiple_of(MARGIN));
-        let Net { weights, shape, enter, block, leave, workers, zeros } = self;
-        let Weights { sizes, packed: weights, kernels, exact } = &**weights;
-        let common = Common { kernels, exact, shape, zeros };
-
-        let tensors = shape.tensors(enter, kept, rings);
-        enter.run(workers, |stage, band, _| common.enter(stage, band, &tensors, &weights.conv_1, x));
-
-        let mut scale = vec![1.0; sizes.dim];
-        let tensors = shape.tensors(block, kept, rings);
-        for weights in &weights.blocks {
-            let sums_of_rows = Shared::new(sums, Ring::dense(height, sizes.dim));
-            let factors = Factors { input: weights.factors.z, output: 1.0 };
-            let dwconv = pack_depthwise(&weights.dwconv, kernels.packing, &scale, factors);
-            let skip = &times(&scale, weights.factors.u);
-            let run = BlockRun { common, tensors: &tensors, weights, dwconv: &dwconv, skip, sums_of_rows };
-            block.run(workers, |stage, band, scratch| run.stage(stage, band, aligned(scratch)));
-            scale = channel_attention(weights, sums, height, span.width);
+        let Net { weights, shape, graphs, workers, zeros } = self;
+        let frame = FrameRun { weights, shape, zeros, x };
+        match graphs {
+            Graphs::Kept { enter, block, leave } => {
+                frame.run_kept([enter, block, leave], workers, scratch, y)
+            }
+            Graphs::Recomputed(graph) => frame.run_recomputed(graph, workers, scratch, y),
         }
-
-        let tensors = shape.tensors(leave, kept, rings);
-        let row_len = sizes.scale * sizes.scale * span.width;
-        let planes = y.chunks_exact_mut(height * row_len);
-        let planes: Vec<_> = planes.map(|plane| Shared::new(plane, Ring::dense(height, row_len))).collect();
-        let scale = &times(&scale, weights.trunk);
-        let run = LeaveRun { common, tensors: &tensors, tail: &weights.tail, scale, planes: &planes };
-        let leave_stage = if weights.tail.first_step.is_some() { 2 } else { 1 };
-        leave.run(workers, |stage, band, _| match stage {
-            0 => run.words(band),
-            _ if stage < leave_stage => run.step(band),
-            _ => run.leave(band, sizes.scale),
-        });
     }
 }
 
-/// The scratch of a frame, in floats.
-pub(super) fn scratch_len(shape: &Shape, sizes: &Sizes, [block, leave]: [&Graph; 2]) -> usize {
-    let rings = |graph: &Graph| shape.rings(graph).iter().map(|ring| ring.len()).sum::<usize>();
-    let sums = (shape.height * sizes.dim).next_multiple_of(MARGIN);
-    // Tensors begin on a cache line, whatever the alignment of the scratch.
-    shape.kept_len() + sums + rings(block).max(rings(leave)) + MARGIN
+/// One frame.
+#[derive(Clone, Copy)]
+struct FrameRun<'a> {
+    weights: &'a Weights,
+    shape: &'a Shape,
+    zeros: &'a [f32],
+    x: &'a [f32],
+}
+
+impl<'a> FrameRun<'a> {
+    fn common(&self) -> Common<'a> {
+        let Weights { kernels, exact, .. } = *self.weights;
+        Common { kernels, exact, shape: self.shape, zeros: self.zeros }
+    }
+
+    /// Part by part, in place in the trunk.
+    fn run_kept(
+        &self,
+        [enter, block, leave]: [&mut Graph; 3],
+        workers: &mut [Vec<f32>],
+        scratch: &mut [f32],
+        y: &mut [f32],
+    ) {
+        let FrameRun { weights: Weights { sizes, packed, .. }, shape, x, .. } = *self;
+        let common = self.common();
+        let (kept, rest) = scratch.split_at_mut(shape.kept_len());
+        let (sums, rings) = rest.split_at_mut(sums_len(shape, sizes));
+
+        let tensors = shape.tensors(enter, kept, rings);
+        enter.run(workers, |stage, band, _| common.enter(stage, band, &tensors, &packed.conv_1, x));
+
+        let mut scale = vec![1.0; sizes.dim];
+        let tensors = shape.tensors(block, kept, rings);
+        for weights in &packed.blocks {
+            let (dwconv, skip) = self.scaled(weights, &scale);
+            let sums_of_rows = Shared::new(sums, Ring::dense(shape.height, sizes.dim));
+            let (dwconv, skip, out) = (&dwconv, &skip[..], tensors[Z]);
+            let run = BlockRun { common, tensors: &tensors, weights, dwconv, skip, out, sums_of_rows };
+            block.run(workers, |stage, band, scratch| run.stage(stage, band, aligned(scratch)));
+            scale = channel_attention(weights, sums, shape.height, shape.span.width);
+        }
+
+        let tensors = shape.tensors(leave, kept, rings);
+        let planes = self.planes(y);
+        let scale = &times(&scale, packed.trunk);
+        let run = LeaveRun { common, tensors: &tensors, tail: &packed.tail, scale, planes: &planes };
+        leave.run(workers, |stage, band, _| run.stage(stage, band, sizes.scale));
+    }
+
+    /// Through all parts as far as the means over the frame are known, which gets the next one.
+    fn run_recomputed(
+        &self,
+        graph: &mut Graph,
+        workers: &mut [Vec<f32>],
+        scratch: &mut [f32],
+        y: &mut [f32],
+    ) {
+        let FrameRun { weights: Weights { sizes, packed, .. }, shape, x, .. } = *self;
+        let (common, blocks) = (self.common(), sizes.blocks);
+        let (sums, rings) = scratch.split_at_mut(blocks * sums_len(shape, sizes));
+        let tensors = shape.tensors_of_all(graph, blocks, rings);
+        let places: Vec<_> = (0..=blocks).map(|part| Places::of_part(part, blocks)).collect();
+        let parts: Vec<_> = places.iter().map(|places| places.pick(&tensors)).collect();
+        let stages = shape.stages_of_block();
+        let planes = self.planes(y);
+
+        let mut scale = vec![1.0; sizes.dim];
+        let mut scaled = Vec::new();
+        for pass in 0..=blocks {
+            if let Some(weights) = packed.blocks.get(pass) {
+                scaled.push(self.scaled(weights, &scale));
+            }
+            let sums_of_blocks = sums.chunks_exact_mut(sums_len(shape, sizes));
+            let sums_of_blocks =
+                sums_of_blocks.map(|sums| Shared::new(sums, Ring::dense(shape.height, sizes.dim)));
+            let runs: Vec<_> = (scaled.iter().zip(sums_of_blocks).enumerate())
+                .map(|(block, ((dwconv, skip), sums_of_rows))| {
+                    let (tensors, out) = (&parts[block], tensors[places[block].out]);
+                    BlockRun {
+                        common,
+                        tensors,
+                        weights: &packed.blocks[block],
+                        dwconv,
+                        skip,
+                        out,
+                        sums_of_rows,
+                    }
+                })
+                .collect();
+            let (tail, scale_of_tail) = (&packed.tail, &times(&scale, packed.trunk)[..]);
+            let leave =
+                LeaveRun { common, tensors: &parts[blocks], tail, scale: scale_of_tail, planes: &planes };
+            graph.run(workers, |stage, band, scratch| match stage.checked_sub(ENTER_STAGES) {
+                None => common.enter(stage, band, &parts[0], &packed.conv_1, x),
+                Some(stage) if stage < blocks * stages => {
+                    if let Some(run) = runs.get(stage / stages) {
+                        run.stage(stage % stages, band, aligned(scratch));
+                    }
+                }
+                Some(stage) if pass == blocks => leave.stage(stage - blocks * stages, band, sizes.scale),
+                Some(_) => {}
+            });
+            if let Some(weights) = packed.blocks.get(pass) {
+                let sums = &sums[pass * sums_len(shape, sizes)..][..sums_len(shape, sizes)];
+                scale = channel_attention(weights, sums, shape.height, shape.span.width);
+            }
+        }
+    }
+
+    /// The first depthwise conv and the skip of a block whose input is multiplied by `scale`.
+    fn scaled(&self, block: &Block, scale: &[f32]) -> (Depthwise, Vec<f32>) {
+        let factors = Factors { input: block.factors.z, output: 1.0 };
+        let dwconv = pack_depthwise(&block.dwconv, self.weights.kernels.packing, scale, factors);
+        (dwconv, times(scale, block.factors.u))
+    }
+
+    /// The planes of the SR frame, whose rows hold the SR rows of one row of the trunk.
+    fn planes(&self, y: &mut [f32]) -> Vec<Shared> {
+        let (scale, height) = (self.weights.sizes.scale, self.shape.height);
+        let row_len = scale * scale * self.shape.span.width;
+        let planes = y.chunks_exact_mut(height * row_len);
+        planes.map(|plane| Shared::new(plane, Ring::dense(height, row_len))).collect()
+    }
 }
 
 /// Computes the scale of each channel from the sums of rows.
@@ -268,20 +418,27 @@ mod tests {
         let level = *Level::available().last().unwrap();
         for model in [merged, two_steps] {
             for precision in level.precisions() {
-                // High enough for every ring to wrap around, and not a multiple of a band.
-                let mut net = Net::new(Weights::new(&model, level, precision), (37, 203), 2);
-                assert!(net.block.rings[N] < 203 && net.leave.rings[W] < 203, "no ring wraps around");
-                net.workers.truncate(1);
-                let expected = bits(&mut net);
-                for seed in 0..20 {
-                    for graph in [&mut net.enter, &mut net.block, &mut net.leave] {
-                        graph.shuffle(seed);
+                let weights = Weights::new(&model, level, precision);
+                for (trunk, height, orders) in [(Trunk::Kept, 203, 20), (Trunk::Recomputed, 403, 2)] {
+                    // High enough for every ring to wrap around, and not a multiple of a band.
+                    let mut net = Net::with_trunk(weights.clone(), (37, height), 2, trunk);
+                    let complete = if trunk == Trunk::Kept { 2 } else { 0 };
+                    for graph in net.graphs.all_mut() {
+                        assert!(
+                            graph.rings[complete..].iter().all(|&rows| rows < height),
+                            "a ring is complete"
+                        );
                     }
-                    assert!(
-                        bits(&mut net) == expected,
-                        "{precision:?}, x{}, order {seed}",
-                        model.sizes.scale
-                    );
+                    net.workers.truncate(1);
+                    let expected = bits(&mut net);
+                    for seed in 0..orders {
+                        net.graphs.all_mut().into_iter().for_each(|graph| graph.shuffle(seed));
+                        let scale = model.sizes.scale;
+                        assert!(
+                            bits(&mut net) == expected,
+                            "{precision:?}, x{scale}, {trunk:?}, order {seed}"
+                        );
+                    }
                 }
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! The trunk `z` is the only tensor that is kept completely, in f32 and in place (and again in pairs of rows, where the
 //! depthwise convs read words of two rows); all others are rings of the few rows that are in use while a wave of tasks
-//! (see `graph`) moves down the frame:
+//! (see `graph`) moves down the frame. Where memory is short, the trunk is a ring as well (see `net`).
 //!
 //! | stage | output | input |
 //! |---|---|---|
@@ -128,6 +128,8 @@ pub(super) struct BlockRun<'a> {
     pub(super) dwconv: &'a Depthwise,
     /// Factor of the skip: the same scale times the quantization factor of the sum.
     pub(super) skip: &'a [f32],
+    /// The trunk after the block.
+    pub(super) out: Shared,
     pub(super) sums_of_rows: Shared,
 }
 
@@ -257,7 +259,7 @@ impl BlockRun<'_> {
             // SAFETY: `block_graph` declares these rows, and the sums of a row belong to its task.
             unsafe {
                 let t = self.common.rows(self.tensors[T], y, 1, shape.height);
-                let (z, sums) = (self.tensors[Z].row_mut(y), self.sums_of_rows.row_mut(y));
+                let (z, sums) = (self.out.row_mut(y), self.sums_of_rows.row_mut(y));
                 (kernels.convolve_sum)(z, &t, &self.weights.cab_2, shape.span, sums);
             }
         }
@@ -288,7 +290,16 @@ pub(super) struct LeaveRun<'a> {
 }
 
 impl LeaveRun<'_> {
-    pub(super) fn words(&self, band: usize) {
+    /// The stages in the order of `leave_graph`.
+    pub(super) fn stage(&self, stage: usize, band: usize, scale: usize) {
+        match (stage, &self.tail.first_step) {
+            (0, _) => self.words(band),
+            (1, Some(conv_2)) => self.step(band, conv_2),
+            _ => self.leave(band, scale),
+        }
+    }
+
+    fn words(&self, band: usize) {
         let Common { kernels, shape, .. } = self.common;
         for y in shape.band(band) {
             // SAFETY: `leave_graph` declares these rows.
@@ -299,9 +310,8 @@ impl LeaveRun<'_> {
         }
     }
 
-    pub(super) fn step(&self, band: usize) {
+    fn step(&self, band: usize, conv_2: &Dense) {
         let Common { kernels, shape, .. } = self.common;
-        let conv_2 = self.tail.first_step.as_ref().expect("two steps have a first");
         for y in shape.band(band) {
             // SAFETY: `leave_graph` declares these rows.
             unsafe {
@@ -311,7 +321,7 @@ impl LeaveRun<'_> {
         }
     }
 
-    pub(super) fn leave(&self, band: usize, scale: usize) {
+    fn leave(&self, band: usize, scale: usize) {
         let Common { kernels, shape, .. } = self.common;
         let Shape { height, span, .. } = *shape;
         let last = if self.tail.first_step.is_some() { V } else { W };

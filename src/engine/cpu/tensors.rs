@@ -1,6 +1,8 @@
 //! The tensors of a frame, and the rows of them that each stage reads and writes.
 //!
-//! In: the sizes of a network and of a frame. Out: lengths and places of rows, and the graphs that `net` runs. The declared
+//! In: the sizes of a network and of a frame. Out: lengths and places of rows, and the graphs that `net` runs. There are two
+//! kinds: a graph for each part of the network with the trunk in place between them, and one graph of all parts, each with
+//! a trunk of its own that is a ring. The declared
 //! rows of a stage must match its function in `stages`: tests run the stages in other legal orders and compare the bits.
 
 use std::ops::Range;
@@ -14,7 +16,7 @@ use super::graph::{Graph, Keep, Rows, Stage};
 use super::layout::{Ring, Shared};
 use crate::model::Sizes;
 
-// The tensors, by index. The first two are kept completely, the others as rings.
+// The tensors of a part, by index. The first two are kept completely where each part has its graph, the others as rings.
 pub(super) const X: usize = 0;
 pub(super) const Z: usize = 1;
 /// The trunk in pairs of rows, where depthwise convs read them.
@@ -33,6 +35,55 @@ pub(super) const W: usize = 11;
 pub(super) const V: usize = 12;
 pub(super) const TENSORS: usize = 13;
 const COMPLETE: usize = 2;
+/// Tensors of a block whose trunk is a ring as well.
+const OF_BLOCK: usize = T - Z + 1;
+/// Stages before the first block.
+pub(super) const ENTER_STAGES: usize = 2;
+
+/// Where a part of the network finds its tensors in a graph.
+#[derive(Clone, Copy)]
+pub(super) struct Places {
+    /// Index of each tensor in the graph.
+    of: [usize; TENSORS],
+    /// Index of the trunk that the part computes.
+    pub(super) out: usize,
+    /// First row of the new content of the LR frame and of the trunk: the height, where it takes the place of the former.
+    later: usize,
+}
+
+impl Places {
+    /// In place in the trunk, as all parts have their own graphs.
+    fn in_place(shape: &Shape) -> Places {
+        Places { of: std::array::from_fn(|tensor| tensor), out: Z, later: shape.height }
+    }
+
+    /// In the graph of all parts. The part after the last block is the tail.
+    pub(super) fn of_part(part: usize, blocks: usize) -> Places {
+        let tail = 1 + blocks * OF_BLOCK;
+        let of = std::array::from_fn(|tensor| match tensor {
+            X => X,
+            W | V => tail + 1 + tensor - W,
+            // The tail has a trunk alone.
+            _ => (1 + part * OF_BLOCK + tensor - Z).min(tail),
+        });
+        Places { of, out: (1 + (part + 1) * OF_BLOCK).min(tail), later: 0 }
+    }
+
+    /// The tensors of the part among those of the graph.
+    pub(super) fn pick(&self, tensors: &[Shared]) -> [Shared; TENSORS] {
+        self.of.map(|index| tensors[index])
+    }
+
+    fn later(&self, rows: Range<usize>) -> Range<usize> {
+        rows.start + self.later..rows.end + self.later
+    }
+}
+
+/// Which tensor each tensor of the graph of all parts is.
+pub(super) fn tensors_of_all(blocks: usize) -> Vec<usize> {
+    let of_blocks = std::iter::repeat_n(Z..=T, blocks).flatten();
+    [X].into_iter().chain(of_blocks).chain([Z, W, V]).collect()
+}
 
 /// The shapes that follow from the size of the frame.
 #[derive(Debug)]
@@ -103,17 +154,37 @@ impl Shape {
         tensors[Z] = Shared::new(z, self.complete(Z));
         let mut rest = rings;
         for (tensor, ring) in (COMPLETE..).zip(self.rings(graph)) {
-            let memory = rest.split_off_mut(..ring.len()).expect("scratch of scratch_len");
-            let mut clear = |span: Span| ring.each_row(memory).for_each(|row| span.clear_margins(row));
-            match tensor {
-                // Their margins are never read.
-                C1 | C2 => {}
-                POOLED | GRID => clear(self.grid.span3),
-                _ => clear(self.span),
-            }
-            tensors[tensor] = Shared::new(memory, ring);
+            tensors[tensor] = self.place(tensor, ring, &mut rest);
         }
         tensors
+    }
+
+    /// Length in floats of the tensors of the graph of all parts.
+    pub(super) fn len_of_all(&self, graph: &Graph, blocks: usize) -> usize {
+        self.rings_of_all(graph, blocks).map(|(_, ring)| ring.len()).sum()
+    }
+
+    /// Places the tensors of the graph of all parts in memory.
+    pub(super) fn tensors_of_all(&self, graph: &Graph, blocks: usize, mut memory: &mut [f32]) -> Vec<Shared> {
+        self.rings_of_all(graph, blocks).map(|(tensor, ring)| self.place(tensor, ring, &mut memory)).collect()
+    }
+
+    fn rings_of_all(&self, graph: &Graph, blocks: usize) -> impl Iterator<Item = (usize, Ring)> {
+        let tensors = tensors_of_all(blocks).into_iter().zip(&graph.rings);
+        tensors.map(|(tensor, &rows)| (tensor, Ring::new(rows, self.row_len[tensor])))
+    }
+
+    /// Places a ring at the start of `rest`, with zeros around its rows.
+    fn place(&self, tensor: usize, ring: Ring, rest: &mut &mut [f32]) -> Shared {
+        let memory = rest.split_off_mut(..ring.len()).expect("scratch of scratch_len");
+        let mut clear = |span: Span| ring.each_row(memory).for_each(|row| span.clear_margins(row));
+        match tensor {
+            // Their margins are never read.
+            C1 | C2 => {}
+            POOLED | GRID => clear(self.grid.span3),
+            _ => clear(self.span),
+        }
+        Shared::new(memory, ring)
     }
 
     /// Rows of a band.
@@ -135,6 +206,11 @@ impl Shape {
         if self.rows_of_word == 1 { Z } else { P }
     }
 
+    /// Number of stages of a block.
+    pub(super) fn stages_of_block(&self) -> usize {
+        block_stages(self, Places::of_part(0, 1)).len()
+    }
+
     fn bands(&self) -> usize {
         self.height.div_ceil(ROWS)
     }
@@ -146,17 +222,21 @@ impl Shape {
     }
 
     pub(super) fn keeps(&self, first: usize) -> [Keep; TENSORS] {
-        let mut keeps = [Keep::Ring(0); TENSORS];
-        for (tensor, keep) in keeps.iter_mut().enumerate().skip(first) {
-            *keep = Keep::Ring(match tensor {
-                C2 => self.grid.height2,
-                POOLED | GRID => self.grid.height3,
-                P | G => self.height_in_words(),
-                _ => self.height,
-            });
+        std::array::from_fn(|tensor| match tensor {
+            ..COMPLETE => Keep::All(self.height),
+            _ if tensor < first => Keep::Ring(0),
+            _ => Keep::Ring(self.rows_of(tensor)),
+        })
+    }
+
+    /// Rows of a tensor in a frame.
+    fn rows_of(&self, tensor: usize) -> usize {
+        match tensor {
+            C2 => self.grid.height2,
+            POOLED | GRID => self.grid.height3,
+            P | G => self.height_in_words(),
+            _ => self.height,
         }
-        keeps[..COMPLETE].fill(Keep::All(self.height));
-        keeps
     }
 }
 
@@ -172,24 +252,47 @@ fn stage<'a>(
 /// The graph that copies the LR frame with margins and computes the trunk.
 pub(super) fn enter_graph(shape: &Shape, threads: usize) -> Graph {
     // The former content of the tensors is not read.
-    let height = shape.height;
-    let later = move |rows: Range<usize>| rows.start + height..rows.end + height;
-    let stages = [
-        stage("copy", shape.bands(), |_| vec![], |band| vec![(X, later(shape.band(band)))]),
-        stage(
-            "enter",
-            shape.bands(),
-            |band| vec![(X, later(shape.around(band, 1)))],
-            |band| vec![(Z, later(shape.band(band)))],
-        ),
-    ];
-    Graph::new(&stages, &shape.keeps(TENSORS), threads)
+    Graph::new(&enter_stages(shape, Places::in_place(shape)), &shape.keeps(TENSORS), threads)
 }
 
 /// The graph of one block, in place in the trunk.
 pub(super) fn block_graph(shape: &Shape, threads: usize) -> Graph {
-    let (grid, height) = (shape.grid, shape.height);
-    let later = move |rows: Range<usize>| rows.start + height..rows.end + height;
+    Graph::new(&block_stages(shape, Places::in_place(shape)), &shape.keeps(P), threads)
+}
+
+/// The graph of the tail: the trunk in words, `conv_2` in a tail of two steps, and the last conv.
+pub(super) fn leave_graph(shape: &Shape, threads: usize, two_steps: bool) -> Graph {
+    Graph::new(&leave_stages(shape, Places::in_place(shape), two_steps), &shape.keeps(W), threads)
+}
+
+/// The graph of all parts one after the other, in which no tensor is kept completely.
+pub(super) fn graph_of_all(shape: &Shape, threads: usize, blocks: usize, two_steps: bool) -> Graph {
+    let places = |part| Places::of_part(part, blocks);
+    // The trunk that `enter` computes is that of the first block.
+    let mut stages = enter_stages(shape, Places { out: places(0).of[Z], ..places(0) });
+    stages.extend((0..blocks).flat_map(|block| block_stages(shape, places(block))));
+    stages.extend(leave_stages(shape, places(blocks), two_steps));
+    let keeps: Vec<_> =
+        tensors_of_all(blocks).into_iter().map(|tensor| Keep::Ring(shape.rows_of(tensor))).collect();
+    Graph::new(&stages, &keeps, threads)
+}
+
+fn enter_stages(shape: &Shape, places: Places) -> Vec<Stage<'_>> {
+    let x = places.of[X];
+    vec![
+        stage("copy", shape.bands(), |_| vec![], move |band| vec![(x, places.later(shape.band(band)))]),
+        stage(
+            "enter",
+            shape.bands(),
+            move |band| vec![(x, places.later(shape.around(band, 1)))],
+            move |band| vec![(places.out, places.later(shape.band(band)))],
+        ),
+    ]
+}
+
+fn block_stages(shape: &Shape, places: Places) -> Vec<Stage<'_>> {
+    let Places { of, out, .. } = places;
+    let grid = shape.grid;
     let grid_rows = move |band: usize| {
         let rows = shape.band(band);
         let (first, last) =
@@ -201,68 +304,78 @@ pub(super) fn block_graph(shape: &Shape, threads: usize) -> Graph {
         stage(
             "norm",
             shape.bands(),
-            |band| vec![(shape.trunk(), shape.in_words(shape.around(band, 3)))],
-            |band| vec![(N, shape.band(band)), (C1, shape.band(band))],
+            move |band| vec![(of[shape.trunk()], shape.in_words(shape.around(band, 3)))],
+            move |band| vec![(of[N], shape.band(band)), (of[C1], shape.band(band))],
         ),
         stage(
             "conv2",
             grid.height2.div_ceil(2),
-            move |band| vec![(C1, 2 * rows2(band).start..2 * rows2(band).end + 1)],
-            move |band| vec![(C2, rows2(band))],
+            move |band| vec![(of[C1], 2 * rows2(band).start..2 * rows2(band).end + 1)],
+            move |band| vec![(of[C2], rows2(band))],
         ),
-        stage("pool", grid.height3, |y| vec![(C2, 3 * y..3 * y + 7)], |y| vec![(POOLED, y..y + 1)]),
+        stage(
+            "pool",
+            grid.height3,
+            move |y| vec![(of[C2], 3 * y..3 * y + 7)],
+            move |y| vec![(of[POOLED], y..y + 1)],
+        ),
         stage(
             "conv3",
             grid.height3,
-            move |y| vec![(POOLED, y.saturating_sub(1)..(y + 2).min(grid.height3))],
-            |y| vec![(GRID, y..y + 1)],
+            move |y| vec![(of[POOLED], y.saturating_sub(1)..(y + 2).min(grid.height3))],
+            move |y| vec![(of[GRID], y..y + 1)],
         ),
         stage(
             "gate",
             shape.bands(),
-            move |band| vec![(N, shape.band(band)), (GRID, grid_rows(band))],
-            |band| vec![(G, shape.in_words(shape.band(band)))],
+            move |band| vec![(of[N], shape.band(band)), (of[GRID], grid_rows(band))],
+            move |band| vec![(of[G], shape.in_words(shape.band(band)))],
         ),
         stage(
             "add",
             shape.bands(),
-            |band| vec![(G, shape.in_words(shape.around(band, 3))), (Z, shape.band(band))],
-            |band| vec![(U, shape.band(band))],
+            move |band| vec![(of[G], shape.in_words(shape.around(band, 3))), (of[Z], shape.band(band))],
+            move |band| vec![(of[U], shape.band(band))],
         ),
         stage(
             "cab0",
             shape.bands(),
-            |band| vec![(U, shape.around(band, 1))],
-            |band| vec![(T, shape.band(band))],
+            move |band| vec![(of[U], shape.around(band, 1))],
+            move |band| vec![(of[T], shape.band(band))],
         ),
         stage(
             "cab2",
             shape.bands(),
-            |band| vec![(T, shape.around(band, 1))],
-            move |band| vec![(Z, later(shape.band(band)))],
+            move |band| vec![(of[T], shape.around(band, 1))],
+            move |band| vec![(out, places.later(shape.band(band)))],
         ),
     ];
     if shape.trunk() == P {
         let pairs = stage(
             "pairs",
             shape.bands(),
-            |band| vec![(Z, shape.band(band))],
-            |band| vec![(P, shape.in_words(shape.band(band)))],
+            move |band| vec![(of[Z], shape.band(band))],
+            move |band| vec![(of[P], shape.in_words(shape.band(band)))],
         );
         stages.insert(0, pairs);
     }
-    Graph::new(&stages, &shape.keeps(P), threads)
+    stages
 }
 
-/// The graph of the tail: the trunk in words, `conv_2` in a tail of two steps, and the last conv.
-pub(super) fn leave_graph(shape: &Shape, threads: usize, two_steps: bool) -> Graph {
-    let last = if two_steps { V } else { W };
+fn leave_stages(shape: &Shape, places: Places, two_steps: bool) -> Vec<Stage<'_>> {
+    let of = places.of;
+    let last = of[if two_steps { V } else { W }];
     let mut stages = vec![
-        stage("words", shape.bands(), |band| vec![(Z, shape.band(band))], |band| vec![(W, shape.band(band))]),
+        stage(
+            "words",
+            shape.bands(),
+            move |band| vec![(of[Z], shape.band(band))],
+            move |band| vec![(of[W], shape.band(band))],
+        ),
         stage(
             "leave",
             shape.bands(),
-            move |band| vec![(last, shape.around(band, 2)), (X, shape.around(band, 2))],
+            move |band| vec![(last, shape.around(band, 2)), (of[X], shape.around(band, 2))],
             |_| vec![],
         ),
     ];
@@ -270,10 +383,10 @@ pub(super) fn leave_graph(shape: &Shape, threads: usize, two_steps: bool) -> Gra
         let step = stage(
             "step",
             shape.bands(),
-            |band| vec![(W, shape.around(band, 1))],
-            |band| vec![(V, shape.band(band))],
+            move |band| vec![(of[W], shape.around(band, 1))],
+            move |band| vec![(of[V], shape.band(band))],
         );
         stages.insert(1, step);
     }
-    Graph::new(&stages, &shape.keeps(W), threads)
+    stages
 }

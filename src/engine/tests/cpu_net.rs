@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::common::{GOLDEN, Random, Shape, golden, random_model, relative_error};
-use crate::engine::cpu::{Level, Net, Pool, Precision, Weights, level};
-use crate::engine::forward::{Forward, SIDE_MIN};
+use crate::engine::cpu::{Level, Net, Passes, Pool, Precision, Weights, level};
+use crate::engine::forward::{Forward, OpenPass, SIDE_MIN, Trunk};
 use crate::engine::reference::{Reference, ReferencePass};
 use crate::model::{Model, catalogue};
 
@@ -124,6 +124,60 @@ fn every_number_of_threads_gives_the_same_bits() {
         let one = bits(1);
         for threads in [2, 3, 7] {
             assert!(bits(threads) == one, "{} {precision:?} differs on {threads} threads", level.name());
+        }
+    }
+}
+
+/// hasn-lite-x2, and a model of other sizes whose tail has two steps.
+fn two_models(random: &mut Random) -> [Arc<Model>; 2] {
+    let shape = Shape { channels: [3, 9, 14, 5, 3, 4], scale: 4, blocks: 3 };
+    [catalogue::open(catalogue::DEFAULT_IMAGE).unwrap(), random_model(&shape, random)].map(Arc::new)
+}
+
+#[test]
+fn a_frame_without_its_trunk_has_the_same_bits() {
+    let mut random = Random(6);
+    for model in two_models(&mut random) {
+        for (level, precision) in kinds() {
+            let weights = Weights::new(&model, level, precision);
+            for size in [(15, 15), (33, 16), (17, 149)] {
+                let x = noise(&model, size, &mut random);
+                let bits = |threads: usize, trunk: Trunk| {
+                    let mut net = Net::with_trunk(weights.clone(), size, threads, trunk);
+                    // Twice: the second frame finds what the first one has left.
+                    let twice = || [(); 2].map(|()| run(&mut net, &model, &x, size));
+                    let [first, second] = Pool::new(threads).unwrap().install(twice);
+                    assert!(first.iter().map(|y| y.to_bits()).eq(second.iter().map(|y| y.to_bits())));
+                    first.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                };
+                let kept = bits(1, Trunk::Kept);
+                for threads in [1, 3] {
+                    let (name, sizes) = (level.name(), model.sizes);
+                    assert!(
+                        bits(threads, Trunk::Recomputed) == kept,
+                        "{name} {precision:?} differs at {size:?}, {threads} threads, {sizes:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_memory_of_a_frame_without_its_trunk_grows_with_its_width_alone() {
+    let level = level::detect().unwrap();
+    for model in two_models(&mut Random(7)) {
+        let sizes = model.sizes;
+        let passes = Passes::new(model, level, Precision::F32);
+        let len = |height: usize, trunk: Trunk| passes.memory_len((96, height), 2, trunk).unwrap();
+        // The sums of rows are a float for each channel.
+        let sums = 4000 * sizes.dim * sizes.blocks;
+        let grown = len(8000, Trunk::Recomputed) - len(4000, Trunk::Recomputed);
+        assert!(grown.abs_diff(sums) < 1000, "{grown}, {sums}");
+        assert!(len(8000, Trunk::Recomputed) < len(8000, Trunk::Kept) / 4);
+        for trunk in [Trunk::Kept, Trunk::Recomputed] {
+            let net = passes.open((96, 400), 2, trunk);
+            assert_eq!(net.scratch_len(), len(400, trunk), "{trunk:?}");
         }
     }
 }
