@@ -419,9 +419,11 @@ mod tests {
         for model in [merged, two_steps] {
             for precision in level.precisions() {
                 let weights = Weights::new(&model, level, precision);
-                for (trunk, height, orders) in [(Trunk::Kept, 203, 20), (Trunk::Recomputed, 403, 2)] {
+                for (trunk, (width, height), orders) in
+                    [(Trunk::Kept, (37, 203), 20), (Trunk::Recomputed, (17, 403), 2)]
+                {
                     // High enough for every ring to wrap around, and not a multiple of a band.
-                    let mut net = Net::with_trunk(weights.clone(), (37, height), 2, trunk);
+                    let mut net = Net::with_trunk(weights.clone(), (width, height), 2, trunk);
                     let complete = if trunk == Trunk::Kept { 2 } else { 0 };
                     for graph in net.graphs.all_mut() {
                         assert!(
