@@ -224,6 +224,11 @@ impl Output {
         !matches!(self.container(), "avi" | "mxf" | "mxf_opatom" | "gxf" | "yuv4mpegpipe" | "ogg" | "ogv")
     }
 
+    /// Whether the container's timestamps count the frames of the codec's header, as Ogg's of Theora do.
+    pub(crate) fn counts_in_codec(&self) -> bool {
+        matches!(self.container(), "ogg" | "ogv")
+    }
+
     /// Whether FFmpeg can read back what it writes: it cannot read animated WebP, nor samples without a header.
     pub(crate) fn is_readable(&self) -> bool {
         !matches!(self.container(), "webp" | "rawvideo")

@@ -216,6 +216,20 @@ fn avi_counts_frames_that_it_does_not_hold() {
 }
 
 #[test]
+fn frames_that_theora_repeats_are_no_difference() {
+    let folder = Folder::new();
+    folder.ffmpeg("-f lavfi -i testsrc2=s=32x32:r=5:d=1 -vf fps=25 -c:v ffv1 in.mkv");
+    for out in ["out.ogg", "out.ogv"] {
+        folder.upscale(&format!("in.mkv {out} --model none"));
+        let seconds = folder.probe(out).video_seconds();
+        assert!((5..25).contains(&seconds.len()), "{out}: {seconds:?}");
+        let expected = [0.0, 0.2, 0.4, 0.6, 0.8];
+        let is_there = |time: &f64| seconds.iter().any(|seen| (seen - time).abs() < 0.001);
+        assert!(expected.iter().all(is_there), "{out}: {seconds:?}");
+    }
+}
+
+#[test]
 fn hevc_in_mp4_is_hvc1_unless_asked() {
     let folder = Folder::new();
     folder.ffmpeg(&format!("{SMALL} -t 0.2 -c:v mpeg4 in.mkv"));

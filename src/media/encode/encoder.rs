@@ -97,7 +97,8 @@ impl Encoder {
         // At a constant rate the encoder counts in frames, and the bitstream says that rate; else in the source's time
         // base, which MPEG-2, MPEG-4 and others refuse.
         let (own, rate) = (video.time_base, video.frame_rate.invert());
-        let (first, second) = if video.is_constant { (rate, own) } else { (own, rate) };
+        let (first, second) =
+            if video.is_constant || output.counts_in_codec() { (rate, own) } else { (own, rate) };
         let (context, time_base) = match attempt(first) {
             Ok(context) => (context, first),
             Err(error) => (attempt(second).map_err(|_| error)?, second),

@@ -315,13 +315,16 @@ impl Muxer {
         packet.rescale_ts(time_base, output_base);
         self.add_duration(&mut packet, index);
         self.make_dts_rise(&mut packet, index);
-        // A packet without payload carries side data to the muxer and is not in the file.
+        // A packet without payload repeats the frame before it, as Theora's, or carries side data to the muxer: no demuxer
+        // gives it.
         if packet.size() > 0 {
             self.written[index].summary.count(&packet, output_base, delay_us);
         }
         packet.set_stream(index);
         packet.set_position(-1);
-        packet.write(&mut self.context).map(drop).map_err(|e| self.failed(e))
+        // SAFETY: both are alive. The wrapper's own call refuses packets without payload.
+        let code = unsafe { ffi::av_write_frame(self.context.as_mut_ptr(), packet.as_mut_ptr()) };
+        check(code).map(drop).map_err(|e| self.failed(e))
     }
 
     /// Gives a packet of audio without a duration the distance from the one before: the last of a stream in MP4 lasts as long

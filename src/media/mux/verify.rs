@@ -135,7 +135,8 @@ fn mebibyte_us(parameters: &codec::Parameters) -> i64 {
     // SAFETY: the parameters are alive, and only read.
     unsafe {
         let raw = parameters.as_ptr();
-        let (bits, rate) = (ffi::av_get_bits_per_sample((*raw).codec_id), i64::from((*raw).sample_rate));
+        let (bits, rate) =
+            (ffi::av_get_exact_bits_per_sample((*raw).codec_id), i64::from((*raw).sample_rate));
         let samples = ffi::av_get_audio_frame_duration2(raw.cast_mut(), 1 << 20);
         if bits > 0 && rate > 0 { i64::from(samples) * 1_000_000 / rate } else { 0 }
     }
@@ -381,7 +382,7 @@ fn compare<'a>(
             continue;
         }
         // Demuxers cut audio of single samples anew.
-        let ends = if wanted.is_compressed() { (wanted.last, seen.last) } else { (wanted.end, seen.end) };
+        let ends = if wanted.mebibyte_us == 0 { (wanted.last, seen.last) } else { (wanted.end, seen.end) };
         for (verb, (wanted, seen)) in [("starts", (wanted.first, seen.first)), ("ends", ends)] {
             let wanted = wanted.saturating_add(shift);
             if wanted.abs_diff(seen) > TOLERANCE_US as u64 {
