@@ -1,7 +1,7 @@
 //! A packet between demuxer and muxer, with its stream and time base.
 
 use ffmpeg_next::packet::{Mut, Ref};
-use ffmpeg_next::{self as ffmpeg, Rescale, ffi};
+use ffmpeg_next::{self as ffmpeg, Rescale, ffi, format};
 
 use crate::media::ffmpeg::{MICROSECONDS, check, time_base_of};
 use crate::media::pattern::Numbering;
@@ -90,4 +90,12 @@ impl Packet {
         check(code).expect("no memory for a packet");
         Packet { packet, stream: self.stream, time_base: self.time_base, index: self.index }
     }
+}
+/// Hands a packet to the muxer, even one without payload, which ffmpeg-next's own call refuses.
+pub(crate) fn write_packet(
+    packet: &ffmpeg::Packet,
+    context: &mut format::context::Output,
+) -> Result<(), ffmpeg::Error> {
+    // SAFETY: both are alive; the muxer makes references to the packet and changes nothing in it.
+    check(unsafe { ffi::av_write_frame(context.as_mut_ptr(), packet.as_ptr().cast_mut()) }).map(drop)
 }

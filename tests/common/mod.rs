@@ -5,6 +5,7 @@
 pub mod flat;
 mod networks;
 pub mod program;
+pub mod random;
 pub mod sweep;
 
 pub use networks::*;

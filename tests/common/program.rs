@@ -321,6 +321,10 @@ pub struct Stream {
     pub width: usize,
     pub height: usize,
     pub sample_aspect_ratio: String,
+    pub channels: usize,
+    pub channel_layout: String,
+    /// Hz, as text.
+    pub sample_rate: String,
     pub color_range: String,
     pub color_space: String,
     pub color_transfer: String,

@@ -1,8 +1,8 @@
 //! Kills at moments chosen by chance, on several file systems.
 
 use crate::common::program::say_skipped;
+use crate::common::random::{Random, count};
 use crate::mounts::Mounted;
-use crate::random::{Random, count};
 use crate::scenarios::FILE;
 use crate::trial::{Conditions, Undisturbed};
 
@@ -11,7 +11,7 @@ const KILLS: usize = 2;
 
 fn kill_on(kind: &str) {
     let undisturbed = Undisturbed::of(&FILE);
-    let mut random = Random::new();
+    let mut random = Random::new("HASN_FAULT_SEED");
     let (mut kills, mut resumed) = (0, 0);
     while kills < count("HASN_FAULT_KILLS", KILLS) {
         let trial = undisturbed.trial(&FILE);

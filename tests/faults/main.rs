@@ -20,7 +20,6 @@ mod mounts;
 mod outcomes;
 mod pipe;
 mod preload;
-mod random;
 mod relay;
 mod scenarios;
 mod sweep;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::common::random::{Random, count};
 use crate::outcomes::Outcomes;
 use crate::preload::{self, Fault};
-use crate::random::{Random, count};
 use crate::scenarios::{BATCH, FILE, PLAN, SEQUENCE, Scenario};
 use crate::trial::{Conditions, Trial, Undisturbed};
 
@@ -28,7 +28,7 @@ pub fn sweep_by(
     judge: fn(&Trial, &Undisturbed, &Conditions) -> Result<&'static str, String>,
 ) {
     let undisturbed = Undisturbed::of(scenario);
-    let mut random = Random::new();
+    let mut random = Random::new("HASN_FAULT_SEED");
     let mut outcomes = Outcomes::default();
     let mut attempt = |faults: String| {
         let conditions = Conditions { faults, ..Conditions::default() };
@@ -73,7 +73,7 @@ fn a_batch_survives_every_fault() {
 /// A call fails, and another, or a moment, is the process's last.
 #[test]
 fn a_fault_and_a_kill_cost_nothing() {
-    let mut random = Random::new();
+    let mut random = Random::new("HASN_FAULT_SEED");
     let mut outcomes = Outcomes::default();
     let scenarios = [FILE, PLAN, SEQUENCE];
     let undisturbed: Vec<_> = scenarios.iter().map(Undisturbed::of).collect();

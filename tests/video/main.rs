@@ -32,3 +32,4 @@ mod stream_copy;
 mod streams;
 mod timestamps;
 mod verify;
+mod walk;

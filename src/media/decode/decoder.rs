@@ -226,6 +226,10 @@ impl Decoder {
             let target_us = self.trim.from_us.saturating_sub(back_us).max(input.start_us());
             input.seek(target_us)?;
             self.reset();
+            let is_start = target_us == input.start_us();
+            if !is_start && !self.skip_to_keyframe(input)? {
+                continue;
+            }
             let first = self.decode_first(input);
             let us = |frame: &Frame| {
                 let time_base = rational_of(frame.time.time_base);
@@ -233,11 +237,28 @@ impl Decoder {
             };
             let is_late = |frame: &Frame| us(frame) - self.trim.from_us >= self.timestamps.frame_us();
             let in_time = self.counts.outside > 0 || first.as_ref().is_ok_and(|frame| !is_late(frame));
-            if in_time || target_us == input.start_us() {
+            if in_time || is_start {
                 return first;
             }
         }
         unreachable!("the last attempt is from the start");
+    }
+
+    /// Skips what comes before the first keyframe: a seek in a transport stream ends at any packet. Returns whether that
+    /// keyframe lies before the wanted part, all of which can be decoded then.
+    fn skip_to_keyframe(&self, input: &mut Input) -> Result<bool> {
+        while let Some(packet) = input.next_video()? {
+            let time = packet.packet.pts().or(packet.packet.dts());
+            let us = time.map(|time| time.rescale(packet.time_base, MICROSECONDS));
+            if us.is_some_and(|us| us > self.trim.from_us) {
+                return Ok(false);
+            }
+            if packet.is_key() {
+                input.put_back(packet)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn decode_first(&mut self, input: &mut Input) -> Result<Frame> {

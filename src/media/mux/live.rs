@@ -27,7 +27,7 @@ use crate::media::mux::streams::{AudioMode, audio_encoder};
 use crate::media::mux::transcode::{LayoutChange, TranscodeSpec, Transcoder};
 use crate::media::mux::trial::survives;
 use crate::media::output::Output;
-use crate::media::packet::Packet;
+use crate::media::packet::{Packet, write_packet};
 use crate::media::path::{Place, folder_of, url_of};
 use crate::media::pipe::{PipeWriter, is_named_pipe};
 use crate::media::watch::Watch;
@@ -320,8 +320,8 @@ impl LiveOutput {
         self.last_dts[index] = packet.dts();
         packet.set_stream(index);
         packet.set_position(-1);
-        let written = packet.write(&mut self.context);
-        written.map(drop).map_err(|e| failure(&self.name, "cannot be written", e, CHECK_RECEIVER))
+        write_packet(&packet, &mut self.context)
+            .map_err(|e| failure(&self.name, "cannot be written", e, CHECK_RECEIVER))
     }
 
     /// Writes the trailer; a file gets its own name. Without `overwrite`, a file that has appeared there stays.

@@ -18,7 +18,7 @@ use crate::media::mux::metadata::{attach_cover, copy_programs, copy_tags_and_cha
 use crate::media::mux::streams::{Plan, StreamAction, StreamMapping};
 use crate::media::mux::verify::{self, StreamSummary, Verification};
 use crate::media::output::{Output, open_output};
-use crate::media::packet::Packet;
+use crate::media::packet::{Packet, write_packet};
 use crate::media::side_data::copy_entries;
 use crate::media::stream::{Trim, metadata, tag};
 use crate::media::watch::Watch;
@@ -182,7 +182,7 @@ impl Muxer {
             cover.set_stream(index);
             cover.set_pts(Some(0));
             cover.set_dts(Some(0));
-            cover.write(&mut self.context).map_err(|e| self.failed(e))?;
+            write_packet(&cover, &mut self.context).map_err(|e| self.failed(e))?;
         }
         Ok(())
     }
@@ -322,9 +322,7 @@ impl Muxer {
         }
         packet.set_stream(index);
         packet.set_position(-1);
-        // SAFETY: both are alive. The wrapper's own call refuses packets without payload.
-        let code = unsafe { ffi::av_write_frame(self.context.as_mut_ptr(), packet.as_mut_ptr()) };
-        check(code).map(drop).map_err(|e| self.failed(e))
+        write_packet(&packet, &mut self.context).map_err(|e| self.failed(e))
     }
 
     /// Gives a packet of audio without a duration the distance from the one before: the last of a stream in MP4 lasts as long
