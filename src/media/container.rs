@@ -66,6 +66,8 @@ pub(crate) fn holds(container: &'static ffi::AVOutputFormat, medium: media::Type
         "matroska" => query(container, id) == 1 || has_riff_tag(medium, id),
         // FFmpeg answers alike for MOV and MP4, but writes these codecs into MP4 only.
         "mov" if matches!(id, FLAC | OPUS | TRUEHD) => false,
+        // Each of Vorbis's packets lasts another time, which AVI cannot tell.
+        "avi" if id == VORBIS => false,
         _ => match query(container, id) {
             0 => false,
             1.. => true,
@@ -133,7 +135,21 @@ pub(crate) fn audio_codecs(container: &'static ffi::AVOutputFormat, source: code
         "mxf" | "gxf" => &[pcm, PCM_S16LE],
         "ogg" | "ogv" | "oga" if is_lossless => &[FLAC, by_default, OPUS],
         "ogg" | "ogv" | "oga" => &[by_default, OPUS],
+        "avi" => &[by_default, AC3],
         _ => &[by_default, AAC],
     };
     wanted.iter().copied().filter(|&id| holds(container, media::Type::Audio, id)).collect()
+}
+
+/// The sample rates in Hz that the container holds; none if it holds any.
+pub(crate) fn sample_rates(container: &'static ffi::AVOutputFormat) -> &'static [i32] {
+    match container_name(container) {
+        "mxf" | "mxf_opatom" | "gxf" => &[48_000],
+        _ => &[],
+    }
+}
+
+/// The largest number of audio streams in the container.
+pub(crate) fn audio_streams_max(container: &'static ffi::AVOutputFormat) -> usize {
+    if container_name(container) == "flv" { 1 } else { usize::MAX }
 }

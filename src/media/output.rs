@@ -256,8 +256,8 @@ impl Output {
         !matches!(id, codec::Id::VP8 | codec::Id::VP9) || matches!(self.container(), "matroska" | "webm")
     }
 
-    /// Whether packets without payload, which carry side data, are for the muxer alone: NUT's writes them.
-    pub(crate) fn holds_empty_packets(&self) -> bool {
+    /// Whether the muxer takes a packet without payload for the side data that it carries: NUT's writes it as a packet.
+    pub(crate) fn takes_side_data_alone(&self) -> bool {
         self.container() != "nut"
     }
 

@@ -342,6 +342,7 @@ fn differences(folder: &Folder, walk: &Walk, ran: &Ran) -> Vec<String> {
         for (old, new) in kept.into_iter().zip(found) {
             let was_converted = listed("converted", old);
             if kind == "audio" {
+                compare_layout(old, new, &ran.stderr, &mut wrong);
                 compare_audio(walk, (&before, old), (&after, new), &mut wrong);
             }
             if !was_converted {
@@ -368,7 +369,9 @@ fn compare_frames(folder: &Folder, walk: &Walk, before: &Probe, after: &Probe, w
         true => wanted.clone(),
         false => after.video_seconds(),
     };
-    if found.len() != wanted.len() {
+    // FFmpeg's demuxer of Ogg leaves out repeated frames.
+    let may_repeat = walk.output == "out.ogv" && found.len() < wanted.len();
+    if found.len() != wanted.len() && !may_repeat {
         wrong.push(format!("{} frames instead of {}", found.len(), wanted.len()));
         return;
     }
@@ -417,21 +420,6 @@ fn compare_audio(
     (after, new): (&Probe, &Stream),
     wrong: &mut Vec<String>,
 ) {
-    if old.channels != new.channels
-        || (!old.channel_layout.is_empty()
-            && !new.channel_layout.is_empty()
-            && plain(&old.channel_layout) != plain(&new.channel_layout))
-    {
-        wrong.push(format!(
-            "{} {} ({} channels) became {} {} ({})",
-            old.codec_name,
-            old.channel_layout,
-            old.channels,
-            new.codec_name,
-            new.channel_layout,
-            new.channels
-        ));
-    }
     if old.sample_rate != new.sample_rate && new.codec_name != "opus" && old.codec_name != "opus" {
         wrong.push(format!("{} Hz became {} Hz in {}", old.sample_rate, new.sample_rate, new.codec_name));
     }
@@ -461,6 +449,21 @@ fn compare_audio(
             "{} ended {ended:.3} s after the video's start, {} ends {ends:.3} s",
             old.codec_name, new.codec_name
         ));
+    }
+}
+
+/// A layout changes only where that is logged. That of a source which states none is guessed.
+fn compare_layout(old: &Stream, new: &Stream, logged: &str, wrong: &mut Vec<String>) {
+    let is_known = !old.channel_layout.is_empty() && !new.channel_layout.is_empty();
+    let is_other = is_known && plain(&old.channel_layout) != plain(&new.channel_layout);
+    let is_logged = logged.lines().any(|line| {
+        line.contains("cannot hold the channel layout")
+            && line.contains(&format!(" of stream {}:", old.index))
+    });
+    if (old.channels != new.channels || is_other) && !is_logged {
+        let [old, new] =
+            [old, new].map(|it| format!("{} {} ({})", it.codec_name, it.channel_layout, it.channels));
+        wrong.push(format!("{old} became {new} without a word"));
     }
 }
 
@@ -530,7 +533,7 @@ fn compare_with_remux(
 fn random_inputs_come_out_whole() {
     let runs = count("HASN_WALK_RUNS", RUNS) as u64;
     let first = Random::new("HASN_WALK_SEED").seed;
-    let (mut failed, mut refused) = (Vec::new(), BTreeMap::new());
+    let (mut failed, mut refused) = (Vec::new(), BTreeMap::<String, Vec<u64>>::new());
     for seed in first..first + runs {
         let folder = Folder::new();
         let walk = draw(&mut Random::from_seed(seed), &folder);
@@ -541,21 +544,22 @@ fn random_inputs_come_out_whole() {
             Some(0) => differences(&folder, &walk, &ran),
             Some(1) => {
                 let said = ran.stderr.lines().last().unwrap_or_default().to_owned();
-                *refused.entry(said.clone()).or_insert(0) += 1;
+                refused.entry(said.clone()).or_insert_with(Vec::new).push(seed);
                 let left = folder.names().into_iter().filter(|name| name.starts_with("out"));
                 left.map(|name| format!("refused, and {name} is left: {said}")).collect()
             }
             _ => vec![format!("ends with {:?}: {}", ran.code, ran.stderr)],
         };
+        let repeat = format!("HASN_WALK_SEED={seed} HASN_WALK_RUNS=1\n  ffmpeg {written_by}\n  hasn {line}");
+        if runs == 1 {
+            println!("{repeat}\n{}", ran.stderr);
+        }
         if !wrong.is_empty() {
-            wrong.insert(
-                0,
-                format!("HASN_WALK_SEED={seed} HASN_WALK_RUNS=1\n  ffmpeg {written_by}\n  hasn {line}"),
-            );
+            wrong.insert(0, repeat);
             failed.push(wrong.join("\n    "));
         }
     }
     println!("{runs} runs from seed {first}; refused before the work:");
-    refused.iter().for_each(|(said, times)| println!("  {times} x {said}"));
+    refused.iter().for_each(|(said, seeds)| println!("  {said} (seeds {seeds:?})"));
     assert!(failed.is_empty(), "{} of {runs} runs failed\n{}", failed.len(), failed.join("\n"));
 }

@@ -302,7 +302,7 @@ impl Muxer {
             self.end_us = self.end_us.max((pts + packet.duration()).rescale(time_base, MICROSECONDS));
         } else if self.is_hidden(&packet, time_base)
             || (packet.size() == 0
-                && !(self.output.holds_empty_packets() && packet.side_data().next().is_some()))
+                && !(self.output.takes_side_data_alone() && packet.side_data().next().is_some()))
             || time.is_some_and(|t| !self.trim.contains(t.rescale(time_base, MICROSECONDS)))
         {
             return Ok(());

@@ -7,7 +7,7 @@ use ffmpeg_next::{self as ffmpeg, Rational, codec, media};
 use tracing::warn;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::media::container::audio_codecs;
+use crate::media::container::{audio_codecs, audio_streams_max, sample_rates};
 use crate::media::decode::orientation::upright_filter;
 use crate::media::demux::input::Input;
 use crate::media::mux::language::written_code;
@@ -126,22 +126,30 @@ impl Plan {
         if (is_audio && *audio == AudioMode::None) || is_written_by_muxer(stream, output) {
             return Ok(());
         }
-        // A stream that was found at the end of a broadcast, none of whose packets was read yet.
         // SAFETY: stream and parameters are alive.
-        if is_audio && unsafe { (*parameters.as_ptr()).sample_rate } == 0 {
-            self.leave_out(
-                format!("{}, whose parameters are unknown at the start", describe(stream)),
-                output,
-            );
+        let sample_rate = unsafe { (*parameters.as_ptr()).sample_rate };
+        // A stream that was found at the end of a broadcast, none of whose packets was read yet.
+        if is_audio && sample_rate == 0 {
+            let what = format!("{}, whose parameters are unknown at the start", describe(stream));
+            self.leave_out(what, output);
             return Ok(());
         }
+        if is_audio && self.audio_streams(input) == audio_streams_max(output.container) {
+            self.leave_out(format!("{} beside the audio before it", describe(stream)), output);
+            return Ok(());
+        }
+        let rates = sample_rates(output.container);
+        let holds_rate = !is_audio || rates.is_empty() || rates.contains(&sample_rate);
         match audio {
             AudioMode::Encode(name) if is_audio => {
-                self.convert(stream, requested_encoder(name, output)?, input, output)?;
+                let encoder = requested_encoder(name, output)?;
+                let transcoder = open_transcoder(stream, encoder, input, output)?;
+                self.convert(stream, transcoder, encoder, output);
             }
             _ if is_cover(stream) && output.holds_cover(id) => self.map(stream.index(), StreamAction::Cover),
             _ if is_cover(stream) => self.leave_out(describe(stream), output),
             _ if output.holds(medium, id)
+                && holds_rate
                 && (!is_track || survives(output.container, stream, &input.queued(stream.index()))) =>
             {
                 if has_alpha_apart(stream) && !output.holds_alpha(id) {
@@ -154,24 +162,46 @@ impl Plan {
         Ok(())
     }
 
-    /// Converts a stream that the container cannot hold to the best codec that it holds, or leaves it out.
+    /// Converts a stream that the container cannot hold to the best codec that it holds, one that keeps all channels if
+    /// there is any, or leaves it out.
     fn convert_to_held(&mut self, stream: &ffmpeg::Stream, input: &Input, output: &Output) -> Result<()> {
         let parameters = stream.parameters();
-        let mut failed = None;
+        let (mut best, mut failed) = (None, None);
         for encoder in fallback_encoders(output, parameters.medium(), parameters.id()) {
-            match self.convert(stream, encoder, input, output) {
-                Ok(conversion) => {
-                    warn!("{}: {} cannot hold its codec: {conversion}", output.name, output.container());
-                    return Ok(());
+            match open_transcoder(stream, encoder, input, output) {
+                Ok(transcoder) => {
+                    let is_complete = transcoder.layout_change().is_none_or(|change| change.is_complete);
+                    if best.is_none() || is_complete {
+                        best = Some((transcoder, encoder));
+                    }
+                    if is_complete {
+                        break;
+                    }
                 }
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        if let Some(error) = failed {
-            return Err(error);
+        match (best, failed) {
+            (Some((transcoder, encoder)), _) => {
+                let conversion = self.convert(stream, transcoder, encoder, output);
+                let what = if output.holds(parameters.medium(), parameters.id()) { "rate" } else { "codec" };
+                warn!("{}: {} cannot hold its {what}: {conversion}", output.name, output.container());
+                Ok(())
+            }
+            (None, Some(error)) => Err(error),
+            (None, None) => {
+                self.leave_out(describe(stream), output);
+                Ok(())
+            }
         }
-        self.leave_out(describe(stream), output);
-        Ok(())
+    }
+
+    /// Number of audio streams that are mapped so far.
+    fn audio_streams(&self, input: &Input) -> usize {
+        let medium =
+            |index| input.context().stream(index).expect("a stream of the input").parameters().medium();
+        let is_audio = |mapping: &&StreamMapping| medium(mapping.input_index) == media::Type::Audio;
+        self.mappings.iter().filter(is_audio).count()
     }
 
     fn map(&mut self, input_index: usize, action: StreamAction) {
@@ -182,19 +212,10 @@ impl Plan {
     fn convert(
         &mut self,
         stream: &ffmpeg::Stream,
+        transcoder: Transcoder,
         encoder: ffmpeg::Codec,
-        input: &Input,
         output: &Output,
-    ) -> Result<String> {
-        let spec = TranscodeSpec { encoder, global_header: output.wants_global_header(), like: None };
-        let transcoder = Transcoder::open(stream, input.name(), &spec)?;
-        let (parameters, time_base) = transcoder.encoded();
-        let alone = TrialStream { parameters: parameters.clone(), time_base, language: "", packets: &[] };
-        if let Trial::Refused(e) = try_stream(output.container, &alone) {
-            let problem = format!("{} does not take {}: {e}", output.container(), encoder.id().name());
-            let remedy = "choose another container, or --audio";
-            return Err(Error::new(&output.name, problem, remedy).with_kind(ErrorKind::Unsupported));
-        }
+    ) -> String {
         let mut conversion = format!("{} to {}", describe(stream), encoder.id().name());
         if let Some(LayoutChange { names: (from, to), is_complete }) = transcoder.layout_change() {
             let codec = encoder.id().name();
@@ -208,11 +229,11 @@ impl Plan {
                 self.left_out.push(format!("the channel layout {from} of {} in {codec}", describe(stream)));
             }
         }
-        self.encoded.insert(stream.index(), (parameters, time_base));
+        self.encoded.insert(stream.index(), transcoder.encoded());
         self.transcoders.add(transcoder);
         self.map(stream.index(), StreamAction::Convert);
         self.converted.push(conversion.clone());
-        Ok(conversion)
+        conversion
     }
 
     fn leave_out(&mut self, what: String, output: &Output) {
@@ -238,6 +259,26 @@ impl Plan {
         let taken = std::mem::replace(&mut self.transcoders, Transcoders::new(""));
         taken.within(part)
     }
+}
+
+/// Opens a conversion whose result the container takes.
+fn open_transcoder(
+    stream: &ffmpeg::Stream,
+    encoder: ffmpeg::Codec,
+    input: &Input,
+    output: &Output,
+) -> Result<Transcoder> {
+    let (global_header, rates) = (output.wants_global_header(), sample_rates(output.container));
+    let spec = TranscodeSpec { encoder, global_header, rates, like: None };
+    let transcoder = Transcoder::open(stream, input.name(), &spec)?;
+    let (parameters, time_base) = transcoder.encoded();
+    let alone = TrialStream { parameters, time_base, language: "", packets: &[] };
+    if let Trial::Refused(e) = try_stream(output.container, &alone) {
+        let problem = format!("{} does not take {}: {e}", output.container(), encoder.id().name());
+        let remedy = "choose another container, or --audio";
+        return Err(Error::new(&output.name, problem, remedy).with_kind(ErrorKind::Unsupported));
+    }
+    Ok(transcoder)
 }
 
 /// The wanted tracks of audio that the container holds, as far as their codec tells.

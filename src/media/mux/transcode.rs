@@ -26,6 +26,8 @@ pub(crate) struct TranscodeSpec<'a> {
     pub encoder: ffmpeg::Codec,
     /// Whether the container keeps the encoder's header apart from the packets.
     pub global_header: bool,
+    /// The sample rates that the container holds; none if it holds any.
+    pub rates: &'static [i32],
     /// Sample rate and channel layout to keep, where they are not the stream's own.
     pub like: Option<&'a codec::Parameters>,
 }
@@ -315,13 +317,16 @@ impl AudioTranscoder {
 /// Opens the encoder of `spec` for the decoder's audio in this layout.
 fn open_encoder(
     decoder: &codec::decoder::Audio,
-    &TranscodeSpec { encoder, global_header, like }: &TranscodeSpec,
+    &TranscodeSpec { encoder, global_header, rates, like }: &TranscodeSpec,
     layout: &ChannelLayout,
 ) -> std::result::Result<codec::encoder::Audio, ffmpeg::Error> {
     let properties = encoder.audio()?;
     // SAFETY: the parameters are alive.
     let rate = like.map_or(decoder.rate() as i32, |like| unsafe { (*like.as_ptr()).sample_rate });
-    let rate = nearest_rate(properties.rates().into_iter().flatten(), rate);
+    let rate = match rates {
+        [] => nearest_rate(properties.rates().into_iter().flatten(), rate),
+        _ => nearest_rate(rates.iter().copied(), rate),
+    };
     // SAFETY: the decoder is alive.
     let stated_bits = unsafe { (*decoder.as_ptr()).bits_per_raw_sample };
     let bits = if stated_bits > 0 { stated_bits } else { precision(decoder.format()) };
@@ -361,9 +366,9 @@ fn precision(sample: format::Sample) -> i32 {
 }
 
 /// Whether FFmpeg's decoder finds the layout in the encoder's header. It does not understand all layouts that FFmpeg's
-/// encoder of AAC describes there.
+/// encoder of AAC describes there, and Vorbis has one layout for each number of channels.
 fn is_read_back(encoder: &codec::Context, layout: &ChannelLayout) -> bool {
-    if encoder.id() != codec::Id::AAC {
+    if !matches!(encoder.id(), codec::Id::AAC | codec::Id::VORBIS) {
         return true;
     }
     let mut parameters = parameters_of(encoder);
