@@ -68,6 +68,8 @@ pub(crate) fn holds(container: &'static ffi::AVOutputFormat, medium: media::Type
         "mov" if matches!(id, FLAC | OPUS | TRUEHD) => false,
         // Each of Vorbis's packets lasts another time, which AVI cannot tell.
         "avi" if id == VORBIS => false,
+        // NUT has no place for a block's or a sample's size, without which these cannot be decoded.
+        "nut" if matches!(id, WMAV1 | WMAV2 | ADPCM_G726) => false,
         _ => match query(container, id) {
             0 => false,
             1.. => true,
