@@ -172,7 +172,7 @@ pub(crate) fn join(
     let Parts { input: mut source, encoder, plan: mut streams, mut output, trim, .. } = parts;
     if let Some(name) = other {
         output = other_output(name, &output, options)?;
-        streams = Plan::new(&mut source, &output, &options.audio)?;
+        streams = Plan::new(&mut source, &output, &options.audio, trim)?;
         if options.strict {
             streams.check_complete(&output)?;
         }

@@ -66,7 +66,7 @@ impl Parts {
         let holds_display_matrix = output.holds_display_matrix();
         let spec = DecodeSpec { trim, threads, filter, start: at.start, transfer, holds_display_matrix };
         let mut decoder = Decoder::open(&mut input, spec)?;
-        let plan = Plan::new(&mut input, &output, &options.audio)?;
+        let plan = Plan::new(&mut input, &output, &options.audio, trim)?;
         if options.strict {
             plan.check_complete(&output)?;
         }

@@ -243,7 +243,8 @@ impl ToJoin<'_> {
         let joined = join(journal, encoder.header_checksum(), interrupt.flag(), || {
             let mut input = source.reopen(trim)?;
             fingerprint.check_input(&fingerprint::of_source(options, &input)?, input.name())?;
-            let mut plan = plan.take().map_or_else(|| Plan::new(&mut input, &output, &options.audio), Ok)?;
+            let mut plan =
+                plan.take().map_or_else(|| Plan::new(&mut input, &output, &options.audio, trim), Ok)?;
             journal.claim_partial(&partial, options.overwrite)?;
             let muxer = Muxer::create(output.clone(), &input, &encoder, trim, &plan)?;
             let (transcoders, tallies) = (plan.take_transcoders(trim), tallies.clone());

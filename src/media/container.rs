@@ -155,3 +155,8 @@ pub(crate) fn sample_rates(container: &'static ffi::AVOutputFormat) -> &'static 
 pub(crate) fn audio_streams_max(container: &'static ffi::AVOutputFormat) -> usize {
     if container_name(container) == "flv" { 1 } else { usize::MAX }
 }
+
+/// Whether a track may start after the others: where it cannot, all of them start together.
+pub(crate) fn holds_starts(container: &'static ffi::AVOutputFormat) -> bool {
+    !matches!(container_name(container), "avi" | "mxf" | "mxf_opatom" | "gxf")
+}

@@ -2,9 +2,9 @@
 
 use std::ffi::{CStr, CString};
 
-use ffmpeg_next::{self as ffmpeg, Rational, codec, ffi, media};
+use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, ffi, media};
 
-use crate::media::ffmpeg::copy_tags;
+use crate::media::ffmpeg::{MICROSECONDS, copy_tags};
 
 /// The stream to upscale, as its container describes it.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,12 @@ impl Trim {
     pub fn offset_us(&self) -> i64 {
         if self.from_us == i64::MIN { 0 } else { self.from_us }
     }
+}
+
+/// Start of the stream in microseconds; `None` if it is unknown.
+pub(crate) fn start_us(stream: &ffmpeg::Stream) -> Option<i64> {
+    let start = stream.start_time();
+    (start != ffi::AV_NOPTS_VALUE).then(|| start.rescale(stream.time_base(), MICROSECONDS))
 }
 
 /// Whether the stream is an attached picture.

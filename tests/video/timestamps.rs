@@ -305,3 +305,37 @@ fn an_end_time_leaves_no_gap() {
     assert_eq!(ran.stderr, "");
     assert_eq!(folder.probe("o.mkv").video_pts().len(), 50);
 }
+
+#[test]
+fn audio_that_starts_later_stays_in_sync_where_tracks_start_together() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!(
+        "{SMALL} -itsoffset 0.5 -f lavfi -i sine=r=48000:d=0.5 -t 1 -map 0 -map 1 -c:v ffv1 -c:a ac3 in.mkv"
+    ));
+    for out in ["out.avi", "out.mxf"] {
+        let ran = folder.upscale(&format!("in.mkv {out} --model none"));
+        let samples = folder.ffmpeg(&format!("-i {out} -map 0:a -ac 1 -f f32le -"));
+        let samples: Vec<f32> =
+            samples.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
+        let start_s = samples.iter().position(|sample| sample.abs() > 0.01).unwrap() as f64 / 48_000.0;
+        assert!((start_s - 0.5).abs() < 0.04, "{out}: the audio starts at {start_s} s\n{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_part_of_a_transport_stream_begins_at_its_frame() {
+    let folder = Folder::new();
+    for codec in ["libx264 -bf 3 -g 20", "mpeg2video -bf 2 -g 12"] {
+        folder.ffmpeg(&format!("-f lavfi -i testsrc2=s=64x48:r=24 -t 2 -c:v {codec} in.ts"));
+        folder.upscale("in.ts all.mkv -y --model none --encoder ffv1");
+        let all = folder.frame_hashes("all.mkv", "yuv420p");
+        for frame in [2, 11, 30] {
+            let from = (frame as f64 - 0.25) / 24.0;
+            folder.upscale(&format!("in.ts part.mkv -y --model none --encoder ffv1 --from {from}"));
+            assert!(
+                folder.frame_hashes("part.mkv", "yuv420p") == all[frame..],
+                "{codec}: from frame {frame} on, the frames are to be those of the complete run"
+            );
+        }
+    }
+}

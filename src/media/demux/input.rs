@@ -27,7 +27,7 @@ use crate::media::packet_queue::PacketQueue;
 use crate::media::path::{Place, url_of};
 use crate::media::pattern::Pattern;
 use crate::media::pipe::{PipeReader, is_named_pipe};
-use crate::media::stream::{Trim, VideoInfo};
+use crate::media::stream::{Trim, VideoInfo, start_us};
 use crate::media::watch::Watch;
 
 /// 8K: no live stream is larger.
@@ -365,6 +365,12 @@ impl Input {
         // SAFETY: the context is alive.
         let start = unsafe { (*self.context.as_ptr()).start_time };
         if start == ffi::AV_NOPTS_VALUE { 0 } else { start }
+    }
+
+    /// Start of the video; that of the file where the container does not tell.
+    pub(crate) fn video_start_us(&self) -> i64 {
+        let video = self.context.stream(self.video).expect("a stream of the input");
+        start_us(&video).unwrap_or(self.start_us())
     }
 
     /// The part between two times that count from the beginning of the file; `None` is the beginning or the end.

@@ -84,7 +84,8 @@ impl LiveStreams {
             Some(encoder) => {
                 let (from, to) = (stream.parameters().id().name(), encoder.id().name());
                 info!("{}: audio is converted from {from} to {to}", input.name());
-                let spec = TranscodeSpec { encoder, global_header: true, rates: &[], like: None };
+                let spec =
+                    TranscodeSpec { encoder, global_header: true, rates: &[], start_us: None, like: None };
                 let transcoder = Transcoder::open(&stream, input.name(), &spec)?;
                 if let Some(LayoutChange { names: (from, to), .. }) = transcoder.layout_change() {
                     warn!(
@@ -112,7 +113,13 @@ impl LiveStreams {
         let index = stream.index();
         let transcoder = match self.audio_encoder {
             Some(encoder) => {
-                let spec = TranscodeSpec { encoder, global_header: true, rates: &[], like: Some(audio) };
+                let spec = TranscodeSpec {
+                    encoder,
+                    global_header: true,
+                    rates: &[],
+                    start_us: None,
+                    like: Some(audio),
+                };
                 Some(Transcoder::open(&stream, input.name(), &spec)?)
             }
             None => None,

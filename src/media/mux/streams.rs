@@ -7,7 +7,7 @@ use ffmpeg_next::{self as ffmpeg, Rational, codec, media};
 use tracing::warn;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::media::container::{audio_codecs, audio_streams_max, sample_rates};
+use crate::media::container::{audio_codecs, audio_streams_max, holds_starts, sample_rates};
 use crate::media::decode::orientation::upright_filter;
 use crate::media::demux::input::Input;
 use crate::media::mux::language::written_code;
@@ -15,7 +15,7 @@ use crate::media::mux::transcode::{LayoutChange, TranscodeSpec, Transcoder, Tran
 use crate::media::mux::trial::{Trial, TrialStream, survives, try_stream};
 use crate::media::output::Output;
 use crate::media::side_data::display_matrix;
-use crate::media::stream::{Trim, has_alpha_apart, is_cover, kind_name, tag};
+use crate::media::stream::{Trim, has_alpha_apart, is_cover, kind_name, start_us, tag};
 
 /// What is done with audio streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,14 +56,20 @@ pub struct Plan {
     /// Codes of languages that differ from the input's, by the stream's index there; empty for none.
     pub(crate) languages: BTreeMap<usize, String>,
     transcoders: Transcoders,
+    part: Trim,
+    /// Where audio has to start, in a container that has no starts of tracks.
+    start_us: Option<i64>,
     pub(crate) converted: Vec<String>,
     pub(crate) left_out: Vec<String>,
 }
 
+/// The distance between the starts of audio and video from which on viewers notice it (ITU-R BT.1359).
+const START_TOLERANCE_US: u64 = 40_000;
+
 impl Plan {
-    /// Maps every wanted stream of the input. A stream that the container cannot hold is converted where FFmpeg can,
-    /// else left out with a warning.
-    pub fn new(input: &mut Input, output: &Output, audio: &AudioMode) -> Result<Plan> {
+    /// Maps every wanted stream of the input, of which `part` is written. A stream that the container cannot hold is
+    /// converted where FFmpeg can, else left out with a warning.
+    pub fn new(input: &mut Input, output: &Output, audio: &AudioMode, part: Trim) -> Result<Plan> {
         if *audio == AudioMode::Copy {
             input.read_ahead(&tracks_to_copy(input, output))?;
         }
@@ -73,6 +79,8 @@ impl Plan {
             encoded: BTreeMap::new(),
             languages: BTreeMap::new(),
             transcoders: Transcoders::new(input.name()),
+            part,
+            start_us: (!holds_starts(output.container)).then(|| input.video_start_us().max(part.from_us)),
             converted: Vec::new(),
             left_out: Vec::new(),
         };
@@ -143,13 +151,14 @@ impl Plan {
         match audio {
             AudioMode::Encode(name) if is_audio => {
                 let encoder = requested_encoder(name, output)?;
-                let transcoder = open_transcoder(stream, encoder, input, output)?;
+                let transcoder = open_transcoder(stream, encoder, input, output, self.start_us)?;
                 self.convert(stream, transcoder, encoder, output);
             }
             _ if is_cover(stream) && output.holds_cover(id) => self.map(stream.index(), StreamAction::Cover),
             _ if is_cover(stream) => self.leave_out(describe(stream), output),
             _ if output.holds(medium, id)
                 && holds_rate
+                && !(is_audio && self.starts_apart(stream))
                 && (!is_track || survives(output.container, stream, &input.queued(stream.index()))) =>
             {
                 if has_alpha_apart(stream) && !output.holds_alpha(id) {
@@ -168,7 +177,7 @@ impl Plan {
         let parameters = stream.parameters();
         let (mut best, mut failed) = (None, None);
         for encoder in fallback_encoders(output, parameters.medium(), parameters.id()) {
-            match open_transcoder(stream, encoder, input, output) {
+            match open_transcoder(stream, encoder, input, output, self.start_us) {
                 Ok(transcoder) => {
                     let is_complete = transcoder.layout_change().is_none_or(|change| change.is_complete);
                     if best.is_none() || is_complete {
@@ -184,7 +193,11 @@ impl Plan {
         match (best, failed) {
             (Some((transcoder, encoder)), _) => {
                 let conversion = self.convert(stream, transcoder, encoder, output);
-                let what = if output.holds(parameters.medium(), parameters.id()) { "rate" } else { "codec" };
+                let what = match output.holds(parameters.medium(), parameters.id()) {
+                    true if self.starts_apart(stream) => "start",
+                    true => "sample rate",
+                    false => "codec",
+                };
                 warn!("{}: {} cannot hold its {what}: {conversion}", output.name, output.container());
                 Ok(())
             }
@@ -194,6 +207,12 @@ impl Plan {
                 Ok(())
             }
         }
+    }
+
+    /// Whether the audio would be out of sync in a container that has no starts of tracks.
+    fn starts_apart(&self, stream: &ffmpeg::Stream) -> bool {
+        let (Some(wanted_us), Some(us)) = (self.start_us, start_us(stream)) else { return false };
+        us.max(self.part.from_us).abs_diff(wanted_us) > START_TOLERANCE_US
     }
 
     /// Number of audio streams that are mapped so far.
@@ -267,9 +286,10 @@ fn open_transcoder(
     encoder: ffmpeg::Codec,
     input: &Input,
     output: &Output,
+    start_us: Option<i64>,
 ) -> Result<Transcoder> {
     let (global_header, rates) = (output.wants_global_header(), sample_rates(output.container));
-    let spec = TranscodeSpec { encoder, global_header, rates, like: None };
+    let spec = TranscodeSpec { encoder, global_header, rates, start_us, like: None };
     let transcoder = Transcoder::open(stream, input.name(), &spec)?;
     let (parameters, time_base) = transcoder.encoded();
     let alone = TrialStream { parameters, time_base, language: "", packets: &[] };

@@ -28,6 +28,8 @@ pub(crate) struct TranscodeSpec<'a> {
     pub global_header: bool,
     /// The sample rates that the container holds; none if it holds any.
     pub rates: &'static [i32],
+    /// Where audio has to start, in microseconds of the source's clock: silence or a cut makes it.
+    pub start_us: Option<i64>,
     /// Sample rate and channel layout to keep, where they are not the stream's own.
     pub like: Option<&'a codec::Parameters>,
 }
@@ -176,6 +178,8 @@ struct AudioTranscoder {
     source_base: Rational,
     /// The filter graph and the kind of frames that it was built for.
     graph: Option<(FrameKind, filter::Graph)>,
+    /// Where the audio has to start, in microseconds, until the first graph is built.
+    start_us: Option<i64>,
     /// End of the last decoded frame in microseconds: the next one may have no timestamp.
     end_us: Option<i64>,
     encoder: codec::encoder::Audio,
@@ -208,7 +212,8 @@ impl AudioTranscoder {
         }
         let encoder = opened?;
         let (source_base, time_base) = (stream.time_base(), Rational(1, encoder.rate() as i32));
-        Ok(AudioTranscoder { decoder, source_base, graph: None, end_us: None, encoder, time_base })
+        let start_us = spec.start_us;
+        Ok(AudioTranscoder { decoder, source_base, graph: None, start_us, end_us: None, encoder, time_base })
     }
 
     fn layout_change(&self) -> Option<LayoutChange> {
@@ -255,7 +260,8 @@ impl AudioTranscoder {
         let kind = (av_frame.format(), av_frame.rate(), layout);
         if self.graph.as_ref().is_none_or(|(built_for, _)| *built_for != kind) {
             self.flush_graph(out)?;
-            let graph = self.build_graph(&kind)?;
+            let start_us = self.start_us.take();
+            let graph = self.build_graph(&kind, start_us)?;
             self.graph = Some((kind, graph));
         }
         let (_, graph) = self.graph.as_mut().expect("just built");
@@ -267,6 +273,7 @@ impl AudioTranscoder {
     fn build_graph(
         &self,
         (sample, rate, layout): &FrameKind,
+        start_us: Option<i64>,
     ) -> std::result::Result<filter::Graph, ffmpeg::Error> {
         let mut graph = filter::Graph::new();
         let encoder = &self.encoder;
@@ -275,8 +282,11 @@ impl AudioTranscoder {
             sample.name(),
             layout.filter_argument()
         );
+        let start = start_us.map_or(String::new(), |us| {
+            format!(":first_pts={}", us.rescale(MICROSECONDS, Rational(1, *rate as i32)))
+        });
         let wanted = format!(
-            "aresample=async=1:min_hard_comp=0.02,aformat=sample_fmts={}:sample_rates={}:channel_layouts={}",
+            "aresample=async=1:min_hard_comp=0.02{start},aformat=sample_fmts={}:sample_rates={}:channel_layouts={}",
             encoder.format().name(),
             encoder.rate(),
             layout_of(encoder).filter_argument()
@@ -317,7 +327,7 @@ impl AudioTranscoder {
 /// Opens the encoder of `spec` for the decoder's audio in this layout.
 fn open_encoder(
     decoder: &codec::decoder::Audio,
-    &TranscodeSpec { encoder, global_header, rates, like }: &TranscodeSpec,
+    &TranscodeSpec { encoder, global_header, rates, like, .. }: &TranscodeSpec,
     layout: &ChannelLayout,
 ) -> std::result::Result<codec::encoder::Audio, ffmpeg::Error> {
     let properties = encoder.audio()?;
