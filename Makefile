@@ -8,9 +8,10 @@ PACKAGES := gcc g++ libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev liba
 # apt-get needs root.
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: demo test test-ffmpeg print-packages test-cuda test-relay relay-packages test-slurm slurm-packages cuda-budget soak soak-smoke soak-fuzz \
-	soak-relay soak-videos soak-files soak-faults soak-sweeps lint public-api public-api-check package bench bench-peers \
-	simulate-cores kernels kernels-check gpu-pack pack-packages train-deps train-smoke deps python
+.PHONY: demo test test-ffmpeg print-packages test-cuda test-relay relay-packages test-slurm slurm-packages \
+	cuda-budget soak soak-smoke soak-fuzz soak-relay soak-videos soak-files soak-faults soak-sweeps soak-walk \
+	lint public-api public-api-check package bench bench-peers simulate-cores kernels kernels-check gpu-pack \
+	pack-packages train-deps train-smoke deps python
 
 # Upscales the clip by HASN and by bicubic and shows a detail of both side by side.
 demo: deps
@@ -104,8 +105,9 @@ SOAK_RELAY_S ?= 1800
 SOAK_FAULTS ?= all
 SOAK_PAIRS ?= 500
 SOAK_KILLS ?= 200
+SOAK_WALKS ?= 500
 SOAK_SEED := $(or $(SOAK_SEED),$(shell date +%s))
-soak: soak-fuzz soak-relay soak-videos soak-files soak-faults soak-sweeps
+soak: soak-fuzz soak-relay soak-videos soak-files soak-faults soak-sweeps soak-walk
 
 soak-files: deps
 	@echo "soak: to repeat with the same damaged files: HASN_DAMAGE_FILES=$(SOAK_FILES) HASN_DAMAGE_SEED=$(SOAK_SEED) cargo test --test video damage::"
@@ -119,6 +121,10 @@ soak-faults: deps
 # Every combination of the sweeps, of which `make test` tries a sample: codecs, containers, languages, layouts, names.
 soak-sweeps: deps
 	HASN_SWEEP=all cargo test --test video --test relay sweep -- --nocapture
+
+# Inputs of random containers, codecs, layouts, languages and cuts, compared with FFmpeg's own remux.
+soak-walk: deps
+	HASN_WALK_RUNS=$(SOAK_WALKS) HASN_WALK_SEED=$(SOAK_SEED) cargo test --test video walk:: -- --nocapture
 
 soak-videos: deps
 	HASN_SOAK_FRAMES=$(SOAK_FRAMES) cargo test --test video soak:: -- --nocapture
@@ -149,7 +155,7 @@ soak-fuzz: deps
 # The soak tests in minutes, with the same damaged files in each run.
 soak-smoke:
 	$(MAKE) soak SOAK_FILES=20 SOAK_S=20 SOAK_SEED=2 SOAK_FRAMES=12000 SOAK_RELAY_S=60 SOAK_FAULTS=20 SOAK_PAIRS=20 \
-		SOAK_KILLS=20
+		SOAK_KILLS=20 SOAK_WALKS=60
 
 # The speed of the network alone, one thread, in f32 and in the default precision.
 bench: deps

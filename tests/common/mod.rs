@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
+pub mod audio;
 pub mod flat;
 mod networks;
 pub mod program;

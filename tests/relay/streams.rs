@@ -8,8 +8,10 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::common::Random;
+use crate::common::audio::{AUDIO, audio_of, with_audio};
 use crate::common::flat::sample;
 use crate::common::program::{Folder, Ran, SmallDisk, wait_for};
+use crate::common::sweep;
 use crate::harness::{
     Beside, CODECS, FLASHES, assert_in_step, assert_times_rise, free_port, last, lines, lost, seconds,
     shared_machine, widest_gap,
@@ -281,4 +283,25 @@ fn an_incomplete_file_is_an_error() {
     ran.assert_told("cannot be written", "a full disk");
     assert_eq!(folder.probe("complete.ts").packets.len(), 100, "the other one is complete");
     assert!(!folder.path("disk/out.ts").exists() && folder.path("disk/out.partial.ts").exists());
+}
+
+#[test]
+fn sweep_of_audio_codecs_and_sinks() {
+    let _machine = shared_machine();
+    // A camera's G.711 first.
+    let (mut tried, rest): (Vec<_>, Vec<_>) =
+        AUDIO.iter().copied().partition(|(name, ..)| *name == "pcm_alaw");
+    tried.extend(sweep::sample("audio codecs into ts, flv and m3u8", rest, 2));
+    for audio in tried {
+        let folder = Folder::new();
+        let (source, codec) = with_audio(&folder, audio, 1.0);
+        let line = format!("relay -y --ladder none --reconnect-max 1s {source} out.ts out.flv out.m3u8");
+        let ran = folder.hasn(&line);
+        assert_eq!(ran.code, Some(0), "{line}\n{}", ran.stderr);
+        for sink in ["out.ts", "out.flv", "out.m3u8"] {
+            let became = audio_of(&folder.probe(sink)).unwrap_or_default();
+            println!("{codec:18} {sink:8} {became}");
+            assert!(became == codec || became == "aac", "{line}: {sink} has '{became}'\n{}", ran.stderr);
+        }
+    }
 }

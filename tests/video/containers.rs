@@ -1,60 +1,15 @@
 //! What a container can hold, and how it reads back: audio codecs, languages, packets cut anew, the length of a file. What it
 //! cannot hold is converted, left out or refused before any frame is upscaled, and never refused after.
 
-use crate::common::program::{Folder, Probe, Ran};
+use crate::common::audio::{AUDIO, audio_of, with_audio};
+use crate::common::program::{Folder, Ran};
 use crate::common::sweep::sample;
 
 const SMALL: &str = "-f lavfi -i testsrc2=s=32x32:r=25";
 const SINE: &str = "-f lavfi -i sine=r=48000";
 
-/// FFmpeg's encoders of audio, sample rate, channels, and a container in which the codec is read back.
-#[rustfmt::skip]
-const AUDIO: [(&str, u32, u32, &str); 56] = [
-    ("aac", 48_000, 2, "mkv"), ("ac3", 48_000, 2, "mkv"), ("adpcm_g722", 48_000, 1, "mkv"), ("adpcm_ima_qt", 48_000, 2, "mov"),
-    ("adpcm_ima_wav", 48_000, 2, "mkv"), ("adpcm_ms", 48_000, 2, "mkv"), ("adpcm_swf", 44_100, 1, "mkv"),
-    ("adpcm_yamaha", 48_000, 2, "mkv"), ("alac", 48_000, 2, "mkv"), ("dca", 48_000, 2, "mkv"), ("dfpwm", 48_000, 2, "mkv"),
-    ("eac3", 48_000, 2, "mkv"), ("flac", 48_000, 2, "mkv"), ("g723_1", 8_000, 1, "mkv"), ("libgsm", 8_000, 1, "mov"),
-    ("libgsm_ms", 8_000, 1, "mkv"), ("libmp3lame", 48_000, 2, "mkv"), ("libopus", 48_000, 2, "mkv"),
-    ("libspeex", 8_000, 1, "mkv"), ("libvorbis", 48_000, 2, "mkv"), ("mlp", 48_000, 2, "mkv"), ("mp2", 48_000, 2, "mkv"),
-    ("nellymoser", 44_100, 1, "flv"), ("pcm_alaw", 8_000, 1, "mkv"), ("pcm_bluray", 48_000, 2, "m2ts"),
-    ("pcm_dvd", 48_000, 2, "mpg"), ("pcm_f32be", 48_000, 2, "nut"), ("pcm_f32le", 48_000, 2, "mkv"),
-    ("pcm_f64be", 48_000, 2, "nut"), ("pcm_f64le", 48_000, 2, "mkv"), ("pcm_mulaw", 8_000, 1, "mkv"),
-    ("pcm_s16be", 48_000, 2, "mkv"), ("pcm_s16be_planar", 48_000, 2, "nut"), ("pcm_s16le", 48_000, 2, "mkv"),
-    ("pcm_s16le_planar", 48_000, 2, "nut"), ("pcm_s24be", 48_000, 2, "mkv"), ("pcm_s24le", 48_000, 2, "mkv"),
-    ("pcm_s24le_planar", 48_000, 2, "nut"), ("pcm_s32be", 48_000, 2, "mkv"), ("pcm_s32le", 48_000, 2, "mkv"),
-    ("pcm_s64be", 48_000, 2, "nut"), ("pcm_s64le", 48_000, 2, "mkv"), ("pcm_s8", 48_000, 2, "nut"),
-    ("pcm_u16be", 48_000, 2, "nut"), ("pcm_u16le", 48_000, 2, "nut"), ("pcm_u24be", 48_000, 2, "nut"),
-    ("pcm_u32le", 48_000, 2, "nut"), ("pcm_u8", 48_000, 2, "mkv"), ("real_144", 8_000, 1, "mkv"), ("s302m", 48_000, 2, "ts"),
-    ("truehd", 48_000, 2, "mkv"), ("tta", 48_000, 2, "mkv"), ("wavpack", 48_000, 2, "mkv"), ("wmav1", 48_000, 2, "mkv"),
-    ("wmav2", 48_000, 2, "mkv"), ("comfortnoise", 8_000, 1, "nut"),
-];
-
 const CONTAINERS: [&str; 12] =
     ["mkv", "mp4", "mov", "ts", "webm", "avi", "mxf", "ogg", "nut", "flv", "3gp", "mpg"];
-
-/// A clip with this audio; its name, and FFmpeg's name of the codec.
-fn with_audio(
-    folder: &Folder,
-    (encoder, rate, channels, container): (&str, u32, u32, &str),
-) -> (String, String) {
-    let name = format!("{encoder}.{container}");
-    if !folder.path(&name).exists() {
-        let video = match container {
-            "mpg" => "mpeg2video",
-            "m2ts" => "mpeg2video -f mpegts -mpegts_m2ts_mode 1",
-            _ => "mpeg4",
-        };
-        let codec = format!("-strict -2 -c:a {encoder} -ar {rate} -ac {channels}");
-        folder.ffmpeg(&format!("{SMALL} {SINE} -t 0.4 -c:v {video} {codec} {name}"));
-    }
-    let codec = audio_of(&folder.probe(&name)).expect("audio");
-    (name, codec)
-}
-
-fn audio_of(probe: &Probe) -> Option<String> {
-    let audio = probe.streams.iter().find(|stream| stream.codec_type == "audio");
-    audio.map(|stream| stream.codec_name.clone())
-}
 
 /// Asserts that a run has either succeeded or was refused before it wrote a frame.
 fn assert_not_late(ran: &Ran, line: &str) {
@@ -67,7 +22,7 @@ fn sweep_of_audio_codecs_and_containers() {
     let folder = Folder::new();
     let pairs = AUDIO.iter().flat_map(|&audio| CONTAINERS.map(|container| (audio, container)));
     for (audio, container) in sample("audio codecs x containers", pairs.collect(), 9) {
-        let (name, codec) = with_audio(&folder, audio);
+        let (name, codec) = with_audio(&folder, audio, 0.4);
         // NUT has no negative timestamps, which packets of reordered frames have.
         let encoder = if container == "nut" { "--encoder ffv1" } else { "" };
         let line = format!("upscale {name} out.{container} -y --model none --threads 1 {encoder}");
@@ -95,7 +50,7 @@ fn audio_that_has_no_tag_is_converted() {
         ("pcm_s16be_planar", "nut", "mov", "pcm_s16le"),
         ("libmp3lame", "mkv", "3gp", "aac"),
     ] {
-        let (name, _) = with_audio(&folder, (encoder, 48_000, 2, source));
+        let (name, _) = with_audio(&folder, (encoder, 48_000, 2, source), 0.4);
         let ran = folder.upscale(&format!("{name} out.{out} -y --model none --strict"));
         assert_eq!(
             audio_of(&folder.probe(&format!("out.{out}"))).as_deref(),

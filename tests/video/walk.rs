@@ -13,6 +13,7 @@ use crate::common::program::{Folder, Packet, Probe, Ran, Stream};
 use crate::common::random::{Random, count};
 
 const RUNS: usize = 12;
+const SEED: usize = 1;
 
 /// A container, and what FFmpeg writes into it.
 struct Kind {
@@ -540,7 +541,7 @@ fn compare_with_remux(
 #[test]
 fn random_inputs_come_out_whole() {
     let runs = count("HASN_WALK_RUNS", RUNS) as u64;
-    let first = Random::new("HASN_WALK_SEED").seed;
+    let first = count("HASN_WALK_SEED", SEED) as u64;
     let (mut failed, mut refused) = (Vec::new(), BTreeMap::<String, Vec<u64>>::new());
     for seed in first..first + runs {
         let folder = Folder::new();
