@@ -37,7 +37,7 @@ fn allocate(len: usize) -> Option<Vec<f32>> {
 pub(crate) fn in_units(bytes: u64) -> String {
     match bytes {
         ..1_000_000 => format!("{} kB", bytes / 1000),
-        ..1_000_000_000 => format!("{} MB", bytes / 1_000_000),
+        1_000_000..1_000_000_000 => format!("{} MB", bytes / 1_000_000),
         _ => format!("{:.1} GB", bytes as f64 * 1e-9),
     }
 }

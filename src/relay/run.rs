@@ -56,7 +56,7 @@ impl Relay {
         media::start();
         options.check()?;
         let networks = open_networks(&options.ladder)?;
-        let sinks = options.sinks.iter().map(|sink| redacted(sink)).collect();
+        let sinks = options.sinks.iter().map(redacted).collect();
         let stats = Arc::new(Stats::new(redacted(&options.source), sinks, options.latency_max));
         Ok(Relay { options, networks, control: Control::default(), stats })
     }

@@ -94,8 +94,8 @@ pub(crate) struct Net {
 
 /// The graphs of a frame.
 enum Graphs {
-    /// In place in the trunk.
-    Kept { enter: Graph, block: Graph, leave: Graph },
+    /// In place in the trunk: enter, block, leave.
+    Kept(Box<[Graph; 3]>),
     /// Of all parts, without the trunk.
     Recomputed(Graph),
 }
@@ -103,11 +103,11 @@ enum Graphs {
 impl Graphs {
     fn new(shape: &Shape, blocks: usize, two_steps: bool, threads: usize, trunk: Trunk) -> Graphs {
         match trunk {
-            Trunk::Kept => Graphs::Kept {
-                enter: enter_graph(shape, threads),
-                block: block_graph(shape, threads),
-                leave: leave_graph(shape, threads, two_steps),
-            },
+            Trunk::Kept => Graphs::Kept(Box::new([
+                enter_graph(shape, threads),
+                block_graph(shape, threads),
+                leave_graph(shape, threads, two_steps),
+            ])),
             Trunk::Recomputed => Graphs::Recomputed(graph_of_all(shape, threads, blocks, two_steps)),
         }
     }
@@ -115,7 +115,8 @@ impl Graphs {
     /// The scratch of a frame, in floats.
     fn scratch_len(&self, shape: &Shape, sizes: &Sizes) -> usize {
         match self {
-            Graphs::Kept { block, leave, .. } => {
+            Graphs::Kept(graphs) => {
+                let [_, block, leave] = &**graphs;
                 let rings = |graph: &Graph| shape.rings(graph).iter().map(|ring| ring.len()).sum::<usize>();
                 shape.kept_len() + sums_len(shape, sizes) + rings(block).max(rings(leave)) + MARGIN
             }
@@ -129,7 +130,7 @@ impl Graphs {
 
     fn all_mut(&mut self) -> Vec<&mut Graph> {
         match self {
-            Graphs::Kept { enter, block, leave } => vec![enter, block, leave],
+            Graphs::Kept(graphs) => graphs.iter_mut().collect(),
             Graphs::Recomputed(graph) => vec![graph],
         }
     }
@@ -224,9 +225,7 @@ impl Forward for Net {
         let Net { weights, shape, graphs, workers, zeros } = self;
         let frame = FrameRun { weights, shape, zeros, x };
         match graphs {
-            Graphs::Kept { enter, block, leave } => {
-                frame.run_kept([enter, block, leave], workers, scratch, y)
-            }
+            Graphs::Kept(graphs) => frame.run_kept(graphs.each_mut(), workers, scratch, y),
             Graphs::Recomputed(graph) => frame.run_recomputed(graph, workers, scratch, y),
         }
     }

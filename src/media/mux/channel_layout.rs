@@ -39,6 +39,18 @@ const SAME_IN_AAC: [(u64, u64); 2] = [
 /// Layouts of which FFmpeg's encoder with libopus exchanges channels (seen with FFmpeg 5.1.9).
 const EXCHANGED_BY_LIBOPUS: [u64; 2] = [ffi::AV_CH_LAYOUT_5POINT0_BACK, ffi::AV_CH_LAYOUT_6POINT1];
 
+/// Vorbis has one layout for each number of channels (Vorbis I, 4.3.9).
+const IN_VORBIS: [u64; 8] = [
+    ffi::AV_CH_LAYOUT_MONO,
+    ffi::AV_CH_LAYOUT_STEREO,
+    ffi::AV_CH_LAYOUT_SURROUND,
+    ffi::AV_CH_LAYOUT_QUAD,
+    ffi::AV_CH_LAYOUT_5POINT0_BACK,
+    ffi::AV_CH_LAYOUT_5POINT1_BACK,
+    ffi::AV_CH_LAYOUT_6POINT1,
+    ffi::AV_CH_LAYOUT_7POINT1,
+];
+
 impl ChannelLayout {
     /// A copy. Where only the number of channels is known, FFmpeg's usual layout of that number is assumed.
     pub(crate) fn of(layout: &ffi::AVChannelLayout) -> ChannelLayout {
@@ -99,8 +111,8 @@ impl ChannelLayout {
     /// The channels as a bit mask; `None` where their order needs more.
     fn mask(&self) -> Option<u64> {
         let is_native = self.0.order == ffi::AVChannelOrder::AV_CHANNEL_ORDER_NATIVE;
-        // SAFETY: a layout in native order has a mask.
-        is_native.then(|| unsafe { self.0.u.mask })
+        // SAFETY: the mask of a layout is a number in any order.
+        is_native.then_some(unsafe { self.0.u.mask })
     }
 
     /// Whether every channel is still one of its own in `to`, as loud as it was.
@@ -113,7 +125,10 @@ impl ChannelLayout {
         let in_aac = SAME_IN_AAC.iter().filter(|_| encoder.id() == codec::Id::AAC);
         let same =
             in_aac.filter(|(from, _)| self.mask() == Some(*from)).map(|&(_, to)| ChannelLayout::of_mask(to));
-        let offered = layouts_of(encoder);
+        let offered = match encoder.id() {
+            codec::Id::VORBIS => Some(IN_VORBIS.map(ChannelLayout::of_mask).into()),
+            _ => layouts_of(encoder),
+        };
         let is_offered =
             |layout: &ChannelLayout| offered.as_ref().is_none_or(|offered| offered.contains(layout));
         let own = Some(ChannelLayout::of(&self.0)).filter(is_offered);

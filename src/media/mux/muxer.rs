@@ -505,11 +505,16 @@ fn clip_text(packet: &mut ffmpeg::Packet, time_base: Rational, trim: Trim) {
 }
 
 /// Returns what is subtracted from all timestamps. The MP4 family does not show what lies before 0: audio that an edit
-/// list hides before the first frame stays there.
+/// list hides before the first frame stays there. FFmpeg's demuxer of Ogg takes the first packets of audio for the start of
+/// the file.
 fn offset_us(output: &Output, input: &Input, encoder: &Encoder, trim: Trim) -> i64 {
     let offset_us = trim.offset_us();
     let is_hidden = output.is_mp4_family() && encoder.start_us() < offset_us;
-    if is_hidden { encoder.start_us().min(input.start_us()) } else { offset_us }
+    if is_hidden || (output.counts_in_codec() && trim.is_everything()) {
+        encoder.start_us().min(input.start_us())
+    } else {
+        offset_us
+    }
 }
 
 /// Returns the codec delay that FFmpeg's muxer fails to add: Matroska's timestamps are later by it, and demuxers subtract

@@ -146,8 +146,6 @@ impl Plan {
             self.leave_out(format!("{} beside the audio before it", describe(stream)), output);
             return Ok(());
         }
-        let rates = sample_rates(output.container);
-        let holds_rate = !is_audio || rates.is_empty() || rates.contains(&sample_rate);
         match audio {
             AudioMode::Encode(name) if is_audio => {
                 let encoder = requested_encoder(name, output)?;
@@ -157,7 +155,7 @@ impl Plan {
             _ if is_cover(stream) && output.holds_cover(id) => self.map(stream.index(), StreamAction::Cover),
             _ if is_cover(stream) => self.leave_out(describe(stream), output),
             _ if output.holds(medium, id)
-                && holds_rate
+                && holds_rate(stream, output)
                 && !(is_audio && self.starts_apart(stream))
                 && (!is_track || survives(output.container, stream, &input.queued(stream.index()))) =>
             {
@@ -195,8 +193,8 @@ impl Plan {
                 let conversion = self.convert(stream, transcoder, encoder, output);
                 let what = match output.holds(parameters.medium(), parameters.id()) {
                     true if self.starts_apart(stream) => "start",
-                    true => "sample rate",
-                    false => "codec",
+                    true if !holds_rate(stream, output) => "sample rate",
+                    _ => "codec",
                 };
                 warn!("{}: {} cannot hold its {what}: {conversion}", output.name, output.container());
                 Ok(())
@@ -278,6 +276,14 @@ impl Plan {
         let taken = std::mem::replace(&mut self.transcoders, Transcoders::new(""));
         taken.within(part)
     }
+}
+
+/// Whether the container holds audio at the rate of the stream.
+fn holds_rate(stream: &ffmpeg::Stream, output: &Output) -> bool {
+    let rates = sample_rates(output.container);
+    // SAFETY: the stream is alive. Other streams have no rate.
+    let rate = unsafe { (*(*stream.as_ptr()).codecpar).sample_rate };
+    rate == 0 || rates.is_empty() || rates.contains(&rate)
 }
 
 /// Opens a conversion whose result the container takes.

@@ -376,9 +376,9 @@ fn precision(sample: format::Sample) -> i32 {
 }
 
 /// Whether FFmpeg's decoder finds the layout in the encoder's header. It does not understand all layouts that FFmpeg's
-/// encoder of AAC describes there, and Vorbis has one layout for each number of channels.
+/// encoder of AAC describes there.
 fn is_read_back(encoder: &codec::Context, layout: &ChannelLayout) -> bool {
-    if !matches!(encoder.id(), codec::Id::AAC | codec::Id::VORBIS) {
+    if encoder.id() != codec::Id::AAC {
         return true;
     }
     let mut parameters = parameters_of(encoder);
@@ -483,7 +483,9 @@ impl TextTranscoder {
     ) -> std::result::Result<bool, ffmpeg::Error> {
         // SAFETY: a subtitle of zeros is empty; the decoder fills it.
         let (mut subtitle, mut got_subtitle) = (Subtitle(unsafe { std::mem::zeroed() }), 0);
-        let (decoder, raw) = (unsafe { self.decoder.as_mut_ptr() }, &mut subtitle.0);
+        // SAFETY: the decoder is alive, and so it stays.
+        let decoder = unsafe { self.decoder.as_mut_ptr() };
+        let raw = &mut subtitle.0;
         // SAFETY: decoder, subtitle and packet are alive.
         check(unsafe {
             ffi::avcodec_decode_subtitle2(decoder, raw, &mut got_subtitle, packet.as_mut_ptr())

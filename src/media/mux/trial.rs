@@ -27,6 +27,8 @@ pub(crate) struct TrialStream<'a> {
 /// A stream that was read back.
 pub(crate) struct ReadBack {
     pub id: codec::Id,
+    /// Sample rate in Hz and number of channels, of audio.
+    pub samples: (i32, i32),
     pub language: Option<String>,
 }
 
@@ -55,9 +57,19 @@ pub(crate) fn survives(
         }
         Trial::ReadBack(found) => {
             debug!("{name} reads stream {} ({}) as {}", stream.index(), id.name(), found.id.name());
-            same_codec(found.id, id)
+            // Only codecs without a header of their own leave the rate and the channels to the container.
+            // SAFETY: this is a table lookup.
+            let is_headerless = unsafe { ffi::av_get_bits_per_sample(id.into()) } > 0;
+            same_codec(found.id, id) && (!is_headerless || found.samples == samples(&stream.parameters()))
         }
     }
+}
+
+/// Sample rate in Hz and number of channels.
+fn samples(parameters: &codec::Parameters) -> (i32, i32) {
+    // SAFETY: the parameters are alive.
+    let raw = unsafe { &*parameters.as_ptr() };
+    (raw.sample_rate, raw.ch_layout.nb_channels)
 }
 
 /// Whether two codec ids are one codec: demuxers name some codecs differently.
@@ -155,7 +167,8 @@ fn read(demuxer: &str, memory: Memory) -> Option<ReadBack> {
     // Some demuxers know a stream when its first packet comes.
     while ffmpeg::Packet::empty().read(&mut context).is_ok() {}
     let stream = context.stream(0)?;
-    Some(ReadBack { id: stream.parameters().id(), language: tag(&stream, c"language") })
+    let parameters = stream.parameters();
+    Some(ReadBack { id: parameters.id(), samples: samples(&parameters), language: tag(&stream, c"language") })
 }
 
 /// Bytes that are written, then read.

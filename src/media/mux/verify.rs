@@ -91,9 +91,10 @@ impl StreamSummary {
             let us = |ticks: i64| ticks.rescale(time_base, MICROSECONDS) - delay_us;
             self.first = self.first.min(us(pts));
             self.last = self.last.max(us(pts));
-            let duration_us = match packet.duration() {
-                0 => (packet.size() as i64).saturating_mul(self.mebibyte_us) >> 20,
-                ticks => ticks.rescale(time_base, MICROSECONDS),
+            // The demuxer of MOV shortens the last packet of a track that starts late, not its samples.
+            let duration_us = match self.mebibyte_us {
+                0 => packet.duration().rescale(time_base, MICROSECONDS),
+                mebibyte_us => (packet.size() as i64).saturating_mul(mebibyte_us) >> 20,
             };
             self.end = self.end.max(us(pts).saturating_add(duration_us));
         }
