@@ -38,6 +38,7 @@ pub fn with_audio(
         let video = match container {
             "mpg" => "mpeg2video",
             "m2ts" => "mpeg2video -f mpegts -mpegts_m2ts_mode 1",
+            "flv" => "flv",
             _ => "mpeg4",
         };
         let codec = format!("-strict -2 -c:a {encoder} -ar {rate} -ac {channels}");
