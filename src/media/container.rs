@@ -156,7 +156,7 @@ pub(crate) fn audio_streams_max(container: &'static ffi::AVOutputFormat) -> usiz
     if container_name(container) == "flv" { 1 } else { usize::MAX }
 }
 
-/// Whether a track may start after the others: where it cannot, all of them start together.
+/// Whether a track may start after the others and is read back so: where it cannot, all of them start together.
 pub(crate) fn holds_starts(container: &'static ffi::AVOutputFormat) -> bool {
-    !matches!(container_name(container), "avi" | "mxf" | "mxf_opatom" | "gxf")
+    !matches!(container_name(container), "avi" | "mxf" | "mxf_opatom" | "gxf" | "ogg" | "ogv" | "oga")
 }

@@ -449,7 +449,7 @@ fn compare_audio(
     // FFmpeg's decoder of WMA gives its first samples with the second packet's time.
     let tolerance = tolerance + if old.codec_name.starts_with("wma") { 0.05 } else { 0.0 };
     // Silence stands for a later start.
-    let starts_together = matches!(walk.output.as_str(), "out.avi" | "out.mxf");
+    let starts_together = matches!(walk.output.as_str(), "out.avi" | "out.mxf" | "out.ogv");
     let (started, starts) = (was.0 - zero(before), is.0 - zero(after));
     if (started - starts).abs() > tolerance && !starts_together {
         wrong.push(format!(
@@ -458,7 +458,9 @@ fn compare_audio(
         ));
     }
     let (ended, ends) = (was.1 - zero(before), is.1 - zero(after));
-    if (ended - ends).abs() > tolerance.max(0.06) + longest {
+    // AVI tells no times of packets of some codecs; MXF ends its audio with the video.
+    let tells_end = !matches!(walk.output.as_str(), "out.avi" | "out.mxf") && was.2 > 0.0;
+    if tells_end && (ended - ends).abs() > tolerance.max(0.06) + longest {
         wrong.push(format!(
             "{} ended {ended:.3} s after the video's start, {} ends {ends:.3} s",
             old.codec_name, new.codec_name
