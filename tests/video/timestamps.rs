@@ -339,3 +339,16 @@ fn a_part_of_a_transport_stream_begins_at_its_frame() {
         }
     }
 }
+
+#[test]
+fn a_file_is_no_longer_than_its_packets_where_ogg_ends_within_one() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!(
+        "{SMALL} -f lavfi -i aevalsrc=0.3*sin(1000*t)|0.3*sin(1300*t):s=32000 -t 0.5 -c:v libtheora -c:a libvorbis in.ogv"
+    ));
+    for out in ["out.webm", "out.mkv", "out.mp4"] {
+        folder.upscale(&format!("in.ogv {out} --model none"));
+        let seconds: f64 = folder.probe(out).format.duration.parse().unwrap();
+        assert!((seconds - 0.5).abs() < 0.05, "{out} lasts {seconds} s");
+    }
+}

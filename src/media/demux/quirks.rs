@@ -13,6 +13,12 @@ pub(crate) fn has_edit_lists(demuxer: &str) -> bool {
     demuxer.contains("mp4")
 }
 
+/// Whether a packet's duration is a negative number of 32 bits, as that of Ogg's last packet is where the file ends before
+/// the packet starts.
+pub(crate) fn is_negative_duration(ticks: i64) -> bool {
+    (1 << 31..1 << 32).contains(&ticks)
+}
+
 /// Whether it is a transport stream. Its packets are numbered, so gaps are known, and FFmpeg marks packets next to a
 /// gap as corrupt.
 pub(crate) fn is_mpegts(demuxer: &str) -> bool {

@@ -191,6 +191,9 @@ impl Input {
     fn accept(&mut self, mut packet: ffmpeg::Packet) -> Option<Packet> {
         let stream = packet.stream();
         let (time_base, is_timed) = (self.stream(stream).time_base(), is_timed(&self.stream(stream)));
+        if quirks::is_negative_duration(packet.duration()) {
+            packet.set_duration(0);
+        }
         self.timeline.correct(&mut packet, time_base, is_timed, self.frame_us);
         if stream >= self.streams_at_open && !self.is_late_stream_logged {
             self.is_late_stream_logged = true;
