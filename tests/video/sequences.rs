@@ -330,9 +330,12 @@ fn an_interrupted_run_reports_what_it_keeps_and_other_options_are_refused() {
     scan(&folder, 200, "rgb24", "in/%03d.png");
     let line = "upscale in/%03d.png out/%03d.tif --threads 2 --progress none";
     let child = start_and_wait(&folder, line, "out", 10);
+    // It must not end before the other one has started.
+    signal(&child, "-STOP");
     let other = format!("{line} --restart");
     folder.hasn(&other).assert_told("another run is using it", &other);
     signal(&child, "-INT");
+    signal(&child, "-CONT");
     let ran = Ran::of(child.wait_with_output().unwrap());
     assert_eq!(ran.code, Some(130), "{}", ran.stderr);
     let frames = names(&folder, "out").len();
