@@ -66,7 +66,7 @@ pub struct Outcome {
 }
 
 impl Run {
-    /// Bytes of the frames between the stages of a run of so many frames; those in the engine are the engine's.
+    /// Bytes of the frames between the stages of a run of `frames` frames; the engine counts its own.
     pub fn frame_bytes(lr: &FrameFormat, sr: &FrameFormat, frames: u64, reuse: bool) -> u64 {
         let count = |queue: usize| match frames {
             1 => 0,

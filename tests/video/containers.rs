@@ -166,8 +166,8 @@ fn avi_counts_frames_that_it_does_not_hold() {
     assert_eq!(folder.probe("again.mkv").packets.len(), 43);
     // A truncated file has neither the frames nor the chunks in their place.
     let file = folder.read("in.avi");
-    folder.write("torn.avi", &file[..file.len() * 2 / 3]);
-    folder.hasn("upscale torn.avi torn.mkv --model none").assert_told("damaged", "a truncated file");
+    folder.write("truncated.avi", &file[..file.len() * 2 / 3]);
+    folder.hasn("upscale truncated.avi out.mkv --model none").assert_told("damaged", "a truncated file");
 }
 
 #[test]

@@ -195,7 +195,7 @@ impl Target {
         }
     }
 
-    /// Estimates the memory of the encoder for so many frames.
+    /// Estimates the memory of the encoder of a video of `frames` frames.
     ///
     /// Measured at 1280x720 (2026-11-30): x264 takes 140 frames with its default preset and 14 with ultrafast, x265 150,
     /// SVT-AV1 160, libvpx-vp9 105, FFV1 100, all others up to 13; a short video takes about three for each of its frames.
