@@ -89,6 +89,16 @@ impl Random {
         (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 
+    /// Whether something that happens once in `in_n` times happens.
+    pub fn once(&mut self, in_n: usize) -> bool {
+        self.below(in_n) == 0
+    }
+
+    /// One of the values.
+    pub fn choose<'a, T: ?Sized>(&mut self, values: &[&'a T]) -> &'a T {
+        values[self.below(values.len())]
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

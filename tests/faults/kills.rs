@@ -1,7 +1,8 @@
 //! Kills at moments chosen by chance, on several file systems.
 
+use crate::common::Random;
 use crate::common::program::say_skipped;
-use crate::common::random::{Random, count};
+use crate::common::random::{count, seed};
 use crate::mounts::Mounted;
 use crate::scenarios::FILE;
 use crate::trial::{Conditions, Undisturbed};
@@ -11,7 +12,8 @@ const KILLS: usize = 2;
 
 fn kill_on(kind: &str) {
     let undisturbed = Undisturbed::of(&FILE);
-    let mut random = Random::new("HASN_FAULT_SEED");
+    let seed = seed("HASN_FAULT_SEED");
+    let mut random = Random(seed);
     let (mut kills, mut resumed) = (0, 0);
     while kills < count("HASN_FAULT_KILLS", KILLS) {
         let trial = undisturbed.trial(&FILE);
@@ -39,14 +41,13 @@ fn kill_on(kind: &str) {
                 continue;
             }
             let outcome = trial.judge(&undisturbed, &conditions);
-            let outcome = outcome.unwrap_or_else(|wrong| {
-                panic!("seed {}, on {kind}, after {kills} kills: {wrong}", random.seed)
-            });
+            let outcome = outcome
+                .unwrap_or_else(|wrong| panic!("seed {}, on {kind}, after {kills} kills: {wrong}", seed));
             kills += 1;
             resumed += usize::from(outcome.contains("resumed"));
         }
     }
-    println!("{kind}: {kills} kills, {resumed} runs resumed, seed {}", random.seed);
+    println!("{kind}: {kills} kills, {resumed} runs resumed, seed {}", seed);
 }
 
 #[test]
