@@ -1,5 +1,7 @@
 //! Decode: packets become frames, each with the timestamp of its source.
 
+mod first;
+
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video as AvFrame;
 use ffmpeg_next::packet::Ref;
@@ -11,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Family, Frame, FrameFormat, Origin, Timestamp};
 use crate::media::av_frame::into_frame;
 use crate::media::damage::{Damage, DamagedPlace};
+use crate::media::decode::alpha::{Alpha, decoder_with_alpha};
 use crate::media::decode::convert::Converter;
 use crate::media::decode::exr;
 use crate::media::decode::filter::{Clock, Deinterlace, FilterSpec, Filters, TimedFrame};
@@ -19,13 +22,13 @@ use crate::media::decode::open::decoder_of;
 use crate::media::decode::orientation::Orientation;
 use crate::media::decode::timestamps::{FrameTiming, TimestampRepair};
 use crate::media::demux::input::Input;
-use crate::media::ffmpeg::{MICROSECONDS, error_kind, failure, is_again, rational_of, time_base_of};
-use crate::media::ffmpeg_log::{self, DecoderErrors};
+use crate::media::ffmpeg::{MICROSECONDS, error_kind, failure, is_again, time_base_of};
+use crate::media::ffmpeg_log::DecoderErrors;
 use crate::media::format::{color_of, describe, pixel_of, transfer_of};
 use crate::media::packet::Packet;
 use crate::media::pattern::{Numbering, Pattern};
 use crate::media::side_data::display_matrix;
-use crate::media::stream::{Trim, VideoInfo, has_alpha_apart};
+use crate::media::stream::{Trim, VideoInfo};
 
 /// How a source is decoded.
 pub struct DecodeSpec {
@@ -80,18 +83,6 @@ pub struct Decoder {
     origin: Origin,
 }
 
-/// What becomes of alpha after the decoder.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Alpha {
-    Kept,
-    /// The output holds none, which changes nothing while all frames are opaque.
-    Dropped {
-        is_error: bool,
-    },
-    /// Frames have lost theirs.
-    Lost,
-}
-
 /// Counts of decoded frames.
 #[derive(Default)]
 struct Counts {
@@ -128,9 +119,6 @@ const LOG_MEANS_DAMAGE: [codec::Id; 12] = [
 
 /// Errors without a frame between them after which decoding is given up.
 const ERRORS_IN_A_ROW_MAX: u32 = 1000;
-
-/// Distances before the wanted part at which a seek is tried: some containers seek to a place that cannot be decoded from.
-const SEEK_BACK_US: [i64; 4] = [0, 3_000_000, 30_000_000, i64::MAX];
 
 impl Decoder {
     /// Opens the decoder of `input`'s video and decodes up to the first wanted frame, which fixes the format. Packets of
@@ -220,76 +208,6 @@ impl Decoder {
         self.origin = Origin::default();
     }
 
-    /// The first frame of the wanted part, after a seek.
-    fn seek_first(&mut self, input: &mut Input) -> Result<Frame> {
-        for back_us in SEEK_BACK_US {
-            let target_us = self.trim.from_us.saturating_sub(back_us).max(input.start_us());
-            input.seek(target_us)?;
-            self.reset();
-            let is_start = target_us == input.start_us();
-            if !is_start && !self.skip_to_keyframe(input)? {
-                continue;
-            }
-            let first = self.decode_first(input);
-            let us = |frame: &Frame| {
-                let time_base = rational_of(frame.time.time_base);
-                frame.time.pts.rescale(time_base, MICROSECONDS)
-            };
-            let is_late = |frame: &Frame| us(frame) - self.trim.from_us >= self.timestamps.frame_us();
-            let in_time = self.counts.outside > 0 || first.as_ref().is_ok_and(|frame| !is_late(frame));
-            if in_time || is_start {
-                return first;
-            }
-        }
-        unreachable!("the last attempt is from the start");
-    }
-
-    /// Skips what comes before the first keyframe: a seek in a transport stream ends at any packet. Returns whether that
-    /// keyframe lies before the wanted part, all of which can be decoded then.
-    fn skip_to_keyframe(&self, input: &mut Input) -> Result<bool> {
-        while let Some(packet) = input.next_video()? {
-            let time = packet.packet.pts().or(packet.packet.dts());
-            let us = time.map(|time| time.rescale(packet.time_base, MICROSECONDS));
-            if us.is_some_and(|us| us > self.trim.from_us) {
-                return Ok(false);
-            }
-            if packet.is_key() {
-                input.put_back(packet)?;
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn decode_first(&mut self, input: &mut Input) -> Result<Frame> {
-        ffmpeg_log::take_refused_size();
-        loop {
-            match input.next_video()? {
-                Some(packet) => self.send(packet)?,
-                None => self.finish()?,
-            }
-            if let Some(frame) = self.receive_frame()? {
-                return Ok(frame);
-            }
-            if self.ended {
-                return Err(match (self.counts.outside, ffmpeg_log::take_refused_size()) {
-                    (0, Some(size)) => {
-                        let problem = format!("frames of {size} are beyond FFmpeg's limit on frame size");
-                        Error::new(&self.source, problem, "split or scale them down with another program")
-                            .with_kind(ErrorKind::Unsupported)
-                    }
-                    (0, None) => Error::new(&self.source, "no frame could be decoded", "get a complete copy")
-                        .with_kind(ErrorKind::Damaged),
-                    _ => Error::new(
-                        &self.source,
-                        "has no frame in that part",
-                        "choose other times with --from and --to",
-                    ),
-                });
-            }
-        }
-    }
-
     /// Format of the first frame. Later ones may differ.
     pub fn format(&self) -> FrameFormat {
         self.first().format
@@ -366,28 +284,8 @@ impl Decoder {
     /// States that the output holds no alpha. A frame that is not opaque is then an error, or the report lists its alpha.
     pub fn drop_alpha(&mut self, is_error: bool) -> Result<()> {
         self.alpha = Alpha::Dropped { is_error };
-        let first = self.first.take().expect("called before the first frame is taken");
-        self.check_alpha(&first)?;
-        self.first = Some(first);
-        Ok(())
-    }
-
-    fn check_alpha(&mut self, frame: &Frame) -> Result<()> {
-        let Alpha::Dropped { is_error } = self.alpha else { return Ok(()) };
-        if frame.is_opaque() {
-            return Ok(());
-        }
-        self.alpha = Alpha::Lost;
-        if !is_error {
-            return Ok(());
-        }
-        let remedy = "choose an --encoder and a container that keep it, or do without --strict";
-        let error = Error::new(&self.source, "has alpha, which the output does not hold", remedy);
-        Err(error.with_kind(ErrorKind::Unsupported).at(
-            "decode",
-            frame.time.index,
-            Some(frame.time.seconds()),
-        ))
+        let first = self.first.as_ref().expect("called before the first frame is taken");
+        self.alpha.check(first, &self.source)
     }
 
     /// Names of what frames carried and the output does not hold.
@@ -582,7 +480,7 @@ impl Decoder {
         self.warn_change(&frame_format, &time);
         self.counts.returned += 1;
         let frame = into_frame(av_frame, frame_format, time);
-        self.check_alpha(&frame)?;
+        self.alpha.check(&frame, &self.source)?;
         Ok(frame)
     }
 
@@ -599,12 +497,6 @@ impl Decoder {
             );
         }
     }
-}
-
-/// The decoder of alpha that VP8 and VP9 have apart from their frames: FFmpeg's own skip it.
-fn decoder_with_alpha(stream: &ffmpeg::Stream) -> Option<ffmpeg::Codec> {
-    let name = if stream.parameters().id() == codec::Id::VP8 { "libvpx" } else { "libvpx-vp9" };
-    has_alpha_apart(stream).then(|| ffmpeg::decoder::find_by_name(name)).flatten()
 }
 
 /// Opens the codec of the input's video.

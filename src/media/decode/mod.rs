@@ -1,5 +1,6 @@
 //! Decode: packets become frames, with filters and deinterlacing.
 
+pub(crate) mod alpha;
 pub(crate) mod convert;
 pub(crate) mod decoder;
 pub(crate) mod exr;
