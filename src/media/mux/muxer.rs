@@ -1,5 +1,7 @@
 //! Mux: encoded frames and copied packets become a file, which keeps a partial name until it is complete.
 
+mod add;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::slice;
@@ -13,14 +15,13 @@ use tracing::{debug, warn};
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::demux::input::Input;
 use crate::media::encode::encoder::Encoder;
-use crate::media::ffmpeg::{MICROSECONDS, c_string, check, failure};
-use crate::media::mux::metadata::{attach_cover, copy_programs, copy_tags_and_chapters, cover_packet};
-use crate::media::mux::streams::{Plan, StreamAction, StreamMapping};
+use crate::media::ffmpeg::{MICROSECONDS, check, failure};
+use crate::media::mux::metadata::{copy_programs, copy_tags_and_chapters};
+use crate::media::mux::streams::{Plan, StreamAction};
 use crate::media::mux::verify::{self, StreamSummary, Verification};
 use crate::media::output::{Output, open_output};
 use crate::media::packet::{Packet, write_packet};
-use crate::media::side_data::copy_entries;
-use crate::media::stream::{Trim, metadata, tag};
+use crate::media::stream::Trim;
 use crate::media::watch::Watch;
 
 /// An output whose header is written.
@@ -117,40 +118,6 @@ impl Muxer {
         Ok(muxer)
     }
 
-    fn add_streams(&mut self, input: &Input, encoder: &Encoder, plan: &Plan) -> Result<()> {
-        for &StreamMapping { input_index, action } in &plan.mappings {
-            let stream = input.context().stream(input_index).expect("planned by the input");
-            let added = match action {
-                StreamAction::Upscale => self.add_encoded(&stream, encoder),
-                StreamAction::Copy => self.add_copied(&stream),
-                StreamAction::Convert => self.add_converted(&stream, &plan.encoded[&input_index]),
-                StreamAction::Cover => self.add_cover(&stream),
-            };
-            let added = added.map_err(|e| {
-                Error::new(&self.output.name, e.to_string(), "choose another container")
-                    .with_kind(ErrorKind::Unsupported)
-                    .with_source(e)
-            })?;
-            if let Some(code) = plan.languages.get(&input_index) {
-                self.set_language(added, code);
-            }
-            // A cover is written once, with the header.
-            self.output_index[input_index] = (action != StreamAction::Cover).then_some(added);
-        }
-        Ok(())
-    }
-
-    /// Sets the code of a stream's language, or removes it if that is empty.
-    fn set_language(&mut self, index: usize, code: &str) {
-        let code = c_string(code);
-        let mut added = self.context.stream_mut(index).expect("an added stream");
-        let value = if code.is_empty() { std::ptr::null() } else { code.as_ptr() };
-        // SAFETY: the stream is alive, and the strings live through the call, which copies them.
-        let code =
-            unsafe { ffi::av_dict_set(&mut (*added.as_mut_ptr()).metadata, c"language".as_ptr(), value, 0) };
-        check(code).expect("no memory for a language");
-    }
-
     fn write_header(&mut self, plan: &Plan) -> Result<()> {
         let mut options = ffmpeg::Dictionary::new();
         if self.output.is_still() {
@@ -185,80 +152,6 @@ impl Muxer {
             write_packet(&cover, &mut self.context).map_err(|e| self.failed(e))?;
         }
         Ok(())
-    }
-
-    fn add_encoded(
-        &mut self,
-        stream: &ffmpeg::Stream,
-        encoder: &Encoder,
-    ) -> std::result::Result<usize, ffmpeg::Error> {
-        let rate = encoder.video().frame_rate;
-        let time_base = if self.output.has_timestamps() { encoder.video().time_base } else { rate.invert() };
-        let mut added = self.context.add_stream_with(encoder.context())?;
-        describe(&mut added, stream, true);
-        added.set_time_base(time_base);
-        added.set_avg_frame_rate(rate);
-        // SAFETY: stream and parameters are alive.
-        unsafe {
-            let raw = &mut *added.as_mut_ptr();
-            raw.sample_aspect_ratio = encoder.sample_aspect().into();
-            let tag = encoder
-                .codec_tag()
-                .or_else(|| self.output.codec_tag(codec::Id::from((*raw.codecpar).codec_id)));
-            if let Some(tag) = tag {
-                (*raw.codecpar).codec_tag = tag;
-            }
-        }
-        encoder.side().write(stream, &mut added);
-        Ok(added.index())
-    }
-
-    fn add_copied(&mut self, stream: &ffmpeg::Stream) -> std::result::Result<usize, ffmpeg::Error> {
-        let mut added = self.context.add_stream(ffmpeg::encoder::find(codec::Id::None))?;
-        added.set_parameters(stream.parameters());
-        // SAFETY: the stream is alive. The codec tag is another container's.
-        unsafe { (*(*added.as_mut_ptr()).codecpar).codec_tag = 0 };
-        describe(&mut added, stream, false);
-        copy_entries(stream, &mut added);
-        Ok(added.index())
-    }
-
-    fn add_converted(
-        &mut self,
-        stream: &ffmpeg::Stream,
-        (parameters, time_base): &(codec::Parameters, Rational),
-    ) -> std::result::Result<usize, ffmpeg::Error> {
-        let mut added = self.context.add_stream(ffmpeg::encoder::find(codec::Id::None))?;
-        added.set_parameters(parameters.clone());
-        describe(&mut added, stream, true);
-        copy_entries(stream, &mut added);
-        added.set_time_base(*time_base);
-        Ok(added.index())
-    }
-
-    fn add_cover(&mut self, stream: &ffmpeg::Stream) -> std::result::Result<usize, ffmpeg::Error> {
-        let cover = cover_packet(stream);
-        let id = stream.parameters().id();
-        let index = self.add_copied(stream)?;
-        if self.output.container() != "matroska" {
-            self.covers.push((index, cover));
-            return Ok(index);
-        }
-        let mut added = self.context.stream_mut(index).expect("just added");
-        attach_cover(&mut added, id, cover.data().unwrap_or_default());
-        let (name, mime) = match id {
-            codec::Id::PNG => ("cover.png", "image/png"),
-            codec::Id::BMP => ("cover.bmp", "image/bmp"),
-            _ => ("cover.jpg", "image/jpeg"),
-        };
-        let mut tags = metadata(stream, false);
-        for (tag_key, key, value) in [(c"filename", "filename", name), (c"mimetype", "mimetype", mime)] {
-            if tag(stream, tag_key).is_none() {
-                tags.set(key, value);
-            }
-        }
-        set_tags(&mut added, tags);
-        Ok(index)
     }
 
     /// Ends the copied streams where the video ends: a run that resumes there writes what follows.
@@ -559,25 +452,6 @@ fn remove_new_extradata(packet: &mut ffmpeg::Packet) {
         ffi::av_freep((&raw mut entries[position].data).cast());
         entries.swap(position, entries.len() - 1);
         raw.side_data_elems -= 1;
-    }
-}
-
-/// Replaces a stream's tags.
-fn set_tags(added: &mut format::stream::StreamMut, tags: ffmpeg::Dictionary) {
-    // SAFETY: the stream is alive and owns its tags, which the wrapper would not free.
-    unsafe { ffi::av_dict_free(&mut (*added.as_mut_ptr()).metadata) };
-    added.set_metadata(tags);
-}
-
-/// Copies what describes a stream besides its codec: time base, tags, disposition, id.
-fn describe(added: &mut format::stream::StreamMut, stream: &ffmpeg::Stream, is_reencoded: bool) {
-    added.set_time_base(stream.time_base());
-    set_tags(added, metadata(stream, is_reencoded));
-    // SAFETY: both streams are alive.
-    unsafe {
-        let raw = added.as_mut_ptr();
-        (*raw).disposition = (*stream.as_ptr()).disposition;
-        (*raw).id = (*stream.as_ptr()).id;
     }
 }
 
