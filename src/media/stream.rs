@@ -38,9 +38,12 @@ pub struct Trim {
 }
 
 impl Trim {
+    /// Nothing is left out.
+    pub(crate) const EVERYTHING: Trim = Trim { from_us: i64::MIN, to_us: i64::MAX };
+
     /// Whether nothing is left out.
     pub(crate) fn is_everything(&self) -> bool {
-        *self == Trim { from_us: i64::MIN, to_us: i64::MAX }
+        *self == Trim::EVERYTHING
     }
 
     /// Whether this time lies in the wanted part.

@@ -209,7 +209,7 @@ impl Input {
             backlog: PacketQueue::default(),
             progress: ReadProgress::START,
             tallies: StreamTallies::default(),
-            tallied: Trim { from_us: i64::MIN, to_us: i64::MAX },
+            tallied: Trim::EVERYTHING,
             part_end_us: None,
             damage: Damage::new(&name, is_reopened),
             name,

@@ -186,7 +186,7 @@ mod tests {
             fs::write(folder.path().join(format!("{number}.png")), "x").unwrap();
         }
         let name = folder.path().join("%d.png").to_str().unwrap().to_owned();
-        let everything = Trim { from_us: i64::MIN, to_us: i64::MAX };
+        let everything = Trim::EVERYTHING;
         // At 25 fps frame 8 is at 0.12 s, and 13 at 0.32 s.
         let part = Trim { from_us: 120_000, to_us: 320_000 };
         for (trim, wanted, missing) in [(everything, vec![5, 6, 10, 11, 13], 4), (part, vec![10, 11], 3)] {

@@ -9,7 +9,7 @@ use std::slice;
 use ffmpeg_next::ffi;
 use ffmpeg_next::packet::side_data::Type;
 use ffmpeg_next::packet::{Mut, Ref};
-use ffmpeg_next::{self as ffmpeg, Rational, Rescale, Rounding, codec, format, media};
+use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, format, media};
 use tracing::{debug, warn};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -185,9 +185,6 @@ impl Muxer {
         let Some(index) = self.output_index.get(stream).copied().flatten() else { return Ok(()) };
         self.drop_codec_header(&mut packet, index);
         let is_video = stream == self.video;
-        if self.written[index].summary.is_text() {
-            clip_text(&mut packet, time_base, self.trim);
-        }
         let time = packet.pts().or(packet.dts());
         if is_video {
             let pts = packet.pts().expect("encoded frames have timestamps");
@@ -380,20 +377,6 @@ impl Muxer {
     pub fn keep_partial(&self) -> Option<PathBuf> {
         assert!(self.finished, "an interrupted file is finished as well");
         self.output.partial().map(Path::to_path_buf)
-    }
-}
-
-/// Shortens a text that begins before the written part, or ends after it, to what lies in the part.
-fn clip_text(packet: &mut ffmpeg::Packet, time_base: Rational, trim: Trim) {
-    let Some(pts) = packet.pts().filter(|_| packet.duration() > 0) else { return };
-    let ticks = |us: i64| us.rescale_with(MICROSECONDS, time_base, Rounding::Up);
-    let from = if trim.from_us == i64::MIN { pts } else { ticks(trim.from_us) };
-    let to = if trim.to_us == i64::MAX { i64::MAX } else { ticks(trim.to_us) };
-    let (start, end) = (pts.max(from), pts.saturating_add(packet.duration()).min(to));
-    if start < end {
-        packet.set_pts(Some(start));
-        packet.set_dts(packet.dts().map(|dts| dts.max(start)));
-        packet.set_duration(end - start);
     }
 }
 

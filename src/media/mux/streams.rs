@@ -63,8 +63,8 @@ pub struct Plan {
     pub(crate) left_out: Vec<String>,
 }
 
-/// The distance between the starts of audio and video from which on viewers notice it (ITU-R BT.1359).
-const START_TOLERANCE_US: u64 = 40_000;
+/// Distance between audio and video from which on viewers detect it, where audio comes first (ITU-R BT.1359-1).
+const START_TOLERANCE_US: u64 = 45_000;
 
 impl Plan {
     /// Maps every wanted stream of the input, of which `part` is written. A stream that the container cannot hold is
@@ -162,6 +162,9 @@ impl Plan {
                 if has_alpha_apart(stream) && !output.holds_alpha(id) {
                     self.leave_out(format!("the alpha of {}", describe(stream)), output);
                 }
+                if medium == media::Type::Subtitle && is_text(id) {
+                    self.transcoders.add_text(stream.index());
+                }
                 self.map(stream.index(), StreamAction::Copy);
             }
             _ => self.convert_to_held(stream, input, output)?,
@@ -247,6 +250,9 @@ impl Plan {
             }
         }
         self.encoded.insert(stream.index(), transcoder.encoded());
+        if encoder.medium() == media::Type::Subtitle {
+            self.transcoders.add_text(stream.index());
+        }
         self.transcoders.add(transcoder);
         self.map(stream.index(), StreamAction::Convert);
         self.converted.push(conversion.clone());

@@ -4,7 +4,7 @@
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Audio as AvFrame;
 use ffmpeg_next::packet::Mut;
-use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, filter, format};
+use ffmpeg_next::{self as ffmpeg, Rational, Rescale, Rounding, codec, filter, format};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::damage::{Damage, DamagedPlace};
@@ -14,9 +14,12 @@ use crate::media::mux::channel_layout::ChannelLayout;
 use crate::media::packet::Packet;
 use crate::media::stream::Trim;
 
-/// The transcoders of all streams that are converted.
+/// The transcoders of all streams that are converted, and what a cut makes of text.
 pub struct Transcoders {
     transcoders: Vec<Transcoder>,
+    /// Streams of text in the output.
+    texts: Vec<usize>,
+    part: Trim,
     damage: Damage,
 }
 
@@ -59,12 +62,14 @@ enum Kind {
 impl Transcoders {
     /// Those of the input named `source`; none yet.
     pub(crate) fn new(source: &str) -> Transcoders {
-        Transcoders { transcoders: Vec::new(), damage: Damage::new(source, false) }
+        let damage = Damage::new(source, false);
+        Transcoders { transcoders: Vec::new(), texts: Vec::new(), part: Trim::EVERYTHING, damage }
     }
 
     /// The same, of which only packets within `part` are written.
     pub(crate) fn within(mut self, part: Trim) -> Transcoders {
         self.transcoders.iter_mut().for_each(|transcoder| transcoder.part = part);
+        self.part = part;
         self
     }
 
@@ -72,18 +77,25 @@ impl Transcoders {
         self.transcoders.push(transcoder);
     }
 
+    /// States that a stream of the output is text.
+    pub(crate) fn add_text(&mut self, stream: usize) {
+        self.texts.push(stream);
+    }
+
     /// Packets that could not be decoded, apart from the damage that reading the source finds.
     pub fn damage(&self) -> &Damage {
         &self.damage
     }
 
-    /// Converts a packet; one of a copied stream is returned as it is.
+    /// Converts a packet; one of a copied stream is returned as it is, text within the part.
     pub fn convert(&mut self, packet: Packet) -> Result<Vec<Packet>> {
         let converted = self.transcoders.iter_mut().find(|transcoder| transcoder.stream == packet.stream);
-        match converted {
-            Some(transcoder) => transcoder.take(Some(packet), &self.damage),
-            None => Ok(vec![packet]),
-        }
+        let mut packets = match converted {
+            Some(transcoder) => transcoder.take(Some(packet), &self.damage)?,
+            None => vec![packet],
+        };
+        self.clip_texts(&mut packets);
+        Ok(packets)
     }
 
     /// Drains decoders and encoders after the last packet.
@@ -92,7 +104,14 @@ impl Transcoders {
         for transcoder in &mut self.transcoders {
             rest.extend(transcoder.take(None, &self.damage)?);
         }
+        self.clip_texts(&mut rest);
         Ok(rest)
+    }
+
+    fn clip_texts(&self, packets: &mut [Packet]) {
+        for packet in packets.iter_mut().filter(|packet| self.texts.contains(&packet.stream)) {
+            clip_text(&mut packet.packet, packet.time_base, self.part);
+        }
     }
 }
 
@@ -111,8 +130,7 @@ impl Transcoder {
                 .with_kind(ErrorKind::Unsupported)
                 .with_source(e)
         })?;
-        let part = Trim { from_us: i64::MIN, to_us: i64::MAX };
-        Ok(Transcoder { stream: stream.index(), name, kind, part })
+        Ok(Transcoder { stream: stream.index(), name, kind, part: Trim::EVERYTHING })
     }
 
     /// Parameters and time base of the converted stream.
@@ -168,6 +186,21 @@ impl Transcoder {
             Kind::Audio(audio) => audio.time_base,
             Kind::Text(_) => MICROSECONDS,
         }
+    }
+}
+
+/// Shortens a text that begins before the written part, or ends after it, to what lies in the part.
+/// Packets are ordered by their dts afterwards.
+fn clip_text(packet: &mut ffmpeg::Packet, time_base: Rational, trim: Trim) {
+    let Some(pts) = packet.pts().filter(|_| packet.duration() > 0) else { return };
+    let ticks = |us: i64| us.rescale_with(MICROSECONDS, time_base, Rounding::Up);
+    let from = if trim.from_us == i64::MIN { pts } else { ticks(trim.from_us) };
+    let to = if trim.to_us == i64::MAX { i64::MAX } else { ticks(trim.to_us) };
+    let (start, end) = (pts.max(from), pts.saturating_add(packet.duration()).min(to));
+    if start < end {
+        packet.set_pts(Some(start));
+        packet.set_dts(packet.dts().map(|dts| dts.max(start)));
+        packet.set_duration(end - start);
     }
 }
 

@@ -11,7 +11,7 @@ use tracing::debug;
 use crate::media::container::{container_name, demuxer_of};
 use crate::media::ffmpeg::{c_string, check};
 use crate::media::ffmpeg_log;
-use crate::media::packet::Packet;
+use crate::media::packet::{Packet, write_packet};
 use crate::media::stream::tag;
 
 /// A stream to be muxed alone.
@@ -145,7 +145,7 @@ fn write(
         dts_min = dts + 1;
         packet.set_stream(0);
         packet.set_position(-1);
-        packet.write(&mut context)?;
+        write_packet(&packet, &mut context)?;
     }
     context.write_trailer()
 }

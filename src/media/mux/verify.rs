@@ -100,12 +100,6 @@ impl StreamSummary {
         }
     }
 
-    /// Whether this is text, of which each packet says when it is shown.
-    pub(crate) fn is_text(&self) -> bool {
-        use codec::Id::*;
-        matches!(self.id, SUBRIP | ASS | SSA | WEBVTT | MOV_TEXT | TEXT)
-    }
-
     /// Whether packets hold more than one sample.
     fn is_compressed(&self) -> bool {
         // SAFETY: this is a table lookup. Only codecs whose samples are coded one by one have a number of bits.
