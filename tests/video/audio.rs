@@ -236,6 +236,7 @@ fn text_that_overlaps_a_cut_is_shown_within_the_part() {
     }
     // NUT has no negative timestamps, and its first packet decides how far all are moved: text must not come before frames
     // that are decoded earlier.
-    folder.upscale("in.mkv out.nut -y --model none --from 12 --to 14");
+    folder.ffmpeg("-i in.mkv -c:v copy -c:s ass ass.mkv");
+    folder.upscale("ass.mkv out.nut --model none --from 12 --to 14");
     assert_eq!(folder.frames("out.nut").len(), 10);
 }
