@@ -49,6 +49,8 @@ fn audio_that_has_no_tag_is_converted() {
         ("truehd", "mkv", "ts", "aac"),
         ("pcm_s16be_planar", "nut", "mov", "pcm_s16le"),
         ("libmp3lame", "mkv", "3gp", "aac"),
+        // MP4 calls it MP3.
+        ("mp2", "mp4", "flv", "mp3"),
     ] {
         let (name, _) = with_audio(&folder, (encoder, 48_000, 2, source), 0.4);
         let ran = folder.upscale(&format!("{name} out.{out} -y --model none --strict"));

@@ -14,6 +14,7 @@ use crate::media::mux::language::written_code;
 use crate::media::mux::transcode::{LayoutChange, TranscodeSpec, Transcoder, Transcoders};
 use crate::media::mux::trial::{Trial, TrialStream, survives, try_stream};
 use crate::media::output::Output;
+use crate::media::packet::Packet;
 use crate::media::side_data::display_matrix;
 use crate::media::stream::{Trim, has_alpha_apart, is_cover, kind_name, start_us, tag};
 
@@ -128,7 +129,8 @@ impl Plan {
         audio: &AudioMode,
     ) -> Result<()> {
         let parameters = stream.parameters();
-        let (medium, id) = (parameters.medium(), parameters.id());
+        let packets = input.queued(stream.index());
+        let (medium, id) = (parameters.medium(), layer_of(parameters.id(), &packets));
         let is_audio = medium == media::Type::Audio;
         let is_track = is_audio || medium == media::Type::Subtitle;
         if (is_audio && *audio == AudioMode::None) || is_written_by_muxer(stream, output) {
@@ -157,7 +159,7 @@ impl Plan {
             _ if output.holds(medium, id)
                 && holds_rate(stream, output)
                 && !(is_audio && self.starts_apart(stream))
-                && (!is_track || survives(output.container, stream, &input.queued(stream.index()))) =>
+                && (!is_track || survives(output.container, stream, &packets)) =>
             {
                 if has_alpha_apart(stream) && !output.holds_alpha(id) {
                     self.leave_out(format!("the alpha of {}", describe(stream)), output);
@@ -281,6 +283,15 @@ impl Plan {
     pub fn take_transcoders(&mut self, part: Trim) -> Transcoders {
         let taken = std::mem::replace(&mut self.transcoders, Transcoders::new(""));
         taken.within(part)
+    }
+}
+
+/// The codec of a stream, where that is MP3, by its first packet: MP4 has one name for all layers of MPEG audio.
+fn layer_of(id: codec::Id, packets: &[Packet]) -> codec::Id {
+    const LAYER_2: u8 = 0b10;
+    match packets.first().map(Packet::data) {
+        Some([0xff, second, ..]) if id == codec::Id::MP3 && second >> 1 & 0b11 == LAYER_2 => codec::Id::MP2,
+        _ => id,
     }
 }
 

@@ -236,10 +236,10 @@ fn compare_with_remux(
     for (place, (index, new)) in copied.iter().enumerate() {
         let reference = &remux.streams[place];
         let codec = &new.codec_name;
-        // FFmpeg's command loses languages in capitals, which are the same ones.
-        let of_input =
-            before.streams[*index].title_and_language().map(|tag| tag.map(str::to_ascii_lowercase));
-        let is_of_input = new.title_and_language().map(|tag| tag.map(str::to_ascii_lowercase)) == of_input;
+        // FFmpeg's command loses languages in capitals.
+        let [[title, language], [of_remux, _]] = [new.title_and_language(), reference.title_and_language()];
+        let of_input = before.streams[*index].title_and_language()[1].map(str::to_ascii_lowercase);
+        let is_of_input = title == of_remux && language == of_input.as_deref();
         if new.title_and_language() != reference.title_and_language() && !is_of_input {
             let (new, reference) = (new.title_and_language(), reference.title_and_language());
             wrong.push(format!(

@@ -190,7 +190,12 @@ fn draw_input(random: &mut Random, kind: &Kind, input: &str, folder: &Folder) ->
     let mut next = 1;
     let audio_streams = if kind.audio.is_empty() { 0 } else { random.below(3) };
     for place in 0..audio_streams {
-        let layout = random.choose(LAYOUTS);
+        let codec = random.choose(kind.audio);
+        let layout = match (codec, random.choose(LAYOUTS)) {
+            // FFmpeg's encoder of AAC describes this layout in its first packet alone, which a part does not have.
+            ("aac", "2.1") => "3.0",
+            (_, layout) => layout,
+        };
         let tones: Vec<String> =
             (0..channels(layout)).map(|n| format!("0.3*sin({}*t)", 1000 + 300 * n)).collect();
         let length = seconds + random.below(3) as f64 / 10.0 - 0.1;
@@ -205,7 +210,7 @@ fn draw_input(random: &mut Random, kind: &Kind, input: &str, folder: &Folder) ->
         )
         .unwrap();
         write!(maps, " -map {next}").unwrap();
-        write!(options, " -c:a:{place} {}", random.choose(kind.audio)).unwrap();
+        write!(options, " -c:a:{place} {codec}").unwrap();
         if random.once(2) {
             write!(options, " -metadata:s:a:{place} language={}", random.choose(LANGUAGES)).unwrap();
         }
