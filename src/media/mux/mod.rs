@@ -1,5 +1,6 @@
 //! Mux: packets become a file or a live output; the file is verified.
 
+pub(crate) mod audio;
 pub(crate) mod channel_layout;
 pub(crate) mod language;
 pub(crate) mod live;
@@ -7,6 +8,8 @@ pub(crate) mod metadata;
 pub(crate) mod muxer;
 pub(crate) mod silence;
 pub(crate) mod streams;
+pub(crate) mod summary;
+pub(crate) mod text;
 pub(crate) mod transcode;
 pub(crate) mod trial;
 pub(crate) mod verify;

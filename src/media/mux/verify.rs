@@ -4,18 +4,19 @@ use std::path::Path;
 use std::time::Instant;
 
 use ffmpeg_next::ffi;
-use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, media};
+use ffmpeg_next::{self as ffmpeg, Rational, media};
+use tracing::warn;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::demux::access::{Access, Playlists};
 use crate::media::demux::open::open_by;
-use crate::media::ffmpeg::{MICROSECONDS, check, failure};
+use crate::media::ffmpeg::{check, failure};
 use crate::media::ffmpeg_log;
 use crate::media::mux::language::same_language;
+use crate::media::mux::summary::{DISPOSITIONS, StreamSummary, VerifiedStream};
 use crate::media::mux::trial::same_codec;
 use crate::media::output::Output;
 use crate::media::path::url_of;
-use crate::media::stream::{kind_name, tag};
 use crate::media::watch::Watch;
 
 /// Contents of the finished file.
@@ -34,120 +35,6 @@ pub struct Verification {
     /// Duration of the verification in seconds.
     pub seconds: f64,
 }
-
-/// A stream of the finished file.
-#[derive(Clone, Debug)]
-pub struct VerifiedStream {
-    /// Media type: video, audio, subtitle, data or attachment.
-    pub kind: String,
-    /// FFmpeg's name of the codec.
-    pub codec: String,
-    /// Language tag.
-    pub language: Option<String>,
-    /// FFmpeg's names of the dispositions.
-    pub dispositions: Vec<&'static str>,
-    /// Number of packets.
-    pub packets: u64,
-}
-
-/// Summary of a stream, as written or as read. Times are in microseconds.
-#[derive(Clone, Debug)]
-pub(crate) struct StreamSummary {
-    medium: media::Type,
-    id: codec::Id,
-    language: Option<String>,
-    disposition: i32,
-    /// Duration of 2^20 bytes of audio whose samples are coded one by one; 0 for others.
-    mebibyte_us: i64,
-    packets: u64,
-    first: i64,
-    last: i64,
-    end: i64,
-}
-
-impl StreamSummary {
-    pub(crate) fn of(stream: &ffmpeg::Stream) -> StreamSummary {
-        let parameters = stream.parameters();
-        // SAFETY: the stream is alive.
-        let disposition = unsafe { (*stream.as_ptr()).disposition };
-        let language = tag(stream, c"language");
-        StreamSummary {
-            medium: parameters.medium(),
-            id: parameters.id(),
-            language,
-            disposition,
-            mebibyte_us: mebibyte_us(&parameters),
-            packets: 0,
-            first: i64::MAX,
-            last: i64::MIN,
-            end: i64::MIN,
-        }
-    }
-
-    /// Counts a packet, whose timestamps a demuxer reads earlier by `delay_us`.
-    pub(crate) fn count(&mut self, packet: &ffmpeg::Packet, time_base: Rational, delay_us: i64) {
-        self.packets += 1;
-        if let Some(pts) = packet.pts() {
-            let us = |ticks: i64| ticks.rescale(time_base, MICROSECONDS) - delay_us;
-            self.first = self.first.min(us(pts));
-            self.last = self.last.max(us(pts));
-            // The demuxer of MOV shortens the last packet of a track that starts late, not its samples.
-            let duration_us = match self.mebibyte_us {
-                0 => packet.duration().rescale(time_base, MICROSECONDS),
-                mebibyte_us => (packet.size() as i64).saturating_mul(mebibyte_us) >> 20,
-            };
-            self.end = self.end.max(us(pts).saturating_add(duration_us));
-        }
-    }
-
-    /// Whether packets hold more than one sample.
-    fn is_compressed(&self) -> bool {
-        // SAFETY: this is a table lookup. Only codecs whose samples are coded one by one have a number of bits.
-        unsafe { ffi::av_get_bits_per_sample(self.id.into()) == 0 }
-    }
-
-    /// Whether this is an attached file, such as a cover or a font, and no track.
-    fn is_attached(&self) -> bool {
-        self.medium == media::Type::Attachment || self.disposition & ffi::AV_DISPOSITION_ATTACHED_PIC != 0
-    }
-
-    fn verified(&self) -> VerifiedStream {
-        VerifiedStream {
-            kind: kind_name(self.medium),
-            codec: self.id.name().to_owned(),
-            language: self.language.clone(),
-            dispositions: DISPOSITIONS
-                .iter()
-                .filter(|(bit, _)| self.disposition & bit != 0)
-                .map(|(_, name)| *name)
-                .collect(),
-            packets: self.packets,
-        }
-    }
-}
-
-fn mebibyte_us(parameters: &codec::Parameters) -> i64 {
-    // SAFETY: the parameters are alive, and only read.
-    unsafe {
-        let raw = parameters.as_ptr();
-        let (bits, rate) =
-            (ffi::av_get_exact_bits_per_sample((*raw).codec_id), i64::from((*raw).sample_rate));
-        let samples = ffi::av_get_audio_frame_duration2(raw.cast_mut(), 1 << 20);
-        if bits > 0 && rate > 0 { i64::from(samples) * 1_000_000 / rate } else { 0 }
-    }
-}
-
-const DISPOSITIONS: [(i32, &str); 9] = [
-    (ffi::AV_DISPOSITION_DEFAULT, "default"),
-    (ffi::AV_DISPOSITION_DUB, "dub"),
-    (ffi::AV_DISPOSITION_ORIGINAL, "original"),
-    (ffi::AV_DISPOSITION_COMMENT, "comment"),
-    (ffi::AV_DISPOSITION_LYRICS, "lyrics"),
-    (ffi::AV_DISPOSITION_FORCED, "forced"),
-    (ffi::AV_DISPOSITION_HEARING_IMPAIRED, "hearing_impaired"),
-    (ffi::AV_DISPOSITION_VISUAL_IMPAIRED, "visual_impaired"),
-    (ffi::AV_DISPOSITION_ATTACHED_PIC, "attached_pic"),
-];
 
 /// The properties of a stream that survive in a container, as FFmpeg reads them back.
 struct Preserved {
@@ -229,10 +116,13 @@ pub(crate) fn verify(
 ) -> Result<Verification> {
     let started = Instant::now();
     let name = path.to_string_lossy();
-    let found = read(path, output, watch)?;
+    let (found, stated_us) = read(path, output, watch)?;
     let seen = compare(written, &found, video, &Preserved::by(output))
         .map_err(|problem| Error::new(&*name, problem, OTHER_CONTAINER).with_kind(ErrorKind::Unsupported))?;
     let s = |us: i64| us as f64 / 1e6;
+    if let Some(end_us) = exceeded_end(written, stated_us).filter(|_| output.is_mp4_family()) {
+        warn!("{name}: states {:.3} s, and its streams end at {:.3} s", s(stated_us), s(end_us));
+    }
     let known = seen.first <= seen.last;
     Ok(Verification {
         frames: seen.packets,
@@ -244,8 +134,20 @@ pub(crate) fn verify(
     })
 }
 
-/// Reads the file to its end. Whatever the demuxer complains about is an error.
-fn read(path: &Path, output: &Output, watch: &Watch) -> Result<Vec<StreamSummary>> {
+/// The end of the streams, where the duration that the file states lies beyond it.
+fn exceeded_end(written: &[StreamSummary], stated_us: i64) -> Option<i64> {
+    /// More than any padding of audio.
+    const PADDING_US: i64 = 100_000;
+    let timed = || written.iter().filter(|stream| stream.first <= stream.last);
+    let (start, end) = (timed().map(|stream| stream.first).min()?, timed().map(|stream| stream.end).max()?);
+    // A container without negative timestamps begins at the first one.
+    let end = end - start.min(0);
+    (stated_us > end + PADDING_US).then_some(end)
+}
+
+/// Reads the file to its end; returns its streams and the duration that it states, in microseconds. Whatever the demuxer
+/// complains about is an error.
+fn read(path: &Path, output: &Output, watch: &Watch) -> Result<(Vec<StreamSummary>, i64)> {
     let name = path.to_string_lossy();
     // The name of an image is literal, no pattern.
     let options: ffmpeg::Dictionary = [("pattern_type", "none")].into_iter().collect();
@@ -291,7 +193,7 @@ fn read(path: &Path, output: &Output, watch: &Watch) -> Result<Vec<StreamSummary
             let problem = format!("cannot be read again: {line}");
             Err(Error::new(&*name, problem, CHECK_DISK).with_kind(ErrorKind::Io))
         }
-        None => Ok(found),
+        None => Ok((found, context.duration())),
     }
 }
 
@@ -391,6 +293,8 @@ fn compare<'a>(
 
 #[cfg(test)]
 mod tests {
+    use ffmpeg_next::codec;
+
     use super::*;
 
     fn summary(medium: media::Type, id: codec::Id, language: &str) -> StreamSummary {
@@ -443,6 +347,20 @@ mod tests {
         let stop = std::sync::Arc::new(true.into());
         let error = verify(file.path(), &output, &[], 0, &Watch::new(stop)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Interrupted, "{error}");
+    }
+
+    #[test]
+    fn a_stated_duration_beyond_the_end_is_found() {
+        let mut written = [
+            summary(media::Type::Video, codec::Id::H264, "und"),
+            summary(media::Type::Audio, codec::Id::AAC, "und"),
+        ];
+        assert_eq!(exceeded_end(&written, 2_420_000), None);
+        assert_eq!(exceeded_end(&written, 2_960_000), Some(2_400_000));
+        // A file that states nothing.
+        assert_eq!(exceeded_end(&written, i64::MIN), None);
+        written[1].first = -500_000;
+        assert_eq!(exceeded_end(&written, 2_960_000), None);
     }
 
     #[test]
