@@ -352,3 +352,16 @@ fn a_file_is_no_longer_than_its_packets_where_ogg_ends_within_one() {
         assert!((seconds - 0.5).abs() < 0.05, "{out} lasts {seconds} s");
     }
 }
+
+#[test]
+fn a_part_begins_with_audio_that_can_be_decoded() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{SMALL} {SINE} -t 1 -c:v ffv1 -c:a truehd -strict -2 in.mkv"));
+    let is_key = |name: &str| folder.probe(name).packets_of(1)[0].is_key();
+    assert!(folder.probe("in.mkv").packets_of(1).iter().any(|packet| !packet.is_key()));
+    for from in [0.1, 0.3033, 0.6047] {
+        folder.upscale(&format!("in.mkv out.mkv -y --model none --from {from}"));
+        assert!(is_key("out.mkv"), "from {from}");
+        folder.assert_decodes("out.mkv");
+    }
+}

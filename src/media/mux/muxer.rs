@@ -192,6 +192,7 @@ impl Muxer {
             self.check_frame(pts, time_base)?;
             self.end_us = self.end_us.max((pts + packet.duration()).rescale(time_base, MICROSECONDS));
         } else if self.is_hidden(&packet, time_base)
+            || self.cannot_start(&packet, index)
             || (packet.size() == 0
                 && !(self.output.takes_side_data_alone() && packet.side_data().next().is_some()))
             || time.is_some_and(|t| !self.trim.contains(t.rescale(time_base, MICROSECONDS)))
@@ -247,6 +248,12 @@ impl Muxer {
             }
         }
         remove_new_extradata(packet);
+    }
+
+    /// Whether a part would begin with a packet of audio that cannot be decoded without those before it, as in TrueHD.
+    fn cannot_start(&self, packet: &ffmpeg::Packet, index: usize) -> bool {
+        let summary = &self.written[index].summary;
+        !self.trim.is_everything() && summary.is_audio() && summary.packets == 0 && !packet.is_key()
     }
 
     /// Whether an edit list hides this packet and the output has no edit list to hide it again. Audio preroll (AAC's

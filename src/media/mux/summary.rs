@@ -71,6 +71,11 @@ impl StreamSummary {
         }
     }
 
+    /// Whether this is a track of audio.
+    pub(super) fn is_audio(&self) -> bool {
+        self.medium == media::Type::Audio
+    }
+
     /// Whether packets hold more than one sample.
     pub(super) fn is_compressed(&self) -> bool {
         // SAFETY: this is a table lookup. Only codecs whose samples are coded one by one have a number of bits.
