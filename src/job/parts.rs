@@ -62,7 +62,11 @@ impl Parts {
         let exr_transfer = options.exr_transfer.as_deref().map(parse_transfer).transpose()?;
         let transfer = transfer_of(&input, exr_transfer)?;
         let trim = input.trim(options.from_s, options.to_s);
-        let filter = FilterSpec { deinterlace: options.deinterlace, graph: options.filter.clone() };
+        let filter = FilterSpec {
+            deinterlace: options.deinterlace,
+            graph: options.filter.clone(),
+            is_even: output.only_counts_frames(),
+        };
         let holds_display_matrix = output.holds_display_matrix();
         let spec = DecodeSpec { trim, threads, filter, start: at.start, transfer, holds_display_matrix };
         let mut decoder = Decoder::open(&mut input, spec)?;

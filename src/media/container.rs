@@ -1,5 +1,5 @@
 //! Containers as FFmpeg knows them: by name and by extension, and the codecs that each holds so that they are read back.
-//! What depends on a stream and not on its codec, `mux/trial.rs` tries.
+//! What depends on a stream and not on its codec, `trial.rs` tries.
 
 use std::ffi::CStr;
 

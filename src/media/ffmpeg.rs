@@ -106,6 +106,13 @@ pub(crate) fn parameters_of(context: &ffmpeg::codec::Context) -> ffmpeg::codec::
     // SAFETY: both are alive.
     let code = unsafe { ffi::avcodec_parameters_from_context(parameters.as_mut_ptr(), context.as_ptr()) };
     check(code).expect("no memory for parameters");
+    // SAFETY: the parameters are ours, and these are plain values.
+    let raw = unsafe { &mut *parameters.as_mut_ptr() };
+    // An encoder of FFmpeg's states the profile in the tag only, and MXF's muxer reads it here.
+    const PRORES: [&[u8; 4]; 6] = [b"apco", b"apcs", b"apcn", b"apch", b"ap4h", b"ap4x"];
+    if let Some(profile) = PRORES.iter().position(|tag| u32::from_le_bytes(**tag) == raw.codec_tag) {
+        raw.profile = profile as i32;
+    }
     parameters
 }
 

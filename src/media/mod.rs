@@ -24,6 +24,7 @@ mod pipe;
 mod segment;
 mod side_data;
 mod stream;
+mod trial;
 mod watch;
 
 pub use av_frame::FramePool;

@@ -224,6 +224,12 @@ impl Output {
         !matches!(self.container(), "avi" | "mxf" | "mxf_opatom" | "gxf" | "yuv4mpegpipe" | "ogg" | "ogv")
     }
 
+    /// Whether the container shows frames at equal distances only. AVI marks frames that are missing, but not where frames
+    /// are reordered; Theora repeats frames.
+    pub fn only_counts_frames(&self) -> bool {
+        !self.has_timestamps() && !self.counts_in_codec()
+    }
+
     /// Whether the container's timestamps count the frames of the codec's header, as Ogg's of Theora do.
     pub(crate) fn counts_in_codec(&self) -> bool {
         matches!(self.container(), "ogg" | "ogv")

@@ -95,7 +95,7 @@ impl Options {
 
     pub(super) fn filter(&self) -> FilterSpec {
         let deinterlace = if self.deinterlace { Deinterlace::Bwdif } else { Deinterlace::Off };
-        FilterSpec { deinterlace, graph: None }
+        FilterSpec { deinterlace, ..FilterSpec::default() }
     }
 
     /// Returns width and height of the output for frames of the source.

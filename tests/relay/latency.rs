@@ -101,8 +101,10 @@ impl Counters {
 
     /// Of each line but the first: frames by rung since the line before.
     fn growth(&self) -> Vec<(Instant, [u64; 2])> {
-        let by_rung =
-            |line: &serde_json::Value| [0, 1].map(|rung| line["ladder"][rung]["frames"].as_u64().unwrap());
+        // The first lines may be older than the ladder.
+        let by_rung = |line: &serde_json::Value| {
+            [0, 1].map(|rung| line["ladder"][rung]["frames"].as_u64().unwrap_or_default())
+        };
         let of = |pair: &[(Instant, serde_json::Value)]| {
             let [before, now] = [by_rung(&pair[0].1), by_rung(&pair[1].1)];
             (pair[1].0, [now[0] - before[0], now[1] - before[1]])

@@ -163,13 +163,10 @@ fn avi_counts_frames_that_it_does_not_hold() {
     ));
     folder.upscale("in.avi out.mkv --model none");
     assert_eq!(folder.probe("out.mkv").packets.len(), 43);
-    folder.upscale("out.mkv again.avi --model none");
-    folder.upscale("again.avi again.mkv --model none");
-    assert_eq!(folder.probe("again.mkv").packets.len(), 43);
     // A truncated file has neither the frames nor the chunks in their place.
     let file = folder.read("in.avi");
     folder.write("truncated.avi", &file[..file.len() * 2 / 3]);
-    folder.hasn("upscale truncated.avi out.mkv --model none").assert_told("damaged", "a truncated file");
+    folder.hasn("upscale truncated.avi out.mkv -y --model none").assert_told("damaged", "a truncated file");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::common::program::{Folder, Ran, full_pipe, say_skipped, signal, wait_for};
 
 /// The second that is promised, and what a loaded machine takes to start and end a process.
-const OBEYED_MAX: Duration = Duration::from_millis(1500);
+const OBEYED_MAX: Duration = Duration::from_millis(1000);
 const VIDEO: &str = "-f lavfi -i testsrc2=s=160x120:r=25 -c:v libx264 -preset ultrafast -pix_fmt yuv420p";
 
 pub fn mkfifo(folder: &Folder, name: &str) {

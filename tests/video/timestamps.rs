@@ -296,6 +296,34 @@ fn what_an_edit_list_hides_is_not_played() {
 
 /// Reading ends some time after `--to`, where the decoder has not got all frames.
 #[test]
+fn frames_are_repeated_where_a_container_only_counts_them() {
+    let folder = Folder::new();
+    // Gaps, frames that come too fast, and a first frame between the ticks of the frame rate.
+    folder.ffmpeg(&format!(
+        "{SMALL}:d=8 -vf select='lt(n,50)+eq(n,100)+eq(n,150)+gte(n,190)',setpts='PTS+0.013/TB+if(gt(N,55),N-55)' \
+         -fps_mode vfr -c:v ffv1 in.mkv"
+    ));
+    folder.ffmpeg("-i in.mkv -vf fps=25:start_time=0.013 -c:v ffv1 even.mkv");
+    let expected = folder.frame_hashes("even.mkv", "yuv420p");
+    assert!(expected.len() > 195, "{}", expected.len());
+    for (out, encoder) in [("out.y4m", ""), ("out.avi", "--encoder ffv1"), ("out.mxf", "--encoder prores_ks")]
+    {
+        folder.upscale(&format!("in.mkv {out} --model none --size 32x32 {encoder} --report out.json"));
+        let probe = folder.probe(out);
+        assert_eq!(probe.packets.len(), expected.len(), "{out}");
+        if !encoder.contains("prores") {
+            assert_eq!(folder.frame_hashes(out, "yuv420p"), expected, "{out}");
+        }
+        let frames = &report(&folder, "out.json")["frames"];
+        assert_eq!(
+            frames["duplicated"],
+            expected.len() - frames["decoded"].as_u64().unwrap() as usize,
+            "{out}"
+        );
+    }
+}
+
+#[test]
 fn an_end_time_leaves_no_gap() {
     let folder = Folder::new();
     folder.ffmpeg(
@@ -307,18 +335,34 @@ fn an_end_time_leaves_no_gap() {
 }
 
 #[test]
-fn audio_that_starts_later_stays_in_sync_where_tracks_start_together() {
+fn audio_that_starts_apart_stays_in_sync_where_tracks_start_together() {
     let folder = Folder::new();
-    folder.ffmpeg(&format!(
-        "{SMALL} -itsoffset 0.5 -f lavfi -i sine=r=48000:d=0.5 -t 1 -map 0 -map 1 -c:v ffv1 -c:a ac3 in.mkv"
-    ));
-    for out in ["out.avi", "out.mxf"] {
-        let ran = folder.upscale(&format!("in.mkv {out} --model none"));
-        let samples = folder.ffmpeg(&format!("-i {out} -map 0:a -ac 1 -f f32le -"));
-        let samples: Vec<f32> =
-            samples.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
-        let start_s = samples.iter().position(|sample| sample.abs() > 0.01).unwrap() as f64 / 48_000.0;
-        assert!((start_s - 0.5).abs() < 0.04, "{out}: the audio starts at {start_s} s\n{}", ran.stderr);
+    // A tone that begins 0.6 s after the first frame, in audio that starts later or earlier than the video.
+    for (name, video_s, audio_s) in [("later.mkv", 0.0, 0.48), ("earlier.mkv", 0.48, 0.0)] {
+        folder.ffmpeg(&format!(
+            "-itsoffset {video_s} {SMALL}:d=1 -itsoffset {audio_s} -f lavfi -i \
+             aevalsrc=if(gte(t\\,{})\\,0.5*sin(3000*t)\\,0):s=48000:d=1.2 -map 0 -map 1 -c:v ffv1 -c:a ac3 {name}",
+            video_s + 0.6 - audio_s
+        ));
+        for out in ["out.avi", "out.mxf", "out.ogv"] {
+            let ran = folder.upscale(&format!("{name} {out} -y --model none"));
+            let samples = folder.ffmpeg(&format!("-i {out} -map 0:a -ac 1 -ar 48000 -f f32le -"));
+            let samples: Vec<f32> =
+                samples.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
+            let tone_s = samples.iter().position(|sample| sample.abs() > 0.1).unwrap() as f64 / 48_000.0;
+            // Tracks that start together: the first sample is played with the first frame.
+            let probe = folder.probe(out);
+            assert_eq!(
+                probe.streams.iter().map(|stream| stream.start_pts).collect::<Vec<_>>(),
+                [0, 0],
+                "{out}"
+            );
+            assert!(
+                (tone_s - 0.6).abs() < 0.04,
+                "{name} to {out}: the tone begins at {tone_s} s\n{}",
+                ran.stderr
+            );
+        }
     }
 }
 

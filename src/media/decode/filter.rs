@@ -34,6 +34,8 @@ pub struct FilterSpec {
     pub deinterlace: Deinterlace,
     /// A chain of filters in FFmpeg's syntax.
     pub graph: Option<String>,
+    /// Whether frames are repeated and dropped so that they are equally far apart, for outputs that only count them.
+    pub is_even: bool,
 }
 
 /// Filters that process fields themselves, and need frames that were not deinterlaced.
@@ -166,7 +168,7 @@ impl Filters {
         let input = GraphInput::of(&timed, self.deinterlacing);
         if self.opened.as_ref().is_none_or(|opened| opened.input != input) {
             self.finish()?;
-            let opened = self.open(input)?;
+            let opened = self.open(input, timed.pts)?;
             self.output.get_or_insert(opened.clock);
             self.opened = Some(opened);
         }
@@ -188,7 +190,7 @@ impl Filters {
 
     /// Whether a filter may move, duplicate, drop or mix frames.
     pub fn changes_time(&self) -> bool {
-        self.spec.graph.is_some() || self.deinterlacing
+        self.spec.graph.is_some() || self.spec.is_even || self.deinterlacing
     }
 
     /// The next frame, once its duration is known.
@@ -214,7 +216,8 @@ impl Filters {
         }
     }
 
-    fn open(&self, input: GraphInput) -> Result<OpenGraph> {
+    /// Opens the graph for a frame of this pts and the following ones.
+    fn open(&self, input: GraphInput, pts: i64) -> Result<OpenGraph> {
         let Rational(num, den) = self.input.time_base;
         let mut chain = Vec::new();
         if input.deinterlacing {
@@ -228,6 +231,17 @@ impl Filters {
         }
         chain.extend(input.upright.map(str::to_owned));
         chain.extend(self.spec.graph.clone());
+        if self.spec.is_even {
+            // On the grid of the frames before, if there are any.
+            let (start, time_base) = match self.output {
+                Some(Clock { time_base, .. }) => {
+                    (self.end.rescale(self.input.time_base, time_base), time_base)
+                }
+                None => (pts, self.input.time_base),
+            };
+            let start_s = start as f64 * f64::from(time_base);
+            chain.push(format!("fps=source_fps:start_time={start_s}"));
+        }
         let chain = chain.join(",");
         let graph = self.build(input, &chain).map_err(|e| {
             let problem = format!("'{chain}' does not open: {e}");

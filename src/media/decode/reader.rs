@@ -23,7 +23,7 @@ impl FrameReader {
         start();
         let mut input = Input::open(source, Playlists::ByName, &Watch::default())?;
         let trim = input.trim(None, None);
-        let filter = FilterSpec { deinterlace: Deinterlace::Off, graph: None };
+        let filter = FilterSpec { deinterlace: Deinterlace::Off, ..FilterSpec::default() };
         let spec =
             DecodeSpec { trim, threads, filter, start: None, transfer: None, holds_display_matrix: false };
         let decoder = Decoder::open(&mut input, spec)?;

@@ -16,13 +16,16 @@ use crate::media::decode::decoder::Decoder;
 use crate::media::demux::input::Input;
 use crate::media::encode::palette::Palette;
 use crate::media::encode::target::{Target, open_context};
-use crate::media::ffmpeg::{MICROSECONDS, check, failure, is_again, rational_of, time_base_of};
+use crate::media::ffmpeg::{
+    MICROSECONDS, check, failure, is_again, parameters_of, rational_of, time_base_of,
+};
 use crate::media::format::Tags;
 use crate::media::output::Output;
 use crate::media::packet::Packet;
 use crate::media::segment::{Cut, CutState, SEGMENT_FRAMES, SegmentSource, header_checksum};
 use crate::media::side_data::{self, StreamSide};
 use crate::media::stream::VideoInfo;
+use crate::media::trial::{TrialStream, refusal};
 
 /// Largest reordering delay of the codecs in use, in frames: that of H.264 and HEVC.
 const DELAY_MAX: u64 = 16;
@@ -40,6 +43,8 @@ pub struct Encoder {
     global_header: bool,
     is_segmented: bool,
     is_mp4_family: bool,
+    /// Output to try with the first packet, before there are segments to join in it.
+    untried: Option<Output>,
     /// Time base of the encoder.
     time_base: Rational,
     context: ffmpeg::encoder::Encoder,
@@ -107,6 +112,7 @@ impl Encoder {
             extradata: Vec::new(),
             palette: target.palette(time_base)?,
             is_segmented: output.is_segmented(),
+            untried: output.is_segmented().then(|| output.clone()),
             is_mp4_family: output.is_mp4_family(),
             target,
             video,
@@ -361,7 +367,25 @@ impl Encoder {
         packet.set_dts(Some(dts));
         packet.set_duration(self.packet_duration(&time, dts));
         let (stream, time_base) = (self.stream, rational_of(time.time_base));
-        Ok(Some(Packet { packet, stream, time_base, index: time.index }))
+        let packet = Packet { packet, stream, time_base, index: time.index };
+        if let Some(output) = self.untried.take() {
+            self.try_packet(&output, &packet)?;
+        }
+        Ok(Some(packet))
+    }
+
+    /// Fails if the container's muxer refuses the packet.
+    fn try_packet(&self, output: &Output, packet: &Packet) -> Result<()> {
+        let (parameters, time_base) = (parameters_of(&self.context), self.video.frame_rate.invert());
+        let mut first = packet.share();
+        first.packet.set_pts(Some(0));
+        first.packet.set_dts(Some(0));
+        first.packet.set_duration(1);
+        let stream = TrialStream { parameters, time_base, language: "", packets: &[first] };
+        let Some(e) = refusal(output.container, &stream) else { return Ok(()) };
+        let problem = format!("{} does not take what it encodes: {e}", output.container());
+        let remedy = "choose another container, e.g. .mkv, or another --encoder";
+        Err(Error::new(self.name(), problem, remedy).with_kind(ErrorKind::Unsupported))
     }
 
     /// Returns the dts of the k-th packet: the pts of the frame shown `delay` frames before the k-th. It rises strictly,

@@ -4,8 +4,8 @@
 use ffmpeg_next::{self as ffmpeg, Rational, codec, ffi};
 
 use crate::media::container::{container_name, demuxer_of};
-use crate::media::mux::trial::{ReadBack, Trial, TrialStream, try_stream};
 use crate::media::packet::Packet;
+use crate::media::trial::{ReadBack, Trial, TrialStream, try_stream};
 
 /// Languages with two codes in ISO 639-2, bibliographic and terminologic, of which each container writes one.
 const CODE_PAIRS: [(&str, &str); 20] = [

@@ -26,11 +26,11 @@ use crate::media::mux::audio::{LayoutChange, TranscodeSpec};
 use crate::media::mux::silence::Silence;
 use crate::media::mux::streams::{AudioMode, audio_encoder};
 use crate::media::mux::transcode::Transcoder;
-use crate::media::mux::trial::survives;
 use crate::media::output::Output;
 use crate::media::packet::{Packet, write_packet};
 use crate::media::path::{Place, folder_of, url_of};
 use crate::media::pipe::{PipeWriter, is_named_pipe};
+use crate::media::trial::survives;
 use crate::media::watch::Watch;
 
 /// The streams that every output gets, known before the first one is opened.

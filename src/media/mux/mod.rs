@@ -11,5 +11,4 @@ pub(crate) mod streams;
 pub(crate) mod summary;
 pub(crate) mod text;
 pub(crate) mod transcode;
-pub(crate) mod trial;
 pub(crate) mod verify;

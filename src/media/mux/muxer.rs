@@ -40,9 +40,6 @@ pub struct Muxer {
     trim: Trim,
     /// Index of the video in the input.
     video: usize,
-    /// The frame rate that y4m asks of every timestamp.
-    constant_rate: Option<Rational>,
-    first_pts: Option<i64>,
     frames: u64,
     /// End of the last written frame.
     end_us: i64,
@@ -96,8 +93,6 @@ impl Muxer {
             offset_us: offset_us(&output, input, encoder, trim),
             trim,
             video: input.video_index(),
-            constant_rate: output.is_y4m().then_some(encoder.video().frame_rate),
-            first_pts: None,
             frames: 0,
             end_us: trim.from_us.max(input.start_us()),
             start_us: input.start_us(),
@@ -189,7 +184,7 @@ impl Muxer {
         let time = packet.pts().or(packet.dts());
         if is_video {
             let pts = packet.pts().expect("encoded frames have timestamps");
-            self.check_frame(pts, time_base)?;
+            self.check_frame()?;
             self.end_us = self.end_us.max((pts + packet.duration()).rescale(time_base, MICROSECONDS));
         } else if self.is_hidden(&packet, time_base)
             || self.cannot_start(&packet, index)
@@ -266,24 +261,13 @@ impl Muxer {
         is_marked && !self.output.is_mp4_family() && !(-PREROLL_US..0).contains(&us)
     }
 
-    /// Checks a frame against containers that hold one frame, or one frame rate.
-    fn check_frame(&mut self, pts: i64, time_base: Rational) -> Result<()> {
-        let first = *self.first_pts.get_or_insert(pts);
+    /// Counts a frame, and fails at the second one of an image.
+    fn check_frame(&mut self) -> Result<()> {
         self.frames += 1;
         if self.output.is_still() && self.frames > 1 {
             let problem = "holds one frame, and the input has more";
             let remedy = "name a video file, or choose one with --from and --to";
             return Err(Error::new(&self.output.name, problem, remedy));
-        }
-        if let Some(rate) = self.constant_rate {
-            let frames = (pts - first) as f64 * f64::from(time_base) * f64::from(rate);
-            if (frames - (self.frames - 1) as f64).abs() > 0.5 {
-                let index = self.frames - 1;
-                let problem =
-                    format!("y4m has one frame rate, and frame {index} is not where {rate} puts it");
-                return Err(Error::new(&self.output.name, problem, "write to a file, e.g. .mkv")
-                    .with_kind(ErrorKind::Unsupported));
-            }
         }
         Ok(())
     }
@@ -389,15 +373,15 @@ impl Muxer {
 }
 
 /// Returns what is subtracted from all timestamps. The MP4 family does not show what lies before 0: audio that an edit
-/// list hides before the first frame stays there. FFmpeg's demuxer of Ogg takes the first packets of audio for the start of
-/// the file.
+/// list hides before the first frame stays there. In Ogg, FFmpeg's demuxer takes the first packets of audio for the start of
+/// the file, and that is the first frame.
 fn offset_us(output: &Output, input: &Input, encoder: &Encoder, trim: Trim) -> i64 {
     let offset_us = trim.offset_us();
     let is_hidden = output.is_mp4_family() && encoder.start_us() < offset_us;
-    if is_hidden || (output.counts_in_codec() && trim.is_everything()) {
-        encoder.start_us().min(input.start_us())
-    } else {
-        offset_us
+    match is_hidden {
+        true => encoder.start_us().min(input.start_us()),
+        false if output.counts_in_codec() && trim.is_everything() => encoder.start_us(),
+        false => offset_us,
     }
 }
 

@@ -13,11 +13,11 @@ use crate::media::demux::input::Input;
 use crate::media::mux::audio::{LayoutChange, TranscodeSpec};
 use crate::media::mux::language::written_code;
 use crate::media::mux::transcode::{Transcoder, Transcoders};
-use crate::media::mux::trial::{Trial, TrialStream, survives, try_stream};
 use crate::media::output::Output;
 use crate::media::packet::Packet;
 use crate::media::side_data::display_matrix;
 use crate::media::stream::{Trim, has_alpha_apart, is_cover, kind_name, start_us, tag};
+use crate::media::trial::{Trial, TrialStream, survives, try_stream};
 
 /// What is done with audio streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -14,9 +14,9 @@ use crate::media::ffmpeg::{check, failure};
 use crate::media::ffmpeg_log;
 use crate::media::mux::language::same_language;
 use crate::media::mux::summary::{DISPOSITIONS, StreamSummary, VerifiedStream};
-use crate::media::mux::trial::same_codec;
 use crate::media::output::Output;
 use crate::media::path::url_of;
+use crate::media::trial::same_codec;
 use crate::media::watch::Watch;
 
 /// Contents of the finished file.

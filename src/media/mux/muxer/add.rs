@@ -5,7 +5,7 @@ use ffmpeg_next::{self as ffmpeg, Rational, codec, ffi, format};
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::demux::input::Input;
 use crate::media::encode::encoder::Encoder;
-use crate::media::ffmpeg::{c_string, check};
+use crate::media::ffmpeg::{c_string, check, parameters_of};
 use crate::media::mux::metadata::{attach_cover, cover_packet};
 use crate::media::mux::muxer::Muxer;
 use crate::media::mux::streams::{Plan, StreamAction, StreamMapping};
@@ -55,7 +55,8 @@ impl Muxer {
     ) -> std::result::Result<usize, ffmpeg::Error> {
         let rate = encoder.video().frame_rate;
         let time_base = if self.output.has_timestamps() { encoder.video().time_base } else { rate.invert() };
-        let mut added = self.context.add_stream_with(encoder.context())?;
+        let mut added = self.context.add_stream(ffmpeg::encoder::find(codec::Id::None))?;
+        added.set_parameters(parameters_of(encoder.context()));
         describe(&mut added, stream, true);
         added.set_time_base(time_base);
         added.set_avg_frame_rate(rate);

@@ -47,7 +47,9 @@ pub(crate) fn survives(
     stream: &ffmpeg::Stream,
     packets: &[Packet],
 ) -> bool {
-    let (parameters, time_base) = (stream.parameters().clone(), stream.time_base());
+    let (mut parameters, time_base) = (stream.parameters().clone(), stream.time_base());
+    // SAFETY: the parameters are ours. The codec tag is another container's.
+    unsafe { (*parameters.as_mut_ptr()).codec_tag = 0 };
     let (name, id) = (container_name(container), parameters.id());
     match try_stream(container, &TrialStream { parameters, time_base, language: "", packets }) {
         Trial::Unknown => true,
@@ -106,6 +108,14 @@ pub(crate) fn try_stream(container: &'static ffi::AVOutputFormat, stream: &Trial
     tried
 }
 
+/// The error of a muxer that refuses the stream, which need not be one that the container takes alone and reads back.
+pub(crate) fn refusal(
+    container: &'static ffi::AVOutputFormat,
+    stream: &TrialStream,
+) -> Option<ffmpeg::Error> {
+    write(container, stream, &Memory::default()).err()
+}
+
 fn write(
     container: &'static ffi::AVOutputFormat,
     stream: &TrialStream,
@@ -128,8 +138,6 @@ fn write(
     if !stream.language.is_empty() {
         added.set_metadata([("language", stream.language)].into_iter().collect());
     }
-    // SAFETY: the stream is alive. The codec tag is another container's.
-    unsafe { (*(*added.as_mut_ptr()).codecpar).codec_tag = 0 };
     context.write_header()?;
     let base = context.stream(0).expect("the added stream").time_base();
     let start =
