@@ -67,7 +67,8 @@ impl Parts {
             graph: options.filter.clone(),
             is_even: output.only_counts_frames(),
         };
-        let holds_display_matrix = output.holds_display_matrix();
+        // A filter of the user's gets frames that are upright, as FFmpeg's do.
+        let holds_display_matrix = output.holds_display_matrix() && options.filter.is_none();
         let spec = DecodeSpec { trim, threads, filter, start: at.start, transfer, holds_display_matrix };
         let mut decoder = Decoder::open(&mut input, spec)?;
         let plan = Plan::new(&mut input, &output, &options.audio, trim)?;

@@ -125,16 +125,22 @@ pub(crate) fn audio_codecs(container: &'static ffi::AVOutputFormat, source: code
         });
         (is_lossless, ffi::av_get_bits_per_sample(source.into()))
     };
-    let pcm = if bits == 0 || bits > 16 { PCM_S24LE } else { PCM_S16LE };
+    let pcm = match bits {
+        _ if matches!(source, PCM_F32BE | PCM_F32LE) => PCM_F32LE,
+        _ if matches!(source, PCM_F64BE | PCM_F64LE) => PCM_F64LE,
+        1..=16 => PCM_S16LE,
+        25.. => PCM_S32LE,
+        _ => PCM_S24LE,
+    };
     let by_default = codec::Id::from(container.audio_codec);
     let wanted: &[codec::Id] = match container_name(container) {
         "webm" => &[OPUS, VORBIS],
         "matroska" | "nut" if is_lossless => &[FLAC, pcm],
-        "mov" | "avi" if is_lossless => &[pcm, by_default],
+        "mov" | "avi" if is_lossless => &[pcm, PCM_S24LE, by_default],
         "mp4" | "mov" | "ipod" | "mpegts" | "hls" | "matroska" | "nut" | "3gp" | "3g2" | "psp" | "ismv" => {
             &[AAC]
         }
-        "mxf" | "gxf" => &[pcm, PCM_S16LE],
+        "mxf" | "gxf" => &[pcm, PCM_S24LE, PCM_S16LE],
         "ogg" | "ogv" | "oga" if is_lossless => &[FLAC, by_default, OPUS],
         "ogg" | "ogv" | "oga" => &[by_default, OPUS],
         "avi" => &[by_default, AC3],

@@ -240,3 +240,81 @@ fn text_that_overlaps_a_cut_is_shown_within_the_part() {
     folder.upscale("ass.mkv out.nut --model none --from 12 --to 14");
     assert_eq!(folder.frames("out.nut").len(), 10);
 }
+
+/// Encoders, the most bits of integers and of float samples that they keep; 0 for lossy ones.
+const DEPTHS: [(&str, u32, u32); 14] = [
+    ("flac", 24, 0),
+    ("alac", 24, 0),
+    ("wavpack", 32, 24),
+    ("mlp", 24, 0),
+    ("pcm_s16le", 16, 0),
+    ("pcm_s24le", 24, 0),
+    ("pcm_s32le", 32, 0),
+    ("pcm_f32le", 24, 24),
+    ("pcm_f64le", 32, 24),
+    ("aac", 0, 0),
+    ("ac3", 0, 0),
+    ("libmp3lame", 0, 0),
+    ("libopus", 0, 0),
+    ("libvorbis", 0, 0),
+];
+const SOURCES: [(&str, u32, bool); 4] =
+    [("pcm_s16le", 16, false), ("pcm_s24le", 24, false), ("pcm_s32le", 32, false), ("pcm_f32le", 24, true)];
+
+fn samples_of(folder: &Folder, name: &str) -> Vec<f64> {
+    let bytes = folder.ffmpeg(&format!("-i {name} -map 0:a -f f64le -"));
+    bytes.chunks_exact(8).map(|eight| f64::from_le_bytes(eight.try_into().unwrap())).collect()
+}
+
+/// Signal to noise ratio in dB.
+fn snr_db(source: &[f64], found: &[f64]) -> f64 {
+    let power = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
+    let noise = power(&mut source.iter().zip(found).map(|(a, b)| a - b));
+    10.0 * (power(&mut source.iter().copied()) / noise).log10()
+}
+
+/// The same of a lossy codec whose delay is still in the samples.
+fn snr_db_aligned(source: &[f64], found: &[f64]) -> f64 {
+    let window = 8000..9000;
+    let snr_at = |delay: &usize| snr_db(&source[window.clone()], &found[window.start + delay..]);
+    let delay = (0..3000).max_by(|a, b| snr_at(a).total_cmp(&snr_at(b))).unwrap();
+    snr_db(source, &found[delay..])
+}
+
+#[test]
+fn sweep_of_audio_encoders_and_depths() {
+    let folder = Folder::new();
+    let all = DEPTHS.iter().flat_map(|&to| SOURCES.map(|from| (from, to))).collect();
+    for ((source, bits, is_float), (encoder, integers, floats)) in sweep::sample("depths", all, 9) {
+        let name = format!("{source}.mkv");
+        if !folder.path(&name).exists() {
+            // Noise has all bits of its samples; the tones are what lossy codecs are made for.
+            let audio =
+                "aevalsrc=0.3*sin(2000*t)+0.2*sin(5111*t)+0.1*sin(9001*t)+0.002*random(0):s=48000:d=0.5";
+            folder.ffmpeg(&format!("{SMALL}:d=0.5 -f lavfi -i {audio} -c:v mpeg4 -c:a {source} {name}"));
+        }
+        let ran =
+            folder.upscale(&format!("{name} out.mkv -y --model none --audio {encoder} --report out.json"));
+        let (before, after) = (samples_of(&folder, &name), samples_of(&folder, "out.mkv"));
+        let what = format!("{source} to {encoder}");
+        let kept = if is_float { floats } else { integers };
+        if integers == 0 {
+            folder.ffmpeg(&format!("-i {name} -c:v copy -c:a {encoder} -b:a 96k -strict -2 ffmpeg.mkv"));
+            let ffmpegs = snr_db_aligned(&before, &samples_of(&folder, "ffmpeg.mkv"));
+            let ours = snr_db_aligned(&before, &after);
+            println!("{what}: {ours:.1} dB, FFmpeg {ffmpegs:.1} dB");
+            assert!(ours > ffmpegs - 0.1, "{what}: {ours:.1} dB, FFmpeg {ffmpegs:.1} dB");
+        } else if kept >= bits {
+            println!("{what}: exact");
+            assert_eq!(before, after, "{what}");
+        } else {
+            let (ours, least) = (snr_db(&before, &after), 6.0 * f64::from(integers) - 15.0);
+            println!("{what}: {ours:.1} dB");
+            assert!(ours > least.min(120.0), "{what}: {ours:.1} dB");
+            let report: Value = serde_json::from_slice(&folder.read("out.json")).unwrap();
+            let conversion = report["converted"][0].as_str().unwrap();
+            assert!(conversion.contains(&format!("{bits} bits to ")), "{what}: {conversion}\n{}", ran.stderr);
+        }
+        assert!(before.len().abs_diff(after.len()) <= 2048, "{what}: {} samples", after.len());
+    }
+}

@@ -259,6 +259,14 @@ fn the_display_matrix_is_kept_or_applied() {
     assert_eq!(folder.frame_hashes("out.mkv", "yuv420p"), expected);
     assert_eq!(folder.frame_hashes("part.mkv", "yuv420p"), expected[2..]);
     assert_eq!(folder.probe("out.mkv").video_pts(), folder.probe("upright.mkv").video_pts());
+    // A filter gets upright frames, whatever the container holds.
+    folder.upscale("in.mp4 filtered.mp4 --model none --scale 1 --filter hflip");
+    folder.ffmpeg("-i in.mp4 -vf hflip flipped.mp4");
+    let [filtered, flipped] = ["filtered.mp4", "flipped.mp4"].map(|name| folder.probe(name));
+    assert_eq!(rotation("filtered.mp4"), rotation("flipped.mp4"));
+    assert_eq!(rotation("filtered.mp4").len(), 0);
+    let size = |probe: &Probe| (probe.video().width, probe.video().height);
+    assert_eq!(size(&filtered), size(&flipped));
     // An eighth of a turn cannot be applied without a loss.
     let half = (1 << 16) * 181 / 256;
     let mut file = folder.read("in.mp4");
@@ -270,6 +278,44 @@ fn the_display_matrix_is_kept_or_applied() {
     folder
         .hasn("upscale eighth.mp4 strict.mkv --model none --strict")
         .assert_told("the display matrix of stream 0", "--strict");
+}
+
+#[test]
+fn the_default_video_is_upscaled_then_the_largest() {
+    let folder = Folder::new();
+    let (large, small) = ("-f lavfi -i testsrc2=s=64x48:r=25", "-f lavfi -i color=gray:s=32x32:r=25");
+    for (dispositions, expected) in
+        [(["default", "default"], [128, 32]), (["0", "default"], [64, 64]), (["0", "0"], [128, 32])]
+    {
+        let [first, second] = dispositions;
+        folder.ffmpeg(&format!(
+            "{large} {small} -map 0 -map 1 -frames:v 5 -c:v mpeg4 -b:v:1 9M -y \
+             -disposition:v:0 {first} -disposition:v:1 {second} in.mkv"
+        ));
+        let ran = folder.upscale("in.mkv out.mkv -y --model none");
+        let widths: Vec<_> = folder.probe("out.mkv").streams.iter().map(|stream| stream.width).collect();
+        assert_eq!(widths, expected, "{dispositions:?}");
+        assert!(ran.stderr.contains("is upscaled, stream"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn streams_whose_ids_are_pids_of_tables_are_moved() {
+    let folder = Folder::new();
+    let source = "-f lavfi -i testsrc2=s=32x32:r=25 -f lavfi -i sine=r=48000 -t 0.2 -c:v mpeg2video -c:a mp2";
+    let ids = |name: &str| -> Vec<String> {
+        folder.probe(name).streams.iter().map(|stream| stream.id.clone()).collect()
+    };
+    for (options, expected) in [
+        ("-streamid 0:4096 -streamid 1:256 -mpegts_pmt_start_pid 0x20 in.ts", ["0x101", "0x100"]),
+        ("-streamid 0:300 -streamid 1:301 in.ts", ["0x12c", "0x12d"]),
+        ("in.mp4", ["0x100", "0x101"]),
+    ] {
+        folder.ffmpeg(&format!("{source} -y {options}"));
+        let input = options.split(' ').next_back().unwrap();
+        folder.upscale(&format!("{input} out.ts -y --model none"));
+        assert_eq!(ids("out.ts"), expected, "{options}");
+    }
 }
 
 #[test]

@@ -409,3 +409,44 @@ fn a_part_begins_with_audio_that_can_be_decoded() {
         folder.assert_decodes("out.mkv");
     }
 }
+
+#[test]
+fn a_constant_rate_that_the_source_rounds_is_written_exactly() {
+    let folder = Folder::new();
+    folder.ffmpeg("-f lavfi -i testsrc2=s=32x32:r=24000/1001 -frames:v 72 -c:v libx264 -bf 2 in.mkv");
+    for out in ["out.mov", "out.mp4"] {
+        folder.upscale(&format!("in.mkv {out} --model none --encoder-opt bf=2"));
+        let probe = folder.probe(out);
+        assert_eq!(probe.video().time_base, "1/24000", "{out}");
+        let mut pts = probe.video_pts();
+        pts.sort_unstable();
+        assert_eq!(pts, (0..72).map(|n| n * 1001).collect::<Vec<_>>(), "{out}");
+        assert!(probe.packets.iter().all(|packet| packet.duration == Some(1001)), "{out}");
+    }
+    // A part, and a gap between frames of the rate.
+    folder.ffmpeg("-f lavfi -i testsrc2=s=32x32:r=24000/1001 -vf select=not(between(n\\,30\\,39)) -fps_mode vfr -frames:v 62 -c:v ffv1 gap.mkv");
+    folder.upscale("gap.mkv gap.mov --model none --from 0.5");
+    let mut pts = folder.probe("gap.mov").video_pts();
+    pts.sort_unstable();
+    let start = pts[0];
+    assert_eq!(pts[17..19].iter().map(|pts| (pts - start) / 1001).collect::<Vec<_>>(), [17, 28]);
+    assert!(pts.iter().all(|pts| (pts - start) % 1001 == 0), "{pts:?}");
+}
+
+#[test]
+fn timecode_of_a_part_is_that_of_its_first_frame() {
+    let folder = Folder::new();
+    for (rate, timecode, expected) in
+        [("30000/1001", "01:00:58;00", "01:01:00;02"), ("25", "01:00:58:00", "01:01:00:00")]
+    {
+        folder.ffmpeg(&format!(
+            "-f lavfi -i testsrc2=s=32x32:r={rate}:d=3 -c:v libx264 -timecode {timecode} -y in.mov"
+        ));
+        for out in ["out.mov", "out.mkv", "out.mp4"] {
+            folder.upscale(&format!("in.mov {out} -y --model none --from 2"));
+            let probe = folder.probe(out);
+            let found = probe.video().tags.iter().find(|(key, _)| key.eq_ignore_ascii_case("timecode"));
+            assert_eq!(found.map(|(_, value)| value.as_str()), Some(expected), "{out}");
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Open: a name becomes FFmpeg's context, and one of its streams the video.
 
+use std::cmp::Reverse;
 use std::ffi::CStr;
 use std::sync::Arc;
 
@@ -17,15 +18,21 @@ use crate::media::pipe::PipeReader;
 use crate::media::stream::is_cover;
 use crate::media::watch::Watch;
 
-/// FFmpeg's choice of a video stream if it is among the wanted streams, else the first video of them; covers are left out.
+/// The video to upscale among the wanted streams: a default one before others, then the largest, then the first. Covers are
+/// left out.
 pub(crate) fn best_video(context: &format::context::Input, wanted: &[usize]) -> Option<usize> {
-    let is_wanted_video = |stream: &ffmpeg::Stream| {
+    let is_video = |stream: &ffmpeg::Stream| {
         stream.parameters().medium() == media::Type::Video
             && !is_cover(stream)
             && wanted.contains(&stream.index())
     };
-    let best = context.streams().best(media::Type::Video).filter(is_wanted_video);
-    best.or_else(|| context.streams().find(is_wanted_video)).map(|stream| stream.index())
+    let rank = |stream: &ffmpeg::Stream| {
+        let is_default = stream.disposition().contains(format::stream::Disposition::DEFAULT);
+        // SAFETY: the stream and its parameters are alive.
+        let raw = unsafe { &*(*stream.as_ptr()).codecpar };
+        (is_default, i64::from(raw.width) * i64::from(raw.height), Reverse(stream.index()))
+    };
+    context.streams().filter(is_video).max_by_key(rank).map(|stream| stream.index())
 }
 
 /// The remedy for a source that does not open.

@@ -46,6 +46,12 @@ pub(super) struct AudioTranscoder {
     pub(super) time_base: Rational,
 }
 
+/// Samples that a lossless encoder takes with fewer bits only.
+pub(crate) struct DepthChange {
+    /// Depths before and after in words.
+    pub names: (String, String),
+}
+
 /// Sample format, sample rate in Hz, channel layout.
 type FrameKind = (format::Sample, u32, ChannelLayout);
 
@@ -80,6 +86,19 @@ impl AudioTranscoder {
         let (from, to) = (layout_of(&self.decoder), layout_of(&self.encoder));
         let names = (from.to_string(), to.to_string());
         (from != to).then(|| LayoutChange { names, is_complete: from.survives_in(&to) })
+    }
+
+    pub(super) fn depth_change(&self) -> Option<DepthChange> {
+        // SAFETY: descriptors are static.
+        let descriptor = unsafe { ffi::avcodec_descriptor_get(self.encoder.id().into()).as_ref() };
+        let is_lossless =
+            descriptor.is_some_and(|descriptor| descriptor.props & ffi::AV_CODEC_PROP_LOSSLESS != 0);
+        let ((from, was_float), (to, is_float)) = (depth(&self.decoder), depth(&self.encoder));
+        let name = |bits: i32, is_float| {
+            if is_float { format!("float of {bits} bits") } else { format!("{bits} bits") }
+        };
+        let names = (name(from, was_float), name(to, is_float));
+        (is_lossless && (to < from || was_float && !is_float)).then_some(DepthChange { names })
     }
 
     pub(super) fn take(&mut self, packet: Option<ffmpeg::Packet>, out: &mut Vec<ffmpeg::Packet>) -> Outcome {
@@ -197,10 +216,11 @@ fn open_encoder(
         [] => nearest_rate(properties.rates().into_iter().flatten(), rate),
         _ => nearest_rate(rates.iter().copied(), rate),
     };
-    // SAFETY: the decoder is alive.
-    let stated_bits = unsafe { (*decoder.as_ptr()).bits_per_raw_sample };
-    let bits = if stated_bits > 0 { stated_bits } else { precision(decoder.format()) };
-    let loss = |sample: &format::Sample| ((bits - precision(*sample)).max(0), precision(*sample));
+    let (bits, was_float) = depth(decoder);
+    let loss = |sample: &format::Sample| {
+        let is_changed = is_float(*sample) != was_float;
+        ((bits - precision(*sample)).max(0), is_changed, precision(*sample))
+    };
     let sample = properties.formats().into_iter().flatten().min_by_key(loss).unwrap_or(decoder.format());
     let mut context = codec::Context::new_with_codec(encoder);
     context.compliance(codec::Compliance::Experimental);
@@ -215,11 +235,23 @@ fn open_encoder(
     // SAFETY: the context is alive and not opened yet.
     unsafe {
         layout.write_to(&mut (*context.as_mut_ptr()).ch_layout);
-        if stated_bits < precision(sample) {
-            (*context.as_mut_ptr()).bits_per_raw_sample = stated_bits;
+        if bits < precision(sample) && !is_float(sample) {
+            (*context.as_mut_ptr()).bits_per_raw_sample = bits;
         }
     }
     context.open_as(encoder)
+}
+
+/// Bits of the samples that a decoder gives or an encoder takes, and whether they are float.
+fn depth(context: &codec::Context) -> (i32, bool) {
+    // SAFETY: the context is alive; only audio has a sample format, which FFmpeg has set. The other is a table lookup.
+    let (stated, coded, sample) = unsafe {
+        let raw = &*context.as_ptr();
+        (raw.bits_per_raw_sample, ffi::av_get_bits_per_sample(raw.codec_id), raw.sample_fmt.into())
+    };
+    let is_float = is_float(sample);
+    let stated = [stated, coded].into_iter().filter(|&bits| bits > 0 && !is_float).min();
+    (stated.unwrap_or(i32::MAX).min(precision(sample)), is_float)
 }
 
 /// Bits of a sample that are as good as those of an integer.
@@ -233,6 +265,10 @@ fn precision(sample: format::Sample) -> i32 {
         format::Sample::F64(_) => 53,
         format::Sample::I64(_) => 64,
     }
+}
+
+fn is_float(sample: format::Sample) -> bool {
+    matches!(sample, format::Sample::F32(_) | format::Sample::F64(_))
 }
 
 /// Whether FFmpeg's decoder finds the layout in the encoder's header. It does not understand all layouts that FFmpeg's

@@ -1,7 +1,7 @@
 //! Metadata of a file besides its streams: tags, chapters, programs and cover images.
 
 use ffmpeg_next::packet::Mut;
-use ffmpeg_next::{self as ffmpeg, Rescale, codec, ffi, format};
+use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, ffi, format};
 
 use crate::error::{ErrorKind, Result};
 use crate::media::demux::input::Input;
@@ -73,6 +73,36 @@ pub(crate) fn copy_programs(
             for (member, _) in has_no_program.iter().enumerate().filter(|(_, has_none)| **has_none) {
                 ffi::av_program_add_stream_index(to, first, member as u32);
             }
+        }
+    }
+}
+
+/// Moves the start timecodes of the file and its streams on by `frames` frames at this rate.
+pub(crate) fn advance_timecodes(context: &mut format::context::Output, rate: Rational, frames: i32) {
+    // SAFETY: the context is alive, and the list has as many streams as are stored with it.
+    unsafe {
+        let raw = &mut *context.as_mut_ptr();
+        advance_timecode(&mut raw.metadata, rate, frames);
+        for index in 0..raw.nb_streams as usize {
+            advance_timecode(&mut (**raw.streams.add(index)).metadata, rate, frames);
+        }
+    }
+}
+
+/// # Safety
+/// The tags are null or alive.
+unsafe fn advance_timecode(tags: &mut *mut ffi::AVDictionary, rate: Rational, frames: i32) {
+    let key = c"timecode".as_ptr();
+    // SAFETY: keys and values are C strings that live through the calls, which copy them.
+    unsafe {
+        let Some(entry) = ffi::av_dict_get(*tags, key, std::ptr::null(), 0).as_ref() else { return };
+        let mut timecode = std::mem::zeroed();
+        let code =
+            ffi::av_timecode_init_from_string(&mut timecode, rate.into(), entry.value, std::ptr::null_mut());
+        if code >= 0 {
+            let mut text = [0; ffi::AV_TIMECODE_STR_SIZE as usize];
+            ffi::av_timecode_make_string(&timecode, text.as_mut_ptr(), frames);
+            check(ffi::av_dict_set(tags, key, text.as_ptr(), 0)).expect("no memory for a timecode");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod audio;
 pub(crate) mod channel_layout;
+mod grid;
 pub(crate) mod language;
 pub(crate) mod live;
 pub(crate) mod metadata;

@@ -16,7 +16,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::media::demux::input::Input;
 use crate::media::encode::encoder::Encoder;
 use crate::media::ffmpeg::{MICROSECONDS, check, failure};
-use crate::media::mux::metadata::{copy_programs, copy_tags_and_chapters};
+use crate::media::mux::grid::Grid;
+use crate::media::mux::metadata::{advance_timecodes, copy_programs, copy_tags_and_chapters};
 use crate::media::mux::streams::{Plan, StreamAction};
 use crate::media::mux::summary::StreamSummary;
 use crate::media::mux::verify::{self, Verification};
@@ -40,6 +41,7 @@ pub struct Muxer {
     trim: Trim,
     /// Index of the video in the input.
     video: usize,
+    grid: Option<Grid>,
     frames: u64,
     /// End of the last written frame.
     end_us: i64,
@@ -93,6 +95,7 @@ impl Muxer {
             offset_us: offset_us(&output, input, encoder, trim),
             trim,
             video: input.video_index(),
+            grid: Grid::of(encoder.video()).filter(|_| output.has_timestamps()),
             frames: 0,
             end_us: trim.from_us.max(input.start_us()),
             start_us: input.start_us(),
@@ -107,6 +110,9 @@ impl Muxer {
         if !muxer.output.is_still() && !muxer.output.is_y4m() {
             copy_tags_and_chapters(&mut muxer.context, input, &muxer.output, trim, muxer.offset_us)?;
         }
+        let (rate, before_us) = (encoder.video().frame_rate, encoder.start_us() - input.video_start_us());
+        let frames_before = before_us.rescale(MICROSECONDS, rate.invert());
+        advance_timecodes(&mut muxer.context, rate, i32::try_from(frames_before).unwrap_or(0));
         if muxer.output.container() == "mpegts" {
             copy_programs(&mut muxer.context, input, &muxer.output_index);
         }
@@ -177,7 +183,7 @@ impl Muxer {
 
     /// Writes a packet, unless its stream is left out or it lies outside of the wanted part.
     pub fn write(&mut self, packet: Packet) -> Result<()> {
-        let Packet { mut packet, stream, time_base, .. } = packet;
+        let Packet { mut packet, stream, mut time_base, .. } = packet;
         let Some(index) = self.output_index.get(stream).copied().flatten() else { return Ok(()) };
         self.drop_codec_header(&mut packet, index);
         let is_video = stream == self.video;
@@ -186,6 +192,10 @@ impl Muxer {
             let pts = packet.pts().expect("encoded frames have timestamps");
             self.check_frame()?;
             self.end_us = self.end_us.max((pts + packet.duration()).rescale(time_base, MICROSECONDS));
+            if let Some(grid) = &mut self.grid {
+                grid.place(&mut packet);
+                time_base = grid.time_base();
+            }
         } else if self.is_hidden(&packet, time_base)
             || self.cannot_start(&packet, index)
             || (packet.size() == 0

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::media::container::{audio_codecs, audio_streams_max, holds_starts, sample_rates};
 use crate::media::decode::orientation::upright_filter;
 use crate::media::demux::input::Input;
-use crate::media::mux::audio::{LayoutChange, TranscodeSpec};
+use crate::media::mux::audio::{DepthChange, LayoutChange, TranscodeSpec};
 use crate::media::mux::language::written_code;
 use crate::media::mux::transcode::{Transcoder, Transcoders};
 use crate::media::output::Output;
@@ -99,6 +99,16 @@ impl Plan {
                 plan.add(&stream, input, output, audio)?;
             }
         }
+        let is_video = |mapping: &&StreamMapping| {
+            let stream = input.context().stream(mapping.input_index).expect("a stream of the input");
+            mapping.action == StreamAction::Copy && stream.parameters().medium() == media::Type::Video
+        };
+        if let Some(other) = plan.mappings.iter().find(is_video) {
+            let (name, video, other) = (input.name(), input.video_index(), other.input_index);
+            warn!(
+                "{name}: stream {video} is upscaled, stream {other} is copied; --map 0:{other} chooses that"
+            );
+        }
         plan.choose_languages(input, output);
         Ok(plan)
     }
@@ -175,15 +185,16 @@ impl Plan {
         Ok(())
     }
 
-    /// Converts a stream that the container cannot hold to the best codec that it holds, one that keeps all channels if
-    /// there is any, or leaves it out.
+    /// Converts a stream that the container cannot hold to the best codec that it holds, one that keeps all channels and
+    /// bits if there is any, or leaves it out.
     fn convert_to_held(&mut self, stream: &ffmpeg::Stream, input: &Input, output: &Output) -> Result<()> {
         let parameters = stream.parameters();
         let (mut best, mut failed) = (None, None);
         for encoder in fallback_encoders(output, parameters.medium(), parameters.id()) {
             match open_transcoder(stream, encoder, input, output, self.start_us) {
                 Ok(transcoder) => {
-                    let is_complete = transcoder.layout_change().is_none_or(|change| change.is_complete);
+                    let is_complete = transcoder.layout_change().is_none_or(|change| change.is_complete)
+                        && transcoder.depth_change().is_none();
                     if best.is_none() || is_complete {
                         best = Some((transcoder, encoder));
                     }
@@ -196,6 +207,9 @@ impl Plan {
         }
         match (best, failed) {
             (Some((transcoder, encoder)), _) => {
+                if let Some(DepthChange { names: (from, _) }) = transcoder.depth_change() {
+                    self.left_out.push(format!("the depth ({from}) of {}", describe(stream)));
+                }
                 let conversion = self.convert(stream, transcoder, encoder, output);
                 let what = match output.holds(parameters.medium(), parameters.id()) {
                     true if self.starts_apart(stream) => "start",
@@ -251,6 +265,9 @@ impl Plan {
             if !is_complete {
                 self.left_out.push(format!("the channel layout {from} of {} in {codec}", describe(stream)));
             }
+        }
+        if let Some(DepthChange { names: (from, to) }) = transcoder.depth_change() {
+            conversion += &format!(", {from} to {to}");
         }
         self.encoded.insert(stream.index(), transcoder.encoded());
         if encoder.medium() == media::Type::Subtitle {

@@ -6,7 +6,7 @@ use ffmpeg_next::{self as ffmpeg, Rational, codec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::damage::{Damage, DamagedPlace};
 use crate::media::ffmpeg::{MICROSECONDS, error_kind, parameters_of};
-use crate::media::mux::audio::{AudioTranscoder, LayoutChange, TranscodeSpec};
+use crate::media::mux::audio::{AudioTranscoder, DepthChange, LayoutChange, TranscodeSpec};
 use crate::media::mux::text::{TextTranscoder, clip_text};
 use crate::media::packet::Packet;
 use crate::media::stream::Trim;
@@ -123,6 +123,14 @@ impl Transcoder {
     pub(crate) fn layout_change(&self) -> Option<LayoutChange> {
         match &self.kind {
             Kind::Audio(audio) => audio.layout_change(),
+            Kind::Text(_) => None,
+        }
+    }
+
+    /// The bits of audio samples that are lost, if there are any.
+    pub(crate) fn depth_change(&self) -> Option<DepthChange> {
+        match &self.kind {
+            Kind::Audio(audio) => audio.depth_change(),
             Kind::Text(_) => None,
         }
     }

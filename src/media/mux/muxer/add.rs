@@ -31,6 +31,11 @@ impl Muxer {
             if let Some(code) = plan.languages.get(&input_index) {
                 self.set_language(added, code);
             }
+            if self.output.container() == "mpegts" {
+                let pid = free_pid(input, &stream);
+                // SAFETY: the stream is alive.
+                unsafe { (*self.context.stream_mut(added).expect("an added stream").as_mut_ptr()).id = pid };
+            }
             // A cover is written once, with the header.
             self.output_index[input_index] = (action != StreamAction::Cover).then_some(added);
         }
@@ -54,7 +59,11 @@ impl Muxer {
         encoder: &Encoder,
     ) -> std::result::Result<usize, ffmpeg::Error> {
         let rate = encoder.video().frame_rate;
-        let time_base = if self.output.has_timestamps() { encoder.video().time_base } else { rate.invert() };
+        let time_base = match &self.grid {
+            Some(grid) => grid.time_base(),
+            None if self.output.has_timestamps() => encoder.video().time_base,
+            None => rate.invert(),
+        };
         let mut added = self.context.add_stream(ffmpeg::encoder::find(codec::Id::None))?;
         added.set_parameters(parameters_of(encoder.context()));
         describe(&mut added, stream, true);
@@ -122,6 +131,17 @@ impl Muxer {
         set_tags(&mut added, tags);
         Ok(index)
     }
+}
+
+/// The PID of a stream: its id in the input, unless that is a PID of tables.
+fn free_pid(input: &Input, stream: &ffmpeg::Stream) -> i32 {
+    // FFmpeg puts the tables of programs here, one after the other.
+    const PROGRAMS: std::ops::Range<i32> = 0x1000..0x1100;
+    let is_table = |pid: i32| !(0x20..0x1ffb).contains(&pid) || PROGRAMS.contains(&pid);
+    let mut moved = input.context().streams().filter(|stream| is_table(stream.id()));
+    let position = moved.position(|moved| moved.index() == stream.index());
+    let is_free = |pid: &i32| input.context().streams().all(|other| other.id() != *pid);
+    position.map_or(stream.id(), |position| (0x100..).filter(is_free).nth(position).expect("PIDs are many"))
 }
 
 /// Replaces a stream's tags.
