@@ -23,9 +23,9 @@ impl Grid {
         (video.is_constant && !is_exact).then(|| Grid { time_base: video.time_base, rate, start: None })
     }
 
-    /// The time base in which every frame of the rate has a whole number of ticks.
+    /// A time base in which every frame of the rate has a whole number of ticks, and which is not too coarse for the start.
     pub fn time_base(&self) -> Rational {
-        Rational(1, self.rate.0)
+        Rational(1, if self.rate.0 < 10_000 { self.rate.0 * 1000 } else { self.rate.0 })
     }
 
     /// Puts the packet's times on the grid, in its time base.
@@ -49,7 +49,7 @@ impl Grid {
         let is_rounded = frames.rescale(frame, self.time_base).abs_diff(from_start) <= 1;
         start.rescale(self.time_base, own)
             + match is_rounded {
-                true => frames.saturating_mul(i64::from(self.rate.1)),
+                true => frames.rescale(frame, own),
                 false => from_start.rescale(self.time_base, own),
             }
     }
@@ -80,5 +80,8 @@ mod tests {
             assert_eq!(placed(ms), n * 1001, "frame {n}");
         }
         assert_eq!(placed(21 + 20), 480, "between two frames");
+        let mut whole = Grid::of(&video(MS, Rational(24, 1), true)).unwrap();
+        whole.start = Some(21);
+        assert_eq!([whole.placed(21), whole.placed(63), whole.placed(104)], [504, 1504, 2504]);
     }
 }
