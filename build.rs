@@ -2,8 +2,11 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rustc-check-cfg=cfg(ffmpeg_6_1)");
-    if std::env::var("DEP_FFMPEG_FFMPEG_6_1").is_ok_and(|found| found == "true") {
-        println!("cargo:rustc-cfg=ffmpeg_6_1");
+    for version in ["ffmpeg_6_1", "ffmpeg_7_0"] {
+        println!("cargo:rustc-check-cfg=cfg({version})");
+        let variable = format!("DEP_FFMPEG_{}", version.to_uppercase());
+        if std::env::var(variable).is_ok_and(|found| found == "true") {
+            println!("cargo:rustc-cfg={version}");
+        }
     }
 }

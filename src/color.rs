@@ -55,9 +55,13 @@ impl Matrix {
         }
     }
 
-    /// Guesses the matrix of an untagged frame of this size.
-    pub fn guess(width: usize, height: usize) -> Matrix {
-        if width >= 1280 || height > 576 { Matrix::BT709 } else { Matrix::SMPTE170M }
+    /// Guesses the matrix of untagged Y'CbCr of this size, as players do.
+    pub fn guess(primaries: Primaries, width: usize, height: usize) -> Matrix {
+        match primaries {
+            Primaries::BT2020 => Matrix::BT2020_NCL,
+            _ if width >= 1280 || height > 576 => Matrix::BT709,
+            _ => Matrix::SMPTE170M,
+        }
     }
 }
 
@@ -70,11 +74,31 @@ pub struct Primaries(pub u8);
 pub struct Transfer(pub u8);
 
 impl Primaries {
+    /// BT.709, sRGB.
+    pub const BT709: Primaries = Primaries(1);
     /// Unspecified.
     pub const UNSPECIFIED: Primaries = Primaries(2);
+    /// BT.470 System B, G: BT.601, 625 lines.
+    pub const BT470BG: Primaries = Primaries(5);
+    /// SMPTE 170M: BT.601, 525 lines.
+    pub const SMPTE170M: Primaries = Primaries(6);
+    /// BT.2020.
+    pub const BT2020: Primaries = Primaries(9);
+
+    /// Guesses the primaries of untagged Y'CbCr with this matrix and number of lines, as players do.
+    pub fn guess(matrix: Matrix, height: usize) -> Primaries {
+        match (matrix.0, height) {
+            (9 | 10, _) => Primaries::BT2020,
+            (5 | 6, 576 | 288) => Primaries::BT470BG,
+            (5 | 6, 480 | 486 | 240) | (7, _) => Primaries::SMPTE170M,
+            _ => Primaries::BT709,
+        }
+    }
 }
 
 impl Transfer {
+    /// BT.709. BT.601 and BT.2020 have the same function.
+    pub const BT709: Transfer = Transfer(1);
     /// Unspecified.
     pub const UNSPECIFIED: Transfer = Transfer(2);
     /// Linear light.

@@ -2,10 +2,12 @@
 
 use std::ffi::CStr;
 
+use ffmpeg_next::codec;
 use ffmpeg_next::ffi::{self, AVPixelFormat};
 
 use crate::color::{ChromaLocation, ColorSpec, Matrix, Primaries, Range, Transfer};
 use crate::frame::{Component, Family, FrameFormat, PixelFormat};
+use crate::media::demux::sequence::is_image_codec;
 use crate::media::ffmpeg::c_string;
 
 /// A format by FFmpeg's name; `None` if there is no such format, or its samples are not bytes or words of their own
@@ -67,7 +69,9 @@ pub(crate) fn describe(pixel: AVPixelFormat) -> Option<PixelFormat> {
         || has(ffi::AV_PIX_FMT_FLAG_BITSTREAM)
         || has(ffi::AV_PIX_FMT_FLAG_HWACCEL)
         || has(ffi::AV_PIX_FMT_FLAG_BAYER)
-        || name.starts_with("xyz");
+        || name.starts_with("xyz")
+        // FFmpeg's descriptor says 2, 3 and 2 bits, the samples have 3, 3 and 2.
+        || name == "rgb8";
     let deep = components[..count].iter().any(|c| if float { c.depth != 32 } else { c.depth > 16 });
     if foreign || deep || count == 0 {
         return None;
@@ -159,8 +163,63 @@ pub(crate) fn loss(format: &PixelFormat, source: &PixelFormat) -> Option<String>
     (!lost.is_empty()).then(|| lost.join(", "))
 }
 
-/// The colour of a decoded frame, and whether its matrix is untagged and guessed.
-pub(crate) fn color_of(av_frame: &ffi::AVFrame, format: &PixelFormat) -> (ColorSpec, bool) {
+/// Tags a decoded frame with what its own tags leave open, before a filter converts it. Returns the matrix that was guessed.
+pub(crate) fn complete_tags(av_frame: &mut ffi::AVFrame, id: codec::Id) -> Option<Matrix> {
+    let untagged = |code: u32| code == u32::from(Matrix::UNSPECIFIED.0);
+    let family = family_of(pixel_of(av_frame))?;
+    let location = code_of(&raw const av_frame.chroma_location);
+    if id == codec::Id::WEBP && location == ffi::AVChromaLocation::AVCHROMA_LOC_UNSPECIFIED as u32 {
+        // libwebp's, which FFmpeg's decoder does not tag.
+        av_frame.chroma_location = ffi::AVChromaLocation::AVCHROMA_LOC_CENTER;
+    }
+    if id == codec::Id::DPX && code_of(&raw const av_frame.color_trc) == u32::from(Transfer::LINEAR.0) {
+        // FFmpeg writes this into every DPX, and its integers are not linear.
+        av_frame.color_trc = transfer_of(Transfer::UNSPECIFIED);
+    }
+    if family == Family::Rgb {
+        return None;
+    }
+    let (width, height) = (av_frame.width as usize, av_frame.height as usize);
+    let primaries = code_of(&raw const av_frame.color_primaries);
+    let guessed = no_matrix(code_of(&raw const av_frame.colorspace)).then(|| {
+        let matrix = Matrix::guess(Primaries(primaries.min(255) as u8), width, height);
+        av_frame.colorspace = space_of(matrix);
+        matrix
+    });
+    // Images are sRGB unless they say otherwise, and most of them have no place for it.
+    if family == Family::Ycbcr && !is_image_codec(id) {
+        if untagged(primaries) {
+            let matrix = Matrix(code_of(&raw const av_frame.colorspace).min(255) as u8);
+            av_frame.color_primaries = primaries_of(Primaries::guess(matrix, height));
+        }
+        if untagged(code_of(&raw const av_frame.color_trc)) {
+            av_frame.color_trc = transfer_of(Transfer::BT709);
+        }
+    }
+    guessed
+}
+
+/// Whether the code point of a matrix says nothing of Y'CbCr.
+fn no_matrix(code: u32) -> bool {
+    [Matrix::UNSPECIFIED, Matrix::IDENTITY].iter().any(|matrix| u32::from(matrix.0) == code)
+}
+
+/// The colour model of a format, also of one whose samples are not bytes or words.
+fn family_of(pixel: AVPixelFormat) -> Option<Family> {
+    // SAFETY: the descriptor of a known format is static; of an unknown one, null.
+    let descriptor = unsafe { ffi::av_pix_fmt_desc_get(pixel).as_ref() }?;
+    let has = |flag: i32| descriptor.flags & flag as u64 != 0;
+    // SAFETY: names of formats are static C strings.
+    let is_xyz = unsafe { CStr::from_ptr(descriptor.name) }.to_bytes().starts_with(b"xyz");
+    Some(match descriptor.nb_components {
+        _ if is_xyz || has(ffi::AV_PIX_FMT_FLAG_RGB) || has(ffi::AV_PIX_FMT_FLAG_PAL) => Family::Rgb,
+        0..3 => Family::Gray,
+        _ => Family::Ycbcr,
+    })
+}
+
+/// The colour of a frame that is decoded, tagged by [`complete_tags`] and filtered.
+pub(crate) fn color_of(av_frame: &ffi::AVFrame, format: &PixelFormat) -> ColorSpec {
     let tagged_range = code_of(&raw const av_frame.color_range);
     let untagged = tagged_range == ffi::AVColorRange::AVCOL_RANGE_UNSPECIFIED as u32;
     let range = if is_full_range_name(format.name)
@@ -180,24 +239,22 @@ pub(crate) fn color_of(av_frame: &ffi::AVFrame, format: &PixelFormat) -> (ColorS
         code_of(&raw const av_frame.color_trc),
         ffi::AVColorTransferCharacteristic::AVCOL_TRC_NB as u32,
     );
-    let no_matrix = matches!(Matrix(space), Matrix::UNSPECIFIED | Matrix::IDENTITY);
-    let guessed = format.family != Family::Rgb && no_matrix;
     let matrix = match format.family {
         Family::Rgb => Matrix::IDENTITY,
-        _ if no_matrix => Matrix::guess(av_frame.width as usize, av_frame.height as usize),
+        // A filter has converted R'G'B' by swscale, whose default this is.
+        _ if no_matrix(space.into()) => Matrix::SMPTE170M,
         _ => Matrix(space),
     };
     let location = code_of(&raw const av_frame.chroma_location);
     let known_location = CHROMA_LOCATIONS.iter().find(|(_, theirs)| *theirs as u32 == location);
     let chroma_location = known_location.map_or(ChromaLocation::Left, |(ours, _)| *ours);
-    let color = ColorSpec {
+    ColorSpec {
         matrix,
         primaries: Primaries(primaries),
         transfer: Transfer(transfer),
         range,
         chroma_location,
-    };
-    (color, guessed)
+    }
 }
 
 /// Reads an enumeration of C as a number: containers and decoders pass on any, also one that the enumeration does not have.
@@ -227,6 +284,16 @@ pub(crate) fn transfer_of(transfer: Transfer) -> ffi::AVColorTransferCharacteris
     unsafe { std::mem::transmute::<u32, ffi::AVColorTransferCharacteristic>(u32::from(transfer.0)) }
 }
 
+fn space_of(matrix: Matrix) -> ffi::AVColorSpace {
+    // SAFETY: as for transfers.
+    unsafe { std::mem::transmute::<u32, ffi::AVColorSpace>(u32::from(matrix.0)) }
+}
+
+fn primaries_of(primaries: Primaries) -> ffi::AVColorPrimaries {
+    // SAFETY: as for transfers.
+    unsafe { std::mem::transmute::<u32, ffi::AVColorPrimaries>(u32::from(primaries.0)) }
+}
+
 /// Colour tags in FFmpeg's types.
 pub(crate) struct Tags {
     pub space: ffi::AVColorSpace,
@@ -245,20 +312,17 @@ impl Tags {
         let location = locations.find(|(ours, _)| *ours == color.chroma_location);
         let chroma_location =
             location.map_or(ffi::AVChromaLocation::AVCHROMA_LOC_UNSPECIFIED, |(_, theirs)| *theirs);
-        let transfer = transfer_of(color.transfer);
-        // SAFETY: these code points are members of the same two enumerations: `color_of` lets no other
-        // through, and the constants of `color` are H.273's, which FFmpeg has.
-        let (space, primaries) = unsafe {
-            (
-                std::mem::transmute::<u32, ffi::AVColorSpace>(u32::from(color.matrix.0)),
-                std::mem::transmute::<u32, ffi::AVColorPrimaries>(u32::from(color.primaries.0)),
-            )
-        };
         let range = match color.range {
             Range::Limited => ffi::AVColorRange::AVCOL_RANGE_MPEG,
             Range::Full => ffi::AVColorRange::AVCOL_RANGE_JPEG,
         };
-        Tags { space, primaries, transfer, range, chroma_location }
+        Tags {
+            space: space_of(color.matrix),
+            primaries: primaries_of(color.primaries),
+            transfer: transfer_of(color.transfer),
+            range,
+            chroma_location,
+        }
     }
 }
 
@@ -345,12 +409,9 @@ mod tests {
             &*raw
         };
         assert_eq!(pixel_of(raw), AVPixelFormat::AV_PIX_FMT_NONE);
-        let (color, guessed) = color_of(raw, &format_by_name("yuv420p").unwrap());
+        let color = color_of(raw, &format_by_name("yuv420p").unwrap());
         let unspecified = (Primaries::UNSPECIFIED, Transfer::UNSPECIFIED);
         assert_eq!((color.primaries, color.transfer), unspecified);
-        assert_eq!(
-            (color.range, color.chroma_location, guessed),
-            (Range::Limited, ChromaLocation::Left, true)
-        );
+        assert_eq!((color.range, color.chroma_location), (Range::Limited, ChromaLocation::Left));
     }
 }

@@ -171,6 +171,106 @@ fn colour_tags_are_in_the_bitstream_itself() {
     }
 }
 
+/// R', G', B' of a sample of the first frame, as `ffmpeg` converts it.
+fn patch(folder: &Folder, name: &str) -> [u8; 3] {
+    let line = format!("-i {name} -frames:v 1 -vf format=rgb24,crop=1:1:20:20 -f rawvideo -");
+    folder.ffmpeg(&line).try_into().expect("three bytes")
+}
+
+/// swscale rounds twice on the way through a filter; another matrix is 20 codes off.
+fn assert_patch(folder: &Folder, name: &str, expected: [u8; 3], what: &str) {
+    let found = patch(folder, name);
+    let is_near = found.iter().zip(expected).all(|(a, b)| a.abs_diff(b) <= 8);
+    assert!(is_near, "{what}: {found:?}, not {expected:?}");
+}
+
+const GREEN: [u8; 3] = [0x20, 0xc0, 0x40];
+
+/// Writes two frames of green as Y'CbCr by this matrix, untagged.
+fn green(folder: &Folder, name: &str, size: &str, matrix: &str) {
+    folder.ffmpeg(&format!(
+        "-f lavfi -i color=0x20C040:s={size}:r=25:d=0.08 -vf scale=out_color_matrix={matrix},format=yuv422p \
+         -c:v ffv1 {name}"
+    ));
+}
+
+#[test]
+fn one_guess_holds_before_and_after_filters() {
+    let folder = Folder::new();
+    green(&folder, "hd.mkv", "1280x32", "bt709");
+    green(&folder, "sd.mkv", "64x576", "bt601");
+    folder.ffmpeg("-f lavfi -i color=0x20C040:s=1280x32 -frames:v 1 -pix_fmt rgb24 rgb.png");
+    for (name, filter, matrix) in [
+        ("hd.mkv", "format=gbrp", "bt709"),
+        // From R'G'B', swscale makes BT.601.
+        ("hd.mkv", "curves,format=yuv420p", "smpte170m"),
+        ("hd.mkv", "crop=1240:24", "bt709"),
+        ("sd.mkv", "scale=1280:600", "smpte170m"),
+        ("rgb.png", "hqdn3d", "smpte170m"),
+    ] {
+        folder.upscale(&format!("{name} out.mkv -y --model none --scale 1 --filter {filter}"));
+        assert_eq!(tags(&folder, "out.mkv")[1], matrix, "{name} through {filter}");
+        assert_patch(&folder, "out.mkv", GREEN, filter);
+        folder.upscale(&format!("{name} out.png -y --model none --scale 1 --filter {filter} --to 0.03"));
+        assert_patch(&folder, "out.png", GREEN, filter);
+    }
+}
+
+#[test]
+fn matrix_transfer_and_primaries_are_tagged_together() {
+    let folder = Folder::new();
+    green(&folder, "hd.mkv", "1280x32", "bt709");
+    green(&folder, "pal.mkv", "64x576", "bt601");
+    green(&folder, "ntsc.mkv", "64x480", "bt601");
+    folder.ffmpeg("-f lavfi -i color=0x20C040:s=1280x32 -frames:v 1 -pix_fmt rgb24 rgb.png");
+    for (name, expected) in [
+        ("hd.mkv", ["bt709", "bt709", "bt709"]),
+        ("pal.mkv", ["smpte170m", "bt709", "bt470bg"]),
+        ("ntsc.mkv", ["smpte170m", "bt709", "smpte170m"]),
+        ("rgb.png", ["bt709", "bt709", "bt709"]),
+    ] {
+        for (out, encoder) in [("out.mov", "prores_ks"), ("out.mov", "v210"), ("out.mp4", "libx264")] {
+            folder.upscale(&format!("{name} {out} -y --model none --scale 1 --encoder {encoder}"));
+            assert_eq!(tags(&folder, out)[1..4], expected, "{name} by {encoder}");
+            assert!(folder.read(out).windows(4).any(|bytes| bytes == b"colr"), "{name} by {encoder}");
+        }
+    }
+    // Primaries of BT.2020 imply its matrix, and PQ stays what it is.
+    let setparams = "setparams=color_primaries=bt2020:color_trc=smpte2084";
+    for format in ["gbrp10", "yuv420p10"] {
+        folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 2 -vf format={format},{setparams} -c:v ffv1 in.mkv"));
+        for (out, encoder) in [("out.mov", "prores_ks"), ("out.mp4", "libx264"), ("out.mkv", "libx265")] {
+            let yuv = if encoder == "libx265" { "--pix-fmt yuv420p10le" } else { "" };
+            folder.upscale(&format!("in.mkv {out} -y --model none --encoder {encoder} {yuv}"));
+            assert_eq!(
+                tags(&folder, out)[1..4],
+                ["bt2020nc", "smpte2084", "bt2020"],
+                "{format} by {encoder}"
+            );
+        }
+    }
+}
+
+#[test]
+fn gray_images_are_full_range() {
+    let folder = Folder::new();
+    folder.ffmpeg("-f lavfi -i color=white:s=64x64 -frames:v 1 -pix_fmt rgb24 white.png");
+    folder.ffmpeg("-f lavfi -i color=white:s=64x64 -frames:v 1 -pix_fmt yuv420p -c:v libx264 yuv.mkv");
+    folder.ffmpeg(
+        "-f lavfi -i color=white:s=64x64 -frames:v 1 -vf scale=out_range=tv,format=gray -color_range tv \
+         -c:v libx264 gray.mkv",
+    );
+    for extension in ["png", "tif", "bmp", "pgm", "tga"] {
+        for source in ["white.png", "yuv.mkv", "gray.mkv"] {
+            let out = format!("out.{extension}");
+            folder.upscale(&format!("{source} {out} -y --model none --pix-fmt gray"));
+            let line = format!("-i {out} -pix_fmt gray -f rawvideo -");
+            let white = folder.ffmpeg(&line)[2000];
+            assert!(white >= 254, "{source} in {extension}: {white}");
+        }
+    }
+}
+
 /// Formats of decoded video, by an encoder that keeps them without loss.
 const LOSSLESS: [(&str, &str); 4] = [
     (

@@ -168,11 +168,15 @@ fn colour_tags_and_sample_aspect_are_kept() {
             ["pc", "bt709", "bt709", "bt709", "1:2"],
         ),
         // The size of the source decides, not that of the output.
-        ("-c:v libx264".to_owned(), "--model none --size 1280x720", ["tv", "smpte170m", "", "", "3:4"]),
+        (
+            "-c:v libx264".to_owned(),
+            "--model none --size 1280x720",
+            ["tv", "smpte170m", "bt709", "bt709", "3:4"],
+        ),
         (
             "-vf scale=1280:32 -c:v libx264".to_owned(),
             "--model none --size 64x48",
-            ["tv", "bt709", "", "", ""],
+            ["tv", "bt709", "bt709", "bt709", ""],
         ),
     ] {
         for extension in ["mkv", "mp4"] {

@@ -24,7 +24,7 @@ use crate::media::decode::timestamps::{FrameTiming, TimestampRepair};
 use crate::media::demux::input::Input;
 use crate::media::ffmpeg::{MICROSECONDS, error_kind, failure, is_again, time_base_of};
 use crate::media::ffmpeg_log::DecoderErrors;
-use crate::media::format::{color_of, describe, pixel_of, transfer_of};
+use crate::media::format::{color_of, complete_tags, describe, pixel_of, transfer_of};
 use crate::media::packet::Packet;
 use crate::media::pattern::{Numbering, Pattern};
 use crate::media::side_data::display_matrix;
@@ -431,6 +431,12 @@ impl Decoder {
         unsafe {
             let raw = &mut *av_frame.as_mut_ptr();
             raw.sample_aspect_ratio = self.video.sample_aspect.into();
+            if let Some(matrix) = complete_tags(raw, self.opened.id())
+                && self.counts.inside == 1
+                && describe(pixel_of(raw)).is_none_or(|format| format.family == Family::Ycbcr)
+            {
+                info!("{}: no matrix is tagged; {} is guessed", self.source, matrix.name());
+            }
             if let Some(transfer) = self.transfer {
                 raw.color_trc = transfer;
             }
@@ -464,10 +470,7 @@ impl Decoder {
         };
         // SAFETY: as above.
         let raw = unsafe { &*av_frame.as_ptr() };
-        let (color, guessed) = color_of(raw, &format);
-        if self.counts.returned == 0 && guessed && format.family == Family::Ycbcr {
-            info!("{}: no matrix is tagged; {} is guessed from the size", self.source, color.matrix.name());
-        }
+        let color = color_of(raw, &format);
         let frame_format = FrameFormat {
             width: raw.width as usize,
             height: raw.height as usize,

@@ -14,6 +14,7 @@ use tracing::info;
 use crate::error::{Error, Result};
 use crate::media::decode::interlace::ScanType;
 use crate::media::ffmpeg::{failure, is_again};
+use crate::media::format::code_of;
 
 /// Which frames are deinterlaced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -114,6 +115,8 @@ struct GraphInput {
     size: (i32, i32),
     format: i32,
     aspect: (i32, i32),
+    /// Matrix and range.
+    color: (u32, u32),
     deinterlacing: bool,
     upright: Option<&'static str>,
 }
@@ -252,10 +255,13 @@ impl Filters {
     }
 
     fn build(&self, input: GraphInput, chain: &str) -> std::result::Result<OpenGraph, ffmpeg::Error> {
-        let GraphInput { size: (width, height), format, aspect, .. } = input;
+        let GraphInput { size: (width, height), format, aspect, color: (matrix, range), .. } = input;
         let Clock { time_base, frame_rate } = self.input;
+        // Earlier filters ask each frame.
+        let color =
+            if cfg!(ffmpeg_7_0) { format!(":colorspace={matrix}:range={range}") } else { String::new() };
         let arguments = format!(
-            "video_size={width}x{height}:pix_fmt={format}:time_base={}/{}:frame_rate={}/{}:pixel_aspect={}/{}",
+            "video_size={width}x{height}:pix_fmt={format}:time_base={}/{}:frame_rate={}/{}:pixel_aspect={}/{}{color}",
             time_base.0,
             time_base.1,
             frame_rate.0,
@@ -341,6 +347,7 @@ impl GraphInput {
         let raw = unsafe { &*timed.av_frame.as_ptr() };
         let aspect = (raw.sample_aspect_ratio.num, raw.sample_aspect_ratio.den);
         let size = (raw.width, raw.height);
-        GraphInput { size, format: raw.format, aspect, deinterlacing, upright: timed.upright }
+        let color = (code_of(&raw const raw.colorspace), code_of(&raw const raw.color_range));
+        GraphInput { size, format: raw.format, aspect, color, deinterlacing, upright: timed.upright }
     }
 }

@@ -6,7 +6,7 @@ use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, codec};
 use tracing::{info, warn};
 
-use crate::color::{ChromaLocation, ColorSpec, Matrix, Range, Transfer};
+use crate::color::{ChromaLocation, ColorSpec, Matrix, Primaries, Range, Transfer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Family, FrameFormat, PixelFormat};
 use crate::media::demux::sequence::{check_codec, is_image_codec};
@@ -338,11 +338,9 @@ fn output_color(
             (color.matrix, color.range) = (Matrix::BT470BG, Range::Full);
             color.chroma_location = ChromaLocation::Center;
         }
+        Family::Gray if !has_range_tag(id) => color.range = Range::Full,
         _ if was_rgb => {
-            (color.matrix, color.range) = (Matrix::guess(size.0, size.1), Range::Limited);
-        }
-        Family::Gray if source.pixel_format.family == Family::Ycbcr && !has_range_tag(id) => {
-            color.range = Range::Full
+            (color.matrix, color.range) = (Matrix::guess(color.primaries, size.0, size.1), Range::Limited);
         }
         _ if is_always_limited(id) => color.range = Range::Limited,
         _ => {}
@@ -354,13 +352,25 @@ fn output_color(
     if format.name.starts_with("yuvj") {
         color.range = Range::Full;
     }
+    if !is_image_codec(id) && format.family != Family::Rgb {
+        // Containers of the MP4 family hold all three or none.
+        if color.primaries == Primaries::UNSPECIFIED {
+            color.primaries = Primaries::guess(color.matrix, 0);
+        }
+        if color.transfer == Transfer::UNSPECIFIED {
+            color.transfer = Transfer::BT709;
+        }
+    }
     color
 }
 
 /// Whether the codec has a tag for range: image files have none, and their gray is full range.
 fn has_range_tag(id: codec::Id) -> bool {
     use codec::Id::*;
-    !matches!(id, PNG | TIFF | BMP | PGM | PPM | PAM | WEBP | DPX | EXR | GIF)
+    !matches!(
+        id,
+        PNG | TIFF | BMP | PGM | PPM | PAM | WEBP | DPX | EXR | GIF | TARGA | SGI | PCX | JPEGLS | JPEG2000
+    )
 }
 
 /// Whether the codec has no tag for full range, so that decoders take it for limited whatever the container says.
