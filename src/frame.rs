@@ -227,6 +227,12 @@ impl Origin {
     pub(crate) fn add(&mut self, checksum: u32) {
         self.checksum = self.checksum.wrapping_mul(31).wrapping_add(checksum);
     }
+
+    /// Adds what another frame was decoded from.
+    pub(crate) fn add_origin(&mut self, other: Origin) {
+        self.add(other.checksum);
+        self.damaged += other.damaged;
+    }
 }
 
 impl Default for Timestamp {

@@ -35,6 +35,8 @@ pub struct Report {
     pub reused: u64,
     /// Count of jumps of the input's clock, each of which was repaired.
     pub clock_jumps: u64,
+    /// Count of changes from interlaced to progressive frames and back.
+    pub scan_changes: u64,
     /// Verification of the finished file; `None` for pipes and interrupted runs.
     pub verification: Option<VerificationReport>,
     /// Times of the stages, in the order of the flow.
@@ -62,6 +64,8 @@ pub struct FrameCounts {
     pub gaps: u64,
     /// Decoded frames that were damaged in the source and patched by the decoder.
     pub patched: u64,
+    /// Decoded frames that were deinterlaced.
+    pub deinterlaced: u64,
 }
 
 /// Verification of the finished file.
@@ -153,6 +157,7 @@ impl FrameCounts {
             timestamps_repaired: decoder.repaired(),
             gaps: decoder.gaps(),
             patched: decoder.patched(),
+            deinterlaced: decoder.deinterlaced().0,
         }
     }
 
@@ -191,6 +196,7 @@ impl Report {
             converted: Vec::new(),
             reused: 0,
             clock_jumps: 0,
+            scan_changes: decoder.deinterlaced().1,
             verification: None,
             stages: stages.into(),
             limited_by: progress.bottleneck().name(),

@@ -23,6 +23,7 @@ mod paths;
 mod precision;
 mod price;
 mod reuse;
+mod scan;
 mod sequences;
 mod side_data;
 mod silence;

@@ -16,10 +16,11 @@ use crate::media::damage::{Damage, DamagedPlace};
 use crate::media::decode::alpha::{Alpha, decoder_with_alpha};
 use crate::media::decode::convert::Converter;
 use crate::media::decode::exr;
-use crate::media::decode::filter::{Clock, Deinterlace, FilterSpec, Filters, TimedFrame};
-use crate::media::decode::interlace::{self, ScanType};
+use crate::media::decode::filter::{Clock, Deinterlace, FilterSpec, Filters};
+use crate::media::decode::interlace::ScanSpec;
 use crate::media::decode::open::decoder_of;
 use crate::media::decode::orientation::Orientation;
+use crate::media::decode::timed_frame::TimedFrame;
 use crate::media::decode::timestamps::{FrameTiming, TimestampRepair};
 use crate::media::demux::input::Input;
 use crate::media::ffmpeg::{MICROSECONDS, error_kind, failure, is_again, time_base_of};
@@ -79,7 +80,7 @@ pub struct Decoder {
     alpha: Alpha,
     pub(crate) ended: bool,
     counts: Counts,
-    /// What was decoded since the last frame that was returned.
+    /// What was decoded since the last frame that was taken.
     origin: Origin,
 }
 
@@ -139,9 +140,9 @@ impl Decoder {
         if !trim.is_everything() {
             input.expect_part(trim);
         }
-        let scan = if filter.is_auto() { interlace::detect(input)? } else { ScanType::AsFlagged };
         let clock = Clock { time_base: video.time_base, frame_rate: video.frame_rate };
         let before = start.map_or(0, |start| start.index);
+        let scan = ScanSpec::of(input, before);
         let mut decoder = Decoder {
             timestamps: TimestampRepair::new(
                 input.name(),
@@ -213,9 +214,11 @@ impl Decoder {
         self.first().format
     }
 
-    /// Estimates the memory that the decoder will still take: its reference frames and those that wait for their order.
+    /// Estimates the memory that the decoder will still take: its reference frames, those that
+    /// wait for their order, and those that wait to be examined with others.
     pub(crate) fn memory_estimate(&self, frames: u64) -> u64 {
-        self.format().bytes() as u64 * (frames - 1).min(8)
+        let ahead = self.filters.ahead() as u64;
+        self.format().bytes() as u64 * (frames - 1).min(8 + ahead)
     }
 
     /// The first frame, before it is taken.
@@ -261,6 +264,11 @@ impl Decoder {
         self.filters.duplicated_and_dropped()
     }
 
+    /// Number of frames that were deinterlaced, and how often that began or ended.
+    pub fn deinterlaced(&self) -> (u64, u64) {
+        self.filters.deinterlaced()
+    }
+
     /// Number of frames whose timestamp was missing or went back and was repaired.
     pub fn repaired(&self) -> u64 {
         self.timestamps.repaired()
@@ -278,7 +286,7 @@ impl Decoder {
 
     /// Whether every frame decoded so far can be a [`SeekPoint`]: no filter, no repaired timestamp, no change of format.
     pub fn can_start_anywhere(&self) -> bool {
-        !self.filters.changes_time() && self.timestamps.repaired() == 0 && !self.counts.changed
+        self.filters.is_memoryless() && self.timestamps.repaired() == 0 && !self.counts.changed
     }
 
     /// States that the output holds no alpha. A frame that is not opaque is then an error, or the report lists its alpha.
@@ -442,12 +450,13 @@ impl Decoder {
             }
         }
         let upright = self.orientation.filter_for(&mut av_frame);
-        self.filters.push(TimedFrame { av_frame, pts, duration, upright })
+        let origin = std::mem::take(&mut self.origin);
+        self.filters.push(TimedFrame { av_frame, pts, duration, upright, origin })
     }
 
     /// Borrows the AVFrame as a [`Frame`], converted if no engine can read its format.
     fn frame(&mut self, timed: TimedFrame) -> Result<Frame> {
-        let TimedFrame { mut av_frame, pts, duration, .. } = timed;
+        let TimedFrame { mut av_frame, pts, duration, origin, .. } = timed;
         // SAFETY: the frame was filled by the decoder or a filter.
         let raw = unsafe { &*av_frame.as_ptr() };
         let (pixel, upside_down) = (pixel_of(raw), raw.linesize[0] < 0);
@@ -478,7 +487,6 @@ impl Decoder {
             color,
         };
         let time_base = time_base_of(self.filters.clock().time_base);
-        let origin = std::mem::take(&mut self.origin);
         let time = Timestamp { index: self.counts.returned, pts, duration, time_base, origin };
         self.warn_change(&frame_format, &time);
         self.counts.returned += 1;

@@ -4,6 +4,7 @@
 //! it is drained and opened again. Frames are counted on both sides, as a filter may duplicate and drop them.
 
 use std::collections::VecDeque;
+use std::mem;
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::filter::{self, Graph};
@@ -12,7 +13,9 @@ use ffmpeg_next::{self as ffmpeg, Rational, Rescale};
 use tracing::info;
 
 use crate::error::{Error, Result};
-use crate::media::decode::interlace::ScanType;
+use crate::frame::Origin;
+use crate::media::decode::interlace::{ScanDetector, ScanSpec};
+use crate::media::decode::timed_frame::TimedFrame;
 use crate::media::ffmpeg::{failure, is_again};
 use crate::media::format::code_of;
 
@@ -68,25 +71,21 @@ impl FilterSpec {
     }
 }
 
-/// A frame with pts and duration.
-pub(crate) struct TimedFrame {
-    pub av_frame: AvFrame,
-    pub pts: i64,
-    pub duration: i64,
-    /// Filter that turns it upright.
-    pub upright: Option<&'static str>,
-}
-
 /// The filters of one source, or none.
 pub(crate) struct Filters {
     spec: FilterSpec,
-    scan: ScanType,
+    scan: ScanSpec,
+    /// Flags frames as what they are, in auto mode.
+    detector: Option<ScanDetector>,
     source: String,
     input: Clock,
     /// Clock of the output, fixed by the first frame.
     output: Option<Clock>,
     opened: Option<OpenGraph>,
     deinterlacing: bool,
+    deinterlaced: u64,
+    /// What the frames were decoded from that the graph took since it returned the last one.
+    origin: Origin,
     /// Output of a graph that waits for the next frame, which determines its duration.
     waiting: Option<TimedFrame>,
     /// End of the last frame that was sent to the graph, in ticks of the input.
@@ -122,8 +121,10 @@ struct GraphInput {
 }
 
 impl Filters {
-    pub fn new(spec: FilterSpec, scan: ScanType, source: &str, input: Clock) -> Filters {
+    pub fn new(spec: FilterSpec, scan: ScanSpec, source: &str, input: Clock) -> Filters {
+        let detector = || ScanDetector::new(source, input.time_base, scan);
         Filters {
+            detector: spec.is_auto().then(detector),
             deinterlacing: spec.deinterlace == Deinterlace::Bwdif,
             spec,
             scan,
@@ -131,6 +132,8 @@ impl Filters {
             input,
             output: None,
             opened: None,
+            deinterlaced: 0,
+            origin: Origin::default(),
             waiting: None,
             end: i64::MIN,
             ready: VecDeque::new(),
@@ -159,23 +162,61 @@ impl Filters {
         (self.frames_out.saturating_sub(self.frames_in), self.frames_in.saturating_sub(self.frames_out))
     }
 
+    /// Number of frames that were deinterlaced, and how often that began or ended.
+    pub fn deinterlaced(&self) -> (u64, u64) {
+        (self.deinterlaced, self.detector.as_ref().map_or(0, ScanDetector::changes))
+    }
+
+    /// Whether any frame, decoded as the first one, would come out the same.
+    pub fn is_memoryless(&self) -> bool {
+        !self.changes_time() && self.detector.as_ref().is_none_or(|detector| !detector.may_differ())
+    }
+
+    /// Number of frames that wait for those after them.
+    pub fn ahead(&self) -> usize {
+        self.detector.as_ref().map_or(0, |_| self.scan.ahead())
+    }
+
     /// Takes a frame. Call [`Filters::next`] until it returns `None`.
     pub fn push(&mut self, timed: TimedFrame) -> Result<()> {
+        let Some(detector) = &mut self.detector else { return self.filter(timed) };
+        detector.push(timed);
+        while let Some(timed) = self.detector.as_mut().and_then(ScanDetector::next) {
+            self.filter(timed)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the frames that wait for those after them, and drains the graph: the stream is at its end.
+    pub fn finish(&mut self) -> Result<()> {
+        while let Some(timed) = self.detector.as_mut().and_then(ScanDetector::finish) {
+            self.filter(timed)?;
+        }
+        self.close()
+    }
+
+    fn filter(&mut self, timed: TimedFrame) -> Result<()> {
         self.frames_in += 1;
-        self.detect_interlaced(&timed.av_frame);
+        self.count_interlaced(&timed.av_frame);
         if !self.changes_time() && timed.upright.is_none() {
-            self.finish()?;
+            self.close()?;
             self.ready.push_back(timed);
             return Ok(());
         }
         let input = GraphInput::of(&timed, self.deinterlacing);
         if self.opened.as_ref().is_none_or(|opened| opened.input != input) {
-            self.finish()?;
+            self.close()?;
             let opened = self.open(input, timed.pts)?;
             self.output.get_or_insert(opened.clock);
             self.opened = Some(opened);
         }
-        let TimedFrame { mut av_frame, pts, duration, .. } = timed;
+        let TimedFrame { mut av_frame, pts, duration, origin, .. } = timed;
+        self.origin.add_origin(origin);
+        if self.deinterlacing {
+            // bwdif leaves an interlaced frame beside a repeated field as it is.
+            // SAFETY: the frame is owned; a plain value is set.
+            unsafe { (*av_frame.as_mut_ptr()).repeat_pict = 0 };
+        }
         self.end = pts.saturating_add(duration);
         av_frame.set_pts(Some(pts));
         let graph = &mut self.opened.as_mut().expect("just opened").graph;
@@ -186,7 +227,8 @@ impl Filters {
         if !self.changes_time()
             && let Some(turned) = self.waiting.take()
         {
-            self.ready.push_back(TimedFrame { duration, ..turned });
+            let origin = mem::take(&mut self.origin);
+            self.ready.push_back(TimedFrame { duration, origin, ..turned });
         }
         Ok(())
     }
@@ -203,15 +245,14 @@ impl Filters {
         next
     }
 
-    /// Turns deinterlacing on in auto mode: at the first frame that is flagged as interlaced, or as detected.
-    fn detect_interlaced(&mut self, av_frame: &AvFrame) {
-        let is_interlaced = match self.scan {
-            ScanType::AsFlagged => av_frame.is_interlaced(),
-            ScanType::Interlaced { .. } => true,
-            ScanType::Progressive => false,
-        };
-        if self.spec.is_auto() && !self.deinterlacing && is_interlaced {
-            self.deinterlacing = true;
+    /// Counts frames that are deinterlaced, and turns deinterlacing on at the first one in auto mode.
+    fn count_interlaced(&mut self, av_frame: &AvFrame) {
+        let is_all = self.spec.deinterlace == Deinterlace::Bwdif;
+        if !is_all && (self.detector.is_none() || !av_frame.is_interlaced()) {
+            return;
+        }
+        self.deinterlaced += 1;
+        if !mem::replace(&mut self.deinterlacing, true) {
             let source = &self.source;
             info!(
                 "{source}: interlaced frames are deinterlaced by bwdif, one for each; --deinterlace off leaves them"
@@ -224,13 +265,9 @@ impl Filters {
         let Rational(num, den) = self.input.time_base;
         let mut chain = Vec::new();
         if input.deinterlacing {
-            let (parity, which) = match self.scan {
-                ScanType::Interlaced { top_first } => (if top_first { "tff" } else { "bff" }, "all"),
-                _ if self.spec.deinterlace == Deinterlace::Bwdif => ("auto", "all"),
-                _ => ("auto", "interlaced"),
-            };
+            let which = if self.detector.is_some() { "interlaced" } else { "all" };
             // bwdif counts in half ticks, which one frame for each frame does not need.
-            chain.push(format!("bwdif=mode=send_frame:parity={parity}:deint={which},settb={num}/{den}"));
+            chain.push(format!("bwdif=mode=send_frame:parity=auto:deint={which},settb={num}/{den}"));
         }
         chain.extend(input.upright.map(str::to_owned));
         chain.extend(self.spec.graph.clone());
@@ -309,7 +346,8 @@ impl Filters {
                 continue;
             }
             // A frame lasts until the next one.
-            let timed = TimedFrame { av_frame, pts, duration: 0, upright: None };
+            let origin = mem::take(&mut self.origin);
+            let timed = TimedFrame { av_frame, pts, duration: 0, upright: None, origin };
             if let Some(mut before) = self.waiting.replace(timed) {
                 before.duration = pts - before.pts;
                 self.ready.push_back(before);
@@ -318,8 +356,8 @@ impl Filters {
         Ok(())
     }
 
-    /// Drains the graph and closes it. The last frame lasts until the end of the last frame of the input.
-    pub fn finish(&mut self) -> Result<()> {
+    /// Drains the graph and closes it, if one is open. The last frame lasts until the end of the last frame of the input.
+    fn close(&mut self) -> Result<()> {
         let Some(opened) = &mut self.opened else { return Ok(()) };
         let sent = opened.graph.get("in").expect("a graph has its source").source().close(self.end);
         sent.map_err(|e| self.failed("cannot be ended", e))?;

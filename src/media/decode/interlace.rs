@@ -1,260 +1,380 @@
-//! Whether frames are interlaced, where their flags are wrong: FFmpeg's idet examines the first frames of a source, and
-//! what it takes for interlaced has to move as fields do.
+//! Which frames are interlaced: by their flags, unless what moves in them contradicts.
 //!
-//! The packets that are read for it are put back and decoded again.
+//! In: decoded frames in order. Out: the same frames some later, flagged as what they are. Frames with a flag are judged
+//! apart from those without, each by the motion in the frames that follow it ([`AHEAD`]) and have the same flag. A
+//! judgement holds until the motion contradicts it, so that still and black frames change nothing.
 
-use ffmpeg_next::filter::{self, Graph};
+use std::collections::VecDeque;
+
+use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video as AvFrame;
-use ffmpeg_next::{self as ffmpeg, Rational, codec};
+use ffmpeg_next::{Rational, codec};
 use tracing::{info, warn};
 
-use crate::error::Result;
-use crate::media::decode::open::decoder_of;
+use crate::media::decode::fields::{Motion, motion};
+use crate::media::decode::timed_frame::TimedFrame;
 use crate::media::demux::input::Input;
-use crate::media::packet::Packet;
 
-/// The scan type of a source.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum ScanType {
-    /// As the flags of each frame say.
-    AsFlagged,
-    /// Interlaced, whatever the flags say.
-    Interlaced { top_first: bool },
-    /// Progressive, whatever the flags say.
-    Progressive,
-}
-
-/// About two seconds: enough for something to move.
-const FRAMES: u32 = 60;
-/// Bytes of packets that are examined at most; a second of uncompressed HD is more.
-const BYTES_MAX: usize = 64 << 20;
+/// Number of frames after a frame that are examined before it is returned: less than half a second, and enough for the two
+/// frames in five that are combed in telecined video to be counted.
+pub(crate) const AHEAD: usize = 10;
+/// Of these, the least number with motion between fields, and the least number without.
+const FIELDS_MIN: usize = 4;
+const WHOLE_MIN: usize = 5;
+/// How many times more frames must support a judgement than contradict it.
+const MAJORITY: usize = 8;
+/// Among frames that nothing contradicts, one of so many is examined.
+const SPARSE: u64 = 3;
 /// No interlaced video has fewer lines than a quarter of NTSC, or more lines or fps than 1080i.
 const LINES: std::ops::RangeInclusive<i32> = 200..=1152;
 const RATE_MAX: f64 = 30.5;
+/// Changes that are logged; the report counts all.
+const LOGGED_MAX: u64 = 10;
 
-/// Numbers of frames by what idet classifies them as, and of those whose fields are in motion.
-#[derive(Clone, Copy, Default, Debug, PartialEq)]
-struct FieldCounts {
-    frames: u32,
-    flagged: u32,
-    top_first: u32,
-    bottom_first: u32,
-    progressive: u32,
-    /// Those of `top_first` and of `bottom_first` whose motion fields explain.
-    in_fields: [u32; 2],
+/// Codecs without fields.
+const FIELDLESS: [codec::Id; 6] =
+    [codec::Id::VP8, codec::Id::VP9, codec::Id::AV1, codec::Id::GIF, codec::Id::APNG, codec::Id::WEBP];
+/// Codecs whose frames state whether they are interlaced. For others the container does.
+const WITH_FLAGS: [codec::Id; 8] = [
+    codec::Id::MPEG1VIDEO,
+    codec::Id::MPEG2VIDEO,
+    codec::Id::H264,
+    codec::Id::HEVC,
+    codec::Id::VC1,
+    codec::Id::DVVIDEO,
+    codec::Id::PRORES,
+    codec::Id::DNXHD,
+];
+
+/// What frames of a source are judged by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ScanSpec {
+    /// Whether their motion is examined: those of some sources cannot be interlaced.
+    is_examined: bool,
+    /// Whether the top field comes first, where the container states a field order and the codec has no flags.
+    container_top_first: Option<bool>,
+    /// Number of frames before the first one, none of which was deinterlaced.
+    before: u64,
 }
 
-/// Examines the first frames, if they can be interlaced at all.
-pub(crate) fn detect(input: &mut Input) -> Result<ScanType> {
-    let parameters = input.video_parameters();
-    // SAFETY: the parameters are owned and alive.
-    let height = unsafe { (*parameters.as_ptr()).height };
-    let fieldless =
-        [codec::Id::VP8, codec::Id::VP9, codec::Id::AV1, codec::Id::GIF, codec::Id::APNG, codec::Id::WEBP];
-    let too_fast = f64::from(input.video().frame_rate) > RATE_MAX;
-    if !LINES.contains(&height)
-        || too_fast
-        || fieldless.contains(&parameters.id())
-        || input.video().frames_expected == 1
-    {
-        return Ok(ScanType::AsFlagged);
-    }
-    let mut packets = Vec::new();
-    let (mut bytes, mut frames) = (0, 0);
-    while frames < FRAMES && bytes < BYTES_MAX {
-        let Some(packet) = input.read()? else { break };
-        bytes += packet.size();
-        frames += u32::from(input.is_video(&packet));
-        packets.push(packet);
-    }
-    let videos = packets.iter().filter(|packet| input.is_video(packet));
-    // The decoder itself reports a source that cannot be decoded.
-    let scan =
-        count_fields(parameters, input.video().time_base, videos).map_or(ScanType::AsFlagged, classify);
-    for packet in packets {
-        input.put_back(packet)?;
-    }
-    match scan {
-        ScanType::Interlaced { top_first } => {
-            let order = if top_first { "top" } else { "bottom" };
-            let name = input.name();
-            warn!("{name}: frames are interlaced, {order} field first, but are not flagged so (by idet)");
-        }
-        ScanType::Progressive => {
-            info!("{}: frames are flagged as interlaced, but are progressive (by idet)", input.name());
-        }
-        ScanType::AsFlagged => {}
-    }
-    Ok(scan)
-}
-
-fn classify(counts: FieldCounts) -> ScanType {
-    let FieldCounts { frames, flagged, top_first, bottom_first, progressive, in_fields: [top, bottom] } =
-        counts;
-    let (more, less) = (top.max(bottom), top.min(bottom));
-    // Of telecined video two frames in five are combed.
-    let combed = more >= 8 && more >= 19 * less && 2 * more >= progressive;
-    let is_progressive = progressive >= 20 && progressive >= 20 * (top_first + bottom_first);
-    match () {
-        () if combed && 2 * flagged < frames => ScanType::Interlaced { top_first: top > bottom },
-        () if is_progressive && 10 * flagged >= 9 * frames => ScanType::Progressive,
-        () => ScanType::AsFlagged,
-    }
-}
-
-fn count_fields<'a>(
-    parameters: codec::Parameters,
-    time_base: Rational,
-    packets: impl Iterator<Item = &'a Packet>,
-) -> std::result::Result<FieldCounts, ffmpeg::Error> {
-    let mut decoder = decoder_of(parameters, time_base)?.video()?;
-    let mut counts = FieldCounts::default();
-    let mut graph: Option<((u32, u32), Graph)> = None;
-    let mut recent = Vec::new();
-    let mut av_frame = AvFrame::empty();
-    let packets: Vec<Option<&ffmpeg::Packet>> =
-        packets.map(|packet| Some(&packet.packet)).chain([None]).collect();
-    for packet in packets {
-        // A damaged packet gives no frame; the next may.
-        let _ = match packet {
-            Some(packet) => decoder.send_packet(packet),
-            None => decoder.send_eof(),
+impl ScanSpec {
+    /// `before`: number of frames before the one where decoding starts.
+    pub fn of(input: &Input, before: u64) -> ScanSpec {
+        use ffi::AVFieldOrder::*;
+        let parameters = input.video_parameters();
+        // SAFETY: the parameters are owned and alive.
+        let (height, field_order) = unsafe {
+            let raw = &*parameters.as_ptr();
+            (raw.height, raw.field_order)
         };
-        while decoder.receive_frame(&mut av_frame).is_ok() {
-            let size = (av_frame.width(), av_frame.height());
-            let graph = match &mut graph {
-                Some((opened, graph)) if *opened == size => graph,
-                graph => {
-                    recent.clear();
-                    &mut graph.insert((size, open_idet(&av_frame)?)).1
-                }
-            };
-            counts.frames += 1;
-            counts.flagged += u32::from(av_frame.is_interlaced());
-            av_frame.set_pts(Some(i64::from(counts.frames)));
-            graph.get("in").expect("a graph has its source").source().add(&av_frame)?;
-            count(graph, &mut recent, &mut counts);
-        }
+        let video = input.video();
+        let is_examined = LINES.contains(&height)
+            && f64::from(video.frame_rate) <= RATE_MAX
+            && video.frames_expected != 1
+            && !FIELDLESS.contains(&parameters.id());
+        let container_top_first = match field_order {
+            AV_FIELD_TT | AV_FIELD_BT => Some(true),
+            AV_FIELD_BB | AV_FIELD_TB => Some(false),
+            _ => None,
+        };
+        let is_needed = is_examined && before == 0 && !WITH_FLAGS.contains(&parameters.id());
+        ScanSpec { is_examined, container_top_first: container_top_first.filter(|_| is_needed), before }
     }
-    if let Some((_, graph)) = &mut graph {
-        graph.get("in").expect("a graph has its source").source().flush()?;
-        count(graph, &mut recent, &mut counts);
-    }
-    Ok(counts)
-}
 
-fn open_idet(av_frame: &AvFrame) -> std::result::Result<Graph, ffmpeg::Error> {
-    // SAFETY: the frame was just filled by the decoder.
-    let format = unsafe { (*av_frame.as_ptr()).format };
-    let (width, height) = (av_frame.width(), av_frame.height());
-    let arguments = format!("video_size={width}x{height}:pix_fmt={format}:time_base=1/25:pixel_aspect=1/1");
-    let named = |name: &str| filter::find(name).ok_or(ffmpeg::Error::FilterNotFound);
-    let mut graph = Graph::new();
-    graph.add(&named("buffer")?, "in", &arguments)?;
-    graph.add(&named("buffersink")?, "out", "")?;
-    graph.output("in", 0)?.input("out", 0)?.parse("idet,format=gray")?;
-    graph.validate()?;
-    Ok(graph)
-}
-
-/// Counts what idet wrote on the frames that are ready. `recent` holds the last two of them.
-fn count(graph: &mut Graph, recent: &mut Vec<AvFrame>, counts: &mut FieldCounts) {
-    let mut av_frame = AvFrame::empty();
-    while graph.get("out").expect("a graph has its sink").sink().frame(&mut av_frame).is_ok() {
-        match verdict(&av_frame) {
-            Verdict::TopFirst => counts.top_first += 1,
-            Verdict::BottomFirst => counts.bottom_first += 1,
-            Verdict::Progressive => counts.progressive += 1,
-            Verdict::Undetermined => {}
-        }
-        recent.push(std::mem::replace(&mut av_frame, AvFrame::empty()));
-        let [before, frame, after] = &recent[..] else { continue };
-        let frames = [before, frame, after];
-        match verdict(frame) {
-            Verdict::TopFirst => counts.in_fields[0] += u32::from(is_in_fields(frames, true)),
-            Verdict::BottomFirst => counts.in_fields[1] += u32::from(is_in_fields(frames, false)),
-            Verdict::Progressive | Verdict::Undetermined => {}
-        }
-        recent.remove(0);
+    /// Number of frames that wait for those after them.
+    pub fn ahead(&self) -> usize {
+        if self.is_examined { AHEAD } else { 0 }
     }
 }
 
-/// What idet classifies a frame as.
-enum Verdict {
-    TopFirst,
-    BottomFirst,
+/// What frames with the same flag are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Judgement {
+    AsFlagged,
+    Interlaced { top_first: bool },
     Progressive,
-    Undetermined,
 }
 
-fn verdict(av_frame: &AvFrame) -> Verdict {
-    match av_frame.metadata().get("lavfi.idet.multiple.current_frame") {
-        Some("tff") => Verdict::TopFirst,
-        Some("bff") => Verdict::BottomFirst,
-        Some("progressive") => Verdict::Progressive,
-        _ => Verdict::Undetermined,
+/// Flags the frames of one source as what they are.
+pub(crate) struct ScanDetector {
+    source: String,
+    time_base: Rational,
+    spec: ScanSpec,
+    waiting: VecDeque<Examined>,
+    /// Motion in the frame that went out last.
+    last: Option<Motion>,
+    /// Of frames that are not flagged as interlaced, and of those that are.
+    judgements: [Judgement; 2],
+    /// Numbers of frames that came in, and that went out.
+    frames_in: u64,
+    frames_out: u64,
+    was_interlaced: bool,
+    changes: u64,
+    may_differ: bool,
+}
+
+/// A frame and what was found in it.
+struct Examined {
+    timed: TimedFrame,
+    /// By its flags.
+    top_first: bool,
+    is_flagged: bool,
+    /// `None` where it was not examined.
+    motion: Option<Motion>,
+}
+
+/// Numbers of waiting frames by the motion in them.
+#[derive(Clone, Copy, Default, Debug)]
+struct Counts {
+    top_first: usize,
+    bottom_first: usize,
+    whole: usize,
+}
+
+impl ScanDetector {
+    pub fn new(source: &str, time_base: Rational, spec: ScanSpec) -> ScanDetector {
+        let unflagged = match spec.container_top_first {
+            Some(top_first) => Judgement::Interlaced { top_first },
+            None => Judgement::AsFlagged,
+        };
+        // Decoding starts in mid-stream only where no frame is deinterlaced.
+        let flagged = if spec.before > 0 { Judgement::Progressive } else { Judgement::AsFlagged };
+        ScanDetector {
+            source: source.to_owned(),
+            time_base,
+            spec,
+            waiting: VecDeque::new(),
+            last: None,
+            judgements: [unflagged, flagged],
+            frames_in: spec.before,
+            frames_out: spec.before,
+            was_interlaced: false,
+            changes: 0,
+            may_differ: false,
+        }
+    }
+
+    /// How often deinterlacing began or ended.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Whether frames might be judged otherwise if decoding had started later.
+    pub fn may_differ(&self) -> bool {
+        self.may_differ
+    }
+
+    /// Takes a frame. Call [`ScanDetector::next`] until it returns `None`.
+    pub fn push(&mut self, timed: TimedFrame) {
+        let (is_flagged, top_first) = fields_of(&timed.av_frame);
+        self.waiting.push_back(Examined { timed, top_first, is_flagged, motion: None });
+        self.frames_in += 1;
+        if self.spec.is_examined && self.waiting.len() >= 3 {
+            self.examine_last();
+        }
+    }
+
+    /// Examines the frame before the last one, or not all where nothing contradicts their flags.
+    fn examine_last(&mut self) {
+        let last = self.waiting.len() - 2;
+        let is_suspect =
+            |frame: &Examined| frame.is_flagged || matches!(frame.motion, Some(Motion::Fields { .. }));
+        let is_suspected =
+            matches!(self.judgements[0], Judgement::Interlaced { .. }) || self.waiting.iter().any(is_suspect);
+        if is_suspected || self.frames_in.is_multiple_of(SPARSE) {
+            self.examine(last);
+        }
+        if !is_suspected && is_suspect(&self.waiting[last]) {
+            (1..last).for_each(|at| self.examine(at));
+        }
+    }
+
+    fn examine(&mut self, at: usize) {
+        if self.waiting[at].motion.is_none() {
+            let frames = [at - 1, at, at + 1].map(|at| &self.waiting[at].timed.av_frame);
+            self.waiting[at].motion = Some(motion(frames));
+        }
+    }
+
+    /// The next frame, once those after it are known.
+    pub fn next(&mut self) -> Option<TimedFrame> {
+        if self.waiting.len() > self.spec.ahead() { self.judged() } else { None }
+    }
+
+    /// The next frame at the end of the stream; `None` after the last.
+    pub fn finish(&mut self) -> Option<TimedFrame> {
+        self.judged()
+    }
+
+    fn judged(&mut self) -> Option<TimedFrame> {
+        let Examined { is_flagged, top_first: flagged_top_first, .. } = *self.waiting.front()?;
+        if self.spec.is_examined {
+            self.judge(is_flagged);
+        }
+        let Examined { mut timed, motion, .. } = self.waiting.pop_front()?;
+        self.last = motion;
+        let (is_interlaced, top_first) = match self.judgements[usize::from(is_flagged)] {
+            Judgement::AsFlagged => (is_flagged, flagged_top_first),
+            Judgement::Interlaced { top_first } => (true, top_first),
+            Judgement::Progressive => (false, flagged_top_first),
+        };
+        if (is_interlaced, top_first) != (is_flagged, flagged_top_first) {
+            set_fields(&mut timed.av_frame, is_interlaced, top_first);
+        }
+        if is_interlaced != self.was_interlaced {
+            self.changes += u64::from(self.frames_out > self.spec.before);
+            self.was_interlaced = is_interlaced;
+        }
+        self.may_differ |= is_interlaced;
+        self.frames_out += 1;
+        Some(timed)
+    }
+
+    /// Judges the first of the waiting frames by those with the same flag.
+    fn judge(&mut self, is_flagged: bool) {
+        let mut counts = Counts::default();
+        for frame in self.waiting.iter().filter(|frame| frame.is_flagged == is_flagged) {
+            match frame.motion {
+                Some(Motion::Fields { top_first: true }) => counts.top_first += 1,
+                Some(Motion::Fields { top_first: false }) => counts.bottom_first += 1,
+                Some(Motion::Whole) => counts.whole += 1,
+                Some(Motion::Unknown) | None => {}
+            }
+        }
+        self.may_differ |= !is_flagged && counts.top_first.max(counts.bottom_first) >= FIELDS_MIN;
+        // The frames on both sides of a cut look progressive, as half of what they are compared with is another scene.
+        let [first, second] = [0, 1].map(|at| self.waiting.get(at).and_then(|frame| frame.motion));
+        let is_fields = |motion: Option<Motion>| matches!(motion, Some(Motion::Fields { .. }));
+        let starts_fields = is_fields(first) || is_fields(second);
+        let starts_whole = match first {
+            Some(Motion::Whole) => self.last == first && !is_fields(second),
+            None => second == Some(Motion::Whole),
+            _ => false,
+        };
+        let before = self.judgements[usize::from(is_flagged)];
+        let judgement = counts.judge(before, is_flagged, [starts_fields, starts_whole]);
+        if judgement != before {
+            self.judgements[usize::from(is_flagged)] = judgement;
+            self.log(before, judgement, is_flagged);
+        }
+    }
+
+    fn log(&self, before: Judgement, judgement: Judgement, is_flagged: bool) {
+        let Some(frame) = self.waiting.front() else { return };
+        let order = |top_first: bool| if top_first { "top" } else { "bottom" };
+        let what = match (judgement, is_flagged) {
+            (Judgement::Interlaced { top_first }, false) => {
+                format!("frames are interlaced, {} field first, but are not flagged so", order(top_first))
+            }
+            (Judgement::Interlaced { top_first }, true) if top_first != frame.top_first => {
+                let (is, flagged) = (order(top_first), order(frame.top_first));
+                format!("frames are interlaced, {is} field first, but are flagged as {flagged} field first")
+            }
+            (Judgement::Progressive, true) => "frames are flagged as interlaced, but are progressive".into(),
+            (Judgement::Progressive, false) => "frames are progressive".into(),
+            _ if before == Judgement::Progressive => "frames are interlaced as flagged".into(),
+            _ => return,
+        };
+        let (source, index) = (&self.source, self.frames_out);
+        let seconds = frame.timed.pts as f64 * f64::from(self.time_base);
+        let is_first = index == self.spec.before;
+        match judgement {
+            _ if self.changes >= LOGGED_MAX => {}
+            Judgement::Progressive if is_first => info!("{source}: {what}"),
+            _ if is_first => warn!("{source}: {what}"),
+            _ => warn!("{source}: from frame {index}, {seconds:.3} s, {what}"),
+        }
     }
 }
 
-/// Whether fields explain the motion of the middle of three gray frames. A field that comes later in its frame is as near
-/// to the other field of the next frame as to that of its own: combing with both is alike, and less than with that of
-/// the frame before. In a progressive frame it is combed least with its own; detail that flickers from line to line,
-/// such as dither, combs most there.
-fn is_in_fields([before, frame, after]: [&AvFrame; 3], top_first: bool) -> bool {
-    // How much less the own frame may be combed than the near one, and how much more in telecined video, whose near
-    // frame shows the same moment; as parts of the difference between the near and the far one.
-    const OWN: std::ops::RangeInclusive<f64> = -0.5..=1.25;
-    let (mut own, mut near, mut far) = (0, 0, 0);
-    for y in 1..frame.height() as usize - 1 {
-        let is_first_field = (y % 2 == 0) == top_first;
-        // Where this line is three fields away from those around it, and where one.
-        let (distant, close) = if is_first_field { (before, after) } else { (after, before) };
-        let (above, below) = (line(frame, y - 1), line(frame, y + 1));
-        far += combing(above, line(distant, y), below);
-        near += combing(above, line(close, y), below);
-        own += combing(above, line(frame, y), below);
+impl Counts {
+    /// The judgement by these counts and the one before.
+    fn judge(
+        self,
+        before: Judgement,
+        is_flagged: bool,
+        [starts_fields, starts_whole]: [bool; 2],
+    ) -> Judgement {
+        let Counts { top_first, bottom_first, whole } = self;
+        let (more, less) = (top_first.max(bottom_first), top_first.min(bottom_first));
+        // Of telecined video two frames in five are combed.
+        let in_fields = more >= FIELDS_MIN && more >= MAJORITY * less && 2 * more >= whole;
+        // A flag needs less support.
+        let as_flagged = is_flagged && before == Judgement::Progressive && more + less >= 2;
+        match () {
+            () if starts_fields && in_fields => Judgement::Interlaced { top_first: top_first > bottom_first },
+            () if starts_fields && as_flagged => Judgement::AsFlagged,
+            () if starts_whole && whole >= WHOLE_MIN && whole >= MAJORITY * (more + less) => {
+                Judgement::Progressive
+            }
+            () => before,
+        }
     }
-    far > near && OWN.contains(&((own as f64 - near as f64) / (far - near) as f64))
 }
 
-/// A line of a gray frame.
-fn line(av_frame: &AvFrame, y: usize) -> &[u8] {
-    &av_frame.data(0)[y * av_frame.stride(0)..][..av_frame.width() as usize]
+/// Whether a frame is flagged as interlaced, and with its top field first.
+fn fields_of(av_frame: &AvFrame) -> (bool, bool) {
+    // SAFETY: the frame is alive.
+    let raw = unsafe { &*av_frame.as_ptr() };
+    #[cfg(ffmpeg_6_1)]
+    let flags = (raw.flags & ffi::AV_FRAME_FLAG_INTERLACED, raw.flags & ffi::AV_FRAME_FLAG_TOP_FIELD_FIRST);
+    #[cfg(not(ffmpeg_6_1))]
+    let flags = (raw.interlaced_frame, raw.top_field_first);
+    (flags.0 != 0, flags.1 != 0)
 }
 
-/// How far a line is from the mean of the two around it, summed up and doubled.
-fn combing(above: &[u8], between: &[u8], below: &[u8]) -> u64 {
-    let around = above.iter().zip(below);
-    let distance =
-        |((&a, &c), &b): ((&u8, &u8), &u8)| (u32::from(a) + u32::from(c)).abs_diff(2 * u32::from(b));
-    around.zip(between).map(distance).sum::<u32>().into()
+fn set_fields(av_frame: &mut AvFrame, is_interlaced: bool, top_first: bool) {
+    // SAFETY: the frame is owned; plain values are set.
+    let raw = unsafe { &mut *av_frame.as_mut_ptr() };
+    #[cfg(ffmpeg_6_1)]
+    for (flag, is_set) in
+        [(ffi::AV_FRAME_FLAG_INTERLACED, is_interlaced), (ffi::AV_FRAME_FLAG_TOP_FIELD_FIRST, top_first)]
+    {
+        raw.flags = if is_set { raw.flags | flag } else { raw.flags & !flag };
+    }
+    #[cfg(not(ffmpeg_8_0))]
+    {
+        (raw.interlaced_frame, raw.top_field_first) = (is_interlaced.into(), top_first.into());
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Judgement::{AsFlagged, Interlaced, Progressive};
 
     #[test]
-    fn flags_hold_unless_the_frames_contradict_them() {
-        let seen = |flagged, top_first, bottom_first, progressive| {
-            let in_fields = [top_first, bottom_first];
-            classify(FieldCounts { frames: 60, flagged, top_first, bottom_first, progressive, in_fields })
-        };
-        for (seen, expected) in [
-            (seen(0, 0, 0, 58), ScanType::AsFlagged),
-            (seen(0, 50, 0, 2), ScanType::Interlaced { top_first: true }),
-            (seen(0, 1, 40, 2), ScanType::Interlaced { top_first: false }),
-            // Telecine, unflagged.
-            (seen(0, 24, 0, 34), ScanType::Interlaced { top_first: true }),
+    fn flags_hold_unless_the_motion_of_several_frames_contradicts_them() {
+        const TOP: Judgement = Interlaced { top_first: true };
+        const BOTTOM: Judgement = Interlaced { top_first: false };
+        for (is_flagged, before, [top_first, bottom_first, whole], expected) in [
+            (false, AsFlagged, [0, 0, 10], Progressive),
+            (false, AsFlagged, [9, 0, 1], TOP),
+            (false, AsFlagged, [0, 8, 2], BOTTOM),
+            (false, Progressive, [9, 0, 1], TOP),
+            (false, BOTTOM, [9, 0, 1], TOP),
+            // Telecine.
+            (false, AsFlagged, [4, 0, 7], TOP),
+            (false, TOP, [4, 0, 7], TOP),
             // Flicker, and too few frames.
-            (seen(0, 15, 12, 3), ScanType::AsFlagged),
-            (seen(0, 5, 0, 0), ScanType::AsFlagged),
-            (seen(60, 50, 0, 2), ScanType::AsFlagged),
-            (seen(60, 0, 0, 0), ScanType::AsFlagged),
-            (seen(60, 0, 1, 50), ScanType::Progressive),
-            (seen(60, 20, 0, 35), ScanType::AsFlagged),
+            (false, AsFlagged, [5, 5, 0], AsFlagged),
+            (false, AsFlagged, [3, 0, 0], AsFlagged),
+            (false, Progressive, [3, 0, 4], Progressive),
+            // Nothing moves.
+            (false, TOP, [0, 0, 0], TOP),
+            (false, TOP, [0, 0, 4], TOP),
+            (false, TOP, [0, 0, 5], Progressive),
+            (true, AsFlagged, [0, 0, 0], AsFlagged),
+            (true, AsFlagged, [1, 0, 7], AsFlagged),
+            (true, AsFlagged, [1, 0, 8], Progressive),
+            (true, Progressive, [0, 0, 0], Progressive),
+            (true, Progressive, [1, 0, 4], Progressive),
+            (true, Progressive, [1, 1, 8], AsFlagged),
+            (true, Progressive, [0, 9, 0], BOTTOM),
         ] {
-            assert_eq!(seen, expected);
+            let counts = Counts { top_first, bottom_first, whole };
+            let found = counts.judge(before, is_flagged, [true, true]);
+            assert_eq!(found, expected, "{counts:?} after {before:?}, {is_flagged}");
         }
     }
 }
