@@ -70,7 +70,7 @@ pub(super) fn join(args: JoinArgs) -> Result<ExitCode> {
     }
     let (folder, upscale) = read(&args.plan)?;
     let frames = farm::join(&upscale.options(), &folder, &args.plan, output.as_deref(), &interrupt)?;
-    print(&format!("{}: {frames} frames\n", output.unwrap_or(upscale.output.into()).display()))?;
+    print(&format!("{}: {frames} frames\n", output.unwrap_or(upscale.files.output.into()).display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,9 +6,13 @@ mod bench;
 mod child;
 mod compare;
 mod console;
+mod examples;
 mod farm;
+mod files;
+mod hints;
 mod info;
 mod jobs;
+mod manual;
 mod model;
 mod output;
 mod progress;
@@ -22,7 +26,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use tracing_subscriber::fmt::format::debug_fn;
 
 use crate::error::{ErrorKind, Result, printable};
@@ -34,8 +38,11 @@ use output::exit_code;
 #[command(name = "hasn", version, max_term_width = 110)]
 struct Cli {
     /// Log decisions and their reasons; twice, log everything.
-    #[arg(short, action = ArgAction::Count, global = true)]
+    #[arg(short, long, action = ArgAction::Count, global = true, help_heading = "Logging")]
     verbose: u8,
+    /// Print errors only.
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Logging")]
+    quiet: bool,
     /// File for the error line, besides standard error; set by hasn batch.
     #[arg(long, hide = true)]
     error_file: Option<PathBuf>,
@@ -46,18 +53,23 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Upscale a video, an image or an image sequence.
+    #[command(after_help = examples::UPSCALE)]
     Upscale(Box<upscale::Args>),
     /// Upscale a live stream within a latency limit.
+    #[command(after_help = examples::RELAY)]
     Relay(Box<relay::Args>),
     /// Upscale many videos, one after the other.
+    #[command(after_help = examples::BATCH)]
     Batch(batch::Args),
     /// Plan the segments of a video for many processes; takes the arguments of upscale.
+    #[command(after_help = examples::PLAN)]
     Plan(Box<upscale::Args>),
     /// Encode one segment of a plan.
     Segment(farm::SegmentArgs),
     /// Join the segments of a plan into the video.
     Join(farm::JoinArgs),
     /// Compare a video or image with a reference: PSNR-Y and SSIM-Y.
+    #[command(after_help = examples::COMPARE)]
     Compare(compare::Args),
     /// List the built-in models, or show one.
     Model(model::Args),
@@ -65,18 +77,29 @@ enum Command {
     Bench(bench::Args),
     /// Show the engines, models and encoders on this machine, and why an engine is missing.
     Info,
+    /// Print the completions of a shell.
+    Completions { shell: clap_complete::Shell },
+    /// Write the manual pages into a folder.
+    Man {
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+    },
 }
 
 /// Parses the arguments and runs the command. Usage errors end the process with code 2.
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return usage_error(&error),
+        Err(error) => return usage_error(error),
     };
     let _flush = console::Flush;
     console::start();
-    let level =
-        [tracing::Level::WARN, tracing::Level::INFO, tracing::Level::DEBUG][usize::from(cli.verbose.min(2))];
+    let level = match cli.verbose {
+        _ if cli.quiet => tracing::Level::ERROR,
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(|| console::Stderr)
@@ -89,12 +112,12 @@ pub fn run() -> ExitCode {
     // FFmpeg's own log lines contain addresses with their secrets.
     let is_quiet = match &cli.command {
         Command::Relay(_) => true,
-        Command::Upscale(args) | Command::Plan(args) => args.input.to_string_lossy().contains("://"),
+        Command::Upscale(args) | Command::Plan(args) => args.files.input.to_string_lossy().contains("://"),
         _ => false,
     };
     media::init(if is_quiet { 0 } else { cli.verbose });
     let followed = cli.error_file.as_ref().map_or(Ok(()), |_| child::follow_parent());
-    let result = followed.and_then(|()| run_command(cli.command, cli.verbose));
+    let result = followed.and_then(|()| run_command(cli.command, cli.verbose, cli.quiet));
     result.unwrap_or_else(|error| {
         console::log_line(format_args!("hasn: {error}"));
         if error.kind() == ErrorKind::Interrupted {
@@ -108,7 +131,10 @@ pub fn run() -> ExitCode {
 }
 
 /// Prints a usage error, or the help. `clap` itself prints an argument as it is.
-fn usage_error(error: &clap::Error) -> ExitCode {
+fn usage_error(error: clap::Error) -> ExitCode {
+    let mut error = error.with_cmd(&Cli::command());
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    hints::add(&mut error, &words.collect::<Vec<_>>());
     let is_harmless = |argument: OsString| {
         let text = argument.to_string_lossy();
         printable(&text) == text
@@ -121,10 +147,10 @@ fn usage_error(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn run_command(command: Command, verbose: u8) -> Result<ExitCode> {
+fn run_command(command: Command, verbose: u8, is_quiet: bool) -> Result<ExitCode> {
     match command {
-        Command::Upscale(args) => upscale::run(*args),
-        Command::Relay(args) => relay::run(*args),
+        Command::Upscale(args) => upscale::run(*args, is_quiet),
+        Command::Relay(args) => relay::run(*args, is_quiet),
         Command::Batch(args) => batch::run(args, verbose),
         Command::Plan(args) => farm::plan(*args),
         Command::Segment(args) => farm::segment(args),
@@ -133,5 +159,7 @@ fn run_command(command: Command, verbose: u8) -> Result<ExitCode> {
         Command::Model(args) => model::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Info => info::run(),
+        Command::Completions { shell } => manual::print_completions(shell, Cli::command()),
+        Command::Man { folder } => manual::write_pages(&folder, Cli::command()),
     }
 }

@@ -76,7 +76,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = parse_address)]
     pub metrics: Option<SocketAddr>,
     /// Overwrite existing files.
-    #[arg(short = 'y')]
+    #[arg(short = 'y', long)]
     pub overwrite: bool,
     /// Progress: a line every ten seconds on standard error (auto), or a JSON line per second on standard output.
     #[arg(long, value_enum, default_value = "auto")]
@@ -110,7 +110,10 @@ pub(super) enum ProgressName {
     None,
 }
 
-pub(super) fn run(args: Args) -> Result<ExitCode> {
+pub(super) fn run(mut args: Args, is_quiet: bool) -> Result<ExitCode> {
+    if is_quiet {
+        args.progress = ProgressName::None;
+    }
     let settings = match &args.settings {
         Some(path) => Settings::read(path)?,
         None => Settings { ladder: ladder_names(&args.ladder), bit_rate: args.bitrate },

@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::args::{EngineName, PrecisionName, parse_audio, parse_duration, parse_key_value, parse_size};
+use super::files::Files;
 use super::output::{counted, exit_code};
 use super::progress::{self, Show};
 use super::{console, signals};
@@ -20,105 +21,108 @@ use crate::media::{SEGMENT_FRAMES, transfer_by_name};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// File or URL to read, - for y4m on standard input, or an image sequence such as scan/%06d.dpx.
-    pub input: OsString,
-    /// File to write, whose extension selects the container; - for y4m on standard output, or an image sequence such as
-    /// out/%06d.tif.
-    pub output: OsString,
+    #[command(flatten)]
+    pub files: Files,
     /// Model: a built-in name, a safetensors file, or none for the resampler alone [default:
     /// hasn-lite-x2-video, hasn-lite-x2 for images]
-    #[arg(long, value_name = "NAME|FILE|none")]
+    #[arg(long, value_name = "NAME|FILE|none", help_heading = "Network")]
     pub model: Option<String>,
     /// Engine that runs the network.
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Network")]
     pub engine: EngineName,
     /// Number format of the CPU engine. auto takes the one that is measured fastest on this machine for up to 10 bits, f32
     /// above.
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Network")]
     pub precision: PrecisionName,
     /// Number of threads of the engine, the decoder and the encoder each [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Network")]
     pub threads: Option<u16>,
     /// Exact size of the output [default: the input's, times the model's scale]
-    #[arg(long, value_name = "WxH", value_parser = parse_size, conflicts_with = "scale")]
+    #[arg(long, value_name = "WxH", value_parser = parse_size, conflicts_with = "scale", help_heading = "Video")]
     pub size: Option<(usize, usize)>,
-    /// Scale factor of width and height, such as 2 or 1.5.
-    #[arg(long, value_name = "S", value_parser = parse_scale)]
+    /// Scale factor of width and height, such as 2, 2x or 1.5.
+    #[arg(long, value_name = "S", value_parser = parse_scale, help_heading = "Video")]
     pub scale: Option<f64>,
     /// Encoder settings for a purpose; explicit options override them.
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, help_heading = "Video")]
     pub preset: Option<PresetName>,
     /// FFmpeg encoder [default: libx264 where the container holds H.264]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "Video")]
     pub encoder: Option<String>,
     /// Option of the encoder; can be repeated.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_key_value)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_key_value, help_heading = "Video")]
     pub encoder_opt: Vec<(String, String)>,
+    /// Constant quality of x264, x265, SVT-AV1, VP9 and NVENC: less is better.
+    #[arg(long, value_name = "N", value_parser = parse_crf, help_heading = "Video")]
+    pub crf: Option<String>,
+    /// Speed of the encoder by its own names, such as slow for x264 and x265, 6 for SVT-AV1, p5 for NVENC.
+    #[arg(long, value_name = "NAME", help_heading = "Video")]
+    pub encoder_preset: Option<String>,
     /// FFmpeg pixel format of the output [default: the input's, or the closest that the encoder takes]
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", help_heading = "Video")]
     pub pix_fmt: Option<String>,
     /// Open the input even if it lists other files, such as a playlist, and its extension does not say so (.m3u8, .mpd,
     /// .ffconcat, .xml, .idx, .mlv, .sdp). What a file lists is opened by FFmpeg's protocols file, crypto and data (.sdp:
     /// rtp, srtp, udp), what a web address lists by http, https, crypto and data.
-    #[arg(long)]
+    #[arg(long, help_heading = "Input")]
     pub allow_playlist: bool,
     /// Fail when no byte of the input arrives for this long; 0 is no limit [default: 60s for an address, 0 for files and
     /// pipes]
-    #[arg(long, value_name = "T", value_parser = parse_duration)]
+    #[arg(long, value_name = "T", value_parser = parse_duration, help_heading = "Input")]
     pub timeout: Option<Duration>,
     /// Streams to keep, as FFmpeg's -map: 0:v, 0:a:1, -0:s, 0:m:language:fra?; can be repeated [default: all]
-    #[arg(long, value_name = "SPEC", allow_hyphen_values = true)]
+    #[arg(long, value_name = "SPEC", allow_hyphen_values = true, help_heading = "Audio and streams")]
     pub map: Vec<String>,
-    /// Frame rate of an input image sequence, such as 24 or 24000/1001 [default: 25]
-    #[arg(long, value_name = "R", value_parser = parse_rate)]
+    /// Frame rate of an input image sequence, such as 24, 23.976 or 24000/1001 [default: 25]
+    #[arg(long, value_name = "R", value_parser = parse_rate, help_heading = "Input")]
     pub frame_rate: Option<(i32, i32)>,
     /// Number of the first file when a video is written as an image sequence [default: 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..1_000_000_000_000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..1_000_000_000_000), help_heading = "Output")]
     pub start_number: Option<u64>,
     /// Transfer of the values in EXR files: linear, or the transfer that encodes them, such as bt709.
-    #[arg(long, value_name = "linear|NAME", value_parser = parse_transfer)]
+    #[arg(long, value_name = "linear|NAME", value_parser = parse_transfer, help_heading = "Input")]
     pub exr_transfer: Option<String>,
     /// Audio: copy (converted where the container cannot hold its codec), none, or the FFmpeg encoder to convert it with.
-    #[arg(long, value_name = "copy|none|ENCODER", default_value = "copy", value_parser = parse_audio)]
+    #[arg(long, value_name = "copy|none|ENCODER", default_value = "copy", value_parser = parse_audio, help_heading = "Audio and streams")]
     pub audio: AudioMode,
     /// Fail if the output cannot hold a stream, side data or alpha, instead of leaving it out.
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub strict: bool,
     /// Start at this time, in seconds or [HH:]MM:SS.
-    #[arg(long, value_name = "T", value_parser = parse_time)]
+    #[arg(long, value_name = "T", value_parser = parse_time, help_heading = "Input")]
     pub from: Option<f64>,
     /// End before this time, written like that of --from.
-    #[arg(long, value_name = "T", value_parser = parse_time)]
+    #[arg(long, value_name = "T", value_parser = parse_time, help_heading = "Input")]
     pub to: Option<f64>,
     /// Which frames are deinterlaced.
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Video")]
     pub deinterlace: DeinterlaceName,
     /// FFmpeg filter graph to run before the network, such as fieldmatch,decimate or crop=704:576.
-    #[arg(long, value_name = "GRAPH")]
+    #[arg(long, value_name = "GRAPH", help_heading = "Video")]
     pub filter: Option<String>,
     /// Make pixels square: the width of the output follows the display aspect ratio of the input.
-    #[arg(long, conflicts_with = "size")]
+    #[arg(long, conflicts_with = "size", help_heading = "Video")]
     pub square: bool,
     /// Number of damaged frames and packets up to which the run succeeds.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Input")]
     pub tolerate: u64,
     /// Run the network on every frame, even on one that equals the previous frame.
-    #[arg(long)]
+    #[arg(long, help_heading = "Network")]
     pub no_reuse: bool,
     /// Overwrite existing files.
-    #[arg(short = 'y')]
+    #[arg(short = 'y', long, help_heading = "Output")]
     pub overwrite: bool,
     /// Resume an interrupted run. By default hasn asks on a terminal, and resumes elsewhere.
-    #[arg(long, conflicts_with = "restart")]
+    #[arg(long, conflicts_with = "restart", help_heading = "Resume")]
     pub resume: bool,
     /// Discard what an interrupted run has finished, and start over.
-    #[arg(long)]
+    #[arg(long, help_heading = "Resume")]
     pub restart: bool,
     /// Progress display.
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Logging")]
     pub progress: Show,
     /// Write a JSON report of the run.
-    #[arg(long, value_name = "FILE.json")]
+    #[arg(long, value_name = "FILE.json", help_heading = "Logging")]
     pub report: Option<PathBuf>,
 }
 
@@ -146,7 +150,7 @@ pub(super) enum PresetName {
 
 impl Args {
     pub fn options(&self) -> Options {
-        let mut options = Options::new(&self.input, &self.output);
+        let mut options = Options::new(&self.files.input, &self.files.output);
         options.model = self.model.clone();
         options.engine = self.engine.into();
         options.precision = self.precision.precision();
@@ -164,6 +168,8 @@ impl Args {
         });
         options.encoder = self.encoder.clone();
         options.encoder_options = self.encoder_opt.clone();
+        options.crf = self.crf.clone();
+        options.encoder_preset = self.encoder_preset.clone();
         options.pixel_format = self.pix_fmt.clone();
         options.allow_playlist = self.allow_playlist;
         options.timeout = self.timeout;
@@ -193,17 +199,20 @@ impl Args {
     }
 }
 
-pub(super) fn run(args: Args) -> Result<ExitCode> {
+pub(super) fn run(mut args: Args, is_quiet: bool) -> Result<ExitCode> {
+    if is_quiet {
+        args.progress = Show::None;
+    }
     let interrupt = signals::catch()?;
-    if args.output == "-" {
+    if args.files.output == "-" {
         signals::end_soon_after(&interrupt)?;
     }
     let job = job::open(&args.options(), &interrupt)?;
     ask_whether_to_resume(&args, &job, &interrupt)?;
-    let progress = progress::shown(args.progress, args.output == "-");
+    let progress = progress::shown(args.progress, args.files.output == "-");
     let report = match job.run(&progress) {
         // The reader of the pipe was interrupted by the same signal and has reported it.
-        Err(error) if error.kind() == ErrorKind::Interrupted && args.output == "-" => {
+        Err(error) if error.kind() == ErrorKind::Interrupted && args.files.output == "-" => {
             return Ok(exit_code(true));
         }
         result => result?,
@@ -211,7 +220,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     if report.is_interrupted() {
         print_what_is_kept(&report);
     } else if report.already_complete {
-        console::log_line(format_args!("{}: is already complete", args.output.display()));
+        console::log_line(format_args!("{}: is already complete", args.files.output.display()));
     } else if args.progress != Show::None {
         print_summary(&report);
     }
@@ -311,8 +320,10 @@ pub(super) fn parse_words(
     #[derive(Parser)]
     #[command(name = "hasn")]
     struct Line {
-        #[arg(short, action = ArgAction::Count, global = true)]
+        #[arg(short, long, action = ArgAction::Count, global = true)]
         verbose: u8,
+        #[arg(short, long, global = true)]
+        quiet: bool,
         #[command(subcommand)]
         command: Command,
     }
@@ -335,8 +346,14 @@ pub(super) fn parse_plan(folder: &Path, words: &[String]) -> Result<Args> {
 }
 
 fn parse_scale(text: &str) -> std::result::Result<f64, String> {
-    let scale = text.parse().ok().filter(|scale: &f64| *scale > 0.0 && scale.is_finite());
+    let number = text.strip_suffix(['x', 'X']).unwrap_or(text);
+    let scale = number.parse().ok().filter(|scale: &f64| *scale > 0.0 && scale.is_finite());
     scale.ok_or_else(|| "write it like 2 or 1.5".to_owned())
+}
+
+fn parse_crf(text: &str) -> std::result::Result<String, String> {
+    let crf = text.parse().ok().filter(|crf: &f64| (0.0..=63.0).contains(crf));
+    crf.map(|_| text.to_owned()).ok_or_else(|| "write a number from 0 to 63".to_owned())
 }
 
 /// Parses `90`, `90.5`, `1:30` or `0:01:30.5` to seconds.
@@ -356,11 +373,28 @@ fn parse_transfer(name: &str) -> std::result::Result<String, String> {
     })
 }
 
-/// Parses a frame rate to a fraction.
+/// Parses a frame rate to a fraction; one like 23.976 is NTSC's, a whole rate by 1.001.
 fn parse_rate(text: &str) -> std::result::Result<(i32, i32), String> {
-    let (num, den) = text.split_once('/').unwrap_or((text, "1"));
-    let rate = num.parse().ok().zip(den.parse().ok()).filter(|&(num, den): &(i32, i32)| num > 0 && den > 0);
-    rate.ok_or_else(|| "write it like 24 or 24000/1001".to_owned())
+    let fraction = match text.split_once('/') {
+        Some((num, den)) => num.parse().ok().zip(den.parse().ok()),
+        None => text.parse::<f64>().ok().filter(|rate| (0.001..1e6).contains(rate)).map(|rate| {
+            let (whole, thousandths) = ((rate * 1.001).round(), (rate * 1000.0).round());
+            match rate.fract() == 0.0 || (whole / 1.001 - rate).abs() > 0.006 {
+                true => (thousandths as i32, 1000),
+                false => (whole as i32 * 1000, 1001),
+            }
+        }),
+    };
+    let fraction = fraction.filter(|&(num, den): &(i32, i32)| num > 0 && den > 0);
+    fraction.map(reduced).ok_or_else(|| "write it like 24, 23.976 or 24000/1001".to_owned())
+}
+
+fn reduced((num, den): (i32, i32)) -> (i32, i32) {
+    let (mut a, mut b) = (num, den);
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    (num / a, den / a)
 }
 
 #[cfg(test)]
@@ -377,12 +411,27 @@ mod tests {
             assert!(parse_time(text).is_err(), "{text}");
         }
         assert_eq!(parse_scale("1.5"), Ok(1.5));
+        assert_eq!(parse_scale("2x"), Ok(2.0));
+        assert_eq!(parse_crf("18.5"), Ok("18.5".to_owned()));
+        assert!(parse_crf("high").is_err() && parse_crf("-1").is_err());
         for text in ["0", "-2", "nan", "inf", "x"] {
             assert!(parse_scale(text).is_err(), "{text}");
         }
         assert_eq!(parse_rate("24"), Ok((24, 1)));
         assert_eq!(parse_rate("24000/1001"), Ok((24000, 1001)));
-        for text in ["", "0", "24/0", "-24", "23.976", "24000/1001/2", "x"] {
+        for (text, rate) in [
+            ("23.976", (24000, 1001)),
+            ("23.98", (24000, 1001)),
+            ("29.97", (30000, 1001)),
+            ("59.94", (60000, 1001)),
+            ("119.88", (120_000, 1001)),
+            ("12.5", (25, 2)),
+            ("25.000", (25, 1)),
+            ("50/2", (25, 1)),
+        ] {
+            assert_eq!(parse_rate(text), Ok(rate), "{text}");
+        }
+        for text in ["", "0", "24/0", "-24", "24000/1001/2", "x", "nan", "1e9"] {
             assert!(parse_rate(text).is_err(), "{text}");
         }
         assert_eq!(parse_transfer("smpte2084"), Ok("smpte2084".to_owned()));

@@ -7,14 +7,14 @@ use std::ffi::{OsStr, OsString};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args as _, Command};
 
-use super::upscale;
+use super::{files, upscale};
 use crate::error::{Error, Result};
 
-/// Options that a batch sets itself: each video has its own report and resumes its journal without being asked.
-const OF_THE_BATCH: [&str; 2] = ["report", "resume"];
+/// Options that a batch sets itself: each video has its own names and report, and resumes its journal without being asked.
+const OF_THE_BATCH: [&str; 4] = [files::OPTIONS[0], files::OPTIONS[1], "report", "resume"];
 /// Options that do not change the output: those of access to the input, of the machine, of the display, and of an earlier run's remains.
 const NOT_IN_THE_OUTPUT: [&str; 7] =
-    ["allow-playlist", "timeout", "threads", "no-reuse", "y", "restart", "progress"];
+    ["allow-playlist", "timeout", "threads", "no-reuse", "overwrite", "restart", "progress"];
 
 /// The values of each option, by the option's name without hyphens; a flag has no value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Words {
     }
 
     pub fn overwrites(&self) -> bool {
-        self.0.contains_key("y")
+        self.0.contains_key("overwrite")
     }
 
     pub fn model(&self) -> Option<&str> {
@@ -137,7 +137,10 @@ mod tests {
         let words =
             <Words as clap::FromArgMatches>::from_arg_matches(&command().get_matches_from(line)).unwrap();
         let given = words.command("-in.mkv".as_ref(), "out.mkv".as_ref()).join(OsStr::new(" "));
-        assert_eq!(given, "upscale --encoder-opt=crf=20 --map=-0:s --map=0:v --square -y -- -in.mkv out.mkv");
+        assert_eq!(
+            given,
+            "upscale --encoder-opt=crf=20 --map=-0:s --map=0:v --overwrite --square -- -in.mkv out.mkv"
+        );
         assert!(words.overwrites() && words.check("here").is_ok());
         let mut over = Words::default();
         over.set("size", Some(vec!["64x48".into()]));

@@ -51,6 +51,8 @@ pub(super) fn of_job(options: &Options, parts: &Parts) -> Result<JobFingerprint>
         ("--preset", options.preset.map_or("none".into(), |preset| format!("{preset:?}"))),
         ("--encoder", summary.encoder.clone()),
         ("--encoder-opt", encoder_options.join(" ")),
+        ("--crf", options.crf.clone().unwrap_or("none".into())),
+        ("--encoder-preset", options.encoder_preset.clone().unwrap_or("none".into())),
         ("--pix-fmt", summary.pixel_format.to_owned()),
         ("--threads", thread_count(options.threads).to_string()),
         ("--from", options.from_s.map_or("the beginning".into(), |from_s| format!("{from_s} s"))),

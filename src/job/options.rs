@@ -46,6 +46,10 @@ pub struct Options {
     pub encoder: Option<String>,
     /// Names and values of options of the encoder.
     pub encoder_options: Vec<(String, String)>,
+    /// Constant quality, in the encoder's own unit.
+    pub crf: Option<String>,
+    /// Speed, by the encoder's own name.
+    pub encoder_preset: Option<String>,
     /// FFmpeg's name of the output's pixel format. Default: the input's, or the closest one that the encoder takes.
     pub pixel_format: Option<String>,
     /// Whether the input may be a list of other files, such as a playlist, even if its extension does not say so.
@@ -143,6 +147,8 @@ impl Options {
             preset: None,
             encoder: None,
             encoder_options: Vec::new(),
+            crf: None,
+            encoder_preset: None,
             pixel_format: None,
             allow_playlist: false,
             timeout: None,
@@ -202,6 +208,8 @@ impl Options {
         EncoderSpec {
             name: self.encoder.clone().or(preset.name),
             options: kept.chain(self.encoder_options.iter().cloned()).collect(),
+            crf: self.crf.clone(),
+            speed: self.encoder_preset.clone(),
             pixel_format: self.pixel_format.clone().or(preset.pixel_format),
             depth_min: preset.depth_min,
             threads,
@@ -219,6 +227,6 @@ impl Preset {
         };
         let options = options.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
         let (name, pixel_format) = (Some(name.to_owned()), pixel_format.map(str::to_owned));
-        EncoderSpec { name, options, pixel_format, depth_min, threads: 0 }
+        EncoderSpec { name, options, pixel_format, depth_min, ..EncoderSpec::default() }
     }
 }

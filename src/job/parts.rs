@@ -48,6 +48,7 @@ impl Parts {
         let threads = thread_count(options.threads);
         let mut output = Output::new(&options.output, &options.input)?;
         output.faststart = options.preset == Some(Preset::Web);
+        output.check_folder()?;
         if !at.overwrite {
             output.check_free(at.owns_partial)?;
         }

@@ -121,6 +121,17 @@ impl Output {
         Output { name: "live".into(), paths: None, container, sequence: None, faststart: false }
     }
 
+    /// Fails if the folder of the file is missing; those of image sequences are created.
+    pub fn check_folder(&self) -> Result<()> {
+        let folder = self.path().map_or(Path::new("."), folder_of);
+        if folder.is_dir() || self.sequence.is_some() {
+            return Ok(());
+        }
+        let remedy = "create it, or check the name";
+        let error = Error::new(folder.to_string_lossy(), "there is no such folder", remedy);
+        Err(error.with_kind(ErrorKind::NotFound))
+    }
+
     /// Fails if a file would be overwritten; a partial file may be the journal's own, from an earlier attempt.
     pub fn check_free(&self, owns_partial: bool) -> Result<()> {
         let Some(OutputPaths { named, path, partial }) = &self.paths else { return Ok(()) };

@@ -59,7 +59,7 @@ pub fn open(name_or_path: &str) -> Result<Model> {
     Err(Error::new(
         name_or_path,
         "is neither a built-in model nor a file",
-        format!("give a safetensors file or one of {}", names.join(", ")),
+        format!("give a safetensors file or one of {}; hasn model list shows them", names.join(", ")),
     )
     .with_kind(ErrorKind::NotFound))
 }

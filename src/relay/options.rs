@@ -128,8 +128,8 @@ impl Options {
             name: Some(self.encoder.clone()),
             options: defaults.chain(self.encoder_options.iter().cloned()).collect(),
             pixel_format: Some(self.pixel_format.clone()),
-            depth_min: 0,
             threads,
+            ..EncoderSpec::default()
         }
     }
 }

@@ -55,6 +55,13 @@ fn every_failure_is_one_line_and_leaves_no_file() {
         ("cut.mp4 out.mkv", "get a complete copy"),
         ("tiny.mkv out.mkv --model hasn-lite-x2", "14x14"),
         ("good.mkv out.mkv --encoder no_such", "no video encoder 'no_such'"),
+        ("good.mkv out.mkv --encoder hevc", "no video encoder 'hevc'; write libx265"),
+        ("good.mkv out.mkv --encoder av1", "write libsvtav1"),
+        ("good.mkv out.mkv --encoder ffv1 --crf 18", "--crf: encoder ffv1 has no such option"),
+        ("good.mkv out.mkv --encoder ffv1 --encoder-preset slow", "--encoder-preset: encoder ffv1 has no"),
+        (". out.mkv", "name an image sequence in it by its pattern"),
+        ("scan/*.dpx out.mkv", "name an image sequence by its pattern"),
+        ("missing.png out.png", "missing.png: No such file or directory; check the name"),
         ("good.mkv out.mkv --encoder aac", "no video encoder 'aac'"),
         ("good.mkv out.mkv --encoder-opt no_such=1", "no option 'no_such'"),
         ("good.mkv out.mkv --encoder-opt preset=no_such", "--encoder"),
@@ -68,11 +75,12 @@ fn every_failure_is_one_line_and_leaves_no_file() {
         ("link.mkv good.mkv -y", "is the input itself"),
         ("good.mkv link.mkv -y", "is the input itself"),
         ("good.mkv there.mkv", "already exists"),
-        ("good.mkv nowhere/out.mkv", "nowhere/out"),
+        ("good.mkv nowhere/out.mkv", "nowhere: there is no such folder; create it, or check the name"),
         ("good.mkv /", "/: "),
         ("good.mkv out.xyz", "names no container"),
         ("good.mkv out.png", "holds one frame"),
         ("good.mkv out.mkv --model no_such", "neither a built-in model nor a file"),
+        ("good.mkv out.mkv --model list", "hasn model list shows them"),
         ("good.mkv out.mkv --model lies.safetensors", "lies.safetensors"),
         ("good.mkv out.mkv --model good.mkv", "good.mkv"),
         ("good.mkv out.mkv --report nowhere/report.json", "nowhere: is not a folder"),
@@ -95,6 +103,9 @@ fn usage_errors_have_a_code_of_their_own() {
     for line in [
         "upscale",
         "upscale in.mkv",
+        "upscale -i in.mkv",
+        "upscale -i in.mkv -o out.mkv more.mkv",
+        "upscale in.mkv out.mkv -q -v",
         "upscale in.mkv out.mkv --no-such",
         "upscale in.mkv out.mkv --size 0x10",
         "upscale in.mkv out.mkv --size 10x10 --scale 2",
@@ -109,6 +120,53 @@ fn usage_errors_have_a_code_of_their_own() {
         assert_eq!(ran.code, Some(2), "{line}\n{}", ran.stderr);
         assert!(ran.stderr.starts_with("error: "), "{line}\n{}", ran.stderr);
     }
+}
+
+#[test]
+fn names_may_be_options_as_in_ffmpeg() {
+    let folder = Folder::new();
+    folder.ffmpeg("-f lavfi -i testsrc2=s=32x32:r=25 -frames:v 3 -c:v ffv1 in.mkv");
+    for line in ["in.mkv out.mkv", "-i in.mkv -o out.mkv", "-i in.mkv out.mkv", "in.mkv --output out.mkv"] {
+        let ran = folder.hasn(&format!("upscale {line} --overwrite --quiet --model none --scale 2x"));
+        ran.assert_done();
+        assert_eq!(ran.stderr, "", "{line}");
+        assert_eq!(folder.probe("out.mkv").video().width, 64, "{line}");
+    }
+}
+
+#[test]
+fn quality_and_speed_are_the_encoders_own_options() {
+    let folder = Folder::new();
+    folder.ffmpeg("-f lavfi -i testsrc2=s=64x64:r=25 -frames:v 10 -c:v ffv1 in.mkv");
+    for (encoder, [low, high], speed) in [
+        ("libx264", ["40", "10"], "ultrafast"),
+        ("libx265", ["40", "10"], "ultrafast"),
+        ("libsvtav1", ["60", "10"], "12"),
+        ("libvpx-vp9", ["60", "10"], "8"),
+    ] {
+        let bytes = [low, high].map(|crf| {
+            let options = format!("--encoder {encoder} --crf {crf} --encoder-preset {speed}");
+            folder.upscale(&format!("in.mkv out.mkv -y --model none {options}"));
+            folder.read("out.mkv").len()
+        });
+        assert!(2 * bytes[0] < bytes[1], "{encoder}: {bytes:?}");
+    }
+}
+
+#[test]
+fn completions_and_manual_pages_have_every_command() {
+    let folder = Folder::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = folder.hasn(&format!("completions {shell}"));
+        for word in ["upscale", "relay", "encoder-preset"] {
+            assert!(ran.text().contains(word), "{shell}: {word}");
+        }
+    }
+    std::fs::create_dir(folder.path("man")).unwrap();
+    folder.hasn("man man").assert_done();
+    let page = String::from_utf8(folder.read("man/hasn-upscale.1")).unwrap();
+    assert!(page.contains("encoder\\-preset") && page.contains("Examples"), "{page}");
+    folder.hasn("man nowhere").assert_told("nowhere: ", "man");
 }
 
 #[test]

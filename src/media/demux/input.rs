@@ -155,6 +155,10 @@ impl Input {
                 let pipe = PipeReader::of_one_writer(path, watch);
                 pipe.and_then(|pipe| open_pipe(None, pipe, options, watch))
             }
+            // FFmpeg's demuxer of images looks for the file later.
+            (None, Place::File(path)) if matches!(path.try_exists(), Ok(false)) => {
+                Err(ffmpeg::Error::Other { errno: ffmpeg::error::ENOENT })
+            }
             (None, Place::File(path)) => open(None, &url_of(path), options, playlists),
             (None, Place::Url(url)) => open(None, &c_string(url), options, playlists),
         };

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::ffi::CStr;
+use std::path::Path;
 use std::sync::Arc;
 
 use ffmpeg_next::ffi;
@@ -38,17 +39,23 @@ pub(crate) fn best_video(context: &format::context::Input, wanted: &[usize]) -> 
 /// The remedy for a source that does not open.
 pub(crate) fn open_remedy(place: Place, error: ffmpeg::Error) -> &'static str {
     match error {
-        ffmpeg::Error::Other { errno: ffmpeg::error::ENOENT } => "check the name",
         ffmpeg::Error::Other { errno: ffmpeg::error::EPERM }
             if place.path().is_some_and(|path| path.extension().is_some_and(|e| e == "ffconcat")) =>
         {
             "FFmpeg takes only names of files in the list's folder and below: name no other in it"
+        }
+        _ if place.path().is_some_and(Path::is_dir) => {
+            "name an image sequence in it by its pattern, such as %06d.dpx, or use hasn batch"
+        }
+        _ if place.path().is_some_and(|path| path.to_string_lossy().contains(['*', '?'])) => {
+            "name an image sequence by its pattern, such as %06d.dpx, or use hasn batch"
         }
         _ if place == Place::Standard => "pipe y4m into it, e.g. with ffmpeg -f yuv4mpegpipe -strict -1 -",
         ffmpeg::Error::InvalidData if place.path().is_some() => {
             "it is not a media file, or is truncated before its index: get a complete copy"
         }
         ffmpeg::Error::ProtocolNotFound => "this FFmpeg is built without that protocol: use another address",
+        ffmpeg::Error::Other { errno: ffmpeg::error::ENOENT } => "check the name",
         _ => "check that it can be read",
     }
 }

@@ -24,6 +24,10 @@ pub struct EncoderSpec {
     pub name: Option<String>,
     /// FFmpeg's options, which replace the defaults here.
     pub options: Vec<(String, String)>,
+    /// Constant quality, as the encoder counts it.
+    pub crf: Option<String>,
+    /// Speed, as the encoder names it.
+    pub speed: Option<String>,
     /// FFmpeg's name of the pixel format; by default the source's or the closest to it.
     pub pixel_format: Option<String>,
     /// Least bit depth of a pixel format chosen by default, where the encoder takes it.
@@ -77,8 +81,11 @@ impl Target {
             Some(name) => {
                 ffmpeg::encoder::find_by_name(name).filter(ffmpeg::Codec::is_video).ok_or_else(|| {
                     let problem = format!("this FFmpeg has no video encoder '{name}'");
-                    Error::new("--encoder", problem, "hasn info lists those it has")
-                        .with_kind(ErrorKind::NotFound)
+                    let remedy = match encoder_of(name) {
+                        Some(encoder) => format!("write {encoder}"),
+                        None => "hasn info lists those it has".to_owned(),
+                    };
+                    Error::new("--encoder", problem, remedy).with_kind(ErrorKind::NotFound)
                 })?
             }
             None => output.default_encoder()?,
@@ -106,7 +113,10 @@ impl Target {
         }
         let color = output_color(codec.id(), source, &format, (width, height));
         let frame_format = FrameFormat { width, height, pixel_format: format, color };
-        let is_given = |key: &str| spec.options.iter().any(|(k, _)| k == key);
+        let mut given = spec.options.clone();
+        given.extend(named_option(codec, "--crf", &spec.crf, &["crf", "cq"])?);
+        given.extend(named_option(codec, "--encoder-preset", &spec.speed, &["preset", "cpu-used"])?);
+        let is_given = |key: &str| given.iter().any(|(k, _)| k == key);
         let defaults = default_options(codec.name()).iter().filter(|(key, _)| !is_given(key));
         let mut options: Vec<_> = defaults.map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
         if format.alpha && codec.name() == "libvpx" && !is_given("auto-alt-ref") {
@@ -117,8 +127,8 @@ impl Target {
             // User data of frames (SEI) is kept.
             options.push(("udu_sei".into(), "1".into()));
         }
-        options.extend(spec.options.iter().filter(|(key, _)| key != "tag").cloned());
-        let tag = spec.options.iter().rfind(|(key, _)| key == "tag");
+        options.extend(given.iter().filter(|(key, _)| key != "tag").cloned());
+        let tag = given.iter().rfind(|(key, _)| key == "tag");
         let codec_tag = tag.map(|(_, tag)| parse_tag(tag)).transpose()?;
         info!("encoder {} takes {}, options {:?}", codec.name(), format.name, options);
         let is_opaque = !source.pixel_format.alpha;
@@ -215,6 +225,37 @@ impl Target {
             None => self.options.push((key.to_owned(), parameters)),
         }
     }
+}
+
+/// The encoder that users mean by the name of a codec or a library.
+fn encoder_of(name: &str) -> Option<&'static str> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "x264" | "h264" | "h.264" | "avc" => "libx264",
+        "x265" | "h265" | "h.265" | "hevc" => "libx265",
+        "av1" | "svtav1" | "svt-av1" => "libsvtav1",
+        "aom" | "aomenc" => "libaom-av1",
+        "vp9" => "libvpx-vp9",
+        "vp8" => "libvpx",
+        "nvenc" => "hevc_nvenc",
+        _ => return None,
+    })
+}
+
+/// The encoder's option for `word`, the first of `keys` that it has.
+fn named_option(
+    codec: ffmpeg::Codec,
+    word: &str,
+    value: &Option<String>,
+    keys: &[&str],
+) -> Result<Option<(String, String)>> {
+    let Some(value) = value else { return Ok(None) };
+    let Some(key) = keys.iter().find(|key| has_option(codec, key)) else {
+        let name = codec.name();
+        let problem = format!("encoder {name} has no such option");
+        let remedy = format!("ffmpeg -h encoder={name} lists what --encoder-opt takes");
+        return Err(Error::new(word, problem, remedy).with_kind(ErrorKind::Unsupported));
+    };
+    Ok(Some(((*key).to_owned(), value.clone())))
 }
 
 /// Parses a codec tag of four characters, e.g. `hev1`.

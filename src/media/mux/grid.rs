@@ -59,7 +59,7 @@ impl Grid {
 mod tests {
     use super::*;
 
-    const FILM: Rational = Rational(24_000, 1001);
+    const RATE: Rational = Rational(24_000, 1001);
 
     fn video(time_base: Rational, frame_rate: Rational, is_constant: bool) -> VideoInfo {
         VideoInfo { time_base, frame_rate, is_constant, sample_aspect: Rational(1, 1), frames_expected: 0 }
@@ -69,9 +69,9 @@ mod tests {
     fn rounded_times_are_placed_on_the_rate_and_others_kept() {
         const MS: Rational = Rational(1, 1000);
         assert!(Grid::of(&video(MS, Rational(25, 1), true)).is_none(), "40 ms");
-        assert!(Grid::of(&video(MS, FILM, false)).is_none(), "variable");
-        assert!(Grid::of(&video(Rational(1, 24_000), FILM, true)).is_none(), "exact");
-        let mut grid = Grid::of(&video(MS, FILM, true)).unwrap();
+        assert!(Grid::of(&video(MS, RATE, false)).is_none(), "variable");
+        assert!(Grid::of(&video(Rational(1, 24_000), RATE, true)).is_none(), "exact");
+        let mut grid = Grid::of(&video(MS, RATE, true)).unwrap();
         grid.start = Some(21);
         let placed = |ms: i64| grid.placed(ms) - 504;
         for n in -3..200_000 {
