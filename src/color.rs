@@ -94,6 +94,30 @@ impl Primaries {
             _ => Primaries::BT709,
         }
     }
+
+    /// The primaries with these chromaticities of R, G, B and white, x and y of each, as H.273 table 2 has them.
+    pub(crate) fn of_chromaticities(chromaticities: &[f64; 8]) -> Option<Primaries> {
+        // Files have them rounded.
+        const TOLERANCE: f64 = 0.002;
+        const D65: [f64; 2] = [0.3127, 0.3290];
+        const ILLUMINANT_C: [f64; 2] = [0.310, 0.316];
+        const TABLE: [(u8, [f64; 6], [f64; 2]); 9] = [
+            (1, [0.640, 0.330, 0.300, 0.600, 0.150, 0.060], D65),
+            (4, [0.67, 0.33, 0.21, 0.71, 0.14, 0.08], ILLUMINANT_C),
+            (5, [0.64, 0.33, 0.29, 0.60, 0.15, 0.06], D65),
+            (6, [0.630, 0.340, 0.310, 0.595, 0.155, 0.070], D65),
+            (8, [0.681, 0.319, 0.243, 0.692, 0.145, 0.049], ILLUMINANT_C),
+            (9, [0.708, 0.292, 0.170, 0.797, 0.131, 0.046], D65),
+            (11, [0.680, 0.320, 0.265, 0.690, 0.150, 0.060], [0.314, 0.351]),
+            (12, [0.680, 0.320, 0.265, 0.690, 0.150, 0.060], D65),
+            (22, [0.630, 0.340, 0.295, 0.605, 0.155, 0.077], D65),
+        ];
+        let is_near = |(a, b): (&f64, &f64)| (a - b).abs() <= TOLERANCE;
+        let is_same = |(_, colors, white): &&(u8, [f64; 6], [f64; 2])| {
+            colors.iter().chain(white).zip(chromaticities).all(is_near)
+        };
+        TABLE.iter().find(is_same).map(|&(code, ..)| Primaries(code))
+    }
 }
 
 impl Transfer {
@@ -105,6 +129,15 @@ impl Transfer {
     pub const LINEAR: Transfer = Transfer(8);
     /// IEC 61966-2-1: sRGB.
     pub const SRGB: Transfer = Transfer(13);
+    /// SMPTE ST 2084: PQ.
+    pub const PQ: Transfer = Transfer(16);
+    /// ARIB STD-B67: HLG.
+    pub const HLG: Transfer = Transfer(18);
+
+    /// Whether it is that of HDR.
+    pub fn is_hdr(self) -> bool {
+        matches!(self, Transfer::PQ | Transfer::HLG)
+    }
 }
 
 /// The linear segment of IEC 61966-2-1 near black.

@@ -210,6 +210,7 @@ impl Options {
             options: kept.chain(self.encoder_options.iter().cloned()).collect(),
             crf: self.crf.clone(),
             speed: self.encoder_preset.clone(),
+            is_preset: self.pixel_format.is_none() && preset.pixel_format.is_some(),
             pixel_format: self.pixel_format.clone().or(preset.pixel_format),
             depth_min: preset.depth_min,
             threads,

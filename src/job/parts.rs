@@ -13,10 +13,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::FrameFormat;
 use crate::media::{
     DecodeSpec, Decoder, Encoder, FilterSpec, Input, Output, Pattern, Place, Plan, SeekPoint, Target, Trim,
-    VideoInfo, redacted, transfer_by_name,
+    VideoInfo, has_filter, redacted, stated_transfer, transfer_by_name,
 };
 use crate::model::catalogue;
 use crate::pipeline::{Outcome, Run, Sink, peak_memory_bytes};
+
+/// Filters from HDR to BT.709, in linear light where 1 is 100 cd/m2.
+const TONE_MAPPING: &str = "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,\
+                            zscale=t=bt709:m=bt709:r=tv,format=yuv420p10le";
 
 /// The parts, which [`run`](Parts::run) takes.
 pub(super) struct Parts {
@@ -63,10 +67,12 @@ impl Parts {
         let exr_transfer = options.exr_transfer.as_deref().map(parse_transfer).transpose()?;
         let transfer = transfer_of(&input, exr_transfer)?;
         let trim = input.trim(options.from_s, options.to_s);
+        let encoder_spec = options.encoder_spec(threads);
         let filter = FilterSpec {
             deinterlace: options.deinterlace,
-            graph: options.filter.clone(),
+            graph: options.filter.clone().or_else(|| tone_mapping(options, &input)),
             is_even: output.only_counts_frames(),
+            divides_alpha: !encoder_spec.is_exr(&output),
         };
         // A filter of the user's gets frames that are upright, as FFmpeg's do.
         let holds_display_matrix = output.holds_display_matrix() && options.filter.is_none();
@@ -79,7 +85,8 @@ impl Parts {
         let lr = decoder.format();
         let aspect = if options.square { decoder.sample_aspect() } else { 1.0 };
         let size = output_size(options, &lr, scale(&network), aspect)?;
-        let target = Target::choose(&options.encoder_spec(threads), &output, &lr, size)?;
+        let target = Target::choose(&encoder_spec, &output, &lr, size)?;
+        check_web(options, &input, &lr, &target)?;
         check_exr(exr_transfer, &input, &lr, &target)?;
         let sr = target.format;
         // The resampler alone computes in f32.
@@ -114,6 +121,7 @@ impl Parts {
         let mut encoder = Encoder::open(target, &output, &input, &decoder)?;
         if options.strict {
             encoder.refuse_losses(decoder.first())?;
+            decoder.refuse_losses()?;
         }
         if !encoder.keeps_alpha(&output) {
             decoder.drop_alpha(options.strict)?;
@@ -243,6 +251,27 @@ fn apply_frame_rate(options: &Options, input: &mut Input, output: &Output) -> Re
         _ => return Ok(()),
     };
     Err(Error::new("--start-number", problem, "leave it out: it is for videos that become out/%06d.tif"))
+}
+
+/// The filters of `--preset web` that turn HDR into SDR, where this FFmpeg has them. A pixel format of the user's keeps HDR.
+fn tone_mapping(options: &Options, input: &Input) -> Option<String> {
+    let is_wanted = options.preset == Some(Preset::Web) && options.pixel_format.is_none();
+    let can = has_filter("zscale") && has_filter("tonemap");
+    (is_wanted && can && stated_transfer(input).is_hdr()).then(|| {
+        warn!("{}: is HDR; --preset web tone-maps it to BT.709", input.name());
+        TONE_MAPPING.to_owned()
+    })
+}
+
+/// Refuses to write HDR in the 8 bits of `--preset web`, in which it has bands, and which browsers show as SDR.
+fn check_web(options: &Options, input: &Input, lr: &FrameFormat, target: &Target) -> Result<()> {
+    let is_web = options.preset == Some(Preset::Web);
+    if !is_web || !lr.color.transfer.is_hdr() || target.format.pixel_format.depth() > 8 {
+        return Ok(());
+    }
+    let remedy = format!("add {TONE_MAPPING} to --filter, or choose --pix-fmt yuv420p10le");
+    let error = Error::new(input.name(), "is HDR, which --preset web does not write in 8 bits", remedy);
+    Err(error.with_kind(ErrorKind::Unsupported))
 }
 
 /// The transfer of an EXR input, which its files do not state.

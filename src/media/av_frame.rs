@@ -87,6 +87,9 @@ pub(crate) fn into_frame(mut av_frame: Video, frame_format: FrameFormat, time: T
     unsafe {
         let code = ffi::av_frame_copy_props(props.as_mut_ptr(), av_frame.as_mut_ptr());
         check(code).expect("no memory for a frame's side data");
+        // Side data may describe a part of the frame.
+        (*props.as_mut_ptr()).width = frame_format.width as i32;
+        (*props.as_mut_ptr()).height = frame_format.height as i32;
     }
     Frame {
         format: frame_format,

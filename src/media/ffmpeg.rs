@@ -173,6 +173,11 @@ pub(crate) fn failure(
     Error::new(subject, format!("{doing}: {error}"), remedy).with_kind(error_kind(error)).with_source(error)
 }
 
+/// Whether FFmpeg has a filter of this name.
+pub(crate) fn has_filter(name: &str) -> bool {
+    ffmpeg::filter::find(name).is_some()
+}
+
 /// Whether FFmpeg needs more input, or has no output yet.
 pub(crate) fn is_again(error: ffmpeg::Error) -> bool {
     error == ffmpeg::Error::Other { errno: ffmpeg::error::EAGAIN }

@@ -289,7 +289,8 @@ fn space_of(matrix: Matrix) -> ffi::AVColorSpace {
     unsafe { std::mem::transmute::<u32, ffi::AVColorSpace>(u32::from(matrix.0)) }
 }
 
-fn primaries_of(primaries: Primaries) -> ffi::AVColorPrimaries {
+/// FFmpeg's value of primaries.
+pub(crate) fn primaries_of(primaries: Primaries) -> ffi::AVColorPrimaries {
     // SAFETY: as for transfers.
     unsafe { std::mem::transmute::<u32, ffi::AVColorPrimaries>(u32::from(primaries.0)) }
 }

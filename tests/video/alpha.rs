@@ -113,3 +113,73 @@ fn a_palette_keeps_transparency() {
         .hasn("upscale in.png out.apng --model none --pix-fmt pal8")
         .assert_told("pal8", "choose another one");
 }
+
+/// Adds the attribute `chromaticities`, x and y of R, G, B and white, to an EXR of this height without compression.
+fn with_chromaticities(exr: &[u8], values: [f32; 8], height: usize) -> Vec<u8> {
+    const HEAD: usize = 8;
+    let attribute =
+        [&b"chromaticities\0chromaticities\0\x20\0\0\0"[..], &values.map(f32::to_le_bytes).concat()].concat();
+    let offset_at = |at: usize| u64::from_le_bytes(exr[at..at + 8].try_into().unwrap());
+    let table = (HEAD..exr.len() - 8).find(|&at| offset_at(at) == (at + 8 * height) as u64).unwrap();
+    let offsets = (0..height).map(|i| offset_at(table + 8 * i) + attribute.len() as u64);
+    let offsets: Vec<u8> = offsets.flat_map(u64::to_le_bytes).collect();
+    [&exr[..HEAD], &attribute, &exr[HEAD..table], &offsets, &exr[table + 8 * height..]].concat()
+}
+
+#[test]
+fn colours_of_exr_are_premultiplied_and_those_of_others_are_not() {
+    const SIDE: usize = 32;
+    let folder = Folder::new();
+    // G, B, R, alpha: red light of 0.25, half of which is let through.
+    let planes = [0.125f32, 0.0, 0.25, 0.5].map(|value| value.to_le_bytes().repeat(SIDE * SIDE)).concat();
+    folder.write("in.raw", planes);
+    let raw = format!("-f rawvideo -pix_fmt gbrapf32le -s {SIDE}x{SIDE}");
+    folder.ffmpeg(&format!("{raw} -i in.raw -compression none in.exr"));
+    let line = "-y --model none --exr-transfer";
+    // sRGB of 0.5 and 0.25.
+    let straight = [188, 137, 0, 128];
+    for out in ["out.png", "out.tif", "out.mov"] {
+        let encoder = if out == "out.mov" { "--encoder qtrle" } else { "" };
+        folder.upscale(&format!("in.exr {out} {line} linear {encoder}"));
+        let found = samples(&folder, "", out, "format=rgba");
+        assert_eq!(found.len(), 4 * 4 * SIDE * SIDE);
+        let is_near = |pixel: &[u8]| pixel.iter().zip(straight).all(|(&a, b)| a.abs_diff(b) <= 1);
+        assert!(found.chunks(4).all(is_near), "{out}: {:?}", &found[..4]);
+    }
+    let floats = |name: &str| -> Vec<f32> {
+        let bytes = samples(&folder, "", name, "format=gbrapf32le");
+        bytes.chunks(4).map(|word| f32::from_le_bytes(word.try_into().unwrap())).collect()
+    };
+    let first = |name: &str| {
+        let values = floats(name);
+        let plane = values.len() / 4;
+        [0, 1, 2, 3].map(|i| values[i * plane + plane / 2])
+    };
+    folder.upscale(&format!("in.exr out.exr {line} linear"));
+    let expected = [0.125, 0.0, 0.25, 0.5];
+    assert!(
+        first("out.exr").iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-3),
+        "{:?}",
+        first("out.exr")
+    );
+    folder.upscale("in.exr out.png -y --model none --scale 1 --exr-transfer linear --pix-fmt rgba64be");
+    // zscale takes alpha for limited range, which adds 2 %.
+    let filter = "--filter zscale=tin=iec61966-2-1:t=linear,format=gbrapf32le";
+    folder.upscale(&format!("out.png out.exr {line} linear {filter}"));
+    assert!(
+        first("out.exr").iter().zip(expected).all(|(a, b)| (a - b).abs() < 2e-2),
+        "{:?}",
+        first("out.exr")
+    );
+    // Primaries of EXR: P3 has a number, those of ACES have none.
+    let exr = folder.read("in.exr");
+    let p3 = [0.68, 0.32, 0.265, 0.69, 0.15, 0.06, 0.3127, 0.329];
+    let aces = [0.7347, 0.2653, 0.0, 1.0, 0.0001, -0.077, 0.32168, 0.33767];
+    for (values, primaries, lost) in [(p3, Some("smpte432"), 0), (aces, None, 1)] {
+        folder.write("primaries.exr", with_chromaticities(&exr, values, SIDE));
+        folder.upscale(&format!("primaries.exr out.mkv {line} linear --encoder ffv1 --report report.json"));
+        let found: serde_json::Value = folder.ffprobe("-show_streams", "out.mkv");
+        assert_eq!(found["streams"][0]["color_primaries"].as_str(), primaries);
+        assert_eq!(left_out(&folder).iter().filter(|name| name.contains("chromaticities")).count(), lost);
+    }
+}

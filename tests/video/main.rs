@@ -17,6 +17,7 @@ mod filters;
 mod frame_size;
 mod frames;
 mod journal;
+mod light;
 mod matrix;
 mod memory;
 mod paths;

@@ -112,7 +112,8 @@ fn clip(folder: &Folder, name: &str, sei: impl Fn(u8) -> Sei) {
 /// Caption bytes in a stream, frame by frame.
 fn captions_in(stream: &[u8]) -> Vec<Vec<u8>> {
     let places = (0..stream.len()).filter(|&i| stream[i..].starts_with(b"GA94"));
-    places.map(|i| stream[i + 7..i + 13].to_vec()).collect()
+    let count = |i: usize| usize::from(stream[i + 5] & 31);
+    places.map(|i| stream[i + 7..i + 7 + 3 * count(i)].to_vec()).collect()
 }
 
 #[test]
@@ -135,6 +136,26 @@ fn closed_captions_stay_on_their_frames() {
 }
 
 #[test]
+fn captions_outlive_frames_that_filters_drop_and_are_not_repeated() {
+    let folder = Folder::new();
+    clip(&folder, "in.h264", |frame| t35(&captions(frame)));
+    let wanted = captions_in(&folder.read("in.h264"));
+    for (filter, count) in [("fps=10", 5), ("fps=50", 24), ("decimate", 10)] {
+        let line = "--model none --scale 1 --encoder-opt bf=0 --strict";
+        folder.upscale(&format!("in.h264 out.mkv -y {line} --filter {filter}"));
+        folder.ffmpeg("-i out.mkv -c copy -y out.h264");
+        assert!(folder.frames("out.mkv").len().abs_diff(count) <= 1, "{filter}");
+        assert_eq!(captions_in(&folder.read("out.h264")).concat(), wanted.concat(), "{filter}");
+    }
+    // The first frame alone remains.
+    let line = "in.h264 out.mkv -y --model none --filter select=eq(n\\,0) --report report.json";
+    folder.upscale(line);
+    let report: serde_json::Value = serde_json::from_slice(&folder.read("report.json")).unwrap();
+    assert_eq!(report["left_out"], serde_json::json!(["closed captions of dropped frames"]));
+    folder.hasn(&format!("upscale {line} --strict")).assert_told("closed captions", "--strict");
+}
+
+#[test]
 fn side_data_that_no_encoder_takes_is_reported_once() {
     let folder = Folder::new();
     let timecode = |_| {
@@ -152,16 +173,20 @@ fn side_data_that_no_encoder_takes_is_reported_once() {
     clip(&folder, "timecode.hevc", timecode);
     clip(&folder, "plus.hevc", |_| hdr10_plus());
     folder.write("dolby.hevc", with_dolby_vision(&folder.read("plain-plus.hevc")));
-    for (name, expected) in [
-        ("afd.h264", "active format description"),
-        ("timecode.hevc", "timecode of frames"),
-        ("plus.hevc", "HDR10+"),
-        ("dolby.hevc", "Dolby Vision"),
-    ] {
+    for (name, expected) in
+        [("afd.h264", "active format description"), ("plus.hevc", "HDR10+"), ("dolby.hevc", "Dolby Vision")]
+    {
         let ran = folder.upscale(&format!("{name} out.mkv -y --model none"));
         assert_eq!(ran.stderr.matches(expected).count(), 1, "{name}: {}", ran.stderr);
         assert_eq!(folder.frames("out.mkv").len(), 12, "{name}");
     }
+    // The container has a timecode for the stream.
+    folder.upscale("timecode.hevc out.mkv -y --model none --strict");
+    let probe = folder.probe("out.mkv");
+    let tags = &probe.video().tags;
+    assert!(tags.values().any(|value| value == "01:02:03:04"), "{tags:?}");
+    let ran = folder.upscale("timecode.hevc out.ts -y --model none");
+    assert_eq!(ran.stderr.matches("timecode of frames").count(), 1, "{}", ran.stderr);
     clip(&folder, "plain.h264", |_| Sei { payload_type: 5, payload: USER_DATA.to_vec() });
     folder.ffmpeg("-fflags +genpts -i plain.h264 -c copy plain.mp4");
     let ran = folder.upscale("plain.mp4 out.mkv -y --model none --progress none");

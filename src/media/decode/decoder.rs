@@ -1,5 +1,6 @@
 //! Decode: packets become frames, each with the timestamp of its source.
 
+mod carried;
 mod first;
 
 use ffmpeg_next::ffi;
@@ -14,6 +15,7 @@ use crate::frame::{Family, Frame, FrameFormat, Origin, Timestamp};
 use crate::media::av_frame::into_frame;
 use crate::media::damage::{Damage, DamagedPlace};
 use crate::media::decode::alpha::{Alpha, decoder_with_alpha};
+use crate::media::decode::captions::Captions;
 use crate::media::decode::convert::Converter;
 use crate::media::decode::exr;
 use crate::media::decode::filter::{Clock, Deinterlace, FilterSpec, Filters};
@@ -26,9 +28,10 @@ use crate::media::demux::input::Input;
 use crate::media::ffmpeg::{MICROSECONDS, error_kind, failure, is_again, time_base_of};
 use crate::media::ffmpeg_log::DecoderErrors;
 use crate::media::format::{color_of, complete_tags, describe, pixel_of, transfer_of};
+use crate::media::losses::Losses;
 use crate::media::packet::Packet;
 use crate::media::pattern::{Numbering, Pattern};
-use crate::media::side_data::display_matrix;
+use crate::media::side_data::{cropping, display_matrix};
 use crate::media::stream::{Trim, VideoInfo};
 
 /// How a source is decoded.
@@ -78,6 +81,16 @@ pub struct Decoder {
     first: Option<Frame>,
     last_format: Option<FrameFormat>,
     alpha: Alpha,
+    /// Whether premultiplied colours are divided by alpha.
+    divides_alpha: bool,
+    /// Samples to remove at the top, bottom, left and right.
+    cropping: Option<[u32; 4]>,
+    /// Chromaticities of the primaries of an image.
+    chromaticities: Option<[f64; 8]>,
+    /// Code of the transfer of the frame that was decoded last.
+    decoded_transfer: u32,
+    captions: Captions,
+    losses: Losses,
     pub(crate) ended: bool,
     counts: Counts,
     /// What was decoded since the last frame that was taken.
@@ -140,6 +153,7 @@ impl Decoder {
         if !trim.is_everything() {
             input.expect_part(trim);
         }
+        let divides_alpha = filter.divides_alpha && opened.id() == codec::Id::EXR;
         let clock = Clock { time_base: video.time_base, frame_rate: video.frame_rate };
         let before = start.map_or(0, |start| start.index);
         let scan = ScanSpec::of(input, before);
@@ -166,6 +180,12 @@ impl Decoder {
             first: None,
             last_format: None,
             alpha: Alpha::Kept,
+            divides_alpha,
+            cropping: cropping(&input.video_stream()),
+            chromaticities: None,
+            decoded_transfer: u32::from(Transfer::UNSPECIFIED.0),
+            captions: Captions::default(),
+            losses: Losses::default(),
             ended: false,
             counts: Counts { returned: before, ..Counts::default() },
             origin: Origin::default(),
@@ -204,6 +224,7 @@ impl Decoder {
         self.opened.flush();
         self.timestamps.reset();
         self.filters.reset();
+        self.captions = Captions::default();
         (self.ended, self.last_format) = (false, None);
         self.counts = Counts { returned: self.before, ..Counts::default() };
         self.origin = Origin::default();
@@ -298,7 +319,12 @@ impl Decoder {
 
     /// Names of what frames carried and the output does not hold.
     pub(crate) fn left_out(&self) -> impl Iterator<Item = &'static str> {
-        (self.alpha == Alpha::Lost).then_some("alpha").into_iter()
+        (self.alpha == Alpha::Lost).then_some("alpha").into_iter().chain(self.losses.names().iter().copied())
+    }
+
+    /// Whether the colours of frames are premultiplied by alpha.
+    pub(crate) fn has_premultiplied_alpha(&self) -> bool {
+        self.opened.id() == codec::Id::EXR && !self.divides_alpha
     }
 
     /// How frames are turned.
@@ -318,6 +344,7 @@ impl Decoder {
         let is_shown = unsafe { (*packet.as_ptr()).flags } & ffi::AV_PKT_FLAG_DISCARD == 0;
         self.timestamps.sent(&packet, is_shown);
         self.orientation.sent(self.opened.id(), packet.data().unwrap_or_default());
+        self.inspect(&packet);
         if let Err(error) = self.opened.send_packet(&packet) {
             return self.refused(error, packet.pts());
         }
@@ -354,7 +381,7 @@ impl Decoder {
             match self.opened.receive_frame(&mut av_frame) {
                 Ok(()) => self.take(av_frame)?,
                 Err(error) if is_again(error) => return Ok(None),
-                Err(ffmpeg::Error::Eof) if self.ended => return Ok(None),
+                Err(ffmpeg::Error::Eof) if self.ended => return self.after_last().map(|()| None),
                 Err(ffmpeg::Error::Eof) => {
                     self.ended = true;
                     let lost = self.timestamps.lost_before(i64::MAX);
@@ -450,6 +477,7 @@ impl Decoder {
             }
         }
         let upright = self.orientation.filter_for(&mut av_frame);
+        self.before_filters(&mut av_frame)?;
         let origin = std::mem::take(&mut self.origin);
         self.filters.push(TimedFrame { av_frame, pts, duration, upright, origin })
     }
@@ -457,6 +485,7 @@ impl Decoder {
     /// Borrows the AVFrame as a [`Frame`], converted if no engine can read its format.
     fn frame(&mut self, timed: TimedFrame) -> Result<Frame> {
         let TimedFrame { mut av_frame, pts, duration, origin, .. } = timed;
+        self.after_filters(&mut av_frame)?;
         // SAFETY: the frame was filled by the decoder or a filter.
         let raw = unsafe { &*av_frame.as_ptr() };
         let (pixel, upside_down) = (pixel_of(raw), raw.linesize[0] < 0);

@@ -40,6 +40,8 @@ pub struct FilterSpec {
     pub graph: Option<String>,
     /// Whether frames are repeated and dropped so that they are equally far apart, for outputs that only count them.
     pub is_even: bool,
+    /// Whether colours that are premultiplied by alpha, as EXR's, are divided by it.
+    pub divides_alpha: bool,
 }
 
 /// Filters that process fields themselves, and need frames that were not deinterlaced.
@@ -66,8 +68,12 @@ const FIELD_FILTERS: [&str; 17] = [
 impl FilterSpec {
     /// Whether interlaced frames are to be detected and deinterlaced.
     pub(crate) fn is_auto(&self) -> bool {
-        let words = self.graph.iter().flat_map(|graph| graph.split([',', ';', ']', '=', '@', ' ']));
-        self.deinterlace == Deinterlace::Auto && !words.into_iter().any(|word| FIELD_FILTERS.contains(&word))
+        self.deinterlace == Deinterlace::Auto && !self.words().any(|word| FIELD_FILTERS.contains(&word))
+    }
+
+    /// The words of the graph, the names of filters among them.
+    fn words(&self) -> impl Iterator<Item = &str> {
+        self.graph.iter().flat_map(|graph| graph.split([',', ';', ']', '=', '@', ' ']))
     }
 }
 
@@ -150,6 +156,11 @@ impl Filters {
     /// Clock of the output; before the first frame that of the input.
     pub fn clock(&self) -> Clock {
         self.output.unwrap_or(self.input)
+    }
+
+    /// Whether the graph of the user has this filter.
+    pub fn has(&self, name: &str) -> bool {
+        self.spec.words().any(|word| word == name)
     }
 
     /// Whether frames pass through a graph.

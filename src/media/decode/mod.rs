@@ -1,6 +1,7 @@
 //! Decode: packets become frames, with filters and deinterlacing.
 
 pub(crate) mod alpha;
+mod captions;
 pub(crate) mod convert;
 pub(crate) mod decoder;
 pub(crate) mod exr;

@@ -2,6 +2,10 @@
 
 use ffmpeg_next::{self as ffmpeg, Rational, codec};
 
+use crate::color::Transfer;
+use crate::media::demux::input::Input;
+use crate::media::format::code_of;
+
 /// Largest frame in mid-stream: 4K, or this multiple of the size that the stream started with.
 const PIXELS_MAX: i64 = 4096 * 2304;
 const GROWTH_MAX: i64 = 4;
@@ -21,6 +25,13 @@ pub(crate) fn decoder_of(
     let mut decoder = context.decoder();
     decoder.set_packet_time_base(time_base);
     Ok(decoder)
+}
+
+/// Transfer of the video before a frame is decoded, as its container or codec header states it.
+pub(crate) fn stated_transfer(input: &Input) -> Transfer {
+    // SAFETY: the stream and its parameters are alive.
+    let code = code_of(unsafe { &raw const (*(*input.video_stream().as_ptr()).codecpar).color_trc });
+    Transfer(u8::try_from(code).unwrap_or(Transfer::UNSPECIFIED.0))
 }
 
 #[cfg(test)]

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video as AvFrame;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Frame, FrameFormat, TimeBase, Timestamp};
 use crate::media::av_frame::AvFrameBuffer;
+use crate::media::decode::alpha::multiply_by_alpha;
 use crate::media::decode::decoder::Decoder;
 use crate::media::demux::input::Input;
 use crate::media::encode::palette::Palette;
@@ -20,10 +21,11 @@ use crate::media::ffmpeg::{
     MICROSECONDS, check, failure, is_again, parameters_of, rational_of, time_base_of,
 };
 use crate::media::format::Tags;
+use crate::media::losses::Losses;
 use crate::media::output::Output;
 use crate::media::packet::Packet;
 use crate::media::segment::{Cut, CutState, SEGMENT_FRAMES, SegmentSource, header_checksum};
-use crate::media::side_data::{self, StreamSide};
+use crate::media::side_data::{self, StreamContext, StreamSide};
 use crate::media::stream::VideoInfo;
 use crate::media::trial::{TrialStream, refusal};
 
@@ -74,28 +76,31 @@ pub struct Encoder {
     /// Index of the video in the input.
     stream: usize,
     side: StreamSide,
-    /// Names of side data that the encoder does not take, each logged once.
-    left_out: Vec<&'static str>,
-    /// Whether that is an error.
-    is_strict: bool,
+    losses: Losses,
+    /// Whether the codec has colours premultiplied by alpha, and the frames do not.
+    multiplies_alpha: bool,
 }
 
 impl Encoder {
     /// Opens the encoder of `target` for the video of the input.
     pub fn open(mut target: Target, output: &Output, input: &Input, decoder: &Decoder) -> Result<Encoder> {
+        decoder.check_base_layer(&input.video_stream())?;
         let video = decoder.video();
         let sample_aspect = scaled_aspect(video.sample_aspect, &decoder.format(), &target.format);
-        let side = StreamSide::of(&input.video_stream(), decoder.first(), decoder.orientation().is_carried());
-        let mut left_out = Vec::new();
-        match side.encoder_parameters(target.encoder_name()) {
-            Some((key, parameters)) => target.add_parameters(key, parameters),
-            None if side.has_hdr_metadata() && !side_data::holds_hdr_metadata(output.container()) => {
-                note_left_out(&mut left_out, "mastering display and content light", target.encoder_name())
-            }
-            None => {}
-        }
-        for name in side.projection_not_held(output.container(), target.encoder_name(), decoder.first()) {
-            note_left_out(&mut left_out, name, output.container());
+        let (lr, sr) = (decoder.format(), target.format);
+        let context = StreamContext {
+            encoder: target.encoder_name(),
+            container: output.container(),
+            has_matrix: decoder.orientation().is_carried(),
+            same_transfer: decoder.decoded_transfer() == sr.color.transfer,
+            growth: sr.width as f64 / lr.width as f64,
+            frame_rate: video.frame_rate,
+        };
+        let side = StreamSide::of(&input.video_stream(), decoder.first(), &context);
+        let mut losses = Losses::default();
+        side.lost().iter().for_each(|name| losses.note(name, output.container()));
+        if let Some((key, parameters)) = side.encoder_parameters(target.encoder_name()) {
+            target.add_parameters(key, parameters);
         }
         let global_header = output.wants_global_header();
         let attempt = |time_base| open_context(&target, &video, sample_aspect, global_header, time_base);
@@ -108,6 +113,8 @@ impl Encoder {
             Ok(context) => (context, first),
             Err(error) => (attempt(second).map_err(|_| error)?, second),
         };
+        let multiplies_alpha =
+            lr.pixel_format.alpha && target.has_premultiplied_alpha() && !decoder.has_premultiplied_alpha();
         let mut encoder = Encoder {
             extradata: Vec::new(),
             palette: target.palette(time_base)?,
@@ -133,8 +140,8 @@ impl Encoder {
             segments: 1,
             stream: input.video_index(),
             side,
-            left_out,
-            is_strict: false,
+            losses,
+            multiplies_alpha,
         };
         encoder.extradata = encoder.extradata().to_vec();
         Ok(encoder)
@@ -211,7 +218,7 @@ impl Encoder {
 
     /// Names of side data that frames carried and the encoder does not take.
     pub fn left_out(&self) -> &[&'static str] {
-        &self.left_out
+        self.losses.names()
     }
 
     /// Whether a segment ends before this frame: then [`Encoder::finish`], take all packets, and
@@ -269,9 +276,13 @@ impl Encoder {
         let props = side_data::frame_of(&props);
         if let Some(props) = props {
             self.note_side_data(props);
-            self.check_losses().map_err(|e| e.at("encode", time.index, Some(time.seconds())))?;
+            let checked = self.losses.check(self.name());
+            checked.map_err(|e| e.at("encode", time.index, Some(time.seconds())))?;
         }
-        set_frame_properties(&mut av_frame, &self.target.format, self.sample_aspect, pts, props);
+        if self.multiplies_alpha {
+            multiply_by_alpha(&mut av_frame).map_err(|e| self.failed(&time, e))?;
+        }
+        set_frame_properties(&mut av_frame, &self.target, self.sample_aspect, pts, props);
         self.timestamps.insert(pts, time);
         self.sent += 1;
         match &mut self.palette {
@@ -291,25 +302,18 @@ impl Encoder {
 
     fn note_side_data(&mut self, props: &AvFrame) {
         let format = self.target.format.pixel_format;
-        for name in side_data::not_taken(props, self.target.codec(), &format) {
-            note_left_out(&mut self.left_out, name, self.target.encoder_name());
+        for name in self.side.lost_of(props, self.target.codec(), &format) {
+            self.losses.note(name, self.target.encoder_name());
         }
     }
 
     /// Fails where side data is left out, at once and later.
     pub fn refuse_losses(&mut self, first: &Frame) -> Result<()> {
-        self.is_strict = true;
+        self.losses.refuse();
         if let Some(props) = side_data::frame_of(&first.props) {
             self.note_side_data(props);
         }
-        self.check_losses()
-    }
-
-    fn check_losses(&self) -> Result<()> {
-        let Some(name) = self.left_out.first().filter(|_| self.is_strict) else { return Ok(()) };
-        let problem = format!("does not take the input's {name}");
-        let remedy = "choose another --encoder, or do without --strict";
-        Err(Error::new(self.name(), problem, remedy).with_kind(ErrorKind::Unsupported))
+        self.losses.check(self.name())
     }
 
     /// Adds a frame to the state. Returns its pts in the encoder's time base: the nearest one that is free.
@@ -476,28 +480,20 @@ impl Encoder {
     }
 }
 
-/// Logs side data that is left out, once for each name.
-fn note_left_out(left_out: &mut Vec<&'static str>, name: &'static str, by: &str) {
-    if !left_out.contains(&name) {
-        warn!("{name}: {by} does not take it; it is left out");
-        left_out.push(name);
-    }
-}
-
 /// Sets what describes a frame to be encoded: its colour, sample aspect, pts and side data.
 pub(crate) fn set_frame_properties(
     av_frame: &mut AvFrame,
-    frame_format: &FrameFormat,
+    target: &Target,
     aspect: Rational,
     pts: i64,
     props: Option<&AvFrame>,
 ) {
-    let tags = Tags::of(frame_format);
+    let tags = Tags::of(&target.format);
     if let Some(props) = props {
         // SAFETY: both frames are owned; copying props takes references to side data.
         let code = unsafe { ffi::av_frame_copy_props(av_frame.as_mut_ptr(), props.as_ptr()) };
         check(code).expect("no memory for side data");
-        side_data::remove_stale(av_frame, &frame_format.pixel_format);
+        side_data::remove_stale(av_frame, target.codec(), &target.format.pixel_format);
     }
     // SAFETY: the frame is owned; all fields set are plain values.
     unsafe {

@@ -56,7 +56,7 @@ impl StillWriter {
             frames_expected: 1,
         };
         let mut context = open_context(&self.target, &video, square, false, rate.invert())?;
-        set_frame_properties(&mut av_frame, &self.target.format, square, 0, None);
+        set_frame_properties(&mut av_frame, &self.target, square, 0, None);
         let mut packet = ffmpeg::Packet::empty();
         if let Some(mut palette) = self.target.palette(rate.invert())? {
             palette.send(Some(&av_frame)).and_then(|()| palette.send(None)).map_err(encoding)?;

@@ -30,10 +30,22 @@ pub struct EncoderSpec {
     pub speed: Option<String>,
     /// FFmpeg's name of the pixel format; by default the source's or the closest to it.
     pub pixel_format: Option<String>,
+    /// Whether a preset names the pixel format, so that what it cannot hold is logged.
+    pub is_preset: bool,
     /// Least bit depth of a pixel format chosen by default, where the encoder takes it.
     pub depth_min: u8,
     /// Number of threads the encoder may use.
     pub threads: usize,
+}
+
+impl EncoderSpec {
+    /// Whether the encoder for this output is that of EXR.
+    pub fn is_exr(&self, output: &Output) -> bool {
+        match &self.name {
+            Some(name) => name == "exr",
+            None => output.default_encoder().is_ok_and(|codec| codec.id() == codec::Id::EXR),
+        }
+    }
 }
 
 /// An encoder that exists, the frame format to feed it, and its options.
@@ -105,11 +117,19 @@ impl Target {
             check_codec(output.name(), codec.id())?;
         }
         let (format, has_palette) = choose_format(spec, codec, output, &source.pixel_format)?;
-        if let Some(lost) = loss(&format, &source.pixel_format).filter(|_| spec.pixel_format.is_none()) {
+        if let Some(lost) = loss(&format, &source.pixel_format) {
             let (name, from, to) = (codec.name(), source.pixel_format.name, format.name);
-            warn!(
-                "encoder {name} takes {to} at best, the frames are {from}: {lost} left out; another --encoder may keep it"
-            );
+            match &spec.pixel_format {
+                None => warn!(
+                    "encoder {name} takes {to} at best, the frames are {from}: {lost} left out; another --encoder may keep it"
+                ),
+                Some(_) if spec.is_preset => {
+                    warn!(
+                        "--preset writes {to}, the frames are {from}: {lost} left out; --pix-fmt may keep it"
+                    );
+                }
+                Some(_) => {}
+            }
         }
         let color = output_color(codec.id(), source, &format, (width, height));
         let frame_format = FrameFormat { width, height, pixel_format: format, color };
@@ -161,6 +181,11 @@ impl Target {
         let is_palette_opaque =
             self.has_palette && !matches!(self.codec.id(), codec::Id::GIF | codec::Id::PNG);
         self.format.pixel_format.alpha && !is_palette_opaque
+    }
+
+    /// Whether the codec has colours premultiplied by alpha.
+    pub(crate) fn has_premultiplied_alpha(&self) -> bool {
+        self.codec.id() == codec::Id::EXR
     }
 
     /// What gives the frames palettes, if the encoder wants them.

@@ -113,6 +113,9 @@ impl Muxer {
         let (rate, before_us) = (encoder.video().frame_rate, encoder.start_us() - input.video_start_us());
         let frames_before = before_us.rescale(MICROSECONDS, rate.invert());
         advance_timecodes(&mut muxer.context, rate, i32::try_from(frames_before).unwrap_or(0));
+        if let Some(added) = muxer.output_index[muxer.video] {
+            encoder.side().write_timecode(&mut muxer.context.stream_mut(added).expect("an added stream"));
+        }
         if muxer.output.container() == "mpegts" {
             copy_programs(&mut muxer.context, input, &muxer.output_index);
         }

@@ -80,7 +80,7 @@ impl Muxer {
                 (*raw.codecpar).codec_tag = tag;
             }
         }
-        encoder.side().write(stream, &mut added);
+        encoder.side().write(&mut added);
         Ok(added.index())
     }
 
