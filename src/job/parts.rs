@@ -89,6 +89,9 @@ impl Parts {
         check_web(options, &input, &lr, &target)?;
         check_exr(exr_transfer, &input, &lr, &target)?;
         let sr = target.format;
+        // A network only enlarges.
+        let grows = sr.width > lr.width || sr.height > lr.height;
+        let network = if grows { network } else { Network::Resample };
         // The resampler alone computes in f32.
         let bits = match network {
             Network::Hasn(_) if !sr.pixel_format.float => sr.pixel_format.depth(),

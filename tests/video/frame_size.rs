@@ -89,3 +89,15 @@ fn a_frame_beyond_ffmpegs_limit_is_refused_by_its_size() {
         .hasn(line)
         .assert_told("in.png: frames of 30000x30000 are beyond FFmpeg's limit on frame size", line);
 }
+
+#[test]
+fn the_report_names_no_network_where_only_the_resampler_ran() {
+    let folder = Folder::new();
+    folder.ffmpeg("-f lavfi -i testsrc2=s=32x32:r=25 -frames:v 2 -c:v ffv1 in.mkv");
+    for (scale, model) in [("1", "none"), ("0.5", "none"), ("1.5", "hasn-lite-x2-video")] {
+        let ran = folder.upscale(&format!("in.mkv out.mkv -y --scale {scale} --report out.json"));
+        let report: serde_json::Value = serde_json::from_slice(&folder.read("out.json")).unwrap();
+        assert_eq!(report["model"], model, "--scale {scale}");
+        assert!(ran.stderr.contains(&format!(", {model} (")), "{}", ran.stderr);
+    }
+}
