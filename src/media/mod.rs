@@ -6,6 +6,7 @@
 //! Imports point one way: what is shared ← demux ← decode ← encode ← mux.
 
 mod av_frame;
+mod color_tags;
 mod container;
 mod damage;
 mod decode;

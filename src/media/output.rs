@@ -36,6 +36,8 @@ pub struct Output {
     pub(crate) paths: Option<OutputPaths>,
     pub(crate) container: &'static ffi::AVOutputFormat,
     sequence: Option<Pattern>,
+    /// Whether it stands for the outputs of a live stream.
+    is_live: bool,
     /// Whether the index goes to the start of the file, where the container has it at the end (FFmpeg's `+faststart`).
     pub faststart: bool,
 }
@@ -105,20 +107,27 @@ impl Output {
             name.into_owned(),
             Some(OutputPaths { named: named.to_owned(), path: path.to_owned(), partial }),
         );
-        Ok(Output { name, paths, container, sequence, faststart: false })
+        Ok(Output { name, paths, container, sequence, is_live: false, faststart: false })
     }
 
     fn standard() -> Output {
         let container = guess_container(Some(c"yuv4mpegpipe"), "").expect("FFmpeg always has y4m");
         let name = "standard output".into();
-        Output { name, paths: None, container, sequence: None, faststart: false }
+        Output { name, paths: None, container, sequence: None, is_live: false, faststart: false }
     }
 
     /// Stands for all outputs of a live stream when its encoder is opened: each has a container of its own, and this one
     /// takes every codec that they take.
     pub fn live() -> Output {
         let container = guess_container(Some(c"matroska"), "").expect("FFmpeg always has Matroska");
-        Output { name: "live".into(), paths: None, container, sequence: None, faststart: false }
+        Output {
+            name: "live".into(),
+            paths: None,
+            container,
+            sequence: None,
+            is_live: true,
+            faststart: false,
+        }
     }
 
     /// Fails if the folder of the file is missing; those of image sequences are created.
@@ -202,6 +211,11 @@ impl Output {
     /// Names of the files of an image sequence.
     pub fn sequence(&self) -> Option<&Pattern> {
         self.sequence.as_ref()
+    }
+
+    /// FFmpeg's name of the container; `None` where it is one of several.
+    pub(crate) fn container_alone(&self) -> Option<&'static str> {
+        (!self.is_live).then(|| self.container())
     }
 
     pub(crate) fn is_y4m(&self) -> bool {

@@ -29,7 +29,8 @@ pub struct Report {
     pub segments: u64,
     /// Streams that the container cannot hold, and side data that the encoder does not take.
     pub left_out: Vec<String>,
-    /// Streams whose codec the container cannot hold, with their new codec.
+    /// Streams whose codec the container cannot hold, with their new codec, and colour properties that the file cannot
+    /// state, with what readers assume.
     pub converted: Vec<String>,
     /// Count of frames that equal the previous one and got the previous result; 0 with `--no-reuse`.
     pub reused: u64,
@@ -193,7 +194,7 @@ impl Report {
             fps: (encoder.sent() as f64 / elapsed.as_secs_f64() * 1e3).round() / 1e3,
             segments: encoder.segments(),
             left_out: encoder.left_out().iter().copied().chain(decoder.left_out()).map(Into::into).collect(),
-            converted: Vec::new(),
+            converted: encoder.color_converted().to_vec(),
             reused: 0,
             clock_jumps: 0,
             scan_changes: decoder.deinterlaced().1,
@@ -216,7 +217,7 @@ impl Report {
     pub fn add_output(&mut self, muxer: &Muxer) -> Result<()> {
         self.reached_s = muxer.reached_s();
         self.left_out.splice(0..0, muxer.left_out().iter().cloned());
-        self.converted = muxer.converted().to_vec();
+        self.converted.splice(0..0, muxer.converted().iter().cloned());
         self.peak_memory_bytes = peak_memory_bytes();
         if !self.interrupted {
             let verification =

@@ -128,9 +128,17 @@ fn a_network_keeps_the_depth() {
     }
     // The shape of samples, and what a DPX says of its colours.
     folder.ffmpeg("-i in-dpx-gbrp10le/1.dpx -vf setsar=2 -update 1 wide0001.dpx");
-    folder.upscale("wide%04d.dpx anamorphic/%d.dpx --model none --size 64x48");
-    let stream = folder.probe("anamorphic/1.dpx").video().clone();
-    assert_eq!((stream.sample_aspect_ratio.as_str(), stream.color_transfer.as_str()), ("2:1", "linear"));
+    // FFmpeg states that every DPX is linear, which integers are not.
+    for (stated, transfer) in [(2, ""), (6, "bt709"), (8, "smpte170m")] {
+        let mut file = folder.read("wide0001.dpx");
+        file[801..803].fill(stated);
+        folder.write("wide0001.dpx", file);
+        folder.upscale("wide%04d.dpx anamorphic/%d.dpx -y --model none --size 64x48");
+        let stream = folder.probe("anamorphic/1.dpx").video().clone();
+        let found = (stream.sample_aspect_ratio.as_str(), stream.color_transfer.as_str());
+        assert_eq!(found, ("2:1", transfer), "{stated}");
+        assert_eq!(folder.read("anamorphic/1.dpx")[801], if stated == 2 { 0 } else { stated });
+    }
 }
 
 #[test]

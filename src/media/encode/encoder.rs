@@ -99,6 +99,7 @@ impl Encoder {
         let side = StreamSide::of(&input.video_stream(), decoder.first(), &context);
         let mut losses = Losses::default();
         side.lost().iter().for_each(|name| losses.note(name, output.container()));
+        target.color_lost.iter().for_each(|name| losses.note(name, target.encoder_name()));
         if let Some((key, parameters)) = side.encoder_parameters(target.encoder_name()) {
             target.add_parameters(key, parameters);
         }
@@ -219,6 +220,11 @@ impl Encoder {
     /// Names of side data that frames carried and the encoder does not take.
     pub fn left_out(&self) -> &[&'static str] {
         self.losses.names()
+    }
+
+    /// Colour properties that are converted, as the file cannot state them.
+    pub fn color_converted(&self) -> &[String] {
+        &self.target.color_converted
     }
 
     /// Whether a segment ends before this frame: then [`Encoder::finish`], take all packets, and
@@ -356,6 +362,7 @@ impl Encoder {
             Err(ffmpeg::Error::Eof) => return self.check_complete().map(|()| None),
             Err(error) => return Err(failure(self.name(), "gave no packet", error, CHOOSE_ANOTHER)),
         }
+        self.target.complete(&mut packet);
         let pts = packet.pts().unwrap_or_default();
         let Some(time) = self.timestamps.remove(&pts) else {
             let problem = format!("gave a packet with the pts of no frame ({pts})");

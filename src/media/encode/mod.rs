@@ -1,5 +1,6 @@
 //! Encode: frames become packets, in segments that depend on the input alone.
 
+mod dpx;
 pub(crate) mod encoder;
 pub(crate) mod jpeg;
 pub(crate) mod palette;

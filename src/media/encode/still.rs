@@ -65,6 +65,7 @@ impl StillWriter {
         context.send_frame(&av_frame).map_err(encoding)?;
         context.send_eof().map_err(encoding)?;
         context.receive_packet(&mut packet).map_err(encoding)?;
+        self.target.complete(&mut packet);
         fs::write(&self.path, packet.data().unwrap_or_default()).map_err(|e| {
             Error::io(self.path.to_string_lossy(), e, "choose another name, and check the folder")
         })

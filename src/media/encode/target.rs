@@ -6,10 +6,12 @@ use ffmpeg_next::ffi;
 use ffmpeg_next::{self as ffmpeg, Rational, codec};
 use tracing::{info, warn};
 
-use crate::color::{ChromaLocation, ColorSpec, Matrix, Primaries, Range, Transfer};
+use crate::color::{ChromaLocation, Matrix, Primaries, Range, Transfer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Family, FrameFormat, PixelFormat};
+use crate::media::color_tags::{self, Fitted};
 use crate::media::demux::sequence::{check_codec, is_image_codec};
+use crate::media::encode::dpx;
 use crate::media::encode::palette::{self, Palette};
 use crate::media::ffmpeg::{c_string, check, failure};
 use crate::media::format::{Tags, closest, describe, loss, pixel_format};
@@ -59,6 +61,9 @@ pub struct Target {
     has_palette: bool,
     /// Whether no frame of the source has alpha.
     is_opaque: bool,
+    /// Colour properties that are converted, and those that are lost, as the file cannot state them.
+    pub(crate) color_converted: Vec<String>,
+    pub(crate) color_lost: Vec<&'static str>,
     /// Format of the frames to encode.
     pub format: FrameFormat,
 }
@@ -75,7 +80,11 @@ fn default_options(encoder: &str) -> &'static [(&'static str, &'static str)] {
         "h264_nvenc" | "hevc_nvenc" | "av1_nvenc" => {
             &[("rc", "vbr"), ("cq", "19"), ("b", "0"), ("preset", "p5")]
         }
-        "mpeg2video" | "mpeg4" | "mpeg1video" | "mjpeg" => &[("flags", "+qscale"), ("global_quality", "236")],
+        "mpeg2video" | "mpeg4" | "mpeg1video" | "mjpeg" | "libxvid" | "msmpeg4" | "msmpeg4v2" | "wmv1"
+        | "wmv2" | "flv" | "h261" | "h263" | "h263p" | "rv10" | "rv20" => {
+            &[("flags", "+qscale"), ("global_quality", "236")]
+        }
+        "libtheora" => &[("flags", "+qscale"), ("global_quality", "1062")],
         "ffv1" => &[("level", "3"), ("slicecrc", "1"), ("slices", "4")],
         _ => &[],
     }
@@ -131,7 +140,7 @@ impl Target {
                 Some(_) => {}
             }
         }
-        let color = output_color(codec.id(), source, &format, (width, height));
+        let Fitted { color, converted, lost } = output_color(codec, output, source, &format, (width, height));
         let frame_format = FrameFormat { width, height, pixel_format: format, color };
         let mut given = spec.options.clone();
         given.extend(named_option(codec, "--crf", &spec.crf, &["crf", "cq"])?);
@@ -159,6 +168,8 @@ impl Target {
             threads: spec.threads,
             has_palette,
             is_opaque,
+            color_converted: converted,
+            color_lost: lost,
             format: frame_format,
         })
     }
@@ -174,6 +185,13 @@ impl Target {
 
     pub(crate) fn codec(&self) -> ffmpeg::Codec {
         self.codec
+    }
+
+    /// Writes what the encoder leaves out into its packet.
+    pub(crate) fn complete(&self, packet: &mut ffmpeg::Packet) {
+        if self.codec.id() == codec::Id::DPX {
+            dpx::state_color(packet, &self.format.color);
+        }
     }
 
     /// Whether the codec has a place for alpha in this format.
@@ -388,27 +406,22 @@ fn with_palette() -> PixelFormat {
     describe(palette::SOURCE).expect("FFmpeg always has it")
 }
 
-/// Returns the colour tags of the output: the source's, wherever format and codec allow.
+/// Returns the colour in which frames are written: the source's, as far as format and file can state it.
 fn output_color(
-    id: codec::Id,
+    codec: ffmpeg::Codec,
+    output: &Output,
     source: &FrameFormat,
     format: &PixelFormat,
     size: (usize, usize),
-) -> ColorSpec {
+) -> Fitted {
     let mut color = source.color;
     let was_rgb = source.pixel_format.family == Family::Rgb;
     match format.family {
         Family::Rgb => (color.matrix, color.range) = (Matrix::IDENTITY, Range::Full),
-        Family::Ycbcr if id == codec::Id::MJPEG => {
-            // JFIF has no other.
-            (color.matrix, color.range) = (Matrix::BT470BG, Range::Full);
-            color.chroma_location = ChromaLocation::Center;
-        }
-        Family::Gray if !has_range_tag(id) => color.range = Range::Full,
         _ if was_rgb => {
             (color.matrix, color.range) = (Matrix::guess(color.primaries, size.0, size.1), Range::Limited);
+            color.chroma_location = ChromaLocation::Left;
         }
-        _ if is_always_limited(id) => color.range = Range::Limited,
         _ => {}
     }
     if source.pixel_format.float && source.color.transfer == Transfer::LINEAR && !format.float {
@@ -418,7 +431,7 @@ fn output_color(
     if format.name.starts_with("yuvj") {
         color.range = Range::Full;
     }
-    if !is_image_codec(id) && format.family != Family::Rgb {
+    if !is_image_codec(codec.id()) && format.family != Family::Rgb {
         // Containers of the MP4 family hold all three or none.
         if color.primaries == Primaries::UNSPECIFIED {
             color.primaries = Primaries::guess(color.matrix, 0);
@@ -427,21 +440,17 @@ fn output_color(
             color.transfer = Transfer::BT709;
         }
     }
-    color
-}
-
-/// Whether the codec has a tag for range: image files have none, and their gray is full range.
-fn has_range_tag(id: codec::Id) -> bool {
-    use codec::Id::*;
-    !matches!(
-        id,
-        PNG | TIFF | BMP | PGM | PPM | PAM | WEBP | DPX | EXR | GIF | TARGA | SGI | PCX | JPEGLS | JPEG2000
-    )
-}
-
-/// Whether the codec has no tag for full range, so that decoders take it for limited whatever the container says.
-fn is_always_limited(id: codec::Id) -> bool {
-    matches!(id, codec::Id::MPEG1VIDEO | codec::Id::MPEG2VIDEO | codec::Id::PRORES | codec::Id::DVVIDEO)
+    let container = output.container_alone();
+    let mut fitted = color_tags::fit(color, format, size, (codec.id(), codec.name()), container);
+    if was_rgb {
+        // The matrix, range and siting are new anyway.
+        fitted.converted.clear();
+    }
+    let file = format!("{} in {}", codec.name(), container.unwrap_or("a live stream"));
+    for conversion in &fitted.converted {
+        info!("{conversion}: {file} states no other");
+    }
+    fitted
 }
 
 /// Opens the encoder for one segment.
