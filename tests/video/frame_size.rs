@@ -54,6 +54,50 @@ fn a_change_in_mid_stream_is_logged_and_the_output_keeps_its_format() {
     }
 }
 
+/// Black lines at the top and black columns at the left of a frame of these.
+fn borders(frames: &[u8], (width, height): (usize, usize), frame: usize) -> [usize; 2] {
+    let samples = &frames[frame * width * height..][..width * height];
+    let is_black = |&sample: &u8| sample < 100;
+    let column = samples.iter().skip(width / 2).step_by(width);
+    let line = &samples[height / 2 * width..][..width];
+    [
+        column.take_while(|sample| is_black(sample)).count(),
+        line.iter().take_while(|sample| is_black(sample)).count(),
+    ]
+}
+
+#[test]
+fn frames_whose_shape_changes_get_borders() {
+    let folder = Folder::new();
+    let parts = ["16/15", "64/45", "16/15"].map(|aspect| {
+        let video = format!("-f lavfi -i color=white:s=72x56:r=25 -frames:v 12 -vf setsar={aspect}");
+        folder.ffmpeg(&format!("{video} -c:v libx264 -bf 0 -f h264 -"))
+    });
+    folder.write("in.h264", parts.concat());
+    folder.ffmpeg("-fflags +genpts -r 25 -i in.h264 -c copy in.ts");
+    folder.ffmpeg("-i in.ts -c copy in.mkv");
+    for (name, options, size, aspect, expected) in [
+        ("in.ts", "", (72, 56), "16:15", [[0, 0], [7, 0], [0, 0]]),
+        ("in.mkv", "", (72, 56), "16:15", [[0, 0], [7, 0], [0, 0]]),
+        ("in.ts", "--deinterlace bwdif", (72, 56), "16:15", [[0, 0], [7, 0], [0, 0]]),
+        ("in.ts", "--square", (76, 56), "1:1", [[0, 0], [7, 0], [0, 0]]),
+        ("in.ts", "--filter crop=60:56", (60, 56), "16:15", [[0, 0], [7, 0], [0, 0]]),
+        ("in.ts", "--from 0.48", (72, 56), "64:45", [[0, 0], [0, 9], [0, 9]]),
+        ("in.mkv", "--from 0.48", (72, 56), "64:45", [[0, 0], [0, 9], [0, 9]]),
+    ] {
+        let ran = folder.upscale(&format!("{name} out.mkv {AS_IS} {options}"));
+        assert!(ran.stderr.contains("of samples 16:15"), "{name} {options}: {}", ran.stderr);
+        let probe = folder.probe("out.mkv");
+        let video = probe.video();
+        let found = (video.width, video.height, video.sample_aspect_ratio.as_str());
+        assert_eq!(found, (size.0, size.1, aspect), "{name} {options}");
+        let frames = folder.ffmpeg("-i out.mkv -f rawvideo -pix_fmt gray -");
+        let last = frames.len() / (size.0 * size.1) - 1;
+        let found = [0, 18.min(last), last].map(|frame| borders(&frames, size, frame));
+        assert_eq!(found, expected, "{name} {options}");
+    }
+}
+
 #[test]
 fn what_a_format_cannot_hold_is_logged() {
     let folder = Folder::new();

@@ -6,7 +6,7 @@ mod first;
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video as AvFrame;
 use ffmpeg_next::packet::Ref;
-use ffmpeg_next::{self as ffmpeg, Rescale, codec};
+use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
 use tracing::{debug, info, warn};
 
 use crate::color::Transfer;
@@ -22,6 +22,7 @@ use crate::media::decode::filter::{Clock, Deinterlace, FilterSpec, Filters};
 use crate::media::decode::interlace::ScanSpec;
 use crate::media::decode::open::decoder_of;
 use crate::media::decode::orientation::Orientation;
+use crate::media::decode::shape::Shape;
 use crate::media::decode::timed_frame::TimedFrame;
 use crate::media::decode::timestamps::{FrameTiming, TimestampRepair};
 use crate::media::demux::input::Input;
@@ -75,11 +76,12 @@ pub struct Decoder {
     before: u64,
     timestamps: TimestampRepair,
     orientation: Orientation,
+    shape: Shape,
     filters: Filters,
     converter: Option<Converter>,
     damage: Damage,
     first: Option<Frame>,
-    last_format: Option<FrameFormat>,
+    last: Option<Described>,
     alpha: Alpha,
     /// Whether premultiplied colours are divided by alpha.
     divides_alpha: bool,
@@ -95,6 +97,15 @@ pub struct Decoder {
     counts: Counts,
     /// What was decoded since the last frame that was taken.
     origin: Origin,
+}
+
+/// What a frame is, and was before it got borders.
+#[derive(Clone, Copy, PartialEq)]
+struct Described {
+    format: FrameFormat,
+    size: (u32, u32),
+    aspect: Rational,
+    is_padded: bool,
 }
 
 /// Counts of decoded frames.
@@ -175,10 +186,14 @@ impl Decoder {
             before,
             orientation: Orientation::new(display_matrix(&input.video_stream()), holds_display_matrix),
             filters: Filters::new(filter, scan, input.name(), clock),
+            shape: match is_sequence {
+                true => Shape::of_sequence(video.sample_aspect),
+                false => Shape::new(input.stated_aspects(), video.sample_aspect),
+            },
             converter: None,
             damage: input.damage(),
             first: None,
-            last_format: None,
+            last: None,
             alpha: Alpha::Kept,
             divides_alpha,
             cropping: cropping(&input.video_stream()),
@@ -225,7 +240,7 @@ impl Decoder {
         self.timestamps.reset();
         self.filters.reset();
         self.captions = Captions::default();
-        (self.ended, self.last_format) = (false, None);
+        (self.ended, self.last) = (false, None);
         self.counts = Counts { returned: self.before, ..Counts::default() };
         self.origin = Origin::default();
     }
@@ -253,14 +268,13 @@ impl Decoder {
         let growth = f64::from(frame_rate) / f64::from(self.video.frame_rate);
         let frames_expected = (self.video.frames_expected as f64 * growth).round() as u64;
         let first = self.first();
-        // A filter may change the sample aspect ratio.
         let aspect = first
             .props
             .0
             .as_ref()
             .and_then(|props| props.downcast_ref::<AvFrame>())
             .map(AvFrame::aspect_ratio);
-        let aspect = aspect.filter(|aspect| self.filters.is_open() && aspect.0 > 0 && aspect.1 > 0);
+        let aspect = aspect.filter(|aspect| aspect.0 > 0 && aspect.1 > 0);
         VideoInfo {
             time_base,
             frame_rate,
@@ -462,10 +476,10 @@ impl Decoder {
         }
         self.counts.inside += 1;
         self.origin.add(checksum);
-        // SAFETY: the frame is owned; plain values are set. The container's aspect ratio overrides the bitstream's.
+        self.shape.set_aspect(&mut av_frame);
+        // SAFETY: the frame is owned; plain values are set.
         unsafe {
             let raw = &mut *av_frame.as_mut_ptr();
-            raw.sample_aspect_ratio = self.video.sample_aspect.into();
             if let Some(matrix) = complete_tags(raw, self.opened.id())
                 && self.counts.inside == 1
                 && describe(pixel_of(raw)).is_none_or(|format| format.family == Family::Ycbcr)
@@ -506,6 +520,10 @@ impl Decoder {
                 converter.format
             }
         };
+        let (size, aspect) = ((av_frame.width(), av_frame.height()), av_frame.aspect_ratio());
+        let padded = self.shape.padded(&av_frame, &format);
+        let is_padded = padded.is_some();
+        let av_frame = padded.unwrap_or(av_frame);
         // SAFETY: as above.
         let raw = unsafe { &*av_frame.as_ptr() };
         let color = color_of(raw, &format);
@@ -517,23 +535,30 @@ impl Decoder {
         };
         let time_base = time_base_of(self.filters.clock().time_base);
         let time = Timestamp { index: self.counts.returned, pts, duration, time_base, origin };
-        self.warn_change(&frame_format, &time);
+        self.warn_change(Described { format: frame_format, size, aspect, is_padded }, &time);
         self.counts.returned += 1;
         let frame = into_frame(av_frame, frame_format, time);
         self.alpha.check(&frame, &self.source)?;
         Ok(frame)
     }
 
-    fn warn_change(&mut self, new: &FrameFormat, time: &Timestamp) {
-        if let Some(old) = self.last_format.replace(*new).filter(|old| old != new) {
+    fn warn_change(&mut self, new: Described, time: &Timestamp) {
+        if let Some(old) = self.last.replace(new).filter(|old| *old != new) {
             self.counts.changed = true;
-            let described = |of: &FrameFormat| format!("{}x{} {}", of.width, of.height, of.pixel_format.name);
-            let colors = if old.color == new.color { "" } else { ", with other colour tags" };
+            let described = |of: &Described| {
+                let (format, (width, height), Rational(num, den)) =
+                    (of.format.pixel_format.name, of.size, of.aspect);
+                let samples =
+                    if old.aspect == new.aspect { String::new() } else { format!(" of samples {num}:{den}") };
+                format!("{width}x{height} {format}{samples}")
+            };
+            let colors = if old.format.color == new.format.color { "" } else { ", with other colour tags" };
+            let borders = if new.is_padded { ", with black borders" } else { "" };
             let (source, index, seconds) = (&self.source, time.index, time.seconds());
+            let (old, new) = (described(&old), described(&new));
             warn!(
-                "{source}: at frame {index}, {seconds:.3} s, {} changes to {}{colors}; the output keeps its format",
-                described(&old),
-                described(new)
+                "{source}: at frame {index}, {seconds:.3} s, {old} changes to {new}{colors}; the output keeps its \
+                 format{borders}"
             );
         }
     }

@@ -163,11 +163,6 @@ impl Filters {
         self.spec.words().any(|word| word == name)
     }
 
-    /// Whether frames pass through a graph.
-    pub fn is_open(&self) -> bool {
-        self.output.is_some()
-    }
-
     /// Number of frames by which the output exceeds the input, and the reverse.
     pub fn duplicated_and_dropped(&self) -> (u64, u64) {
         (self.frames_out.saturating_sub(self.frames_in), self.frames_in.saturating_sub(self.frames_out))

@@ -11,5 +11,6 @@ pub(crate) mod interlace;
 pub(crate) mod open;
 pub(crate) mod orientation;
 pub(crate) mod reader;
+pub(crate) mod shape;
 pub(crate) mod timed_frame;
 pub(crate) mod timestamps;

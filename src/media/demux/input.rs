@@ -302,6 +302,17 @@ impl Input {
         rates.into_iter().find(|&rate| rate > 0).map(|rate| rate as f64)
     }
 
+    /// Width over height of a sample of the video, by the container itself and by the start of the bitstream, if they state
+    /// it.
+    pub fn stated_aspects(&self) -> [Option<Rational>; 2] {
+        // SAFETY: the stream and its parameters are alive.
+        let aspects = unsafe {
+            let stream = &*self.stream(self.video).as_ptr();
+            [stream.sample_aspect_ratio, (*stream.codecpar).sample_aspect_ratio]
+        };
+        aspects.map(|aspect| Some(Rational::from(aspect)).filter(|aspect| aspect.0 > 0 && aspect.1 > 0))
+    }
+
     /// The stream to upscale, as the container describes it.
     pub fn video(&self) -> VideoInfo {
         let stream = self.stream(self.video);
