@@ -16,7 +16,8 @@ use ffmpeg_next::{self as ffmpeg, Rational};
 use self::access::{add_entry, frame_bytes, frame_entries, integer, remove, stream_entries};
 pub(crate) use self::access::{add_to_frame, take};
 use self::kinds::{FrameFate, StreamFate, fate_of_frames, fate_of_streams};
-use crate::frame::{Family, Frame, PixelFormat, Props};
+use crate::color::Transfer;
+use crate::frame::{Family, Frame, FrameFormat, PixelFormat, Props};
 use crate::media::ffmpeg::{c_string, check};
 use crate::media::stream::tag;
 
@@ -200,7 +201,7 @@ impl StreamSide {
         &'a self,
         props: &'a AvFrame,
         codec: ffmpeg::Codec,
-        format: &'a PixelFormat,
+        format: &'a FrameFormat,
     ) -> impl Iterator<Item = &'static str> {
         frame_entries(props).filter_map(move |(kind, bytes)| match fate_of_frames(kind) {
             FrameFate::Source | FrameFate::Audio => None,
@@ -211,8 +212,10 @@ impl StreamSide {
             FrameFate::Lost(_) | FrameFate::Kept { .. } if self.has_timecode && is_timecode(kind) => None,
             FrameFate::Lost(name) => (!is_whole_area(kind, bytes, props)).then_some(name),
             FrameFate::Kept { name, .. } => {
-                let has_place = kind != OfFrame::AV_FRAME_DATA_DYNAMIC_HDR_PLUS || self.is_matroska;
-                let is_lost = !is_kept(kind, codec) || !has_place || !fits(kind, bytes, format);
+                // libvpx keeps it where it is of use.
+                let is_pq = format.color.transfer == Transfer::PQ && format.pixel_format.depth() > 8;
+                let has_place = kind != OfFrame::AV_FRAME_DATA_DYNAMIC_HDR_PLUS || self.is_matroska && is_pq;
+                let is_lost = !is_kept(kind, codec) || !has_place || !fits(kind, bytes, &format.pixel_format);
                 (is_lost && !is_settings(kind, bytes)).then_some(name)
             }
         })

@@ -180,6 +180,8 @@ fn side_data_that_no_encoder_takes_is_reported_once() {
         assert_eq!(ran.stderr.matches(expected).count(), 1, "{name}: {}", ran.stderr);
         assert_eq!(folder.frames("out.mkv").len(), 12, "{name}");
     }
+    // libvpx keeps HDR10+ of PQ alone, from FFmpeg 6.1 on.
+    folder.hasn("upscale plus.hevc out.webm -y --model none --strict").assert_told("HDR10+", "--strict");
     // The container has a timecode for the stream.
     folder.upscale("timecode.hevc out.mkv -y --model none --strict");
     let probe = folder.probe("out.mkv");

@@ -307,8 +307,7 @@ impl Encoder {
     }
 
     fn note_side_data(&mut self, props: &AvFrame) {
-        let format = self.target.format.pixel_format;
-        for name in self.side.lost_of(props, self.target.codec(), &format) {
+        for name in self.side.lost_of(props, self.target.codec(), &self.target.format) {
             self.losses.note(name, self.target.encoder_name());
         }
     }

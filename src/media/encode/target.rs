@@ -141,6 +141,10 @@ impl Target {
             }
         }
         let Fitted { color, converted, lost } = output_color(codec, output, source, &format, (width, height));
+        if color.transfer.is_hdr() && format.depth() <= 8 {
+            let (name, remedy) = (output.name(), "a 10-bit --pix-fmt or --encoder, or --filter with tonemap");
+            warn!("{name}: HDR in {} has visible bands; choose {remedy}", format.name);
+        }
         let frame_format = FrameFormat { width, height, pixel_format: format, color };
         let mut given = spec.options.clone();
         given.extend(named_option(codec, "--crf", &spec.crf, &["crf", "cq"])?);

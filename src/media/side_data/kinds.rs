@@ -147,6 +147,8 @@ const OF_STREAMS: &[(&str, StreamFate)] = &[
     ("DOVI configuration record", StreamFate::Lost(DOLBY_VISION)),
     ("SMPTE ST 12-1:2014 timecode", StreamFate::Decoded),
     ("HDR10+ Dynamic Metadata (SMPTE 2094-40)", StreamFate::Decoded),
+    ("HDR Dynamic Metadata (SMPTE 2094-50)", StreamFate::Decoded),
+    ("HEVC enhancement-layer decoder configuration", StreamFate::Lost(DOLBY_VISION)),
     ("IAMF Mix Gain Parameter Data", StreamFate::Other),
     ("IAMF Demixing Info Parameter Data", StreamFate::Other),
     ("IAMF Recon Gain Info Parameter Data", StreamFate::Other),
