@@ -105,6 +105,8 @@ struct Children<'a> {
 impl Runner for Children<'_> {
     fn run(&mut self, index: usize) -> Result<Ended> {
         let BatchItem { input, output, words } = &self.items[index];
+        let (number, count) = (index + 1, self.items.len());
+        console::log_line(format_args!("{number}/{count} {}", input.display()));
         let exited = child::run(output, &words.command(input, output), self.verbose, self.interrupt)?;
         Ok(match exited.code {
             Some(0) => Ended::Done(exited.report),

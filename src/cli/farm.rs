@@ -57,7 +57,16 @@ pub(super) fn segment(args: SegmentArgs) -> Result<ExitCode> {
     let (folder, upscale) = read(&args.plan)?;
     let progress = progress::shown(upscale.progress, false);
     let report = farm::segment(&upscale.options(), &folder, args.segment, &progress, &interrupt)?;
-    Ok(exit_code(report.is_some_and(|report| report.is_interrupted())))
+    let (place, number) = (args.plan.display(), args.segment);
+    let Some(report) = report else {
+        print(&format!("{place}: segment {number} exists already\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    if !report.is_interrupted() {
+        let (frames, seconds, fps) = (report.run.frames.encoded, report.run.seconds, report.run.fps);
+        print(&format!("{place}: segment {number}, {frames} frames, {seconds:.1} s, {fps:.1} fps\n"))?;
+    }
+    Ok(exit_code(report.is_interrupted()))
 }
 
 pub(super) fn join(args: JoinArgs) -> Result<ExitCode> {

@@ -8,11 +8,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::console;
 use super::output::json;
-use crate::job::{Event, Progress};
+use crate::job::{Event, Progress, Summary};
 
 #[derive(Clone, Copy, clap::ValueEnum, PartialEq, Eq, Debug)]
 pub(super) enum Show {
-    /// A bar on a terminal, else nothing
+    /// A bar on a terminal, else a line every 30 seconds
     Auto,
     /// A bar
     Bar,
@@ -33,9 +33,7 @@ pub(super) fn shown(show: Show, piped: bool) -> Progress {
                 let at = reached_s.map_or(String::new(), |reached_s| format!(", at {reached_s:.3} s"));
                 console::log_line(format_args!("{}: resuming after {frames} frames{at}", from.display()));
             }
-            Event::Started { frames_expected } => {
-                *display = Shown::start(show, progress.clone(), frames_expected, piped);
-            }
+            Event::Started { summary } => *display = Shown::start(show, progress.clone(), *summary, piped),
             Event::Stopped => *display = None,
         }
     })
@@ -52,22 +50,27 @@ struct Shown {
 const LAST_LINE_MAX: Duration = Duration::from_millis(500);
 
 impl Shown {
-    fn start(show: Show, progress: Progress, expected: u64, piped: bool) -> Option<Shown> {
-        let bar = show == Show::Bar || (show == Show::Auto && console::is_terminal());
-        if !bar && show != Show::Json {
-            return None;
-        }
+    fn start(show: Show, progress: Progress, job: Summary, piped: bool) -> Option<Shown> {
+        let is_smart = console::is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let (every, mut display): (_, Display) = match show {
+            Show::None => return None,
+            Show::Json => (Duration::from_secs(1), write_json(job.frames_expected, piped)),
+            Show::Auto if !is_smart => (LINE_EVERY, write_lines(job)),
+            Show::Auto | Show::Bar => (Duration::from_millis(100), draw_bar(job)),
+        };
+        let is_for_people = show != Show::Json && every == LINE_EVERY;
         let (stop, stopped) = mpsc::channel();
-        let every = Duration::from_millis(if bar { 100 } else { 1000 });
         let (end, ended) = mpsc::channel();
         std::thread::spawn(move || {
             let _end = end;
             let mut rate = Rate { started: Instant::now(), first: None };
-            let mut display = if bar { draw_bar(expected) } else { write_json(expected, piped) };
             while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
                 display(&progress, rate.measure(progress.frames()));
             }
-            display(&progress, rate.measure(progress.frames()));
+            // The summary of the run follows lines for people.
+            if !is_for_people {
+                display(&progress, rate.measure(progress.frames()));
+            }
         });
         Some(Shown { stop: Some(stop), ended })
     }
@@ -80,8 +83,15 @@ impl Drop for Shown {
     }
 }
 
-/// Displays a progress and its fps.
-type Display = Box<dyn FnMut(&Progress, f64)>;
+/// Displays a progress and its speed.
+type Display = Box<dyn FnMut(&Progress, Speed) + Send>;
+
+/// Frames per second, and how many of the frames this run has encoded.
+#[derive(Clone, Copy)]
+struct Speed {
+    fps: f64,
+    frames: u64,
+}
 
 /// Throughput since the first frame, so that the time to open files does not count.
 struct Rate {
@@ -90,31 +100,115 @@ struct Rate {
 }
 
 impl Rate {
-    fn measure(&mut self, frames: u64) -> f64 {
+    fn measure(&mut self, frames: u64) -> Speed {
         if frames > 0 && self.first.is_none() {
             self.first = Some((Instant::now(), frames));
         }
         match self.first {
-            Some((at, count)) if frames > count => (frames - count) as f64 / at.elapsed().as_secs_f64(),
-            _ => frames as f64 / self.started.elapsed().as_secs_f64(),
+            Some((at, count)) if frames > count => {
+                let frames = frames - count;
+                Speed { fps: frames as f64 / at.elapsed().as_secs_f64(), frames }
+            }
+            _ => Speed { fps: frames as f64 / self.started.elapsed().as_secs_f64(), frames },
         }
     }
 }
 
-fn draw_bar(expected: u64) -> Display {
-    let bar = if expected > 0 { ProgressBar::new(expected) } else { ProgressBar::no_length() };
-    let template = "{wide_bar} {pos}/{len} frames, {msg}";
-    bar.set_style(ProgressStyle::with_template(template).expect("a template of ours"));
-    Box::new(move |progress, rate| {
-        let frames = progress.frames();
-        let left = expected.saturating_sub(frames);
-        let eta = match rate > 0.0 && expected > 0 {
-            true => format!(", ETA {}", clock(left as f64 / rate)),
-            false => String::new(),
-        };
+/// The job in one line.
+fn headline(job: &Summary) -> String {
+    let Summary { input, input_width, input_height, input_pixel_format, input_fps, .. } = job;
+    let Summary { output, width, height, model, engine, precision, encoder, .. } = job;
+    let fps = (input_fps * 1e3).round() / 1e3;
+    // What passes user data on is no choice.
+    let is_choice = |option: &&String| !option.starts_with("udu_sei=");
+    let options: String =
+        job.encoder_options.iter().filter(is_choice).map(|option| format!(" {option}")).collect();
+    format!(
+        "{input} {input_width}x{input_height} {input_pixel_format} {fps} fps → {output} {width}x{height}, \
+         {model} on {engine} ({precision}), {encoder}{options}"
+    )
+}
+
+/// How far a job is, in at most `width` columns: what matters most comes first.
+fn state(job: &Summary, frames: u64, bytes: u64, speed: Speed, limited_by: &str, width: usize) -> String {
+    let expected = job.frames_expected;
+    let is_known = expected > 0;
+    let left = expected.saturating_sub(frames) as f64;
+    let per_frame = bytes as f64 / speed.frames.max(1) as f64;
+    let parts = [
+        is_known.then(|| format!("{} %", (100 * frames / expected.max(1)).min(100))),
+        (is_known && speed.fps > 0.0).then(|| format!("ETA {}", clock(left / speed.fps))),
+        Some(format!("{:.1} fps", speed.fps)),
+        Some(if is_known { format!("{frames}/{expected} frames") } else { format!("{frames} frames") }),
+        (job.fps > 0.0).then(|| format!("at {}", clock(frames as f64 / job.fps))),
+        (bytes > 0).then(|| match is_known {
+            true => format!("{} of {}", size(per_frame * frames as f64), size(per_frame * expected as f64)),
+            false => size(per_frame * frames as f64),
+        }),
+        Some(format!("limited by {limited_by}")),
+    ];
+    let mut text = String::new();
+    for part in parts.into_iter().flatten() {
+        let separator = if text.is_empty() { "" } else { ", " };
+        if text.len() + separator.len() + part.len() > width {
+            break;
+        }
+        text += separator;
+        text += &part;
+    }
+    text
+}
+
+/// Columns of the bar, where there is room for it.
+const BAR: usize = 24;
+
+fn draw_bar(job: Summary) -> Display {
+    console::log_line(headline(&job));
+    let bar = match job.frames_expected {
+        0 => ProgressBar::no_length(),
+        expected => ProgressBar::new(expected),
+    };
+    let style = |template: &str| ProgressStyle::with_template(template).expect("a template of ours");
+    let (with_bar, alone) = (style(&format!("{{bar:{BAR}}} {{msg}}")), style("{msg}"));
+    let started = Instant::now();
+    Box::new(move |progress, speed| {
+        let columns =
+            terminal_size::terminal_size_of(std::io::stderr()).map_or(80, |(width, _)| width.0.into());
+        let room = if columns > 2 * BAR { columns - BAR - 2 } else { columns - 1 };
+        bar.set_style(if columns > 2 * BAR { with_bar.clone() } else { alone.clone() });
+        let (frames, limited_by) = (progress.frames(), progress.bottleneck().name());
         bar.set_position(frames);
-        bar.set_message(format!("{rate:.1} fps{eta}, limited by {}", progress.bottleneck().name()));
+        let elapsed = format!(", {} so far", clock(started.elapsed().as_secs_f64()));
+        let mut text = state(&job, frames, progress.bytes(), speed, limited_by, room);
+        if text.len() + elapsed.len() <= room {
+            text += &elapsed;
+        }
+        bar.set_message(text);
     })
+}
+
+/// Time between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+
+fn write_lines(job: Summary) -> Display {
+    let mut is_first = true;
+    Box::new(move |progress, speed| {
+        if std::mem::take(&mut is_first) {
+            console::log_line(headline(&job));
+        }
+        let (frames, limited_by) = (progress.frames(), progress.bottleneck().name());
+        let state = state(&job, frames, progress.bytes(), speed, limited_by, usize::MAX);
+        console::log_line(format_args!("{}: {state}", job.output));
+    })
+}
+
+/// A number of bytes for people.
+fn size(bytes: f64) -> String {
+    match bytes {
+        ..1e6 => format!("{:.0} kB", bytes / 1e3),
+        ..1e9 => format!("{:.1} MB", bytes / 1e6),
+        _ => format!("{:.2} GB", bytes / 1e9),
+    }
 }
 
 fn clock(seconds: f64) -> String {
@@ -131,11 +225,11 @@ struct Line {
 }
 
 fn write_json(frames_expected: u64, piped: bool) -> Display {
-    Box::new(move |progress, rate| {
+    Box::new(move |progress, Speed { fps, .. }| {
         let line = json(&Line {
             frames: progress.frames(),
             frames_expected,
-            fps: (rate * 1e3).round() / 1e3,
+            fps: (fps * 1e3).round() / 1e3,
             limited_by: progress.bottleneck().name(),
         });
         match piped {
@@ -143,4 +237,47 @@ fn write_json(frames_expected: u64, piped: bool) -> Display {
             false => console::progress_line(line),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job() -> Summary {
+        let mut job = Summary::default();
+        (job.input, job.output) = ("in.mkv".into(), "out.mkv".into());
+        (job.model, job.engine, job.precision) = ("hasn-lite-x2-video".into(), "cpu", "bf16");
+        (job.input_width, job.input_height, job.input_pixel_format) = (640, 360, "yuv420p");
+        (job.width, job.height, job.input_fps, job.fps) = (1280, 720, 24000.0 / 1001.0, 24000.0 / 1001.0);
+        (job.encoder, job.encoder_options) = ("libx264".into(), vec!["crf=18".into(), "udu_sei=1".into()]);
+        job.frames_expected = 2000;
+        job
+    }
+
+    #[test]
+    fn the_headline_names_what_goes_in_and_comes_out() {
+        let expected = "in.mkv 640x360 yuv420p 23.976 fps → out.mkv 1280x720, hasn-lite-x2-video on cpu (bf16), \
+                        libx264 crf=18";
+        assert_eq!(headline(&job()), expected);
+    }
+
+    #[test]
+    fn the_state_has_room_in_every_terminal() {
+        let speed = Speed { fps: 20.0, frames: 100 };
+        let state = |width| state(&job(), 500, 1_000_000, speed, "upscale", width);
+        let whole =
+            "25 %, ETA 0:01:15, 20.0 fps, 500/2000 frames, at 0:00:21, 5.0 MB of 20.0 MB, limited by upscale";
+        assert_eq!(state(200), whole);
+        for width in 8..120 {
+            let text = state(width);
+            assert!(
+                text.len() <= width && whole.starts_with(&text) && text.starts_with("25 %"),
+                "{width}: {text}"
+            );
+        }
+        assert_eq!(state(39), "25 %, ETA 0:01:15, 20.0 fps");
+        let unknown = Summary { frames_expected: 0, ..job() };
+        let text = super::state(&unknown, 500, 0, speed, "upscale", 200);
+        assert_eq!(text, "20.0 fps, 500 frames, at 0:00:21, limited by upscale");
+    }
 }

@@ -137,11 +137,15 @@ impl Parts {
             engine: kind.name(),
             precision: kind.precision_name(),
             encoder: encoder.name().to_owned(),
+            encoder_options: encoder.options().map(|(key, value)| format!("{key}={value}")).collect(),
             pixel_format: sr.pixel_format.name,
             width: sr.width,
             height: sr.height,
             input_width: lr.width,
             input_height: lr.height,
+            input_pixel_format: lr.pixel_format.name,
+            input_fps: input.video().fps(),
+            fps: encoder.fps(),
             frames_expected,
             memory_expected_bytes: peak_memory_bytes() + memory_needed,
             bytes_expected: bytes_per_frame.map(|bytes| (bytes * frames_expected as f64) as u64),
@@ -181,7 +185,7 @@ impl Parts {
             encoder,
             sink: sink(plan),
         };
-        progress.notify(Event::Started { frames_expected: summary.frames_expected });
+        progress.notify(Event::Started { summary: Box::new(summary) });
         let outcome = run.execute(progress.counters(), interrupt.flag());
         progress.notify(Event::Stopped);
         outcome

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::report::Summary;
 use crate::pipeline;
 use crate::pipeline::{Stage, StageTimes};
 
@@ -18,7 +19,7 @@ pub struct Progress {
 type Observer = dyn Fn(&Progress, Event) + Send + Sync;
 
 /// A change in the phase of a job.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
     /// The job continues an earlier run.
@@ -32,8 +33,8 @@ pub enum Event {
     },
     /// The stages start to decode, upscale and encode frames.
     Started {
-        /// Number of frames to expect, by the container; 0 where it does not state one.
-        frames_expected: u64,
+        /// The job as it was opened.
+        summary: Box<Summary>,
     },
     /// The last frame is encoded, or the stages have stopped.
     Stopped,
@@ -54,6 +55,11 @@ impl Progress {
     /// Number of encoded frames, with those of an earlier run that is resumed.
     pub fn frames(&self) -> u64 {
         self.counters.frames()
+    }
+
+    /// Bytes of the frames that this run has encoded.
+    pub fn bytes(&self) -> u64 {
+        self.counters.bytes()
     }
 
     /// The stage that has worked longest and so limits the throughput.

@@ -15,7 +15,7 @@ use crate::media::{folder_of, same_file};
 use crate::pipeline;
 
 /// A job as it was opened: what its options and the input came to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Summary {
     /// Input as in the options.
@@ -45,6 +45,18 @@ pub struct Summary {
     /// Height of the input in luma samples.
     #[serde(skip)]
     pub input_height: usize,
+    /// FFmpeg's name of the input's pixel format.
+    #[serde(skip)]
+    pub input_pixel_format: &'static str,
+    /// Average frames per second of the input.
+    #[serde(skip)]
+    pub input_fps: f64,
+    /// The same of the output.
+    #[serde(skip)]
+    pub fps: f64,
+    /// Options of the encoder, those that hasn sets by default included.
+    #[serde(skip)]
+    pub encoder_options: Vec<String>,
     /// Number of frames to expect, by the container; 0 where it does not state one.
     #[serde(skip)]
     pub frames_expected: u64,

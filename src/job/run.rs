@@ -159,7 +159,7 @@ mod tests {
         let interrupt = Interrupt::default();
         let job = open(&options, &interrupt).unwrap();
         let progress = Progress::with_observer(move |_, event| {
-            if event == Event::Stopped {
+            if matches!(event, Event::Stopped) {
                 interrupt.set();
             }
         });

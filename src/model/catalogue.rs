@@ -93,7 +93,7 @@ mod tests {
     fn an_unknown_name_lists_the_known_ones() {
         let line = open("hasn-heavy").unwrap_err().to_string();
         assert!(
-            line.starts_with("hasn-heavy: ") && line.ends_with("hasn-lite-x2, hasn-lite-x2-video, hasn-x2"),
+            line.starts_with("hasn-heavy: ") && line.contains("hasn-lite-x2, hasn-lite-x2-video, hasn-x2"),
             "{line}"
         );
     }

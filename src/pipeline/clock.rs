@@ -39,6 +39,7 @@ impl Stage {
 pub struct Progress {
     counters: [Counters; STAGES.len()],
     frames: AtomicU64,
+    bytes: AtomicU64,
     /// The stage that panics, and the number of encoded frames at which it does.
     #[cfg(test)]
     panics: Option<(Stage, u64)>,
@@ -66,6 +67,11 @@ impl Progress {
     /// Count of encoded frames, those of earlier runs included.
     pub fn frames(&self) -> u64 {
         self.frames.load(Relaxed)
+    }
+
+    /// Bytes of the frames that this run has encoded.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
     }
 
     /// Sets the count to the frames that earlier runs have encoded.
@@ -99,6 +105,7 @@ impl Progress {
         Clock {
             counters: &self.counters[stage as usize],
             frames: &self.frames,
+            bytes: &self.bytes,
             last: Instant::now(),
             #[cfg(test)]
             panics_after: self.panics.filter(|(of, _)| *of == stage).map(|(_, frames)| frames),
@@ -110,6 +117,7 @@ impl Progress {
 pub(super) struct Clock<'a> {
     counters: &'a Counters,
     frames: &'a AtomicU64,
+    bytes: &'a AtomicU64,
     last: Instant,
     #[cfg(test)]
     panics_after: Option<u64>,
@@ -132,6 +140,10 @@ impl Clock<'_> {
 
     pub fn count_frame(&self) {
         self.frames.fetch_add(1, Relaxed);
+    }
+
+    pub fn count_bytes(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Relaxed);
     }
 
     fn lap(&mut self, counter: &AtomicU64) {

@@ -246,6 +246,7 @@ pub(super) fn encode(
 /// Sends the packets that the encoder has ready. Returns whether the consumer took them.
 fn send_packets(encoder: &mut Encoder, encoded: &Sender<Encoded>, clock: &mut Clock) -> Result<bool> {
     while let Some(packet) = encoder.receive()? {
+        clock.count_bytes(packet.size());
         if !clock.output(|| encoded.send(Encoded::Packet(packet)).is_ok()) {
             return Ok(false);
         }

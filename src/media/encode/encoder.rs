@@ -181,6 +181,16 @@ impl Encoder {
         self.target.encoder_name()
     }
 
+    /// Names and values of its options.
+    pub fn options(&self) -> impl Iterator<Item = &(String, String)> {
+        self.target.options()
+    }
+
+    /// Average frames per second.
+    pub fn fps(&self) -> f64 {
+        self.video.fps()
+    }
+
     /// Number of segments started: an encoder is opened for each.
     pub fn segments(&self) -> u64 {
         self.segments

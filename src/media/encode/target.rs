@@ -183,6 +183,10 @@ impl Target {
         self.codec.name()
     }
 
+    pub(crate) fn options(&self) -> impl Iterator<Item = &(String, String)> {
+        self.options.iter()
+    }
+
     pub(crate) fn codec_tag(&self) -> Option<u32> {
         self.codec_tag
     }
