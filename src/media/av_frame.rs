@@ -99,6 +99,33 @@ pub(crate) fn into_frame(mut av_frame: Video, frame_format: FrameFormat, time: T
     }
 }
 
+/// Whether a frame is flagged as interlaced, and with its top field first.
+pub(crate) fn fields_of(av_frame: &Video) -> (bool, bool) {
+    // SAFETY: the frame is alive.
+    let raw = unsafe { &*av_frame.as_ptr() };
+    #[cfg(ffmpeg_6_1)]
+    let flags = (raw.flags & ffi::AV_FRAME_FLAG_INTERLACED, raw.flags & ffi::AV_FRAME_FLAG_TOP_FIELD_FIRST);
+    #[cfg(not(ffmpeg_6_1))]
+    let flags = (raw.interlaced_frame, raw.top_field_first);
+    (flags.0 != 0, flags.1 != 0)
+}
+
+/// Flags a frame as interlaced or progressive.
+pub(crate) fn set_fields(av_frame: &mut Video, is_interlaced: bool, top_first: bool) {
+    // SAFETY: the frame is owned; plain values are set.
+    let raw = unsafe { &mut *av_frame.as_mut_ptr() };
+    #[cfg(ffmpeg_6_1)]
+    for (flag, is_set) in
+        [(ffi::AV_FRAME_FLAG_INTERLACED, is_interlaced), (ffi::AV_FRAME_FLAG_TOP_FIELD_FIRST, top_first)]
+    {
+        raw.flags = if is_set { raw.flags | flag } else { raw.flags & !flag };
+    }
+    #[cfg(not(ffmpeg_8_0))]
+    {
+        (raw.interlaced_frame, raw.top_field_first) = (is_interlaced.into(), top_first.into());
+    }
+}
+
 /// Hands out frames to fill; their buffers return when the encoder has released them.
 pub struct FramePool {
     /// A pool and a linesize for each plane: FFmpeg measures one buffer for all of them in an `int`.

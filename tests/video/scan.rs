@@ -36,6 +36,36 @@ fn join(folder: &Folder, parts: &str, flags: &str) {
     folder.ffmpeg(&format!("{inputs}-filter_complex {frames} -c:v ffv1 -level 3 in.mkv"));
 }
 
+#[test]
+fn the_field_order_is_stated_where_fields_are_kept() {
+    let folder = Folder::new();
+    let fields = "-f lavfi -i testsrc2=s=320x240:r=50 -vf format=yuv422p,interlace=scan";
+    for (name, order) in [("top.mkv", "tff"), ("bottom.mkv", "bff")] {
+        folder.ffmpeg(&format!("{fields}={order} -frames:v 12 -c:v ffv1 -level 3 {name}"));
+    }
+    let off = "--deinterlace off --scale 1";
+    for (line, order, is_interlaced) in [
+        (format!("top.mkv out.mov --encoder prores_ks {off}"), "tb", true),
+        (format!("bottom.mkv out.mov --encoder prores_ks {off}"), "bt", true),
+        (format!("top.mkv out.mkv --encoder mpeg2video {off}"), "tb", true),
+        (format!("top.mkv out.mkv --encoder ffv1 {off}"), "tb", true),
+        (format!("top.mkv out.mov --encoder mjpeg {off}"), "tt", false),
+        ("top.mkv out.mov --encoder prores_ks".into(), "progressive", false),
+        ("top.mkv out.mkv --encoder ffv1".into(), "progressive", false),
+        ("top.mkv out.mkv --encoder ffv1 --deinterlace off".into(), "progressive", false),
+    ] {
+        let ran = folder.upscale(&format!("{line} --model none --threads 1 --progress none -y"));
+        let is_blended = line.ends_with("--deinterlace off");
+        assert_eq!(ran.stderr.contains("fields of interlaced frames"), is_blended, "{line}: {}", ran.stderr);
+        let out = if line.contains("out.mov") { "out.mov" } else { "out.mkv" };
+        let shown: Value = folder.ffprobe("-show_streams -show_frames", out);
+        let found = (&shown["streams"][0]["field_order"], &shown["frames"][5]["interlaced_frame"]);
+        assert_eq!(found, (&Value::from(order), &Value::from(u8::from(is_interlaced))), "{line}");
+    }
+    let strict = "upscale top.mkv bad.mkv --encoder ffv1 --model none --deinterlace off --strict";
+    folder.hasn(strict).assert_told("fields of interlaced frames", strict);
+}
+
 fn report(folder: &Folder) -> Value {
     serde_json::from_slice(&folder.read("report.json")).unwrap()
 }

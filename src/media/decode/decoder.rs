@@ -12,14 +12,14 @@ use tracing::{debug, info, warn};
 use crate::color::Transfer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Family, Frame, FrameFormat, Origin, Timestamp};
-use crate::media::av_frame::into_frame;
+use crate::media::av_frame::{fields_of, into_frame, set_fields};
 use crate::media::damage::{Damage, DamagedPlace};
 use crate::media::decode::alpha::{Alpha, decoder_with_alpha};
 use crate::media::decode::captions::Captions;
 use crate::media::decode::convert::Converter;
 use crate::media::decode::exr;
 use crate::media::decode::filter::{Clock, Deinterlace, FilterSpec, Filters};
-use crate::media::decode::interlace::ScanSpec;
+use crate::media::decode::interlace::{ScanSpec, is_fieldless};
 use crate::media::decode::open::decoder_of;
 use crate::media::decode::orientation::Orientation;
 use crate::media::decode::shape::Shape;
@@ -82,6 +82,8 @@ pub struct Decoder {
     damage: Damage,
     first: Option<Frame>,
     last: Option<Described>,
+    /// Whether the first frame is flagged as interlaced.
+    is_interlaced: Option<bool>,
     alpha: Alpha,
     /// Whether premultiplied colours are divided by alpha.
     divides_alpha: bool,
@@ -194,6 +196,7 @@ impl Decoder {
             damage: input.damage(),
             first: None,
             last: None,
+            is_interlaced: None,
             alpha: Alpha::Kept,
             divides_alpha,
             cropping: cropping(&input.video_stream()),
@@ -240,7 +243,7 @@ impl Decoder {
         self.timestamps.reset();
         self.filters.reset();
         self.captions = Captions::default();
-        (self.ended, self.last) = (false, None);
+        (self.ended, self.last, self.is_interlaced) = (false, None, None);
         self.counts = Counts { returned: self.before, ..Counts::default() };
         self.origin = Origin::default();
     }
@@ -477,6 +480,9 @@ impl Decoder {
         self.counts.inside += 1;
         self.origin.add(checksum);
         self.shape.set_aspect(&mut av_frame);
+        if is_fieldless(self.opened.id()) {
+            set_fields(&mut av_frame, false, false);
+        }
         // SAFETY: the frame is owned; plain values are set.
         unsafe {
             let raw = &mut *av_frame.as_mut_ptr();
@@ -535,6 +541,9 @@ impl Decoder {
         };
         let time_base = time_base_of(self.filters.clock().time_base);
         let time = Timestamp { index: self.counts.returned, pts, duration, time_base, origin };
+        // An encoder is opened for the field order of the first frame.
+        let is_interlaced = fields_of(&av_frame).0;
+        self.counts.changed |= *self.is_interlaced.get_or_insert(is_interlaced) != is_interlaced;
         self.warn_change(Described { format: frame_format, size, aspect, is_padded }, &time);
         self.counts.returned += 1;
         let frame = into_frame(av_frame, frame_format, time);

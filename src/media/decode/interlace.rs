@@ -7,10 +7,10 @@
 use std::collections::VecDeque;
 
 use ffmpeg_next::ffi;
-use ffmpeg_next::frame::Video as AvFrame;
 use ffmpeg_next::{Rational, codec};
 use tracing::{info, warn};
 
+use crate::media::av_frame::{fields_of, set_fields};
 use crate::media::decode::fields::{Motion, motion};
 use crate::media::decode::timed_frame::TimedFrame;
 use crate::media::demux::input::Input;
@@ -31,9 +31,16 @@ const RATE_MAX: f64 = 30.5;
 /// Changes that are logged; the report counts all.
 const LOGGED_MAX: u64 = 10;
 
-/// Codecs without fields.
-const FIELDLESS: [codec::Id; 6] =
-    [codec::Id::VP8, codec::Id::VP9, codec::Id::AV1, codec::Id::GIF, codec::Id::APNG, codec::Id::WEBP];
+/// Codecs without fields. Those of images call interlaced what is shown at several resolutions.
+const FIELDLESS: [codec::Id; 7] = [
+    codec::Id::VP8,
+    codec::Id::VP9,
+    codec::Id::AV1,
+    codec::Id::GIF,
+    codec::Id::PNG,
+    codec::Id::APNG,
+    codec::Id::WEBP,
+];
 /// Codecs whose frames state whether they are interlaced. For others the container does.
 const WITH_FLAGS: [codec::Id; 8] = [
     codec::Id::MPEG1VIDEO,
@@ -68,13 +75,14 @@ impl ScanSpec {
             (raw.height, raw.field_order)
         };
         let video = input.video();
-        let is_examined = LINES.contains(&height)
+        let has_fields = !is_fieldless(parameters.id());
+        let is_examined = has_fields
+            && LINES.contains(&height)
             && f64::from(video.frame_rate) <= RATE_MAX
-            && video.frames_expected != 1
-            && !FIELDLESS.contains(&parameters.id());
+            && video.frames_expected != 1;
         let container_top_first = match field_order {
-            AV_FIELD_TT | AV_FIELD_BT => Some(true),
-            AV_FIELD_BB | AV_FIELD_TB => Some(false),
+            AV_FIELD_TT | AV_FIELD_TB => Some(true),
+            AV_FIELD_BB | AV_FIELD_BT => Some(false),
             _ => None,
         };
         let is_needed = is_examined && before == 0 && !WITH_FLAGS.contains(&parameters.id());
@@ -85,6 +93,11 @@ impl ScanSpec {
     pub fn ahead(&self) -> usize {
         if self.is_examined { AHEAD } else { 0 }
     }
+}
+
+/// Whether the frames of a codec have no fields, whatever their flags say.
+pub(crate) fn is_fieldless(id: codec::Id) -> bool {
+    FIELDLESS.contains(&id)
 }
 
 /// What frames with the same flag are.
@@ -309,32 +322,6 @@ impl Counts {
             }
             () => before,
         }
-    }
-}
-
-/// Whether a frame is flagged as interlaced, and with its top field first.
-fn fields_of(av_frame: &AvFrame) -> (bool, bool) {
-    // SAFETY: the frame is alive.
-    let raw = unsafe { &*av_frame.as_ptr() };
-    #[cfg(ffmpeg_6_1)]
-    let flags = (raw.flags & ffi::AV_FRAME_FLAG_INTERLACED, raw.flags & ffi::AV_FRAME_FLAG_TOP_FIELD_FIRST);
-    #[cfg(not(ffmpeg_6_1))]
-    let flags = (raw.interlaced_frame, raw.top_field_first);
-    (flags.0 != 0, flags.1 != 0)
-}
-
-fn set_fields(av_frame: &mut AvFrame, is_interlaced: bool, top_first: bool) {
-    // SAFETY: the frame is owned; plain values are set.
-    let raw = unsafe { &mut *av_frame.as_mut_ptr() };
-    #[cfg(ffmpeg_6_1)]
-    for (flag, is_set) in
-        [(ffi::AV_FRAME_FLAG_INTERLACED, is_interlaced), (ffi::AV_FRAME_FLAG_TOP_FIELD_FIRST, top_first)]
-    {
-        raw.flags = if is_set { raw.flags | flag } else { raw.flags & !flag };
-    }
-    #[cfg(not(ffmpeg_8_0))]
-    {
-        (raw.interlaced_frame, raw.top_field_first) = (is_interlaced.into(), top_first.into());
     }
 }
 

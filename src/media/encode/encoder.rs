@@ -11,10 +11,11 @@ use tracing::debug;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Frame, FrameFormat, TimeBase, Timestamp};
-use crate::media::av_frame::AvFrameBuffer;
+use crate::media::av_frame::{AvFrameBuffer, fields_of, set_fields};
 use crate::media::decode::alpha::multiply_by_alpha;
 use crate::media::decode::decoder::Decoder;
 use crate::media::demux::input::Input;
+use crate::media::encode::field_order::FieldOrder;
 use crate::media::encode::palette::Palette;
 use crate::media::encode::target::{Target, open_context};
 use crate::media::ffmpeg::{
@@ -97,6 +98,9 @@ impl Encoder {
             frame_rate: video.frame_rate,
         };
         let side = StreamSide::of(&input.video_stream(), decoder.first(), &context);
+        if let Some(props) = side_data::frame_of(&decoder.first().props).filter(|_| target.keeps_lines) {
+            target.field_order = FieldOrder::of(props);
+        }
         let mut losses = Losses::default();
         side.lost().iter().for_each(|name| losses.note(name, output.container()));
         target.color_lost.iter().for_each(|name| losses.note(name, target.encoder_name()));
@@ -317,6 +321,9 @@ impl Encoder {
     }
 
     fn note_side_data(&mut self, props: &AvFrame) {
+        if !self.target.keeps_lines && fields_of(props).0 {
+            self.losses.note("fields of interlaced frames", "an upscaled frame");
+        }
         for name in self.side.lost_of(props, self.target.codec(), &self.target.format) {
             self.losses.note(name, self.target.encoder_name());
         }
@@ -509,6 +516,9 @@ pub(crate) fn set_frame_properties(
         // SAFETY: both frames are owned; copying props takes references to side data.
         let code = unsafe { ffi::av_frame_copy_props(av_frame.as_mut_ptr(), props.as_ptr()) };
         check(code).expect("no memory for side data");
+        if !target.keeps_lines {
+            set_fields(av_frame, false, false);
+        }
         side_data::remove_stale(av_frame, target.codec(), &target.format.pixel_format);
     }
     // SAFETY: the frame is owned; all fields set are plain values.

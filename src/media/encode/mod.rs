@@ -2,6 +2,7 @@
 
 mod dpx;
 pub(crate) mod encoder;
+pub(crate) mod field_order;
 pub(crate) mod jpeg;
 pub(crate) mod palette;
 pub(crate) mod still;

@@ -12,6 +12,7 @@ use crate::frame::{Family, FrameFormat, PixelFormat};
 use crate::media::color_tags::{self, Fitted};
 use crate::media::demux::sequence::{check_codec, is_image_codec};
 use crate::media::encode::dpx;
+use crate::media::encode::field_order::FieldOrder;
 use crate::media::encode::palette::{self, Palette};
 use crate::media::ffmpeg::{c_string, check, failure};
 use crate::media::format::{Tags, closest, describe, loss, pixel_format};
@@ -64,6 +65,9 @@ pub struct Target {
     /// Colour properties that are converted, and those that are lost, as the file cannot state them.
     pub(crate) color_converted: Vec<String>,
     pub(crate) color_lost: Vec<&'static str>,
+    /// Whether lines are those of the source, so that its fields are kept, and the order of fields that are.
+    pub(crate) keeps_lines: bool,
+    pub(crate) field_order: FieldOrder,
     /// Format of the frames to encode.
     pub format: FrameFormat,
 }
@@ -174,6 +178,9 @@ impl Target {
             is_opaque,
             color_converted: converted,
             color_lost: lost,
+            // A network mixes lines, and enlarges.
+            keeps_lines: height == source.height && width <= source.width,
+            field_order: FieldOrder::default(),
             format: frame_format,
         })
     }
@@ -492,6 +499,7 @@ pub(crate) fn open_context(
             false => pixel_format(target.format.pixel_format.name),
         };
         raw.sample_aspect_ratio = sample_aspect.into();
+        target.field_order.set(raw);
         raw.colorspace = tags.space;
         raw.color_primaries = tags.primaries;
         raw.color_trc = tags.transfer;
