@@ -78,8 +78,8 @@ pub(crate) struct StreamContext<'a> {
     pub container: &'a str,
     /// Whether the stream's display matrix holds for the frames.
     pub has_matrix: bool,
-    /// Whether the output has the transfer function of the decoded frames.
-    pub same_transfer: bool,
+    /// Whether the frames have the primaries and the transfer with which they were decoded.
+    pub has_same_light: bool,
     /// Width of the output over that of the input.
     pub growth: f64,
     pub frame_rate: Rational,
@@ -92,7 +92,7 @@ impl StreamSide {
         let of_stream = stream_entries(stream);
         let is_held = |of_frame: OfFrame| match of_frame {
             OfFrame::AV_FRAME_DATA_DISPLAYMATRIX => context.has_matrix,
-            _ => context.same_transfer || !kinds::is_light(of_frame),
+            _ => context.has_same_light || !kinds::is_light(of_frame),
         };
         let held = OF_STREAMS.iter().filter(|(of_frame, _)| is_held(*of_frame));
         let mut entries: Vec<(OfStream, Vec<u8>)> = held
@@ -252,7 +252,7 @@ pub(crate) fn remove_stale(av_frame: &mut AvFrame, codec: ffmpeg::Codec, format:
     }
 }
 
-/// Removes what holds for the transfer function of a frame alone.
+/// Removes what holds for the primaries and the transfer of a frame alone.
 pub(crate) fn remove_light(av_frame: &mut AvFrame) {
     let light = |kind: &OfFrame| kinds::is_light(*kind);
     let kinds: Vec<OfFrame> = frame_entries(av_frame).map(|(kind, _)| kind).filter(light).collect();

@@ -120,23 +120,44 @@ fn chromaticities_of_images_are_primaries() {
     assert!(folder.read("out.png").windows(chunk.len()).any(|bytes| bytes == chunk));
 }
 
-/// Adds the configuration record of Dolby Vision to an MP4 of one stream of HEVC, whose index is at its end.
-fn with_dolby_vision(mp4: &[u8], profile: u16, compatibility: u8) -> Vec<u8> {
-    const SIZE: u32 = 32;
+/// Adds a box to the sample description of an MP4 of one stream of HEVC, whose index is at its end.
+fn with_box(mp4: &[u8], name: &[u8], payload: &[u8]) -> Vec<u8> {
+    let size = 8 + payload.len() as u32;
     let find =
         |name: &[u8], before: usize| mp4[..before].windows(4).rposition(|bytes| bytes == name).unwrap();
     let size_at = |at: usize| u32::from_be_bytes(mp4[at - 4..at].try_into().unwrap());
     let header = find(b"hvcC", mp4.len());
     let end = header - 4 + size_at(header) as usize;
-    let flags = (profile << 9 | 6 << 3 | 0b101).to_be_bytes();
-    let record =
-        [&SIZE.to_be_bytes()[..], b"dvcC", &[1, 0], &flags, &[compatibility << 4], &[0; 19]].concat();
-    let mut out = [&mp4[..end], &record, &mp4[end..]].concat();
+    let mut out = [&mp4[..end], &size.to_be_bytes(), name, payload, &mp4[end..]].concat();
     for name in [b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"hvc1"] {
         let at = find(name, header);
-        out[at - 4..at].copy_from_slice(&(size_at(at) + SIZE).to_be_bytes());
+        out[at - 4..at].copy_from_slice(&(size_at(at) + size).to_be_bytes());
     }
     out
+}
+
+/// Adds the configuration record of Dolby Vision to such an MP4.
+fn with_dolby_vision(mp4: &[u8], profile: u16, compatibility: u8) -> Vec<u8> {
+    let flags = (profile << 9 | 6 << 3 | 0b101).to_be_bytes();
+    with_box(mp4, b"dvcC", &[&[1, 0][..], &flags, &[compatibility << 4], &[0; 19]].concat())
+}
+
+#[test]
+fn an_area_that_the_container_crops_is_applied_where_ffmpeg_reads_it() {
+    let folder = Folder::new();
+    let x265 = "-c:v libx265 -x265-params log-level=error -tag:v hvc1";
+    folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 3 {x265} plain.mp4"));
+    // Width, height, and offsets of the centre, as fractions.
+    let area = [48, 1, 40, 1, 4, 1, -2, 1].map(i32::to_be_bytes).concat();
+    folder.write("in.mp4", with_box(&folder.read("plain.mp4"), b"clap", &area));
+    let (_, stream) = described(&folder, "in.mp4");
+    // From version 7.1 on.
+    let is_read = stream["side_data_list"].to_string().contains("Frame Cropping");
+    folder.upscale(&format!("in.mp4 out.mkv {LINE} --encoder ffv1 --strict"));
+    let (_, stream) = described(&folder, "out.mkv");
+    let size = if is_read { (json!(48), json!(40)) } else { (json!(64), json!(64)) };
+    assert_eq!((stream["width"].clone(), stream["height"].clone()), size);
+    assert_eq!(folder.frame_hashes("out.mkv", "yuv420p"), folder.frame_hashes("in.mp4", "yuv420p"));
 }
 
 #[test]

@@ -245,6 +245,9 @@ fn an_icc_profile_is_kept_or_reported() {
         folder.upscale(&format!("in.jpg {out} --model none --strict"));
         assert!(has_profile(out), "{out}");
     }
+    // A filter that changes the primaries.
+    folder.upscale("in.jpg p3.png --model none --strict --filter setparams=color_primaries=smpte432");
+    assert!(!has_profile("p3.png"));
     // An encoder that has no place for it, and a profile that is not one for the frames.
     for (input, out) in [("in.jpg", "out.tif"), ("in.jpg", "out.mkv"), ("cmyk.jpg", "cmyk.png")] {
         let ran = folder.upscale(&format!("{input} {out} --model none --report report.json"));

@@ -91,8 +91,10 @@ pub struct Decoder {
     cropping: Option<[u32; 4]>,
     /// Chromaticities of the primaries of an image.
     chromaticities: Option<[f64; 8]>,
-    /// Code of the transfer of the frame that was decoded last.
-    decoded_transfer: u32,
+    /// Primaries and transfer of the frame that was decoded last.
+    decoded_light: [u32; 2],
+    /// Whether the frame that was returned last has them as well.
+    has_same_light: bool,
     captions: Captions,
     losses: Losses,
     pub(crate) ended: bool,
@@ -201,7 +203,8 @@ impl Decoder {
             divides_alpha,
             cropping: cropping(&input.video_stream()),
             chromaticities: None,
-            decoded_transfer: u32::from(Transfer::UNSPECIFIED.0),
+            decoded_light: [0; 2],
+            has_same_light: true,
             captions: Captions::default(),
             losses: Losses::default(),
             ended: false,

@@ -93,7 +93,7 @@ impl Encoder {
             encoder: target.encoder_name(),
             container: output.container(),
             has_matrix: decoder.orientation().is_carried(),
-            same_transfer: decoder.decoded_transfer() == sr.color.transfer,
+            has_same_light: decoder.has_same_light(),
             growth: sr.width as f64 / lr.width as f64,
             frame_rate: video.frame_rate,
         };

@@ -100,8 +100,9 @@ const OF_FRAMES: &[(&str, FrameFate)] = &[
     ("RAW camera color parameters", Lost("raw camera parameters")),
 ];
 
-/// Kinds of side data of frames that hold for their transfer function alone.
-const LIGHT: [&str; 8] = [
+/// Kinds of side data of frames that hold for their primaries and transfer alone.
+const LIGHT: [&str; 9] = [
+    "ICC profile",
     "Mastering display metadata",
     "Content light level metadata",
     "HDR Dynamic Metadata SMPTE2094-40 (HDR10+)",
@@ -180,7 +181,7 @@ pub(super) fn fate_of_streams(kind: OfStream) -> StreamFate {
     OF_STREAMS.iter().find(|(known, _)| *known == name).map_or(StreamFate::Lost(name), |(_, fate)| *fate)
 }
 
-/// Whether this kind of side data of frames holds for their transfer function alone.
+/// Whether this kind of side data of frames holds for their primaries and transfer alone.
 pub(super) fn is_light(kind: OfFrame) -> bool {
     LIGHT.contains(&name_of_frames(kind))
 }

@@ -3,7 +3,7 @@
 use ffmpeg_next::frame::Video as AvFrame;
 use ffmpeg_next::{self as ffmpeg, codec, ffi};
 
-use crate::color::{Primaries, Transfer};
+use crate::color::Primaries;
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::decode::alpha::divide_by_alpha;
 use crate::media::decode::decoder::Decoder;
@@ -38,9 +38,9 @@ impl Decoder {
         Err(Error::new(&self.source, problem, remedy).with_kind(ErrorKind::Unsupported))
     }
 
-    /// Transfer of the decoded frames, before the filters.
-    pub(crate) fn decoded_transfer(&self) -> Transfer {
-        Transfer(u8::try_from(self.decoded_transfer).unwrap_or(Transfer::UNSPECIFIED.0))
+    /// Whether filters leave primaries and transfer of the frames as they are.
+    pub(crate) fn has_same_light(&self) -> bool {
+        self.has_same_light
     }
 
     /// Notes what a packet carries and its frames will not have.
@@ -74,8 +74,7 @@ impl Decoder {
             divide_by_alpha(av_frame)
                 .map_err(|e| failure(&self.source, "cannot be divided by its alpha", e, "free memory"))?;
         }
-        // SAFETY: the frame was filled by the decoder.
-        self.decoded_transfer = code_of(unsafe { &raw const (*av_frame.as_ptr()).color_trc });
+        self.decoded_light = light_of(av_frame);
         Ok(())
     }
 
@@ -93,8 +92,8 @@ impl Decoder {
 
     /// Removes from a frame what held for its light before the filters, and returns its captions.
     pub(super) fn after_filters(&mut self, av_frame: &mut AvFrame) -> Result<()> {
-        // SAFETY: the frame was filled by the decoder or a filter.
-        if code_of(unsafe { &raw const (*av_frame.as_ptr()).color_trc }) != self.decoded_transfer {
+        self.has_same_light = light_of(av_frame) == self.decoded_light;
+        if !self.has_same_light {
             remove_light(av_frame);
         }
         self.captions.receive(av_frame);
@@ -108,6 +107,13 @@ impl Decoder {
         }
         self.losses.check(OUTPUT)
     }
+}
+
+/// Codes of primaries and transfer.
+fn light_of(av_frame: &AvFrame) -> [u32; 2] {
+    // SAFETY: the frame was filled by the decoder or a filter.
+    let raw = unsafe { &*av_frame.as_ptr() };
+    [code_of(&raw const raw.color_primaries), code_of(&raw const raw.color_trc)]
 }
 
 /// Crops a frame: top, bottom, left, right.
