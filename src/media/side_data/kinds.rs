@@ -229,8 +229,8 @@ mod tests {
             let of_frames: unsafe extern "C" fn(OfFrame) -> *const c_char = ffi::av_frame_side_data_name;
             let of_streams: unsafe extern "C" fn(OfStream) -> *const c_char = ffi::av_packet_side_data_name;
             (
-                std::mem::transmute::<_, OfCode>(of_frames as *const ()),
-                std::mem::transmute::<_, OfCode>(of_streams as *const ()),
+                std::mem::transmute::<*const (), OfCode>(of_frames as *const ()),
+                std::mem::transmute::<*const (), OfCode>(of_streams as *const ()),
             )
         };
         let (frames, streams) = (names(|code| of_frames(code)), names(|code| of_streams(code)));
