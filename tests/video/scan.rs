@@ -37,6 +37,31 @@ fn join(folder: &Folder, parts: &str, flags: &str) {
 }
 
 #[test]
+fn the_parts_of_a_plan_are_treated_as_in_a_single_run() {
+    let folder = Folder::new();
+    write_clips(&folder);
+    // The second segment begins within the last part, or among frames whose flags are wrong.
+    for (parts, flags, can_start_there) in [("PPPPPPPPPI", "", false), ("PPPPPPPPPP", ",setfield=tff", true)]
+    {
+        join(&folder, parts, flags);
+        folder.upscale(&format!("in.mkv whole.mkv {AS_IS}"));
+        let options = "--model none --scale 1 --encoder ffv1 --threads 1";
+        folder.hasn(&format!("plan in.mkv out.mkv {options}")).assert_done();
+        let plan: Value = serde_json::from_slice(&folder.read("out.mkv.hasn/plan.json")).unwrap();
+        assert_eq!(plan["random_access"], can_start_there, "{parts}");
+        for line in ["segment out.mkv.hasn 1", "segment out.mkv.hasn 0", "join out.mkv.hasn"] {
+            folder.hasn(line).assert_done();
+        }
+        assert_eq!(
+            folder.frame_hashes("out.mkv", "yuv420p"),
+            folder.frame_hashes("whole.mkv", "yuv420p"),
+            "{parts}"
+        );
+        std::fs::remove_file(folder.path("out.mkv")).unwrap();
+    }
+}
+
+#[test]
 fn the_field_order_is_stated_where_fields_are_kept() {
     let folder = Folder::new();
     let fields = "-f lavfi -i testsrc2=s=320x240:r=50 -vf format=yuv422p,interlace=scan";

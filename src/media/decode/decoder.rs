@@ -1,19 +1,20 @@
 //! Decode: packets become frames, each with the timestamp of its source.
 
 mod carried;
+mod damage;
 mod first;
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video as AvFrame;
 use ffmpeg_next::packet::Ref;
-use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
-use tracing::{debug, info, warn};
+use ffmpeg_next::{self as ffmpeg, Rescale, codec};
+use tracing::{info, warn};
 
 use crate::color::Transfer;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::frame::{Family, Frame, FrameFormat, Origin, Timestamp};
 use crate::media::av_frame::{fields_of, into_frame, set_fields};
-use crate::media::damage::{Damage, DamagedPlace};
+use crate::media::damage::Damage;
 use crate::media::decode::alpha::{Alpha, decoder_with_alpha};
 use crate::media::decode::captions::Captions;
 use crate::media::decode::convert::Converter;
@@ -22,11 +23,11 @@ use crate::media::decode::filter::{Clock, Deinterlace, FilterSpec, Filters};
 use crate::media::decode::interlace::{ScanSpec, is_fieldless};
 use crate::media::decode::open::decoder_of;
 use crate::media::decode::orientation::Orientation;
-use crate::media::decode::shape::Shape;
+use crate::media::decode::shape::{Described, Shape};
 use crate::media::decode::timed_frame::TimedFrame;
 use crate::media::decode::timestamps::{FrameTiming, TimestampRepair};
 use crate::media::demux::input::Input;
-use crate::media::ffmpeg::{MICROSECONDS, error_kind, failure, is_again, time_base_of};
+use crate::media::ffmpeg::{MICROSECONDS, failure, is_again, time_base_of};
 use crate::media::ffmpeg_log::DecoderErrors;
 use crate::media::format::{color_of, complete_tags, describe, pixel_of, transfer_of};
 use crate::media::losses::Losses;
@@ -103,15 +104,6 @@ pub struct Decoder {
     origin: Origin,
 }
 
-/// What a frame is, and was before it got borders.
-#[derive(Clone, Copy, PartialEq)]
-struct Described {
-    format: FrameFormat,
-    size: (u32, u32),
-    aspect: Rational,
-    is_padded: bool,
-}
-
 /// Counts of decoded frames.
 #[derive(Default)]
 struct Counts {
@@ -128,26 +120,6 @@ struct Counts {
     /// Errors of the decoder since the last frame.
     errors_in_a_row: u32,
 }
-
-/// Intra-only codecs: an error in the decoder's log is damage of the file. With other codecs it may be a reference that was
-/// cut away on purpose; their decoders flag the frames that they patch.
-const LOG_MEANS_DAMAGE: [codec::Id; 12] = [
-    codec::Id::FFV1,
-    codec::Id::PRORES,
-    codec::Id::MJPEG,
-    codec::Id::DNXHD,
-    codec::Id::HUFFYUV,
-    codec::Id::FFVHUFF,
-    codec::Id::UTVIDEO,
-    codec::Id::PNG,
-    codec::Id::TIFF,
-    codec::Id::DPX,
-    codec::Id::EXR,
-    codec::Id::DVVIDEO,
-];
-
-/// Errors without a frame between them after which decoding is given up.
-const ERRORS_IN_A_ROW_MAX: u32 = 1000;
 
 impl Decoder {
     /// Opens the decoder of `input`'s video and decodes up to the first wanted frame, which fixes the format. Packets of
@@ -413,57 +385,6 @@ impl Decoder {
         }
     }
 
-    /// Notes a packet that the decoder refuses as damage. Decoding continues.
-    fn refused(&mut self, error: ffmpeg::Error, pts: Option<i64>) -> Result<()> {
-        const ENOMEM: ffmpeg::Error = ffmpeg::Error::Other { errno: ffmpeg::error::ENOMEM };
-        self.counts.errors_in_a_row += 1;
-        if error == ENOMEM || self.counts.errors_in_a_row > ERRORS_IN_A_ROW_MAX {
-            let seconds = self.timestamps.last_pts().map(|pts| self.timestamps.seconds(pts));
-            let problem = format!("cannot be decoded further: {error}");
-            let remedy = "get a complete copy, or stop before with --to";
-            let kind = if error == ENOMEM { error_kind(error) } else { ErrorKind::Damaged };
-            let failed = Error::new(&self.source, problem, remedy).with_kind(kind).with_source(error);
-            return Err(failed.at("decode", self.counts.inside, seconds));
-        }
-        // Taken here, so that it is not assigned to the next frame.
-        let logged = self.take_logged_error().map_or(String::new(), |logged| format!(" ({logged})"));
-        if self.timestamps.refused(pts) {
-            self.note(
-                format!("a packet cannot be decoded: {error}{logged}"),
-                pts.or(self.timestamps.last_pts()),
-            );
-        } else {
-            debug!("{}: a packet before the first keyframe cannot be decoded: {error}", self.source);
-        }
-        Ok(())
-    }
-
-    /// The error that the decoder logged since the last frame, where that means damage.
-    fn take_logged_error(&self) -> Option<String> {
-        self.errors.take().filter(|_| LOG_MEANS_DAMAGE.contains(&self.opened.id()))
-    }
-
-    fn note_lost(&mut self, lost: &[i64]) {
-        for &pts in lost {
-            self.note("a packet gave no frame".into(), Some(pts));
-        }
-    }
-
-    fn note(&mut self, problem: String, pts: Option<i64>) {
-        if pts.is_some_and(|pts| !self.trim.contains(self.timestamps.us(pts))) {
-            return;
-        }
-        self.origin.damaged += 1;
-        let seconds = pts.map(|pts| self.timestamps.seconds(pts));
-        let file = self
-            .files
-            .as_ref()
-            .zip(pts)
-            .map(|((pattern, first), pts)| pattern.name(Numbering::ByTime(*first).number(0, pts)));
-        let problem = file.map_or(problem.clone(), |file| format!("{file}: {problem}"));
-        self.damage.note(DamagedPlace { problem, frame: Some(self.counts.inside), pts, seconds });
-    }
-
     /// Passes a decoded frame to the filters, unless it lies outside of the wanted part.
     fn take(&mut self, mut av_frame: AvFrame) -> Result<()> {
         self.counts.errors_in_a_row = 0;
@@ -557,21 +478,9 @@ impl Decoder {
     fn warn_change(&mut self, new: Described, time: &Timestamp) {
         if let Some(old) = self.last.replace(new).filter(|old| *old != new) {
             self.counts.changed = true;
-            let described = |of: &Described| {
-                let (format, (width, height), Rational(num, den)) =
-                    (of.format.pixel_format.name, of.size, of.aspect);
-                let samples =
-                    if old.aspect == new.aspect { String::new() } else { format!(" of samples {num}:{den}") };
-                format!("{width}x{height} {format}{samples}")
-            };
-            let colors = if old.format.color == new.format.color { "" } else { ", with other colour tags" };
-            let borders = if new.is_padded { ", with black borders" } else { "" };
-            let (source, index, seconds) = (&self.source, time.index, time.seconds());
-            let (old, new) = (described(&old), described(&new));
-            warn!(
-                "{source}: at frame {index}, {seconds:.3} s, {old} changes to {new}{colors}; the output keeps its \
-                 format{borders}"
-            );
+            let (source, index, seconds, change) =
+                (&self.source, time.index, time.seconds(), old.change_to(&new));
+            warn!("{source}: at frame {index}, {seconds:.3} s, {change}");
         }
     }
 }

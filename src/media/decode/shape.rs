@@ -4,7 +4,7 @@
 use ffmpeg_next::frame::Video as AvFrame;
 use ffmpeg_next::{Rational, ffi};
 
-use crate::frame::PixelFormat;
+use crate::frame::{FrameFormat, PixelFormat};
 use crate::media::format::pixel_of;
 
 /// A smaller difference between two shapes is one of cropping, and gets no borders.
@@ -77,6 +77,32 @@ impl Shape {
             true => (width, padded(height, format.log2_chroma_h)),
             false => (padded(width, format.log2_chroma_w), height),
         })
+    }
+}
+
+/// What a frame is, and was before it got borders.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Described {
+    pub format: FrameFormat,
+    pub size: (u32, u32),
+    pub aspect: Rational,
+    pub is_padded: bool,
+}
+
+impl Described {
+    /// The change to a frame after it.
+    pub fn change_to(&self, new: &Described) -> String {
+        let described = |of: &Described| {
+            let (format, (width, height), Rational(num, den)) =
+                (of.format.pixel_format.name, of.size, of.aspect);
+            let samples =
+                if self.aspect == new.aspect { String::new() } else { format!(" of samples {num}:{den}") };
+            format!("{width}x{height} {format}{samples}")
+        };
+        let colors = if self.format.color == new.format.color { "" } else { ", with other colour tags" };
+        let borders = if new.is_padded { ", with black borders" } else { "" };
+        let (old, new) = (described(self), described(new));
+        format!("{old} changes to {new}{colors}; the output keeps its format{borders}")
     }
 }
 
