@@ -41,6 +41,11 @@ pub(super) fn is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
+/// Width of the terminal of standard error; 80 if that is none.
+pub(super) fn columns() -> usize {
+    terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| width.0.into())
+}
+
 /// Writes lines for people to standard output.
 pub(super) fn print(text: &str) -> Result<()> {
     let printable = |line: &str| printable(line.trim_end_matches('\n')).into_owned() + "\n";

@@ -172,8 +172,7 @@ fn draw_bar(job: Summary) -> Display {
     let (with_bar, alone) = (style(&format!("{{bar:{BAR}}} {{msg}}")), style("{msg}"));
     let started = Instant::now();
     Box::new(move |progress, speed| {
-        let columns =
-            terminal_size::terminal_size_of(std::io::stderr()).map_or(80, |(width, _)| width.0.into());
+        let columns = console::columns();
         let room = if columns > 2 * BAR { columns - BAR - 2 } else { columns - 1 };
         bar.set_style(if columns > 2 * BAR { with_bar.clone() } else { alone.clone() });
         let (frames, limited_by) = (progress.frames(), progress.bottleneck().name());

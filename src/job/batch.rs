@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::fingerprint::of_weights;
-use super::progress::Interrupt;
+use super::interrupt::Interrupt;
 use super::resume::remove_finished;
 use crate::error::{Error, Result};
 use crate::journal::{BatchRecord, JobFingerprint, Journal, OutputState};

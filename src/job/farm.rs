@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use tracing::warn;
 
 use super::fingerprint;
+use super::interrupt::Interrupt;
 use super::options::{Options, Resume};
 use super::parts::{OpenAt, Parts};
-use super::progress::{Interrupt, Progress};
+use super::progress::Progress;
 use super::publish::{give_name, too_damaged};
 use super::report::Report;
 use super::resume::{ToJoin, is_joined, is_published, journal_folder, remove_finished, try_container};

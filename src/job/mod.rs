@@ -28,6 +28,7 @@ pub(crate) mod batch;
 pub(crate) mod collect;
 pub(crate) mod farm;
 mod fingerprint;
+mod interrupt;
 mod options;
 mod parts;
 mod pipe;
@@ -45,8 +46,9 @@ pub use crate::pipeline::{
     DamageReport, FrameCounts, Report as RunReport, STAGES, Stage, StageReport, StageTimes, StreamReport,
     VerificationReport,
 };
+pub use interrupt::Interrupt;
 pub use options::{Options, Preset, Resume, Size};
-pub use progress::{Event, Interrupt, Progress};
+pub use progress::{Event, Progress};
 pub use report::{Kept, Report, Summary};
 pub(crate) use report::{check_report, check_report_writable, write_report};
 pub use run::{Job, open};

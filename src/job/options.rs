@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
-use super::progress::Interrupt;
+use super::interrupt::Interrupt;
 use crate::engine::EngineChoice;
 use crate::engine::cpu::Precision;
 use crate::error::{Error, Result};

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
+use super::interrupt::Interrupt;
 use super::options::{Options, Preset, Size};
-use super::progress::{Event, Interrupt, Progress};
+use super::progress::{Event, Progress};
 use super::report::Summary;
 use crate::color::Transfer;
 use crate::engine::{EngineKind, EngineSpec, Network, NetworkId, SIDE_MAX, thread_count};

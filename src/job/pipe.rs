@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::fingerprint;
+use super::interrupt::Interrupt;
 use super::options::{Options, Resume};
 use super::parts::Parts;
-use super::progress::{Interrupt, Progress};
+use super::progress::Progress;
 use super::publish::{give_name, publish, too_damaged};
 use super::report::{Kept, Report, write_earlier_report};
 use super::resume::{is_joined, try_container};

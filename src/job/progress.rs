@@ -1,9 +1,8 @@
-//! What a caller and a running job share: the progress of the one, the interrupt of the other.
+//! The progress of a running job, which its caller shares.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::report::Summary;
 use crate::pipeline;
@@ -86,26 +85,5 @@ impl Progress {
 impl fmt::Debug for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Progress").field("frames", &self.frames()).finish_non_exhaustive()
-    }
-}
-
-/// A request to stop: a job that sees it ends in order and keeps what it has finished. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Interrupt(Arc<AtomicBool>);
-
-impl Interrupt {
-    /// Asks every job that holds a clone to stop.
-    pub fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether a stop was requested.
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// The flag itself, for a signal handler to set.
-    pub fn flag(&self) -> &Arc<AtomicBool> {
-        &self.0
     }
 }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use super::interrupt::Interrupt;
 use super::options::Options;
-use super::progress::Interrupt;
 use super::report::Report;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Disk;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tracing::warn;
 
+use super::interrupt::Interrupt;
 use super::options::Options;
-use super::progress::Interrupt;
 use crate::error::{Error, Result};
 use crate::journal::{Disk, Journal, check_writable, replace};
 use crate::media::{folder_of, same_file};

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use tracing::warn;
 
 use super::fingerprint;
+use super::interrupt::Interrupt;
 use super::options::{Options, Resume};
 use super::parts::{OpenAt, Parts, growth};
-use super::progress::{Event, Interrupt, Progress};
+use super::progress::{Event, Progress};
 use super::publish::{give_name, publish, too_damaged};
 use super::report::{Kept, Report, write_earlier_report};
 use crate::error::{Error, ErrorKind, Result};

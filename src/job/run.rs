@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::interrupt::Interrupt;
 use super::options::{Options, Resume};
 use super::parts::{OpenAt, Parts};
-use super::progress::{Interrupt, Progress};
+use super::progress::Progress;
 use super::publish::publish;
 use super::report::{Kept, Report, Summary, check_report, check_report_writable, write_earlier_report};
 use super::{fingerprint, pipe, resume, sequence};

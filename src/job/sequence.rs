@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::fingerprint;
+use super::interrupt::Interrupt;
 use super::options::{Options, Resume};
 use super::parts::Parts;
-use super::progress::{Event, Interrupt, Progress};
+use super::progress::{Event, Progress};
 use super::publish::{conclude, too_damaged};
 use super::report::{Kept, Report};
 use crate::error::{Error, ErrorKind, Result};

@@ -1,31 +1,42 @@
 //! Grid: the timestamps of a constant frame rate that the source's clock is too coarse to state, as Matroska's milliseconds
 //! are for 24000/1001 fps.
 
-use ffmpeg_next::{self as ffmpeg, Rational, Rescale};
+use ffmpeg_next::{self as ffmpeg, Rational, Rescale, ffi};
 
 use crate::media::stream::VideoInfo;
 
 /// Places timestamps of the source on frames of its rate, where that is what they were rounded from.
 pub(super) struct Grid {
     /// Time base of the source.
-    time_base: Rational,
+    source_base: Rational,
     rate: Rational,
+    time_base: Rational,
     /// pts of the first packet, in ticks of the source.
     start: Option<i64>,
 }
+
+/// The finest time base that is used: rates whose fraction needs a finer one are estimates.
+const TICKS_MAX: i64 = 10_000_000;
+/// FFmpeg rounds the start of an MP4 to milliseconds.
+const STARTS: i64 = 1000;
 
 impl Grid {
     /// The grid of a video of constant rate; `None` where its own clock states the rate exactly.
     pub fn of(video: &VideoInfo) -> Option<Grid> {
         let (Rational(num, den), rate) = (video.time_base, video.frame_rate);
         let (frame, tick) = (i64::from(den) * i64::from(rate.1), i64::from(num) * i64::from(rate.0));
-        let is_exact = frame % tick == 0;
-        (video.is_constant && !is_exact).then(|| Grid { time_base: video.time_base, rate, start: None })
+        // SAFETY: this computes a number.
+        let ticks = i64::from(rate.0) * (STARTS / unsafe { ffi::av_gcd(STARTS, rate.0.into()) });
+        let is_useful = video.is_constant && frame % tick != 0 && ticks <= TICKS_MAX;
+        is_useful.then(|| {
+            let time_base = Rational(1, ticks as i32);
+            Grid { source_base: video.time_base, rate, time_base, start: None }
+        })
     }
 
-    /// A time base in which every frame of the rate has a whole number of ticks, and which is not too coarse for the start.
+    /// A time base in which every frame of the rate, and every start, has a whole number of ticks.
     pub fn time_base(&self) -> Rational {
-        Rational(1, if self.rate.0 < 10_000 { self.rate.0 * 1000 } else { self.rate.0 })
+        self.time_base
     }
 
     /// Puts the packet's times on the grid, in its time base.
@@ -43,14 +54,14 @@ impl Grid {
     fn placed(&self, time: i64) -> i64 {
         let start = self.start.expect("set at the first packet");
         let from_start = time.saturating_sub(start);
-        let (own, frame) = (self.time_base(), self.rate.invert());
-        let frames = from_start.rescale(self.time_base, frame);
+        let (source, own, frame) = (self.source_base, self.time_base, self.rate.invert());
+        let frames = from_start.rescale(source, frame);
         // Both the start and the time are rounded, each by up to half a tick.
-        let is_rounded = frames.rescale(frame, self.time_base).abs_diff(from_start) <= 1;
-        start.rescale(self.time_base, own)
+        let is_rounded = frames.rescale(frame, source).abs_diff(from_start) <= 1;
+        start.rescale(source, own)
             + match is_rounded {
                 true => frames.rescale(frame, own),
-                false => from_start.rescale(self.time_base, own),
+                false => from_start.rescale(source, own),
             }
     }
 }
@@ -82,6 +93,6 @@ mod tests {
         assert_eq!(placed(21 + 20), 480, "between two frames");
         let mut whole = Grid::of(&video(MS, Rational(24, 1), true)).unwrap();
         whole.start = Some(21);
-        assert_eq!([whole.placed(21), whole.placed(63), whole.placed(104)], [504, 1504, 2504]);
+        assert_eq!([whole.placed(21), whole.placed(63), whole.placed(104)], [63, 188, 313]);
     }
 }
