@@ -192,12 +192,27 @@ impl ChannelLayout {
 }
 
 /// The layouts that an encoder lists; `None` if it lists none and takes what it likes.
+#[cfg(not(ffmpeg_7_1))]
 fn layouts_of(encoder: ffmpeg::Codec) -> Option<Vec<ChannelLayout>> {
     // SAFETY: codecs are static; a list of layouts ends with one that has no channels.
     unsafe {
         let first = (*encoder.as_ptr()).ch_layouts.as_ref()?;
         let listed = (0..).map(|place| &*std::ptr::from_ref(first).add(place));
         Some(listed.take_while(|layout| layout.nb_channels > 0).map(ChannelLayout::of).collect())
+    }
+}
+
+#[cfg(ffmpeg_7_1)]
+fn layouts_of(encoder: ffmpeg::Codec) -> Option<Vec<ChannelLayout>> {
+    let kind = ffi::AVCodecConfig::AV_CODEC_CONFIG_CHANNEL_LAYOUT;
+    let (mut list, mut count) = (std::ptr::null(), 0);
+    // SAFETY: codecs are static, and so is the list, which has `count` layouts.
+    unsafe {
+        let no_context = std::ptr::null();
+        ffi::avcodec_get_supported_config(no_context, encoder.as_ptr(), kind, 0, &mut list, &mut count);
+        let list = list.cast::<ffi::AVChannelLayout>().as_ref()?;
+        let listed = std::slice::from_raw_parts(list, usize::try_from(count).ok()?);
+        Some(listed.iter().map(ChannelLayout::of).collect())
     }
 }
 
