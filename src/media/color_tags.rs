@@ -128,8 +128,12 @@ pub(crate) fn fit(
     (id, encoder): (codec::Id, &str),
     container: Option<&str>,
 ) -> Fitted {
-    let (coded, header) =
+    let (coded, mut header) =
         (Bitstream::of(id, encoder), container.map_or(Header::default(), |name| Header::of(name, format)));
+    if id == codec::Id::DIRAC {
+        // Its decoder tags every frame as BT.709, whatever the container states.
+        (header.primaries, header.transfer) = (false, false);
+    }
     let mut color = wanted;
     let mut converted = Vec::new();
     if format.family == Family::Ycbcr {

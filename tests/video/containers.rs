@@ -219,3 +219,13 @@ fn files_that_cannot_be_verified_are_written_or_refused_before_work() {
     let left = folder.names();
     assert!(!left.iter().any(|name| name.contains("partial") || name.contains(".hasn")), "{left:?}");
 }
+
+#[test]
+fn an_encoder_that_a_container_refuses_ends() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{SMALL}:d=0.2,scale=64:64 -c:v ffv1 in.mkv"));
+    for out in ["out.mxf", "out.ogv"] {
+        let line = format!("upscale in.mkv {out} --model none --encoder libsvtav1");
+        folder.hasn(&line).assert_told("takes no header for these streams", &line);
+    }
+}

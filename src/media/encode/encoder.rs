@@ -503,6 +503,16 @@ impl Encoder {
     }
 }
 
+/// SVT-AV1 1.4 waits for ever when it is closed before its input has ended: after an error it stays open.
+impl Drop for Encoder {
+    fn drop(&mut self) {
+        if self.name() == "libsvtav1" && !self.finishing {
+            let unopened = ffmpeg::encoder::Encoder(codec::Context::new());
+            std::mem::forget(std::mem::replace(&mut self.context, unopened));
+        }
+    }
+}
+
 /// Sets what describes a frame to be encoded: its colour, sample aspect, pts and side data.
 pub(crate) fn set_frame_properties(
     av_frame: &mut AvFrame,
