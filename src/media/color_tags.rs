@@ -68,6 +68,8 @@ impl Bitstream {
             DVVIDEO => Bitstream { range: LIMITED, siting: Always(ChromaLocation::TopLeft), ..silent },
             SPEEDHQ => Bitstream { matrix: BT601, range: LIMITED, siting: CENTER, ..silent },
             MAGICYUV => Bitstream { range: LIMITED, ..silent },
+            // In its tag, of which there is one for BT.601 and one for BT.709.
+            UTVIDEO => Bitstream { matrix: InBitstream, ..silent },
             MJPEG | LJPEG | AMV => {
                 Bitstream { matrix: BT601, range: Always(Range::Full), siting: CENTER, ..silent }
             }
@@ -194,6 +196,7 @@ pub(crate) fn fit(
 fn codes_matrix(id: codec::Id, matrix: Matrix) -> bool {
     match id {
         codec::Id::PRORES => matches!(matrix.0, 1 | 6 | 9),
+        codec::Id::UTVIDEO => matches!(matrix.0, 1 | 5 | 6),
         codec::Id::VP9 => matches!(matrix.0, 1 | 5 | 6 | 7 | 9),
         _ => true,
     }

@@ -182,7 +182,9 @@ fn try_pair(
     if !is_same(&transfer, source[2], &sdr) && !names_one(&lost, "transfer") {
         wrong.push(format!("transfer {} is read as {transfer}", source[2]));
     }
-    if !is_same(&primaries, source[3], &sdr) && !names_one(&lost, "primaries") {
+    // FFmpeg writes the primaries of PNG (cHRM) and does not read them as such.
+    let is_unread = encoder == "png" || encoder == "apng";
+    if !is_unread && !is_same(&primaries, source[3], &sdr) && !names_one(&lost, "primaries") {
         wrong.push(format!("primaries {} are read as {primaries}", source[3]));
     }
     // Unsaid, it is left. 4:2:2 and 4:1:1 have no other row, and 4:4:4 has none at all.

@@ -498,7 +498,7 @@ fn bad_use_is_an_error_of_one_line() {
         ("in/%03d.png out/%d-%d.png", "%d and %d is not a single frame number"),
         ("in/%03d.png out/%s.png", "%s is not a single frame number"),
         ("in/%3d.png out/%d.png", "%3d is not a single frame number"),
-        ("in/%03d.png out/%d.gif", "%d"),
+        ("in/%03d.png out/%d.gif", "out: there is no such folder"),
         ("in/%03d.png out.png", "holds one frame, and the input has more"),
         ("video.mkv out.mkv -y --frame-rate 24", "video.mkv has its own timestamps"),
         ("video.mkv out.mkv -y --start-number 5", "the output is not an image sequence"),
@@ -507,7 +507,7 @@ fn bad_use_is_an_error_of_one_line() {
         let line = format!("upscale {line} --model none --progress none");
         folder.hasn(&line).assert_told(said, &line);
     }
-    for line in ["--frame-rate 23.976", "--frame-rate 0", "--start-number -1"] {
+    for line in ["--frame-rate fast", "--frame-rate 0", "--start-number -1"] {
         assert_eq!(folder.hasn(&format!("upscale in/%03d.png out/%d.png {line}")).code, Some(2), "{line}");
     }
     let plan = "plan in/%03d.png out/%d.png";
