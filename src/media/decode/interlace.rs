@@ -23,7 +23,7 @@ const FIELDS_MIN: usize = 4;
 const WHOLE_MIN: usize = 5;
 /// How many times more frames must support a judgement than contradict it.
 const MAJORITY: usize = 8;
-/// Among frames that nothing contradicts, one of so many is examined.
+/// Distance of the frames that are examined where nothing contradicts.
 const SPARSE: u64 = 3;
 /// No interlaced video has fewer lines than a quarter of NTSC, or more lines or fps than 1080i.
 const LINES: std::ops::RangeInclusive<i32> = 200..=1152;
