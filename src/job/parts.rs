@@ -146,7 +146,7 @@ impl Parts {
             input_height: lr.height,
             input_pixel_format: lr.pixel_format.name,
             input_fps: input.video().fps(),
-            fps: encoder.fps(),
+            fps: encoder.video().fps(),
             frames_expected,
             memory_expected_bytes: peak_memory_bytes() + memory_needed,
             bytes_expected: bytes_per_frame.map(|bytes| (bytes * frames_expected as f64) as u64),

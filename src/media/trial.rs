@@ -108,12 +108,19 @@ pub(crate) fn try_stream(container: &'static ffi::AVOutputFormat, stream: &Trial
     tried
 }
 
-/// The error of a muxer that refuses the stream, which need not be one that the container takes alone and reads back.
+/// The error of a muxer that refuses the first packet of a stream, which it need not read back.
 pub(crate) fn refusal(
     container: &'static ffi::AVOutputFormat,
-    stream: &TrialStream,
+    parameters: codec::Parameters,
+    time_base: Rational,
+    packet: &Packet,
 ) -> Option<ffmpeg::Error> {
-    write(container, stream, &Memory::default()).err()
+    let mut first = packet.share();
+    first.packet.set_pts(Some(0));
+    first.packet.set_dts(Some(0));
+    first.packet.set_duration(1);
+    let stream = TrialStream { parameters, time_base, language: "", packets: &[first] };
+    write(container, &stream, &Memory::default()).err()
 }
 
 fn write(

@@ -4,31 +4,30 @@
 
 use std::collections::BTreeMap;
 
-use ffmpeg_next::ffi;
 use ffmpeg_next::frame::Video as AvFrame;
 use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec};
 use tracing::debug;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Frame, FrameFormat, TimeBase, Timestamp};
-use crate::media::av_frame::{AvFrameBuffer, fields_of, set_fields};
+use crate::media::av_frame::{AvFrameBuffer, fields_of};
 use crate::media::decode::alpha::multiply_by_alpha;
 use crate::media::decode::decoder::Decoder;
 use crate::media::demux::input::Input;
 use crate::media::encode::field_order::FieldOrder;
+use crate::media::encode::frame_properties::{scaled_aspect, set_frame_properties};
 use crate::media::encode::palette::Palette;
 use crate::media::encode::target::{Target, open_context};
 use crate::media::ffmpeg::{
-    MICROSECONDS, check, failure, is_again, parameters_of, rational_of, time_base_of,
+    MICROSECONDS, bytes_of, failure, is_again, parameters_of, rational_of, time_base_of,
 };
-use crate::media::format::Tags;
 use crate::media::losses::Losses;
 use crate::media::output::Output;
 use crate::media::packet::Packet;
 use crate::media::segment::{Cut, CutState, SEGMENT_FRAMES, SegmentSource, header_checksum};
 use crate::media::side_data::{self, StreamContext, StreamSide};
 use crate::media::stream::VideoInfo;
-use crate::media::trial::{TrialStream, refusal};
+use crate::media::trial::refusal;
 
 /// Largest reordering delay of the codecs in use, in frames: that of H.264 and HEVC.
 const DELAY_MAX: u64 = 16;
@@ -188,11 +187,6 @@ impl Encoder {
     /// Names and values of its options.
     pub fn options(&self) -> impl Iterator<Item = &(String, String)> {
         self.target.options()
-    }
-
-    /// Average frames per second.
-    pub fn fps(&self) -> f64 {
-        self.video.fps()
     }
 
     /// Number of segments started: an encoder is opened for each.
@@ -404,12 +398,7 @@ impl Encoder {
     /// Fails if the container's muxer refuses the packet.
     fn try_packet(&self, output: &Output, packet: &Packet) -> Result<()> {
         let (parameters, time_base) = (parameters_of(&self.context), self.video.frame_rate.invert());
-        let mut first = packet.share();
-        first.packet.set_pts(Some(0));
-        first.packet.set_dts(Some(0));
-        first.packet.set_duration(1);
-        let stream = TrialStream { parameters, time_base, language: "", packets: &[first] };
-        let Some(e) = refusal(output.container, &stream) else { return Ok(()) };
+        let Some(e) = refusal(output.container, parameters, time_base, packet) else { return Ok(()) };
         let problem = format!("{} does not take what it encodes: {e}", output.container());
         let remedy = "choose another container, e.g. .mkv, or another --encoder";
         Err(Error::new(self.name(), problem, remedy).with_kind(ErrorKind::Unsupported))
@@ -487,19 +476,13 @@ impl Encoder {
         // SAFETY: an open context's extradata is null or has extradata_size bytes.
         unsafe {
             let raw = &*self.context.as_ptr();
-            match raw.extradata.is_null() {
-                true => &[],
-                false => std::slice::from_raw_parts(raw.extradata, raw.extradata_size as usize),
-            }
+            bytes_of(raw.extradata, raw.extradata_size as usize)
         }
     }
 
     fn failed(&self, time: &Timestamp, error: ffmpeg::Error) -> Error {
-        failure(self.name(), "refused a frame", error, "choose another --encoder or --pix-fmt").at(
-            "encode",
-            time.index,
-            Some(time.seconds()),
-        )
+        let failed = failure(self.name(), "refused a frame", error, "choose another --encoder or --pix-fmt");
+        failed.at("encode", time.index, Some(time.seconds()))
     }
 }
 
@@ -511,50 +494,4 @@ impl Drop for Encoder {
             std::mem::forget(std::mem::replace(&mut self.context, unopened));
         }
     }
-}
-
-/// Sets what describes a frame to be encoded: its colour, sample aspect, pts and side data.
-pub(crate) fn set_frame_properties(
-    av_frame: &mut AvFrame,
-    target: &Target,
-    aspect: Rational,
-    pts: i64,
-    props: Option<&AvFrame>,
-) {
-    let tags = Tags::of(&target.format);
-    if let Some(props) = props {
-        // SAFETY: both frames are owned; copying props takes references to side data.
-        let code = unsafe { ffi::av_frame_copy_props(av_frame.as_mut_ptr(), props.as_ptr()) };
-        check(code).expect("no memory for side data");
-        if !target.keeps_lines {
-            set_fields(av_frame, false, false);
-        }
-        side_data::remove_stale(av_frame, target.codec(), &target.format.pixel_format);
-    }
-    // SAFETY: the frame is owned; all fields set are plain values.
-    unsafe {
-        let raw = &mut *av_frame.as_mut_ptr();
-        // The encoder places its own keyframes, and the decoder has cropped the frame.
-        raw.pict_type = ffi::AVPictureType::AV_PICTURE_TYPE_NONE;
-        (raw.crop_top, raw.crop_bottom, raw.crop_left, raw.crop_right) = (0, 0, 0, 0);
-        raw.pts = pts;
-        raw.sample_aspect_ratio = aspect.into();
-        raw.colorspace = tags.space;
-        raw.color_primaries = tags.primaries;
-        raw.color_trc = tags.transfer;
-        raw.color_range = tags.range;
-        raw.chroma_location = tags.chroma_location;
-    }
-}
-
-/// Returns the sample aspect ratio that keeps the display aspect ratio where width and height grow differently. Sides
-/// are integers, so that a difference of less than two samples is taken for square.
-fn scaled_aspect(aspect: Rational, lr: &FrameFormat, sr: &FrameFormat) -> Rational {
-    let num = i64::from(aspect.numerator()) * lr.width as i64 * sr.height as i64;
-    let den = i64::from(aspect.denominator()) * lr.height as i64 * sr.width as i64;
-    let (mut reduced_num, mut reduced_den) = (0, 0);
-    // SAFETY: writes the two integers only.
-    unsafe { ffi::av_reduce(&mut reduced_num, &mut reduced_den, num, den, i64::from(i32::MAX)) };
-    let from_square = (num as f64 / den as f64 - 1.0).abs() * sr.width as f64;
-    if from_square < 2.0 { Rational(1, 1) } else { Rational(reduced_num, reduced_den) }
 }

@@ -3,6 +3,7 @@
 mod dpx;
 pub(crate) mod encoder;
 pub(crate) mod field_order;
+mod frame_properties;
 pub(crate) mod jpeg;
 pub(crate) mod palette;
 pub(crate) mod still;

@@ -8,7 +8,7 @@ use ffmpeg_next::{self as ffmpeg, Rational};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Frame, FrameFormat};
 use crate::media::av_frame::{AvFrameBuffer, FramePool};
-use crate::media::encode::encoder::set_frame_properties;
+use crate::media::encode::frame_properties::set_frame_properties;
 use crate::media::encode::target::{EncoderSpec, Target, open_context};
 use crate::media::ffmpeg::{failure, start};
 use crate::media::output::Output;
