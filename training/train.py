@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 import model
 from data import BLACK, WHITE
+from losses import LOSSES, Mix
 from plot import plot
 
 # Decay rates of Adam and of the moving average, as in the paper. In a short run the average covers the last tenth of it.
@@ -35,12 +35,6 @@ BETAS, EMA = (0.9, 0.99), 0.999
 WARM_UP = 100
 # The learning rate is halved at each of these fractions of the run: the usual milestones for networks of this family.
 MILESTONES = (0.5, 0.8, 0.9, 0.95)
-LOSSES = {
-    "l1": F.l1_loss,
-    # The negative mean PSNR of the pairs. With L1 a heavily compressed pair weighs several times as much as a clean one,
-    # and the network improves on it at the expense of the clean ones.
-    "psnr": lambda out, hr: 10 * (out - hr).square().mean((1, 2, 3)).log10().mean(),
-}
 # Parameters of glibc's mallopt: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX.
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 
@@ -79,11 +73,20 @@ def arguments(argv):
     parser.add_argument("--crop", type=int, default=64, help="side of a crop in LR pixels")
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--schedule", choices=["cosine", "milestones"], default="cosine")
-    parser.add_argument("--loss", choices=list(LOSSES), default="l1")
+    parser.add_argument(
+        "--loss", type=mix, default="l1", help=f"{', '.join(LOSSES)}, or a mix by weights such as 0.8*l1+0.2*psnr"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=500, help="steps between lines of the log")
     parser.add_argument("--threads", type=int, default=1, help="threads on a CPU; one process with one thread is the fastest")
     return parser.parse_args(argv)
+
+
+def mix(text):
+    try:
+        return Mix(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def keep_memory():
@@ -161,7 +164,7 @@ class Run:
             self.stages.append({"from": str(args.start or "scratch")})
         self.stages[-1].update(
             steps=args.steps, batch=args.batch, crop=args.crop, rate=args.rate, schedule=args.schedule,
-            loss=args.loss, seed=args.seed,
+            loss=str(args.loss), seed=args.seed,
         )
         self.ema.to(device).requires_grad_(False)
         self.net = model.from_tensors(state["net"]).to(device, memory_format=torch.channels_last)
@@ -182,7 +185,7 @@ class Run:
         lr, hr = (t.to(self.device, memory_format=torch.channels_last) for t in pairs.batch(rng, self.args.batch, self.args.crop))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             out = self.forward(lr)
-        loss = LOSSES[self.args.loss](out.float(), hr)
+        loss = self.args.loss(out.float(), hr)
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
