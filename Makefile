@@ -208,9 +208,9 @@ target/train: training/requirements.txt training/without_cuda.py | deps python
 	command -v nvidia-smi >/dev/null || $@/bin/python training/without_cuda.py
 	touch $@
 
-# Tests training/: a tiny network on drawn images, golden tensors, every codec.
+# Tests training/: a tiny network on drawn images, golden tensors, every codec and degradation.
 train-smoke: target/train
-	target/train/bin/python training/tests.py
+	target/train/bin/python -m unittest discover -v -s training -p "test*.py"
 
 # The first Python that can create virtual environments: version managers list some that cannot.
 PYTHON = $(shell for python in python3.12 python3.13 $(HOME)/.pyenv/versions/3.12.*/bin/python3 python3; do \

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 import data
+import degrade
+import frames
 from train import load_network, to_tensor
 
 CODINGS = ["libx264 -crf 23", "libx264 -crf 28", "libx265 -crf 28"]
@@ -75,9 +77,9 @@ def image_files(folder, part):
 
 def images(folder, scale, part):
     for file in image_files(folder, part):
-        hr = data.to_codes(data.luma(data.read_rgb(file), "bt601"))
+        hr = frames.to_codes(frames.luma(frames.read_rgb(file), "bt601"))
         hr = hr[: hr.shape[0] // scale * scale, : hr.shape[1] // scale * scale]
-        yield data.to_codes(data.resize(hr, hr.shape[0] // scale, hr.shape[1] // scale)), hr
+        yield frames.to_codes(frames.resize(hr, hr.shape[0] // scale, hr.shape[1] // scale)), hr
 
 
 def encoded_video(path, scale, coding, every):
@@ -85,9 +87,9 @@ def encoded_video(path, scale, coding, every):
     with tempfile.TemporaryDirectory() as folder:
         encoded = Path(folder, "encoded.mkv")
         downscaling = f"scale=iw/{scale}:ih/{scale}:flags=bicubic"
-        data.ffmpeg("-i", path, "-an", "-sn", "-vf", downscaling, "-pix_fmt", "yuv420p", "-c:v", *coding.split(), encoded)
-        lr = data.read_video(encoded)
-    hr = data.read_video(path)
+        frames.ffmpeg("-i", path, "-an", "-sn", "-vf", downscaling, "-pix_fmt", "yuv420p", "-c:v", *coding.split(), encoded)
+        lr = frames.read_video(encoded)
+    hr = frames.read_video(path)
     assert len(lr) == len(hr), f"{path}: {len(hr)} frames, {len(lr)} after encoding"
     yield from zip(lr[::every], hr[::every])
 
@@ -96,23 +98,23 @@ def clips(folder, scale, coding, part):
     """Generates a clip from each image, with motion as in training."""
     side = data.CLIP_SIDE * scale
     for index, file in enumerate(image_files(folder, part)):
-        image = data.luma(data.read_rgb(file), "bt709")
+        image = frames.luma(frames.read_rgb(file), "bt709")
         if min(image.shape) > 2 * side:
-            image = data.resize(image, image.shape[0] // 2, image.shape[1] // 2)
-        hr = data.to_codes(data.clip_from_image(image, side, data.CLIP_FRAMES, np.random.default_rng(index)))
-        lr = data.encode_decode(data.to_codes(data.downscale(hr, scale, "bicubic-ffmpeg")), *coding.split())
+            image = frames.resize(image, image.shape[0] // 2, image.shape[1] // 2)
+        hr = frames.to_codes(data.clip_from_image(image, side, data.CLIP_FRAMES, np.random.default_rng(index)))
+        lr = degrade.encode_decode(frames.to_codes(frames.downscale(hr, scale, "bicubic-ffmpeg")), *coding.split())
         yield from zip(lr[::CLIP_STEP], hr[::CLIP_STEP])
 
 
 # ---- upscaling
 
 def upscale(lr, scale, kernel):
-    return data.resize(lr, lr.shape[0] * scale, lr.shape[1] * scale, kernel)
+    return frames.resize(lr, lr.shape[0] * scale, lr.shape[1] * scale, kernel)
 
 
 @torch.no_grad()
 def run_network(net, lr):
-    return net(to_tensor(lr[None]))[0, 0].double().numpy() * (data.WHITE - data.BLACK) + data.BLACK
+    return net(to_tensor(lr[None]))[0, 0].double().numpy() * (frames.WHITE - frames.BLACK) + frames.BLACK
 
 
 # ---- metrics
@@ -123,7 +125,7 @@ def evaluate(pairs, upscalers, scale):
     for lr, hr in pairs:
         inside = (slice(scale, -scale),) * 2
         for name, upscaler in upscalers.items():
-            out = data.to_codes(upscaler(lr)).astype(np.float64)[inside]
+            out = frames.to_codes(upscaler(lr)).astype(np.float64)[inside]
             results[name].append((psnr(out, hr[inside]), ssim(out, hr[inside].astype(np.float64))))
     return {name: np.mean(values, 0) for name, values in results.items()}
 

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 import model
-from data import BLACK, WHITE
+from frames import BLACK, WHITE
 from losses import LOSSES, Mix
 from plot import plot
 
