@@ -190,11 +190,8 @@ fn draw_bar(job: Summary) -> Display {
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
 fn write_lines(job: Summary) -> Display {
-    let mut is_first = true;
+    console::log_line(headline(&job));
     Box::new(move |progress, speed| {
-        if std::mem::take(&mut is_first) {
-            console::log_line(headline(&job));
-        }
         let (frames, limited_by) = (progress.frames(), progress.bottleneck().name());
         let state = state(&job, frames, progress.bytes(), speed, limited_by, usize::MAX);
         console::log_line(format_args!("{}: {state}", job.output));

@@ -8,5 +8,6 @@ mod networks;
 pub mod program;
 pub mod random;
 pub mod sweep;
+pub mod terminal;
 
 pub use networks::*;

@@ -33,6 +33,7 @@ mod soak;
 mod stalls;
 mod stream_copy;
 mod streams;
+mod terminal;
 mod timestamps;
 mod verify;
 mod walk;
