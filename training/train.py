@@ -185,7 +185,7 @@ class Run:
         lr, hr = (t.to(self.device, memory_format=torch.channels_last) for t in pairs.batch(rng, self.args.batch, self.args.crop))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             out = self.forward(lr)
-        loss = self.args.loss(out.float(), hr)
+        loss = self.args.loss(out.float(), hr, lr)
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
