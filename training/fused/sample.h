@@ -1,0 +1,522 @@
+// One sample through the whole network and back: activations, gradients of activations, and the sums of gradients of weights.
+//
+// Planes are [channel][pixel] f32, `stride` apart. Pixels lie on a line, rows of w + 3: the three zeros between two rows serve
+// both, so that a 3x3 convolution is a sum over shifts of the line. These pixels between rows ("gaps") are zero in every plane
+// that a convolution or a sum over pixels reads; where products have left anything there, clear_gaps mends it.
+//
+// A sample's activations stay in the cache, as samples of a batch never meet. The wide maps, three quarters of all activations,
+// exist for PART pixels at a time and are computed again in the backward pass.
+#pragma once
+#include <sys/mman.h>
+
+#include <vector>
+
+#include "clock.h"
+#include "depthwise.h"
+#include "weights.h"
+
+// Pixels of a step of products: what the wide maps of a step take of the second cache.
+constexpr int PART = M > 64 ? 64 : 128;
+constexpr float LAYER_NORM_EPS = 1e-5f;
+// ESA's max pool.
+constexpr int POOL = 7, POOL_STRIDE = 3;
+
+// Weights of the losses of pixels, and the batch's size. `given`: the target is the gradient with respect to the output.
+struct Loss {
+    float l1, charbonnier, psnr, eps;
+    bool given;
+    int batch;
+};
+
+// What the backward pass needs of a block.
+struct Saved {
+    float *in, *normal, *rstd, *narrow, *gated, *u, *inner, *slope, *pooled;
+    int* pool_from;  // the pixel of conv2's output that the pool took: [cell][E]
+    float attention[C], squeezed[Q], mean[C];
+};
+
+template <class Format>
+struct Sample {
+    typedef typename Format::Element Element;
+    const int h, w;
+    const long pitch, body, edge, stride;
+    long shift[9], back[9];
+    const int conv2_h, conv2_w, conv2_pitch, grid_h, grid_w, row_width;
+    std::vector<int> y0, y1;
+    std::vector<float> y_share, hat;
+    Saved block[BLOCKS];
+    float *x, *y, *first_sum, *out, *g_out, *to_first, *gy, *gu, *gz, *g_inner, *g_gated, *g_normal, *g_narrow;
+    float *inputs_scratch, *rows_scratch, *columns_scratch, *columns_scratch2;
+    float *even_odd, *conv2_out, *grid, *g_grid, *grid_rows;
+    float *wide, *wide_inputs, *wide_rows;
+    char* memory = nullptr;
+    size_t size = 0, used = 0;
+
+    Sample(int h, int w)
+        : h(h), w(w), pitch(w + 3), body(up(h * (w + 3), PART)), edge(up(4 * (w + 3) + 64, 16)),
+          // An odd number of cache lines, so that planes do not meet in one set of the cache.
+          stride((up(body + edge, 16) / 16 | 1) * 16), conv2_h((h - 3) / 2 + 1), conv2_w((w - 3) / 2 + 1),
+          conv2_pitch(up(conv2_w + 2, 2 * LANES) + 2 * LANES), grid_h((conv2_h - POOL) / POOL_STRIDE + 1),
+          grid_w((conv2_w - POOL) / POOL_STRIDE + 1), row_width(up(w, LANES)) {
+        for (int t = 0; t < 9; t++) shift[t] = (t / 3 - 1) * pitch + t % 3 - 1, back[t] = -shift[t];
+        set_shares();
+        lay_out();
+        size = (used + (2 << 20) - 1) >> 21 << 21;
+        memory = (char*)mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        madvise(memory, size, MADV_HUGEPAGE);
+        lay_out();
+    }
+    ~Sample() { munmap(memory, size); }
+    Sample(const Sample&) = delete;
+
+    template <class T>
+    T* take(long n) {
+        T* p = (T*)(memory + used);
+        used += (n * sizeof(T) + 63) / 64 * 64 + 64;
+        return p;
+    }
+    float* planes(int n) { return take<float>(n * stride + edge) + edge; }
+    // Called twice: for the size, then for the pointers.
+    void lay_out() {
+        used = 0;
+        const int cells = grid_h * grid_w;
+        x = planes(IN);
+        for (Saved& b : block) {
+            b.in = planes(C), b.normal = planes(C), b.rstd = planes(1), b.narrow = planes(2 * E), b.gated = planes(C), b.u = planes(C);
+            b.inner = planes(R), b.slope = planes(R), b.pooled = take<float>(cells * E), b.pool_from = take<int>(cells * E);
+        }
+        y = planes(C), first_sum = planes(C), out = planes(OUT), g_out = planes(OUT), to_first = planes(C), gy = planes(C);
+        gu = planes(C), gz = planes(C), g_inner = planes(R), g_gated = planes(C), g_normal = planes(C), g_narrow = planes(2 * E);
+        const int most = std::max({C, OUT, R, 2 * E}) + 1;
+        inputs_scratch = planes(most), rows_scratch = planes(most);
+        columns_scratch = take<float>(PART * up(std::max(C, E), LANES)), columns_scratch2 = take<float>(PART * up(std::max(C, E), LANES));
+        even_odd = take<float>(2 * E * h * conv2_pitch), conv2_out = take<float>((E + 1) * conv2_h * conv2_pitch);
+        grid = take<float>(cells * E), g_grid = take<float>(2 * cells * E), grid_rows = take<float>(grid_h * E * row_width);
+        wide = take<float>((5 * WIDE + 5 * GROUP) * PART), wide_inputs = take<float>(5 * WIDE * PART), wide_rows = take<float>(5 * WIDE * PART);
+    }
+    // Half-pixel centres, clamped at the edges: rows y0, y1 and the share of y1; hat[j][x]: the share of column j in pixel x.
+    void set_shares() {
+        const auto place = [](int i, int from, int to, int* i0, int* i1) {
+            const float at = std::max(0.f, (i + 0.5f) * ((float)from / to) - 0.5f);
+            *i0 = std::min((int)at, from - 1), *i1 = std::min(*i0 + 1, from - 1);
+            return at - *i0;
+        };
+        y0.resize(h), y1.resize(h), y_share.resize(h), hat.assign(grid_w * row_width, 0);
+        for (int i = 0; i < h; i++) y_share[i] = place(i, grid_h, h, &y0[i], &y1[i]);
+        for (int i = 0, i0, i1; i < w; i++) {
+            const float share = place(i, grid_w, w, &i0, &i1);
+            hat[i0 * row_width + i] += 1 - share, hat[i1 * row_width + i] += share;
+        }
+    }
+
+    void clear_gaps(float* planes, int count) const {
+        for (int c = 0; c < count; c++, planes += stride) {
+            for (int i = 0; i < h; i++) planes[i * pitch] = planes[i * pitch + 1] = planes[i * pitch + 2] = 0;
+            memset(planes + h * pitch, 0, (body - h * pitch) * sizeof(float));
+        }
+    }
+    void add_sums(const float* planes, long stride, int count, long pixels, float (*sum)[LANES]) const {
+        for (int c = 0; c < count; c++) {
+            Vec s = load(sum[c]), s2 = set(0);
+            for (long p = 0; p < pixels; p += 2 * LANES) s += load(planes + c * stride + p), s2 += load(planes + c * stride + p + LANES);
+            store(sum[c], s + s2);
+        }
+    }
+    // A convolution of whole planes.
+    template <int N, int K, class F>
+    void convolve(const Map<F, N, K, 9>& map, const float* in, const long* taps, float* to) {
+        const float* units = F::inputs(in, stride, K, body, inputs_scratch);
+        for (long q = 0; q < body; q += PART) map.apply(units + q, stride, taps, to + q, stride, PART);
+    }
+    // The gradient of a convolution's weights.
+    template <int SIGN, class F, int ROWS, int COLUMNS>
+    void add_gradient(Sum<F, ROWS, COLUMNS, 9>& sum, const float* rows, const float* columns) {
+        const typename F::Element* elements = F::rows(rows, stride, ROWS, body, rows_scratch);
+        for (long q = 0; q < body; q += PART)
+            sum.template add<SIGN>(elements + q, stride, SIGN > 0 ? shift : back, F::columns(columns + q, stride, COLUMNS, PART, columns_scratch), PART);
+    }
+
+    // ---- forward ----
+
+    void head(const float* image, const Weights<Format>& weights) {
+        for (int c = 0; c < IN; c++) for (int i = 0; i < h; i++) memcpy(x + c * stride + i * pitch + 3, image + (c * h + i) * w, w * sizeof(float));
+        convolve(weights.conv_1, x, shift, block[0].in);
+        clear_gaps(block[0].in, C);
+    }
+    // dwconv, LayerNorm, and ESA's two narrow maps of it. In the gaps normal and rstd are 0.
+    void normalise(const BlockWeights<Format>& weights, Saved& b) {
+        for (int c = 0; c < C; c++)
+            depthwise(b.in + c * stride + 3, pitch, h, w, weights.dwconv[c], weights.dwconv_bias[c], nullptr, b.normal + c * stride + 3);
+        for (long q = 0; q < body; q += LANES) layer_norm(b.normal + q, b.rstd + q);
+        clear_gaps(b.rstd, 1), clear_gaps(b.normal, C);
+        for (long q = 0; q < body; q += PART) {
+            const float* units = Format::inputs(b.normal + q, stride, C, PART, inputs_scratch);
+            weights.narrow.apply(units, stride, nullptr, b.narrow + q, stride, PART);
+        }
+    }
+    INLINE void layer_norm(float* p, float* rstd) const {
+        Vec mean = set(0), variance = set(0);
+        for (int c = 0; c < C; c++) mean += load(p + c * stride);
+        mean *= set(1.f / C);
+        for (int c = 0; c < C; c++) {
+            const Vec d = load(p + c * stride) - mean;
+            variance = fma(d, d, variance);
+        }
+        const Vec scale = set(1) / vsqrt(fma(variance, set(1.f / C), set(LAYER_NORM_EPS)));
+        store(rstd, scale);
+        for (int c = 0; c < C; c++) store(p + c * stride, (load(p + c * stride) - mean) * scale);
+    }
+    // ESA's coarse grid, added to conv_f(conv1), which gives conv4's input.
+    void add_grid(const BlockWeights<Format>& weights, Saved& b) {
+        // conv2 has stride 2: even and odd columns apart, its taps are shifts.
+        const long odd = (long)E * h * conv2_pitch;
+        for (int e = 0; e < E; e++) for (int i = 0; i < h; i++) {
+            const float* from = b.narrow + e * stride + i * pitch + 3;
+            float* to = even_odd + (e * h + i) * conv2_pitch;
+            for (int j = 0; j <= w / 2; j++) to[j] = from[2 * j], to[odd + j] = from[2 * j + 1];
+        }
+        long taps[9];
+        for (int t = 0; t < 9; t++) taps[t] = t / 3 * conv2_pitch + (t % 3 == 1 ? odd : t % 3 / 2);
+        const long plane = (long)conv2_h * conv2_pitch;
+        for (int i = 0; i < conv2_h; i++)
+            weights.conv2.apply(even_odd + 2 * i * conv2_pitch, (long)h * conv2_pitch, taps, conv2_out + i * conv2_pitch, plane, up(conv2_w, 2 * LANES));
+        for (int i = 0; i < grid_h; i++) for (int j = 0; j < grid_w; j++) for (int e = 0; e < E; e++) {
+            const float* from = conv2_out + e * plane;
+            int best = i * POOL_STRIDE * conv2_pitch + j * POOL_STRIDE;
+            for (int dy = 0; dy < POOL; dy++) for (int dx = 0; dx < POOL; dx++) {
+                const int at = (i * POOL_STRIDE + dy) * conv2_pitch + j * POOL_STRIDE + dx;
+                if (from[at] > from[best]) best = at;
+            }
+            b.pooled[(i * grid_w + j) * E + e] = from[best], b.pool_from[(i * grid_w + j) * E + e] = best;
+        }
+        for (int cell = 0; cell < grid_h * grid_w; cell++) memcpy(grid + cell * E, weights.conv3_bias, sizeof weights.conv3_bias);
+        each_neighbour([&](int cell, int from, int t) {
+            for (int i = 0; i < E; i++) for (int o = 0; o < E; o++) grid[cell * E + o] += b.pooled[from * E + i] * weights.conv3[t][i][o];
+        });
+        for (int i = 0; i < grid_h; i++) for (int e = 0; e < E; e++) for (int j = 0; j < row_width; j += LANES) {
+            Vec sum = set(0);
+            for (int k = 0; k < grid_w; k++) sum = fma(set(grid[(i * grid_w + k) * E + e]), load(&hat[k * row_width + j]), sum);
+            store(grid_rows + (i * E + e) * row_width + j, sum);
+        }
+        for (int e = 0; e < E; e++) for (int i = 0; i < h; i++) {
+            const float *above = grid_rows + (y0[i] * E + e) * row_width, *below = grid_rows + (y1[i] * E + e) * row_width;
+            float* s = b.narrow + (E + e) * stride + i * pitch + 3;
+            for (int j = 0; j < w; j += LANES) {
+                const Vec a = load(above + j);
+                store_first(s + j, load(s + j) + fma(load(below + j) - a, set(y_share[i]), a), least(w - j, LANES));
+            }
+        }
+    }
+    // Calls f(cell, neighbour, tap) for each cell of the grid and its neighbours in the grid.
+    template <class F>
+    INLINE void each_neighbour(F f) const {
+        for (int i = 0; i < grid_h; i++) for (int j = 0; j < grid_w; j++) for (int t = 0; t < 9; t++) {
+            const int y = i + t / 3 - 1, x = j + t % 3 - 1;
+            if (y >= 0 && y < grid_h && x >= 0 && x < grid_w) f(i * grid_w + j, y * grid_w + x, t);
+        }
+    }
+    // GROUP channels of f1, f2, f3 and conv4 at PART pixels: to[4][GROUP][PART].
+    INLINE void wide_maps(const BlockWeights<Format>& weights, const float* normal, const float* s, int group, float* to) const {
+        for (int i = 0; i < 3; i++) weights.f[group][i].apply(normal, stride, nullptr, to + i * GROUP * PART, PART, PART);
+        weights.conv4[group].apply(s, stride, nullptr, to + 3 * GROUP * PART, PART, PART);
+    }
+    // t = relu6(f1) f2 + f3 sigmoid(conv4), and g of it.
+    void gate(const BlockWeights<Format>& weights, Saved& b) {
+        float *maps = wide, *t = wide + 5 * GROUP * PART;
+        for (long q = 0; q < body; q += PART) {
+            const float* normal = Format::inputs(b.normal + q, stride, C, PART, inputs_scratch);
+            const float* s = Format::inputs(b.narrow + E * stride + q, stride, E, PART, rows_scratch);
+            for (int j = 0; j < GROUPS; j++) {
+                wide_maps(weights, normal, s, j, maps);
+                for (int i = 0; i < GROUP * PART; i += LANES) {
+                    const Vec f1 = vmin(vmax(load(maps + i), set(0)), set(6)), f2 = load(maps + GROUP * PART + i);
+                    const Vec f3 = load(maps + 2 * GROUP * PART + i), a = sigmoid(load(maps + 3 * GROUP * PART + i));
+                    store(t + j * GROUP * PART + i, fma(f1, f2, f3 * a));
+                }
+            }
+            weights.g.apply(Format::inputs(t, PART, WIDE, PART, wide_inputs), PART, nullptr, b.gated + q, stride, PART);
+        }
+        clear_gaps(b.gated, C);
+    }
+    void cab(const BlockWeights<Format>& weights, Saved& b, float* y) {
+        convolve(weights.cab0, b.u, shift, b.inner);
+        for (int r = 0; r < R; r++) for (long q = 0; q < body; q += LANES) {
+            Vec value, slope;
+            gelu(load(b.inner + r * stride + q), &value, &slope);
+            store(b.inner + r * stride + q, value), store(b.slope + r * stride + q, slope);
+        }
+        clear_gaps(b.inner, R), clear_gaps(b.slope, R);
+        convolve(weights.cab2, b.inner, shift, y);
+        clear_gaps(y, C);
+        float lanes[C][LANES] = {};
+        add_sums(y, stride, C, body, lanes);
+        for (int c = 0; c < C; c++) b.mean[c] = total(lanes[c]) / (h * w);
+        for (int i = 0; i < Q; i++) {
+            float sum = weights.squeeze_bias[i];
+            for (int c = 0; c < C; c++) sum += weights.squeeze[i][c] * b.mean[c];
+            b.squeezed[i] = std::max(sum, 0.f);
+        }
+        for (int c = 0; c < C; c++) {
+            float sum = weights.excite_bias[c];
+            for (int i = 0; i < Q; i++) sum += weights.excite[c][i] * b.squeezed[i];
+            b.attention[c] = 1 / (1 + expf(-sum));
+            const Vec a = set(b.attention[c]);
+            for (long q = 0; q < body; q += LANES) store(y + c * stride + q, load(y + c * stride + q) * a);
+        }
+    }
+    void tail(const Weights<Format>& weights) {
+        convolve(weights.conv_2, y, shift, first_sum);
+        for (long i = 0; i < C * stride; i += LANES) store(first_sum + i, load(first_sum + i) + load(block[0].in + i));
+        clear_gaps(first_sum, C);
+        convolve(weights.upsampler, first_sum, shift, out);
+    }
+    float* block_output(int i) { return i + 1 < BLOCKS ? block[i + 1].in : y; }
+    void forward(const float* image, const Weights<Format>& weights, Clock& clock) {
+        head(image, weights);
+        clock.done(HEAD);
+        for (int i = 0; i < BLOCKS; i++) {
+            Saved& b = block[i];
+            const BlockWeights<Format>& bw = weights.block[i];
+            normalise(bw, b);
+            clock.done(DW_LN);
+            add_grid(bw, b);
+            clock.done(GRID);
+            gate(bw, b);
+            clock.done(GATE);
+            for (int c = 0; c < C; c++)
+                depthwise(b.gated + c * stride + 3, pitch, h, w, bw.dwconv2[c], bw.dwconv2_bias[c], b.in + c * stride + 3, b.u + c * stride + 3);
+            clock.done(DW2);
+            cab(bw, b, block_output(i));
+            clock.done(CAB);
+        }
+        tail(weights);
+        clock.done(TAIL);
+    }
+
+    // ---- loss ----
+
+    // Pixel (y, x) of output channel o in an image [IN][h * SCALE][w * SCALE].
+    long in_image(int o, int y, int x) const {
+        const int channel = o / (SCALE * SCALE), dy = o / SCALE % SCALE, dx = o % SCALE;
+        return ((long)(channel * h + y) * SCALE + dy) * w * SCALE + x * SCALE + dx;
+    }
+    void put_image(float* image) const {
+        for (int o = 0; o < OUT; o++) for (int i = 0; i < h; i++) {
+            const float* from = out + o * stride + i * pitch + 3;
+            float* to = image + in_image(o, i, 0);
+            for (int j = 0; j < w; j++) to[j * SCALE] = from[j];
+        }
+    }
+    // Fills g_out. Returns the sample's share of the batch's loss.
+    double set_loss(const float* target, const Loss& loss) {
+        for (int o = 0; o < OUT; o++) for (int i = 0; i < h; i++) {
+            const float* from = target + in_image(o, i, 0);
+            float* to = g_out + o * stride + i * pitch + 3;
+            for (int j = 0; j < w; j++) to[j] = from[j * SCALE];
+        }
+        if (loss.given) return 0;
+        const double values = (double)OUT * h * w;
+        float factor = 0;
+        double sum = 0;
+        if (loss.psnr != 0) {
+            double squares = 0;
+            each_error([&](Vec d, float*, int) { squares += sum_lanes(d * d); });
+            sum += loss.psnr * 10 * log10(squares / values) * values;
+            factor = loss.psnr * 20 / log(10) * values / squares;
+        }
+        const Vec scale = set(1 / (loss.batch * values)), l1 = set(loss.l1), charbonnier = set(loss.charbonnier), square = set(factor);
+        const Vec eps = set(std::max(loss.eps * loss.eps, 1e-30f));
+        each_error([&](Vec d, float* to, int n) {
+            const Vec size = vabs(d), length = vsqrt(fma(d, d, eps)), sign = where_negative(d, set(-1), where_negative(set(0) - d, set(1), set(0)));
+            store_first(to, scale * fma(l1, sign, d * (charbonnier / length + square)), n);
+            alignas(64) float values[LANES];
+            store(values, fma(l1, size, charbonnier * length));
+            for (int i = 0; i < n; i++) sum += values[i];
+        });
+        return sum / (loss.batch * values);
+    }
+    // Calls f(out - target, place of the gradient, valid lanes).
+    template <class F>
+    INLINE void each_error(F f) {
+        for (int o = 0; o < OUT; o++) for (int i = 0; i < h; i++) for (int j = 0; j < w; j += LANES) {
+            const long at = o * stride + i * pitch + 3 + j;
+            const int n = least(w - j, LANES);
+            f(load_first(out + at, n) - load_first(g_out + at, n), g_out + at, n);
+        }
+    }
+
+    // ---- backward ----
+
+    // g_out to the gradients of the last block's output, gy, and, by the long skip, of the first's input, to_first.
+    void tail_back(const Weights<Format>& weights, Gradients<Format>& g) {
+        add_gradient<-1>(g.upsampler, g_out, first_sum), add_sums(g_out, stride, OUT, body, g.upsampler_bias);
+        convolve(weights.upsampler_back, g_out, back, to_first);
+        clear_gaps(to_first, C);
+        add_gradient<-1>(g.conv_2, to_first, y), add_sums(to_first, stride, C, body, g.conv_2_bias);
+        convolve(weights.conv_2_back, to_first, back, gy);
+        clear_gaps(gy, C);
+    }
+    // gy, of the block's output y, to gu, of CAB's input.
+    void cab_back(const BlockWeights<Format>& weights, Saved& b, const float* y, BlockGradients<Format>& g) {
+        float g_squeezed[Q] = {}, g_mean[C] = {};
+        for (int c = 0; c < C; c++) {
+            Vec s = set(0), s2 = set(0);
+            const float *a = y + c * stride, *d = gy + c * stride;
+            for (long q = 0; q < body; q += 2 * LANES) s = fma(load(a + q), load(d + q), s), s2 = fma(load(a + q + LANES), load(d + q + LANES), s2);
+            // y = z a, and the sigmoid's slope is a (1 - a).
+            const float slope = sum_lanes(s + s2) * (1 - b.attention[c]);
+            g.excite_bias[c] += slope;
+            for (int i = 0; i < Q; i++) g.excite[c][i] += slope * b.squeezed[i], g_squeezed[i] += slope * weights.excite[c][i];
+        }
+        for (int i = 0; i < Q; i++) if (b.squeezed[i] > 0) {
+            g.squeeze_bias[i] += g_squeezed[i];
+            for (int c = 0; c < C; c++)
+                g.squeeze[i][c] += g_squeezed[i] * b.mean[c], g_mean[c] += g_squeezed[i] * weights.squeeze[i][c] / (h * w);
+        }
+        for (int c = 0; c < C; c++) for (long q = 0; q < body; q += LANES)
+            store(gz + c * stride + q, fma(load(gy + c * stride + q), set(b.attention[c]), set(g_mean[c])));
+        clear_gaps(gz, C);
+        add_gradient<1>(g.cab2, b.inner, gz), add_sums(gz, stride, C, body, g.cab2_bias);
+        convolve(weights.cab2_back, gz, back, g_inner);
+        for (int r = 0; r < R; r++) for (long q = r * stride; q < r * stride + body; q += LANES)
+            store(g_inner + q, load(g_inner + q) * load(b.slope + q));
+        add_gradient<-1>(g.cab0, g_inner, b.u), add_sums(g_inner, stride, R, body, g.cab0_bias);
+        convolve(weights.cab0_back, g_inner, back, gu);
+        clear_gaps(gu, C);
+    }
+    // g_gated to g_normal, but for what comes through the narrow maps, and to the gradient of conv4's input in g_narrow.
+    void gate_back(const BlockWeights<Format>& weights, Saved& b, BlockGradients<Format>& g, Clock& clock) {
+        constexpr int GP = GROUP * PART, WP = WIDE * PART;
+        float *maps = wide, *gf = wide + 5 * GP, *g4 = gf + 3 * WP, *t = g4 + WP;
+        for (long q = 0; q < body; q += PART) {
+            const float* normal = Format::inputs(b.normal + q, stride, C, PART, inputs_scratch);
+            const float* s = Format::inputs(b.narrow + E * stride + q, stride, E, PART, rows_scratch);
+            // Scratch for the inputs of the third product lies behind that of the first.
+            const float* gated = Format::inputs(g_gated + q, stride, C, PART, inputs_scratch + PART);
+            for (int j = 0; j < GROUPS; j++) {
+                wide_maps(weights, normal, s, j, maps);
+                weights.g_back[j].apply(gated, stride, nullptr, maps + 4 * GP, PART, PART);
+                for (int n = 0; n < GROUP; n++) {
+                    const int at = (j * GROUP + n) * PART;
+                    float(*bias)[LANES] = &g.f_bias[j * GROUP + n];
+                    Vec sum1 = load(bias[0]), sum2 = load(bias[WIDE]), sum3 = load(bias[2 * WIDE]), sum4 = load(g.conv4_bias[j * GROUP + n]);
+                    for (int i = 0; i < PART; i += LANES) {
+                        const float* m = maps + n * PART + i;
+                        const Vec f1 = load(m), f2 = load(m + GP), f3 = load(m + 2 * GP), a = sigmoid(load(m + 3 * GP)), gt = load(m + 4 * GP);
+                        const Vec clipped = vmin(vmax(f1, set(0)), set(6)), f3a = f3 * a;
+                        store(t + at + i, fma(clipped, f2, f3a));
+                        const Vec g1 = where_equal(f1, clipped, gt * f2), g2 = gt * clipped, g3 = gt * a, ga = g3 * (f3 - f3a);
+                        store(gf + at + i, g1), store(gf + WP + at + i, g2), store(gf + 2 * WP + at + i, g3), store(g4 + at + i, ga);
+                        sum1 += g1, sum2 += g2, sum3 += g3, sum4 += ga;
+                    }
+                    store(bias[0], sum1), store(bias[WIDE], sum2), store(bias[2 * WIDE], sum3), store(g.conv4_bias[j * GROUP + n], sum4);
+                }
+            }
+            clock.done(BACK_GATE);
+            weights.f_back.apply(Format::inputs(gf, PART, 3 * WIDE, PART, wide_inputs), PART, nullptr, g_normal + q, stride, PART);
+            weights.conv4_back.apply(Format::inputs(g4, PART, WIDE, PART, wide_inputs), PART, nullptr, g_narrow + E * stride + q, stride, PART);
+            clock.done(BACK_F);
+            g.f.add(Format::rows(gf, PART, 3 * WIDE, PART, wide_rows), PART, nullptr, Format::columns(b.normal + q, stride, C, PART, columns_scratch), PART);
+            g.g.add(Format::rows(t, PART, WIDE, PART, wide_rows), PART, nullptr, Format::columns(g_gated + q, stride, C, PART, columns_scratch), PART);
+            g.conv4.add(Format::rows(g4, PART, WIDE, PART, wide_rows), PART, nullptr,
+                        Format::columns(b.narrow + E * stride + q, stride, E, PART, columns_scratch), PART);
+            clock.done(BACK_GATE_W);
+        }
+        add_sums(g_gated, stride, C, body, g.g_bias);
+    }
+    // The gradient of conv4's input to that of conv1's output, both in g_narrow.
+    void grid_back(const BlockWeights<Format>& weights, Saved& b, BlockGradients<Format>& g) {
+        const int cells = grid_h * grid_w;
+        float* g_pool = g_grid + cells * E;
+        memset(grid_rows, 0, grid_h * E * row_width * sizeof(float)), memset(g_pool, 0, cells * E * sizeof(float));
+        for (int c = 0; c < E; c++) memset(g_narrow + c * stride, 0, body * sizeof(float));
+        for (int e = 0; e < E; e++) for (int i = 0; i < h; i++) {
+            float *above = grid_rows + (y0[i] * E + e) * row_width, *below = grid_rows + (y1[i] * E + e) * row_width;
+            const float* from = g_narrow + (E + e) * stride + i * pitch + 3;
+            for (int j = 0; j < w; j += LANES) {
+                const Vec v = load(from + j), low = v * set(y_share[i]);
+                store(above + j, load(above + j) + (v - low)), store(below + j, load(below + j) + low);
+            }
+        }
+        for (int i = 0; i < grid_h; i++) for (int e = 0; e < E; e++) for (int k = 0; k < grid_w; k++) {
+            Vec sum = set(0);
+            for (int j = 0; j < row_width; j += LANES) sum = fma(load(grid_rows + (i * E + e) * row_width + j), load(&hat[k * row_width + j]), sum);
+            g.conv3_bias[e] += g_grid[(i * grid_w + k) * E + e] = sum_lanes(sum);
+        }
+        each_neighbour([&](int cell, int from, int t) {
+            for (int i = 0; i < E; i++) for (int o = 0; o < E; o++) g.conv3[t][i][o] += b.pooled[from * E + i] * g_grid[cell * E + o];
+            for (int o = 0; o < E; o++) for (int i = 0; i < E; i++) g_pool[from * E + i] += g_grid[cell * E + o] * weights.conv3_back[t][o][i];
+        });
+        for (int cell = 0; cell < cells; cell++) for (int e = 0; e < E; e++) {
+            const float v = g_pool[cell * E + e];
+            const int from = b.pool_from[cell * E + e];
+            const long corner = from / conv2_pitch * 2 * pitch + from % conv2_pitch * 2 + 3;
+            g.conv2_bias[e] += v;
+            for (int t = 0; t < 9; t++) {
+                const long q = corner + t / 3 * pitch + t % 3;
+                for (int i = 0; i < E; i++) {
+                    g.conv2[e][t][i] += v * b.narrow[i * stride + q];
+                    g_narrow[i * stride + q] += v * weights.conv2_weight[e][t][i];
+                }
+            }
+        }
+    }
+    // g_narrow and g_normal to the gradient of dwconv's output, in g_normal.
+    void normalise_back(const BlockWeights<Format>& weights, Saved& b, BlockGradients<Format>& g) {
+        for (long q = 0; q < body; q += PART) {
+            const float* units = Format::inputs(g_narrow + q, stride, 2 * E, PART, inputs_scratch);
+            weights.narrow_back.template apply<true>(units, stride, nullptr, g_normal + q, stride, PART);
+            g.narrow.add(Format::rows(g_narrow + q, stride, 2 * E, PART, rows_scratch), stride, nullptr,
+                         Format::columns(b.normal + q, stride, C, PART, columns_scratch), PART);
+            for (int i = 0; i < PART; i += LANES) layer_norm_back(g_normal + q + i, b.normal + q + i, b.rstd + q + i);
+        }
+        add_sums(g_narrow, stride, 2 * E, body, g.narrow_bias);
+    }
+    INLINE void layer_norm_back(float* p, const float* normal, const float* rstd) const {
+        Vec mean = set(0), along = set(0);
+        for (int c = 0; c < C; c++) {
+            const Vec d = load(p + c * stride);
+            mean += d, along = fma(d, load(normal + c * stride), along);
+        }
+        mean *= set(1.f / C), along *= set(1.f / C);
+        for (int c = 0; c < C; c++)
+            store(p + c * stride, fnma(load(normal + c * stride), along, load(p + c * stride) - mean) * load(rstd));
+    }
+    void depthwise_gradients(const float* in, const float* g, float (*sum)[49][LANES], float (*bias)[LANES]) {
+        for (int c = 0; c < C; c++) depthwise_gradient(in + c * stride + 3, g + c * stride + 3, pitch, h, w, sum[c][0]);
+        add_sums(g, stride, C, body, bias);
+    }
+    void head_back(Gradients<Format>& g) {
+        for (long i = 0; i < C * stride; i += LANES) store(to_first + i, load(to_first + i) + load(gy + i));
+        add_gradient<1>(g.conv_1, x, to_first), add_sums(to_first, stride, C, body, g.conv_1_bias);
+    }
+    // From g_out.
+    void backward(const Weights<Format>& weights, Gradients<Format>& g, Clock& clock) {
+        tail_back(weights, g);
+        clock.done(BACK_TAIL);
+        for (int i = BLOCKS - 1; i >= 0; i--) {
+            Saved& b = block[i];
+            const BlockWeights<Format>& bw = weights.block[i];
+            BlockGradients<Format>& bg = g.block[i];
+            cab_back(bw, b, block_output(i), bg);
+            clock.done(BACK_CAB);
+            depthwise_gradients(b.gated, gu, bg.dwconv2, bg.dwconv2_bias);
+            clock.done(BACK_DW_W);
+            for (int c = 0; c < C; c++)
+                depthwise(gu + c * stride + 3, pitch, h, w, bw.dwconv2_back[c], 0, nullptr, g_gated + c * stride + 3);
+            clock.done(BACK_DW);
+            gate_back(bw, b, bg, clock);
+            grid_back(bw, b, bg);
+            clock.done(BACK_GRID);
+            normalise_back(bw, b, bg);
+            clock.done(BACK_LN);
+            depthwise_gradients(b.in, g_normal, bg.dwconv, bg.dwconv_bias);
+            clock.done(BACK_DW_W);
+            for (int c = 0; c < C; c++)
+                depthwise(g_normal + c * stride + 3, pitch, h, w, bw.dwconv_back[c], 0, gu + c * stride + 3, gy + c * stride + 3);
+            clock.done(BACK_DW);
+        }
+        head_back(g);
+        clock.done(HEAD);
+    }
+};
