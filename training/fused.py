@@ -28,6 +28,7 @@ AVX2 = ["-mavx2", "-mfma"]
 AVX512 = AVX2 + ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 # Name: flags of /proc/cpuinfo, flags of g++. The best one first.
 LEVELS = {
+    "avx512bf16": ({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"}, AVX512 + ["-mavx512bf16"]),
     "avx512": ({"avx512f", "avx512bw", "avx512dq", "avx512vl"}, AVX512),
     "avx2": ({"avx2", "fma"}, AVX2),
 }

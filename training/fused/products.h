@@ -30,21 +30,35 @@ INLINE void parts(F f) {
     for (int i = LARGER; i < COUNT; i++) f(std::integral_constant<int, SMALL>(), i * SMALL + LARGER);
 }
 
+// Planes of pixels, `stride` apart.
+template <class T>
+struct Planes {
+    T* at;
+    long stride;
+    T* of(int c) const { return at + c * stride; }
+    Planes from(long pixel) const { return {at + pixel, stride}; }
+};
+
 struct Float {
     typedef float Element;
     static constexpr int EACH = 1;
+    static constexpr bool ROWS_ARE_INPUTS = true;
     static INLINE Vec product(Vec a, Vec b, Vec sum) { return fma(a, b, sum); }
     static INLINE Vec broadcast(const float* p) { return set(*p); }
     static void put(float* unit, float first, float) { *unit = first; }
 
-    // What a Map reads of planes, what a Sum reads as rows, and as columns. The first two are the planes themselves.
-    static const float* inputs(const float* planes, long, int, long, float*) { return planes; }
-    static const float* rows(const float* planes, long, int, long, float*) { return planes; }
-    static const float* columns(const float* planes, long stride, int channels, int pixels, float* out) {
+    // Channels c (even) and c + 1 at LANES pixels, as inputs of a Map and as rows of a Sum.
+    static INLINE void put_inputs(float* units, long stride, int c, Vec a, Vec b) { store(units + c * stride, a), store(units + (c + 1) * stride, b); }
+    static INLINE void put_rows(float* rows, long stride, int c, Vec a, Vec b) { put_inputs(rows, stride, c, a, b); }
+    // What a Map reads of planes, and what a Sum reads as rows: the planes themselves; a Pair uses the scratch.
+    static Planes<float> inputs(Planes<float> planes, int, long, Planes<float>) { return planes; }
+    static Planes<float> rows(Planes<float> planes, int, long, Planes<float>) { return planes; }
+    // What a Sum reads as columns: [pixel][up(channels, LANES)].
+    static const float* columns(Planes<float> planes, int channels, int pixels, float* out) {
         const int width = up(channels, LANES);
         for (int c = 0; c < width; c += LANES) for (int p = 0; p < pixels; p += LANES) {
             Vec block[LANES];
-            UNROLL for (int i = 0; i < LANES; i++) block[i] = c + i < channels ? load(planes + (c + i) * stride + p) : set(0);
+            UNROLL for (int i = 0; i < LANES; i++) block[i] = c + i < channels ? load(planes.of(c + i) + p) : set(0);
             transpose(block);
             UNROLL for (int i = 0; i < LANES; i++) store(out + (p + i) * width + c, block[i]);
         }
@@ -94,10 +108,10 @@ struct Map {
     }
     // in: of Format::inputs. pixels: a multiple of two vectors. With ADD to what is in out, without biases.
     template <bool ADD = false>
-    void apply(const float* in, long in_stride, const long* shift, float* out, long out_stride, int pixels) const {
+    void apply(Planes<float> in, const long* shift, Planes<float> out, int pixels) const {
         parts<N, MOST>([&](auto size, int start) {
-            map_outputs<Format, size, TAPS, ADD>(in, in_stride, UNITS, shift, weight + start * TAPS * UNITS, bias + start,
-                                                 out + start * out_stride, out_stride, pixels);
+            map_outputs<Format, size, TAPS, ADD>(in.at, in.stride, UNITS, shift, weight + start * TAPS * UNITS, bias + start,
+                                                 out.of(start), out.stride, pixels);
         });
     }
 };
@@ -128,14 +142,13 @@ struct Sum {
 
     // SIGN 1: shift[t] is (t / 3 - 1) rows + t % 3 - 1; SIGN -1: the negative of it.
     template <int SIGN = 1>
-    void add(const typename Format::Element* rows, long row_stride, const long* shift, const float* columns, int pixels) {
+    void add(Planes<typename Format::Element> rows, const long* shift, const float* columns, int pixels) {
         constexpr int REGS = REGISTERS == 32 ? 24 : 12;
         parts<WIDTH / LANES, 4>([&](auto vectors, int v) {
             constexpr int D = TAPS == 9 && vectors <= 2 ? 3 : 1;
             parts<ROWS, least(8, REGS / (D * vectors))>([&](auto size, int r) {
                 for (int t = 0; t < TAPS; t += D)
-                    sum_rows<Format, size, D, SIGN, vectors>(rows + r * row_stride + (TAPS > 1 ? shift[t] : 0), row_stride,
-                                                             columns + v * LANES, WIDTH, pixels, &sum[t][r][v * LANES], ROWS * WIDTH);
+                    sum_rows<Format, size, D, SIGN, vectors>(rows.of(r) + (TAPS > 1 ? shift[t] : 0), rows.stride, columns + v * LANES, WIDTH, pixels, &sum[t][r][v * LANES], ROWS * WIDTH);
             });
         });
     }

@@ -46,9 +46,10 @@ struct Sample {
     std::vector<float> y_share, hat;
     Saved block[BLOCKS];
     float *x, *y, *first_sum, *out, *g_out, *to_first, *gy, *gu, *gz, *g_inner, *g_gated, *g_normal, *g_narrow;
-    float *inputs_scratch, *rows_scratch, *columns_scratch, *columns_scratch2;
+    float *inputs_scratch, *rows_scratch, *columns_scratch, *part_scratch, *part_scratch2, *part_scratch3;
     float *even_odd, *conv2_out, *grid, *g_grid, *grid_rows;
-    float *wide, *wide_inputs, *wide_rows;
+    float *maps, *t_inputs, *f_inputs;
+    Element *t_rows, *f_rows;
     char* memory = nullptr;
     size_t size = 0, used = 0;
 
@@ -76,6 +77,8 @@ struct Sample {
         return p;
     }
     float* planes(int n) { return take<float>(n * stride + edge) + edge; }
+    Planes<float> whole(float* planes) const { return {planes, stride}; }
+    static Planes<float> part(float* planes) { return {planes, PART}; }
     // Called twice: for the size, then for the pointers.
     void lay_out() {
         used = 0;
@@ -89,10 +92,12 @@ struct Sample {
         gu = planes(C), gz = planes(C), g_inner = planes(R), g_gated = planes(C), g_normal = planes(C), g_narrow = planes(2 * E);
         const int most = std::max({C, OUT, R, 2 * E}) + 1;
         inputs_scratch = planes(most), rows_scratch = planes(most);
-        columns_scratch = take<float>(PART * up(std::max(C, E), LANES)), columns_scratch2 = take<float>(PART * up(std::max(C, E), LANES));
+        columns_scratch = take<float>(PART * up(std::max(C, E), LANES));
         even_odd = take<float>(2 * E * h * conv2_pitch), conv2_out = take<float>((E + 1) * conv2_h * conv2_pitch);
         grid = take<float>(cells * E), g_grid = take<float>(2 * cells * E), grid_rows = take<float>(grid_h * E * row_width);
-        wide = take<float>((5 * WIDE + 5 * GROUP) * PART), wide_inputs = take<float>(5 * WIDE * PART), wide_rows = take<float>(5 * WIDE * PART);
+        part_scratch = take<float>(most * PART), part_scratch2 = take<float>(most * PART), part_scratch3 = take<float>(most * PART);
+        maps = take<float>(5 * GROUP * PART), t_inputs = take<float>(WIDE * PART), t_rows = take<Element>(WIDE * PART);
+        f_inputs = take<float>(4 * WIDE * PART), f_rows = Format::ROWS_ARE_INPUTS ? (Element*)f_inputs : take<Element>(4 * WIDE * PART);
     }
     // Half-pixel centres, clamped at the edges: rows y0, y1 and the share of y1; hat[j][x]: the share of column j in pixel x.
     void set_shares() {
@@ -124,16 +129,16 @@ struct Sample {
     }
     // A convolution of whole planes.
     template <int N, int K, class F>
-    void convolve(const Map<F, N, K, 9>& map, const float* in, const long* taps, float* to) {
-        const float* units = F::inputs(in, stride, K, body, inputs_scratch);
-        for (long q = 0; q < body; q += PART) map.apply(units + q, stride, taps, to + q, stride, PART);
+    void convolve(const Map<F, N, K, 9>& map, float* in, const long* taps, float* to) {
+        const Planes<float> units = F::inputs(whole(in), K, body, whole(inputs_scratch));
+        for (long q = 0; q < body; q += PART) map.apply(units.from(q), taps, whole(to).from(q), PART);
     }
     // The gradient of a convolution's weights.
     template <int SIGN, class F, int ROWS, int COLUMNS>
-    void add_gradient(Sum<F, ROWS, COLUMNS, 9>& sum, const float* rows, const float* columns) {
-        const typename F::Element* elements = F::rows(rows, stride, ROWS, body, rows_scratch);
+    void add_gradient(Sum<F, ROWS, COLUMNS, 9>& sum, float* rows, float* columns) {
+        const Planes<typename F::Element> elements = F::rows(whole(rows), ROWS, body, whole(rows_scratch));
         for (long q = 0; q < body; q += PART)
-            sum.template add<SIGN>(elements + q, stride, SIGN > 0 ? shift : back, F::columns(columns + q, stride, COLUMNS, PART, columns_scratch), PART);
+            sum.template add<SIGN>(elements.from(q), SIGN > 0 ? shift : back, F::columns(whole(columns).from(q), COLUMNS, PART, columns_scratch), PART);
     }
 
     // ---- forward ----
@@ -150,8 +155,8 @@ struct Sample {
         for (long q = 0; q < body; q += LANES) layer_norm(b.normal + q, b.rstd + q);
         clear_gaps(b.rstd, 1), clear_gaps(b.normal, C);
         for (long q = 0; q < body; q += PART) {
-            const float* units = Format::inputs(b.normal + q, stride, C, PART, inputs_scratch);
-            weights.narrow.apply(units, stride, nullptr, b.narrow + q, stride, PART);
+            const Planes<float> units = Format::inputs(whole(b.normal + q), C, PART, part(part_scratch));
+            weights.narrow.apply(units, nullptr, whole(b.narrow + q), PART);
         }
     }
     INLINE void layer_norm(float* p, float* rstd) const {
@@ -179,7 +184,7 @@ struct Sample {
         for (int t = 0; t < 9; t++) taps[t] = t / 3 * conv2_pitch + (t % 3 == 1 ? odd : t % 3 / 2);
         const long plane = (long)conv2_h * conv2_pitch;
         for (int i = 0; i < conv2_h; i++)
-            weights.conv2.apply(even_odd + 2 * i * conv2_pitch, (long)h * conv2_pitch, taps, conv2_out + i * conv2_pitch, plane, up(conv2_w, 2 * LANES));
+            weights.conv2.apply({even_odd + 2 * i * conv2_pitch, (long)h * conv2_pitch}, taps, {conv2_out + i * conv2_pitch, plane}, up(conv2_w, 2 * LANES));
         for (int i = 0; i < grid_h; i++) for (int j = 0; j < grid_w; j++) for (int e = 0; e < E; e++) {
             const float* from = conv2_out + e * plane;
             int best = i * POOL_STRIDE * conv2_pitch + j * POOL_STRIDE;
@@ -216,25 +221,28 @@ struct Sample {
         }
     }
     // GROUP channels of f1, f2, f3 and conv4 at PART pixels: to[4][GROUP][PART].
-    INLINE void wide_maps(const BlockWeights<Format>& weights, const float* normal, const float* s, int group, float* to) const {
-        for (int i = 0; i < 3; i++) weights.f[group][i].apply(normal, stride, nullptr, to + i * GROUP * PART, PART, PART);
-        weights.conv4[group].apply(s, stride, nullptr, to + 3 * GROUP * PART, PART, PART);
+    INLINE void wide_maps(const BlockWeights<Format>& weights, Planes<float> normal, Planes<float> s, int group, float* to) const {
+        for (int i = 0; i < 3; i++) weights.f[group][i].apply(normal, nullptr, part(to + i * GROUP * PART), PART);
+        weights.conv4[group].apply(s, nullptr, part(to + 3 * GROUP * PART), PART);
     }
     // t = relu6(f1) f2 + f3 sigmoid(conv4), and g of it.
     void gate(const BlockWeights<Format>& weights, Saved& b) {
-        float *maps = wide, *t = wide + 5 * GROUP * PART;
+        constexpr int GP = GROUP * PART;
         for (long q = 0; q < body; q += PART) {
-            const float* normal = Format::inputs(b.normal + q, stride, C, PART, inputs_scratch);
-            const float* s = Format::inputs(b.narrow + E * stride + q, stride, E, PART, rows_scratch);
+            const Planes<float> normal = Format::inputs(whole(b.normal + q), C, PART, part(part_scratch));
+            const Planes<float> s = Format::inputs(whole(b.narrow + E * stride + q), E, PART, part(part_scratch2));
             for (int j = 0; j < GROUPS; j++) {
                 wide_maps(weights, normal, s, j, maps);
-                for (int i = 0; i < GROUP * PART; i += LANES) {
-                    const Vec f1 = vmin(vmax(load(maps + i), set(0)), set(6)), f2 = load(maps + GROUP * PART + i);
-                    const Vec f3 = load(maps + 2 * GROUP * PART + i), a = sigmoid(load(maps + 3 * GROUP * PART + i));
-                    store(t + j * GROUP * PART + i, fma(f1, f2, f3 * a));
+                for (int n = 0; n < GROUP; n += 2) for (int i = 0; i < PART; i += LANES) {
+                    Vec t[2];
+                    UNROLL for (int k = 0; k < 2; k++) {
+                        const float* m = maps + (n + k) * PART + i;
+                        t[k] = fma(vmin(vmax(load(m), set(0)), set(6)), load(m + GP), load(m + 2 * GP) * sigmoid(load(m + 3 * GP)));
+                    }
+                    Format::put_inputs(t_inputs + i, PART, j * GROUP + n, t[0], t[1]);
                 }
             }
-            weights.g.apply(Format::inputs(t, PART, WIDE, PART, wide_inputs), PART, nullptr, b.gated + q, stride, PART);
+            weights.g.apply(part(t_inputs), nullptr, whole(b.gated + q), PART);
         }
         clear_gaps(b.gated, C);
     }
@@ -357,7 +365,7 @@ struct Sample {
         clear_gaps(gy, C);
     }
     // gy, of the block's output y, to gu, of CAB's input.
-    void cab_back(const BlockWeights<Format>& weights, Saved& b, const float* y, BlockGradients<Format>& g) {
+    void cab_back(const BlockWeights<Format>& weights, Saved& b, float* y, BlockGradients<Format>& g) {
         float g_squeezed[Q] = {}, g_mean[C] = {};
         for (int c = 0; c < C; c++) {
             Vec s = set(0), s2 = set(0);
@@ -384,42 +392,57 @@ struct Sample {
         convolve(weights.cab0_back, g_inner, back, gu);
         clear_gaps(gu, C);
     }
+    // The gate's gradients at PART pixels of channels n and n + 1 of a group, from maps[5][GROUP][PART].
+    INLINE void gate_back_channels(int group, int n, BlockGradients<Format>& g) {
+        constexpr int GP = GROUP * PART;
+        const int at = group * GROUP + n;
+        Vec sums[4][2];
+        UNROLL for (int k = 0; k < 2; k++) {
+            UNROLL for (int i = 0; i < 3; i++) sums[i][k] = load(g.f_bias[i * WIDE + at + k]);
+            sums[3][k] = load(g.conv4_bias[at + k]);
+        }
+        for (int i = 0; i < PART; i += LANES) {
+            Vec t[2], d[4][2];
+            UNROLL for (int k = 0; k < 2; k++) {
+                const float* m = maps + (n + k) * PART + i;
+                const Vec f1 = load(m), f2 = load(m + GP), f3 = load(m + 2 * GP), a = sigmoid(load(m + 3 * GP)), gt = load(m + 4 * GP);
+                const Vec clipped = vmin(vmax(f1, set(0)), set(6)), f3a = f3 * a;
+                t[k] = fma(clipped, f2, f3a);
+                d[0][k] = where_equal(f1, clipped, gt * f2), d[1][k] = gt * clipped, d[2][k] = gt * a, d[3][k] = d[2][k] * (f3 - f3a);
+                UNROLL for (int j = 0; j < 4; j++) sums[j][k] += d[j][k];
+            }
+            Format::put_rows(t_rows + i, PART, at, t[0], t[1]);
+            UNROLL for (int j = 0; j < 4; j++) {
+                Format::put_inputs(f_inputs + i, PART, j * WIDE + at, d[j][0], d[j][1]);
+                if (!Format::ROWS_ARE_INPUTS) Format::put_rows(f_rows + i, PART, j * WIDE + at, d[j][0], d[j][1]);
+            }
+        }
+        UNROLL for (int k = 0; k < 2; k++) {
+            UNROLL for (int i = 0; i < 3; i++) store(g.f_bias[i * WIDE + at + k], sums[i][k]);
+            store(g.conv4_bias[at + k], sums[3][k]);
+        }
+    }
     // g_gated to g_normal, but for what comes through the narrow maps, and to the gradient of conv4's input in g_narrow.
     void gate_back(const BlockWeights<Format>& weights, Saved& b, BlockGradients<Format>& g, Clock& clock) {
-        constexpr int GP = GROUP * PART, WP = WIDE * PART;
-        float *maps = wide, *gf = wide + 5 * GP, *g4 = gf + 3 * WP, *t = g4 + WP;
+        const Planes<Element> rows = {f_rows, PART};
+        const Planes<float> g4_inputs = {f_inputs + 3 * WIDE / Format::EACH * PART, PART};
         for (long q = 0; q < body; q += PART) {
-            const float* normal = Format::inputs(b.normal + q, stride, C, PART, inputs_scratch);
-            const float* s = Format::inputs(b.narrow + E * stride + q, stride, E, PART, rows_scratch);
-            // Scratch for the inputs of the third product lies behind that of the first.
-            const float* gated = Format::inputs(g_gated + q, stride, C, PART, inputs_scratch + PART);
+            float* s_planes = b.narrow + E * stride + q;
+            const Planes<float> normal = Format::inputs(whole(b.normal + q), C, PART, part(part_scratch));
+            const Planes<float> s = Format::inputs(whole(s_planes), E, PART, part(part_scratch2));
+            const Planes<float> gated = Format::inputs(whole(g_gated + q), C, PART, part(part_scratch3));
             for (int j = 0; j < GROUPS; j++) {
                 wide_maps(weights, normal, s, j, maps);
-                weights.g_back[j].apply(gated, stride, nullptr, maps + 4 * GP, PART, PART);
-                for (int n = 0; n < GROUP; n++) {
-                    const int at = (j * GROUP + n) * PART;
-                    float(*bias)[LANES] = &g.f_bias[j * GROUP + n];
-                    Vec sum1 = load(bias[0]), sum2 = load(bias[WIDE]), sum3 = load(bias[2 * WIDE]), sum4 = load(g.conv4_bias[j * GROUP + n]);
-                    for (int i = 0; i < PART; i += LANES) {
-                        const float* m = maps + n * PART + i;
-                        const Vec f1 = load(m), f2 = load(m + GP), f3 = load(m + 2 * GP), a = sigmoid(load(m + 3 * GP)), gt = load(m + 4 * GP);
-                        const Vec clipped = vmin(vmax(f1, set(0)), set(6)), f3a = f3 * a;
-                        store(t + at + i, fma(clipped, f2, f3a));
-                        const Vec g1 = where_equal(f1, clipped, gt * f2), g2 = gt * clipped, g3 = gt * a, ga = g3 * (f3 - f3a);
-                        store(gf + at + i, g1), store(gf + WP + at + i, g2), store(gf + 2 * WP + at + i, g3), store(g4 + at + i, ga);
-                        sum1 += g1, sum2 += g2, sum3 += g3, sum4 += ga;
-                    }
-                    store(bias[0], sum1), store(bias[WIDE], sum2), store(bias[2 * WIDE], sum3), store(g.conv4_bias[j * GROUP + n], sum4);
-                }
+                weights.g_back[j].apply(gated, nullptr, part(maps + 4 * GROUP * PART), PART);
+                for (int n = 0; n < GROUP; n += 2) gate_back_channels(j, n, g);
             }
             clock.done(BACK_GATE);
-            weights.f_back.apply(Format::inputs(gf, PART, 3 * WIDE, PART, wide_inputs), PART, nullptr, g_normal + q, stride, PART);
-            weights.conv4_back.apply(Format::inputs(g4, PART, WIDE, PART, wide_inputs), PART, nullptr, g_narrow + E * stride + q, stride, PART);
+            weights.f_back.apply(part(f_inputs), nullptr, whole(g_normal + q), PART);
+            weights.conv4_back.apply(g4_inputs, nullptr, whole(g_narrow + E * stride + q), PART);
             clock.done(BACK_F);
-            g.f.add(Format::rows(gf, PART, 3 * WIDE, PART, wide_rows), PART, nullptr, Format::columns(b.normal + q, stride, C, PART, columns_scratch), PART);
-            g.g.add(Format::rows(t, PART, WIDE, PART, wide_rows), PART, nullptr, Format::columns(g_gated + q, stride, C, PART, columns_scratch), PART);
-            g.conv4.add(Format::rows(g4, PART, WIDE, PART, wide_rows), PART, nullptr,
-                        Format::columns(b.narrow + E * stride + q, stride, E, PART, columns_scratch), PART);
+            g.f.add(rows, nullptr, Format::columns(whole(b.normal + q), C, PART, columns_scratch), PART);
+            g.g.add({t_rows, PART}, nullptr, Format::columns(whole(g_gated + q), C, PART, columns_scratch), PART);
+            g.conv4.add({rows.of(3 * WIDE), PART}, nullptr, Format::columns(whole(s_planes), E, PART, columns_scratch), PART);
             clock.done(BACK_GATE_W);
         }
         add_sums(g_gated, stride, C, body, g.g_bias);
@@ -464,10 +487,10 @@ struct Sample {
     // g_narrow and g_normal to the gradient of dwconv's output, in g_normal.
     void normalise_back(const BlockWeights<Format>& weights, Saved& b, BlockGradients<Format>& g) {
         for (long q = 0; q < body; q += PART) {
-            const float* units = Format::inputs(g_narrow + q, stride, 2 * E, PART, inputs_scratch);
-            weights.narrow_back.template apply<true>(units, stride, nullptr, g_normal + q, stride, PART);
-            g.narrow.add(Format::rows(g_narrow + q, stride, 2 * E, PART, rows_scratch), stride, nullptr,
-                         Format::columns(b.normal + q, stride, C, PART, columns_scratch), PART);
+            const Planes<float> units = Format::inputs(whole(g_narrow + q), 2 * E, PART, part(part_scratch));
+            weights.narrow_back.template apply<true>(units, nullptr, whole(g_normal + q), PART);
+            g.narrow.add(Format::rows(whole(g_narrow + q), 2 * E, PART, part(part_scratch2)), nullptr,
+                         Format::columns(whole(b.normal + q), C, PART, columns_scratch), PART);
             for (int i = 0; i < PART; i += LANES) layer_norm_back(g_normal + q + i, b.normal + q + i, b.rstd + q + i);
         }
         add_sums(g_narrow, stride, 2 * E, body, g.narrow_bias);

@@ -7,7 +7,7 @@
 
 #include "sample.h"
 
-#ifdef PAIRS
+#ifdef __AVX512BF16__
 #include "pair.h"
 typedef Pair Format;
 #else

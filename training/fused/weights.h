@@ -77,7 +77,7 @@ void set_conv(Forward& forward, Back& back, const float* p, TensorAt at) {
 }
 
 // Wide channels are computed GROUP at a time. The last group is filled up with zeros.
-constexpr int GROUP = least(M, 16), GROUPS = (M + GROUP - 1) / GROUP, WIDE = GROUPS * GROUP;
+constexpr int GROUP = least(up(M, 2), 16), GROUPS = (M + GROUP - 1) / GROUP, WIDE = GROUPS * GROUP;
 
 template <class Format>
 struct BlockWeights {
