@@ -27,24 +27,28 @@ FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared"
 AVX2 = ["-mavx2", "-mfma"]
 AVX512 = AVX2 + ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 # Name: flags of /proc/cpuinfo, flags of g++. The best one first.
+HAS_AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 LEVELS = {
-    "avx512bf16": ({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"}, AVX512 + ["-mavx512bf16"]),
-    "avx512": ({"avx512f", "avx512bw", "avx512dq", "avx512vl"}, AVX512),
+    "amx": (HAS_AVX512 | {"avx512_bf16", "amx_tile", "amx_bf16"}, AVX512 + ["-mavx512bf16", "-mamx-tile", "-mamx-bf16"]),
+    "avx512bf16": (HAS_AVX512 | {"avx512_bf16"}, AVX512 + ["-mavx512bf16"]),
+    "avx512": (HAS_AVX512, AVX512),
     "avx2": ({"avx2", "fma"}, AVX2),
 }
+# Levels for tests: the code of AMX on arrays in place of tiles.
+STAND_INS = {"amx-stand-in": (HAS_AVX512 | {"avx512_bf16"}, AVX512 + ["-mavx512bf16", "-DSTAND_IN"])}
 
 
 class Unavailable(Exception):
     """The fused step cannot run here: says why in one line."""
 
 
-def levels():
+def levels(among=LEVELS):
     """Returns the names of the levels that this machine has, the best one first."""
     try:
         flags = set(Path("/proc/cpuinfo").read_text().partition("\nflags")[2].partition("\n")[0].split())
     except OSError:
         return []
-    return [name for name, (needed, _) in LEVELS.items() if needed <= flags]
+    return [name for name, (needed, _) in among.items() if needed <= flags]
 
 
 def sizes_of(net):
@@ -58,9 +62,7 @@ def sizes_of(net):
 def library(sizes, level):
     """Compiles the step, unless that was done before, and loads it."""
     compiler = os.environ.get("CXX", "g++")
-    if level not in LEVELS:
-        raise Unavailable(f"{level}: is not a level of the fused step; the levels are {', '.join(LEVELS)}")
-    flags = [*FLAGS, *LEVELS[level][1], f"-DSIZES={','.join(map(str, sizes))}"]
+    flags = [*FLAGS, *(LEVELS | STAND_INS)[level][1], f"-DSIZES={','.join(map(str, sizes))}"]
     digest = hashlib.sha256(" ".join([compiler, *flags]).encode())
     for file in sorted(SOURCES.iterdir()):
         digest.update(file.read_bytes())
@@ -80,6 +82,8 @@ def library(sizes, level):
     found.fused_step.restype = ctypes.c_double
     found.fused_parameters.restype = ctypes.c_long
     found.fused_spent.argtypes, found.fused_spent.restype = [pointer], ctypes.c_char_p
+    if not found.fused_possible():
+        raise Unavailable(f"the system does not let this process use {level}")
     return found
 
 
@@ -87,16 +91,24 @@ class Fused:
     """Makes the network's parameters views of one tensor, and their gradients too."""
 
     def __init__(self, net, threads=1, level=None):
-        if level is None and not levels():
-            raise Unavailable("this CPU has no AVX2")
-        self.net, self.threads, self.level = net, threads, level or levels()[0]
-        self.library = library(sizes_of(net), self.level)
+        self.net, self.threads = net, threads
+        self.level, self.library = self.open(level)
         parameters = list(net.parameters())
         self.values = torch.cat([p.detach().flatten() for p in parameters])
         self.gradients = torch.zeros_like(self.values)
         assert self.values.numel() == self.library.fused_parameters(), "the parameters are not those of model.py"
         for p, value, gradient in zip(parameters, self.split(self.values), self.split(self.gradients)):
             p.data, p.grad = value, gradient
+
+    def open(self, level):
+        """Returns the level, or the best that runs here, and its library."""
+        error = Unavailable("this CPU has no AVX2")
+        for name in levels() if level is None else [level]:
+            try:
+                return name, library(sizes_of(self.net), name)
+            except Unavailable as found:
+                error = found
+        raise error
 
     def split(self, flat):
         shapes = [p.shape for p in self.net.parameters()]

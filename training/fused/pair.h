@@ -31,6 +31,9 @@ struct Pair {
         const uint32_t bits = to_bf16(first) | (uint32_t)to_bf16(second) << 16;
         memcpy(unit, &bits, 4);
     }
+    static bool possible() { return true; }
+    static void begin() {}
+    static void end() {}
 
     static INLINE void put_inputs(float* units, long stride, int c, Vec a, Vec b) {
         _mm512_storeu_si512(units + c / 2 * stride, side_by_side(halves(a, b)));

@@ -46,6 +46,10 @@ struct Float {
     static INLINE Vec product(Vec a, Vec b, Vec sum) { return fma(a, b, sum); }
     static INLINE Vec broadcast(const float* p) { return set(*p); }
     static void put(float* unit, float first, float) { *unit = first; }
+    // Whether the system lets this process use the format; before and after its use in a thread.
+    static bool possible() { return true; }
+    static void begin() {}
+    static void end() {}
 
     // Channels c (even) and c + 1 at LANES pixels, as inputs of a Map and as rows of a Sum.
     static INLINE void put_inputs(float* units, long stride, int c, Vec a, Vec b) { store(units + c * stride, a), store(units + (c + 1) * stride, b); }

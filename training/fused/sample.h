@@ -15,8 +15,13 @@
 #include "depthwise.h"
 #include "weights.h"
 
-// Pixels of a step of products: what the wide maps of a step take of the second cache.
+// Pixels of a step of products: the wide maps of a step have to stay in the second cache, and a Sum of tiles loads and stores its
+// sums in each step.
+#if defined(__AMX_BF16__) || defined(STAND_IN)
+constexpr int PART = 256;
+#else
 constexpr int PART = M > 64 ? 64 : 128;
+#endif
 constexpr float LAYER_NORM_EPS = 1e-5f;
 // ESA's max pool.
 constexpr int POOL = 7, POOL_STRIDE = 3;
@@ -90,7 +95,8 @@ struct Sample {
         }
         y = planes(C), first_sum = planes(C), out = planes(OUT), g_out = planes(OUT), to_first = planes(C), gy = planes(C);
         gu = planes(C), gz = planes(C), g_inner = planes(R), g_gated = planes(C), g_normal = planes(C), g_narrow = planes(2 * E);
-        const int most = std::max({C, OUT, R, 2 * E}) + 1;
+        // Tiles read up to 15 units behind the last.
+        const int most = std::max({C, OUT, R, 2 * E}) + 16;
         inputs_scratch = planes(most), rows_scratch = planes(most);
         columns_scratch = take<float>(PART * up(std::max(C, E), LANES));
         even_odd = take<float>(2 * E * h * conv2_pitch), conv2_out = take<float>((E + 1) * conv2_h * conv2_pitch);

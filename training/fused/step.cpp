@@ -7,7 +7,10 @@
 
 #include "sample.h"
 
-#ifdef __AVX512BF16__
+#if defined(__AMX_BF16__) || defined(STAND_IN)
+#include "tile.h"
+typedef Tile Format;
+#elif defined(__AVX512BF16__)
 #include "pair.h"
 typedef Pair Format;
 #else
@@ -47,9 +50,11 @@ void each_thread(int threads, F f) {
 extern "C" {
 
 long fused_parameters() { return Layout().end; }
+// Whether the system lets this process use the level.
+int fused_possible() { return Format::possible(); }
 
 // x: [n, IN, h, w]. out, if not null: [n, IN, h * SCALE, w * SCALE], as target. With gradients null it is the forward pass alone.
-// Returns the loss, NaN where the level or the size is not possible.
+// Returns the loss, NaN for an image below 15 x 15.
 double fused_step(const float* parameters, const float* x, const float* target, int n, int h, int w, const float* loss_weights, float eps,
                   int threads, float* out, float* gradients) {
     if (h < 15 || w < 15 || n < 1) return NAN;
@@ -71,6 +76,7 @@ double fused_step(const float* parameters, const float* x, const float* target, 
         Sample<Format>& sample = *worker.sample;
         const unsigned control = _mm_getcsr();
         _mm_setcsr(control | 0x8040);  // denormals are zeros
+        Format::begin();
         Clock clock;
         for (int k = i; k < n; k += threads) {
             sample.forward(x + k * in_values, *weights, clock);
@@ -81,6 +87,7 @@ double fused_step(const float* parameters, const float* x, const float* target, 
                 sample.backward(*weights, *worker.gradients, clock);
             }
         }
+        Format::end();
         _mm_setcsr(control);
     });
     if (!gradients) return 0;
