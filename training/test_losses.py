@@ -8,6 +8,7 @@ import torch
 import frames
 import losses
 from test_degrade import waves
+from test_judges import blurred, sharpened, textured
 
 
 def images():
@@ -73,6 +74,13 @@ class Losses(unittest.TestCase):
         self.assertAlmostEqual(losses.ms_ssim(flat + 0.2, flat, lr).item(), expected, 4)
         # VMAF of identical frames without motion is less than 100.
         self.assertAlmostEqual(losses.vmaf_neg(hr, hr, lr).item(), 0.0257, 3)
+
+    def test_vmaf_neg_is_that_of_libvmaf(self):
+        # The frames and the values of test_judges.py.
+        hr, *outs = (torch.from_numpy((clip[:1] - 16.0) / 219).float()[:, None] for clip in
+                     (textured(), blurred(textured()), sharpened(textured())))
+        for out, known in zip(outs, (74.489, 91.046)):
+            self.assertAlmostEqual(100 * (1 - losses.vmaf_neg(out, hr, None).item()), known, delta=0.03)
 
     def test_vmaf_neg_gains_nothing_from_sharpening(self):
         blurred = torch.nn.functional.avg_pool2d(self.hr, 3, 1, 1)
