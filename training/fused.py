@@ -21,7 +21,7 @@ import torch
 
 SOURCES = Path(__file__).resolve().parent / "fused"
 CACHE = SOURCES.parent.parent / "target/fused"
-FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread", "-Wall",
+FLAGS = ["-std=c++17", "-O3", "-fno-predictive-commoning", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread", "-Wall",
          # Of GCC's own headers.
          "-Wno-uninitialized", "-Wno-maybe-uninitialized"]
 AVX2 = ["-mavx2", "-mfma"]

@@ -23,9 +23,10 @@ struct Pair {
     static constexpr bool ROWS_ARE_INPUTS = false;
     static INLINE Vec product(Vec a, Vec b, Vec sum) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
     static INLINE Vec broadcast(const uint16_t* p) {
-        int32_t unit;
-        memcpy(&unit, p, 4);
-        return (Vec)_mm512_set1_epi32(unit);
+        // GCC would load it into a general register.
+        Vec x;
+        asm("vpbroadcastd %1, %0" : "=v"(x) : "m"(*(const int32_t(*)[1])p));
+        return x;
     }
     static void put(float* unit, float first, float second) {
         const uint32_t bits = to_bf16(first) | (uint32_t)to_bf16(second) << 16;

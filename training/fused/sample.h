@@ -52,7 +52,7 @@ struct Sample {
     Saved block[BLOCKS];
     float *x, *y, *first_sum, *out, *g_out, *to_first, *gy, *gu, *gz, *g_inner, *g_gated, *g_normal, *g_narrow;
     float *inputs_scratch, *rows_scratch, *columns_scratch, *part_scratch, *part_scratch2, *part_scratch3;
-    float *even_odd, *conv2_out, *grid, *g_grid, *grid_rows;
+    float *even_odd, *conv2_out, *g_conv2, *pool_columns, *grid, *g_grid, *grid_rows;
     float *maps, *t_inputs, *f_inputs;
     Element *t_rows, *f_rows;
     char* memory = nullptr;
@@ -100,6 +100,7 @@ struct Sample {
         inputs_scratch = planes(most), rows_scratch = planes(most);
         columns_scratch = take<float>(PART * up(std::max(C, E), LANES));
         even_odd = take<float>(2 * E * h * conv2_pitch), conv2_out = take<float>((E + 1) * conv2_h * conv2_pitch);
+        g_conv2 = take<float>(E * conv2_h * conv2_pitch), pool_columns = take<float>(2 * conv2_pitch);
         grid = take<float>(cells * E), g_grid = take<float>(2 * cells * E), grid_rows = take<float>(grid_h * E * row_width);
         part_scratch = take<float>(most * PART), part_scratch2 = take<float>(most * PART), part_scratch3 = take<float>(most * PART);
         maps = take<float>(5 * GROUP * PART), t_inputs = take<float>(WIDE * PART), t_rows = take<Element>(WIDE * PART);
@@ -191,18 +192,14 @@ struct Sample {
         const long plane = (long)conv2_h * conv2_pitch;
         for (int i = 0; i < conv2_h; i++)
             weights.conv2.apply({even_odd + 2 * i * conv2_pitch, (long)h * conv2_pitch}, taps, {conv2_out + i * conv2_pitch, plane}, up(conv2_w, 2 * LANES));
-        for (int i = 0; i < grid_h; i++) for (int j = 0; j < grid_w; j++) for (int e = 0; e < E; e++) {
-            const float* from = conv2_out + e * plane;
-            int best = i * POOL_STRIDE * conv2_pitch + j * POOL_STRIDE;
-            for (int dy = 0; dy < POOL; dy++) for (int dx = 0; dx < POOL; dx++) {
-                const int at = (i * POOL_STRIDE + dy) * conv2_pitch + j * POOL_STRIDE + dx;
-                if (from[at] > from[best]) best = at;
-            }
-            b.pooled[(i * grid_w + j) * E + e] = from[best], b.pool_from[(i * grid_w + j) * E + e] = best;
-        }
-        for (int cell = 0; cell < grid_h * grid_w; cell++) memcpy(grid + cell * E, weights.conv3_bias, sizeof weights.conv3_bias);
-        each_neighbour([&](int cell, int from, int t) {
-            for (int i = 0; i < E; i++) for (int o = 0; o < E; o++) grid[cell * E + o] += b.pooled[from * E + i] * weights.conv3[t][i][o];
+        for (int e = 0; e < E; e++) for (int i = 0; i < grid_h; i++) pool_row(conv2_out + e * plane, i, e, b);
+        each_cell([&](int cell, auto each_neighbour) {
+            float sum[E];
+            memcpy(sum, weights.conv3_bias, sizeof sum);
+            each_neighbour([&](int from, int t) {
+                for (int i = 0; i < E; i++) for (int o = 0; o < E; o++) sum[o] += b.pooled[from * E + i] * weights.conv3[t][i][o];
+            });
+            memcpy(grid + cell * E, sum, sizeof sum);
         });
         for (int i = 0; i < grid_h; i++) for (int e = 0; e < E; e++) for (int j = 0; j < row_width; j += LANES) {
             Vec sum = set(0);
@@ -218,13 +215,35 @@ struct Sample {
             }
         }
     }
-    // Calls f(cell, neighbour, tap) for each cell of the grid and its neighbours in the grid.
-    template <class F>
-    INLINE void each_neighbour(F f) const {
-        for (int i = 0; i < grid_h; i++) for (int j = 0; j < grid_w; j++) for (int t = 0; t < 9; t++) {
-            const int y = i + t / 3 - 1, x = j + t % 3 - 1;
-            if (y >= 0 && y < grid_h && x >= 0 && x < grid_w) f(i * grid_w + j, y * grid_w + x, t);
+    // A row of cells of one channel: the first of the greatest values in reading order, as PyTorch takes it.
+    void pool_row(const float* plane, int row, int e, Saved& b) {
+        const int first = row * POOL_STRIDE;
+        float *values = pool_columns, *rows = pool_columns + conv2_pitch;
+        for (int x = 0; x < conv2_w; x += LANES) {
+            Vec best = load(plane + first * conv2_pitch + x), at = set(0);
+            for (int dy = 1; dy < POOL; dy++) {
+                const Vec v = load(plane + (first + dy) * conv2_pitch + x), less = best - v;
+                at = where_negative(less, set(dy), at), best = vmax(best, v);
+            }
+            store(values + x, best), store(rows + x, at);
         }
+        for (int j = 0; j < grid_w; j++) {
+            int best = j * POOL_STRIDE;
+            for (int x = best + 1; x < j * POOL_STRIDE + POOL; x++)
+                if (values[x] > values[best] || (values[x] == values[best] && rows[x] < rows[best])) best = x;
+            b.pooled[(row * grid_w + j) * E + e] = values[best];
+            b.pool_from[(row * grid_w + j) * E + e] = (first + (int)rows[best]) * conv2_pitch + best;
+        }
+    }
+    // Calls f(cell, each_neighbour) for each cell of the grid; each_neighbour(g) calls g(neighbour, tap) for those in the grid.
+    template <class F>
+    INLINE void each_cell(F f) const {
+        for (int i = 0; i < grid_h; i++) for (int j = 0; j < grid_w; j++) f(i * grid_w + j, [&](auto g) {
+            for (int t = 0; t < 9; t++) {
+                const int y = i + t / 3 - 1, x = j + t % 3 - 1;
+                if (y >= 0 && y < grid_h && x >= 0 && x < grid_w) g(y * grid_w + x, t);
+            }
+        });
     }
     // GROUP channels of f1, f2, f3 and conv4 at PART pixels: to[4][GROUP][PART].
     INLINE void wide_maps(const BlockWeights<Format>& weights, Planes<float> normal, Planes<float> s, int group, float* to) const {
@@ -472,21 +491,31 @@ struct Sample {
             for (int j = 0; j < row_width; j += LANES) sum = fma(load(grid_rows + (i * E + e) * row_width + j), load(&hat[k * row_width + j]), sum);
             g.conv3_bias[e] += g_grid[(i * grid_w + k) * E + e] = sum_lanes(sum);
         }
-        each_neighbour([&](int cell, int from, int t) {
-            for (int i = 0; i < E; i++) for (int o = 0; o < E; o++) g.conv3[t][i][o] += b.pooled[from * E + i] * g_grid[cell * E + o];
-            for (int o = 0; o < E; o++) for (int i = 0; i < E; i++) g_pool[from * E + i] += g_grid[cell * E + o] * weights.conv3_back[t][o][i];
+        each_cell([&](int cell, auto each_neighbour) {
+            float gradient[E];
+            memcpy(gradient, g_grid + cell * E, sizeof gradient);
+            each_neighbour([&](int from, int t) {
+                float sum[E];
+                memcpy(sum, g_pool + from * E, sizeof sum);
+                for (int i = 0; i < E; i++) for (int o = 0; o < E; o++) g.conv3[t][i][o] += b.pooled[from * E + i] * gradient[o];
+                for (int o = 0; o < E; o++) for (int i = 0; i < E; i++) sum[i] += gradient[o] * weights.conv3_back[t][o][i];
+                memcpy(g_pool + from * E, sum, sizeof sum);
+            });
         });
-        for (int cell = 0; cell < cells; cell++) for (int e = 0; e < E; e++) {
-            const float v = g_pool[cell * E + e];
-            const int from = b.pool_from[cell * E + e];
-            const long corner = from / conv2_pitch * 2 * pitch + from % conv2_pitch * 2 + 3;
+        // Windows overlap, and many take the same pixel: sum first, then visit each pixel once.
+        const long plane = (long)conv2_h * conv2_pitch;
+        for (int i = 0; i < cells * E; i++) g_conv2[i % E * plane + b.pool_from[i]] += g_pool[i];
+        for (int i = 0; i < cells * E; i++) {
+            const int e = i % E, from = b.pool_from[i];
+            const float v = g_conv2[e * plane + from];
+            if (v == 0) continue;
+            g_conv2[e * plane + from] = 0;
             g.conv2_bias[e] += v;
-            for (int t = 0; t < 9; t++) {
-                const long q = corner + t / 3 * pitch + t % 3;
-                for (int i = 0; i < E; i++) {
-                    g.conv2[e][t][i] += v * b.narrow[i * stride + q];
-                    g_narrow[i * stride + q] += v * weights.conv2_weight[e][t][i];
-                }
+            float* corner = g_narrow + from / conv2_pitch * 2 * pitch + from % conv2_pitch * 2 + 3;
+            const float* c1 = b.narrow + (corner - g_narrow);
+            for (int k = 0; k < E; k++) for (int t = 0; t < 9; t++) {
+                const long at = k * stride + t / 3 * pitch + t % 3;
+                g.conv2[e][t][k] += v * c1[at], corner[at] += v * weights.conv2_weight[e][t][k];
             }
         }
     }
