@@ -8,6 +8,7 @@ Examples:
   hasn upscale in.mov out.mov --preset master              ProRes
   hasn upscale in.ts out.mkv --from 1:30 --to 2:00         a part, exact to the frame
   hasn upscale scan/%06d.dpx out/%06d.tif                  an image sequence
+  hasn upscale in.mkv out.mkv --dry-run                    streams, and an estimate of time, disk and memory
   hasn upscale in.mkv - | mpv -                            y4m on standard output";
 
 pub(super) const RELAY: &str = "\
@@ -25,6 +26,12 @@ Examples:
   hasn plan in.mkv out.mkv        then, on any machine that shares the files:
   hasn segment out.mkv.hasn 0     and so on, up to the last segment
   hasn join out.mkv.hasn";
+
+pub(super) const PREVIEW: &str = "\
+Examples:
+  hasn preview in.mkv                                  three frames on preview.html
+  hasn preview in.mkv --at 1:30 --model hasn-lite-x2-video,hasn-x2 -o models.html
+  hasn preview small.mkv --reference original.mkv      with PSNR-Y and SSIM-Y";
 
 pub(super) const COMPARE: &str = "\
 Examples:

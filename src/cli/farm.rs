@@ -29,7 +29,15 @@ pub(super) struct JoinArgs {
     output: Option<PathBuf>,
 }
 
-pub(super) fn plan(args: Args) -> Result<ExitCode> {
+/// Plans by the words of the command line.
+pub(super) fn plan(args: Args, line: Vec<OsString>) -> Result<ExitCode> {
+    if args.dry_run {
+        return Err(Error::new(
+            "--dry-run",
+            "a plan encodes nothing",
+            "leave it out, or give it to hasn upscale",
+        ));
+    }
     let interrupt = signals::catch()?;
     let folder = std::env::current_dir()
         .map_err(|e| Error::io("the current folder", e, "change to one that exists"))?;
@@ -39,7 +47,7 @@ pub(super) fn plan(args: Args) -> Result<ExitCode> {
             Error::new(word.to_string_lossy(), problem, "give it another name")
         })
     };
-    let words = std::env::args_os().skip_while(|word| word != "plan").skip(1);
+    let words = line.into_iter().skip_while(|word| word != "plan").skip(1);
     let mut words = words.map(text).collect::<Result<Vec<String>>>()?;
     if args.threads.is_none() {
         // The number of threads changes what some encoders write, so it has to be the same on all machines.

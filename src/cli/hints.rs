@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::presets;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Options of other programs, and those of `hasn upscale` for the same.
@@ -61,6 +62,9 @@ fn hint(error: &clap::Error, words: &[String]) -> Option<String> {
         }
         ErrorKind::InvalidValue if SPEEDS.contains(&text(ContextKind::InvalidValue)) => {
             Some(format!("--encoder-preset {}", text(ContextKind::InvalidValue)))
+        }
+        ErrorKind::InvalidValue if text(ContextKind::InvalidArg).starts_with("--preset") => {
+            presets::hint(text(ContextKind::InvalidValue))
         }
         ErrorKind::UnknownArgument => {
             let known = |word: &String| {

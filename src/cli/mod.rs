@@ -6,15 +6,20 @@ mod bench;
 mod child;
 mod compare;
 mod console;
+mod dry_run;
 mod examples;
 mod farm;
 mod files;
+mod frames;
 mod hints;
 mod info;
 mod jobs;
 mod manual;
 mod model;
+mod option_file;
 mod output;
+mod presets;
+mod preview;
 mod progress;
 mod relay;
 mod settings;
@@ -68,15 +73,21 @@ enum Command {
     Segment(farm::SegmentArgs),
     /// Join the segments of a plan into the video.
     Join(farm::JoinArgs),
+    /// Show some frames by several models and by bicubic on a web page, with an estimate for the whole input.
+    #[command(after_help = examples::PREVIEW)]
+    Preview(Box<preview::Args>),
     /// Compare a video or image with a reference: PSNR-Y and SSIM-Y.
     #[command(after_help = examples::COMPARE)]
     Compare(compare::Args),
+    /// Show the presets.
+    #[command(subcommand)]
+    Preset(presets::Args),
     /// List the built-in models, or show one.
     Model(model::Args),
     /// Measure the throughput of the network, its share of the processor's peak, or the price of an hour of video.
     Bench(bench::Args),
     /// Show the engines, models and encoders on this machine, and why an engine is missing.
-    Info,
+    Info(info::Args),
     /// Print the completions of a shell.
     Completions { shell: clap_complete::Shell },
     /// Write the manual pages into a folder.
@@ -88,12 +99,19 @@ enum Command {
 
 /// Parses the arguments and runs the command. Usage errors end the process with code 2.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let _flush = console::Flush;
+    console::start();
+    let line = match presets::expand_line(std::env::args_os().collect(), Cli::command()) {
+        Ok(line) => line,
+        Err(error) => {
+            console::log_line(format_args!("hasn: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let cli = match Cli::try_parse_from(&line) {
         Ok(cli) => cli,
         Err(error) => return usage_error(error),
     };
-    let _flush = console::Flush;
-    console::start();
     let level = match cli.verbose {
         _ if cli.quiet => tracing::Level::ERROR,
         0 => tracing::Level::WARN,
@@ -117,7 +135,7 @@ pub fn run() -> ExitCode {
     };
     media::init(if is_quiet { 0 } else { cli.verbose });
     let followed = cli.error_file.as_ref().map_or(Ok(()), |_| child::follow_parent());
-    let result = followed.and_then(|()| run_command(cli.command, cli.verbose, cli.quiet));
+    let result = followed.and_then(|()| run_command(cli.command, line, cli.verbose, cli.quiet));
     result.unwrap_or_else(|error| {
         console::log_line(format_args!("hasn: {error}"));
         if error.kind() == ErrorKind::Interrupted {
@@ -147,18 +165,20 @@ fn usage_error(error: clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn run_command(command: Command, verbose: u8, is_quiet: bool) -> Result<ExitCode> {
+fn run_command(command: Command, line: Vec<OsString>, verbose: u8, is_quiet: bool) -> Result<ExitCode> {
     match command {
         Command::Upscale(args) => upscale::run(*args, is_quiet),
         Command::Relay(args) => relay::run(*args, is_quiet),
         Command::Batch(args) => batch::run(args, verbose),
-        Command::Plan(args) => farm::plan(*args),
+        Command::Plan(args) => farm::plan(*args, line),
         Command::Segment(args) => farm::segment(args),
         Command::Join(args) => farm::join(args),
-        Command::Compare(args) => compare::run(args),
+        Command::Preview(args) => preview::run(*args),
+        Command::Compare(args) => compare::run(args, is_quiet),
+        Command::Preset(args) => presets::run(&args),
         Command::Model(args) => model::run(args),
         Command::Bench(args) => bench::run(args),
-        Command::Info => info::run(),
+        Command::Info(args) => info::run(&args),
         Command::Completions { shell } => manual::print_completions(shell, Cli::command()),
         Command::Man { folder } => manual::write_pages(&folder, Cli::command()),
     }

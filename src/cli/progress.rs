@@ -115,7 +115,7 @@ impl Rate {
 }
 
 /// The job in one line.
-fn headline(job: &Summary) -> String {
+pub(super) fn headline(job: &Summary) -> String {
     let Summary { input, input_width, input_height, input_pixel_format, input_fps, .. } = job;
     let Summary { output, width, height, model, engine, precision, encoder, .. } = job;
     let fps = (input_fps * 1e3).round() / 1e3;
@@ -199,7 +199,7 @@ fn write_lines(job: Summary) -> Display {
 }
 
 /// A number of bytes for people.
-fn size(bytes: f64) -> String {
+pub(super) fn size(bytes: f64) -> String {
     match bytes {
         ..1e6 => format!("{:.0} kB", bytes / 1e3),
         ..1e9 => format!("{:.1} MB", bytes / 1e6),
@@ -207,7 +207,7 @@ fn size(bytes: f64) -> String {
     }
 }
 
-fn clock(seconds: f64) -> String {
+pub(super) fn clock(seconds: f64) -> String {
     let seconds = seconds.round() as u64;
     format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }

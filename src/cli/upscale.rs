@@ -14,7 +14,7 @@ use super::args::{EngineName, PrecisionName, parse_audio, parse_duration, parse_
 use super::files::Files;
 use super::output::{counted, exit_code};
 use super::progress::{self, Show};
-use super::{console, signals};
+use super::{console, dry_run, signals};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{self, AudioMode, Deinterlace, Interrupt, Job, Kept, Options, Preset, Report, Resume, Size};
 use crate::media::{SEGMENT_FRAMES, transfer_by_name};
@@ -43,7 +43,7 @@ pub(super) struct Args {
     /// Scale factor of width and height, such as 2, 2x or 1.5.
     #[arg(long, value_name = "S", value_parser = parse_scale, help_heading = "Video")]
     pub scale: Option<f64>,
-    /// Encoder settings for a purpose; explicit options override them.
+    /// Encoder settings for a purpose, by a name of hasn preset list; explicit options override them.
     #[arg(long, value_enum, help_heading = "Video")]
     pub preset: Option<PresetName>,
     /// FFmpeg encoder [default: libx264 where the container holds H.264]
@@ -118,6 +118,10 @@ pub(super) struct Args {
     /// Discard what an interrupted run has finished, and start over.
     #[arg(long, help_heading = "Resume")]
     pub restart: bool,
+    /// Print what a run would do with each stream, and an estimate of time, disk and memory, measured on frames of the input.
+    /// Nothing is written but --report.
+    #[arg(long, help_heading = "Output")]
+    pub dry_run: bool,
     /// Progress display.
     #[arg(long, value_enum, default_value = "auto", help_heading = "Logging")]
     pub progress: Show,
@@ -146,6 +150,25 @@ pub(super) enum PresetName {
     Master,
     /// Delivery: x264, slow, 8-bit 4:2:0, in .mp4
     Web,
+    /// Delivery in a hurry: x264, veryfast, 8-bit 4:2:0, in .mp4
+    WebFast,
+    /// Smaller files: x265, slow, 10-bit or deeper, in .mkv or .mp4
+    Hevc,
+    /// The smallest files: SVT-AV1, 10-bit, in .mkv, .mp4 or .webm
+    Av1,
+}
+
+impl PresetName {
+    pub fn preset(self) -> Preset {
+        match self {
+            PresetName::Archive => Preset::Archive,
+            PresetName::Master => Preset::Master,
+            PresetName::Web => Preset::Web,
+            PresetName::WebFast => Preset::WebFast,
+            PresetName::Hevc => Preset::Hevc,
+            PresetName::Av1 => Preset::Av1,
+        }
+    }
 }
 
 impl Args {
@@ -161,11 +184,7 @@ impl Args {
             (None, None) => Size::Model,
         };
         options.square = self.square;
-        options.preset = self.preset.map(|preset| match preset {
-            PresetName::Archive => Preset::Archive,
-            PresetName::Master => Preset::Master,
-            PresetName::Web => Preset::Web,
-        });
+        options.preset = self.preset.map(PresetName::preset);
         options.encoder = self.encoder.clone();
         options.encoder_options = self.encoder_opt.clone();
         options.crf = self.crf.clone();
@@ -208,6 +227,9 @@ pub(super) fn run(mut args: Args, is_quiet: bool) -> Result<ExitCode> {
         signals::end_soon_after(&interrupt)?;
     }
     let job = job::open(&args.options(), &interrupt)?;
+    if args.dry_run {
+        return dry_run::run(job, args.progress, args.report.as_deref(), &interrupt);
+    }
     ask_whether_to_resume(&args, &job, &interrupt)?;
     let progress = progress::shown(args.progress, args.files.output == "-");
     let report = match job.run(&progress) {
@@ -357,7 +379,7 @@ fn parse_crf(text: &str) -> std::result::Result<String, String> {
 }
 
 /// Parses `90`, `90.5`, `1:30` or `0:01:30.5` to seconds.
-fn parse_time(text: &str) -> std::result::Result<f64, String> {
+pub(super) fn parse_time(text: &str) -> std::result::Result<f64, String> {
     let fields: Vec<&str> = text.split(':').collect();
     let seconds = fields.iter().try_fold(0.0, |sum, field| {
         let value = field.parse::<f64>().ok().filter(|v| *v >= 0.0 && v.is_finite())?;

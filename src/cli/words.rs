@@ -11,10 +11,14 @@ use super::{files, upscale};
 use crate::error::{Error, Result};
 
 /// Options that a batch sets itself: each video has its own names and report, and resumes its journal without being asked.
-const OF_THE_BATCH: [&str; 4] = [files::OPTIONS[0], files::OPTIONS[1], "report", "resume"];
+/// A dry run is one of a video.
+const OF_THE_BATCH: [&str; 5] = [files::OPTIONS[0], files::OPTIONS[1], "report", "resume", "dry_run"];
 /// Options that do not change the output: those of access to the input, of the machine, of the display, and of an earlier run's remains.
 const NOT_IN_THE_OUTPUT: [&str; 7] =
     ["allow-playlist", "timeout", "threads", "no-reuse", "overwrite", "restart", "progress"];
+
+/// The option that adds up instead of replacing an earlier one.
+const LIST: &str = "encoder-opt";
 
 /// The values of each option, by the option's name without hyphens; a flag has no value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,24 +86,78 @@ impl Words {
         Words(self.0.clone().into_iter().chain(others.0.clone()).collect())
     }
 
+    /// These options, as far as `given` leaves them open: another encoder has other options, and a size excludes a scale.
+    pub fn left_by(&self, given: &Words) -> Words {
+        const OF_ENCODER: [&str; 3] = ["encoder-opt", "crf", "encoder-preset"];
+        let command = upscale::Args::augment_args(Command::new("upscale"));
+        let conflicts = |option: &str| {
+            let arg = command.get_arguments().find(|arg| !arg.is_positional() && name(arg) == option);
+            let conflicts = arg.map_or(Vec::new(), |arg| command.get_arg_conflicts_with(arg));
+            conflicts.into_iter().map(name).collect::<Vec<_>>()
+        };
+        // Either of two options may name the other.
+        let is_excluded = |option: &str| {
+            let of_option = conflicts(option);
+            given
+                .0
+                .keys()
+                .any(|given| of_option.contains(given) || conflicts(given).iter().any(|c| c == option))
+        };
+        let is_left = |option: &String| {
+            let is_of_other = OF_ENCODER.contains(&option.as_str()) && given.0.contains_key("encoder");
+            !is_of_other && !is_excluded(option) && (!given.0.contains_key(option) || option == LIST)
+        };
+        let key = |value: &String| value.split('=').next().unwrap_or_default().to_owned();
+        let keys: BTreeSet<String> = given.0.get(LIST).into_iter().flatten().map(key).collect();
+        let mut left = self.0.clone();
+        left.retain(|option, _| is_left(option));
+        if let Some(values) = left.get_mut(LIST) {
+            values.retain(|value| !keys.contains(&key(value)));
+        }
+        left.retain(|option, values| option != LIST || !values.is_empty());
+        Words(left)
+    }
+
+    /// These options and `others`, with the options of the encoder of both.
+    pub fn joined(&self, others: &Words) -> Words {
+        let mut joined = self.under(others);
+        if let (Some(mine), Some(all)) = (self.0.get(LIST), joined.0.get_mut(LIST))
+            && others.0.contains_key(LIST)
+        {
+            all.splice(0..0, mine.iter().cloned());
+        }
+        joined
+    }
+
+    /// The value of an option, where it was given.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.first().map(String::as_str)
+    }
+
     pub fn overwrites(&self) -> bool {
         self.0.contains_key("overwrite")
     }
 
     pub fn model(&self) -> Option<&str> {
-        self.0.get("model")?.first().map(String::as_str)
+        self.value("model")
+    }
+
+    /// The options as words of a command line.
+    pub fn options(&self) -> Vec<String> {
+        let words = |(name, values): (&String, &Vec<String>)| {
+            let option = format!("{}{name}", if name.len() == 1 { "-" } else { "--" });
+            match values.as_slice() {
+                [] => vec![option],
+                values => values.iter().map(|value| format!("{option}={value}")).collect(),
+            }
+        };
+        self.0.iter().flat_map(words).collect()
     }
 
     /// The words of the command line after `hasn`.
     pub fn command(&self, input: &OsStr, output: &OsStr) -> Vec<OsString> {
         let mut command = vec![OsString::from("upscale")];
-        for (name, values) in &self.0 {
-            let option = format!("{}{name}", if name.len() == 1 { "-" } else { "--" });
-            match values.as_slice() {
-                [] => command.push(option.into()),
-                values => command.extend(values.iter().map(|value| format!("{option}={value}").into())),
-            }
-        }
+        command.extend(self.options().into_iter().map(OsString::from));
         command.extend(["--".into(), input.to_owned(), output.to_owned()]);
         command
     }

@@ -20,18 +20,23 @@
 //! | `resume`, `pipe`, `sequence` | runs with a journal: segments of a video, of a pipe, files of an image sequence |
 //! | `publish` | the end of a run: the output's name, the report |
 //! | `fingerprint` | what the packets in a journal depend on |
+//! | `dry_run`, `estimate` | what a run would do, and what it would take, measured on short spans |
+//! | `preview` | single frames, upscaled and by FFmpeg's bicubic filter |
 //! | `farm` | one video upscaled by many processes |
 //! | `batch`, `collect` | many videos: finding them, and the outcome of each |
 //! | `progress`, `report` | what a caller sees |
 
 pub(crate) mod batch;
 pub(crate) mod collect;
+pub(crate) mod dry_run;
+pub(crate) mod estimate;
 pub(crate) mod farm;
 mod fingerprint;
 mod interrupt;
 mod options;
 mod parts;
 mod pipe;
+pub(crate) mod preview;
 mod progress;
 mod publish;
 mod report;

@@ -117,6 +117,12 @@ pub enum Preset {
     Master,
     /// x264, 8-bit 4:2:0, slow, for delivery in .mp4.
     Web,
+    /// x264, 8-bit 4:2:0, veryfast, for delivery in a hurry.
+    WebFast,
+    /// x265, slow, 10-bit or deeper.
+    Hevc,
+    /// SVT-AV1, 10-bit.
+    Av1,
 }
 
 /// What happens if an earlier run of a job was interrupted.
@@ -219,12 +225,54 @@ impl Options {
 }
 
 impl Preset {
+    /// The name in options and messages.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Preset::Archive => "archive",
+            Preset::Master => "master",
+            Preset::Web => "web",
+            Preset::WebFast => "web-fast",
+            Preset::Hevc => "hevc",
+            Preset::Av1 => "av1",
+        }
+    }
+
+    /// What it sets, as options of `hasn upscale`, and what those cannot say.
+    pub(crate) fn sets(self) -> Vec<String> {
+        let EncoderSpec { name, options, pixel_format, depth_min, .. } = self.encoder();
+        let named = |option: &str, value: Option<String>| value.map(|value| format!("--{option} {value}"));
+        let mut sets: Vec<_> = named("encoder", name).into_iter().collect();
+        sets.extend(options.iter().map(|(key, value)| format!("--encoder-opt {key}={value}")));
+        sets.extend(named("pix-fmt", pixel_format));
+        let notes = [
+            (depth_min > 8).then(|| format!("{depth_min}-bit or deeper")),
+            self.is_of_web().then(|| "HDR is tone-mapped".to_owned()),
+            self.is_delivery().then(|| "MP4 and MOV have their index at the start".to_owned()),
+        ];
+        let notes: Vec<_> = notes.into_iter().flatten().collect();
+        sets.push(format!("({})", notes.join("; ")));
+        sets
+    }
+
+    /// Whether it is for browsers, which show 8-bit SDR.
+    pub(super) fn is_of_web(self) -> bool {
+        matches!(self, Preset::Web | Preset::WebFast)
+    }
+
+    /// Whether its files are for players, which start before the file has arrived.
+    pub(super) fn is_delivery(self) -> bool {
+        self.is_of_web() || matches!(self, Preset::Hevc | Preset::Av1)
+    }
+
     fn encoder(self) -> EncoderSpec {
         let (name, options, pixel_format, depth_min): (_, &[(&str, &str)], _, _) = match self {
             // As archives ask for: intra only, in slices with checksums of their own.
             Preset::Archive => ("ffv1", &[("g", "1"), ("slices", "16"), ("context", "1")], None, 10),
             Preset::Master => ("prores_ks", &[("vendor", "apl0")], None, 10),
             Preset::Web => ("libx264", &[("preset", "slow"), ("crf", "20")], Some("yuv420p"), 8),
+            Preset::WebFast => ("libx264", &[("preset", "veryfast"), ("crf", "20")], Some("yuv420p"), 8),
+            Preset::Hevc => ("libx265", &[("preset", "slow"), ("crf", "20")], None, 10),
+            Preset::Av1 => ("libsvtav1", &[("preset", "5"), ("crf", "24")], None, 10),
         };
         let options = options.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
         let (name, pixel_format) = (Some(name.to_owned()), pixel_format.map(str::to_owned));

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use tracing::subscriber::{NoSubscriber, with_default};
 use tracing::{info, warn};
 
 use super::interrupt::Interrupt;
@@ -52,13 +53,13 @@ impl Parts {
     pub fn open(options: &Options, at: OpenAt, interrupt: &Interrupt) -> Result<Parts> {
         let threads = thread_count(options.threads);
         let mut output = Output::new(&options.output, &options.input)?;
-        output.faststart = options.preset == Some(Preset::Web);
+        output.faststart = options.preset.is_some_and(Preset::is_delivery);
         output.check_folder()?;
         if !at.overwrite {
             output.check_free(at.owns_partial)?;
         }
         // The default model of videos is trained with compressed video, which scans and single images are not.
-        let is_image = output.is_still() && output.sequence().is_none();
+        let is_image = output.is_one_image();
         let from_images = is_image || Pattern::parse(&options.input)?.is_some();
         let default = if from_images { catalogue::DEFAULT_IMAGE } else { catalogue::DEFAULT_VIDEO };
         let network = Network::open(options.model.as_deref().unwrap_or(default))?;
@@ -156,6 +157,11 @@ impl Parts {
             lr.width, lr.height, lr.pixel_format.name, sr.width, sr.height, sr.pixel_format.name
         );
         Ok(Parts { input, decoder, engine, encoder, plan, output, trim, summary })
+    }
+
+    /// Opens parts of a job that was opened before: what was logged then is not logged again.
+    pub fn open_again(options: &Options, at: OpenAt, interrupt: &Interrupt) -> Result<Parts> {
+        with_default(NoSubscriber::default(), || Parts::open(options, at, interrupt))
     }
 
     /// Paths of the files that the job reads and writes.
@@ -261,24 +267,25 @@ fn apply_frame_rate(options: &Options, input: &mut Input, output: &Output) -> Re
     Err(Error::new("--start-number", problem, "leave it out: it is for videos that become out/%06d.tif"))
 }
 
-/// The filters of `--preset web` that turn HDR into SDR, where this FFmpeg has them. A pixel format of the user's keeps HDR.
-fn tone_mapping(options: &Options, input: &Input) -> Option<String> {
-    let is_wanted = options.preset == Some(Preset::Web) && options.pixel_format.is_none();
+/// The filters of the presets for browsers that turn HDR into SDR, where this FFmpeg has them. A pixel format of the user's keeps HDR.
+pub(super) fn tone_mapping(options: &Options, input: &Input) -> Option<String> {
+    let preset = options.preset.filter(|preset| preset.is_of_web() && options.pixel_format.is_none())?;
     let can = has_filter("zscale") && has_filter("tonemap");
-    (is_wanted && can && stated_transfer(input).is_hdr()).then(|| {
-        warn!("{}: is HDR; --preset web tone-maps it to BT.709", input.name());
+    (can && stated_transfer(input).is_hdr()).then(|| {
+        warn!("{}: is HDR; --preset {} tone-maps it to BT.709", input.name(), preset.name());
         TONE_MAPPING.to_owned()
     })
 }
 
-/// Refuses to write HDR in the 8 bits of `--preset web`, in which it has bands, and which browsers show as SDR.
+/// Refuses to write HDR in the 8 bits of the presets for browsers, in which it has bands, and which browsers show as SDR.
 fn check_web(options: &Options, input: &Input, lr: &FrameFormat, target: &Target) -> Result<()> {
-    let is_web = options.preset == Some(Preset::Web);
-    if !is_web || !lr.color.transfer.is_hdr() || target.format.pixel_format.depth() > 8 {
+    let Some(preset) = options.preset.filter(|preset| preset.is_of_web()) else { return Ok(()) };
+    if !lr.color.transfer.is_hdr() || target.format.pixel_format.depth() > 8 {
         return Ok(());
     }
     let remedy = format!("add {TONE_MAPPING} to --filter, or choose --pix-fmt yuv420p10le");
-    let error = Error::new(input.name(), "is HDR, which --preset web does not write in 8 bits", remedy);
+    let problem = format!("is HDR, which --preset {} does not write in 8 bits", preset.name());
+    let error = Error::new(input.name(), problem, remedy);
     Err(error.with_kind(ErrorKind::Unsupported))
 }
 

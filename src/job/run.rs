@@ -16,14 +16,14 @@ use crate::pipeline::{Outcome, Sink};
 
 /// An opened job. Nothing is written until it [runs](Job::run).
 pub struct Job {
-    options: Options,
-    interrupt: Interrupt,
-    parts: Parts,
-    route: Route,
+    pub(super) options: Options,
+    pub(super) interrupt: Interrupt,
+    pub(super) parts: Parts,
+    pub(super) route: Route,
 }
 
 /// How packets reach the output.
-enum Route {
+pub(super) enum Route {
     /// Directly, as they are encoded.
     Direct,
     /// Through a journal in this folder.

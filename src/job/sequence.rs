@@ -12,7 +12,7 @@ use super::publish::{conclude, too_damaged};
 use super::report::{Kept, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::SequenceJournal;
-use crate::media::{Damage, Input, Numbering, Pattern};
+use crate::media::{Damage, Numbering, Pattern};
 use crate::pipeline::{FinishedImages, Outcome, ResumeState, Sink, StreamReport, VerificationReport};
 
 /// Number of the first image that is written from a video.
@@ -27,11 +27,11 @@ pub(super) fn run(
     interrupt: &Interrupt,
 ) -> Result<Report> {
     let pattern = parts.output.sequence().expect("the output is a sequence").clone();
-    let numbering = parts.decoder.numbering(options.start_number.unwrap_or(START));
+    let numbering = numbering(options, &parts);
     let fingerprint = |folder| fingerprint::of_job(options, &parts).map(|job| (folder, job));
     let kept = folder.map(fingerprint).transpose()?;
     match folder.filter(|folder| folder.exists()) {
-        None if !options.overwrite => check_free(&parts.input, &pattern, numbering)?,
+        None if !options.overwrite => check_free(options, &parts, &pattern)?,
         Some(folder) if options.resume == Resume::Restart => SequenceJournal::discard(&pattern, folder)?,
         _ => {}
     }
@@ -73,9 +73,13 @@ pub(super) fn run(
     }
 }
 
+fn numbering(options: &Options, parts: &Parts) -> Numbering {
+    parts.decoder.numbering(options.start_number.unwrap_or(START))
+}
+
 /// Fails if an image would be overwritten.
-fn check_free(input: &Input, pattern: &Pattern, numbering: Numbering) -> Result<()> {
-    let wanted = match (numbering, input.numbers()) {
+pub(super) fn check_free(options: &Options, parts: &Parts, pattern: &Pattern) -> Result<()> {
+    let wanted = match (numbering(options, parts), parts.input.numbers()) {
         (Numbering::ByTime(_), Some([first, .., last])) => *first..=*last,
         (Numbering::ByTime(first), _) | (Numbering::InOrder(first), _) => first..=u64::MAX,
     };

@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use super::disk::{Disk, failed, format_bytes, is_full};
 use super::fingerprint::{JobFingerprint, content_of};
-use super::folder::{self, FINGERPRINT, JOINED, JOINING, SEGMENT};
+use super::folder::{self, FINGERPRINT, FINISHED, JOINED, JOINING, SEGMENT};
 use crate::error::{self, Error, Result};
 use crate::media::{
     Cut, Packet, Record, SEGMENT_FRAMES, SegmentReader, SegmentSource, SegmentWriter, is_taken, sync_folder,
@@ -69,6 +69,28 @@ impl Journal {
             Err(e) => Err(failed(&path, e)),
             Ok(bytes) => Ok(JobFingerprint::parse(&bytes, &path)?.take(name)),
         }
+    }
+
+    /// Fails where a run with `fingerprint` could not continue the journal in `folder`. Returns the number of frames that it
+    /// holds. It changes nothing.
+    pub fn finished_frames(folder: &Path, fingerprint: &JobFingerprint) -> Result<u64> {
+        let path = folder.join(FINGERPRINT);
+        match fs::read(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(0),
+            Err(e) => return Err(failed(&path, e)),
+            Ok(bytes) => JobFingerprint::parse(&bytes, &path)?.check_same(fingerprint, folder)?,
+        }
+        let mut frames = 0;
+        for entry in fs::read_dir(folder).map_err(|e| failed(folder, e))? {
+            let path = entry.map_err(|e| failed(folder, e))?.path();
+            if number_of(&path).is_some()
+                && let Ok(segment) = SegmentReader::open(&path)
+            {
+                frames += segment.record().source.frames;
+            }
+        }
+        let images = fs::read_to_string(folder.join(FINISHED)).unwrap_or_default();
+        Ok(frames + images.lines().count() as u64)
     }
 
     /// Opens an existing journal together with other processes that encode segments of the same video.

@@ -40,28 +40,13 @@ pub struct FfmpegInfo {
     pub version: String,
     /// License of this build.
     pub license: &'static str,
-    /// Names of the video encoders.
-    pub video_encoders: Vec<String>,
 }
 
-/// Version, license and video encoders of the FFmpeg that is linked.
+/// Version and license of the FFmpeg that is linked.
 pub fn info() -> FfmpegInfo {
-    let mut video_encoders = Vec::new();
-    let mut state = std::ptr::null_mut();
-    loop {
-        // SAFETY: `state` is the iterator's own and starts as null; the codecs it gives are static.
-        let codec = unsafe { ffi::av_codec_iterate(&mut state).as_ref() };
-        let Some(codec) = codec else { break };
-        // SAFETY: `codec` is a static AVCodec.
-        let encodes = unsafe { ffi::av_codec_is_encoder(codec) } != 0;
-        if encodes && codec.type_ == ffi::AVMediaType::AVMEDIA_TYPE_VIDEO {
-            // SAFETY: names of codecs are static C strings.
-            video_encoders.push(unsafe { CStr::from_ptr(codec.name) }.to_string_lossy().into_owned());
-        }
-    }
     // SAFETY: av_version_info gives a static C string.
     let version = unsafe { CStr::from_ptr(ffi::av_version_info()) }.to_string_lossy().into_owned();
-    FfmpegInfo { version, license: ffmpeg::format::license(), video_encoders }
+    FfmpegInfo { version, license: ffmpeg::format::license() }
 }
 
 /// A C string of text from the command line, which holds no NUL.

@@ -27,6 +27,7 @@ mod segment;
 mod side_data;
 mod stream;
 mod trial;
+mod vmaf;
 mod watch;
 
 pub use av_frame::FramePool;
@@ -43,6 +44,7 @@ pub use demux::probe::{has_video_extension, is_video_file};
 pub use demux::tally::StreamTallies;
 pub use encode::encoder::Encoder;
 pub use encode::jpeg::jpeg;
+pub(crate) use encode::list::video_encoders;
 pub use encode::still::StillWriter;
 pub(crate) use encode::target::parse_bit_rate;
 pub use encode::target::{EncoderSpec, Target};
@@ -64,4 +66,5 @@ pub(crate) use path::{Place, folder_of, is_taken, same_file, sync_folder, throug
 pub use pattern::{Numbering, Pattern};
 pub use segment::{Cut, CutState, Record, SEGMENT_FRAMES, SegmentReader, SegmentSource, SegmentWriter};
 pub use stream::{Trim, VideoInfo};
+pub(crate) use vmaf::Vmaf;
 pub use watch::Watch;

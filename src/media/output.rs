@@ -227,6 +227,11 @@ impl Output {
         self.container() == "image2"
     }
 
+    /// Whether the output is one image.
+    pub fn is_one_image(&self) -> bool {
+        self.is_still() && self.sequence.is_none()
+    }
+
     /// Whether the video is encoded in segments: in every video file that can be joined from them.
     pub fn is_segmented(&self) -> bool {
         self.paths.is_some()

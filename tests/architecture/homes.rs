@@ -4,7 +4,7 @@ use crate::imports::{Form, Modules, Reference};
 use crate::source::{File, Token, tokens};
 
 /// Code, and the only places where it may stand: files, or folders ending in `/`.
-const HOMES: [(&str, &[&str]); 31] = [
+const HOMES: [(&str, &[&str]); 33] = [
     ("ffmpeg_next", &["src/media/"]),
     // Decoders are opened in one place, with the limit on the size of frames.
     ("Context::from_parameters", &["src/media/decode/open.rs"]),
@@ -31,10 +31,13 @@ const HOMES: [(&str, &[&str]); 31] = [
             "src/cli/",
         ],
     ),
-    ("serde_json", &["src/model/", "src/media/segment.rs", "src/journal/", "src/job/", "src/cli/"]),
+    (
+        "serde_json",
+        &["src/model/", "src/media/segment.rs", "src/media/vmaf.rs", "src/journal/", "src/job/", "src/cli/"],
+    ),
     ("crc32fast", &["src/media/decode/timestamps.rs", "src/media/segment.rs", "src/journal/"]),
     ("rustix", &["src/journal/", "src/media/", "src/cli/", "src/engine/memory.rs"]),
-    ("toml", &["src/job/", "src/cli/jobs.rs", "src/cli/settings.rs"]),
+    ("toml", &["src/job/", "src/cli/option_file.rs", "src/cli/presets.rs", "src/cli/settings.rs"]),
     ("axum", &["src/relay/http.rs"]),
     ("hyper", &["src/relay/http.rs"]),
     ("hyper_util", &["src/relay/http.rs"]),
@@ -43,6 +46,8 @@ const HOMES: [(&str, &[&str]); 31] = [
     ("ndarray", &["src/engine/reference.rs", "src/engine/cuda/check.rs", "src/model/"]),
     ("bytemuck", &["src/engine/cuda/"]),
     ("libloading", &["src/engine/cuda/emulated.rs"]),
+    ("base64", &["src/cli/preview.rs"]),
+    ("font8x8", &["src/cli/compare.rs"]),
     ("clap", &["src/main.rs", "src/cli/"]),
     ("indicatif", &["src/main.rs", "src/cli/"]),
     ("tracing_subscriber", &["src/main.rs", "src/cli/"]),

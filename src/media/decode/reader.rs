@@ -35,6 +35,11 @@ impl FrameReader {
         self.decoder.format()
     }
 
+    /// Number of frames by the container; 0 where it does not state one.
+    pub(crate) fn frames_expected(&self) -> u64 {
+        self.input.video().frames_expected
+    }
+
     /// The next frame; `None` after the last.
     pub fn next_frame(&mut self) -> Result<Option<Frame>> {
         loop {

@@ -5,6 +5,7 @@ pub(crate) mod encoder;
 pub(crate) mod field_order;
 mod frame_properties;
 pub(crate) mod jpeg;
+pub(crate) mod list;
 pub(crate) mod palette;
 pub(crate) mod still;
 pub(crate) mod target;

@@ -14,6 +14,9 @@ use crate::media::ffmpeg::{failure, start};
 use crate::media::output::Output;
 use crate::media::stream::VideoInfo;
 
+/// Quality of WebP, at which its loss is not seen beside that of a resampler.
+const PAGE_QUALITY: &str = "92";
+
 /// A PNG, JPEG or other image file to be written.
 pub struct StillWriter {
     target: Target,
@@ -34,6 +37,26 @@ impl StillWriter {
         Ok(StillWriter { target, path: path.to_owned() })
     }
 
+    /// An image for a web page, to be [encoded](StillWriter::encode): a WebP where FFmpeg has its encoder, else a PNG. Returns
+    /// its media type as well.
+    pub(crate) fn for_page(
+        source: &FrameFormat,
+        size: (usize, usize),
+    ) -> Result<(StillWriter, &'static str)> {
+        start();
+        let is_webp = ffmpeg::encoder::find_by_name("libwebp").is_some();
+        let (name, format, media_type) =
+            if is_webp { ("a.webp", "bgra", "image/webp") } else { ("a.png", "rgb24", "image/png") };
+        let output = Output::new(name, "")?;
+        let mut spec =
+            EncoderSpec { threads: 1, pixel_format: Some(format.into()), ..EncoderSpec::default() };
+        if is_webp {
+            spec.options.push(("quality".into(), PAGE_QUALITY.into()));
+        }
+        let target = Target::choose(&spec, &output, source, size)?;
+        Ok((StillWriter { target, path: name.into() }, media_type))
+    }
+
     /// Returns a frame to fill.
     pub fn frame(&self) -> Result<Frame> {
         FramePool::new(self.target.format)?.take()
@@ -41,6 +64,14 @@ impl StillWriter {
 
     /// Encodes the filled frame and writes the file.
     pub fn write(self, frame: Frame) -> Result<()> {
+        let image = self.encode(frame)?;
+        fs::write(&self.path, image).map_err(|e| {
+            Error::io(self.path.to_string_lossy(), e, "choose another name, and check the folder")
+        })
+    }
+
+    /// Encodes the filled frame.
+    pub(crate) fn encode(&self, frame: Frame) -> Result<Vec<u8>> {
         let remedy = "choose another name or extension";
         let encoding =
             |e: ffmpeg::Error| failure(self.path.to_string_lossy(), "cannot be encoded", e, remedy);
@@ -66,8 +97,6 @@ impl StillWriter {
         context.send_eof().map_err(encoding)?;
         context.receive_packet(&mut packet).map_err(encoding)?;
         self.target.complete(&mut packet);
-        fs::write(&self.path, packet.data().unwrap_or_default()).map_err(|e| {
-            Error::io(self.path.to_string_lossy(), e, "choose another name, and check the folder")
-        })
+        Ok(packet.data().unwrap_or_default().to_vec())
     }
 }

@@ -361,7 +361,7 @@ fn describe(stream: &ffmpeg::Stream) -> String {
 
 /// Whether the muxer writes this track itself: timecode and chapter tracks of the MP4 family, whose contents the
 /// demuxer turned into metadata and chapters.
-fn is_written_by_muxer(stream: &ffmpeg::Stream, output: &Output) -> bool {
+pub(crate) fn is_written_by_muxer(stream: &ffmpeg::Stream, output: &Output) -> bool {
     const TIMECODE: u32 = u32::from_le_bytes(*b"tmcd");
     // SAFETY: stream and parameters are alive.
     let (tag, hidden) = unsafe {
