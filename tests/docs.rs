@@ -302,7 +302,7 @@ fn option_name(word: &str) -> String {
 fn unknown_option_or_value(words: &[String], project: &Project<'_>) -> Option<String> {
     let (command, words) = words.split_first()?;
     // A placeholder, or an option of the program itself.
-    if command.starts_with('-') || command.starts_with(char::is_uppercase) {
+    if command.starts_with(['-', '[']) || command.starts_with(char::is_uppercase) {
         return None;
     }
     let Some(options) = project.options.get(command) else {

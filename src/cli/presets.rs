@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 const COMMANDS: [&str; 4] = ["upscale", "plan", "batch", "preview"];
 const PRESET: &str = "preset";
 /// Where an example is.
-const REMEDY: &str = "see the example in docs/transcoding.md";
+const REMEDY: &str = "see the example in docs/preview.md";
 
 #[derive(clap::Subcommand)]
 pub(super) enum Args {

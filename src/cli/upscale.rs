@@ -112,7 +112,7 @@ pub(super) struct Args {
     /// Overwrite existing files.
     #[arg(short = 'y', long, help_heading = "Output")]
     pub overwrite: bool,
-    /// Resume an interrupted run. By default hasn asks on a terminal, and resumes elsewhere.
+    /// Resume an interrupted run without a question [default: ask on a terminal, else resume]
     #[arg(long, conflicts_with = "restart", help_heading = "Resume")]
     pub resume: bool,
     /// Discard what an interrupted run has finished, and start over.
