@@ -55,23 +55,28 @@ static void depthwise(const float* in, long pitch, int h, int w, const float* ta
     }
 }
 
+// A column of vectors, of which the first n lanes count. s: taps of D columns.
+template <int D, bool WHOLE>
+INLINE void depthwise_gradient_column(const float* in, const float* g, long pitch, int h, int n, Vec (*s)[D]) {
+    constexpr int S = 2;
+    for (int y = 0; y < h; y += S, in += S * pitch, g += S * pitch) {
+        Vec rows[S + 6];
+        UNROLL for (int i = 0; i < S + 6; i++) rows[i] = load(g + i * pitch);
+        UNROLL for (int i = 0; i < S; i++) UNROLL for (int d = 0; d < D; d++) {
+            const Vec v = WHOLE ? load(in + i * pitch + d) : load_first(in + i * pitch + d, n);
+            UNROLL for (int dy = 0; dy < 7; dy++) s[dy][d] = fma(v, rows[i + 6 - dy], s[dy][d]);
+        }
+    }
+}
 // Taps dx to dx + D of all rows dy. sum: [49][LANES]
 template <int D>
 INLINE void depthwise_gradient_taps(const float* in, const float* g, long pitch, int h, int w, int dx, float* sum) {
-    constexpr int S = 2;
     Vec s[7][D];
     UNROLL for (int dy = 0; dy < 7; dy++) UNROLL for (int d = 0; d < D; d++) s[dy][d] = load(sum + (dy * 7 + dx + d) * LANES);
     for (int x = 0; x < w; x += LANES) {
-        const int n = least(w - x, LANES);
         const float *from = in + x + dx - 3, *gradient = g - 3 * pitch + x;
-        for (int y = 0; y < h; y += S, from += S * pitch, gradient += S * pitch) {
-            Vec rows[S + 6];
-            UNROLL for (int i = 0; i < S + 6; i++) rows[i] = load(gradient + i * pitch);
-            UNROLL for (int i = 0; i < S; i++) UNROLL for (int d = 0; d < D; d++) {
-                Vec v = n == LANES ? load(from + i * pitch + d) : load_first(from + i * pitch + d, n);
-                UNROLL for (int dy = 0; dy < 7; dy++) s[dy][d] = fma(v, rows[i + 6 - dy], s[dy][d]);
-            }
-        }
+        if (w - x >= LANES) depthwise_gradient_column<D, true>(from, gradient, pitch, h, LANES, s);
+        else depthwise_gradient_column<D, false>(from, gradient, pitch, h, w - x, s);
     }
     UNROLL for (int dy = 0; dy < 7; dy++) UNROLL for (int d = 0; d < D; d++) store(sum + (dy * 7 + dx + d) * LANES, s[dy][d]);
 }
