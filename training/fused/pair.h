@@ -55,6 +55,12 @@ struct Pair {
             _mm512_storeu_si512(out.of(c) + p, halves(load(planes.of(c) + p), load(planes.of(c) + p + LANES)));
         return out;
     }
+    static const float* neighbours(const float* plane, long pixels, float* scratch) {
+        for (long p = 0; p < pixels; p += LANES) put_inputs(scratch + p, 0, 0, load(plane + p), load(plane + p + 1));
+        return scratch;
+    }
+    static INLINE Vec load_pixels(const uint16_t* p) { return (Vec)_mm512_loadu_si512(p); }
+    static INLINE Vec load_first_pixels(const uint16_t* p, int n) { return (Vec)_mm512_maskz_loadu_epi16((1u << n) - 1, p); }
     static const float* columns(Planes<float> planes, int channels, int pixels, float* out) {
         const int width = up(channels, LANES);
         for (int c = 0; c < width; c += LANES) for (int p = 0; p < pixels; p += 2 * LANES) {

@@ -57,6 +57,10 @@ struct Float {
     // What a Map reads of planes, and what a Sum reads as rows: the planes themselves; a Pair uses the scratch.
     static Planes<float> inputs(Planes<float> planes, int, long, Planes<float>) { return planes; }
     static Planes<float> rows(Planes<float> planes, int, long, Planes<float>) { return planes; }
+    // Each pixel with its right neighbour, for a Pair; LANES * EACH pixels of rows, of which the first n count.
+    static const float* neighbours(const float* plane, long, float*) { return plane; }
+    static INLINE Vec load_pixels(const float* p) { return load(p); }
+    static INLINE Vec load_first_pixels(const float* p, int n) { return load_first(p, n); }
     // What a Sum reads as columns: [pixel][up(channels, LANES)].
     static const float* columns(Planes<float> planes, int channels, int pixels, float* out) {
         const int width = up(channels, LANES);

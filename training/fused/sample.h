@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "clock.h"
-#include "depthwise.h"
 #include "weights.h"
 
 // Pixels of a step of products: the wide maps of a step have to stay in the second cache, and a Sum of tiles loads and stores its
@@ -51,7 +50,7 @@ struct Sample {
     std::vector<float> y_share, hat;
     Saved block[BLOCKS];
     float *x, *y, *first_sum, *out, *g_out, *to_first, *gy, *gu, *gz, *g_inner, *g_gated, *g_normal, *g_narrow;
-    float *inputs_scratch, *rows_scratch, *columns_scratch, *part_scratch, *part_scratch2, *part_scratch3;
+    float *plane_scratch, *plane_scratch2, *inputs_scratch, *rows_scratch, *columns_scratch, *part_scratch, *part_scratch2, *part_scratch3;
     float *even_odd, *conv2_out, *g_conv2, *pool_columns, *grid, *g_grid, *grid_rows;
     float *maps, *t_inputs, *f_inputs;
     Element *t_rows, *f_rows;
@@ -59,7 +58,7 @@ struct Sample {
     size_t size = 0, used = 0;
 
     Sample(int h, int w)
-        : h(h), w(w), pitch(w + 3), body(up(h * (w + 3), PART)), edge(up(4 * (w + 3) + 64, 16)),
+        : h(h), w(w), pitch(w + 3), body(up(h * (w + 3), PART)), edge(up(4 * (w + 3) + 128, 16)),
           // An odd number of cache lines, so that planes do not meet in one set of the cache.
           stride((up(body + edge, 16) / 16 | 1) * 16), conv2_h((h - 3) / 2 + 1), conv2_w((w - 3) / 2 + 1),
           conv2_pitch(up(conv2_w + 2, 2 * LANES) + 2 * LANES), grid_h((conv2_h - POOL) / POOL_STRIDE + 1),
@@ -97,6 +96,7 @@ struct Sample {
         gu = planes(C), gz = planes(C), g_inner = planes(R), g_gated = planes(C), g_normal = planes(C), g_narrow = planes(2 * E);
         // Tiles read up to 15 units behind the last.
         const int most = std::max({C, OUT, R, 2 * E}) + 16;
+        plane_scratch = take<float>(body + 2 * edge), plane_scratch2 = take<float>(body + 2 * edge);
         inputs_scratch = planes(most), rows_scratch = planes(most);
         columns_scratch = take<float>(PART * up(std::max(C, E), LANES));
         even_odd = take<float>(2 * E * h * conv2_pitch), conv2_out = take<float>((E + 1) * conv2_h * conv2_pitch);
@@ -158,7 +158,7 @@ struct Sample {
     // dwconv, LayerNorm, and ESA's two narrow maps of it. In the gaps normal and rstd are 0.
     void normalise(const BlockWeights<Format>& weights, Saved& b) {
         for (int c = 0; c < C; c++)
-            depthwise(b.in + c * stride + 3, pitch, h, w, weights.dwconv[c], weights.dwconv_bias[c], nullptr, b.normal + c * stride + 3);
+            depthwise<Format>(b.in + c * stride + 3, pitch, h, w, weights.dwconv[c], weights.dwconv_bias[c], nullptr, b.normal + c * stride + 3, plane_scratch);
         for (long q = 0; q < body; q += LANES) layer_norm(b.normal + q, b.rstd + q);
         clear_gaps(b.rstd, 1), clear_gaps(b.normal, C);
         for (long q = 0; q < body; q += PART) {
@@ -317,7 +317,8 @@ struct Sample {
             gate(bw, b);
             clock.done(GATE);
             for (int c = 0; c < C; c++)
-                depthwise(b.gated + c * stride + 3, pitch, h, w, bw.dwconv2[c], bw.dwconv2_bias[c], b.in + c * stride + 3, b.u + c * stride + 3);
+                depthwise<Format>(b.gated + c * stride + 3, pitch, h, w, bw.dwconv2[c], bw.dwconv2_bias[c], b.in + c * stride + 3, b.u + c * stride + 3,
+                                  plane_scratch);
             clock.done(DW2);
             cab(bw, b, block_output(i));
             clock.done(CAB);
@@ -540,8 +541,8 @@ struct Sample {
         for (int c = 0; c < C; c++)
             store(p + c * stride, fnma(load(normal + c * stride), along, load(p + c * stride) - mean) * load(rstd));
     }
-    void depthwise_gradients(const float* in, const float* g, float (*sum)[49][LANES], float (*bias)[LANES]) {
-        for (int c = 0; c < C; c++) depthwise_gradient(in + c * stride + 3, g + c * stride + 3, pitch, h, w, sum[c][0]);
+    void depthwise_gradients(float* in, float* g, float (*sum)[49][LANES], float (*bias)[LANES]) {
+        for (int c = 0; c < C; c++) depthwise_gradient<Format>(in + c * stride + 3, g + c * stride + 3, pitch, h, w, sum[c][0], plane_scratch, plane_scratch2);
         add_sums(g, stride, C, body, bias);
     }
     void head_back(Gradients<Format>& g) {
@@ -561,7 +562,7 @@ struct Sample {
             depthwise_gradients(b.gated, gu, bg.dwconv2, bg.dwconv2_bias);
             clock.done(BACK_DW_W);
             for (int c = 0; c < C; c++)
-                depthwise(gu + c * stride + 3, pitch, h, w, bw.dwconv2_back[c], 0, nullptr, g_gated + c * stride + 3);
+                depthwise<Format>(gu + c * stride + 3, pitch, h, w, bw.dwconv2_back[c], 0, nullptr, g_gated + c * stride + 3, plane_scratch);
             clock.done(BACK_DW);
             gate_back(bw, b, bg, clock);
             grid_back(bw, b, bg);
@@ -571,7 +572,7 @@ struct Sample {
             depthwise_gradients(b.in, g_normal, bg.dwconv, bg.dwconv_bias);
             clock.done(BACK_DW_W);
             for (int c = 0; c < C; c++)
-                depthwise(g_normal + c * stride + 3, pitch, h, w, bw.dwconv_back[c], 0, gu + c * stride + 3, gy + c * stride + 3);
+                depthwise<Format>(g_normal + c * stride + 3, pitch, h, w, bw.dwconv_back[c], 0, gu + c * stride + 3, gy + c * stride + 3, plane_scratch);
             clock.done(BACK_DW);
         }
         head_back(g);

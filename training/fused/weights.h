@@ -7,7 +7,7 @@
 #pragma once
 #include <cmath>
 
-#include "products.h"
+#include "depthwise.h"
 
 constexpr int SIZE_LIST[] = {SIZES};
 // Scale, input channels, channels, blocks, wide channels, ESA's, CAB's inner, channel attention's.
@@ -81,7 +81,9 @@ constexpr int GROUP = least(up(M, 2), 16), GROUPS = (M + GROUP - 1) / GROUP, WID
 
 template <class Format>
 struct BlockWeights {
-    float dwconv[C][49], dwconv_back[C][49], dwconv_bias[C], dwconv2[C][49], dwconv2_back[C][49], dwconv2_bias[C];
+    typedef float Taps[7 * TAP_UNITS<Format>];
+    Taps dwconv[C], dwconv_back[C], dwconv2[C], dwconv2_back[C];
+    float dwconv_bias[C], dwconv2_bias[C];
     Map<Format, 2 * E, C> narrow;
     Map<Format, C, 2 * E> narrow_back;
     Map<Format, GROUP, C> f[GROUPS][3];
@@ -97,10 +99,17 @@ struct BlockWeights {
     float conv2_weight[E][9][E], conv3[9][E][E], conv3_back[9][E][E], conv3_bias[E];
     float squeeze[Q][C], squeeze_bias[Q], excite[C][Q], excite_bias[C];
 
+    static void set_taps(float* taps, float* back, const float* weight) {
+        for (int dy = 0; dy < 7; dy++) for (int dx = 0; dx < 7; dx += Format::EACH) {
+            const int t = dy * 7 + dx, unit = dy * TAP_UNITS<Format> + dx / Format::EACH;
+            Format::put(taps + unit, weight[t], dx < 6 ? weight[t + 1] : 0);
+            Format::put(back + unit, weight[48 - t], dx < 6 ? weight[47 - t] : 0);
+        }
+    }
     void set(const float* p, const BlockAt& at) {
-        for (int c = 0; c < C; c++) for (int t = 0; t < 49; t++) {
-            dwconv[c][t] = dwconv_back[c][48 - t] = p[at.dwconv.weight + c * 49 + t];
-            dwconv2[c][t] = dwconv2_back[c][48 - t] = p[at.dwconv2.weight + c * 49 + t];
+        for (int c = 0; c < C; c++) {
+            set_taps(dwconv[c], dwconv_back[c], p + at.dwconv.weight + c * 49);
+            set_taps(dwconv2[c], dwconv2_back[c], p + at.dwconv2.weight + c * 49);
         }
         memcpy(dwconv_bias, p + at.dwconv.bias, sizeof dwconv_bias), memcpy(dwconv2_bias, p + at.dwconv2.bias, sizeof dwconv2_bias);
         const float *scale = p + at.ln.weight, *shift = p + at.ln.bias;
