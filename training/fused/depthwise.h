@@ -51,9 +51,6 @@ void depthwise(const float* plane, long pitch, int h, int w, const float* taps, 
             if (vectors == 1) {
                 depthwise_block<Format, R, 1>(in + at, pitch, taps, bias, more, out + at, w - x);
                 x += LANES;
-            } else if (REGISTERS == 32 && vectors == 3) {
-                depthwise_block<Format, R, 3>(in + at, pitch, taps, bias, more, out + at, w - x - 2 * LANES);
-                x += 3 * LANES;
             } else {
                 depthwise_block<Format, R, 2>(in + at, pitch, taps, bias, more, out + at, least(w - x - LANES, LANES));
                 x += 2 * LANES;
