@@ -131,8 +131,8 @@ class Gradients(unittest.TestCase):
             broken = Path(folder)
             # The slope of ESA's sigmoid is a (1 - a), not a.
             line = "d[2][k] * (f3 - f3a)"
-            self.assertEqual(sources["sample.h"].count(line), 1)
-            sources["sample.h"] = sources["sample.h"].replace(line, "d[2][k] * f3")
+            self.assertEqual(sources["backward.h"].count(line), 1)
+            sources["backward.h"] = sources["backward.h"].replace(line, "d[2][k] * f3")
             for name, text in sources.items():
                 (broken / name).write_text(text)
             with mock.patch.object(fused, "SOURCES", broken), mock.patch.object(fused, "CACHE", broken):

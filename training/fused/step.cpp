@@ -5,7 +5,7 @@
 #include <memory>
 #include <thread>
 
-#include "sample.h"
+#include "backward.h"
 
 #if defined(__AMX_BF16__) || defined(STAND_IN)
 #include "tile.h"
