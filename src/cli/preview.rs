@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
 use crate::job::preview::{self, Sample};
 use crate::job::{self, Interrupt, Options, Summary, check_report, check_report_writable, write_report};
-use crate::media::{Place, StillWriter, has_video_extension, redacted};
+use crate::media::{Pattern, Place, StillWriter, redacted};
 use crate::model::catalogue;
 use crate::quality::Quality;
 
@@ -90,6 +90,11 @@ struct Whole {
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     let interrupt = signals::catch()?;
     let page = &args.page;
+    if matches!(Place::of(&args.source), Place::Standard) {
+        let problem = "can be read only once, and a preview reads it several times";
+        let error = Error::new("standard input", problem, "save it to a file");
+        return Err(error.with_kind(ErrorKind::Unsupported));
+    }
     if page.exists() && !args.words.overwrites() {
         let error =
             Error::new(page.to_string_lossy(), "already exists", "-y overwrites it, or name another -o");
@@ -102,7 +107,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     let folder = tempfile::tempdir().map_err(|e| {
         Error::io("the folder for temporary files", e, "set TMPDIR to one that can be written")
     })?;
-    let output = folder.path().join(if is_image(&args.source) { "out.png" } else { "out.mkv" });
+    let output = folder.path().join(if is_image(&args.source)? { "out.png" } else { "out.mkv" });
     let jobs = jobs(&args, &output)?;
     let html = html(&args, &jobs, &interrupt)?;
     write_report(page, html.trim_end(), &interrupt)?;
@@ -111,14 +116,18 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn is_image(source: &OsString) -> bool {
-    let name = source.to_string_lossy();
-    Place::of(source).path().is_some() && !name.contains('%') && !has_video_extension(&name)
+/// Whether the input is one image, by its name.
+fn is_image(source: &OsString) -> Result<bool> {
+    const IMAGES: [&str; 12] =
+        ["png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "dpx", "exr", "ppm", "pgm", "jxl"];
+    let extension = Path::new(source).extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    Ok(IMAGES.contains(&&*extension) && Pattern::parse(source)?.is_none())
 }
 
 /// The options of a run by each model, with the names of the models.
 fn jobs(args: &Args, output: &Path) -> Result<Vec<(String, Options)>> {
-    let default = if is_image(&args.source) { catalogue::DEFAULT_IMAGE } else { catalogue::DEFAULT_VIDEO };
+    let from_images = is_image(&args.source)? || Pattern::parse(&args.source)?.is_some();
+    let default = if from_images { catalogue::DEFAULT_IMAGE } else { catalogue::DEFAULT_VIDEO };
     let models = args.words.model().unwrap_or(default);
     let job = |model: &str| {
         let mut words = args.words.clone();

@@ -43,7 +43,21 @@ fn a_preview_shows_frames_with_figures_and_opens_in_a_browser() {
     assert_eq!(data["whole"].as_array().unwrap().len(), 2);
     assert_eq!(data["whole"][1]["frames"], 25);
     folder.hasn(line).assert_told("already exists", line);
+    folder.hasn("preview - -o other.html").assert_told("can be read only once", "preview -");
     browse(&folder);
+}
+
+#[test]
+fn an_image_has_one_frame_and_a_reference_of_another_size_is_refused() {
+    let folder = Folder::new();
+    folder.ffmpeg("-f lavfi -i testsrc2=s=64x48 -frames:v 1 in.png");
+    folder.hasn("preview in.png --model none -o one.html").assert_done();
+    let data = data_of(&String::from_utf8(folder.read("one.html")).unwrap());
+    assert_eq!(data["frames"].as_array().unwrap().len(), 1);
+    assert_eq!((&data["whole"][0]["frames"], &data["shown"][0]), (&1.into(), &128.into()));
+    let line = "preview in.png --model none --reference in.png -o two.html";
+    folder.hasn(line).assert_told("is 128x96 and its original 64x48", line);
+    assert_eq!(folder.names(), ["in.png", "one.html"]);
 }
 
 /// Opens the page in two widths. The screenshots stay in target/.
