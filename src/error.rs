@@ -42,6 +42,26 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// Name in reports.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            ErrorKind::InvalidInput => "invalid_input",
+            ErrorKind::Unsupported => "unsupported",
+            ErrorKind::Damaged => "damaged",
+            ErrorKind::NotFound => "not_found",
+            ErrorKind::Exists => "exists",
+            ErrorKind::DiskFull => "disk_full",
+            ErrorKind::Interrupted => "interrupted",
+            ErrorKind::Device => "device",
+            ErrorKind::Io => "io",
+            ErrorKind::Busy => "busy",
+            ErrorKind::OutOfMemory => "out_of_memory",
+            ErrorKind::Internal => "internal",
+        }
+    }
+}
+
 /// A failure in one line: `subject: problem; remedy`.
 #[derive(Clone)]
 pub struct Error(Box<Inner>);

@@ -4,14 +4,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::jobs::{self, BatchItem};
-use super::output::{INTERRUPTED, counted, json};
+use super::logging::Logging;
+use super::output::{counted, json};
 use super::words::Words;
 use super::{child, console, signals};
 use crate::error::{Error, Result};
 use crate::job::Interrupt;
-use crate::job::batch::{self, BatchReport, Ended, Runner, Totals, Video, files_of};
+use crate::job::batch::{self, BatchReport, Ended, Runner, Totals, Video};
 use crate::job::collect::{Found, LeftOut, Pair, check_distinct, collect};
-use crate::job::{check_report, check_report_writable, write_report};
+use crate::job::{INTERRUPTED, check_report, check_report_writable, files_of, write_report};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -34,7 +35,7 @@ pub(super) struct Args {
     pub words: Words,
 }
 
-pub(super) fn run(args: Args, verbose: u8) -> Result<ExitCode> {
+pub(super) fn run(args: Args, logging: &Logging) -> Result<ExitCode> {
     let interrupt = signals::catch()?;
     let (items, left_out) = items(&args)?;
     if let Some(path) = &args.report {
@@ -42,7 +43,7 @@ pub(super) fn run(args: Args, verbose: u8) -> Result<ExitCode> {
         check_report(path, used.chain(args.jobs.clone()))?;
         check_report_writable(path, &interrupt)?;
     }
-    for LeftOut { name, reason } in &left_out {
+    for LeftOut { name, reason } in left_out.iter().filter(|_| !logging.quiet) {
         console::log_line(format_args!("{name}: left out, {reason}"));
     }
     let left_out = left_out.into_iter().map(|file| file.name).collect();
@@ -54,18 +55,15 @@ pub(super) fn run(args: Args, verbose: u8) -> Result<ExitCode> {
         options: item.words.fingerprint().collect(),
     });
     let videos = videos.collect();
-    let mut children = Children { items: &items, verbose, interrupt: &interrupt };
+    let mut children = Children { items: &items, logging, interrupt: &interrupt };
     let report = batch::run(videos, left_out, &mut children, &interrupt);
-    print_table(&report);
-    let code = match &report.totals {
-        Totals { interrupted: true, .. } => ExitCode::from(INTERRUPTED),
-        Totals { failed: 0, .. } => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
-    };
+    if !logging.quiet {
+        print_table(&report);
+    }
     if let Some(path) = &args.report {
         write_report(path, &json(&report), &interrupt)?;
     }
-    Ok(code)
+    Ok(report.status.exit_code().into())
 }
 
 /// Returns all videos to upscale, before any is started, and the files that are not videos.
@@ -98,7 +96,7 @@ fn items(args: &Args) -> Result<(Vec<BatchItem>, Vec<LeftOut>)> {
 /// Runs each video in a child process.
 struct Children<'a> {
     items: &'a [BatchItem],
-    verbose: u8,
+    logging: &'a Logging,
     interrupt: &'a Interrupt,
 }
 
@@ -106,12 +104,14 @@ impl Runner for Children<'_> {
     fn run(&mut self, index: usize) -> Result<Ended> {
         let BatchItem { input, output, words } = &self.items[index];
         let (number, count) = (index + 1, self.items.len());
-        console::log_line(format_args!("{number}/{count} {}", input.display()));
-        let exited = child::run(output, &words.command(input, output), self.verbose, self.interrupt)?;
+        if !self.logging.quiet {
+            console::log_line(format_args!("{number}/{count} {}", input.display()));
+        }
+        let exited = child::run(output, &words.command(input, output), self.logging, self.interrupt)?;
         Ok(match exited.code {
             Some(0) => Ended::Done(exited.report),
             Some(code) if code == i32::from(INTERRUPTED) => Ended::Interrupted(exited.report, exited.error),
-            Some(_) => Ended::Failed(exited.error),
+            Some(_) => Ended::Failed(exited.report, exited.error),
             None => Ended::Killed(exited.error),
         })
     }

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 use serde_json::Value;
 use tracing::warn;
 
+use super::logging::Logging;
 use crate::error::{Error, Result};
 use crate::job::Interrupt;
 
@@ -71,11 +72,16 @@ impl Drop for Files {
 }
 
 /// Runs a command of this program to its end, in a process group of its own, so that Ctrl-C reaches it once: from here.
-pub(super) fn run(video: &OsStr, words: &[OsString], verbose: u8, interrupt: &Interrupt) -> Result<Exited> {
+pub(super) fn run(
+    video: &OsStr,
+    words: &[OsString],
+    logging: &Logging,
+    interrupt: &Interrupt,
+) -> Result<Exited> {
     let files = Files::beside(Path::new(video));
     // The program that runs, even where another file has its name by now.
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("hasn").args((0..verbose).map(|_| "-v")).arg("--error-file").arg(&files.error);
+    command.arg0("hasn").args(logging.words()).arg("--error-file").arg(&files.error);
     command.arg(&words[0]).arg("--report").arg(&files.report).args(&words[1..]);
     let mut child =
         command.stdin(Stdio::null()).process_group(0).spawn().map_err(|e| failed("hasn upscale", e))?;

@@ -3,8 +3,10 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Display};
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -25,9 +27,25 @@ const STALL_MAX: Duration = Duration::from_secs(1);
 
 static STDERR: OnceLock<Stream> = OnceLock::new();
 static STDOUT: OnceLock<Stream> = OnceLock::new();
+static LOG: OnceLock<Stream> = OnceLock::new();
+
+/// Target of the lines in the log that are printed as well.
+pub(super) const CONSOLE: &str = "console";
+
+/// Writes a line to standard error and to the log file.
+pub(super) fn log_line(line: impl Display) {
+    tracing::info!(target: CONSOLE, "{line}");
+    stderr_line(line);
+}
+
+/// The same for the line of an error.
+pub(super) fn error_line(line: impl Display) {
+    tracing::error!(target: CONSOLE, "{line}");
+    stderr_line(line);
+}
 
 /// Writes a line to standard error.
-pub(super) fn log_line(line: impl Display) {
+pub(super) fn stderr_line(line: impl Display) {
     stderr().send(format!("{}\n", printable(&line.to_string())));
 }
 
@@ -99,6 +117,31 @@ impl io::Write for Stderr {
     }
 }
 
+/// Opens the log file, to which lines are added.
+pub(super) fn open_log(path: &Path) -> Result<()> {
+    let opened = File::options().create(true).append(true).open(path);
+    let mut file = opened.map_err(|e| Error::io(path.to_string_lossy(), e, "choose another --log-file"))?;
+    // What a full disk does not take is lost.
+    LOG.get_or_init(|| Stream::start(move |line| drop(file.write_all(line))));
+    Ok(())
+}
+
+/// The log file for the lines of `tracing`.
+pub(super) struct LogFile;
+
+impl io::Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(log) = LOG.get() {
+            log.send(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Starts the writer of standard error, and reports panics as lines, with a backtrace where `RUST_BACKTRACE` asks for one.
 pub(super) fn start() {
     stderr();
@@ -114,7 +157,7 @@ pub(super) fn start() {
 
 /// Waits until all lines are written, or until their readers have stalled.
 pub(super) fn flush() {
-    let streams: Vec<&Stream> = [&STDERR, &STDOUT].into_iter().filter_map(OnceLock::get).collect();
+    let streams: Vec<&Stream> = [&STDERR, &STDOUT, &LOG].into_iter().filter_map(OnceLock::get).collect();
     let left = || streams.iter().map(|stream| stream.left.load(Relaxed)).sum::<u64>();
     let (mut before, mut since) = (left(), Instant::now());
     while before > 0 && since.elapsed() < STALL_MAX {

@@ -81,7 +81,7 @@ pub(super) fn join(args: JoinArgs) -> Result<ExitCode> {
     let interrupt = signals::catch()?;
     let path_of = |output| absolute(Place::of_output(output).path().unwrap_or(output));
     let output = args.output.as_deref().map(path_of).transpose()?;
-    if farm::remove_left_over(&args.plan) {
+    if is_joined(&args.plan, output.as_deref()) || farm::remove_left_over(&args.plan) {
         print(&format!("{}: its video is already complete\n", args.plan.display()))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -89,6 +89,13 @@ pub(super) fn join(args: JoinArgs) -> Result<ExitCode> {
     let frames = farm::join(&upscale.options(), &folder, &args.plan, output.as_deref(), &interrupt)?;
     print(&format!("{}: {frames} frames\n", output.unwrap_or(upscale.files.output.into()).display()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the folder of a plan is gone because its video is complete.
+fn is_joined(plan: &Path, output: Option<&Path>) -> bool {
+    let planned = plan.with_extension("");
+    let is_plan = plan.extension().is_some_and(|extension| extension == "hasn");
+    is_plan && !plan.exists() && output.unwrap_or(&planned).is_file()
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

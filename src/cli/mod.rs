@@ -14,6 +14,7 @@ mod frames;
 mod hints;
 mod info;
 mod jobs;
+mod logging;
 mod manual;
 mod model;
 mod option_file;
@@ -31,23 +32,19 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, CommandFactory, Parser, Subcommand};
-use tracing_subscriber::fmt::format::debug_fn;
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{ErrorKind, Result, printable};
 use crate::media;
+use logging::Logging;
 use output::exit_code;
 
 /// Upscale video with HASN, a light super-resolution network. Streams, timestamps and tags are kept.
 #[derive(Parser)]
 #[command(name = "hasn", version, max_term_width = 110)]
 struct Cli {
-    /// Log decisions and their reasons; twice, log everything.
-    #[arg(short, long, action = ArgAction::Count, global = true, help_heading = "Logging")]
-    verbose: u8,
-    /// Print errors only.
-    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Logging")]
-    quiet: bool,
+    #[command(flatten)]
+    logging: Logging,
     /// File for the error line, besides standard error; set by hasn batch.
     #[arg(long, hide = true)]
     error_file: Option<PathBuf>,
@@ -112,32 +109,18 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage_error(error),
     };
-    let level = match cli.verbose {
-        _ if cli.quiet => tracing::Level::ERROR,
-        0 => tracing::Level::WARN,
-        1 => tracing::Level::INFO,
-        _ => tracing::Level::DEBUG,
-    };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(|| console::Stderr)
-        .with_ansi(console::is_terminal())
-        .fmt_fields(debug_fn(|to, field, value| console::write_field(to, field.name(), value)))
-        .without_time()
-        .with_target(false)
-        .log_internal_errors(false)
-        .init();
+    let started = cli.logging.start();
     // FFmpeg's own log lines contain addresses with their secrets.
     let is_quiet = match &cli.command {
         Command::Relay(_) => true,
         Command::Upscale(args) | Command::Plan(args) => args.files.input.to_string_lossy().contains("://"),
         _ => false,
     };
-    media::init(if is_quiet { 0 } else { cli.verbose });
+    media::init(if is_quiet { 0 } else { cli.logging.verbose });
     let followed = cli.error_file.as_ref().map_or(Ok(()), |_| child::follow_parent());
-    let result = followed.and_then(|()| run_command(cli.command, line, cli.verbose, cli.quiet));
+    let result = started.and(followed).and_then(|()| run_command(cli.command, line, &cli.logging));
     result.unwrap_or_else(|error| {
-        console::log_line(format_args!("hasn: {error}"));
+        console::error_line(format_args!("hasn: {error}"));
         if error.kind() == ErrorKind::Interrupted {
             return exit_code(true);
         }
@@ -165,11 +148,12 @@ fn usage_error(error: clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn run_command(command: Command, line: Vec<OsString>, verbose: u8, is_quiet: bool) -> Result<ExitCode> {
+fn run_command(command: Command, line: Vec<OsString>, logging: &Logging) -> Result<ExitCode> {
+    let is_quiet = logging.quiet;
     match command {
         Command::Upscale(args) => upscale::run(*args, is_quiet),
         Command::Relay(args) => relay::run(*args, is_quiet),
-        Command::Batch(args) => batch::run(args, verbose),
+        Command::Batch(args) => batch::run(args, logging),
         Command::Plan(args) => farm::plan(*args, line),
         Command::Segment(args) => farm::segment(args),
         Command::Join(args) => farm::join(args),

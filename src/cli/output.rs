@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-/// The exit code of an interrupted run, which is the one that shells report for SIGINT.
-pub(super) const INTERRUPTED: u8 = 130;
+pub(super) use crate::job::INTERRUPTED;
 
 pub(super) fn json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("plain data is always JSON")

@@ -8,7 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::console;
 use super::output::json;
-use crate::job::{Event, Progress, Summary};
+use crate::error::Error;
+use crate::job::{End, Event, Options, Progress, Report, SCHEMA, Summary, now, rfc3339};
 
 #[derive(Clone, Copy, clap::ValueEnum, PartialEq, Eq, Debug)]
 pub(super) enum Show {
@@ -54,7 +55,7 @@ impl Shown {
         let is_smart = console::is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let (every, mut display): (_, Display) = match show {
             Show::None => return None,
-            Show::Json => (Duration::from_secs(1), write_json(job.frames_expected, piped)),
+            Show::Json => (Duration::from_secs(1), write_json(job, piped)),
             Show::Auto if !is_smart => (LINE_EVERY, write_lines(job)),
             Show::Auto | Show::Bar => (Duration::from_millis(100), draw_bar(job)),
         };
@@ -65,11 +66,11 @@ impl Shown {
             let _end = end;
             let mut rate = Rate { started: Instant::now(), first: None };
             while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
-                display(&progress, rate.measure(progress.frames()));
+                display(&progress, rate.measure(&progress));
             }
             // The summary of the run follows lines for people.
             if !is_for_people {
-                display(&progress, rate.measure(progress.frames()));
+                display(&progress, rate.measure(&progress));
             }
         });
         Some(Shown { stop: Some(stop), ended })
@@ -86,21 +87,23 @@ impl Drop for Shown {
 /// Displays a progress and its speed.
 type Display = Box<dyn FnMut(&Progress, Speed) + Send>;
 
-/// Frames per second, and how many of the frames this run has encoded.
+/// Frames per second, and the number of frames that this run has encoded.
 #[derive(Clone, Copy)]
 struct Speed {
     fps: f64,
     frames: u64,
 }
 
-/// Throughput since the first frame, so that the time to open files does not count.
+/// Throughput of this run since its first frame, so that neither the time to open files nor the frames of an earlier run
+/// count.
 struct Rate {
     started: Instant,
     first: Option<(Instant, u64)>,
 }
 
 impl Rate {
-    fn measure(&mut self, frames: u64) -> Speed {
+    fn measure(&mut self, progress: &Progress) -> Speed {
+        let frames = progress.frames().saturating_sub(progress.earlier_frames());
         if frames > 0 && self.first.is_none() {
             self.first = Some((Instant::now(), frames));
         }
@@ -212,27 +215,92 @@ pub(super) fn clock(seconds: f64) -> String {
     format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
+/// A line of progress for programs.
 #[derive(serde::Serialize)]
-struct Line {
+struct Line<'a> {
+    schema: u32,
+    event: &'static str,
+    time: String,
+    input: &'a str,
+    output: &'a str,
     frames: u64,
     frames_expected: u64,
     fps: f64,
+    eta_s: Option<f64>,
+    media_s: Option<f64>,
+    bytes: u64,
     limited_by: &'static str,
 }
 
-fn write_json(frames_expected: u64, piped: bool) -> Display {
+/// The last one.
+#[derive(serde::Serialize)]
+struct LastLine {
+    event: &'static str,
+    #[serde(flatten)]
+    end: End,
+    frames: u64,
+    frames_expected: Option<u64>,
+    fps: f64,
+    media_s: Option<f64>,
+    limited_by: Option<&'static str>,
+}
+
+fn write_json(job: Summary, piped: bool) -> Display {
     Box::new(move |progress, Speed { fps, .. }| {
-        let line = json(&Line {
-            frames: progress.frames(),
+        let (frames, frames_expected) = (progress.frames(), job.frames_expected);
+        let left = (frames_expected > 0 && fps > 0.0).then(|| frames_expected.saturating_sub(frames));
+        let line = Line {
+            schema: SCHEMA,
+            event: "progress",
+            time: rfc3339(now()),
+            input: &job.input,
+            output: &job.output,
+            frames,
             frames_expected,
-            fps: (fps * 1e3).round() / 1e3,
+            fps: thousandths(fps),
+            eta_s: left.map(|left| thousandths(left as f64 / fps)),
+            media_s: progress.reached_s().map(thousandths),
+            bytes: progress.bytes(),
             limited_by: progress.bottleneck().name(),
-        });
-        match piped {
-            true => console::log_line(line),
-            false => console::progress_line(line),
-        }
+        };
+        write_line(json(&line), piped);
     })
+}
+
+/// Writes the last line of a run that was displayed as JSON.
+pub(super) fn write_last_line(
+    progress: &Progress,
+    options: &Options,
+    started: Duration,
+    result: &Result<Report, Error>,
+    piped: bool,
+) {
+    let (end, run) = match result {
+        Ok(report) => (report.end.clone().expect("the run has ended"), Some(&report.run)),
+        Err(error) => (End::failed(options, started, error), None),
+    };
+    let has_started = progress.frames() > 0;
+    let line = LastLine {
+        event: "end",
+        end,
+        frames: run.map_or(progress.frames(), |run| run.frames.encoded),
+        frames_expected: result.as_ref().ok().map(|report| report.summary.frames_expected),
+        fps: run.map_or(0.0, |run| run.fps),
+        media_s: progress.reached_s().map(thousandths),
+        limited_by: has_started.then(|| progress.bottleneck().name()),
+    };
+    write_line(json(&line), piped);
+}
+
+fn write_line(line: String, piped: bool) {
+    match piped {
+        true => console::stderr_line(line),
+        false => console::progress_line(line),
+    }
+}
+
+fn thousandths(number: f64) -> f64 {
+    (number * 1e3).round() / 1e3
 }
 
 #[cfg(test)]

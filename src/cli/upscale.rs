@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::args::{EngineName, PrecisionName, parse_audio, parse_duration, parse_key_value, parse_size};
 use super::files::Files;
+use super::logging::Logging;
 use super::output::{counted, exit_code};
 use super::progress::{self, Show};
 use super::{console, dry_run, signals};
@@ -222,21 +223,23 @@ pub(super) fn run(mut args: Args, is_quiet: bool) -> Result<ExitCode> {
     if is_quiet {
         args.progress = Show::None;
     }
-    let interrupt = signals::catch()?;
-    if args.files.output == "-" {
+    let (interrupt, started) = (signals::catch()?, job::now());
+    let is_piped = args.files.output == "-";
+    if is_piped {
         signals::end_soon_after(&interrupt)?;
     }
-    let job = job::open(&args.options(), &interrupt)?;
+    let (options, progress) = (args.options(), progress::shown(args.progress, is_piped));
     if args.dry_run {
+        let job = job::open(&options, &interrupt)?;
         return dry_run::run(job, args.progress, args.report.as_deref(), &interrupt);
     }
-    ask_whether_to_resume(&args, &job, &interrupt)?;
-    let progress = progress::shown(args.progress, args.files.output == "-");
-    let report = match job.run(&progress) {
+    let result = open(&args, &options, &interrupt).and_then(|job| job.run(&progress));
+    if args.progress == Show::Json {
+        progress::write_last_line(&progress, &options, started, &result, is_piped);
+    }
+    let report = match result {
         // The reader of the pipe was interrupted by the same signal and has reported it.
-        Err(error) if error.kind() == ErrorKind::Interrupted && args.files.output == "-" => {
-            return Ok(exit_code(true));
-        }
+        Err(error) if error.kind() == ErrorKind::Interrupted && is_piped => return Ok(exit_code(true)),
         result => result?,
     };
     if report.is_interrupted() {
@@ -249,6 +252,15 @@ pub(super) fn run(mut args: Args, is_quiet: bool) -> Result<ExitCode> {
     Ok(exit_code(report.is_interrupted()))
 }
 
+/// Opens the job, and asks whether to resume an earlier run of it.
+fn open(args: &Args, options: &Options, interrupt: &Interrupt) -> Result<Job> {
+    let job = job::open(options, interrupt)?;
+    match ask_whether_to_resume(args, &job, interrupt) {
+        Ok(()) => Ok(job),
+        Err(error) => Err(job.refuse(error)),
+    }
+}
+
 /// Interval at which the prompt looks for an interrupt.
 const POLL_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
@@ -259,8 +271,8 @@ fn ask_whether_to_resume(args: &Args, job: &Job, interrupt: &Interrupt) -> Resul
     if is_answered || !io::stdin().is_terminal() || !console::is_terminal() {
         return Ok(());
     }
-    let folder = folder.display();
-    console::prompt(format_args!("hasn: {folder} is from an interrupted run. Resume it? [Y/n] "));
+    let (folder, state) = (folder.display(), reached(job.kept_frames(), job.summary().frames_expected));
+    console::prompt(format_args!("hasn: {folder} is from an interrupted run ({state}). Resume it? [Y/n] "));
     let answer = read_line(interrupt);
     let answer = answer.map_err(|e| Error::io("standard input", e, "give --resume or --restart"))?;
     let left = Error::new(folder.to_string(), "is left as it is", "--restart starts over");
@@ -268,19 +280,31 @@ fn ask_whether_to_resume(args: &Args, job: &Job, interrupt: &Interrupt) -> Resul
         Some("" | "y" | "Y" | "yes") => Ok(()),
         Some(_) => Err(left.with_kind(ErrorKind::Exists)),
         None => {
-            console::log_line("");
-            Err(left.with_kind(ErrorKind::Interrupted))
+            console::stderr_line("");
+            let kind = if interrupt.is_set() { ErrorKind::Interrupted } else { ErrorKind::Exists };
+            Err(left.with_kind(kind))
         }
     }
 }
 
-/// Reads a line from the terminal; `None` once `interrupt` is set.
+/// How far a run is: `240 of 2000 frames, 12 %`.
+fn reached(frames: u64, expected: u64) -> String {
+    match expected {
+        0 => counted(frames, "frame"),
+        _ => format!("{frames} of {}, {} %", counted(expected, "frame"), (100 * frames / expected).min(100)),
+    }
+}
+
+/// Reads a line from the terminal; `None` once `interrupt` is set, and at the end of the input.
 fn read_line(interrupt: &Interrupt) -> io::Result<Option<String>> {
     let (stdin, mut line) = (io::stdin(), String::new());
     while !interrupt.is_set() {
         match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&POLL_INTERVAL)) {
             Ok(0) | Err(Errno::INTR) => {}
-            Ok(_) => return stdin.read_line(&mut line).map(|_| (!interrupt.is_set()).then_some(line)),
+            Ok(_) => {
+                let read = stdin.read_line(&mut line)?;
+                return Ok((read > 0 && !interrupt.is_set()).then_some(line));
+            }
             Err(e) => return Err(e.into()),
         }
     }
@@ -342,10 +366,8 @@ pub(super) fn parse_words(
     #[derive(Parser)]
     #[command(name = "hasn")]
     struct Line {
-        #[arg(short, long, action = ArgAction::Count, global = true)]
-        verbose: u8,
-        #[arg(short, long, global = true)]
-        quiet: bool,
+        #[command(flatten)]
+        logging: Logging,
         #[command(subcommand)]
         command: Command,
     }

@@ -3,12 +3,14 @@
 //!
 //! This module does not know whether a video is upscaled in this process or in another: the caller's [`Runner`] does.
 
-use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
 
+use super::end::{SCHEMA, Status, now, rfc3339};
 use super::fingerprint::of_weights;
 use super::interrupt::Interrupt;
 use super::resume::remove_finished;
@@ -45,8 +47,8 @@ pub(crate) enum Ended {
     Done(Value),
     /// The user interrupted it. With the report of the run and its error line.
     Interrupted(Value, String),
-    /// It failed, with this error line.
-    Failed(String),
+    /// It failed. With the report of the run and its error line.
+    Failed(Value, String),
     /// A signal ended its process, perhaps after the output was complete. With a line that says so.
     Killed(String),
 }
@@ -83,7 +85,7 @@ pub(crate) struct Row {
     pub output: String,
     pub outcome: Outcome,
     pub error: Option<String>,
-    /// The report of the run that wrote the output.
+    /// The report of the run, that of an earlier batch where it was skipped.
     pub report: Value,
 }
 
@@ -120,7 +122,13 @@ pub(crate) struct Totals {
 /// The report of a batch.
 #[derive(Serialize)]
 pub(crate) struct BatchReport {
-    pub hasn: &'static str,
+    schema: u32,
+    hasn: &'static str,
+    ffmpeg: String,
+    pub status: Status,
+    exit_code: u8,
+    started: String,
+    ended: String,
     pub videos: Vec<Row>,
     pub left_out: Vec<String>,
     pub totals: Totals,
@@ -133,7 +141,7 @@ pub(crate) fn run(
     runner: &mut dyn Runner,
     interrupt: &Interrupt,
 ) -> BatchReport {
-    let mut rows = Vec::new();
+    let (started, mut rows) = (now(), Vec::new());
     for (index, video) in videos.into_iter().enumerate() {
         let (outcome, error, report) = match interrupt.is_set() {
             true => (Outcome::Pending, None, Value::Null),
@@ -150,8 +158,30 @@ pub(crate) fn run(
             report,
         });
     }
-    let totals = Totals::of(&rows);
-    BatchReport { hasn: env!("CARGO_PKG_VERSION"), videos: rows, left_out, totals }
+    BatchReport::new(started, rows, left_out)
+}
+
+impl BatchReport {
+    fn new(started: Duration, videos: Vec<Row>, left_out: Vec<String>) -> BatchReport {
+        let totals = Totals::of(&videos);
+        let status = match &totals {
+            Totals { interrupted: true, .. } => Status::Interrupted,
+            Totals { failed: 0, .. } => Status::Ok,
+            _ => Status::Failed,
+        };
+        BatchReport {
+            schema: SCHEMA,
+            hasn: env!("CARGO_PKG_VERSION"),
+            ffmpeg: media::info().version,
+            status,
+            exit_code: status.exit_code(),
+            started: rfc3339(started),
+            ended: rfc3339(now()),
+            videos,
+            left_out,
+            totals,
+        }
+    }
 }
 
 impl Totals {
@@ -200,24 +230,16 @@ fn upscale(
             record.restore()?;
             match interrupt.is_set() {
                 true => Ok((Outcome::Interrupted, None, report)),
-                false => Ok((Outcome::Failed, Some(error), Value::Null)),
+                false => Ok((Outcome::Failed, Some(error), report)),
             }
         }
-        Ended::Failed(error) => {
+        Ended::Failed(report, error) => {
             record.restore()?;
-            Ok((Outcome::Failed, Some(error), Value::Null))
+            Ok((Outcome::Failed, Some(error), report))
         }
         // The record stays: the output may be complete.
         Ended::Killed(error) => Ok((Outcome::Failed, Some(error), Value::Null)),
     }
-}
-
-/// Paths of the files that the run of a video reads and writes.
-pub(crate) fn files_of(input: &OsStr, output: &OsStr, model: Option<&str>) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> =
-        [Some(input), Some(output), model.map(OsStr::new)].into_iter().flatten().map(PathBuf::from).collect();
-    files.extend(Output::new(output, input).ok().and_then(|output| output.partial().map(Path::to_path_buf)));
-    files
 }
 
 /// What an output depends on, as far as that is known without opening the input, so that a second start is quick.

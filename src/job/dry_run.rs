@@ -23,11 +23,13 @@ pub(crate) struct DryRun {
     pub hasn: &'static str,
     /// Always true: tells a dry run from a report.
     pub dry_run: bool,
+    /// Input as in the options, without secrets.
+    pub input: String,
+    /// Output as in the options.
+    pub output: String,
     /// The job as it was opened.
     #[serde(flatten)]
     pub summary: Summary,
-    /// Options of the encoder, those that hasn sets by default included.
-    pub encoder_options: Vec<String>,
     /// Every stream of the input.
     pub streams: Vec<StreamReport>,
     /// Frames that an earlier run has finished, which this one would not encode again.
@@ -88,7 +90,8 @@ impl DryRun {
         Ok(DryRun {
             hasn: env!("CARGO_PKG_VERSION"),
             dry_run: true,
-            encoder_options: summary.encoder_options.clone(),
+            input: summary.input.clone(),
+            output: summary.output.clone(),
             summary,
             streams,
             finished_frames,

@@ -133,7 +133,12 @@ impl Measured {
     fn add_span(&mut self, options: &Options, parts: Parts, interrupt: &Interrupt) -> Result<()> {
         let packets = Arc::new(Mutex::new(Packets::default()));
         let store = Box::new(Counter { packets: packets.clone() });
-        let sink = |_| Sink::Segments { store, transcoders: None, resume_state: ResumeState::default() };
+        let sink = |_| Sink::Segments {
+            store,
+            transcoders: None,
+            resume_state: ResumeState::default(),
+            cache: None,
+        };
         let (stop, (end, ended)) = (Interrupt::default(), mpsc::channel::<()>());
         let outcome = thread::scope(|scope| {
             let stop = &stop;

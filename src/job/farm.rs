@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Timestamp;
 use crate::journal::{CutPoint, Journal, WorkPlan};
 use crate::media::{Output, Plan, SEGMENT_FRAMES, SeekPoint, SegmentSource};
-use crate::pipeline::Sink;
+use crate::pipeline::{FrameCache, Sink};
 
 /// The result of planning.
 pub(crate) struct Planned {
@@ -123,14 +123,16 @@ pub(crate) fn segment(
         let remedy = format!("they go from 0 to {}", segments - 1);
         return Err(Error::new(folder.to_string_lossy(), problem, remedy).with_kind(ErrorKind::NotFound));
     }
-    let parts = open(options, folder, plan.decode_start(segment), interrupt)?;
+    let mut parts = open(options, folder, plan.decode_start(segment), interrupt)?;
+    parts.summary.frames_expected = plan.cuts[segment as usize].source.frames;
     let journal = Journal::open_shared(folder, &fingerprint::of_job(options, &parts)?, interrupt.flag())?;
     if journal.source_of(segment).is_some() {
         return Ok(None);
     }
     let store = Box::new(journal.store(plan.frames));
     let (summary, resume_state) = (parts.summary.clone(), plan.resume_state(segment));
-    let sink = |_| Sink::Segments { store, transcoders: None, resume_state };
+    let cache = Some(Box::new(journal.frame_cache()) as Box<dyn FrameCache>);
+    let sink = |_| Sink::Segments { store, transcoders: None, resume_state, cache };
     let outcome = parts.run(options, sink, progress, interrupt)?;
     Ok(Some(Report::new(summary, outcome.report)))
 }

@@ -70,28 +70,40 @@ pub(super) fn of_job(options: &Options, parts: &Parts) -> Result<JobFingerprint>
     Ok(job)
 }
 
-/// The CPU engine that an earlier run has recorded in the journal in `folder`, if `options` leave the choice open: all frames
+/// The engine that an earlier run has recorded in the journal in `folder`, if `options` do not ask for another: all frames
 /// of a job are upscaled in the same way, whatever this machine would choose today.
 pub(super) fn recorded_engine(options: &Options, folder: &Path) -> Result<Option<EngineKind>> {
-    let is_open = matches!(options.engine, EngineChoice::Auto | EngineChoice::Cpu);
-    if !is_open || options.precision.is_some() {
+    if !matches!(options.engine, EngineChoice::Auto | EngineChoice::Cpu) {
         return Ok(None);
     }
     let Some(engine) = Journal::recorded(folder, ENGINE)? else { return Ok(None) };
+    let refused = |has: String| {
+        let problem = format!("was started with engine {engine}, and this machine has {has}");
+        let remedy = "resume on a machine that has the first, or --restart to start over";
+        Error::new(folder.to_string_lossy(), problem, remedy).with_kind(ErrorKind::Unsupported)
+    };
+    if let (Some(gpu), EngineChoice::Auto, None) =
+        (engine.strip_prefix("cuda "), options.engine, options.precision)
+    {
+        return match cuda::probe() {
+            Ok(here) if here == gpu => Ok(Some(EngineKind::Cuda)),
+            Ok(here) => Err(refused(format!("the GPU {here}"))),
+            Err(why) => Err(refused("no GPU that hasn can use".to_owned()).with_source(why)),
+        };
+    }
     let Some((level, precision)) = engine.strip_prefix("cpu ").and_then(|names| names.split_once(' ')) else {
         return Ok(None);
     };
+    // Another one is a change of the settings.
+    if options.precision.is_some_and(|chosen| chosen.name() != precision) {
+        return Ok(None);
+    }
     let here = level::detect()?;
     let found = level::usable(level)?.and_then(|level| {
         let precision = level.precisions().find(|one| one.name() == precision)?;
         Some(EngineKind::Cpu(level, precision))
     });
-    let Some(kind) = found else {
-        let problem =
-            format!("was started with engine {engine}, and this machine has the CPU level {}", here.name());
-        let remedy = "resume on a machine that has the first, or --restart to start over";
-        return Err(Error::new(folder.to_string_lossy(), problem, remedy).with_kind(ErrorKind::Unsupported));
-    };
+    let kind = found.ok_or_else(|| refused(format!("the CPU level {}", here.name())))?;
     info!("{}: continues with engine {engine}", folder.display());
     Ok(Some(kind))
 }

@@ -24,11 +24,12 @@
 //! | `preview` | single frames, upscaled and by FFmpeg's bicubic filter |
 //! | `farm` | one video upscaled by many processes |
 //! | `batch`, `collect` | many videos: finding them, and the outcome of each |
-//! | `progress`, `report` | what a caller sees |
+//! | `progress`, `report`, `end` | what a caller sees |
 
 pub(crate) mod batch;
 pub(crate) mod collect;
 pub(crate) mod dry_run;
+mod end;
 pub(crate) mod estimate;
 pub(crate) mod farm;
 mod fingerprint;
@@ -51,6 +52,7 @@ pub use crate::pipeline::{
     DamageReport, FrameCounts, Report as RunReport, STAGES, Stage, StageReport, StageTimes, StreamReport,
     VerificationReport,
 };
+pub(crate) use end::{End, INTERRUPTED, SCHEMA, files_of, now, rfc3339};
 pub use interrupt::Interrupt;
 pub use options::{Options, Preset, Resume, Size};
 pub use progress::{Event, Progress};

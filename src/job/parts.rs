@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use tracing::subscriber::{NoSubscriber, with_default};
 use tracing::{info, warn};
 
+use super::end::now;
 use super::interrupt::Interrupt;
 use super::options::{Options, Preset, Size};
 use super::progress::{Event, Progress};
@@ -51,6 +52,7 @@ pub(super) struct OpenAt {
 
 impl Parts {
     pub fn open(options: &Options, at: OpenAt, interrupt: &Interrupt) -> Result<Parts> {
+        let started = now();
         let threads = thread_count(options.threads);
         let mut output = Output::new(&options.output, &options.input)?;
         output.faststart = options.preset.is_some_and(Preset::is_delivery);
@@ -133,6 +135,7 @@ impl Parts {
         }
         let bytes_per_frame = encoder.bytes_per_frame(&input, growth(&engine));
         let summary = Summary {
+            started,
             input: redacted(&options.input),
             output: options.output.to_string_lossy().into_owned(),
             model: network.name().to_owned(),

@@ -13,7 +13,7 @@ use super::options::{Options, Resume};
 use super::parts::Parts;
 use super::progress::Progress;
 use super::publish::{give_name, publish, too_damaged};
-use super::report::{Kept, Report, write_earlier_report};
+use super::report::{Kept, Report};
 use super::resume::{is_joined, try_container};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{JoinOutput, Journal, join};
@@ -35,7 +35,6 @@ pub(super) fn run(
     let (output, trim, summary) = (parts.output.clone(), parts.trim, parts.summary.clone());
     if is_joined(&journal, &output) {
         give_name(&output, options.overwrite, interrupt)?;
-        write_earlier_report(options, folder, interrupt);
         journal.remove();
         let (problem, remedy) = ("was completed by an earlier run", "look at it, or -y overwrites it");
         return Err(
@@ -52,7 +51,7 @@ pub(super) fn run(
     let sink = |mut plan: Plan| {
         let transcoders = Some(plan.take_transcoders(trim));
         planned = Some(plan);
-        Sink::Segments { store, transcoders, resume_state: ResumeState::default() }
+        Sink::Segments { store, transcoders, resume_state: ResumeState::default(), cache: None }
     };
     let outcome = parts.run(options, sink, progress, interrupt);
     if let Err(error) = journal.scan() {
@@ -67,9 +66,7 @@ pub(super) fn run(
             return Err(error);
         }
         let kept = Some(Kept::Nothing { segmented: false });
-        let report = Report { kept, ..Report::new(summary, report) };
-        report.write(options, interrupt);
-        return Ok(report);
+        return Ok(Report { kept, ..Report::new(summary, report) });
     }
     let keeping = |error: Error| {
         let place = folder.display();
@@ -96,16 +93,16 @@ pub(super) fn run(
         journal.remove();
         report.run.add_output(&muxer)?;
         report.kept = muxer.keep_partial().map(|path| Kept::Partial { path });
-        report.write(options, interrupt);
         return Ok(report);
     }
     let muxer = joined.join(options, &journal, interrupt.flag()).map_err(keeping)?;
     report.run.add_output(&muxer).map_err(keeping)?;
     if let (None, Some(partial)) = (too_damaged(options, &damage), muxer.keep_partial()) {
+        report.complete(options, Some(&partial));
         journal.mark_joined(&partial, &report.to_json())?;
     }
     let published = publish(options, report, &muxer, &damage, interrupt);
-    if published.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::Damaged) {
+    if published.is_ok() {
         // The partial file of a damaged input has all frames.
         journal.remove();
     }

@@ -56,6 +56,16 @@ impl Progress {
         self.counters.frames()
     }
 
+    /// Number of frames of earlier runs, which this one does not upscale.
+    pub(crate) fn earlier_frames(&self) -> u64 {
+        self.counters.earlier_frames()
+    }
+
+    /// End of the last frame that this run has encoded, in seconds of the input.
+    pub(crate) fn reached_s(&self) -> Option<f64> {
+        self.counters.reached_s()
+    }
+
     /// Bytes of the frames that this run has encoded.
     pub fn bytes(&self) -> u64 {
         self.counters.bytes()

@@ -1,4 +1,4 @@
-//! The end of a run whose frames are all written: renames the output to its name and writes the report.
+//! The end of a run whose frames are all written: renames the output to its name.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Disk;
 use crate::media::{Damage, Muxer, Output, folder_of};
 
-/// Renames a complete output to its name, unless its input was too damaged.
+/// Renames a complete output to its name, unless its input was too damaged, which the report has as its failure.
 pub(super) fn publish(
     options: &Options,
     report: Report,
@@ -23,7 +23,7 @@ pub(super) fn publish(
         Some(_) => muxer.keep_partial(),
     };
     let place = partial.map(|partial| partial.display().to_string());
-    conclude(options, report, damaged, place, interrupt)
+    Ok(with_damage(report, damaged, place))
 }
 
 /// Renames a complete file to its output's name. After this, nothing is an error of the run.
@@ -38,19 +38,12 @@ pub(super) fn too_damaged(options: &Options, damage: &Damage) -> Option<Error> {
     error.map(|error| error.with_kind(ErrorKind::Damaged))
 }
 
-/// Ends a run whose frames are where they belong. `place`: where they are if the input was too damaged.
-pub(super) fn conclude(
-    options: &Options,
-    report: Report,
-    damaged: Option<Error>,
-    place: Option<String>,
-    interrupt: &Interrupt,
-) -> Result<Report> {
-    report.write(options, interrupt);
-    let Some(error) = damaged else { return Ok(report) };
+/// The report of a run whose frames are where they belong. `place`: where they are if the input was too damaged.
+pub(super) fn with_damage(report: Report, damaged: Option<Error>, place: Option<String>) -> Report {
     let frames = report.run.frames.encoded;
-    Err(match place {
+    let failure = damaged.map(|error| match place {
         Some(place) => error.keeping(&format!("{place} has the {frames} frames that could be decoded")),
         None => error,
-    })
+    });
+    Report { failure, ..report }
 }

@@ -11,13 +11,13 @@ use super::options::{Options, Resume};
 use super::parts::{OpenAt, Parts, growth};
 use super::progress::{Event, Progress};
 use super::publish::{give_name, publish, too_damaged};
-use super::report::{Kept, Report, write_earlier_report};
+use super::report::{Kept, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{CopiedInput, JobFingerprint, JoinOutput, Journal, join};
 use crate::media::{
     CHECK_DEVICE, Damage, Encoder, Input, Muxer, Output, Plan, StreamTallies, Trim, redacted,
 };
-use crate::pipeline::{Outcome, Sink};
+use crate::pipeline::{FrameCache, Outcome, Sink};
 
 /// The folder of the job's journal; `None` for outputs that cannot be joined from segments, and for images of an input that
 /// cannot be read twice.
@@ -90,16 +90,17 @@ pub(super) fn run(
     let output = parts.output.clone();
     if is_joined(&journal, &output) {
         give_name(&output, options.overwrite, interrupt)?;
-        write_earlier_report(options, folder, interrupt);
+        let report = Report::already_complete(parts.summary, folder);
         journal.remove();
-        return Ok(Report::already_complete(parts.summary));
+        return Ok(report);
     }
-    if journal.frames() > 0 {
-        let (frames, reached_s) = (journal.frames(), Some(journal.reached_s()));
+    let kept = journal.kept_frames();
+    if kept > 0 {
+        let (frames, reached_s) = (kept, Some(journal.reached_s()));
         progress.notify(Event::Resumed { from: folder.to_owned(), frames, reached_s });
     }
     let result = encode_and_join(options, parts, &mut journal, &fingerprint, progress, interrupt);
-    if result.as_ref().is_ok_and(|report| !report.is_interrupted()) {
+    if result.as_ref().is_ok_and(|report| !report.is_interrupted() && report.failure.is_none()) {
         journal.remove();
         return result;
     }
@@ -110,7 +111,7 @@ pub(super) fn run(
         // The first error is the one to report.
         return result.and(Err(error));
     }
-    let frames = journal.frames();
+    let frames = journal.kept_frames();
     if frames == 0 {
         let kept = Some(Kept::Nothing { segmented: true });
         journal.remove();
@@ -119,13 +120,12 @@ pub(super) fn run(
     match result {
         Err(error) => {
             let place = folder.display();
-            let kept = match error.kind() {
-                ErrorKind::Damaged => format!("{place} keeps {frames} frames for a run with --tolerate"),
-                _ => format!("{place} keeps the first {frames} frames: the same command resumes there"),
-            };
+            let kept = format!("{place} keeps the first {frames} frames: the same command resumes there");
             Err(error.keeping(&kept))
         }
         Ok(mut report) => {
+            let kept = format!("{} keeps {frames} frames for a run with --tolerate", folder.display());
+            report.failure = report.failure.map(|error| error.keeping(&kept));
             report.kept = Some(Kept::Journal { folder: folder.to_owned(), frames });
             Ok(report)
         }
@@ -152,6 +152,7 @@ fn encode_and_join(
     let mut encoded_again = BTreeSet::new();
     loop {
         let (damage, engine) = (parts.input.damage(), Some(parts.engine.kind));
+        let started = parts.summary.started;
         let encoded = encode(options, parts, journal, progress, interrupt)?;
         let differing = &encoded.outcome.differing;
         if differing.is_empty() {
@@ -169,6 +170,7 @@ fn encode_and_join(
             engine,
         };
         parts = Parts::open(options, at, interrupt)?;
+        parts.summary.started = started;
     }
 }
 
@@ -190,7 +192,8 @@ fn encode(
     let sink = |plan: Plan| {
         planned = Some(plan);
         let (store, resume_state) = (Box::new(store), journal.resume_state());
-        Sink::Segments { store, transcoders: None, resume_state }
+        let cache = Some(Box::new(journal.frame_cache()) as Box<dyn FrameCache>);
+        Sink::Segments { store, transcoders: None, resume_state, cache }
     };
     let mut outcome = parts.run(options, sink, progress, interrupt)?;
     let report = Report::new(summary, std::mem::take(&mut outcome.report));
@@ -209,7 +212,6 @@ fn join_and_publish(
     journal.scan()?;
     if report.is_interrupted() {
         report.run.reached_s = journal.reached_s();
-        report.write(options, interrupt);
         return Ok(report);
     }
     let tallies = input.tallies();
@@ -218,6 +220,7 @@ fn join_and_publish(
     report.run.count_damage(damage);
     report.run.add_output(&muxer)?;
     if let (None, Some(partial)) = (too_damaged(options, damage), muxer.keep_partial()) {
+        report.complete(options, Some(&partial));
         journal.mark_joined(&partial, &report.to_json())?;
     }
     publish(options, report, &muxer, damage, interrupt)

@@ -2,15 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use super::end::now;
 use super::interrupt::Interrupt;
 use super::options::{Options, Resume};
 use super::parts::{OpenAt, Parts};
 use super::progress::Progress;
 use super::publish::publish;
-use super::report::{Kept, Report, Summary, check_report, check_report_writable, write_earlier_report};
+use super::report::{
+    Kept, Report, Summary, check_report, check_report_writable, conclude_failed, conclude_unopened,
+};
 use super::{fingerprint, pipe, resume, sequence};
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::Journal;
+use crate::journal::{Journal, SequenceJournal};
 use crate::media::{self, Muxer, Plan};
 use crate::pipeline::{Outcome, Sink};
 
@@ -36,9 +39,21 @@ pub(super) enum Route {
     Complete(PathBuf),
 }
 
-/// Opens and checks all parts of a job, and writes nothing. Setting `interrupt` ends this as well as the [run](Job::run).
+/// Opens and checks all parts of a job, and writes nothing but the report of a failure. Setting `interrupt` ends this as well
+/// as the [run](Job::run).
 pub fn open(options: &Options, interrupt: &Interrupt) -> Result<Job> {
     media::start();
+    let started = now();
+    let opened = open_unreported(options, interrupt);
+    let mut job = opened.map_err(|error| conclude_unopened(options, started, error, interrupt))?;
+    if let Some(report) = &options.report {
+        check_report(report, job.parts.paths(options))?;
+    }
+    job.parts.summary.started = started;
+    Ok(job)
+}
+
+fn open_unreported(options: &Options, interrupt: &Interrupt) -> Result<Job> {
     if let (Some(from_s), Some(to_s)) = (options.from_s, options.to_s)
         && from_s >= to_s
     {
@@ -68,9 +83,6 @@ pub fn open(options: &Options, interrupt: &Interrupt) -> Result<Job> {
         engine: kept.map_or(Ok(None), |folder| fingerprint::recorded_engine(options, folder))?,
     };
     let parts = Parts::open(options, at, interrupt)?;
-    if let Some(report) = &options.report {
-        check_report(report, parts.paths(options))?;
-    }
     let route = match folder {
         Some(folder) if is_complete => Route::Complete(folder),
         folder if parts.output.sequence().is_some() => Route::Sequence(folder),
@@ -96,6 +108,15 @@ impl Job {
         }
     }
 
+    /// Number of frames whose work that run has left.
+    pub(crate) fn kept_frames(&self) -> u64 {
+        match &self.route {
+            Route::Journal(folder) => Journal::kept_frames_in(folder),
+            Route::Sequence(Some(folder)) => SequenceJournal::frames_in(folder),
+            _ => 0,
+        }
+    }
+
     /// Runs the job to its end, or until its interrupt is set. An interrupted run keeps what it has finished and says so
     /// in its report.
     pub fn run(self, progress: &Progress) -> Result<Report> {
@@ -103,7 +124,8 @@ impl Job {
         if let Some(report) = &options.report {
             check_report_writable(report, &interrupt)?;
         }
-        match route {
+        let summary = parts.summary.clone();
+        let result = match route {
             Route::Direct => run_direct(&options, parts, progress, &interrupt),
             Route::Journal(folder) => resume::run(&options, parts, &folder, progress, &interrupt),
             Route::Pipe(folder) => pipe::run(&options, parts, &folder, progress, &interrupt),
@@ -111,11 +133,20 @@ impl Job {
                 sequence::run(&options, parts, folder.as_deref(), progress, &interrupt)
             }
             Route::Complete(folder) => {
-                write_earlier_report(&options, &folder, &interrupt);
+                let report = Report::already_complete(parts.summary, &folder);
                 resume::remove_finished(&folder, &parts.output);
-                Ok(Report::already_complete(parts.summary))
+                Ok(report)
             }
+        };
+        match result {
+            Ok(report) => report.conclude(&options, &interrupt),
+            Err(error) => Err(conclude_failed(&options, &summary, error, &interrupt)),
         }
+    }
+
+    /// Ends a job that is not to run. Returns `why`, which its report has.
+    pub(crate) fn refuse(&self, why: Error) -> Error {
+        conclude_failed(&self.options, &self.parts.summary, why, &self.interrupt)
     }
 }
 
@@ -130,7 +161,6 @@ fn run_direct(options: &Options, parts: Parts, progress: &Progress, interrupt: &
     let (mut report, muxer) = (Report::new(summary, run), muxer.expect("a direct sink has a muxer"));
     if report.is_interrupted() {
         report.kept = muxer.keep_partial().map(|path| Kept::Partial { path });
-        report.write(options, interrupt);
         return Ok(report);
     }
     publish(options, report, &muxer, &damage, interrupt)

@@ -8,7 +8,7 @@ use super::interrupt::Interrupt;
 use super::options::{Options, Resume};
 use super::parts::Parts;
 use super::progress::{Event, Progress};
-use super::publish::{conclude, too_damaged};
+use super::publish::{too_damaged, with_damage};
 use super::report::{Kept, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::SequenceJournal;
@@ -45,7 +45,7 @@ pub(super) fn run(
     let (summary, damage) = (parts.summary.clone(), parts.input.damage());
     let left_out = parts.plan.left_out().to_vec();
     let store = Box::new(journal.store(numbering, damage.clone(), interrupt.flag().clone())?);
-    let sink = |_| Sink::Segments { store, transcoders: None, resume_state };
+    let sink = |_| Sink::Segments { store, transcoders: None, resume_state, cache: None };
     let result = parts.run(options, sink, progress, interrupt);
     let result = result.map(|Outcome { mut report, .. }| {
         report.left_out.splice(0..0, left_out);
@@ -54,16 +54,13 @@ pub(super) fn run(
     });
     let (frames, resumable) = (journal.frames(), folder.is_some());
     match result {
-        Ok(report) if !report.is_interrupted() => finish(options, report, journal, &damage, interrupt),
+        Ok(report) if !report.is_interrupted() => finish(options, report, journal, &damage),
         result if frames == 0 && !journal.has_unlisted() => {
             journal.remove();
-            let report = Report { kept: Some(Kept::Nothing { segmented: false }), ..result? };
-            report.write(options, interrupt);
-            Ok(report)
+            Ok(Report { kept: Some(Kept::Nothing { segmented: false }), ..result? })
         }
         Ok(mut report) => {
             report.kept = Some(Kept::Sequence { frames, resumable });
-            report.write(options, interrupt);
             Ok(report)
         }
         Err(error) => {
@@ -127,7 +124,6 @@ fn finish(
     mut report: Report,
     journal: SequenceJournal,
     damage: &Damage,
-    interrupt: &Interrupt,
 ) -> Result<Report> {
     let started = Instant::now();
     let (found, encoded) = (journal.verify()?, report.run.frames.encoded);
@@ -157,5 +153,5 @@ fn finish(
         // Else the folder stays, so that a run with --tolerate has nothing to repeat.
         journal.remove();
     }
-    conclude(options, report, damaged, Some(options.output.display().to_string()), interrupt)
+    Ok(with_damage(report, damaged, Some(options.output.display().to_string())))
 }

@@ -17,6 +17,8 @@ use crate::media::{folder_of, sync_folder, through_links};
 
 pub(super) const FINGERPRINT: &str = "journal.json";
 pub(super) const SEGMENT: &str = ".segment";
+/// Upscaled frames of a segment that is not finished.
+pub(super) const FRAMES: &str = ".frames";
 pub(super) const WRITING: &str = ".writing-";
 /// Mark of a finished output, which is the last file to be removed.
 pub(super) const JOINED: &str = "joined";
@@ -33,7 +35,7 @@ fn is_own(name: &str) -> bool {
     let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     [FINGERPRINT, JOINED, JOINING, PLAN, FINISHED, OVERWRITE, DAMAGE, LOCK].contains(&name)
         || [WRITING, ".nfs", ".fuse_hidden", ".__smb"].iter().any(|prefix| name.starts_with(prefix))
-        || name.strip_suffix(SEGMENT).is_some_and(is_number)
+        || [SEGMENT, FRAMES].iter().any(|work| name.strip_suffix(work).is_some_and(is_number))
 }
 
 /// The first name in the folder that is not hasn's.
@@ -79,7 +81,7 @@ pub(super) fn open(folder: &Path, fingerprint: &JobFingerprint, work: &str, disk
         Ok(bytes) => JobFingerprint::parse(&bytes, &path)?.check_same(fingerprint, folder)?,
         Err(e) if e.kind() == ErrorKind::NotFound => {
             // Work without a fingerprint is useless.
-            clear(folder, work).map_err(failed)?;
+            clear(folder, work).and_then(|()| clear(folder, FRAMES)).map_err(failed)?;
             let json = fingerprint.to_json();
             disk.retry_call(json.len() as u64, || write_atomically(&path, &json))?;
         }

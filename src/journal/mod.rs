@@ -12,6 +12,7 @@
 //! lock             locked by the process that writes
 //! plan.json        of a distributed run: where segments start
 //! 000000.segment   a segment, which gets its name when it is complete and on the disk; a record at its end describes it
+//! 000000.frames    upscaled frames of a segment that is not complete and takes long
 //! .writing-*       a file that is being written, useless after a crash
 //! ```
 //!
@@ -23,6 +24,7 @@ mod disk;
 mod fingerprint;
 mod folder;
 mod join;
+mod kept_frames;
 mod plan;
 mod segments;
 mod sequence;

@@ -1,6 +1,6 @@
 //! The journal of a video that is encoded in segments, and the writer of the segments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use super::disk::{Disk, failed, format_bytes, is_full};
 use super::fingerprint::{JobFingerprint, content_of};
 use super::folder::{self, FINGERPRINT, FINISHED, JOINED, JOINING, SEGMENT};
+use super::kept_frames::{self, KeptFrames};
 use crate::error::{self, Error, Result};
 use crate::media::{
     Cut, Packet, Record, SEGMENT_FRAMES, SegmentReader, SegmentSource, SegmentWriter, is_taken, sync_folder,
@@ -147,6 +148,11 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether a folder is a journal.
+    pub fn is_journal(folder: &Path) -> bool {
+        folder.join(FINGERPRINT).exists()
+    }
+
     /// The frames of a finished segment in the source.
     pub fn source_of(&self, segment: u64) -> Option<&SegmentSource> {
         self.records.get(&segment).map(|record| &record.source)
@@ -162,6 +168,31 @@ impl Journal {
         self.records.values().map(|record| record.source.frames).sum()
     }
 
+    /// Count of frames whose work is kept: those in complete segments, and upscaled ones.
+    pub fn kept_frames(&self) -> u64 {
+        self.frames() + kept_frames::count(&self.folder, &self.finished())
+    }
+
+    /// The same of the journal in a folder, for messages.
+    pub fn kept_frames_in(folder: &Path) -> u64 {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let segments = entries.map(|entry| entry.path()).filter(|path| number_of(path).is_some());
+        let records = segments.filter_map(|path| Some(SegmentReader::open(&path).ok()?.record().clone()));
+        let frames: BTreeMap<u64, u64> =
+            records.map(|record| (record.segment, record.source.frames)).collect();
+        let finished = frames.keys().copied().collect();
+        frames.values().sum::<u64>() + kept_frames::count(folder, &finished)
+    }
+
+    /// Upscaled frames of segments that are not complete.
+    pub fn frame_cache(&self) -> KeptFrames {
+        KeptFrames::open(&self.folder, &self.finished(), self.disk.clone())
+    }
+
+    fn finished(&self) -> BTreeSet<u64> {
+        self.records.keys().copied().collect()
+    }
+
     /// End of the last complete segment, in seconds of the input.
     pub fn reached_s(&self) -> f64 {
         self.records.last_key_value().map_or(0.0, |(_, record)| record.end_s())
@@ -172,7 +203,7 @@ impl Journal {
         let next =
             |(&segment, record): (&u64, &Record)| ((segment + 1) * SEGMENT_FRAMES, record.next.clone());
         ResumeState {
-            finished_segments: self.records.keys().copied().collect(),
+            finished_segments: self.finished(),
             sources: self.records.iter().map(|(&segment, record)| (segment, record.source.clone())).collect(),
             finished_frames: self.frames(),
             encoder_states: self.records.iter().map(next).collect(),
@@ -318,6 +349,7 @@ impl Store for SegmentStore {
         let path = segment_path(&self.folder, cut.segment);
         self.disk.retry_call(0, || fs::rename(&file, &path))?;
         self.disk.retry_call(0, || sync_folder(&self.folder))?;
+        kept_frames::remove(&self.folder, cut.segment);
         let cut_frames = cut.source.frames;
         debug!("{}: {cut_frames} frames", path.display());
         if let Some(frames) = self.frames_to_estimate.take() {

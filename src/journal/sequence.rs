@@ -85,6 +85,11 @@ impl SequenceJournal {
         Ok(SequenceJournal { pattern, folder: None, overwrite, finished: Arc::default() })
     }
 
+    /// Count of the finished frames of the journal in a folder, for messages.
+    pub fn frames_in(folder: &Path) -> u64 {
+        read_list(&folder.join(FINISHED)).map_or(0, |list| list.len() as u64)
+    }
+
     /// Numbers of finished frames.
     pub fn finished(&self) -> BTreeSet<u64> {
         lock(&self.finished).sizes.keys().copied().collect()

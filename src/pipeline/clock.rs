@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use crate::frame::Timestamp;
+
 /// A stage of the pipeline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
@@ -39,7 +41,12 @@ impl Stage {
 pub struct Progress {
     counters: [Counters; STAGES.len()],
     frames: AtomicU64,
+    /// Frames of finished segments, and restored ones.
+    earlier_frames: AtomicU64,
+    restored: AtomicU64,
     bytes: AtomicU64,
+    /// End of the last encoded frame in microseconds of the input, plus 1; 0 before the first one.
+    reached: AtomicU64,
     /// The stage that panics, and the number of encoded frames at which it does.
     #[cfg(test)]
     panics: Option<(Stage, u64)>,
@@ -69,6 +76,21 @@ impl Progress {
         self.frames.load(Relaxed)
     }
 
+    /// Count of frames that an earlier run had upscaled, and this one encodes.
+    pub(super) fn restored(&self) -> u64 {
+        self.restored.load(Relaxed)
+    }
+
+    /// Count of frames that earlier runs have upscaled.
+    pub fn earlier_frames(&self) -> u64 {
+        self.earlier_frames.load(Relaxed)
+    }
+
+    /// End of the last frame that this run has encoded, in seconds of the input.
+    pub fn reached_s(&self) -> Option<f64> {
+        self.reached.load(Relaxed).checked_sub(1).map(|us| us as f64 / 1e6)
+    }
+
     /// Bytes of the frames that this run has encoded.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
@@ -77,6 +99,7 @@ impl Progress {
     /// Sets the count to the frames that earlier runs have encoded.
     pub(super) fn start_at(&self, frames: u64) {
         self.frames.store(frames, Relaxed);
+        self.earlier_frames.store(frames, Relaxed);
     }
 
     /// Times of one stage.
@@ -105,6 +128,8 @@ impl Progress {
         Clock {
             counters: &self.counters[stage as usize],
             frames: &self.frames,
+            earlier: [&self.earlier_frames, &self.restored],
+            reached: &self.reached,
             bytes: &self.bytes,
             last: Instant::now(),
             #[cfg(test)]
@@ -117,6 +142,8 @@ impl Progress {
 pub(super) struct Clock<'a> {
     counters: &'a Counters,
     frames: &'a AtomicU64,
+    earlier: [&'a AtomicU64; 2],
+    reached: &'a AtomicU64,
     bytes: &'a AtomicU64,
     last: Instant,
     #[cfg(test)]
@@ -138,8 +165,17 @@ impl Clock<'_> {
         value
     }
 
-    pub fn count_frame(&self) {
+    /// Counts a frame that an earlier run has upscaled.
+    pub fn count_restored(&self) {
+        for count in self.earlier {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub fn count_frame(&self, time: &Timestamp) {
         self.frames.fetch_add(1, Relaxed);
+        let end_s = time.time_base.seconds(time.pts.saturating_add(time.duration));
+        self.reached.fetch_max((end_s * 1e6) as u64 + 1, Relaxed);
     }
 
     pub fn count_bytes(&self, bytes: usize) {

@@ -24,4 +24,4 @@ pub(crate) use report::peak_memory_bytes;
 pub use report::{DamageReport, FrameCounts, Report, StageReport, StreamReport, VerificationReport};
 pub use resume::{FinishedImages, ResumeState};
 pub use run::{Outcome, Run};
-pub use sink::{Sink, Store};
+pub use sink::{FrameCache, Sink, Store};

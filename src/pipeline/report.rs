@@ -23,7 +23,7 @@ pub struct Report {
     pub reached_s: f64,
     /// Time from the first packet to the last, in seconds.
     pub seconds: f64,
-    /// Frames encoded per second by this run, without those of earlier runs.
+    /// Frames upscaled and encoded per second by this run, without those of earlier runs.
     pub fps: f64,
     /// Count of encoder openings.
     pub segments: u64,
@@ -191,7 +191,9 @@ impl Report {
             interrupted: false,
             reached_s: 0.0,
             seconds: seconds(elapsed),
-            fps: (encoder.sent() as f64 / elapsed.as_secs_f64() * 1e3).round() / 1e3,
+            fps: (encoder.sent().saturating_sub(progress.restored()) as f64 / elapsed.as_secs_f64() * 1e3)
+                .round()
+                / 1e3,
             segments: encoder.segments(),
             left_out: encoder.left_out().iter().copied().chain(decoder.left_out()).map(Into::into).collect(),
             converted: encoder.color_converted().to_vec(),

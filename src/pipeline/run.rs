@@ -88,17 +88,17 @@ impl Run {
     fn execute_until(self, stop: &Stop, progress: &Progress) -> Result<Outcome> {
         let Run { input, decoder, engine, network, reuse, encoder, sink } = self;
         let started = Instant::now();
-        let (last, transcoders, resume_state) = match sink {
+        let (last, transcoders, resume_state, cache) = match sink {
             Sink::Direct { muxer, transcoders } => {
-                (LastStage::Mux(muxer), Some(transcoders), ResumeState::default())
+                (LastStage::Mux(muxer), Some(transcoders), ResumeState::default(), None)
             }
-            Sink::Segments { store, transcoders, resume_state } => {
-                (LastStage::Store(store), transcoders, resume_state)
+            Sink::Segments { store, transcoders, resume_state, cache } => {
+                (LastStage::Store(store), transcoders, resume_state, cache)
             }
         };
         let holds_all_streams = transcoders.is_some();
         progress.start_at(resume_state.finished_frames);
-        let upscale = UpscaleSpec { engine, network, reuse, pool: FramePool::new(encoder.format())? };
+        let upscale = UpscaleSpec { engine, network, reuse, pool: FramePool::new(encoder.format())?, cache };
         let shared = Shared::new(stop, &input, resume_state);
         let mut parts = Parts { input, decoder, encoder, last };
         let Ended { is_encoded, reused } = parts.run(upscale, transcoders, &shared, progress);

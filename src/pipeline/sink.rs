@@ -2,6 +2,7 @@
 
 use super::resume::ResumeState;
 use crate::error::Result;
+use crate::frame::{Frame, Timestamp};
 use crate::media::{Cut, Muxer, Packet, Transcoders};
 
 /// Destination of a run's packets.
@@ -23,7 +24,19 @@ pub enum Sink {
         transcoders: Option<Transcoders>,
         /// What earlier runs have finished.
         resume_state: ResumeState,
+        /// Upscaled frames of segments that are not finished; `None` where none are kept.
+        cache: Option<Box<dyn FrameCache>>,
     },
+}
+
+/// Upscaled frames of segments that are not finished. What it cannot keep or read is upscaled again.
+pub trait FrameCache: Send {
+    /// Whether an earlier run has kept the frame.
+    fn has(&self, time: &Timestamp) -> bool;
+    /// Reads a kept frame. Returns whether its samples are whole.
+    fn restore(&mut self, time: &Timestamp, sr: &mut Frame) -> bool;
+    /// Takes an upscaled frame, with the time of its source.
+    fn keep(&mut self, frame: &Frame);
 }
 
 /// Writer of segments.

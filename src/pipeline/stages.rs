@@ -9,10 +9,10 @@ use crossbeam_channel::{Receiver, Sender};
 use super::clock::Clock;
 use super::resume::ResumeState;
 use super::shared::{CopiedPackets, Shared};
-use super::sink::Store;
+use super::sink::{FrameCache, Store};
 use crate::engine::{Engine, EngineSpec, NetworkId};
 use crate::error::Result;
-use crate::frame::Frame;
+use crate::frame::{Frame, Timestamp};
 use crate::media::{
     Cut, Decoder, Encoder, FramePool, Input, Muxer, Packet, SEGMENT_FRAMES, SegmentSource, Transcoders,
 };
@@ -149,6 +149,8 @@ pub(super) struct UpscaleSpec {
     pub reuse: bool,
     /// Frames to fill.
     pub pool: FramePool,
+    /// Upscaled frames of segments that are not finished.
+    pub cache: Option<Box<dyn FrameCache>>,
 }
 
 /// Upscales frames. When their size or format changes, the engine is drained and opened again for the same output. Returns
@@ -160,17 +162,28 @@ pub(super) fn upscale(
     shared: &Shared,
     mut clock: Clock,
 ) -> Result<u64> {
-    let UpscaleSpec { engine: mut spec, network, reuse, pool } = spec;
+    let UpscaleSpec { engine: mut spec, network, reuse, pool, cache } = spec;
     let open = |spec: &EngineSpec| if reuse { spec.open_with_reuse() } else { spec.open() };
     let mut engine = open(&spec)?;
+    let mut upscaled = Upscaled { frames: upscaled, cache };
     let (mut in_flight, mut reused) = (0, 0);
     while let Ok(lr) = clock.input(|| frames.recv()) {
         // A frame may take seconds.
         if shared.stop.now() {
             break;
         }
+        let mut sr = pool.take()?;
+        if upscaled.restore(&lr.time, &mut sr) {
+            while upscaled.send_collected(engine.as_mut(), &mut clock)? {}
+            in_flight = 0;
+            clock.count_restored();
+            if !upscaled.send(lr, sr, &mut clock) {
+                break;
+            }
+            continue;
+        }
         if lr.format != spec.lr {
-            while send_collected(engine.as_mut(), &upscaled, &mut clock)? {}
+            while upscaled.send_collected(engine.as_mut(), &mut clock)? {}
             in_flight = 0;
             reused += engine.reused();
             spec.lr = lr.format;
@@ -180,26 +193,47 @@ pub(super) fn upscale(
         }
         let time = lr.time;
         engine
-            .submit(lr, pool.take()?, network)
+            .submit(lr, sr, network)
             .map_err(|error| error.at("upscale", time.index, Some(time.seconds())))?;
         in_flight += 1;
         if in_flight == engine.depth() {
-            if !send_collected(engine.as_mut(), &upscaled, &mut clock)? {
+            if !upscaled.send_collected(engine.as_mut(), &mut clock)? {
                 return Ok(reused + engine.reused());
             }
             in_flight -= 1;
         }
     }
-    while send_collected(engine.as_mut(), &upscaled, &mut clock)? {}
+    while upscaled.send_collected(engine.as_mut(), &mut clock)? {}
     Ok(reused + engine.reused())
 }
 
-/// Collects a frame and sends it. Returns whether there was one and the consumer took it.
-fn send_collected(engine: &mut dyn Engine, output: &Sender<Frame>, clock: &mut Clock) -> Result<bool> {
-    let Some((lr, mut sr)) = engine.collect()? else { return Ok(false) };
-    sr.time = lr.time;
-    sr.props = lr.props;
-    Ok(clock.output(|| output.send(sr).is_ok()))
+/// Output of the upscale stage.
+struct Upscaled {
+    frames: Sender<Frame>,
+    cache: Option<Box<dyn FrameCache>>,
+}
+
+impl Upscaled {
+    /// Reads a frame that an earlier run has upscaled. Returns whether it did.
+    fn restore(&mut self, time: &Timestamp, sr: &mut Frame) -> bool {
+        self.cache.as_mut().is_some_and(|cache| cache.has(time) && cache.restore(time, sr))
+    }
+
+    /// Collects a frame and sends it. Returns whether there was one and the consumer took it.
+    fn send_collected(&mut self, engine: &mut dyn Engine, clock: &mut Clock) -> Result<bool> {
+        let Some((lr, mut sr)) = engine.collect()? else { return Ok(false) };
+        sr.time = lr.time;
+        if let Some(cache) = &mut self.cache {
+            cache.keep(&sr);
+        }
+        Ok(self.send(lr, sr, clock))
+    }
+
+    /// Sends a frame with the time and the side data of its source. Returns whether the consumer took it.
+    fn send(&self, lr: Frame, mut sr: Frame, clock: &mut Clock) -> bool {
+        (sr.time, sr.props) = (lr.time, lr.props);
+        clock.output(|| self.frames.send(sr).is_ok())
+    }
 }
 
 /// Output of the encode stage.
@@ -232,8 +266,9 @@ pub(super) fn encode(
         if let Some(state) = shared.resume_state.encoder_states.get(&frame.time.index) {
             encoder.resume_from(state.clone());
         }
+        let time = frame.time;
         encoder.send(frame)?;
-        clock.count_frame();
+        clock.count_frame(&time);
         if !send_packets(encoder, &encoded, &mut clock)? {
             return Ok(());
         }

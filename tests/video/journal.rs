@@ -413,6 +413,9 @@ fn segments_by_many_processes_in_any_order_give_the_same_video() {
         folder.hasn(join).assert_done();
         assert!(folder.read("out.mkv") == folder.read("whole.mkv"), "{video}");
         assert!(!folder.path("out.mkv.hasn").exists());
+        let ran = folder.hasn(join);
+        assert_eq!((ran.code, ran.text()), (Some(0), "out.mkv.hasn: its video is already complete\n"));
         std::fs::remove_file(folder.path("out.mkv")).unwrap();
+        assert_eq!(folder.hasn(join).code, Some(1));
     }
 }

@@ -81,9 +81,17 @@ fn a_resumed_video_keeps_its_precision() {
     let line = format!("upscale video.mkv out.mkv {OPTIONS}");
     interrupt(&folder, command(&folder, &line, INT16), "out.mkv.hasn", ".segment");
     assert_refused_on_another_cpu(&folder, &line);
+    assert_refused_on_another_cpu(&folder, &format!("{line} --precision int16"));
     let explicit = format!("{line} --precision f32");
     let expected = format!("was started with engine {}, now cpu", int16_engine());
     hasn(&folder, &explicit, INT16).assert_told(&expected, &explicit);
+    let auto = line.replace("--engine cpu", "");
+    let (journal, gpu) = (folder.read("out.mkv.hasn/journal.json"), "cuda Another GPU");
+    let on_gpu = String::from_utf8(journal.clone()).unwrap().replace(&int16_engine(), gpu);
+    folder.write("out.mkv.hasn/journal.json", on_gpu);
+    let expected = format!("was started with engine {gpu}, and this machine has ");
+    hasn(&folder, &auto, INT16).assert_told(&expected, &auto);
+    folder.write("out.mkv.hasn/journal.json", journal);
     let ran = hasn(&folder, &format!("-v {line}"), F32);
     ran.assert_done();
     assert!(ran.stderr.contains(&format!("continues with engine {}", int16_engine())), "{}", ran.stderr);
