@@ -26,18 +26,23 @@ pub(super) struct Logging {
     /// Append all messages, those of -v included, to this file, each with its time.
     #[arg(long, value_name = "FILE", global = true, help_heading = "Logging")]
     pub log_file: Option<PathBuf>,
-    /// Form of the log file: text, or one JSON object per line.
-    #[arg(long, value_enum, default_value = "text", global = true, help_heading = "Logging")]
+    /// Form of the log file; json is one object per line.
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "text",
+        global = true,
+        help_heading = "Logging"
+    )]
     pub log_format: LogFormat,
 }
 
 /// Form of the log file.
 #[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
-    /// Lines of text
     #[default]
     Text,
-    /// JSON objects
     Json,
 }
 
