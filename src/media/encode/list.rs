@@ -26,7 +26,7 @@ pub(crate) fn video_encoders() -> BTreeMap<String, Vec<String>> {
             continue;
         }
         let is_hardware =
-            found.capabilities as u32 & (ffi::AV_CODEC_CAP_HARDWARE | ffi::AV_CODEC_CAP_HYBRID) as u32 != 0;
+            found.capabilities & (ffi::AV_CODEC_CAP_HARDWARE | ffi::AV_CODEC_CAP_HYBRID) as i32 != 0;
         let name = name.to_string_lossy().into_owned();
         if !is_hardware || ffmpeg::encoder::find_by_name(&name).is_some_and(opens) {
             encoders.entry(codec::Id::from(found.id).name().to_owned()).or_default().push(name);
