@@ -130,10 +130,15 @@ pub(crate) fn fit(
     (id, encoder): (codec::Id, &str),
     container: Option<&str>,
 ) -> Fitted {
-    let (coded, mut header) =
+    let (mut coded, mut header) =
         (Bitstream::of(id, encoder), container.map_or(Header::default(), |name| Header::of(name, format)));
     if id == codec::Id::DIRAC {
         // Its decoder tags every frame as BT.709, whatever the container states.
+        (header.primaries, header.transfer) = (false, false);
+    }
+    if encoder == "libaom-av1" && format.family == Family::Rgb {
+        // The encoder writes R'G'B' as sRGB, which a reader takes before what the container states.
+        (coded.primaries, coded.transfer) = (false, false);
         (header.primaries, header.transfer) = (false, false);
     }
     let mut color = wanted;
@@ -165,9 +170,9 @@ pub(crate) fn fit(
     if format.log2_chroma_w + format.log2_chroma_h > 0 {
         color.chroma_location = match coded.siting {
             Always(location) => location,
-            InBitstream => wanted.chroma_location,
-            InContainer if header.siting => wanted.chroma_location,
-            InContainer => ChromaLocation::Left,
+            InBitstream if codes_siting(id, wanted.chroma_location) => wanted.chroma_location,
+            InBitstream | InContainer if header.siting => wanted.chroma_location,
+            InBitstream | InContainer => ChromaLocation::Left,
         };
         let offset = |location: ChromaLocation| location.offset(format.log2_chroma_w, format.log2_chroma_h);
         if offset(color.chroma_location) != offset(wanted.chroma_location) {
@@ -200,6 +205,10 @@ fn codes_matrix(id: codec::Id, matrix: Matrix) -> bool {
         codec::Id::VP9 => matches!(matrix.0, 1 | 5 | 6 | 7 | 9),
         _ => true,
     }
+}
+
+fn codes_siting(id: codec::Id, location: ChromaLocation) -> bool {
+    id != codec::Id::AV1 || matches!(location, ChromaLocation::Left | ChromaLocation::TopLeft)
 }
 
 fn codes_primaries(id: codec::Id, primaries: Primaries) -> bool {

@@ -39,6 +39,12 @@ pub(crate) fn demuxer_of(container: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether the container is for video: not one of audio, the covers of which are PNG, of subtitles or of metadata.
+pub(crate) fn holds_video(container: &'static ffi::AVOutputFormat) -> bool {
+    let is_cover = matches!(container_name(container), "mp3" | "flac" | "aiff");
+    codec::Id::from(container.video_codec) != codec::Id::None && !is_cover
+}
+
 /// Asks FFmpeg whether the container holds a codec: 1 yes, 0 no, negative unknown.
 pub(crate) fn query(container: &'static ffi::AVOutputFormat, id: codec::Id) -> i32 {
     // SAFETY: the container is static.

@@ -10,7 +10,7 @@ use ffmpeg_next::{self as ffmpeg, codec, format, media};
 use tracing::warn;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::media::container::{container_name, guess_container, holds, query};
+use crate::media::container::{container_name, guess_container, holds, holds_video, query};
 use crate::media::ffmpeg::{c_string, check, protocol_of};
 use crate::media::path::{
     Place, folder_of, is_taken, partial_path, publish, same_file, sync_folder, through_links, url_of,
@@ -64,14 +64,18 @@ impl Output {
             },
         };
         let name = path.to_string_lossy();
-        let container = guess_container(None, &name).ok_or_else(|| {
-            Error::new(
-                &*name,
-                "its extension names no container that FFmpeg writes",
-                "use e.g. .mkv, .mp4, .mov, .png",
-            )
-            .with_kind(ErrorKind::Unsupported)
-        })?;
+        if path.is_dir() {
+            return Err(Error::new(name, "is a folder", "name a file in it"));
+        }
+        let unsupported = |problem| {
+            let error = Error::new(&*name, problem, "use e.g. .mkv, .mp4, .mov, .png");
+            error.with_kind(ErrorKind::Unsupported)
+        };
+        let container = guess_container(None, &name)
+            .ok_or_else(|| unsupported("its extension names no container that FFmpeg writes"))?;
+        if !holds_video(container) {
+            return Err(unsupported("its extension is that of files without video"));
+        }
         let is_still = container_name(container) == "image2";
         if container.flags & ffi::AVFMT_NOFILE != 0 && !is_still {
             let problem = format!("{} is more than one file", container_name(container));
@@ -95,9 +99,6 @@ impl Output {
             }
         }
         match fs::metadata(path) {
-            Ok(existing) if existing.is_dir() => {
-                return Err(Error::new(name, "is a folder", "name a file in it"));
-            }
             Ok(existing) if !existing.is_file() => {
                 return Err(Error::new(name, "is not a regular file", "choose another name"));
             }

@@ -14,6 +14,7 @@ use tracing::info;
 
 use crate::error::{Error, Result};
 use crate::frame::Origin;
+use crate::media::av_frame::set_fields;
 use crate::media::decode::interlace::{ScanDetector, ScanSpec};
 use crate::media::decode::timed_frame::TimedFrame;
 use crate::media::ffmpeg::{failure, is_again};
@@ -222,6 +223,13 @@ impl Filters {
             // bwdif leaves an interlaced frame beside a repeated field as it is.
             // SAFETY: the frame is owned; a plain value is set.
             unsafe { (*av_frame.as_mut_ptr()).repeat_pict = 0 };
+            if self.detector.is_none()
+                && !av_frame.is_interlaced()
+                && let Some(top_first) = self.scan.container_top_first
+            {
+                // bwdif takes the top field of frames without flags for the first one.
+                set_fields(&mut av_frame, true, top_first);
+            }
         }
         self.end = pts.saturating_add(duration);
         av_frame.set_pts(Some(pts));

@@ -59,7 +59,7 @@ pub(crate) struct ScanSpec {
     /// Whether their motion is examined: those of some sources cannot be interlaced.
     is_examined: bool,
     /// Whether the top field comes first, where the container states a field order and the codec has no flags.
-    container_top_first: Option<bool>,
+    pub container_top_first: Option<bool>,
     /// Number of frames before the first one, none of which was deinterlaced.
     before: u64,
 }
@@ -85,7 +85,7 @@ impl ScanSpec {
             AV_FIELD_BB | AV_FIELD_BT => Some(false),
             _ => None,
         };
-        let is_needed = is_examined && before == 0 && !WITH_FLAGS.contains(&parameters.id());
+        let is_needed = has_fields && !WITH_FLAGS.contains(&parameters.id());
         ScanSpec { is_examined, container_top_first: container_top_first.filter(|_| is_needed), before }
     }
 
@@ -147,8 +147,8 @@ struct Counts {
 impl ScanDetector {
     pub fn new(source: &str, time_base: Rational, spec: ScanSpec) -> ScanDetector {
         let unflagged = match spec.container_top_first {
-            Some(top_first) => Judgement::Interlaced { top_first },
-            None => Judgement::AsFlagged,
+            Some(top_first) if spec.is_examined && spec.before == 0 => Judgement::Interlaced { top_first },
+            _ => Judgement::AsFlagged,
         };
         // Decoding starts in mid-stream only where no frame is deinterlaced.
         let flagged = if spec.before > 0 { Judgement::Progressive } else { Judgement::AsFlagged };
