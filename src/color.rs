@@ -95,30 +95,33 @@ impl Primaries {
         }
     }
 
-    /// The primaries with these chromaticities of R, G, B and white, x and y of each, as H.273 table 2 has them.
+    /// The primaries with these chromaticities of R, G, B and white, x and y of each.
     pub(crate) fn of_chromaticities(chromaticities: &[f64; 8]) -> Option<Primaries> {
         // Files have them rounded.
         const TOLERANCE: f64 = 0.002;
-        const D65: [f64; 2] = [0.3127, 0.3290];
-        const ILLUMINANT_C: [f64; 2] = [0.310, 0.316];
-        const TABLE: [(u8, [f64; 6], [f64; 2]); 9] = [
-            (1, [0.640, 0.330, 0.300, 0.600, 0.150, 0.060], D65),
-            (4, [0.67, 0.33, 0.21, 0.71, 0.14, 0.08], ILLUMINANT_C),
-            (5, [0.64, 0.33, 0.29, 0.60, 0.15, 0.06], D65),
-            (6, [0.630, 0.340, 0.310, 0.595, 0.155, 0.070], D65),
-            (8, [0.681, 0.319, 0.243, 0.692, 0.145, 0.049], ILLUMINANT_C),
-            (9, [0.708, 0.292, 0.170, 0.797, 0.131, 0.046], D65),
-            (11, [0.680, 0.320, 0.265, 0.690, 0.150, 0.060], [0.314, 0.351]),
-            (12, [0.680, 0.320, 0.265, 0.690, 0.150, 0.060], D65),
-            (22, [0.630, 0.340, 0.295, 0.605, 0.155, 0.077], D65),
-        ];
         let is_near = |(a, b): (&f64, &f64)| (a - b).abs() <= TOLERANCE;
-        let is_same = |(_, colors, white): &&(u8, [f64; 6], [f64; 2])| {
-            colors.iter().chain(white).zip(chromaticities).all(is_near)
-        };
-        TABLE.iter().find(is_same).map(|&(code, ..)| Primaries(code))
+        let is_same = |(_, values): &&(Primaries, [f64; 8])| values.iter().zip(chromaticities).all(is_near);
+        CHROMATICITIES.iter().find(is_same).map(|&(primaries, _)| primaries)
+    }
+
+    /// Chromaticities of R, G, B and white, x and y of each.
+    pub(crate) fn chromaticities(self) -> Option<[f64; 8]> {
+        CHROMATICITIES.iter().find(|(primaries, _)| *primaries == self).map(|&(_, values)| values)
     }
 }
+
+/// H.273 table 2.
+const CHROMATICITIES: [(Primaries, [f64; 8]); 9] = [
+    (Primaries(1), [0.640, 0.330, 0.300, 0.600, 0.150, 0.060, 0.3127, 0.3290]),
+    (Primaries(4), [0.67, 0.33, 0.21, 0.71, 0.14, 0.08, 0.310, 0.316]),
+    (Primaries(5), [0.64, 0.33, 0.29, 0.60, 0.15, 0.06, 0.3127, 0.3290]),
+    (Primaries(6), [0.630, 0.340, 0.310, 0.595, 0.155, 0.070, 0.3127, 0.3290]),
+    (Primaries(8), [0.681, 0.319, 0.243, 0.692, 0.145, 0.049, 0.310, 0.316]),
+    (Primaries(9), [0.708, 0.292, 0.170, 0.797, 0.131, 0.046, 0.3127, 0.3290]),
+    (Primaries(11), [0.680, 0.320, 0.265, 0.690, 0.150, 0.060, 0.314, 0.351]),
+    (Primaries(12), [0.680, 0.320, 0.265, 0.690, 0.150, 0.060, 0.3127, 0.3290]),
+    (Primaries(22), [0.630, 0.340, 0.295, 0.605, 0.155, 0.077, 0.3127, 0.3290]),
+];
 
 impl Transfer {
     /// BT.709. BT.601 and BT.2020 have the same function.

@@ -76,8 +76,8 @@ impl Bitstream {
             WEBP => Bitstream { matrix: BT601, range: LIMITED, siting: CENTER, ..silent },
             // Chunks of PNG, and DPX's header, whose bytes `dpx.rs` writes.
             PNG | APNG | JPEGXL | DPX => Bitstream { primaries: true, transfer: true, ..silent },
-            // Linear light, unless --exr-transfer says otherwise.
-            EXR => Bitstream { transfer: true, ..silent },
+            // Linear light, unless --exr-transfer says otherwise; `exr.rs` writes chromaticities.
+            EXR => Bitstream { primaries: true, transfer: true, ..silent },
             _ => silent,
         }
     }
@@ -212,7 +212,11 @@ fn codes_siting(id: codec::Id, location: ChromaLocation) -> bool {
 }
 
 fn codes_primaries(id: codec::Id, primaries: Primaries) -> bool {
-    id != codec::Id::DPX || matches!(primaries.0, 1 | 5 | 6)
+    match id {
+        codec::Id::DPX => matches!(primaries.0, 1 | 5 | 6),
+        codec::Id::EXR => primaries.chromaticities().is_some(),
+        _ => true,
+    }
 }
 
 fn codes_transfer(id: codec::Id, transfer: Transfer) -> bool {

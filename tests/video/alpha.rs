@@ -181,5 +181,11 @@ fn colours_of_exr_are_premultiplied_and_those_of_others_are_not() {
         let found: serde_json::Value = folder.ffprobe("-show_streams", "out.mkv");
         assert_eq!(found["streams"][0]["color_primaries"].as_str(), primaries);
         assert_eq!(left_out(&folder).iter().filter(|name| name.contains("chromaticities")).count(), lost);
+        folder.upscale(&format!("primaries.exr out.exr {line} linear --report report.json"));
+        let has_p3 = p3.map(f32::to_le_bytes).concat();
+        let is_p3 = folder.read("out.exr").windows(has_p3.len()).any(|bytes| bytes == has_p3);
+        assert_eq!(is_p3, primaries.is_some(), "{values:?}");
+        // Its blocks are where it says.
+        assert!(first("out.exr").iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-3));
     }
 }

@@ -40,6 +40,8 @@ fn interlaced_frames_are_detected_and_deinterlaced() {
             format!("-vf {} -frames:v 75 -c:v mpeg2video -flags +ilme+ildct -q:v 2", interlace("tff")),
         ),
         ("unflagged.mkv", format!("-vf {},setfield=prog {x264}", interlace("bff"))),
+        // No flag of frames, but of the container.
+        ("container.mkv", format!("-vf {} -frames:v 75 -c:v utvideo", interlace("bff"))),
         ("progressive.mkv", format!("-r 25 -pix_fmt yuv420p {x264}")),
         ("flagged.mkv", format!("-r 25 -vf format=yuv420p,setfield=tff {x264} {fields} tff=1")),
     ] {
@@ -60,6 +62,7 @@ fn interlaced_frames_are_detected_and_deinterlaced() {
         ("flagged.mkv", "", "null".into(), "flagged as interlaced, but are progressive"),
         ("top.mkv", "--deinterlace off", "null".into(), ""),
         ("progressive.mkv", "--deinterlace bwdif", bwdif("deint=all"), ""),
+        ("container.mkv", "--deinterlace bwdif", bwdif("parity=bff:deint=all"), ""),
         ("top.mkv", "--filter yadif", "yadif".into(), ""),
         (
             "top.mkv",

@@ -6,7 +6,7 @@
 
 const MAGIC: [u8; 4] = [0x76, 0x2f, 0x31, 0x01];
 /// Bytes before the attributes: the magic number and the version word.
-const HEAD: usize = 8;
+pub(crate) const HEAD: usize = 8;
 /// Flags of the version word: tiles, deep samples, several parts.
 const IS_TILED: u32 = 0x200;
 const IS_DEEP_OR_MULTIPART: u32 = 0x800 | 0x1000;
@@ -54,7 +54,7 @@ pub(crate) fn chromaticities(file: &[u8]) -> Option<[f64; 8]> {
 }
 
 /// Offset past the empty name that ends the attributes.
-fn end_of_header(file: &[u8]) -> Option<usize> {
+pub(crate) fn end_of_header(file: &[u8]) -> Option<usize> {
     let mut attributes = Attributes { file, at: HEAD };
     attributes.by_ref().for_each(drop);
     (file.get(attributes.at) == Some(&0)).then_some(attributes.at + 1)

@@ -2,6 +2,7 @@
 
 mod dpx;
 pub(crate) mod encoder;
+mod exr;
 pub(crate) mod field_order;
 mod frame_properties;
 pub(crate) mod jpeg;

@@ -12,6 +12,7 @@ use crate::frame::{Family, FrameFormat, PixelFormat};
 use crate::media::color_tags::{self, Fitted};
 use crate::media::demux::sequence::{check_codec, is_image_codec};
 use crate::media::encode::dpx;
+use crate::media::encode::exr;
 use crate::media::encode::field_order::FieldOrder;
 use crate::media::encode::options::{default_options, encoder_of, named_option, parse_bit_rate, parse_tag};
 use crate::media::encode::palette::{self, Palette};
@@ -183,8 +184,10 @@ impl Target {
 
     /// Writes what the encoder leaves out into its packet.
     pub(crate) fn complete(&self, packet: &mut ffmpeg::Packet) {
-        if self.codec.id() == codec::Id::DPX {
-            dpx::state_color(packet, &self.format.color);
+        match self.codec.id() {
+            codec::Id::DPX => dpx::state_color(packet, &self.format.color),
+            codec::Id::EXR => exr::state_primaries(packet, self.format.color.primaries),
+            _ => {}
         }
     }
 
