@@ -365,6 +365,35 @@ fn exif_is_read_where_the_decoder_does_not() {
     }
 }
 
+/// Puts a timecode and a rate of 25 fps into a DPX of FFmpeg, whose header ends before the place of both.
+fn with_timecode(dpx: &[u8], timecode: u32) -> Vec<u8> {
+    const HEADER: usize = 2048;
+    let from = u32::from_be_bytes(dpx[4..8].try_into().unwrap()) as usize;
+    let mut file = [&dpx[..from], &vec![0; HEADER - from], &dpx[from..]].concat();
+    let size = file.len() as u32;
+    for (at, word) in
+        [(4, HEADER as u32), (16, size), (1920, timecode), (1724, 25f32.to_bits()), (1940, 25f32.to_bits())]
+    {
+        file[at..at + 4].copy_from_slice(&word.to_be_bytes());
+    }
+    file
+}
+
+#[test]
+fn the_timecode_of_a_scan_is_that_of_the_video() {
+    let folder = Folder::new();
+    folder.ffmpeg(&format!("{TEST_FRAMES} -frames:v 4 -pix_fmt gbrp10be %d.dpx"));
+    for number in 1..=4 {
+        let name = format!("{number}.dpx");
+        folder.write(&name, with_timecode(&folder.read(&name), 0x0102_0300 + number));
+    }
+    for (part, expected) in [("", "01:02:03:01"), ("--from 0.08", "01:02:03:03")] {
+        folder.upscale(&format!("%d.dpx out.mov -y --model none --encoder prores_ks --strict {part}"));
+        let probe = folder.probe("out.mov");
+        assert_eq!(probe.video().tags.get("timecode").map(String::as_str), Some(expected), "{part}");
+    }
+}
+
 #[test]
 fn a_video_keeps_its_timecode() {
     let folder = Folder::new();
