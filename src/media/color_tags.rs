@@ -136,6 +136,10 @@ pub(crate) fn fit(
         // Its decoder tags every frame as BT.709, whatever the container states.
         (header.primaries, header.transfer) = (false, false);
     }
+    if id == codec::Id::THEORA && matches!(wanted.primaries.0, 4 | 5) {
+        // Its header has one code for these primaries and the matrix of BT.601, and none for a matrix alone.
+        coded.matrix = Always(Matrix::BT470BG);
+    }
     if encoder == "libaom-av1" && format.family == Family::Rgb {
         // The encoder writes R'G'B' as sRGB, which a reader takes before what the container states.
         (coded.primaries, coded.transfer) = (false, false);

@@ -9,6 +9,7 @@ mod audio;
 mod batch;
 mod clip;
 mod color;
+mod color_docs;
 mod color_table;
 mod containers;
 mod damage;
