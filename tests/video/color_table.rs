@@ -194,6 +194,7 @@ fn try_pair(folder: &Folder, source: Tags, encoder: &str, extension: &str) -> Op
     let part = if is_image { "--to 0.03" } else { "" };
     let options = match encoder {
         "dnxhd" => "--encoder-opt profile=dnxhr_hq",
+        "exr" => "--exr-transfer bt709",
         "libaom-av1" => "--encoder-opt cpu-used=8",
         "librav1e" => "--encoder-opt speed=10",
         "libsvtav1" => "--encoder-opt preset=12",
@@ -201,16 +202,21 @@ fn try_pair(folder: &Folder, source: Tags, encoder: &str, extension: &str) -> Op
         _ => "",
     };
     let line = format!(
-        "{input} {out} -y --model none --scale 1 --encoder {encoder} {options} {part} --report report.json"
+        "{input} {out} -y --restart --model none --scale 1 --encoder {encoder} {options} {part} --report report.json"
     );
     let ran = folder.hasn(&format!("upscale {line}"));
     if ran.code != Some(0) {
         // What is refused is refused for the container or the encoder.
-        let is_refusal = ["cannot hold", "takes no header", "does not", "takes no format"]
-            .iter()
-            .any(|it| ran.stderr.contains(it));
-        if !is_refusal {
-            println!("{encoder} in {extension}: {:?} {}", ran.code, ran.stderr.trim());
+        let said = ["cannot hold", "takes no header", "does not take", "takes no format", "does not open"];
+        if !said.iter().any(|it| ran.stderr.contains(it)) {
+            let (encoder, extension) = (encoder.to_owned(), extension.to_owned());
+            return Some(Written {
+                encoder,
+                extension,
+                source,
+                found: [const { String::new() }; 5],
+                wrong: vec![ran.stderr],
+            });
         }
         return None;
     }
