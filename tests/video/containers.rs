@@ -39,6 +39,18 @@ fn sweep_of_audio_codecs_and_containers() {
     }
 }
 
+/// FFmpeg takes a transport stream of ten packets or fewer for a program stream.
+#[test]
+fn a_short_transport_stream_is_readable() {
+    let folder = Folder::new();
+    for frames in [1, 2, 3] {
+        folder.ffmpeg(&format!("-f lavfi -i color=gray:s=64x48:r=25 -frames:v {frames} -c:v ffv1 in.mkv"));
+        folder.upscale("in.mkv out.ts -y --model none --encoder libx264");
+        assert_eq!(folder.probe("out.ts").video_seconds().len(), frames);
+        folder.upscale("out.ts again.ts -y --model none --encoder mpeg2video");
+    }
+}
+
 #[test]
 fn audio_that_has_no_tag_is_converted() {
     let folder = Folder::new();

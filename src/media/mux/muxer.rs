@@ -344,6 +344,9 @@ impl Muxer {
         let code = unsafe {
             let pb = (*self.context.as_mut_ptr()).pb;
             if !pb.is_null() {
+                if self.output.container() == "mpegts" {
+                    pad_transport_stream(pb);
+                }
                 ffi::avio_flush(pb);
             }
             pb.as_ref().map_or(0, |pb| pb.error)
@@ -448,6 +451,23 @@ impl Drop for Muxer {
         if let (false, Some(partial)) = (self.finished, self.output.partial()) {
             // A failure here is ignored: the error that led here is the one to report.
             let _ = fs::remove_file(partial);
+        }
+    }
+}
+
+/// Ends a short transport stream with null packets: FFmpeg takes ten packets or fewer for a program stream.
+///
+/// # Safety
+///
+/// `pb` is an open output of whole packets.
+unsafe fn pad_transport_stream(pb: *mut ffi::AVIOContext) {
+    const LENGTH_MIN: i64 = 11 * 188;
+    let mut packet = [0xff; 188];
+    packet[..4].copy_from_slice(&[0x47, 0x1f, 0xff, 0x10]);
+    // SAFETY: pb is open; the packet lives through the call.
+    unsafe {
+        while (0..LENGTH_MIN).contains(&ffi::avio_seek(pb, 0, ffi::SEEK_CUR)) {
+            ffi::avio_write(pb, packet.as_ptr(), packet.len() as i32);
         }
     }
 }

@@ -27,9 +27,10 @@ impl Input {
     /// What the structure of the container shows.
     fn missing_in_container(&self) -> io::Result<Option<String>> {
         // SAFETY: the context is alive, and pb is null for demuxers that open files themselves. Seeking by 0 from the
-        // current position (SEEK_CUR) only returns it.
-        let position =
-            unsafe { (*self.context.as_ptr()).pb.as_mut().map_or(0, |pb| ffi::avio_seek(pb, 0, 1)) };
+        // current position only returns it.
+        let position = unsafe {
+            (*self.context.as_ptr()).pb.as_mut().map_or(0, |pb| ffi::avio_seek(pb, 0, ffi::SEEK_CUR))
+        };
         // A frame of y4m that was begun is bytes too many. `FRAME` may be before or after a packet's position.
         const FRAME_HEADERS_BYTES: i64 = 2 * "FRAME\n".len() as i64;
         let demuxer = self.demuxer();
