@@ -9,7 +9,7 @@ use hasn_kernels::depthwise::norm_factor;
 use crate::engine::reference::Reference;
 use crate::model::{Model, Sizes};
 
-/// Factors of the tensors of one block.
+/// Factors of the tensors of one block, and a peak.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BlockFactors {
     /// The trunk, before the channel attention's scale.
@@ -23,6 +23,8 @@ pub(super) struct BlockFactors {
     pub(super) g: f32,
     pub(super) u: f32,
     pub(super) t: f32,
+    /// The peak of the output of `cab.0`.
+    pub(super) cab_0: f32,
 }
 
 /// Factors of all tensors.
@@ -33,6 +35,8 @@ pub(super) struct Calibration {
     pub(super) trunk: f32,
     /// The output of `conv_2`.
     pub(super) last: f32,
+    /// The peak of the frame.
+    pub(super) output: f32,
 }
 
 /// The int16 value of a tensor's largest value on the frame of patterns, a quarter of the range.
@@ -43,9 +47,18 @@ const SIDE: usize = 32;
 impl Calibration {
     /// The factors of the float precisions.
     pub(super) fn ones(sizes: &Sizes) -> Calibration {
-        let block =
-            BlockFactors { z: 1.0, n: 1.0, c1: 1.0, attention: 1.0, gated: 1.0, g: 1.0, u: 1.0, t: 1.0 };
-        Calibration { blocks: vec![block; sizes.blocks], trunk: 1.0, last: 1.0 }
+        let block = BlockFactors {
+            z: 1.0,
+            n: 1.0,
+            c1: 1.0,
+            attention: 1.0,
+            gated: 1.0,
+            g: 1.0,
+            u: 1.0,
+            t: 1.0,
+            cab_0: 1.0,
+        };
+        Calibration { blocks: vec![block; sizes.blocks], trunk: 1.0, last: 1.0, output: 1.0 }
     }
 
     /// Measures the factors of a model. For sums and products the bound from their operands' peaks is used.
@@ -70,10 +83,16 @@ impl Calibration {
                 g: factor(of("g")),
                 u: factor(before + of("dwconv2")),
                 t: factor(of("cab.cab.1")),
+                cab_0: of("cab.cab.0"),
             }
         });
         let trunk = factor(peaks[&format!("block_{}", model.sizes.blocks)]);
-        Calibration { blocks: blocks.collect(), trunk, last: factor(peaks["conv_2"]) }
+        Calibration {
+            blocks: blocks.collect(),
+            trunk,
+            last: factor(peaks["conv_2"]),
+            output: peaks["upsampler.0"],
+        }
     }
 }
 

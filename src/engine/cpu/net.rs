@@ -342,7 +342,7 @@ impl<'a> FrameRun<'a> {
 
     /// The first depthwise conv and the skip of a block whose input is multiplied by `scale`.
     fn scaled(&self, block: &Block, scale: &[f32]) -> (Depthwise, Vec<f32>) {
-        let factors = Factors { input: block.factors.z, output: 1.0 };
+        let factors = Factors::new(block.factors.z, 1.0);
         let dwconv = pack_depthwise(&block.dwconv, self.weights.kernels.packing, scale, factors);
         (dwconv, times(scale, block.factors.u))
     }

@@ -10,11 +10,20 @@ use crate::model::Conv;
 pub(super) struct Factors {
     pub(super) input: f32,
     pub(super) output: f32,
+    /// The largest magnitude of the output on the calibration frame, before the output's factor; infinite if not measured.
+    pub(super) peak: f32,
 }
 
 impl Factors {
-    pub(super) const ONE: Factors = Factors { input: 1.0, output: 1.0 };
+    pub(super) const ONE: Factors = Factors::new(1.0, 1.0);
+
+    pub(super) const fn new(input: f32, output: f32) -> Factors {
+        Factors { input, output, peak: f32::INFINITY }
+    }
 }
+
+/// How much larger than on the calibration frame an int32 sum may be. Its inputs are clipped at four times their peaks.
+const HEADROOM: f32 = 32.0;
 
 /// Packs a dense map.
 pub(super) fn pack_dense(conv: &Conv, packing: Packing, factors: Factors) -> Dense {
@@ -26,7 +35,7 @@ pub(super) fn pack_dense(conv: &Conv, packing: Packing, factors: Factors) -> Den
         (0..parts).map(|part| multiple * ((part + 1) * units / parts - part * units / parts)).collect();
     let weights = conv.weight.chunks_exact(conv.inputs * taps);
     let (factor, mut scale): (Vec<_>, Vec<_>) =
-        weights.map(|weights| factor_and_scale(packing, weights, factors.output / factors.input)).unzip();
+        weights.map(|weights| factor_and_scale(packing, weights, factors)).unzip();
     let of = |output: usize, input: usize, tap: usize| {
         let exists = output < conv.outputs && input < conv.inputs;
         if exists { conv.weight[(output * conv.inputs + input) * taps + tap] * factor[output] } else { 0.0 }
@@ -56,7 +65,9 @@ pub(super) fn pack_depthwise(conv: &Conv, packing: Packing, scale: &[f32], facto
     let (factor, scale): (Vec<_>, Vec<_>) = channels
         .iter()
         .zip(scale)
-        .map(|(taps, scale)| factor_and_scale(packing, taps, scale * factors.output / factors.input))
+        .map(|(taps, scale)| {
+            factor_and_scale(packing, taps, Factors { output: scale * factors.output, ..factors })
+        })
         .unzip();
     let taps = channels.iter().zip(factor).map(|(taps, factor)| {
         let tap = |row: usize, dx: usize| if row < 7 { taps[7 * row + dx] * factor } else { 0.0 };
@@ -83,16 +94,18 @@ fn pair(packing: Packing, low: f32, high: f32) -> f32 {
     f32::from_bits(u32::from(bits(low)) | u32::from(bits(high)) << 16)
 }
 
-/// Returns the factor for the stored weights of an output, and the factor for its sum, so that the output is multiplied by
-/// `factor`. An int32 sum never overflows: the magnitudes of an output's weights add up to 2^16 at most, each rounded up
-/// by a half, and values are 2^15 at most.
-fn factor_and_scale(packing: Packing, weights: &[f32], factor: f32) -> (f32, f32) {
+/// Returns the factor for the stored weights of an output, and the factor for its sum. Partial sums may wrap; the whole sum
+/// fits into an int32, since it is below one of two bounds: the magnitudes of the output's weights, each rounded up by a
+/// half, add up to 2^16 at most, and values are 2^15 at most; or the output is below [`HEADROOM`] times its peak.
+fn factor_and_scale(packing: Packing, weights: &[f32], factors: Factors) -> (f32, f32) {
+    let Factors { input, output, peak } = factors;
     if !packing.int16 {
-        return (factor, 1.0);
+        return (output / input, 1.0);
     }
     let room = (1 << 16) as f32 - weights.len() as f32;
     let sum: f32 = weights.iter().map(|w| w.abs()).sum();
     let largest = weights.iter().fold(0.0, |largest: f32, w| largest.max(w.abs()));
-    let step = (sum / room).max(largest / f32::from(i16::MAX)).max(f32::MIN_POSITIVE);
-    (1.0 / step, factor * step)
+    let bound = (sum / room).min(HEADROOM * peak * input / (1u32 << 31) as f32);
+    let step = bound.max(largest / f32::from(i16::MAX)).max(f32::MIN_POSITIVE);
+    (1.0 / step, output / input * step)
 }

@@ -2,6 +2,7 @@
 
 use hasn_kernels::weights::{Dense, Packing};
 
+use super::calibration::Calibration;
 use super::pack::{Factors, pack_dense};
 use crate::engine::rewrite;
 use crate::model::{Conv, Model};
@@ -30,23 +31,23 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// `trunk`, `last`: quantization factors of the trunk and, in two steps, of the last conv's input.
-    pub(super) fn new(model: &Model, packing: Packing, trunk: f32, last: f32) -> Tail {
+    pub(super) fn new(model: &Model, packing: Packing, calibration: &Calibration) -> Tail {
+        let &Calibration { trunk, last, output: peak, .. } = calibration;
         let tail = rewrite::Tail::new(model);
-        let dense = |convs: &rewrite::ByPlace<Conv>, packing, input: f32| {
-            let of = |conv: &Conv| pack_dense(conv, packing, Factors { input, output: 1.0 });
+        let dense = |convs: &rewrite::ByPlace<Conv>, packing, factors: Factors| {
+            let of = |conv: &Conv| pack_dense(conv, packing, factors);
             convs.each_ref().map(|row| row.each_ref().map(of))
         };
         let input = if tail.first_step.is_some() { last } else { trunk };
         let output = |output: &rewrite::Output| Output {
-            main: dense(&output.main, packing, input),
-            skip: dense(&output.skip, packing.exact(), 1.0),
+            main: dense(&output.main, packing, Factors { peak, ..Factors::new(input, 1.0) }),
+            skip: dense(&output.skip, packing.exact(), Factors::ONE),
         };
         Tail {
             first_step: tail
                 .first_step
                 .as_ref()
-                .map(|conv| pack_dense(conv, packing, Factors { input: trunk, output: last })),
+                .map(|conv| pack_dense(conv, packing, Factors::new(trunk, last))),
             outputs: tail.outputs.iter().map(output).collect(),
         }
     }

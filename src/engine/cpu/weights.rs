@@ -28,30 +28,30 @@ pub(super) struct Block {
 impl Block {
     fn new(weights: &BlockWeights, packing: Packing, factors: BlockFactors) -> Block {
         let block = rewrite::Block::new(weights);
-        let BlockFactors { n, c1, attention, gated, g, u, t, .. } = factors;
+        let BlockFactors { n, c1, attention, gated, g, u, t, cab_0, .. } = factors;
         let dense =
-            |conv: &Conv, input: f32, output: f32| pack_dense(conv, packing, Factors { input, output });
+            |conv: &Conv, input: f32, output: f32| pack_dense(conv, packing, Factors::new(input, output));
         let f = [(&block.f1, 1.0), (&block.f2, gated), (&block.f3, gated)];
         // A word of the output of `g` holds two rows.
         let of_rows = if packing.channels == 2 { packing.waiting() } else { packing };
         let gate = Gate {
             f: Dense::three(
-                f.map(|(conv, output)| pack_dense(conv, packing.of_three(), Factors { input: n, output })),
+                f.map(|(conv, output)| pack_dense(conv, packing.of_three(), Factors::new(n, output))),
             ),
             conv_f: dense(&block.conv_f, n, attention),
             conv4: dense(&block.conv4, attention, 1.0),
-            g: pack_dense(&block.g, of_rows, Factors { input: gated, output: g }),
+            g: pack_dense(&block.g, of_rows, Factors::new(gated, g)),
         };
         let unscaled = vec![1.0; block.dwconv2.outputs];
         Block {
-            dwconv2: pack_depthwise(&block.dwconv2, packing, &unscaled, Factors { input: g, output: u }),
+            dwconv2: pack_depthwise(&block.dwconv2, packing, &unscaled, Factors::new(g, u)),
             dwconv: block.dwconv,
             conv1: dense(&block.conv1, n, c1),
             conv2: dense(&block.conv2, c1, 1.0),
             // Its output is added to the output of `conv_f`.
-            conv3: pack_dense(&block.conv3, packing.exact(), Factors { input: 1.0, output: attention }),
+            conv3: pack_dense(&block.conv3, packing.exact(), Factors::new(1.0, attention)),
             gate,
-            cab_0: dense(&block.cab_0, u, 1.0),
+            cab_0: pack_dense(&block.cab_0, packing, Factors { peak: cab_0, ..Factors::new(u, 1.0) }),
             cab_2: dense(&block.cab_2, t, 1.0),
             attention_1: block.attention_1,
             attention_3: block.attention_3,
@@ -72,14 +72,14 @@ pub(super) struct Packed {
 
 impl Packed {
     pub(super) fn new(model: &Model, packing: Packing) -> Packed {
-        let Calibration { blocks, trunk, last } =
+        let calibration =
             if packing.int16 { Calibration::of(model) } else { Calibration::ones(&model.sizes) };
-        let blocks = model.blocks.iter().zip(blocks);
+        let blocks = model.blocks.iter().zip(&calibration.blocks);
         Packed {
             conv_1: pack_dense(&model.conv_1, packing.exact(), Factors::ONE),
-            blocks: blocks.map(|(block, factors)| Block::new(block, packing, factors)).collect(),
-            tail: Tail::new(model, packing, trunk, last),
-            trunk,
+            blocks: blocks.map(|(block, factors)| Block::new(block, packing, *factors)).collect(),
+            tail: Tail::new(model, packing, &calibration),
+            trunk: calibration.trunk,
         }
     }
 }
