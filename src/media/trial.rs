@@ -26,10 +26,9 @@ pub(crate) struct TrialStream<'a> {
 
 /// A stream that was read back.
 pub(crate) struct ReadBack {
-    pub id: codec::Id,
-    /// Sample rate in Hz and number of channels, of audio.
-    pub samples: (i32, i32),
+    pub parameters: codec::Parameters,
     pub language: Option<String>,
+    pub packets: Vec<ffmpeg::Packet>,
 }
 
 /// What became of a stream.
@@ -58,11 +57,13 @@ pub(crate) fn survives(
             false
         }
         Trial::ReadBack(found) => {
-            debug!("{name} reads stream {} ({}) as {}", stream.index(), id.name(), found.id.name());
+            let read = found.parameters.id();
+            debug!("{name} reads stream {} ({}) as {}", stream.index(), id.name(), read.name());
             // Only codecs without a header of their own leave the rate and the channels to the container.
             // SAFETY: this is a table lookup.
             let is_headerless = unsafe { ffi::av_get_bits_per_sample(id.into()) } > 0;
-            same_codec(found.id, id) && (!is_headerless || found.samples == samples(&stream.parameters()))
+            same_codec(read, id)
+                && (!is_headerless || samples(&found.parameters) == samples(&stream.parameters()))
         }
     }
 }
@@ -83,6 +84,7 @@ pub(crate) fn same_codec(a: codec::Id, b: codec::Id) -> bool {
         (MPEG1VIDEO, MPEG2VIDEO),
         (MP2, MP3),
         (H263, H263P),
+        (LJPEG, MJPEG),
         // An animation of one frame.
         (APNG, PNG),
         (codec::Id::None, BIN_DATA),
@@ -108,19 +110,57 @@ pub(crate) fn try_stream(container: &'static ffi::AVOutputFormat, stream: &Trial
     tried
 }
 
-/// The error of a muxer that refuses the first packet of a stream, which it need not read back.
-pub(crate) fn refusal(
+/// What a container does to video that begins with this packet, if not what a reader expects.
+pub(crate) fn problem_of_video(
     container: &'static ffi::AVOutputFormat,
     parameters: codec::Parameters,
     time_base: Rational,
     packet: &Packet,
-) -> Option<ffmpeg::Error> {
-    let mut first = packet.share();
-    first.packet.set_pts(Some(0));
-    first.packet.set_dts(Some(0));
-    first.packet.set_duration(1);
-    let stream = TrialStream { parameters, time_base, language: "", packets: &[first] };
-    write(container, &stream, &Memory::default()).err()
+) -> Option<String> {
+    let (name, id) = (container_name(container), parameters.id());
+    // Some demuxers find out by a second packet.
+    let packets = [0, 1].map(|time| {
+        let mut packet = packet.share();
+        packet.packet.set_pts(Some(time));
+        packet.packet.set_dts(Some(time));
+        packet.packet.set_duration(1);
+        packet
+    });
+    let stream = TrialStream { parameters, time_base, language: "", packets: &packets };
+    match try_stream(container, &stream) {
+        Trial::Unknown => None,
+        Trial::Refused(e) => Some(format!("{name} does not take what it encodes: {e}")),
+        Trial::ReadBack(found) => {
+            let read = found.parameters.id();
+            let problem = if !same_codec(read, id) {
+                format!("what it encodes is read from {name} as {}", read.name())
+            } else if found.packets.len() != packets.len() {
+                format!("{name} does not keep its frames apart")
+            } else {
+                decode(found.parameters, &found.packets[0])
+                    .err()
+                    .map(|e| format!("what it encodes is not decoded from {name}: {e}"))?
+            };
+            Some(problem)
+        }
+    }
+}
+
+/// Decodes one packet, if there is a decoder.
+fn decode(parameters: codec::Parameters, packet: &ffmpeg::Packet) -> Result<(), ffmpeg::Error> {
+    if codec::decoder::find(parameters.id()).is_none() {
+        return Ok(());
+    }
+    let mut decoder = codec::Context::from_parameters(parameters)?.decoder().video()?;
+    decoder.send_packet(packet)?;
+    decoder.send_eof()?;
+    loop {
+        match decoder.receive_frame(&mut ffmpeg::frame::Video::empty()) {
+            Ok(()) => {}
+            Err(ffmpeg::Error::Eof) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn write(
@@ -179,11 +219,18 @@ fn read(demuxer: &str, memory: Memory) -> Option<ReadBack> {
         check(ffi::avformat_open_input(&mut raw, c"".as_ptr(), demuxer, std::ptr::null_mut())).ok()?;
         format::context::Input::wrap_with_custom_io(raw, io)
     };
-    // Some demuxers know a stream when its first packet comes.
-    while ffmpeg::Packet::empty().read(&mut context).is_ok() {}
+    // Some demuxers know a stream when its first packet comes, and some add another.
+    let mut packets = Vec::new();
+    loop {
+        let mut packet = ffmpeg::Packet::empty();
+        match packet.read(&mut context) {
+            Ok(()) if packet.stream() == 0 => packets.push(packet),
+            Ok(()) => {}
+            Err(_) => break,
+        }
+    }
     let stream = context.stream(0)?;
-    let parameters = stream.parameters();
-    Some(ReadBack { id: parameters.id(), samples: samples(&parameters), language: tag(&stream, c"language") })
+    Some(ReadBack { parameters: stream.parameters(), language: tag(&stream, c"language"), packets })
 }
 
 /// Bytes that are written, then read.

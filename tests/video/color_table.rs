@@ -207,7 +207,15 @@ fn try_pair(folder: &Folder, source: Tags, encoder: &str, extension: &str) -> Op
     let ran = folder.hasn(&format!("upscale {line}"));
     if ran.code != Some(0) {
         // What is refused is refused for the container or the encoder.
-        let said = ["cannot hold", "takes no header", "does not take", "takes no format", "does not open"];
+        let said = [
+            "cannot hold",
+            "takes no header",
+            "does not take",
+            "takes no format",
+            "does not open",
+            "does not keep its frames apart",
+            "what it encodes is",
+        ];
         if !said.iter().any(|it| ran.stderr.contains(it)) {
             let (encoder, extension) = (encoder.to_owned(), extension.to_owned());
             return Some(Written {

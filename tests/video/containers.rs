@@ -39,6 +39,35 @@ fn sweep_of_audio_codecs_and_containers() {
     }
 }
 
+/// FFmpeg's lists of codecs have pairs that none of its demuxers or decoders reads back.
+#[test]
+fn what_a_container_garbles_is_refused_before_anything_is_kept() {
+    let folder = Folder::new();
+    for (name, format) in [("yuv.mkv", "yuv420p"), ("rgb.mkv", "gbrp")] {
+        folder.ffmpeg(&format!(
+            "-f lavfi -i testsrc2=s=176x144:r=25 -frames:v 3 -c:v ffv1 -pix_fmt {format} {name}"
+        ));
+    }
+    for (source, encoder, out, problem) in [
+        ("yuv.mkv", "h263", "flv", "flv does not keep its frames apart"),
+        ("yuv.mkv", "mpeg4", "flv", "flv does not keep its frames apart"),
+        ("yuv.mkv", "vc2", "ts", "mpegts does not keep its frames apart"),
+        ("rgb.mkv", "rawvideo", "mov", "what it encodes is read from mov as none"),
+        ("rgb.mkv", "rawvideo", "avi", "what it encodes is read from avi as none"),
+        ("rgb.mkv", "qtrle", "mkv", "what it encodes is not decoded from matroska"),
+    ] {
+        let line = format!("upscale {source} out.{out} --model none --scale 1 --encoder {encoder}");
+        let ran = folder.hasn(&line);
+        assert_eq!(ran.code, Some(1), "{line}: {}", ran.stderr);
+        assert!(ran.stderr.contains(&format!("hasn: {encoder}: {problem}")), "{line}: {}", ran.stderr);
+        assert_not_late(&ran, &line);
+    }
+    // What is read back in other terms is no loss.
+    folder.upscale("yuv.mkv out.mkv --model none --scale 1 --encoder ljpeg");
+    folder.ffmpeg("-f lavfi -i color=red:s=176x144:r=25 -frames:v 3 -c:v ffv1 still.mkv");
+    folder.upscale("still.mkv out.nut --model none --scale 1 --encoder libtheora");
+}
+
 /// FFmpeg takes a transport stream of ten packets or fewer for a program stream.
 #[test]
 fn a_short_transport_stream_is_readable() {

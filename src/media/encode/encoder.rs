@@ -27,7 +27,7 @@ use crate::media::packet::Packet;
 use crate::media::segment::{Cut, CutState, SEGMENT_FRAMES, SegmentSource, header_checksum};
 use crate::media::side_data::{self, StreamContext, StreamSide};
 use crate::media::stream::VideoInfo;
-use crate::media::trial::refusal;
+use crate::media::trial::problem_of_video;
 
 /// Largest reordering delay of the codecs in use, in frames: that of H.264 and HEVC.
 const DELAY_MAX: u64 = 16;
@@ -395,11 +395,12 @@ impl Encoder {
         Ok(Some(packet))
     }
 
-    /// Fails if the container's muxer refuses the packet.
+    /// Fails if the container does not hold the packet for a reader.
     fn try_packet(&self, output: &Output, packet: &Packet) -> Result<()> {
         let (parameters, time_base) = (parameters_of(&self.context), self.video.frame_rate.invert());
-        let Some(e) = refusal(output.container, parameters, time_base, packet) else { return Ok(()) };
-        let problem = format!("{} does not take what it encodes: {e}", output.container());
+        let Some(problem) = problem_of_video(output.container, parameters, time_base, packet) else {
+            return Ok(());
+        };
         let remedy = "choose another container, e.g. .mkv, or another --encoder";
         Err(Error::new(self.name(), problem, remedy).with_kind(ErrorKind::Unsupported))
     }

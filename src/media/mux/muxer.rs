@@ -215,8 +215,8 @@ impl Muxer {
         packet.rescale_ts(time_base, output_base);
         self.add_duration(&mut packet, index);
         self.make_dts_rise(&mut packet, index);
-        // A packet without payload repeats the frame before it, as Theora's, or carries side data to the muxer: no demuxer
-        // gives it.
+        // A packet without payload repeats the frame before it, as Theora's, or carries side data to the muxer: few
+        // demuxers give it.
         if packet.size() > 0 {
             self.written[index].summary.count(&packet, output_base, delay_us);
         }

@@ -177,7 +177,9 @@ fn read(path: &Path, output: &Output, watch: &Watch) -> Result<(Vec<StreamSummar
                 }
                 let time_base = context.stream(index).map_or(Rational(1, 1), |stream| stream.time_base());
                 packet.set_pts(packet.pts().map(|pts| clock.next(index, pts)));
-                found[index].count(&packet, time_base, 0);
+                if packet.size() > 0 {
+                    found[index].count(&packet, time_base, 0);
+                }
             }
             Err(ffmpeg::Error::Eof) => break,
             Err(error) => return Err(failure(&*name, "cannot be read again", error, CHECK_DISK)),
