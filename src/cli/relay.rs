@@ -30,7 +30,7 @@ pub(super) struct Args {
     /// Open the source even if it lists other files, such as a playlist, and its extension does not say so.
     #[arg(long)]
     pub allow_playlist: bool,
-    /// Ceiling on the time from the arrival of a frame's packet to its encoded frame.
+    /// Ceiling on the time from the arrival of a frame's packet until a sink has taken the frame.
     #[arg(long, value_name = "T", default_value = "2s", value_parser = parse_duration)]
     pub latency_max: Duration,
     /// Networks, best first; each frame is upscaled by the best one that is fast enough. none is the plain resampler.

@@ -17,6 +17,18 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// A packet of this size, with a time in microseconds.
+    #[cfg(test)]
+    pub fn of_test(time_us: i64, size: usize, is_key: bool) -> Packet {
+        let mut packet = ffmpeg::Packet::new(size);
+        packet.set_pts(Some(time_us));
+        packet.set_dts(Some(time_us));
+        if is_key {
+            packet.set_flags(ffmpeg::packet::Flags::KEY);
+        }
+        Packet { packet, stream: 0, time_base: MICROSECONDS, index: 0 }
+    }
+
     /// The payload.
     pub fn data(&self) -> &[u8] {
         self.packet.data().unwrap_or_default()

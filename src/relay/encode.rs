@@ -14,7 +14,7 @@ use super::budget::LatencyBudget;
 use super::control::Control;
 use super::pacer::{OnLoss, OutputClock};
 use super::queue::AudioQueue;
-use super::sinks::{SharedPacket, SinkQueue};
+use super::ring::{Ring, SharedPacket};
 use super::stats::Stats;
 use super::upscale::UpscaledFrame;
 use crate::error::Result;
@@ -29,7 +29,8 @@ const AUDIO_ROUNDING_US: i64 = 2_000;
 pub(super) struct EncodeIo<'a> {
     pub upscaled: Receiver<UpscaledFrame>,
     pub audio: &'a AudioQueue,
-    pub sinks: Vec<SinkQueue>,
+    /// The rings of the sinks, which the end of this stage closes.
+    pub rings: &'a [Arc<Ring>],
     pub clock: &'a OutputClock,
     pub budget: &'a LatencyBudget,
     pub control: &'a Control,
@@ -118,18 +119,19 @@ impl Encode<'_> {
     /// Sends the packets that the encoder has ready, each followed by the audio that is due.
     fn drain(&mut self) -> Result<()> {
         while let Some(packet) = self.encoder.receive()? {
-            if let Some(moments) = self.in_flight.remove(&packet.pts()) {
+            let moments = self.in_flight.remove(&packet.pts());
+            if let Some(moments) = &moments {
                 self.io.budget.note_encode(moments.upscaled_at.elapsed());
-                self.io.stats.note_latency(moments.arrived_at.elapsed());
             }
+            let arrived_at = moments.as_ref().map_or_else(Instant::now, |moments| moments.arrived_at);
             let packet = packet.shifted_by_us(0);
             let until_us = packet.dts_us();
             // Video first: a sink starts with a keyframe.
-            self.send_to_sinks(packet, false);
+            self.send_to_sinks(packet, false, arrived_at, moments.is_some());
             while let Some(audio) = self.io.audio.pop_until(until_us) {
                 if audio.pts_us() >= self.audio_end_us - AUDIO_ROUNDING_US {
                     self.audio_end_us = audio.end_us();
-                    self.send_to_sinks(audio, true);
+                    self.send_to_sinks(audio, true, arrived_at, false);
                 }
             }
         }
@@ -140,15 +142,15 @@ impl Encode<'_> {
     fn fill_silence_until(&mut self, time_us: i64, silence: Option<&Silence>) {
         let Some(silence) = silence else { return };
         while self.audio_end_us < time_us {
-            self.send_to_sinks(silence.at_us(self.audio_end_us), true);
+            self.send_to_sinks(silence.at_us(self.audio_end_us), true, Instant::now(), false);
             self.audio_end_us += silence.duration_us();
         }
     }
 
-    fn send_to_sinks(&mut self, packet: Packet, is_audio: bool) {
-        let shared = Arc::new(SharedPacket { packet, is_audio, encoded_at: Instant::now() });
-        for (sink, stats) in self.io.sinks.iter_mut().zip(&self.io.stats.sinks) {
-            sink.send(&shared, stats);
+    fn send_to_sinks(&self, packet: Packet, is_audio: bool, arrived_at: Instant, is_of_source: bool) {
+        let shared = Arc::new(SharedPacket { packet, is_audio, arrived_at, is_of_source });
+        for (ring, stats) in self.io.rings.iter().zip(&self.io.stats.sinks) {
+            ring.push(&shared, stats);
         }
     }
 }

@@ -184,7 +184,8 @@ impl Out<'_> {
             (if ms == usize::MAX { f64::INFINITY } else { ms as f64 * 1e-3 }, count)
         });
         let buckets: Vec<(f64, u64)> = buckets.collect();
-        let help = "Time from the arrival of a frame's packet to its encoded frame";
+        let help =
+            "Time from the arrival of a frame's packet until a sink has taken the frame, once per sink";
         let (unit, kind) = (Some(&Unit::Seconds), MetricType::Histogram);
         let mut family = self.0.encode_descriptor("latency", help, unit, kind)?;
         family.encode_histogram::<NoLabelSet>(latency.sum_s, below, &buckets, None)
@@ -201,8 +202,8 @@ mod tests {
     fn counters_are_written_as_prometheus_reads_them() {
         let sinks = vec!["udp://a".to_owned(), "rtmp://b/live/***".to_owned()];
         let stats = Arc::new(Stats::new("udp://s".into(), sinks, Duration::from_millis(1500)));
-        stats.note_latency(Duration::from_millis(15));
-        stats.note_latency(Duration::from_secs(60));
+        stats.note_latency(&stats.sinks[0], Duration::from_millis(15));
+        stats.note_latency(&stats.sinks[0], Duration::from_secs(60));
         stats.rung_of("none").1.frames.store(7, std::sync::atomic::Ordering::Relaxed);
         let text = Metrics::new(stats).text();
         for line in [

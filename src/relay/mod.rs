@@ -38,6 +38,7 @@ mod metrics;
 mod options;
 mod pacer;
 mod queue;
+mod ring;
 mod run;
 mod sinks;
 mod source;

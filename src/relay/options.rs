@@ -26,7 +26,7 @@ pub struct Options {
     pub listen: bool,
     /// Whether the source may be a list of other files, such as a playlist, even if its extension does not say so.
     pub allow_playlist: bool,
-    /// Ceiling on the time from the arrival of a frame's packet to its encoded frame.
+    /// Ceiling on the time from the arrival of a frame's packet until a sink has taken the frame.
     pub latency_max: Duration,
     /// Names of networks, best first, `none` for the plain resampler; empty for the default.
     pub ladder: Vec<String>,

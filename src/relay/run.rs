@@ -16,8 +16,9 @@ use super::failures::Failures;
 use super::options::{Options, open_networks};
 use super::pacer::{OnLoss, OutputClock};
 use super::queue::{AudioQueue, FRAMES_MAX, FrameQueue};
-use super::sinks::{self, SinkIo, SinkQueue};
-use super::source::{self, Session, SourceIo, SourceSpec};
+use super::ring::Ring;
+use super::sinks::{self, SinkIo};
+use super::source::{self, Backoff, Session, SourceIo, SourceSpec};
 use super::stats::Stats;
 use super::upscale::{self, UpscaleIo};
 use crate::engine::{EngineSpec, Network, thread_count};
@@ -83,7 +84,7 @@ impl Relay {
             reconnect_max: options.reconnect_max,
             stop_on_loss: options.on_loss == OnLoss::Stop,
         };
-        let Some(session) = source.connect(stop)? else { return Ok(None) };
+        let Some(session) = source.connect(&mut Backoff::new(), stop)? else { return Ok(None) };
         let threads = thread_count(options.threads);
         let (lr, output) = (session.format(), Output::live());
         let size = options.size_for(&lr)?;
@@ -133,7 +134,7 @@ impl OpenedRelay<'_> {
         let (clock, budget) = (OutputClock::new(period), LatencyBudget::new(options.latency_max));
         let silence = streams.silence();
         let (output, upscaled) = sync_channel(UPSCALED_FRAMES_MAX);
-        let (running, sinks) = RunningSinks::start(relay, &streams, stop, &failures)?;
+        let (running, rings) = RunningSinks::start(relay, &streams, stop, &failures)?;
         thread::scope(|scope| {
             let (frames, audio, clock, budget, failures) = (&frames, &audio, &clock, &budget, &failures);
             scope.spawn(move || {
@@ -142,9 +143,9 @@ impl OpenedRelay<'_> {
                 frames.close();
             });
             scope.spawn(move || {
-                let io = EncodeIo { upscaled, audio, sinks, clock, budget, control, stats };
-                failures
-                    .guard("the encode thread", move || encode::run(encoder, options.on_loss, silence, io));
+                let io = EncodeIo { upscaled, audio, rings: &rings, clock, budget, control, stats };
+                failures.guard("the encode thread", || encode::run(encoder, options.on_loss, silence, io));
+                rings.iter().for_each(|ring| ring.close());
             });
             let io = SourceIo { frames, audio, streams: &streams, clock, stats, stop };
             failures.guard("the source thread", || source::run(&source, session, &io));
@@ -168,20 +169,21 @@ impl RunningSinks {
         streams: &LiveStreams,
         stop: &Arc<AtomicBool>,
         failures: &Arc<Failures>,
-    ) -> Result<(RunningSinks, Vec<SinkQueue>)> {
+    ) -> Result<(RunningSinks, Vec<Arc<Ring>>)> {
         let Relay { options, stats, .. } = relay;
         let overwrite = options.overwrite;
         let (end, ended) = channel();
-        let mut queues = Vec::new();
+        let mut rings = Vec::new();
         for (index, sink) in options.sinks.iter().enumerate() {
-            let (queue, packets) = SinkQueue::new();
-            queues.push(queue);
+            let is_file = LiveOutput::is_one_file(sink);
+            let ring = Arc::new(Ring::new((!is_file).then_some(options.latency_max)));
+            rings.push(ring.clone());
             let (sink, streams, stats, stop) = (sink.clone(), streams.clone(), stats.clone(), stop.clone());
             let (failures, end) = (failures.clone(), end.clone());
             let run = move || {
-                let (sink, streams, stats) = (&*sink, &streams, &stats.sinks[index]);
-                let io = SinkIo { sink, overwrite, streams, stats, stop: &stop };
-                let result = failures.guard_sink("the thread of a sink", move || sinks::run(io, &packets));
+                let (sink, streams, relay) = (&*sink, &streams, &*stats);
+                let io = SinkIo { sink, overwrite, streams, stats: &relay.sinks[index], relay, stop: &stop };
+                let result = failures.guard_sink("the thread of a sink", move || sinks::run(io, &ring));
                 // Nothing receives it once the relay has ended without this sink.
                 let _ = end.send((index, result));
             };
@@ -189,7 +191,7 @@ impl RunningSinks {
             spawned.map_err(|e| Error::io("the thread of a sink", e, "look at the system's limits"))?;
         }
         let names = stats.sinks.iter().map(|sink| sink.name.clone()).collect();
-        Ok((RunningSinks { names, ended }, queues))
+        Ok((RunningSinks { names, ended }, rings))
     }
 
     /// Waits until the sinks have written what is queued, or for [`SINKS_END_MAX`]. Returns the first error.

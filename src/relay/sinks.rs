@@ -1,71 +1,27 @@
 //! Sinks: one stream of packets to several outputs, each on a thread of its own.
 //!
-//! An output that is slow or not connected loses packets up to the next keyframe and affects no other. It is reconnected
-//! with backoff.
+//! An output that is slow or not connected loses packets up to a keyframe and affects no other. It is reconnected with
+//! backoff.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::stats::SinkStats;
+use super::ring::{Ring, SharedPacket};
+use super::source::jittered;
+use super::stats::{SinkStats, Stats};
 use crate::error::{Error, Result};
-use crate::media::{LiveOutput, LiveStreams, Packet, Watch};
+use crate::media::{LiveOutput, LiveStreams, Watch};
 
-/// Packets in an output's queue: some seconds of video and audio.
-const PACKETS_MAX: usize = 512;
-/// Time to connect, and to write one packet.
+/// Time to connect, and to write one packet; of a packet for viewers, the latency ceiling where it is lower.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A shorter pause of the network is no loss.
+const WRITE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// Wait between attempts, doubled each time.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-
-/// A packet for all outputs.
-pub(super) struct SharedPacket {
-    pub packet: Packet,
-    pub is_audio: bool,
-    pub encoded_at: Instant,
-}
-
-impl SharedPacket {
-    /// Whether an output can start with it.
-    fn is_keyframe(&self) -> bool {
-        !self.is_audio && self.packet.is_key()
-    }
-}
-
-/// The sending end of an output's queue.
-pub(super) struct SinkQueue {
-    sender: SyncSender<Arc<SharedPacket>>,
-    /// Packets were dropped: the next one has to be a keyframe.
-    needs_keyframe: bool,
-}
-
-impl SinkQueue {
-    pub fn new() -> (SinkQueue, Receiver<Arc<SharedPacket>>) {
-        let (sender, receiver) = sync_channel(PACKETS_MAX);
-        (SinkQueue { sender, needs_keyframe: false }, receiver)
-    }
-
-    /// Sends a packet or drops it; never waits.
-    pub fn send(&mut self, shared: &Arc<SharedPacket>, stats: &SinkStats) {
-        if self.needs_keyframe && !shared.is_keyframe() {
-            stats.dropped.fetch_add(1, Relaxed);
-            return;
-        }
-        stats.queue.enter();
-        self.needs_keyframe = match self.sender.try_send(shared.clone()) {
-            Ok(()) => false,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                stats.queue.discard();
-                stats.dropped.fetch_add(1, Relaxed);
-                true
-            }
-        };
-    }
-}
 
 /// A sink, what is sent to it, and its counters.
 pub(super) struct SinkIo<'a> {
@@ -74,19 +30,19 @@ pub(super) struct SinkIo<'a> {
     pub overwrite: bool,
     pub streams: &'a LiveStreams,
     pub stats: &'a SinkStats,
+    /// Of the whole relay.
+    pub relay: &'a Stats,
     /// Whether the relay ends: an output that is lost is not opened again.
     pub stop: &'a AtomicBool,
 }
 
 /// Writes to one output until no packet follows. Only a file that is incomplete is an error, or that cannot get its name:
 /// without `overwrite`, another file of that name stays.
-pub(super) fn run(io: SinkIo, packets: &Receiver<Arc<SharedPacket>>) -> Result<()> {
+pub(super) fn run(io: SinkIo, ring: &Ring) -> Result<()> {
     let (backoff, now, stats) = (BACKOFF_MIN, Instant::now(), io.stats);
     let mut output = Reconnecting { io, open: None, opened_at: now, failure: None, backoff, not_before: now };
-    for shared in packets {
-        stats.queue.start(shared.encoded_at);
+    while let Some(shared) = ring.pop(stats) {
         output.write(&shared);
-        stats.queue.finish();
     }
     output.finish()
 }
@@ -111,12 +67,18 @@ impl Reconnecting<'_> {
             self.io.stats.dropped.fetch_add(1, Relaxed);
             return;
         };
-        watch.allow(WRITE_TIMEOUT);
+        watch.allow(match LiveOutput::is_one_file(self.io.sink) {
+            true => WRITE_TIMEOUT,
+            false => self.io.relay.latency_max.clamp(WRITE_TIMEOUT_MIN, WRITE_TIMEOUT),
+        });
         let size = shared.packet.size() as u64;
         match output.write(shared.packet.share(), shared.is_audio) {
             Ok(()) => {
                 self.io.stats.packets.fetch_add(1, Relaxed);
                 self.io.stats.bytes.fetch_add(size, Relaxed);
+                if shared.is_of_source {
+                    self.io.relay.note_latency(self.io.stats, shared.arrived_at.elapsed());
+                }
             }
             Err(error) => {
                 self.io.stats.dropped.fetch_add(1, Relaxed);
@@ -158,7 +120,7 @@ impl Reconnecting<'_> {
         }
         (self.open, self.failure) = (None, Some(error));
         self.io.stats.connected.store(false, Relaxed);
-        self.not_before = Instant::now() + self.backoff;
+        self.not_before = Instant::now() + jittered(self.backoff);
         self.backoff = (2 * self.backoff).min(BACKOFF_MAX);
     }
 

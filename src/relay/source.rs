@@ -31,6 +31,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Wait between attempts, doubled each time. The longest is short enough for a source that returns after hours.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_millis(1200);
+/// A connection that was lost earlier counts as one that failed.
+const LASTED_MIN: Duration = Duration::from_secs(10);
 /// Lead of a new connection's first frame over the output's time: frames are duplicated while it is upscaled.
 const LEAD_US: i64 = 200_000;
 /// Distance from the output's time beyond which timestamps belong to another clock.
@@ -85,27 +87,58 @@ impl Session {
     }
 }
 
+/// The wait between attempts, over all connections of a source.
+pub(super) struct Backoff {
+    /// When the last connection that lasted was lost.
+    since: Instant,
+    wait: Duration,
+    /// Connections in a row that did not last.
+    short: u32,
+}
+
+impl Backoff {
+    pub fn new() -> Backoff {
+        Backoff { since: Instant::now(), wait: BACKOFF_MIN, short: 0 }
+    }
+
+    /// Notes a connection that was lost. Returns whether it counts as one that failed.
+    fn note_lost(&mut self, lasted: Duration) -> bool {
+        let is_short = lasted < LASTED_MIN;
+        *self = if is_short { Backoff { short: self.short + 1, ..*self } } else { Backoff::new() };
+        is_short
+    }
+
+    /// Whether connections are reported: of many short ones the first, the tenth, the hundredth.
+    fn is_reported(&self) -> bool {
+        self.short == 0 || 10u32.pow(self.short.ilog10()) == self.short
+    }
+
+    fn wait(&mut self, stop: &AtomicBool) {
+        let until = Instant::now() + jittered(self.wait);
+        while Instant::now() < until && !stop.load(Relaxed) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.wait = (2 * self.wait).min(BACKOFF_MAX);
+    }
+}
+
 impl SourceSpec {
     /// Waits for the source; `None` when `stop` is set first.
-    pub fn connect(&self, stop: &Arc<AtomicBool>) -> Result<Option<Session>> {
-        let (start, mut backoff, mut is_logged) = (Instant::now(), BACKOFF_MIN, false);
+    pub fn connect(&self, backoff: &mut Backoff, stop: &Arc<AtomicBool>) -> Result<Option<Session>> {
+        let mut is_reported = !backoff.is_reported();
         while !stop.load(Relaxed) {
             let error = match self.open(stop) {
                 Ok(session) => return Ok(Some(session)),
                 Err(_) if stop.load(Relaxed) => break,
                 Err(error) => error,
             };
-            if !std::mem::replace(&mut is_logged, true) {
+            if !std::mem::replace(&mut is_reported, true) {
                 warn!("{error}; retrying");
             }
-            if self.reconnect_max.is_some_and(|max| start.elapsed() > max) {
+            if self.reconnect_max.is_some_and(|max| backoff.since.elapsed() > max) {
                 return Err(error);
             }
-            let until = Instant::now() + jittered(backoff);
-            while Instant::now() < until && !stop.load(Relaxed) {
-                thread::sleep(Duration::from_millis(20));
-            }
-            backoff = (2 * backoff).min(BACKOFF_MAX);
+            backoff.wait(stop);
         }
         Ok(None)
     }
@@ -140,8 +173,8 @@ impl SourceSpec {
     }
 }
 
-/// Spreads the attempts of relays that lost the same source.
-fn jittered(wait: Duration) -> Duration {
+/// Spreads the attempts of relays that lost the same peer.
+pub(super) fn jittered(wait: Duration) -> Duration {
     let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
     wait.mul_f64(0.75 + 0.5 * f64::from(nanos % 1000) / 1000.0)
 }
@@ -158,8 +191,9 @@ pub(super) struct SourceIo<'a> {
 
 /// Reads the source until it ends for good or `stop` is set.
 pub(super) fn run(spec: &SourceSpec, first: Session, io: &SourceIo) -> Result<()> {
-    let mut next = Some(first);
+    let (mut next, mut backoff) = (Some(first), Backoff::new());
     while let Some(session) = next.take() {
+        let connected_at = Instant::now();
         io.stats.source_connections.fetch_add(1, Relaxed);
         io.stats.source_connected.store(true, Relaxed);
         let (name, is_file) = (session.input.name().to_owned(), session.is_file);
@@ -183,9 +217,18 @@ pub(super) fn run(spec: &SourceSpec, first: Session, io: &SourceIo) -> Result<()
                 Err(error) => lost.with_kind(error.kind()).with_source(error),
             });
         }
-        warn!("{name}: connection lost: {cause}");
-        next = spec.connect(io.stop)?;
-        if next.is_some() {
+        let is_short = backoff.note_lost(connected_at.elapsed());
+        let is_reported = backoff.is_reported();
+        if is_reported {
+            let often =
+                if backoff.short > 1 { format!(", {} times in a row", backoff.short) } else { "".into() };
+            warn!("{name}: connection lost{often}: {cause}");
+        }
+        if is_short {
+            backoff.wait(io.stop);
+        }
+        next = spec.connect(&mut backoff, io.stop)?;
+        if next.is_some() && is_reported {
             info!("{name}: reconnected");
         }
     }

@@ -62,9 +62,10 @@ pub(super) struct SinkStats {
     pub connections: AtomicU64,
     pub packets: AtomicU64,
     pub bytes: AtomicU64,
-    /// Packets dropped: the queue was full, or the sink was not connected.
+    /// Packets dropped: the sink was slow or not connected.
     pub dropped: AtomicU64,
     pub queue: QueueGauge,
+    pub latency: Mutex<Latency>,
 }
 
 /// Time that a stage was busy.
@@ -108,6 +109,12 @@ impl QueueGauge {
     /// An entry is dropped before work on it started.
     pub fn discard(&self) {
         self.length.fetch_sub(1, Relaxed);
+    }
+
+    /// Sets length and oldest entry of a queue that knows both.
+    pub fn set(&self, length: usize, oldest: Option<Instant>) {
+        self.length.store(length as u64, Relaxed);
+        *lock(&self.oldest) = oldest;
     }
 
     fn read(&self) -> Queue {
@@ -154,7 +161,8 @@ pub struct Snapshot {
     pub source_clock_jumps: u64,
     /// Bytes received from the source.
     pub source_bytes: u64,
-    /// Median time from the arrival of a frame's packet to its encoded frame, since the previous snapshot.
+    /// Median time from the arrival of a frame's packet until a sink has taken the encoded frame, of all sinks since the
+    /// previous snapshot.
     pub latency_ms_p50: u64,
     /// 99th percentile of the same.
     pub latency_ms_p99: u64,
@@ -212,10 +220,13 @@ pub struct Sink {
     pub packets: u64,
     /// Bytes written.
     pub bytes: u64,
-    /// Packets dropped: the queue was full, or the sink was not connected.
+    /// Packets dropped: the sink was slow or not connected.
     pub dropped: u64,
     /// Packets that wait for the sink.
     pub queue: Queue,
+    /// 99th percentile of the time from the arrival of a frame's packet until the sink has taken the encoded frame, since
+    /// the previous snapshot.
+    pub latency_ms_p99: u64,
 }
 
 impl Stats {
@@ -277,8 +288,10 @@ impl Stats {
         (index, rungs[index].clone())
     }
 
-    pub(super) fn note_latency(&self, latency: Duration) {
+    /// Notes how long a frame took to a sink.
+    pub(super) fn note_latency(&self, sink: &SinkStats, latency: Duration) {
         lock(&self.latency).note(latency);
+        lock(&sink.latency).note(latency);
     }
 
     /// Notes an encoded frame.
@@ -317,7 +330,8 @@ impl Stats {
     /// Reads all counters. The latency is that of the frames since the previous snapshot with this mark.
     pub fn snapshot(&self, mark: &mut LatencyMark) -> Snapshot {
         let latency = lock(&self.latency);
-        let [p50, p99] = latency.quantiles_since(mark, [0.5, 0.99]);
+        let [p50, p99] = latency.quantiles_since(&mut mark.all, [0.5, 0.99]);
+        mark.by_sink.resize(self.sinks.len(), Vec::new());
         let latency_ms_max = latency.max_ms;
         drop(latency);
         let get = |counter: &AtomicU64| counter.load(Relaxed);
@@ -346,13 +360,14 @@ impl Stats {
                 encode: self.encode.seconds(),
             },
             queue: self.queue.read(),
-            sinks: self.sinks.iter().map(SinkStats::read).collect(),
+            sinks: self.sinks.iter().zip(&mut mark.by_sink).map(|(sink, mark)| sink.read(mark)).collect(),
         }
     }
 }
 
 impl SinkStats {
-    fn read(&self) -> Sink {
+    fn read(&self, mark: &mut Vec<u64>) -> Sink {
+        let [latency_ms_p99] = lock(&self.latency).quantiles_since(mark, [0.99]);
         Sink {
             name: self.name.clone(),
             connected: self.connected.load(Relaxed),
@@ -361,6 +376,7 @@ impl SinkStats {
             bytes: self.bytes.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
             queue: self.queue.read(),
+            latency_ms_p99,
         }
     }
 }
@@ -377,7 +393,10 @@ pub(super) struct Latency {
 
 /// The frames whose latency a reader has already seen.
 #[derive(Default)]
-pub struct LatencyMark(Vec<u64>);
+pub struct LatencyMark {
+    all: Vec<u64>,
+    by_sink: Vec<Vec<u64>>,
+}
 
 impl Default for Latency {
     fn default() -> Latency {
@@ -399,10 +418,10 @@ impl Latency {
     }
 
     /// Quantiles in milliseconds of the frames since the mark, which then includes them.
-    fn quantiles_since<const N: usize>(&self, mark: &mut LatencyMark, parts: [f64; N]) -> [u64; N] {
-        mark.0.resize(LATENCY_MS_MAX, 0);
-        let new: Vec<u64> = self.by_ms.iter().zip(&mark.0).map(|(now, then)| now - then).collect();
-        mark.0.clone_from(&self.by_ms);
+    fn quantiles_since<const N: usize>(&self, mark: &mut Vec<u64>, parts: [f64; N]) -> [u64; N] {
+        mark.resize(LATENCY_MS_MAX, 0);
+        let new: Vec<u64> = self.by_ms.iter().zip(&*mark).map(|(now, then)| now - then).collect();
+        mark.clone_from(&self.by_ms);
         let count: u64 = new.iter().sum();
         parts.map(|part| {
             let rank = (part * count as f64).ceil() as u64;
@@ -422,8 +441,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_those_of_the_frames_since_each_readers_mark() {
-        let (mut latency, mut mark, mut other) =
-            (Latency::default(), LatencyMark::default(), LatencyMark::default());
+        let (mut latency, mut mark, mut other) = (Latency::default(), Vec::new(), Vec::new());
         (1..=100).for_each(|ms| latency.note(Duration::from_millis(ms)));
         assert_eq!(latency.quantiles_since(&mut mark, [0.5, 0.99, 1.0]), [50, 99, 100]);
         latency.note(Duration::from_millis(7));

@@ -9,5 +9,6 @@ mod latency;
 mod network;
 mod operating;
 mod peers;
+mod recordings;
 mod soak;
 mod streams;

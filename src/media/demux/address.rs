@@ -36,7 +36,11 @@ pub(crate) fn bound(address: &str, listen: bool) -> String {
     let ip: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
     let is_open = ip.is_some_and(|ip| ip.is_multicast() || ip.is_unspecified());
     let local = match is_udp && !is_open && !tail.contains("localaddr=") {
-        true => format!("{}localaddr={host}", if tail.contains('?') { '&' } else { '?' }),
+        true => {
+            let (separator, host) =
+                (if tail.contains('?') { '&' } else { '?' }, host.trim_matches(['[', ']']));
+            format!("{separator}localaddr={host}")
+        }
         false => String::new(),
     };
     format!("{scheme}://{user}{at}{host}{port}{tail}{local}")
@@ -53,7 +57,7 @@ mod tests {
             ("udp://@:5000?timeout=1", false, "udp://127.0.0.1:5000?timeout=1&localaddr=127.0.0.1"),
             ("udp://127.0.0.1:5000", false, "udp://127.0.0.1:5000?localaddr=127.0.0.1"),
             ("udp://localhost:5000", false, "udp://localhost:5000?localaddr=localhost"),
-            ("rtp://[::1]:5000", false, "rtp://[::1]:5000?localaddr=[::1]"),
+            ("rtp://[::1]:5000", false, "rtp://[::1]:5000?localaddr=::1"),
             ("udp://0.0.0.0:5000", false, "udp://0.0.0.0:5000"),
             ("udp://239.0.0.1:5000", false, "udp://239.0.0.1:5000"),
             ("udp://10.0.0.1:5000?localaddr=10.0.0.2", false, "udp://10.0.0.1:5000?localaddr=10.0.0.2"),

@@ -3,7 +3,8 @@
 //! In: packets with timestamps on the relay's clock in microseconds. Out: the same in the output's container, with audio
 //! that all outputs take. It does not reconnect and has no queue.
 
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -195,6 +196,10 @@ impl LiveFormat {
             None if sink.ends_with(".m3u8") => {
                 (Some(c"hls"), &[("hls_time", "2"), ("hls_flags", "delete_segments+temp_file")], true)
             }
+            // Fragments can be played after any end.
+            None if [".mp4", ".mov", ".m4v"].iter().any(|extension| sink.ends_with(extension)) => {
+                (None, &[("movflags", "+frag_keyframe+delay_moov+default_base_moof")], false)
+            }
             None => (None, &[], sink.ends_with(".ts")),
         };
         let container = guess_container(container, sink).ok_or_else(|| {
@@ -264,10 +269,12 @@ impl LiveOutput {
             )
             .with_kind(ErrorKind::NotFound));
         }
-        if LiveOutput::is_one_file(sink) && !overwrite {
-            Output::new(sink, "")?.check_free(false)?;
+        match Place::of_output(sink).path() {
+            _ if overwrite => Ok(()),
+            _ if LiveOutput::is_one_file(sink) => Output::new(sink, "")?.check_free(false),
+            Some(list) if sink.ends_with(".m3u8") => check_playlist_free(list),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Opens the sink and writes the header.
@@ -339,8 +346,30 @@ impl LiveOutput {
         // SAFETY: the context is alive, and writes nothing more; pb is null for formats that open connections themselves.
         let code = unsafe { ffi::avio_closep(&mut (*self.context.as_mut_ptr()).pb) };
         check(code).map_err(|e| failure(&self.name, "cannot be finished", e, kept))?;
-        self.file.map_or(Ok(()), |file| file.publish(overwrite))
+        let Some(file) = self.file else { return Ok(()) };
+        let synced = file.partial().map_or(Ok(()), |partial| File::open(partial)?.sync_all());
+        // Some file systems do not sync; the rename follows all the same.
+        synced.unwrap_or_else(|e| warn!("{}: cannot be synced to the disk: {e}", self.name));
+        file.publish(overwrite)
     }
+}
+
+/// Fails if a playlist, or a segment that it would list, exists. FFmpeg's segments are NAME0.ts, NAME1.ts and so on.
+fn check_playlist_free(list: &Path) -> Result<()> {
+    let stem = list.file_stem().unwrap_or_default().as_bytes();
+    let is_segment = |name: &OsStr| {
+        let number = name.as_bytes().strip_prefix(stem).and_then(|rest| rest.strip_suffix(b".ts"));
+        number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
+    };
+    let entries = fs::read_dir(folder_of(list)).into_iter().flatten().flatten();
+    let segment = entries.map(|entry| entry.file_name()).find(|name| is_segment(name));
+    let taken =
+        if list.exists() { Some(list.to_owned()) } else { segment.map(|name| list.with_file_name(name)) };
+    taken.map_or(Ok(()), |path| {
+        let error =
+            Error::new(path.to_string_lossy(), "already exists", "-y overwrites it, or give another name");
+        Err(error.with_kind(ErrorKind::Exists))
+    })
 }
 
 /// An opened output, the guard of its interrupt callback, and the options that the muxer has still to take.
