@@ -8,10 +8,10 @@
 //!    └────────────────── audio ───────┘
 //! ```
 //!
-//! `source.rs` reads and decodes the source at its own pace and reconnects it. `upscale.rs` runs each frame through the
+//! `source.rs` reads and decodes the source at its own pace (`pace.rs`) and reconnects it. `upscale.rs` runs each frame through the
 //! network that `Ladder::choose` in `ladder.rs` picks: the best one that meets the frame's deadline (`budget.rs`), or none,
 //! in which case the frame is dropped. `pacer.rs` owns the output's time: when no frame arrives it has `encode.rs` duplicate
-//! one. `sinks.rs` gives each sink a thread and a queue of packets, and reconnects it. `run.rs` opens all of them.
+//! one. `sinks.rs` gives each sink a thread and a ring of packets (`ring.rs`), and reconnects it. `run.rs` opens all of them.
 //!
 //! ```no_run
 //! use hasn::relay::{OnLoss, Options, Relay};
@@ -36,6 +36,7 @@ mod http;
 mod ladder;
 mod metrics;
 mod options;
+mod pace;
 mod pacer;
 mod queue;
 mod ring;

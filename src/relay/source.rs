@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{info, warn};
 
+use super::pace::Pace;
 use super::pacer::OutputClock;
 use super::queue::{AudioQueue, FrameQueue, PendingFrame};
 use super::stats::Stats;
@@ -248,29 +249,26 @@ struct Connection<'a> {
     behind_since: Option<Instant>,
     /// Arrival times by packet timestamp.
     arrivals: BTreeMap<i64, Instant>,
-    /// Whether packets are available before their time, and have to be held back.
-    is_paced: bool,
+    /// Of packets that are available before their time, and have to be held back.
     pace: Option<Pace>,
-}
-
-/// A moment of the machine's clock and the timestamp that belongs to it.
-struct Pace {
-    at: Instant,
-    time_us: i64,
+    /// The pace has slipped: the next frame is mapped to the output's time again.
+    has_slipped: bool,
+    opened_at: Instant,
 }
 
 impl<'a> Connection<'a> {
     fn new(session: Session, io: &'a SourceIo<'a>) -> Result<Connection<'a>> {
         Ok(Connection {
             audio: io.streams.open_audio(&session.input)?,
-            is_paced: session.input.needs_pacing(),
+            pace: session.input.needs_pacing().then(Pace::default),
             session,
             io,
             offset_us: 0,
             clock_jumps: 0,
             behind_since: None,
             arrivals: BTreeMap::new(),
-            pace: None,
+            has_slipped: false,
+            opened_at: Instant::now(),
         })
     }
 
@@ -294,9 +292,7 @@ impl<'a> Connection<'a> {
                 }
             };
             self.io.stats.source_bytes.fetch_add(packet.size() as u64, Relaxed);
-            if self.is_paced {
-                self.hold_back(&packet);
-            }
+            self.hold_back(&packet);
             if self.session.input.is_video(&packet) {
                 self.decode(packet)?;
             } else if let Some(audio) = &mut self.audio {
@@ -330,15 +326,14 @@ impl<'a> Connection<'a> {
 
     /// Waits until a packet is due.
     fn hold_back(&mut self, packet: &Packet) {
-        let time_us = packet.dts_us();
+        let Some(pace) = &mut self.pace else { return };
         let now = Instant::now();
-        let pace = self.pace.get_or_insert(Pace { at: now, time_us });
-        let due = pace.at + Duration::from_micros(time_us.saturating_sub(pace.time_us).max(0) as u64);
-        let ahead = due.saturating_duration_since(now);
-        if ahead.as_micros() as i64 > JUMP_US {
-            self.pace = Some(Pace { at: now, time_us });
-            return;
+        let hold = pace.hold((now - self.opened_at).as_micros() as i64, packet.dts_us());
+        if hold.has_slipped {
+            warn!("{}: stalled; its frames are delayed from now on", self.session.input.name());
+            self.has_slipped = true;
         }
+        let due = now + Duration::from_micros(hold.wait_us as u64);
         while Instant::now() < due && !self.io.stop.load(Relaxed) {
             thread::sleep(due.saturating_duration_since(Instant::now()).min(Duration::from_millis(50)));
         }
@@ -348,7 +343,7 @@ impl<'a> Connection<'a> {
     fn anchor(&mut self, time_us: i64) {
         let now_us = self.io.clock.now_us();
         self.offset_us = if now_us == 0 { -time_us } else { now_us + LEAD_US - time_us };
-        (self.pace, self.behind_since) = (None, None);
+        (self.behind_since, self.has_slipped) = (None, false);
     }
 
     /// Delays the frames of a source that stalled and resumed where it was.
@@ -374,6 +369,9 @@ impl<'a> Connection<'a> {
             warn!("{}: timestamps jump; the output's continue", self.session.input.name());
             self.anchor(time_us);
             self.clock_jumps = clock_jumps;
+        }
+        if self.has_slipped {
+            self.anchor(time_us);
         }
         self.anchor_if_behind(time_us);
         let near =

@@ -1,4 +1,4 @@
-//! Recordings that end badly, and sources that end at once.
+//! Recordings that end badly, and sources that end at once or stall.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -42,6 +42,30 @@ fn playlists_and_their_segments_are_kept() {
     std::fs::write(folder.path("live-old.ts"), "kept").unwrap();
     let ran = folder.hasn("relay in.ts live.m3u8 --ladder none");
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+}
+
+#[test]
+fn hls_that_has_stalled_plays_evenly_again() {
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    // `realtime` does not catch up after a pause.
+    let publisher = Beside::ffmpeg(
+        &folder,
+        "-f lavfi -i testsrc2=s=96x64:r=25,realtime -c:v libx264 -preset ultrafast -tune zerolatency -g 25 \
+         -f hls -hls_time 1 -hls_list_size 8 live.m3u8",
+    );
+    wait_for("a playlist", || folder.path("live3.ts").exists().then_some(()));
+    let relay = Beside::relay(&folder, "live.m3u8 out.ts --ladder none");
+    wait_for("frames", || (last(&folder, "encoded") > 50).then_some(()));
+    signal(&publisher.0, "-STOP");
+    std::thread::sleep(Duration::from_secs(5));
+    signal(&publisher.0, "-CONT");
+    std::thread::sleep(Duration::from_secs(9));
+    let settled = last(&folder, "duplicated");
+    std::thread::sleep(Duration::from_secs(4));
+    let stats = relay.end_accounted(&folder);
+    let duplicated = stats["duplicated"].as_u64().unwrap();
+    assert!(settled >= 50 && duplicated <= settled + 2, "{settled} duplicates, then {duplicated}");
+    assert!(stats["dropped_superseded"].as_u64().unwrap() < 25, "{stats}");
 }
 
 #[test]

@@ -215,6 +215,7 @@ fn try_pair(folder: &Folder, source: Tags, encoder: &str, extension: &str) -> Op
             "does not open",
             "does not keep its frames apart",
             "what it encodes is",
+            "puts all frames into one packet",
         ];
         if !said.iter().any(|it| ran.stderr.contains(it)) {
             let (encoder, extension) = (encoder.to_owned(), extension.to_owned());
