@@ -95,6 +95,7 @@ impl Encode<'_> {
         let pts = (ticks as i64).max(self.last_pts.saturating_add(1));
         frame.time = Timestamp { index: self.index, pts, time_base: base, ..Timestamp::default() };
         (self.index, self.last_pts) = (self.index + 1, pts);
+        let is_of_source = moments.is_some();
         if let Some(moments) = moments {
             self.in_flight.insert(pts, moments);
         }
@@ -103,7 +104,7 @@ impl Encode<'_> {
         }
         let start = Instant::now();
         self.encoder.send(frame)?;
-        self.io.stats.note_frame();
+        self.io.stats.note_frame(is_of_source);
         let drained = self.drain();
         self.io.stats.encode.note(start.elapsed());
         drained

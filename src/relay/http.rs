@@ -38,8 +38,6 @@ const CONNECTION_MAX: Duration = Duration::from_secs(10);
 const REQUEST_BYTES_MAX: usize = 16 << 10;
 /// Number of seconds that the page shows.
 const POINTS_MAX: usize = 600;
-/// The output duplicates frames when none arrive: without one for this long, a stage hangs.
-const STALLED_AFTER: Duration = Duration::from_secs(10);
 
 const PAGE: &str = include_str!("status.html");
 /// The page is one file and loads nothing from elsewhere.
@@ -188,24 +186,17 @@ impl Page {
         ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], self.metrics.text()).into_response()
     }
 
-    /// Fails if no frame was encoded for a while although there was one before.
     fn health(&self) -> Response {
-        if self.stats.has_panicked.load(Relaxed) {
-            return (StatusCode::SERVICE_UNAVAILABLE, "a thread has panicked\n").into_response();
-        }
-        match self.stats.since_last_frame() {
-            Some(silent) if silent > STALLED_AFTER => {
-                let problem = format!("no frame was encoded for {} s\n", silent.as_secs());
-                (StatusCode::SERVICE_UNAVAILABLE, problem).into_response()
-            }
-            _ => "ok\n".into_response(),
+        match self.stats.problem(Instant::now()) {
+            Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")).into_response(),
+            None => "ok\n".into_response(),
         }
     }
 
     /// Fails unless the source and a sink are connected.
     fn readiness(&self) -> Response {
         let has_sink = self.stats.sinks.iter().any(|sink| sink.connected.load(Relaxed));
-        let problem = match (self.stats.source_connected.load(Relaxed), has_sink) {
+        let problem = match (self.stats.is_source_connected(), has_sink) {
             (true, true) => return "ok\n".into_response(),
             (false, _) => "the source is not connected\n",
             (true, false) => "no sink is connected\n",

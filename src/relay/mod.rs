@@ -34,6 +34,7 @@ mod encode;
 mod failures;
 mod http;
 mod ladder;
+mod latency;
 mod metrics;
 mod options;
 mod pace;

@@ -196,10 +196,10 @@ pub(super) fn run(spec: &SourceSpec, first: Session, io: &SourceIo) -> Result<()
     while let Some(session) = next.take() {
         let connected_at = Instant::now();
         io.stats.source_connections.fetch_add(1, Relaxed);
-        io.stats.source_connected.store(true, Relaxed);
+        io.stats.set_source_connected(true);
         let (name, is_file) = (session.input.name().to_owned(), session.is_file);
         let result = Connection::new(session, io).and_then(Connection::run);
-        io.stats.source_connected.store(false, Relaxed);
+        io.stats.set_source_connected(false);
         if io.stop.load(Relaxed) {
             return Ok(());
         }

@@ -6,8 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::latency::Latency;
 use crate::frame::Frame;
 use crate::sync::lock;
+
+/// The output duplicates frames when none arrive: without one for this long, a stage hangs.
+const STALLED_AFTER: Duration = Duration::from_secs(10);
 
 /// Counters of a relay.
 pub struct Stats {
@@ -24,7 +28,8 @@ pub struct Stats {
     pub(super) dropped_superseded: AtomicU64,
     /// The queue before the network was full.
     pub(super) dropped_overflow: AtomicU64,
-    pub(super) source_connected: AtomicBool,
+    /// Since when the source is connected.
+    source_connected: Mutex<Option<Instant>>,
     pub(super) source_connections: AtomicU64,
     pub(super) source_clock_jumps: AtomicU64,
     /// Bytes of the source's packets.
@@ -43,6 +48,8 @@ pub struct Stats {
     /// Whether a thread of the relay has panicked.
     pub(super) has_panicked: AtomicBool,
     last_frame: Mutex<Option<Instant>>,
+    /// The last frame of the source.
+    last_new_frame: Mutex<Option<Instant>>,
     preview: Mutex<Preview>,
     #[cfg(test)]
     panicking: Mutex<&'static str>,
@@ -247,7 +254,7 @@ impl Stats {
             dropped_late: AtomicU64::default(),
             dropped_superseded: AtomicU64::default(),
             dropped_overflow: AtomicU64::default(),
-            source_connected: AtomicBool::default(),
+            source_connected: Mutex::default(),
             source_connections: AtomicU64::default(),
             source_clock_jumps: AtomicU64::default(),
             source_bytes: AtomicU64::default(),
@@ -261,6 +268,7 @@ impl Stats {
             latency: Mutex::new(Latency::default()),
             has_panicked: AtomicBool::default(),
             last_frame: Mutex::default(),
+            last_new_frame: Mutex::default(),
             preview: Mutex::default(),
             #[cfg(test)]
             panicking: Mutex::default(),
@@ -294,15 +302,40 @@ impl Stats {
         lock(&sink.latency).note(latency);
     }
 
-    /// Notes an encoded frame.
-    pub(super) fn note_frame(&self) {
+    /// Notes an encoded frame, of the source or a duplicate.
+    pub(super) fn note_frame(&self, is_of_source: bool) {
         self.encoded.fetch_add(1, Relaxed);
-        *lock(&self.last_frame) = Some(Instant::now());
+        let now = Some(Instant::now());
+        *lock(&self.last_frame) = now;
+        if is_of_source {
+            *lock(&self.last_new_frame) = now;
+        }
     }
 
-    /// Time since the last encoded frame; `None` before the first one.
-    pub(super) fn since_last_frame(&self) -> Option<Duration> {
-        lock(&self.last_frame).map(|then| then.elapsed())
+    pub(super) fn set_source_connected(&self, is_connected: bool) {
+        *lock(&self.source_connected) = is_connected.then(Instant::now);
+    }
+
+    pub(super) fn is_source_connected(&self) -> bool {
+        lock(&self.source_connected).is_some()
+    }
+
+    /// Why the relay does not work as of `now`; `None` if it does, waits for its source, or holds a frame without it.
+    pub(super) fn problem(&self, now: Instant) -> Option<String> {
+        if self.has_panicked.load(Relaxed) {
+            return Some("a thread has panicked".into());
+        }
+        let silence = |since: Instant| {
+            let silence = now.saturating_duration_since(since);
+            (silence > STALLED_AFTER).then_some(silence.as_secs())
+        };
+        if let Some(seconds) = lock(&self.last_frame).and_then(silence) {
+            return Some(format!("no frame was encoded for {seconds} s"));
+        }
+        let connected_at = (*lock(&self.source_connected))?;
+        let since = lock(&self.last_new_frame).map_or(connected_at, |last| last.max(connected_at));
+        let seconds = silence(since)?;
+        Some(format!("the source is connected and gave no frame for {seconds} s"))
     }
 
     /// Requests a preview. Returns the number of the last one, 0 before the first.
@@ -347,7 +380,7 @@ impl Stats {
                 .map(|rung| Rung { model: rung.name.clone(), frames: get(&rung.frames) })
                 .collect(),
             model: rungs.get(self.rung.load(Relaxed)).map_or(String::new(), |rung| rung.name.clone()),
-            source_connected: self.source_connected.load(Relaxed),
+            source_connected: self.is_source_connected(),
             source_connections: get(&self.source_connections),
             source_clock_jumps: get(&self.source_clock_jumps),
             source_bytes: get(&self.source_bytes),
@@ -381,16 +414,6 @@ impl SinkStats {
     }
 }
 
-/// Milliseconds from which on all latencies are counted together.
-const LATENCY_MS_MAX: usize = 10_000;
-
-/// Histogram of the latency of all frames so far.
-pub(super) struct Latency {
-    by_ms: Vec<u64>,
-    max_ms: u64,
-    pub sum_s: f64,
-}
-
 /// The frames whose latency a reader has already seen.
 #[derive(Default)]
 pub struct LatencyMark {
@@ -398,59 +421,28 @@ pub struct LatencyMark {
     by_sink: Vec<Vec<u64>>,
 }
 
-impl Default for Latency {
-    fn default() -> Latency {
-        Latency { by_ms: vec![0; LATENCY_MS_MAX], max_ms: 0, sum_s: 0.0 }
-    }
-}
-
-impl Latency {
-    fn note(&mut self, latency: Duration) {
-        let ms = latency.as_millis() as u64;
-        self.by_ms[(ms as usize).min(LATENCY_MS_MAX - 1)] += 1;
-        self.max_ms = self.max_ms.max(ms);
-        self.sum_s += latency.as_secs_f64();
-    }
-
-    /// Number of frames that took less than `ms` milliseconds.
-    pub fn count_below(&self, ms: usize) -> u64 {
-        self.by_ms[..ms.min(LATENCY_MS_MAX)].iter().sum()
-    }
-
-    /// Quantiles in milliseconds of the frames since the mark, which then includes them.
-    fn quantiles_since<const N: usize>(&self, mark: &mut Vec<u64>, parts: [f64; N]) -> [u64; N] {
-        mark.resize(LATENCY_MS_MAX, 0);
-        let new: Vec<u64> = self.by_ms.iter().zip(&*mark).map(|(now, then)| now - then).collect();
-        mark.clone_from(&self.by_ms);
-        let count: u64 = new.iter().sum();
-        parts.map(|part| {
-            let rank = (part * count as f64).ceil() as u64;
-            let mut seen = 0;
-            let ms = new.iter().position(|&count| {
-                seen += count;
-                seen >= rank
-            });
-            ms.unwrap_or(0) as u64
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_those_of_the_frames_since_each_readers_mark() {
-        let (mut latency, mut mark, mut other) = (Latency::default(), Vec::new(), Vec::new());
-        (1..=100).for_each(|ms| latency.note(Duration::from_millis(ms)));
-        assert_eq!(latency.quantiles_since(&mut mark, [0.5, 0.99, 1.0]), [50, 99, 100]);
-        latency.note(Duration::from_millis(7));
-        assert_eq!(latency.quantiles_since(&mut mark, [0.5, 0.99]), [7, 7]);
-        assert_eq!(latency.quantiles_since(&mut mark, [0.5]), [0]);
-        latency.note(Duration::from_secs(100));
-        assert_eq!((latency.quantiles_since(&mut mark, [0.5]), latency.max_ms), ([9_999], 100_000));
-        assert_eq!(latency.quantiles_since(&mut other, [0.5, 1.0]), [50, 9_999]);
-        assert_eq!((latency.count_below(8), latency.count_below(usize::MAX)), (8, 102));
+    fn a_relay_is_healthy_while_new_frames_go_out_or_its_source_is_away() {
+        let stats = Stats::new("in".into(), vec![], Duration::from_secs(2));
+        let later = |seconds| Instant::now() + Duration::from_secs(seconds);
+        assert_eq!(stats.problem(later(100)), None, "it waits for its source");
+        stats.set_source_connected(true);
+        assert_eq!(stats.problem(later(5)), None);
+        assert_eq!(stats.problem(later(12)).unwrap(), "the source is connected and gave no frame for 12 s");
+        stats.note_frame(true);
+        assert_eq!(stats.problem(later(5)), None);
+        assert_eq!(stats.problem(later(12)).unwrap(), "no frame was encoded for 12 s");
+        // A frame is held while the source is connected, and while it is away.
+        *lock(&stats.last_frame) = Some(later(12));
+        assert!(stats.problem(later(12)).unwrap().starts_with("the source is connected"));
+        stats.set_source_connected(false);
+        assert_eq!(stats.problem(later(12)), None);
+        stats.has_panicked.store(true, Relaxed);
+        assert_eq!(stats.problem(later(0)).unwrap(), "a thread has panicked");
     }
 
     #[test]
