@@ -32,6 +32,7 @@ pub(super) struct Logging {
         value_name = "FORMAT",
         value_enum,
         default_value = "text",
+        requires = "log_file",
         global = true,
         help_heading = "Logging"
     )]

@@ -14,7 +14,7 @@ use super::run::{Job, Route};
 use super::sequence::check_free;
 use crate::error::{Error, Result};
 use crate::journal::{Disk, Journal};
-use crate::media::{Muxer, folder_of};
+use crate::media::{Muxer, PlannedStream, folder_of};
 
 /// What a job would do and take.
 #[derive(Debug, Serialize)]
@@ -31,7 +31,7 @@ pub(crate) struct DryRun {
     #[serde(flatten)]
     pub summary: Summary,
     /// Every stream of the input.
-    pub streams: Vec<StreamReport>,
+    pub streams: Vec<PlannedStream>,
     /// Frames that an earlier run has finished, which this one would not encode again.
     pub finished_frames: u64,
     /// Whether an earlier run has completed the output, so that nothing is left to do.
@@ -44,17 +44,6 @@ pub(crate) struct DryRun {
     pub disk_free_bytes: Option<u64>,
 }
 
-/// A stream of the input, and what is going to happen to it.
-#[derive(Debug, Serialize)]
-pub(crate) struct StreamReport {
-    pub index: usize,
-    pub kind: String,
-    pub codec: String,
-    pub language: Option<String>,
-    pub action: &'static str,
-    pub detail: Option<String>,
-}
-
 impl DryRun {
     /// Checks what [`Job::run`] would, and measures what it would take.
     pub fn of(job: Job) -> Result<DryRun> {
@@ -63,16 +52,7 @@ impl DryRun {
             check_report_writable(report, &interrupt)?;
         }
         let finished_frames = check(&options, &parts, &route)?;
-        let streams =
-            parts.plan.streams(&parts.input, &parts.output).into_iter().map(|stream| StreamReport {
-                index: stream.index,
-                kind: stream.kind,
-                codec: stream.codec,
-                language: stream.language,
-                action: stream.action,
-                detail: stream.detail,
-            });
-        let (streams, summary) = (streams.collect(), parts.summary.clone());
+        let (streams, summary) = (parts.plan.streams(&parts.input, &parts.output), parts.summary.clone());
         let folder = parts.output.path().map(|path| folder_of(path).to_owned());
         let free = folder.map(|folder| Disk::new(&folder, interrupt.flag().clone()).available());
         let already_complete = matches!(route, Route::Complete(_));

@@ -54,6 +54,7 @@ pub use ffmpeg::{info, init, start};
 pub use format::{format_by_name, transfer_by_name};
 pub use mux::live::{LiveAudio, LiveOutput, LiveStreams};
 pub use mux::muxer::Muxer;
+pub(crate) use mux::planned::PlannedStream;
 pub use mux::silence::Silence;
 pub use mux::streams::{AudioMode, Plan};
 pub use mux::summary::VerifiedStream;

@@ -9,7 +9,8 @@ use ffmpeg_next::{self as ffmpeg, Rational, Rescale, codec, ffi, format};
 use tracing::debug;
 
 use crate::media::container::{container_name, demuxer_of};
-use crate::media::ffmpeg::{c_string, check};
+use crate::media::decode::open::decoder_of;
+use crate::media::ffmpeg::{MICROSECONDS, c_string, check};
 use crate::media::ffmpeg_log;
 use crate::media::packet::{Packet, write_packet};
 use crate::media::stream::tag;
@@ -118,6 +119,8 @@ pub(crate) fn problem_of_video(
     packet: &Packet,
 ) -> Option<String> {
     let (name, id) = (container_name(container), parameters.id());
+    // SAFETY: the parameters are alive.
+    let (width, height) = unsafe { ((*parameters.as_ptr()).width, (*parameters.as_ptr()).height) };
     // Some demuxers find out by a second packet.
     let packets = [0, 1].map(|time| {
         let mut packet = packet.share();
@@ -130,7 +133,13 @@ pub(crate) fn problem_of_video(
     match try_stream(container, &stream) {
         Trial::Unknown => None,
         Trial::Refused(e) => Some(format!("{name} does not take what it encodes: {e}")),
-        Trial::ReadBack(found) => {
+        Trial::ReadBack(mut found) => {
+            // Demuxers learn the size from frames, and decoders have a limit.
+            // SAFETY: the parameters are ours.
+            unsafe {
+                let raw = &mut *found.parameters.as_mut_ptr();
+                (raw.width, raw.height) = (width, height);
+            }
             let read = found.parameters.id();
             let problem = if !same_codec(read, id) {
                 format!("what it encodes is read from {name} as {}", read.name())
@@ -151,7 +160,7 @@ fn decode(parameters: codec::Parameters, packet: &ffmpeg::Packet) -> Result<(), 
     if codec::decoder::find(parameters.id()).is_none() {
         return Ok(());
     }
-    let mut decoder = codec::Context::from_parameters(parameters)?.decoder().video()?;
+    let mut decoder = decoder_of(parameters, MICROSECONDS)?.video()?;
     decoder.send_packet(packet)?;
     decoder.send_eof()?;
     loop {

@@ -22,6 +22,7 @@ const HOMES: [(&str, &[&str]); 34] = [
         &[
             "src/model/",
             "src/media/demux/tally.rs",
+            "src/media/mux/planned.rs",
             "src/media/segment.rs",
             "src/pipeline/report.rs",
             "src/journal/",

@@ -180,6 +180,8 @@ fn a_log_file_has_messages_with_their_times() {
     assert!(text.lines().last().unwrap().ends_with(&format!("ERROR {error}")), "{text}\n{error}");
 
     folder.hasn(&format!("{line} --log-file log.jsonl --log-format json"));
+    let ran = folder.hasn(&format!("{line} --log-format json"));
+    assert!(ran.code == Some(2) && ran.stderr.contains("--log-file <FILE>"), "{}", ran.stderr);
     let text = String::from_utf8(folder.read("log.jsonl")).unwrap();
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!(json!([last["level"], last["message"]]), json!(["ERROR", error]));

@@ -7,7 +7,7 @@ pub(crate) mod language;
 pub(crate) mod live;
 pub(crate) mod metadata;
 pub(crate) mod muxer;
-mod planned;
+pub(crate) mod planned;
 pub(crate) mod silence;
 pub(crate) mod streams;
 pub(crate) mod summary;

@@ -1,6 +1,7 @@
 //! What is going to happen to each stream of an input, in words, and what the streams besides the video take.
 
 use ffmpeg_next::{self as ffmpeg, media};
+use serde::Serialize;
 
 use crate::media::demux::input::Input;
 use crate::media::mux::streams::{Plan, StreamAction, StreamMapping, is_written_by_muxer};
@@ -8,7 +9,7 @@ use crate::media::output::Output;
 use crate::media::stream::{is_cover, kind_name, tag};
 
 /// A stream of the input, and what is going to happen to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PlannedStream {
     /// Index in the input.
     pub index: usize,
