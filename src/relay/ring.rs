@@ -55,7 +55,7 @@ pub(super) struct Ring {
 struct Waiting {
     packets: VecDeque<Arc<SharedPacket>>,
     bytes: usize,
-    /// Age of the packet that the sink is writing.
+    /// Arrival of the packet that the sink is writing.
     in_work: Option<Instant>,
     /// Packets were dropped: the next one has to be a keyframe.
     needs_keyframe: bool,
