@@ -63,9 +63,14 @@ impl Packet {
         unsafe { ffi::av_compare_ts(mine, self.time_base.into(), theirs, other.time_base.into()) < 0 }
     }
 
+    /// Duration in microseconds; 0 if unknown.
+    pub fn duration_us(&self) -> i64 {
+        self.packet.duration().rescale(self.time_base, MICROSECONDS)
+    }
+
     /// pts plus duration, in microseconds.
     pub fn end_us(&self) -> i64 {
-        self.pts_us().saturating_add(self.packet.duration().rescale(self.time_base, MICROSECONDS))
+        self.pts_us().saturating_add(self.duration_us())
     }
 
     /// pts in ticks of its time base; `i64::MIN` if unknown.

@@ -8,8 +8,8 @@
 //!    └────────────────── audio ───────┘
 //! ```
 //!
-//! `source.rs` reads and decodes the source at its own pace (`pace.rs`) and reconnects it. `upscale.rs` runs each frame through the
-//! network that `Ladder::choose` in `ladder.rs` picks: the best one that meets the frame's deadline (`budget.rs`), or none,
+//! `source.rs` opens the source, and again when it is lost; `connection.rs` decodes it, read by a thread of its own
+//! (`read_ahead.rs`), at its pace (`pace.rs`), on one clock (`continuity.rs`). `upscale.rs` runs each frame through the network that `Ladder::choose` in `ladder.rs` picks: the best one that meets the frame's deadline (`budget.rs`), or none,
 //! in which case the frame is dropped. `pacer.rs` owns the output's time: when no frame arrives it has `encode.rs` duplicate
 //! one. `sinks.rs` gives each sink a thread and a ring of packets (`ring.rs`), and reconnects it. `run.rs` opens all of them.
 //!
@@ -29,6 +29,8 @@
 //! ```
 
 mod budget;
+mod connection;
+mod continuity;
 mod control;
 mod encode;
 mod failures;
@@ -40,6 +42,7 @@ mod options;
 mod pace;
 mod pacer;
 mod queue;
+mod read_ahead;
 mod ring;
 mod run;
 mod sinks;

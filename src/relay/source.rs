@@ -1,8 +1,7 @@
-//! Source: read and decoded while it is connected, and reconnected when it is lost.
+//! Source: opened, and opened again when it is lost. `connection.rs` reads and decodes it while it is connected.
 //!
-//! In: an address. Out: frames and packets of audio, with times of the output and their arrival times.
+//! In: an address. Out: connections, one after the other.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,15 +10,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{info, warn};
 
-use super::pace::Pace;
+use super::connection;
 use super::pacer::OutputClock;
-use super::queue::{AudioQueue, FrameQueue, PendingFrame};
+use super::queue::{AudioQueue, FrameQueue};
 use super::stats::Stats;
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{Frame, FrameFormat};
+use crate::frame::FrameFormat;
 use crate::media::{
-    DecodeSpec, Decoder, Encoder, FilterSpec, Input, LiveAudio, LiveStreams, Output, Packet, Place,
-    Playlists, Target, Watch,
+    DecodeSpec, Decoder, Encoder, FilterSpec, Input, LiveStreams, Output, Place, Playlists, Target, Watch,
 };
 
 /// Time without a packet after which a connection counts as lost.
@@ -27,6 +25,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// SRT reports a loss itself after five seconds. Closing earlier goes unnoticed by a sender whose network is down, which
 /// then sends in vain once it is up again.
 const SILENCE_MAX_SRT: Duration = Duration::from_secs(6);
+/// Packets that come before their time come in bursts, up to a segment of ten seconds apart.
+const SILENCE_MAX_PACED: Duration = Duration::from_secs(15);
 /// Time to connect, and then to the first frame.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Wait between attempts, doubled each time. The longest is short enough for a source that returns after hours.
@@ -34,17 +34,6 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_millis(1200);
 /// A connection that was lost earlier counts as one that failed.
 const LASTED_MIN: Duration = Duration::from_secs(10);
-/// Lead of a new connection's first frame over the output's time: frames are duplicated while it is upscaled.
-const LEAD_US: i64 = 200_000;
-/// Distance from the output's time beyond which timestamps belong to another clock.
-const JUMP_US: i64 = 5_000_000;
-/// A source that catches up after a stall does so at once. One whose frames are all superseded for this long stays behind.
-const BEHIND_MAX: Duration = Duration::from_secs(1);
-/// Rounding of the timestamps of a packet and of its frame.
-const ROUNDING_US: i64 = 1_000;
-/// Arrival times to keep: more than the frames that a decoder holds.
-const ARRIVALS_MAX: usize = 64;
-
 /// How to reach and decode a source.
 #[derive(Clone)]
 pub(super) struct SourceSpec {
@@ -63,12 +52,12 @@ pub(super) struct SourceSpec {
 
 /// A connected source.
 pub(super) struct Session {
-    watch: Watch,
-    silence_max: Duration,
+    pub(super) watch: Watch,
+    pub(super) silence_max: Duration,
     /// Whether the source is a file: its end is not a loss.
     is_file: bool,
     pub input: Input,
-    decoder: Decoder,
+    pub(super) decoder: Decoder,
 }
 
 impl Session {
@@ -167,7 +156,11 @@ impl SourceSpec {
             holds_display_matrix: false,
         };
         let decoder = Decoder::open(&mut input, spec)?;
-        let silence_max = if self.address.starts_with("srt:") { SILENCE_MAX_SRT } else { SILENCE_MAX };
+        let silence_max = match self.address.starts_with("srt:") {
+            true => SILENCE_MAX_SRT,
+            false if input.needs_pacing() => SILENCE_MAX_PACED,
+            false => SILENCE_MAX,
+        };
         let is_file =
             !self.address.ends_with(".m3u8") && Place::of(&self.address).path().is_some_and(Path::is_file);
         Ok(Session { watch, silence_max, is_file, input, decoder })
@@ -198,7 +191,7 @@ pub(super) fn run(spec: &SourceSpec, first: Session, io: &SourceIo) -> Result<()
         io.stats.source_connections.fetch_add(1, Relaxed);
         io.stats.set_source_connected(true);
         let (name, is_file) = (session.input.name().to_owned(), session.is_file);
-        let result = Connection::new(session, io).and_then(Connection::run);
+        let result = connection::run(session, io);
         io.stats.set_source_connected(false);
         if io.stop.load(Relaxed) {
             return Ok(());
@@ -234,167 +227,4 @@ pub(super) fn run(spec: &SourceSpec, first: Session, io: &SourceIo) -> Result<()
         }
     }
     Ok(())
-}
-
-/// One connection, from its first packet to its loss.
-struct Connection<'a> {
-    session: Session,
-    io: &'a SourceIo<'a>,
-    audio: Option<LiveAudio>,
-    /// Added to the source's timestamps.
-    offset_us: i64,
-    /// Clock jumps of the source that were compensated.
-    clock_jumps: u64,
-    /// The moment since which every frame is superseded by a duplicate.
-    behind_since: Option<Instant>,
-    /// Arrival times by packet timestamp.
-    arrivals: BTreeMap<i64, Instant>,
-    /// Of packets that are available before their time, and have to be held back.
-    pace: Option<Pace>,
-    /// The pace has slipped: the next frame is mapped to the output's time again.
-    has_slipped: bool,
-    opened_at: Instant,
-}
-
-impl<'a> Connection<'a> {
-    fn new(session: Session, io: &'a SourceIo<'a>) -> Result<Connection<'a>> {
-        Ok(Connection {
-            audio: io.streams.open_audio(&session.input)?,
-            pace: session.input.needs_pacing().then(Pace::default),
-            session,
-            io,
-            offset_us: 0,
-            clock_jumps: 0,
-            behind_since: None,
-            arrivals: BTreeMap::new(),
-            has_slipped: false,
-            opened_at: Instant::now(),
-        })
-    }
-
-    fn run(mut self) -> Result<()> {
-        let (mut is_first, mut ended) = (true, Ok(()));
-        // A device does not ask the watch whether to stop.
-        while !self.io.stop.load(Relaxed) {
-            while let Some(frame) = self.decoded()? {
-                if std::mem::take(&mut is_first) {
-                    self.anchor(time_us(&frame));
-                }
-                self.push(frame);
-            }
-            self.session.watch.allow(self.session.silence_max);
-            let packet = match self.session.input.next_packet() {
-                Ok(Some(packet)) => packet,
-                // The decoder may still hold frames.
-                last => {
-                    ended = last.map(drop);
-                    break;
-                }
-            };
-            self.io.stats.source_bytes.fetch_add(packet.size() as u64, Relaxed);
-            self.hold_back(&packet);
-            if self.session.input.is_video(&packet) {
-                self.decode(packet)?;
-            } else if let Some(audio) = &mut self.audio {
-                audio.convert(packet)?.into_iter().for_each(|packet| self.push_audio(packet));
-            }
-        }
-        self.session.decoder.finish()?;
-        while let Some(frame) = self.decoded()? {
-            self.push(frame);
-        }
-        ended
-    }
-
-    fn decode(&mut self, packet: Packet) -> Result<()> {
-        self.arrivals.insert(packet.pts_us(), Instant::now());
-        while self.arrivals.len() > ARRIVALS_MAX {
-            self.arrivals.pop_first();
-        }
-        let start = Instant::now();
-        self.session.decoder.send(packet)?;
-        self.io.stats.decode.note(start.elapsed());
-        Ok(())
-    }
-
-    fn decoded(&mut self) -> Result<Option<Frame>> {
-        let start = Instant::now();
-        let decoded = self.session.decoder.receive();
-        self.io.stats.decode.note(start.elapsed());
-        decoded
-    }
-
-    /// Waits until a packet is due.
-    fn hold_back(&mut self, packet: &Packet) {
-        let Some(pace) = &mut self.pace else { return };
-        let now = Instant::now();
-        let hold = pace.hold((now - self.opened_at).as_micros() as i64, packet.dts_us());
-        if hold.has_slipped {
-            warn!("{}: stalled; its frames are delayed from now on", self.session.input.name());
-            self.has_slipped = true;
-        }
-        let due = now + Duration::from_micros(hold.wait_us as u64);
-        while Instant::now() < due && !self.io.stop.load(Relaxed) {
-            thread::sleep(due.saturating_duration_since(Instant::now()).min(Duration::from_millis(50)));
-        }
-    }
-
-    /// Maps a timestamp of the source to the current time of the output.
-    fn anchor(&mut self, time_us: i64) {
-        let now_us = self.io.clock.now_us();
-        self.offset_us = if now_us == 0 { -time_us } else { now_us + LEAD_US - time_us };
-        (self.behind_since, self.has_slipped) = (None, false);
-    }
-
-    /// Delays the frames of a source that stalled and resumed where it was.
-    fn anchor_if_behind(&mut self, time_us: i64) {
-        if !self.io.clock.is_past(time_us + self.offset_us) {
-            self.behind_since = None;
-        } else if self.behind_since.get_or_insert_with(Instant::now).elapsed() > BEHIND_MAX {
-            warn!("{}: stalled; its frames are delayed from now on", self.session.input.name());
-            self.anchor(time_us);
-        }
-    }
-
-    fn push(&mut self, frame: Frame) {
-        self.io.stats.decoded.fetch_add(1, Relaxed);
-        let time_us = time_us(&frame);
-        let now_us = self.io.clock.now_us();
-        // After a jump that the demuxer compensated, timestamps continue from the last packet, but the output advanced
-        // meanwhile.
-        let clock_jumps = self.session.input.clock_jumps();
-        let has_jumped = (time_us + self.offset_us - now_us).abs() > JUMP_US;
-        if now_us > 0 && (has_jumped || clock_jumps > self.clock_jumps) {
-            self.io.stats.source_clock_jumps.fetch_add(1, Relaxed);
-            warn!("{}: timestamps jump; the output's continue", self.session.input.name());
-            self.anchor(time_us);
-            self.clock_jumps = clock_jumps;
-        }
-        if self.has_slipped {
-            self.anchor(time_us);
-        }
-        self.anchor_if_behind(time_us);
-        let near =
-            self.arrivals.range(time_us - ROUNDING_US..=time_us + ROUNDING_US).next().map(|(&us, _)| us);
-        let arrived_at = near.and_then(|us| self.arrivals.remove(&us)).unwrap_or_else(Instant::now);
-        let pending = PendingFrame { lr: frame, time_us: time_us + self.offset_us, arrived_at };
-        self.io.stats.queue.enter();
-        if !self.io.frames.push(pending) {
-            self.io.stats.queue.discard();
-            self.io.stats.dropped_overflow.fetch_add(1, Relaxed);
-        }
-    }
-
-    fn push_audio(&self, packet: Packet) {
-        let packet = packet.shifted_by_us(self.offset_us);
-        if packet.dts_us() >= 0 {
-            self.io.audio.push(packet);
-        }
-    }
-}
-
-fn time_us(frame: &Frame) -> i64 {
-    let base = frame.time.time_base;
-    let us = i128::from(frame.time.pts) * 1_000_000 * i128::from(base.num) / i128::from(base.den);
-    us as i64
 }
