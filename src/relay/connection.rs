@@ -19,8 +19,10 @@ use crate::error::{Error, Result};
 use crate::frame::Frame;
 use crate::media::{Decoder, LiveAudio, Packet};
 
-/// Lead of a new connection's first packet over the output's time: frames are duplicated while it is upscaled.
+/// Lead of a new connection's first packet over the output's time: frames are duplicated while it is upscaled. Afterwards
+/// one of so many frames is dropped until the lead is used up: a loss does not leave viewers behind.
 const LEAD_US: i64 = 200_000;
+const LEAD_DROPS_EVERY: u32 = 8;
 /// A packet may be that far behind what is expected, as one of a stream that was away, and so far ahead of it beside the
 /// latency ceiling: past it, its timestamp belongs to another clock.
 const BEHIND_MAX_US: i64 = 60_000_000;
@@ -61,8 +63,11 @@ pub(super) fn run(session: Session, io: &SourceIo) -> Result<()> {
         name: input.name().to_owned(),
         audio: io.streams.open_audio(&input)?,
         decoder,
+        frame_us,
         continuity: Continuity::new(BEHIND_MAX_US, ahead_us),
         map_us: None,
+        lead_us: 0,
+        frames: 0,
         offset_us: 0,
         furthest_us: None,
         clock_jumps: 0,
@@ -92,8 +97,12 @@ struct Connection<'a> {
     /// Added to continuous timestamps: `None` before the first frame of the relay's first connection, at which the output
     /// begins.
     map_us: Option<i64>,
+    /// What is left of the lead, and the frames since it became shorter.
+    lead_us: i64,
+    frames: u32,
     /// What [`Self::continuity`] adds to the source's timestamps, as of the last packet of video.
     offset_us: i64,
+    frame_us: i64,
     /// The largest continuous timestamp so far.
     furthest_us: Option<i64>,
     /// Clock jumps of the source that the demuxer has compensated.
@@ -181,6 +190,8 @@ impl Connection<'_> {
             warn!("{}: timestamps jump; the output's continue", self.name);
             if self.map_us.is_some_and(|map_us| now_us - (placed.time_us + map_us) > PAUSE_MIN_US) {
                 self.map(placed.time_us);
+            } else if placed.has_jumped && self.pace.is_none() {
+                (self.lead_us, self.frames) = (LEAD_US, 0);
             }
         }
         self.furthest_us = self.furthest_us.max(Some(placed.time_us));
@@ -205,7 +216,7 @@ impl Connection<'_> {
     /// Lets the packet with this continuous time be due at the current time of the output.
     fn map(&mut self, time_us: i64) {
         self.map_us = Some(self.io.clock.now_us() + LEAD_US - time_us);
-        self.behind_since = None;
+        (self.lead_us, self.frames, self.behind_since) = (LEAD_US, 0, None);
     }
 
     /// Moves what comes before or after the output's time for good, from this packet on.
@@ -244,7 +255,14 @@ impl Connection<'_> {
         let Taken { at, offset_us } = near
             .and_then(|us| self.taken.remove(&us))
             .unwrap_or_else(|| Taken { at: Instant::now(), offset_us: self.offset_us });
-        let map_us = *self.map_us.get_or_insert(-(stated_us + offset_us));
+        let map_us = self.map_us.get_or_insert(-(stated_us + offset_us));
+        self.frames += 1;
+        if self.lead_us >= self.frame_us && self.frames.is_multiple_of(LEAD_DROPS_EVERY) {
+            self.lead_us -= self.frame_us;
+            // The frame before it has this time: it is superseded.
+            *map_us -= self.frame_us;
+        }
+        let map_us = *map_us;
         let pending = PendingFrame { lr: frame, time_us: stated_us + offset_us + map_us, arrived_at: at };
         self.io.stats.queue.enter();
         if !self.io.frames.push(pending) {
