@@ -9,8 +9,8 @@ PACKAGES := gcc g++ libc6-dev pkg-config libclang-dev ffmpeg libavcodec-dev liba
 ROOT := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
 .PHONY: demo test test-ffmpeg print-packages test-cuda test-relay relay-packages test-slurm slurm-packages \
-	cuda-budget soak soak-smoke soak-fuzz soak-relay soak-videos soak-files soak-faults soak-sweeps soak-walk \
-	lint public-api public-api-check package bench bench-peers simulate-cores kernels kernels-check gpu-pack \
+	cuda-budget soak soak-smoke soak-fuzz soak-relay soak-relay-hours soak-videos soak-files soak-faults soak-sweeps \
+	soak-walk lint public-api public-api-check package bench bench-peers simulate-cores kernels kernels-check gpu-pack \
 	pack-packages train-deps train-smoke deps python
 
 # Upscales the clip by HASN and by bicubic and shows a detail of both side by side.
@@ -131,6 +131,11 @@ soak-videos: deps
 
 soak-relay: deps
 	HASN_RELAY_SOAK_S=$(SOAK_RELAY_S) cargo test --test relay soak:: -- --nocapture
+
+# Two hours of a relay from SRT to RTMP, HLS, a file and UDP, with faults by schedule. No part of `soak`.
+HASN_RELAY_HOURS_S ?= 7200
+soak-relay-hours: deps
+	HASN_RELAY_HOURS_S=$(HASN_RELAY_HOURS_S) cargo test --test relay hours:: -- --nocapture
 
 # AddressSanitizer needs a nightly toolchain. It checks all of hasn's accesses, and FFmpeg's copies and frees.
 FUZZ := $(if $(shell rustup toolchain list 2>/dev/null | grep ^nightly),cargo +nightly fuzz run,cargo fuzz run -s none)

@@ -5,6 +5,7 @@ mod common;
 
 mod counted;
 mod harness;
+mod hours;
 mod latency;
 mod network;
 mod operating;
