@@ -43,11 +43,6 @@ const BURST_MAX: f64 = FPS;
 /// Steps of video and audio from packet to packet: half a second without a frame, then duplicates; audio comes in
 /// packets of up to 0.4 s.
 const GAPS_MAX_S: [f64; 2] = [0.7, 0.9];
-/// Load by which frames may be late: half a second without one is a loss.
-const OVERSLEPT_MS: f64 = 150.0;
-const WAITED_MS: f64 = 150.0;
-const STOLEN_MS: f64 = 400.0;
-
 /// Index of the RTMP sink.
 const RTMP: usize = 0;
 pub const SINKS: [&str; 4] = ["rtmp", "hls", "file", "udp"];
@@ -187,8 +182,6 @@ struct Run<'a> {
     woke_at: Instant,
     overslept_ms: f64,
     load: LoadMeter,
-    /// Load of the last two lines.
-    loads: [Load; 2],
     outcome: Outcome,
 }
 
@@ -225,7 +218,7 @@ impl Run<'_> {
             stream.extend(&tail.read_cells(), now);
         }
         for what in self.playlist.read(now) {
-            self.blame(now, what);
+            self.outcome.blame(now, what);
         }
     }
 
@@ -251,14 +244,6 @@ impl Run<'_> {
         }
     }
 
-    fn blame(&mut self, at: f64, what: String) {
-        let is_loaded = |load: &Load| {
-            load.overslept_ms > OVERSLEPT_MS || load.waited_ms > WAITED_MS || load.steal_ms > STOLEN_MS
-        };
-        let load = self.loads.into_iter().find(is_loaded);
-        self.outcome.blame(Violation { at, what, load });
-    }
-
     /// Checks a line of counters against the one before it.
     fn note(&mut self, now: Counters) {
         let at = self.now();
@@ -272,8 +257,7 @@ impl Run<'_> {
             .map(|c| c.0.id())
             .collect();
         let load = self.load.read(&pids, std::mem::take(&mut self.overslept_ms));
-        self.loads = [load, self.loads[0]];
-        self.outcome.loads.push(load);
+        self.outcome.loads.push((at, load));
 
         let (duplicated, lost) = (now.duplicated - before.duplicated, now.lost() - before.lost());
         let fault = self.outcome.faults.last_mut().filter(|fault| fault.covers(from, at));
@@ -312,7 +296,7 @@ impl Run<'_> {
         }
         for what in wrong {
             let when = kind.map_or("in a quiet stretch".into(), |kind| format!("after {kind:?}"));
-            self.blame(at, format!("{what}, {when}"));
+            self.outcome.blame(at, format!("{what}, {when}"));
         }
     }
 
@@ -339,7 +323,7 @@ impl Run<'_> {
         self.outcome.faults.last_mut().unwrap().end = Some(end);
         while self.outcome.faults.last().unwrap().recovered.is_none() {
             if self.now() - end > RECOVERY_MAX_S {
-                self.blame(
+                self.outcome.blame(
                     end,
                     format!("no recovery within {RECOVERY_MAX_S} s after {kind:?} for {seconds:.1} s"),
                 );
@@ -454,7 +438,6 @@ fn a_relay_lasts_through_faults() {
         woke_at: Instant::now(),
         overslept_ms: 0.0,
         load: LoadMeter::default(),
-        loads: [Load::default(); 2],
         outcome: Outcome::new(run_s),
     };
     let settled = |run: &Run| run.last.1.decoded > 75 && run.last.1.sinks.iter().all(|sink| sink.connected);

@@ -56,7 +56,6 @@ pub struct Growing {
     fresh_from: usize,
     /// When the stream was how long.
     marks: VecDeque<(f64, usize)>,
-    grown_at: f64,
 }
 
 /// A part of a stream.
@@ -64,25 +63,25 @@ pub struct Piece {
     stream: String,
     cells: Vec<u8>,
     fresh_from: usize,
-    /// When its last packet was written, in seconds of the run.
-    end_at: f64,
+    /// When the stream was how long.
+    marks: VecDeque<(f64, usize)>,
 }
 
 impl Growing {
     pub fn new(name: String) -> Growing {
-        Growing { name, cells: Vec::new(), fresh_from: 0, marks: VecDeque::new(), grown_at: 0.0 }
+        Growing { name, cells: Vec::new(), fresh_from: 0, marks: VecDeque::new() }
     }
 
     pub fn extend(&mut self, cells: &[u8], now: f64) {
         if !cells.is_empty() {
             self.marks.push_back((now, self.cells.len()));
             self.cells.extend(cells);
-            self.grown_at = now;
         }
     }
 
     /// What was written since the last piece.
     pub fn cut(&mut self, now: f64) -> Piece {
+        let marks = self.marks.clone();
         while self.marks.len() > 1 && self.marks[1].0 < now - OVERLAP_S {
             self.marks.pop_front();
         }
@@ -91,7 +90,7 @@ impl Growing {
         let kept = self.cells[kept_from..].to_vec();
         let fresh_from = std::mem::replace(&mut self.fresh_from, kept.len());
         let cells = std::mem::replace(&mut self.cells, kept);
-        Piece { stream: self.name.clone(), cells, fresh_from, end_at: self.grown_at }
+        Piece { stream: self.name.clone(), cells, fresh_from, marks }
     }
 }
 
@@ -124,16 +123,30 @@ pub struct Shown {
     last_flash_s: f64,
 }
 
-/// Examines pieces until none follows; `gap_max_s` by stream of what is no misfit.
+impl Piece {
+    /// The last presentation time of what was written at once, and when that was: between two of them the stream's time
+    /// advances as the machine's does.
+    fn anchors(&self) -> Vec<[f64; 2]> {
+        let ends = self.marks.iter().skip(1).map(|mark| mark.1).chain([self.cells.len()]);
+        let anchor = |(&(at, from), end): (&(f64, usize), usize)| {
+            let frames = stamps(&self.cells[from..end]).filter(|stamp| stamp.pid == VIDEO);
+            Some([frames.map(|stamp| stamp.pts_s).reduce(f64::max)?, at])
+        };
+        self.marks.iter().zip(ends).filter_map(anchor).collect()
+    }
+}
+
+/// Examines pieces until none follows; `gaps_max_s`: the longest step of video and of audio that is no misfit.
 pub fn examine(pieces: &Receiver<Piece>, shown: &Sender<(String, Shown)>, gaps_max_s: [f64; 2]) {
     let (mut by_stream, folder) = (BTreeMap::<String, Shown>::new(), Folder::new());
     for piece in pieces {
-        let Some(end_s) = stamps(&piece.cells).filter(|s| s.pid == VIDEO).map(|s| s.pts_s).reduce(f64::max)
-        else {
-            continue;
-        };
+        let anchors = piece.anchors();
+        let Some(&last @ [end_s, _]) = anchors.last() else { continue };
         let stream = by_stream.entry(piece.stream.clone()).or_default();
-        let wall = |media_s: f64| piece.end_at - (end_s - media_s);
+        let wall = |media_s: f64| {
+            let &[pts_s, at] = anchors.iter().find(|anchor| anchor[0] >= media_s).unwrap_or(&last);
+            at - (pts_s - media_s)
+        };
         for stamp in stamps(&piece.cells[piece.fresh_from..]) {
             let last = stream.last.insert(stamp.pid, stamp);
             let Some(step_s) = last.map(|last| stamp.dts_s - last.dts_s) else { continue };

@@ -16,6 +16,8 @@ const GAP_OFF_MAX_S: f64 = 1.0;
 const GROWTH_MAX: f64 = 1.05;
 /// A short run is still filling its caches.
 const GROWTH_MAX_SHORT: f64 = 1.25;
+/// Load so long before a violation may explain it.
+const LOAD_BEFORE_S: f64 = 3.0;
 /// By which the output's time and the machine's may part at the end, beside what each connection of the source adds: the
 /// packets of the first second, from which its streams are known, come at once.
 const CLOCK_OFF_MAX_S: f64 = 0.5;
@@ -25,7 +27,8 @@ pub struct Outcome {
     run_s: f64,
     pub faults: Vec<Fault>,
     violations: Vec<Violation>,
-    pub loads: Vec<Load>,
+    /// At each line.
+    pub loads: Vec<(f64, Load)>,
     /// By sink.
     pub latencies: [Vec<Latency>; 4],
     pub quiet_s: f64,
@@ -64,7 +67,12 @@ impl Outcome {
         *self = Outcome::new(self.run_s);
     }
 
-    pub fn blame(&mut self, violation: Violation) {
+    /// Notes a violation, with the load of these seconds if it explains it.
+    pub fn blame(&mut self, at: f64, what: String) {
+        let near = self.loads.iter().rev().take_while(|(line_at, _)| *line_at > at - LOAD_BEFORE_S);
+        let load =
+            near.filter(|(line_at, load)| *line_at < at + 1.0 && load.explains()).map(|line| line.1).next();
+        let violation = Violation { at, what, load };
         violation.print();
         self.violations.push(violation);
     }
@@ -109,7 +117,7 @@ impl Outcome {
         println!("slowest frame: {} ms", self.latency_ms_max);
         let (excused, wrong): (Vec<_>, Vec<_>) = self.violations.iter().partition(|it| it.load.is_some());
         println!("{} violations, and {} under load", wrong.len(), excused.len());
-        self.violations.iter().for_each(Violation::print);
+        wrong.iter().for_each(|violation| violation.print());
         let growth_max = if self.run_s < super::LONG_S { GROWTH_MAX_SHORT } else { GROWTH_MAX };
         assert_flat(&format!("a relay for {:.0} s", self.run_s), &self.samples, growth_max);
         assert!(KINDS.iter().all(|&kind| self.faults.iter().any(|fault| fault.kind == kind)));
@@ -203,8 +211,7 @@ impl Outcome {
             );
             assert!(apart_ms.len() as f64 > 0.8 * self.quiet_s - 6.0, "{name}: flashes are missing");
         }
-        let load = None;
-        violations.into_iter().for_each(|(at, what)| self.violations.push(Violation { at, what, load }));
+        violations.into_iter().for_each(|(at, what)| self.blame(at, what));
     }
 
     /// The output's time against the machine's, as a receiver by UDP sees it.
@@ -248,13 +255,13 @@ impl Outcome {
         let again = self.connections.0.saturating_sub(1) as f64;
         if off_s.abs() > CLOCK_OFF_MAX_S + CLOCK_OFF_BY_CONNECTION_S * again {
             let what = format!("the time of the output is {off_s:+.3} s off");
-            self.violations.push(Violation { at: self.run_s, what, load: None });
+            self.blame(f64::INFINITY, what);
         }
     }
 
     fn print_loads(&self) {
         let figure = |name: &str, of: fn(&Load) -> f64| {
-            let mut all: Vec<f64> = self.loads.iter().map(of).collect();
+            let mut all: Vec<f64> = self.loads.iter().map(|line| of(&line.1)).collect();
             all.sort_by(f64::total_cmp);
             let at =
                 |part: f64| all.get((part * (all.len() as f64 - 1.0)) as usize).copied().unwrap_or_default();

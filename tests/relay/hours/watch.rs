@@ -189,6 +189,17 @@ pub struct Load {
     pub overslept_ms: f64,
 }
 
+/// Load by which frames may be late: half a second without one is a loss.
+const STOLEN_MS: f64 = 400.0;
+const WAITED_MS: f64 = 150.0;
+const OVERSLEPT_MS: f64 = 150.0;
+
+impl Load {
+    pub fn explains(&self) -> bool {
+        self.steal_ms > STOLEN_MS || self.waited_ms > WAITED_MS || self.overslept_ms > OVERSLEPT_MS
+    }
+}
+
 /// What the system has counted so far, in milliseconds.
 #[derive(Default)]
 pub struct LoadMeter {
