@@ -37,6 +37,7 @@ mod failures;
 mod http;
 mod ladder;
 mod latency;
+mod mapping;
 mod metrics;
 mod options;
 mod pace;

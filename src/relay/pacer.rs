@@ -26,6 +26,14 @@ pub enum OnLoss {
     Stop,
 }
 
+/// The output's time, in microseconds.
+#[derive(Clone, Copy)]
+pub(super) struct OutputTime {
+    pub now_us: i64,
+    /// That of its last frame; `None` before the first one.
+    pub last_us: Option<i64>,
+}
+
 /// A [`Pacer`] by the machine's clock, shared by source and encoder.
 pub(super) struct OutputClock(Mutex<Pacer>);
 
@@ -35,12 +43,8 @@ impl OutputClock {
         OutputClock(Mutex::new(Pacer::new(period)))
     }
 
-    pub fn now_us(&self) -> i64 {
-        lock(&self.0).now_us(Instant::now())
-    }
-
-    pub fn is_past(&self, time_us: i64) -> bool {
-        lock(&self.0).is_past(time_us)
+    pub fn time(&self, now: Instant) -> OutputTime {
+        lock(&self.0).time(now)
     }
 
     pub fn accept(&self, time_us: i64) -> bool {
@@ -57,7 +61,7 @@ impl OutputClock {
 }
 
 /// The time of one output.
-struct Pacer {
+pub(super) struct Pacer {
     period: Duration,
     /// Time of the last frame in microseconds, and when it went out.
     last: Option<(i64, Instant)>,
@@ -68,8 +72,13 @@ struct Pacer {
 }
 
 impl Pacer {
-    fn new(period: Duration) -> Pacer {
+    pub fn new(period: Duration) -> Pacer {
         Pacer { period, last: None, clock: (0, Instant::now()), is_duplicating: false }
+    }
+
+    /// Returns the current time of the output.
+    pub fn time(&self, now: Instant) -> OutputTime {
+        OutputTime { now_us: self.now_us(now), last_us: self.last.map(|(us, _)| us) }
     }
 
     /// Returns the current time of the output: 0 before its first frame. It stands still while the process is stopped.
@@ -79,7 +88,7 @@ impl Pacer {
     }
 
     /// Returns whether a frame of this time goes out now, or is too late because a duplicate took its place.
-    fn accept(&mut self, time_us: i64, now: Instant) -> bool {
+    pub fn accept(&mut self, time_us: i64, now: Instant) -> bool {
         let is_next = !self.is_past(time_us);
         if is_next {
             let (clock_us, part) = match self.last {
@@ -98,7 +107,7 @@ impl Pacer {
     }
 
     /// Returns how long to wait for the next frame; `None` before the first one.
-    fn patience(&self, now: Instant) -> Option<Duration> {
+    pub fn patience(&self, now: Instant) -> Option<Duration> {
         let (_, at) = self.last?;
         let patience = if self.is_duplicating { self.period } else { self.patience_max() };
         Some((at + patience).saturating_duration_since(now))
@@ -106,7 +115,7 @@ impl Pacer {
 
     /// Advances by a period, and returns the time of the frame to duplicate. One that is due since long ago tells that the
     /// process was stopped, or the machine asleep: what was missed meanwhile is not made up for.
-    fn duplicate(&mut self, now: Instant) -> i64 {
+    pub fn duplicate(&mut self, now: Instant) -> i64 {
         let (last_us, at) = self.last.expect("a frame went out before");
         let was_stopped = now - at > self.step_max();
         let next_at = if was_stopped { now } else { at + self.period };

@@ -18,10 +18,9 @@ const GROWTH_MAX: f64 = 1.05;
 const GROWTH_MAX_SHORT: f64 = 1.25;
 /// Load so long before a violation may explain it.
 const LOAD_BEFORE_S: f64 = 3.0;
-/// By which the output's time and the machine's may part at the end, beside what each connection of the source adds: the
-/// packets of the first second, from which its streams are known, come at once.
-const CLOCK_OFF_MAX_S: f64 = 0.5;
-const CLOCK_OFF_BY_CONNECTION_S: f64 = 1.3;
+/// By which the output's time and the machine's may part at the end, beside a frame for each connection of the source.
+const CLOCK_OFF_MAX_S: f64 = 0.2;
+const CLOCK_OFF_BY_CONNECTION_S: f64 = 0.04;
 
 pub struct Outcome {
     run_s: f64,
