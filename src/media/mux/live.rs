@@ -344,7 +344,17 @@ impl LiveOutput {
         let kept = "what was written before is kept";
         self.context.write_trailer().map_err(|e| failure(&self.name, "cannot be finished", e, kept))?;
         // SAFETY: the context is alive, and writes nothing more; pb is null for formats that open connections themselves.
-        let code = unsafe { ffi::avio_closep(&mut (*self.context.as_mut_ptr()).pb) };
+        // That of a named pipe is not FFmpeg's to close: it is dropped with the context.
+        let code = unsafe {
+            let raw = &mut *self.context.as_mut_ptr();
+            match raw.flags & ffi::AVFMT_FLAG_CUSTOM_IO != 0 {
+                true => {
+                    ffi::avio_flush(raw.pb);
+                    (*raw.pb).error
+                }
+                false => ffi::avio_closep(&mut raw.pb),
+            }
+        };
         check(code).map_err(|e| failure(&self.name, "cannot be finished", e, kept))?;
         let Some(file) = self.file else { return Ok(()) };
         let synced = file.partial().map_or(Ok(()), |partial| File::open(partial)?.sync_all());
