@@ -1,5 +1,6 @@
 //! Addresses of streams: as they are logged, without secrets, and as they are opened, bound to the local interface.
 
+use std::env;
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -21,11 +22,7 @@ pub fn redacted(address: impl AsRef<OsStr>) -> String {
 /// An address that is listened on, bound to the loopback interface unless it names another: FFmpeg accepts UDP packets from
 /// anywhere, and listens on all interfaces where no host is named.
 pub(crate) fn bound(address: &str, listen: bool) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
-    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    let (user, place) = authority.rsplit_once('@').map_or(("", authority), |(user, place)| (user, place));
-    let (host, port) =
-        place.split_at(place.rfind(':').filter(|_| !place.ends_with(']')).unwrap_or(place.len()));
+    let Some([scheme, user, host, port, tail]) = parts(address) else { return address.to_owned() };
     let is_udp = matches!(scheme, "udp" | "rtp");
     if !(is_udp || listen || tail.contains("mode=listener")) {
         return address.to_owned();
@@ -46,9 +43,41 @@ pub(crate) fn bound(address: &str, listen: bool) -> String {
     format!("{scheme}://{user}{at}{host}{port}{tail}{local}")
 }
 
+/// The host that FFmpeg looks up for an address; `None` for files, for an address that names none, and where HTTP's proxy
+/// looks it up.
+pub(crate) fn host(address: &str) -> Option<&str> {
+    let [scheme, _, host, ..] = parts(address)?;
+    let is_of_proxy = matches!(scheme, "http" | "https" | "rtmps") && env::var_os("http_proxy").is_some();
+    Some(host.trim_matches(['[', ']'])).filter(|host| !host.is_empty() && !is_of_proxy)
+}
+
+/// Scheme, user, host, port with its colon, and the rest of an address.
+fn parts(address: &str) -> Option<[&str; 5]> {
+    let (scheme, rest) = address.split_once("://")?;
+    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (user, place) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (host, port) =
+        place.split_at(place.rfind(':').filter(|_| !place.ends_with(']')).unwrap_or(place.len()));
+    Some([scheme, user, host, port, tail])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_host_of_an_address_is_what_is_looked_up() {
+        for (address, expected) in [
+            ("rtmp://user:pw@live.example.com:1935/live/key", Some("live.example.com")),
+            ("srt://example.com?mode=caller", Some("example.com")),
+            ("rtp://[::1]:5000", Some("::1")),
+            ("srt://:9000?mode=listener", None),
+            ("lavfi:testsrc2=s=96x64", None),
+            ("video.mkv", None),
+        ] {
+            assert_eq!(host(address), expected, "{address}");
+        }
+    }
 
     #[test]
     fn only_this_machine_is_listened_to_unless_asked() {

@@ -16,6 +16,7 @@ use crate::media::demux::address::redacted;
 use crate::media::demux::live::{is_capture_device, open_source};
 use crate::media::demux::open::{best_video, demuxer_name, open_by, open_pipe, open_remedy};
 use crate::media::demux::quirks;
+use crate::media::demux::resolve::resolve;
 use crate::media::demux::select::select;
 use crate::media::demux::sequence::{Sequence, check_codec};
 use crate::media::demux::tally::StreamTallies;
@@ -115,7 +116,11 @@ impl Input {
     /// Opens a live source, or with `listen` waits for a publisher. `watch` ends what takes too long, now and later.
     pub fn open_live(source: &str, listen: bool, playlists: Playlists, watch: &Watch) -> Result<Input> {
         let name = redacted(source);
+        resolve(source, watch)?;
         let context = open_source(source, listen, playlists, watch).map_err(|e| {
+            if watch.is_over() {
+                return watch.error(&name);
+            }
             if let Some(refusal) = access::refusal(&name) {
                 return refusal;
             }

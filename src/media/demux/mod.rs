@@ -12,6 +12,7 @@ pub(crate) mod open;
 pub(crate) mod probe;
 pub(crate) mod quicktime;
 pub(crate) mod quirks;
+pub(crate) mod resolve;
 pub(crate) mod select;
 pub(crate) mod sequence;
 pub(crate) mod structure;

@@ -8,6 +8,7 @@ use std::sync::{Mutex, OnceLock};
 
 use ffmpeg_next::{self as ffmpeg, ffi};
 
+use crate::media::demux::resolve::look_up;
 use crate::media::ffmpeg::{c_string, is_of_device};
 use crate::sync::lock;
 
@@ -121,7 +122,15 @@ unsafe extern "C" fn open_nested(
                 ffi::av_dict_free(&mut own);
                 code
             }
-            None => open(context, pb, url, flags, options),
+            None => {
+                let interrupt = &(*context).interrupt_callback;
+                let is_over = || interrupt.callback.is_some_and(|is_over| is_over(interrupt.opaque) != 0);
+                match look_up(&CStr::from_ptr(url).to_string_lossy(), is_over) {
+                    None => ffi::AVERROR_EXIT,
+                    // FFmpeg's own lookup reports one that failed.
+                    Some(_) => open(context, pb, url, flags, options),
+                }
+            }
         };
         if let Some(files) = files.filter(|_| code >= 0) {
             lock(&files.files).push(File(*pb));
