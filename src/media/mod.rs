@@ -41,6 +41,7 @@ pub use demux::address::redacted;
 pub(crate) use demux::input::AV_LAG_US_MAX;
 pub use demux::input::Input;
 pub use demux::probe::{has_video_extension, is_video_file};
+pub(crate) use demux::resolve::resolve;
 pub use demux::tally::StreamTallies;
 pub use encode::encoder::Encoder;
 pub use encode::jpeg::jpeg;

@@ -47,6 +47,12 @@ pub struct LiveStreams {
     audio_encoder: Option<ffmpeg::Codec>,
 }
 
+/// Time that the send buffer of a TCP connection holds of the stream; the system doubles it for its own overhead. A round
+/// trip of 300 ms needs as much; more would only hide that a receiver is slow, as what is in it counts as taken.
+const SEND_BUFFER_S: f64 = 0.25;
+/// A smaller send buffer would hold less than a keyframe.
+const SEND_BUFFER_BYTES_MIN: u64 = 16 << 10;
+
 /// Encoders to convert audio with where an output does not take the source's codec: the first that all outputs take.
 const AUDIO_ENCODERS: [&str; 5] = ["aac", "libopus", "libmp3lame", "mp2", "pcm_s16le"];
 
@@ -102,6 +108,26 @@ impl LiveStreams {
             None => stream.parameters().clone(),
         });
         Ok(streams)
+    }
+
+    /// Size to ask for of a TCP connection's send buffer.
+    fn send_buffer_bytes(&self) -> u64 {
+        // SAFETY: the parameters are alive.
+        let bit_rate = unsafe { (*self.video.as_ptr()).bit_rate } as f64;
+        ((bit_rate / 8.0 * SEND_BUFFER_S) as u64).max(SEND_BUFFER_BYTES_MIN)
+    }
+
+    /// Streams without audio, of a codec that needs no header.
+    #[cfg(test)]
+    pub fn of_test() -> LiveStreams {
+        let mut video = codec::Parameters::new();
+        // SAFETY: the parameters are ours, and these are plain values.
+        let raw = unsafe { &mut *video.as_mut_ptr() };
+        (raw.codec_type, raw.codec_id) =
+            (ffi::AVMediaType::AVMEDIA_TYPE_VIDEO, ffi::AVCodecID::AV_CODEC_ID_FLV1);
+        (raw.width, raw.height) = (16, 16);
+        let (frame_rate, sample_aspect) = (Rational(25, 1), Rational(1, 1));
+        LiveStreams { video, frame_rate, sample_aspect, header: Vec::new(), audio: None, audio_encoder: None }
     }
 
     /// Silence to send while the source gives no audio; `None` where there is no audio, or no encoder for it.
@@ -290,7 +316,7 @@ impl LiveOutput {
             Some(partial) => Place::File(partial),
             None => Place::of_output(sink),
         };
-        let (mut context, guard, options) = open_context(&format, place, watch).map_err(fail)?;
+        let (mut context, guard, options) = open_context(&format, place, streams, watch).map_err(fail)?;
         let mut video = add_stream(&mut context, &streams.video).map_err(fail)?;
         video.set_avg_frame_rate(streams.frame_rate);
         // SAFETY: the stream is alive.
@@ -389,6 +415,7 @@ type Opened = (format::context::Output, interrupt::InterruptGuard, ffmpeg::Dicti
 fn open_context(
     format: &LiveFormat,
     place: Place,
+    streams: &LiveStreams,
     watch: &Watch,
 ) -> std::result::Result<Opened, ffmpeg::Error> {
     let url = match place {
@@ -401,6 +428,11 @@ fn open_context(
     let mut options = ffmpeg::Dictionary::new();
     for (key, value) in format.options {
         options.set(key, value);
+    }
+    if let Place::Url(url) = place
+        && url.starts_with("rtmp")
+    {
+        options.set("send_buffer_size", &streams.send_buffer_bytes().to_string());
     }
     if place.path().is_some_and(|path| path.as_os_str().as_bytes().contains(&b':')) {
         // In a playlist, a name with a colon would be an address.
