@@ -10,6 +10,7 @@ mod latency;
 mod network;
 mod operating;
 mod peers;
+mod peers_that_hang;
 mod recordings;
 mod soak;
 mod streams;

@@ -90,11 +90,11 @@ impl Streaming {
 }
 
 /// A network of its own, in which packets to some port may be lost.
-struct Namespace(String);
+pub struct Namespace(String);
 
 impl Namespace {
     /// `None` where this user may not create one, or programs for it are missing.
-    fn create(number: usize) -> Option<Namespace> {
+    pub fn create(number: usize) -> Option<Namespace> {
         let namespace = Namespace(format!("hasn-{}-{number}", std::process::id()));
         let name = namespace.0.as_str();
         let is_created = quietly(Command::new("ip").args(["netns", "add", name]))
@@ -104,7 +104,8 @@ impl Namespace {
         is_created.then_some(namespace)
     }
 
-    fn nft(&self, rules: &str) -> bool {
+    /// Runs nftables with these rules; whether they are accepted.
+    pub fn nft(&self, rules: &str) -> bool {
         quietly(Command::new("ip").args(["netns", "exec", &self.0, "nft", rules]))
     }
 
@@ -128,7 +129,8 @@ impl Namespace {
         rules.split("counter packets ").skip(1).map(|rule| count(rule).expect("a count")).sum()
     }
 
-    fn through(&self) -> impl Fn(Command) -> Command + Send + Clone + 'static {
+    /// Makes a command one that runs in it.
+    pub fn through(&self) -> impl Fn(Command) -> Command + Send + Clone + 'static {
         let name = self.0.clone();
         move |command| {
             let mut through = Command::new("ip");
