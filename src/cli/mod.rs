@@ -110,12 +110,9 @@ pub fn run() -> ExitCode {
         Err(error) => return usage_error(error),
     };
     let started = cli.logging.start();
-    // FFmpeg's own log lines contain addresses with their secrets.
-    let is_quiet = match &cli.command {
-        Command::Relay(_) => true,
-        Command::Upscale(args) | Command::Plan(args) => args.files.input.to_string_lossy().contains("://"),
-        _ => false,
-    };
+    // FFmpeg's own log lines contain parts of addresses, such as stream keys.
+    let is_quiet = matches!(cli.command, Command::Relay(_))
+        || line.iter().any(|word| word.to_string_lossy().contains("://"));
     media::init(if is_quiet { 0 } else { cli.logging.verbose });
     let followed = cli.error_file.as_ref().map_or(Ok(()), |_| child::follow_parent());
     let result = started.and(followed).and_then(|()| run_command(cli.command, line, &cli.logging));
@@ -131,19 +128,20 @@ pub fn run() -> ExitCode {
     })
 }
 
-/// Prints a usage error, or the help. `clap` itself prints an argument as it is.
+/// Prints a usage error, or the help. `clap` itself prints an argument as it is, with the secrets of an address.
 fn usage_error(error: clap::Error) -> ExitCode {
     let mut error = error.with_cmd(&Cli::command());
     let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
     hints::add(&mut error, &words.collect::<Vec<_>>());
     let is_harmless = |argument: OsString| {
         let text = argument.to_string_lossy();
-        printable(&text) == text
+        printable(&text) == text && !text.contains("://")
     };
-    if std::env::args_os().all(is_harmless) {
+    if !error.use_stderr() || std::env::args_os().all(is_harmless) {
         error.exit();
     }
-    error.render().to_string().lines().for_each(console::log_line);
+    let text = error.render().to_string();
+    text.lines().for_each(|line| console::log_line(media::redacted_text(line)));
     console::flush();
     ExitCode::from(2)
 }

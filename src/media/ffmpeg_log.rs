@@ -11,6 +11,7 @@ use ffmpeg_next::codec;
 use ffmpeg_next::ffi::{self, AVClassCategory};
 use tracing::{debug, info};
 
+use crate::media::redact::redacted_text;
 use crate::sync::lock;
 
 /// Error lines logged since the last take.
@@ -64,7 +65,7 @@ impl ErrorLines {
         self.count += 1;
         if self.count == 1 {
             // Without the name and address of the object: `[matroska,webm @ 0x55d0] Invalid ...`.
-            self.first = line.rsplit_once("] ").map_or(line, |(_, text)| text).to_owned();
+            self.first = redacted_text(line.rsplit_once("] ").map_or(line, |(_, text)| text));
         }
     }
 
@@ -201,7 +202,7 @@ fn log(level: c_int, text: &str) {
         if !line.ends_with('\n') {
             return;
         }
-        let line = mem::take(&mut *line);
+        let line = redacted_text(&mem::take(&mut *line));
         match level <= ffi::AV_LOG_WARNING {
             true => info!("{}", line.trim_end()),
             false => debug!("{}", line.trim_end()),

@@ -243,6 +243,17 @@ fn no_secret_of_an_address_is_reported() {
     let ran = folder.hasn(&format!("batch {} --into no --report report.json -v -v", address(unused)));
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     output += &(ran.stderr + &String::from_utf8(folder.read("report.json")).unwrap());
+    let ran = folder.hasn(&format!("compare {} in.ts -v -v --log-file log", address(port)));
+    ran.assert_done();
+    output += &(ran.text().to_owned() + &ran.stderr + &String::from_utf8(folder.read("log")).unwrap());
+    // Usage errors repeat what is wrong.
+    for wrong in ["", "info", "upscale a b"] {
+        let ran = folder.hasn(&format!("{wrong} {} out.mkv", address(port)));
+        assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+        assert!(ran.stderr.contains(&format!("'http://127.0.0.1:{port}/in.ts'")), "{}", ran.stderr);
+        output += &ran.stderr;
+    }
+    assert_eq!(folder.hasn(&format!("upscale {} --help", address(port))).code, Some(0));
     for secret in ["pa55", "s3cret"] {
         assert!(!output.contains(secret), "{secret} is in\n{output}");
     }

@@ -12,7 +12,6 @@ use ffmpeg_next::{self as ffmpeg, Rational, codec, format, media};
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::damage::Damage;
 use crate::media::demux::access::{self, Access, Playlists};
-use crate::media::demux::address::redacted;
 use crate::media::demux::live::{is_capture_device, open_source};
 use crate::media::demux::open::{best_video, demuxer_name, open_by, open_pipe, open_remedy};
 use crate::media::demux::quirks;
@@ -28,6 +27,7 @@ use crate::media::packet_queue::PacketQueue;
 use crate::media::path::{Place, url_of};
 use crate::media::pattern::Pattern;
 use crate::media::pipe::{PipeReader, is_named_pipe};
+use crate::media::redact::redacted;
 use crate::media::stream::{Trim, VideoInfo, start_us};
 use crate::media::watch::Watch;
 

@@ -10,7 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::media::demux::address::{host, redacted};
+use crate::media::demux::address::host;
+use crate::media::redact::redacted;
 use crate::media::watch::Watch;
 
 /// Interval at which a lookup asks whether it is over.

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use crate::error::{Error, ErrorKind, Result};
 use crate::media::container::{guess_container, holds};
 use crate::media::damage::Damage;
-use crate::media::demux::address::{bound, redacted};
+use crate::media::demux::address::bound;
 use crate::media::demux::input::Input;
 use crate::media::encode::encoder::Encoder;
 use crate::media::ffmpeg::{c_string, check, failure, parameters_of};
@@ -31,6 +31,7 @@ use crate::media::output::Output;
 use crate::media::packet::{Packet, write_packet};
 use crate::media::path::{Place, folder_of, url_of};
 use crate::media::pipe::{PipeWriter, is_named_pipe};
+use crate::media::redact::redacted;
 use crate::media::trial::survives;
 use crate::media::watch::Watch;
 
