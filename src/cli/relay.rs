@@ -21,7 +21,7 @@ use crate::relay::{LatencyMark, OnLoss, Options, Relay, Server, Snapshot};
 pub(super) struct Args {
     /// Address of the source: rtmp, srt, udp, rtp, rtsp, an HLS playlist, a pipe, a camera (v4l2:) or a file.
     pub source: String,
-    /// Addresses of the sinks: rtmp, srt, udp, HLS playlists or files.
+    /// Addresses of the sinks: rtmp, srt, udp, HLS playlists, files, or files by time (archive-%Y%m%d-%H.ts).
     #[arg(required = true)]
     pub sinks: Vec<String>,
     /// Wait for a publisher at the source's address (rtmp, rtsp; srt has ?mode=listener).

@@ -6,7 +6,7 @@ use super::pacer::OnLoss;
 use crate::engine::{EngineChoice, Network, SIDE_MAX};
 use crate::error::{Error, Result};
 use crate::frame::FrameFormat;
-use crate::media::{AudioMode, Deinterlace, EncoderSpec, FilterSpec, redacted};
+use crate::media::{AudioMode, Deinterlace, EncoderSpec, FilterSpec, LiveOutput, redacted};
 use crate::model::catalogue;
 
 /// Seconds between keyframes, at which a viewer can join.
@@ -20,7 +20,7 @@ const BITS_PER_SAMPLE: f64 = 0.1;
 pub struct Options {
     /// Address of the stream: rtmp, srt, udp, rtp, rtsp, an HLS playlist, a pipe, a device or a file.
     pub source: String,
-    /// Addresses that the stream is sent to: rtmp, srt, udp, HLS playlists or files.
+    /// Addresses that the stream is sent to: rtmp, srt, udp, HLS playlists or files, whose names may have codes of strftime.
     pub sinks: Vec<String>,
     /// Whether to wait for a publisher at the source's address.
     pub listen: bool,
@@ -89,7 +89,7 @@ impl Options {
         let sinks = &self.sinks;
         match sinks.iter().enumerate().find(|(i, sink)| sinks[..*i].contains(sink)) {
             Some((_, twice)) => Err(Error::new(redacted(twice), "is named twice", "name each sink once")),
-            None => Ok(()),
+            None => sinks.iter().try_for_each(|sink| LiveOutput::check_name(sink)),
         }
     }
 

@@ -3,6 +3,7 @@
 //! An output that is slow or not connected loses packets up to a keyframe and affects no other. It is reconnected with
 //! backoff.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -43,8 +44,16 @@ pub(super) struct SinkIo<'a> {
 /// without `overwrite`, another file of that name stays.
 pub(super) fn run(io: SinkIo, ring: &Ring) -> Result<()> {
     let (backoff, now, stats) = (BACKOFF_MIN, Instant::now(), io.stats);
-    let mut output =
-        Reconnecting { io, open: None, opened_at: now, start_us: 0, failure: None, backoff, not_before: now };
+    let mut output = Reconnecting {
+        io,
+        open: None,
+        opened_at: now,
+        start_us: 0,
+        failure: None,
+        failed_path: None,
+        backoff,
+        not_before: now,
+    };
     while let Some(shared) = ring.pop(stats) {
         output.write(&shared);
     }
@@ -58,8 +67,10 @@ struct Reconnecting<'a> {
     opened_at: Instant,
     /// dts of the connection's first packet.
     start_us: i64,
-    /// Why it is not open.
+    /// Why it is not open, or was not for a while.
     failure: Option<Error>,
+    /// Path that a time pattern gave at the failure.
+    failed_path: Option<PathBuf>,
     backoff: Duration,
     not_before: Instant,
 }
@@ -115,7 +126,7 @@ impl Reconnecting<'_> {
         info!("{}: is reconnected, as the timestamps of FLV end", self.io.stats.name);
         self.io.stats.connected.store(false, Relaxed);
         watch.allow(WRITE_TIMEOUT);
-        output.finish(self.io.overwrite).unwrap_or_else(|error| warn!("{error}"));
+        output.finish().unwrap_or_else(|error| warn!("{error}"));
     }
 
     /// The error of a peer that does not answer.
@@ -124,10 +135,12 @@ impl Reconnecting<'_> {
         Error::new(&self.io.stats.name, problem, remedy).with_kind(ErrorKind::Io)
     }
 
-    /// A file is opened once: to open it again would truncate it.
+    /// A file is opened once: to open it again would truncate it. A time pattern has further files.
     fn may_open(&self) -> bool {
         let is_first = self.io.stats.connections.load(Relaxed) == 0;
-        let may_retry = !LiveOutput::is_one_file(self.io.sink) && !self.io.stop.load(Relaxed);
+        let is_another =
+            !LiveOutput::is_one_file(self.io.sink) || LiveOutput::path_now(self.io.sink) != self.failed_path;
+        let may_retry = is_another && !self.io.stop.load(Relaxed);
         (is_first || may_retry) && Instant::now() >= self.not_before
     }
 
@@ -135,7 +148,7 @@ impl Reconnecting<'_> {
         let watch = Watch::new(Arc::default());
         watch.allow(WRITE_TIMEOUT);
         let opened = resolve(self.io.sink, &watch).and_then(|()| {
-            let opened = LiveOutput::open(self.io.sink, self.io.streams, &watch);
+            let opened = LiveOutput::open(self.io.sink, self.io.streams, self.io.overwrite, &watch);
             opened.map_err(
                 |e| if watch.is_over() { self.late("cannot be opened: no answer in time") } else { e },
             )
@@ -162,6 +175,7 @@ impl Reconnecting<'_> {
             warn!("{error}; {next}");
         }
         (self.open, self.failure) = (None, Some(error));
+        self.failed_path = LiveOutput::path_now(self.io.sink);
         self.io.stats.connected.store(false, Relaxed);
         self.not_before = Instant::now() + jittered(self.backoff);
         self.backoff = (2 * self.backoff).min(BACKOFF_MAX);
@@ -170,19 +184,15 @@ impl Reconnecting<'_> {
     fn finish(self) -> Result<()> {
         let is_file = LiveOutput::is_one_file(self.io.sink);
         self.io.stats.connected.store(false, Relaxed);
-        match (self.open, self.failure) {
-            (Some((output, watch)), _) => {
-                watch.allow(WRITE_TIMEOUT);
-                match output.finish(self.io.overwrite) {
-                    // The peer may have disconnected at the same moment.
-                    Err(error) if !is_file => warn!("{error}"),
-                    finished => return finished,
-                }
-                Ok(())
-            }
-            (None, Some(error)) if is_file => Err(error),
-            (None, _) => Ok(()),
+        let lost = self.failure.filter(|_| is_file).map_or(Ok(()), Err);
+        let Some((output, watch)) = self.open else { return lost };
+        watch.allow(WRITE_TIMEOUT);
+        match output.finish() {
+            // The peer may have disconnected at the same moment.
+            Err(error) if !is_file => warn!("{error}"),
+            finished => return finished.and(lost),
         }
+        Ok(())
     }
 }
 

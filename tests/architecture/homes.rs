@@ -4,7 +4,7 @@ use crate::imports::{Form, Modules, Reference};
 use crate::source::{File, Token, tokens};
 
 /// Code, and the only places where it may stand: files, or folders ending in `/`.
-const HOMES: [(&str, &[&str]); 34] = [
+const HOMES: [(&str, &[&str]); 35] = [
     ("ffmpeg_next", &["src/media/"]),
     // Decoders are opened in one place, with the limit on the size of frames.
     ("Context::from_parameters", &["src/media/decode/open.rs"]),
@@ -38,6 +38,7 @@ const HOMES: [(&str, &[&str]); 34] = [
     ),
     ("crc32fast", &["src/media/decode/timestamps.rs", "src/media/segment.rs", "src/journal/"]),
     ("rustix", &["src/journal/", "src/media/", "src/cli/", "src/engine/memory.rs"]),
+    ("libc", &["src/media/mux/time_pattern.rs"]),
     ("humantime", &["src/job/end.rs"]),
     ("toml", &["src/job/", "src/cli/option_file.rs", "src/cli/presets.rs", "src/cli/settings.rs"]),
     ("axum", &["src/relay/http.rs"]),

@@ -1,13 +1,9 @@
-//! Live outputs: connections, playlists and files that are watched while they are written.
+//! Live muxers: connections, playlists and files that are watched while they are written.
 //!
 //! In: packets with timestamps on the relay's clock in microseconds. Out: the same in the output's container, with audio
-//! that all outputs take. It does not reconnect and has no queue.
+//! that all outputs take. It knows one connection or one file.
 
-use std::ffi::OsStr;
-use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
 
 use ffmpeg_next::ffi;
 use ffmpeg_next::format::context::StreamIo;
@@ -27,9 +23,8 @@ use crate::media::mux::audio::{LayoutChange, TranscodeSpec};
 use crate::media::mux::silence::Silence;
 use crate::media::mux::streams::{AudioMode, audio_encoder};
 use crate::media::mux::transcode::Transcoder;
-use crate::media::output::Output;
 use crate::media::packet::{Packet, write_packet};
-use crate::media::path::{Place, folder_of, url_of};
+use crate::media::path::{Place, url_of};
 use crate::media::pipe::{PipeWriter, is_named_pipe};
 use crate::media::redact::redacted;
 use crate::media::trial::survives;
@@ -38,12 +33,12 @@ use crate::media::watch::Watch;
 /// The streams that every output gets, known before the first one is opened.
 #[derive(Clone)]
 pub struct LiveStreams {
-    video: codec::Parameters,
+    pub(super) video: codec::Parameters,
     frame_rate: Rational,
     sample_aspect: Rational,
     /// Header of the video encoder.
     header: Vec<u8>,
-    audio: Option<codec::Parameters>,
+    pub(super) audio: Option<codec::Parameters>,
     /// Encoder of the audio; `None` where it is copied.
     audio_encoder: Option<ffmpeg::Codec>,
 }
@@ -197,8 +192,8 @@ impl LiveAudio {
 }
 
 /// How FFmpeg writes to a sink.
-struct LiveFormat {
-    container: &'static ffi::AVOutputFormat,
+pub(super) struct LiveFormat {
+    pub container: &'static ffi::AVOutputFormat,
     options: &'static [(&'static str, &'static str)],
     /// Whether each keyframe comes with the encoder's header, for viewers who join in the middle.
     repeats_header: bool,
@@ -206,7 +201,7 @@ struct LiveFormat {
 
 impl LiveFormat {
     /// Chooses the format by the sink's protocol or extension. `name` is for errors.
-    fn of(sink: &str, name: &str) -> Result<LiveFormat> {
+    pub fn of(sink: &str, name: &str) -> Result<LiveFormat> {
         let protocol = match Place::of_output(sink) {
             Place::Url(url) => url.split_once("://").map(|(protocol, _)| protocol),
             Place::File(_) | Place::Standard => None,
@@ -237,87 +232,40 @@ impl LiveFormat {
     }
 }
 
+/// The remedy for a sink that does not take what is sent.
+const CHECK_RECEIVER: &str = "check the receiver";
+/// The same of a file.
+const CHECK_DISK: &str = "check the disk and its free space";
+
 /// A connection, or a file that is written.
-pub struct LiveOutput {
+pub(super) struct LiveMuxer {
     context: format::context::Output,
     /// What the context's callback points to: dropped after the context.
     _guard: interrupt::InterruptGuard,
     name: String,
-    /// A single file; `None` for connections, playlists and pipes.
-    file: Option<Output>,
+    remedy: &'static str,
     /// Header to put before keyframes; may be empty.
     header: Vec<u8>,
     /// First timestamp, which becomes 0: a later connection starts at 0 as well.
     start_us: Option<i64>,
     /// dts of the last packet of video and of audio.
     last_dts: [Option<i64>; 2],
-    has_audio: bool,
+    pub has_audio: bool,
 }
 
-/// The remedy for a sink that does not take what is sent.
-const CHECK_RECEIVER: &str = "check the receiver";
-
-impl LiveOutput {
-    /// Whether the sink is a single file: no connection, no playlist, no pipe.
-    pub fn is_one_file(sink: &str) -> bool {
-        let is_special = |path: &Path| {
-            fs::metadata(path).is_ok_and(|data| {
-                let kind = data.file_type();
-                kind.is_fifo() || kind.is_char_device() || kind.is_socket()
-            })
-        };
-        let path = Place::of_output(sink).path();
-        path.is_some_and(|path| !sink.ends_with(".m3u8") && !is_special(path))
-    }
-
-    /// Checks a sink without opening it: its container and codecs, its folder, and whether a file is in the way.
-    pub fn check(sink: &str, streams: &LiveStreams, overwrite: bool) -> Result<()> {
-        let name = redacted(sink);
-        let container = LiveFormat::of(sink, &name)?.container;
-        let id = streams.video.id();
-        if !holds(container, media::Type::Video, id) {
-            let problem = format!("does not take {}", id.name());
-            let remedy = "choose another --encoder, e.g. libx264";
-            return Err(Error::new(name, problem, remedy).with_kind(ErrorKind::Unsupported));
-        }
-        if let Some(audio) =
-            streams.audio.as_ref().filter(|audio| !holds(container, media::Type::Audio, audio.id()))
-        {
-            let problem = format!("does not take {} as audio", audio.id().name());
-            let remedy = "choose another --audio, e.g. aac, or none";
-            return Err(Error::new(name, problem, remedy).with_kind(ErrorKind::Unsupported));
-        }
-        let folder = Place::of_output(sink).path().map(folder_of);
-        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-            return Err(Error::new(
-                folder.to_string_lossy(),
-                "is not a folder",
-                format!("create it, for {name}"),
-            )
-            .with_kind(ErrorKind::NotFound));
-        }
-        match Place::of_output(sink).path() {
-            _ if overwrite => Ok(()),
-            _ if LiveOutput::is_one_file(sink) => Output::new(sink, "")?.check_free(false),
-            Some(list) if sink.ends_with(".m3u8") => check_playlist_free(list),
-            _ => Ok(()),
-        }
-    }
-
-    /// Opens the sink and writes the header.
-    pub fn open(sink: &str, streams: &LiveStreams, watch: &Watch) -> Result<LiveOutput> {
-        let name = redacted(sink);
-        let fail = |e: ffmpeg::Error| {
-            failure(&name, "cannot be opened", e, CHECK_RECEIVER).with_kind(watch.error_kind(e))
-        };
-        let format = LiveFormat::of(sink, &name)?;
-        let is_one_file = LiveOutput::is_one_file(sink);
-        let file = is_one_file.then(|| Output::new(sink, "")).transpose()?;
-        let place = match file.as_ref().and_then(Output::partial) {
-            Some(partial) => Place::File(partial),
-            None => Place::of_output(sink),
-        };
-        let (mut context, guard, options) = open_context(&format, place, streams, watch).map_err(fail)?;
+impl LiveMuxer {
+    /// Opens `place` in the format of the sink of this name and writes the header.
+    pub fn open(
+        name: String,
+        format: &LiveFormat,
+        place: Place,
+        streams: &LiveStreams,
+        watch: &Watch,
+    ) -> Result<LiveMuxer> {
+        let remedy = if place.path().is_some() { CHECK_DISK } else { CHECK_RECEIVER };
+        let fail =
+            |e: ffmpeg::Error| failure(&name, "cannot be opened", e, remedy).with_kind(watch.error_kind(e));
+        let (mut context, guard, options) = open_context(format, place, streams, watch).map_err(fail)?;
         let mut video = add_stream(&mut context, &streams.video).map_err(fail)?;
         video.set_avg_frame_rate(streams.frame_rate);
         // SAFETY: the stream is alive.
@@ -327,16 +275,21 @@ impl LiveOutput {
         }
         context.write_header_with(options).map_err(fail)?;
         let header = if format.repeats_header { streams.header.clone() } else { Vec::new() };
-        Ok(LiveOutput {
+        Ok(LiveMuxer {
             context,
             _guard: guard,
             name,
-            file,
+            remedy,
             header,
             start_us: None,
             last_dts: [None; 2],
             has_audio: streams.audio.is_some(),
         })
+    }
+
+    /// dts of the first packet; `i64::MIN` before that.
+    pub fn start_us(&self) -> i64 {
+        self.start_us.unwrap_or(i64::MIN)
     }
 
     /// Writes a packet of the video, or of the audio.
@@ -363,13 +316,13 @@ impl LiveOutput {
         packet.set_stream(index);
         packet.set_position(-1);
         write_packet(&packet, &mut self.context)
-            .map_err(|e| failure(&self.name, "cannot be written", e, CHECK_RECEIVER))
+            .map_err(|e| failure(&self.name, "cannot be written", e, self.remedy))
     }
 
-    /// Writes the trailer; a file gets its own name. Without `overwrite`, a file that has appeared there stays.
-    pub fn finish(mut self, overwrite: bool) -> Result<()> {
-        let kept = "what was written before is kept";
-        self.context.write_trailer().map_err(|e| failure(&self.name, "cannot be finished", e, kept))?;
+    /// Writes the trailer and closes the file or the connection.
+    pub fn finish(&mut self) -> Result<()> {
+        let fail = |e| failure(&self.name, "cannot be finished", e, "what was written before is kept");
+        self.context.write_trailer().map_err(fail)?;
         // SAFETY: the context is alive, and writes nothing more; pb is null for formats that open connections themselves.
         // That of a named pipe is not FFmpeg's to close: it is dropped with the context.
         let code = unsafe {
@@ -382,31 +335,8 @@ impl LiveOutput {
                 false => ffi::avio_closep(&mut raw.pb),
             }
         };
-        check(code).map_err(|e| failure(&self.name, "cannot be finished", e, kept))?;
-        let Some(file) = self.file else { return Ok(()) };
-        let synced = file.partial().map_or(Ok(()), |partial| File::open(partial)?.sync_all());
-        // Some file systems do not sync; the rename follows all the same.
-        synced.unwrap_or_else(|e| warn!("{}: cannot be synced to the disk: {e}", self.name));
-        file.publish(overwrite)
+        check(code).map(drop).map_err(fail)
     }
-}
-
-/// Fails if a playlist, or a segment that it would list, exists. FFmpeg's segments are NAME0.ts, NAME1.ts and so on.
-fn check_playlist_free(list: &Path) -> Result<()> {
-    let stem = list.file_stem().unwrap_or_default().as_bytes();
-    let is_segment = |name: &OsStr| {
-        let number = name.as_bytes().strip_prefix(stem).and_then(|rest| rest.strip_suffix(b".ts"));
-        number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
-    };
-    let entries = fs::read_dir(folder_of(list)).into_iter().flatten().flatten();
-    let segment = entries.map(|entry| entry.file_name()).find(|name| is_segment(name));
-    let taken =
-        if list.exists() { Some(list.to_owned()) } else { segment.map(|name| list.with_file_name(name)) };
-    taken.map_or(Ok(()), |path| {
-        let error =
-            Error::new(path.to_string_lossy(), "already exists", "-y overwrites it, or give another name");
-        Err(error.with_kind(ErrorKind::Exists))
-    })
 }
 
 /// An opened output, the guard of its interrupt callback, and the options that the muxer has still to take.
