@@ -4,15 +4,16 @@
 //! numerous clients wait, and the relay does not.
 
 use std::collections::VecDeque;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName};
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName};
 use axum::http::{StatusCode, Uri};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -47,6 +48,8 @@ const POLICY: &str = "default-src 'none'; img-src 'self' data:; style-src 'unsaf
 /// A bound address.
 pub struct Server {
     listener: TcpListener,
+    /// Whether the address is one of the loopback interface.
+    is_local: bool,
     end: Arc<Notify>,
 }
 
@@ -66,7 +69,8 @@ impl Server {
             listener.set_nonblocking(true)?;
             Ok(listener)
         });
-        bound.map(|listener| Server { listener, end: Arc::default() }).map_err(|e| {
+        let is_local = address.ip().is_loopback();
+        bound.map(|listener| Server { listener, is_local, end: Arc::default() }).map_err(|e| {
             let problem = format!("cannot be bound: {e}");
             Error::new(format!("--metrics {address}"), problem, "choose another address")
                 .with_kind(e.kind().into())
@@ -87,7 +91,7 @@ impl Server {
             let listener = tokio::net::TcpListener::from_std(self.listener).map_err(broken)?;
             let page = Arc::new(Page::new(stats));
             tokio::spawn(note_points(page.clone()));
-            tokio::spawn(serve(listener, routes(page)));
+            tokio::spawn(serve(listener, routes(page, self.is_local)));
             self.end.notified().await;
             Ok(())
         })
@@ -118,9 +122,9 @@ async fn serve(listener: tokio::net::TcpListener, routes: Router) {
     }
 }
 
-fn routes(page: Arc<Page>) -> Router {
+fn routes(page: Arc<Page>, is_local: bool) -> Router {
     let html = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, POLICY)];
-    Router::new()
+    let routes = Router::new()
         .route("/", get(async move || (html, PAGE)))
         .route("/metrics", get(async |State(page): State<Arc<Page>>| page.metrics()))
         .route("/healthz", get(async |State(page): State<Arc<Page>>| page.health()))
@@ -128,7 +132,34 @@ fn routes(page: Arc<Page>) -> Router {
         .route("/status.json", get(async |State(page): State<Arc<Page>>, uri: Uri| page.status(&uri)))
         .route("/before.jpg", get(async |State(page): State<Arc<Page>>| page.preview(0)))
         .route("/after.jpg", get(async |State(page): State<Arc<Page>>| page.preview(1)))
-        .with_state(page)
+        .with_state(page);
+    if is_local { routes.layer(middleware::from_fn(refuse_other_hosts)) } else { routes }
+}
+
+/// Refuses requests for other host names than this machine's own: a name that leads to the loopback interface would let a
+/// foreign page read the status (DNS rebinding). A request without a host comes from no browser.
+async fn refuse_other_hosts(request: Request, next: Next) -> Response {
+    match request.headers().get(HOST) {
+        Some(host) if !host.to_str().is_ok_and(is_loopback) => {
+            (StatusCode::FORBIDDEN, "this address answers to localhost, 127.0.0.1 and [::1] only\n")
+                .into_response()
+        }
+        _ => next.run(request).await,
+    }
+}
+
+/// Whether a host, with or without a port, is this machine's loopback interface.
+fn is_loopback(host: &str) -> bool {
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let name = host.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(host, |(name, _)| name);
+    let v6 = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    match v6 {
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback()),
+        None => {
+            name.eq_ignore_ascii_case("localhost")
+                || name.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
+        }
+    }
 }
 
 /// The state that responses are built from.
@@ -265,5 +296,29 @@ async fn note_points(page: Arc<Page>) {
         }
         points.last.push_back(point);
         points.now = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_the_loopback_interface_are_its_own() {
+        for host in ["localhost", "LocalHost:9464", "127.0.0.1", "127.0.0.1:9464", "[::1]", "[::1]:9464"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        let others = [
+            "",
+            "example.com",
+            "localhost.example.com:80",
+            "127.0.0.1.example.com",
+            "10.0.0.1",
+            "[::2]:80",
+            "::1",
+        ];
+        for host in others {
+            assert!(!is_loopback(host), "{host}");
+        }
     }
 }

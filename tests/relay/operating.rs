@@ -10,9 +10,14 @@ use crate::harness::{Beside, CODECS, FLASHES, assert_in_step, free_port, last, l
 
 /// Status and body of an answer; `None` where no server listens.
 fn get(port: u16, path: &str) -> Option<(u16, Vec<u8>)> {
+    get_from(port, "Host: localhost\r\n", path)
+}
+
+/// The same with this header.
+fn get_from(port: u16, header: &str, path: &str) -> Option<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\n{header}\r\n").ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;
     let head = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
@@ -52,6 +57,14 @@ fn metrics_and_health_say_what_the_relay_does() {
     // Before there is a source.
     assert_eq!(wait_for("an answer", || get(port, "/healthz")).0, 200, "a relay that waits is healthy");
     assert_eq!(get(port, "/readyz"), Some((503, b"the source is not connected\n".to_vec())));
+    // A page of another site, whose name leads here.
+    for (host, status) in [("Host: a.example\r\n", 403), ("Host: [::1]:80\r\n", 200), ("", 200)] {
+        for path in ["/", "/status.json", "/metrics", "/before.jpg", "/nowhere"] {
+            let (found, body) = get_from(port, host, path).expect("an answer");
+            assert_eq!(found == 403, status == 403, "{host} {path}: {found}");
+            assert!(found != 403 || body.ends_with(b" only\n"), "{host} {path}");
+        }
+    }
     let publisher = Beside::ffmpeg(&folder, &format!("{FLASHES} {CODECS} -f mpegts {source}?pkt_size=1316"));
     wait_for("frames", || (last(&folder, "encoded") > 50).then_some(()));
     assert_eq!(get(port, "/readyz"), Some((200, b"ok\n".to_vec())));
