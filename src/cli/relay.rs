@@ -15,7 +15,7 @@ use super::settings::{Hangups, Settings, ladder_names, parse_bit_rate};
 use super::{console, signals};
 use crate::error::Result;
 use crate::media::AudioMode;
-use crate::relay::{LatencyMark, OnLoss, Options, Relay, Server, Snapshot};
+use crate::relay::{LatencyMark, OnLoss, Options, Relay, Server, Snapshot, Stats};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -136,6 +136,8 @@ pub(super) fn run(mut args: Args, is_quiet: bool) -> Result<ExitCode> {
         let mut mark = LatencyMark::default();
         let snapshot = move || relay.stats().snapshot(&mut mark);
         scope.spawn(move || show(args.progress, snapshot, &end));
+        let (_running, run_end) = mpsc::channel();
+        scope.spawn(move || end_if_abandoned(relay.stats(), &run_end));
         let result = opened.run(stop);
         drop(ended);
         result
@@ -162,6 +164,16 @@ fn options(args: &Args, settings: &Settings) -> Options {
     options.reconnect_max = args.reconnect_max;
     options.overwrite = args.overwrite;
     options
+}
+
+/// Ends the process where a stage of the relay hangs, for which everything else waits.
+fn end_if_abandoned(stats: &Stats, end: &mpsc::Receiver<()>) {
+    while end.recv_timeout(Duration::from_millis(200)) == Err(RecvTimeoutError::Timeout) {
+        if let Some(error) = stats.abandoned() {
+            console::error_line(format_args!("hasn: {error}"));
+            signals::exit_now(1);
+        }
+    }
 }
 
 /// Shows counters at intervals until the relay has ended, and once more then.

@@ -39,6 +39,12 @@ pub(super) fn catch() -> Result<Interrupt> {
     Ok(interrupt)
 }
 
+/// Ends the program with this code, without what the system calls at an exit: it may wait for a thread that hangs.
+pub(super) fn exit_now(code: u8) {
+    console::flush();
+    low_level::exit(i32::from(code));
+}
+
 /// Ends the program soon after `interrupt` is set, whatever its threads wait for.
 pub(super) fn end_soon_after(interrupt: &Interrupt) -> Result<()> {
     let interrupt = interrupt.clone();
@@ -48,8 +54,7 @@ pub(super) fn end_soon_after(interrupt: &Interrupt) -> Result<()> {
         }
         thread::sleep(END_MAX);
         console::log_line("hasn: interrupted; the reader of standard output has not taken all frames");
-        console::flush();
-        low_level::exit(i32::from(INTERRUPTED));
+        exit_now(INTERRUPTED);
     };
     let spawned = thread::Builder::new().name("watchdog".into()).spawn(watch);
     spawned.map(drop).map_err(|e| Error::io("the watchdog", e, "look at the system's limits"))

@@ -42,11 +42,14 @@ impl Failures {
         catch_panic(thread, || {
             #[cfg(test)]
             self.stats.panic_if_asked(thread);
+            #[cfg(test)]
+            self.stats.hang_if_asked(thread);
             run()
         })
     }
 
-    fn end(&self, error: Error) {
+    /// Ends the relay.
+    pub fn end(&self, error: Error) {
         if error.kind() == ErrorKind::Internal {
             self.stats.has_panicked.store(true, Relaxed);
         }

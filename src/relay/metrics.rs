@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn counters_are_written_as_prometheus_reads_them() {
         let sinks = vec!["udp://a".to_owned(), "rtmp://b/live/***".to_owned()];
-        let stats = Arc::new(Stats::new("udp://s".into(), sinks, Duration::from_millis(1500)));
+        let stats = Arc::new(Stats::new("udp://s".into(), sinks, Duration::from_millis(1500), None));
         stats.note_latency(&stats.sinks[0], Duration::from_millis(15));
         stats.note_latency(&stats.sinks[0], Duration::from_secs(60));
         stats.rung_of("none").1.frames.store(7, std::sync::atomic::Ordering::Relaxed);

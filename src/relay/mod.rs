@@ -11,7 +11,8 @@
 //! `source.rs` opens the source, and again when it is lost; `connection.rs` decodes it, read by a thread of its own
 //! (`read_ahead.rs`), at its pace (`pace.rs`), on one clock (`continuity.rs`). `upscale.rs` runs each frame through the network that `Ladder::choose` in `ladder.rs` picks: the best one that meets the frame's deadline (`budget.rs`), or none,
 //! in which case the frame is dropped. `pacer.rs` owns the output's time: when no frame arrives it has `encode.rs` duplicate
-//! one. `sinks.rs` gives each sink a thread and a ring of packets (`ring.rs`), and reconnects it. `run.rs` opens all of them.
+//! one. `sinks.rs` gives each sink a thread and a ring of packets (`ring.rs`), and reconnects it. `run.rs` opens all of them,
+//! and `watchdog.rs` notices one that hangs.
 //!
 //! ```no_run
 //! use hasn::relay::{OnLoss, Options, Relay};
@@ -34,6 +35,7 @@ mod continuity;
 mod control;
 mod encode;
 mod failures;
+mod gauges;
 mod http;
 mod ladder;
 mod latency;
@@ -50,6 +52,7 @@ mod sinks;
 mod source;
 mod stats;
 mod upscale;
+mod watchdog;
 
 pub use crate::engine::EngineChoice;
 pub use crate::media::AudioMode;

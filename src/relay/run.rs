@@ -21,6 +21,7 @@ use super::sinks::{self, SinkIo};
 use super::source::{self, Backoff, Session, SourceIo, SourceSpec};
 use super::stats::Stats;
 use super::upscale::{self, UpscaleIo};
+use super::watchdog;
 use crate::engine::{EngineSpec, Network, thread_count};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::FrameFormat;
@@ -58,7 +59,12 @@ impl Relay {
         options.check()?;
         let networks = open_networks(&options.ladder)?;
         let sinks = options.sinks.iter().map(redacted).collect();
-        let stats = Arc::new(Stats::new(redacted(&options.source), sinks, options.latency_max));
+        let stats = Arc::new(Stats::new(
+            redacted(&options.source),
+            sinks,
+            options.latency_max,
+            options.reconnect_max,
+        ));
         Ok(Relay { options, networks, control: Control::default(), stats })
     }
 
@@ -124,7 +130,8 @@ impl Relay {
 impl OpenedRelay<'_> {
     /// Runs until the source ends for good or `stop` is set. A sink that fails ends no other part; what it lost, or that it
     /// has not taken its last packets in time, is the result at the end, if nothing else failed. A panic of any thread ends
-    /// the relay with an error.
+    /// the relay with an error, and so does a stage that hangs; while it does, this waits for it, the sinks are closed, and
+    /// [`Stats::abandoned`] says so.
     pub fn run(self, stop: &Arc<AtomicBool>) -> Result<()> {
         let OpenedRelay { relay, source, session, engine, encoder, streams } = self;
         let Relay { options, control, stats, .. } = relay;
@@ -135,7 +142,8 @@ impl OpenedRelay<'_> {
         let silence = streams.silence();
         let (output, upscaled) = sync_channel(UPSCALED_FRAMES_MAX);
         let (running, rings) = RunningSinks::start(relay, &streams, stop, &failures)?;
-        thread::scope(|scope| {
+        let incomplete = thread::scope(|scope| {
+            let (rings, (ended, end)) = (&rings, channel());
             let (frames, audio, clock, budget, failures) = (&frames, &audio, &clock, &budget, &failures);
             scope.spawn(move || {
                 let io = UpscaleIo { frames, output, budget, control, stats, failures, period };
@@ -143,15 +151,29 @@ impl OpenedRelay<'_> {
                 frames.close();
             });
             scope.spawn(move || {
-                let io = EncodeIo { upscaled, audio, rings: &rings, clock, budget, control, stats };
+                let io = EncodeIo { upscaled, audio, rings, clock, budget, control, stats };
                 failures.guard("the encode thread", || encode::run(encoder, options.on_loss, silence, io));
                 rings.iter().for_each(|ring| ring.close());
+                drop(ended);
+            });
+            let sinks = scope.spawn(move || {
+                let hang = watchdog::watch(stats, period, &end);
+                if let Some(error) = hang.clone() {
+                    stats.set_hang(error.clone());
+                    failures.end(error);
+                    rings.iter().for_each(|ring| ring.close());
+                }
+                let incomplete = running.wait();
+                if hang.is_some() {
+                    stats.abandon();
+                }
+                incomplete
             });
             let io = SourceIo { frames, audio, streams: &streams, clock, stats, stop };
             failures.guard("the source thread", || source::run(&source, session, &io));
             frames.close();
+            sinks.join().expect("the watchdog does not panic")
         });
-        let incomplete = running.wait();
         failures.first().map_or(incomplete, Err)
     }
 }
@@ -242,6 +264,41 @@ mod tests {
                 "{error}"
             );
             assert!(stop.load(Relaxed) && relay.stats.has_panicked.load(Relaxed), "{thread}");
+        }
+    }
+
+    #[test]
+    fn a_stage_that_hangs_ends_the_relay_and_finishes_its_sinks() {
+        for (thread, stage) in [("the upscale thread", "upscale"), ("the encode thread", "encode")] {
+            let folder = tempfile::tempdir().unwrap();
+            let sink = folder.path().join("out.ts").to_string_lossy().into_owned();
+            let mut options = Options::new("lavfi:testsrc2=s=96x64:r=25,realtime", vec![sink]);
+            (options.ladder, options.threads) = (vec!["none".into()], Some(1));
+            let relay = Relay::new(options).unwrap();
+            let stats = relay.stats().clone();
+            let run = move || {
+                let stop = Arc::default();
+                let opened = relay.open(&stop).unwrap().expect("the source is connected");
+                relay.stats.ask_for_hang(thread);
+                opened.run(&stop)
+            };
+            let running = thread::spawn(run);
+            let started = Instant::now();
+            let error = loop {
+                if let Some(error) = stats.abandoned() {
+                    break error;
+                }
+                assert!(started.elapsed() < 2 * SINKS_END_MAX, "{stage}");
+                thread::sleep(Duration::from_millis(5));
+            };
+            assert!(
+                error.to_string().starts_with(&format!("the {stage} stage: has made no step")),
+                "{error}"
+            );
+            assert_eq!(stats.problem(Instant::now()), Some(error.to_string()));
+            assert!(!running.is_finished(), "{stage}");
+            stats.ask_for_hang("");
+            assert_eq!(running.join().unwrap().unwrap_err().to_string(), error.to_string());
         }
     }
 }

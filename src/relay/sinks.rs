@@ -219,7 +219,7 @@ mod tests {
         fn new(latency_max: Duration) -> Sink {
             Sink {
                 ring: Ring::new(Some(latency_max)),
-                stats: Stats::new("source".into(), vec!["sink".into()], latency_max),
+                stats: Stats::new("source".into(), vec!["sink".into()], latency_max, None),
                 streams: LiveStreams::of_test(),
                 stop: AtomicBool::default(),
             }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::gauges::{Busy, QueueGauge};
 use super::latency::Latency;
+use crate::error::Error;
 use crate::frame::Frame;
 use crate::sync::lock;
 
@@ -28,8 +30,10 @@ pub struct Stats {
     pub(super) dropped_superseded: AtomicU64,
     /// The queue before the network was full.
     pub(super) dropped_overflow: AtomicU64,
-    /// Since when the source is connected.
-    source_connected: Mutex<Option<Instant>>,
+    /// Time after which the relay gives a source up that is away.
+    reconnect_max: Option<Duration>,
+    /// Whether the source is connected, and since when it is or is not.
+    source_connected: Mutex<(bool, Instant)>,
     pub(super) source_connections: AtomicU64,
     pub(super) source_clock_jumps: AtomicU64,
     /// Bytes of the source's packets.
@@ -47,12 +51,20 @@ pub struct Stats {
     pub(super) latency: Mutex<Latency>,
     /// Whether a thread of the relay has panicked.
     pub(super) has_panicked: AtomicBool,
+    /// Whether the encode stage has a frame to encode, or to duplicate: once it has got the first one, always.
+    pub(super) has_work_for_encode: AtomicBool,
+    /// A stage hangs.
+    hang: Mutex<Option<Error>>,
+    /// Whether all is done that can be without that stage.
+    is_abandoned: AtomicBool,
     last_frame: Mutex<Option<Instant>>,
     /// The last frame of the source.
     last_new_frame: Mutex<Option<Instant>>,
     preview: Mutex<Preview>,
     #[cfg(test)]
     panicking: Mutex<&'static str>,
+    #[cfg(test)]
+    hanging: Mutex<&'static str>,
 }
 
 /// Counters of one network.
@@ -73,61 +85,6 @@ pub(super) struct SinkStats {
     pub dropped: AtomicU64,
     pub queue: QueueGauge,
     pub latency: Mutex<Latency>,
-}
-
-/// Time that a stage was busy.
-#[derive(Default)]
-pub(super) struct Busy(AtomicU64);
-
-impl Busy {
-    pub fn note(&self, time: Duration) {
-        self.0.fetch_add(time.as_nanos() as u64, Relaxed);
-    }
-
-    pub fn seconds(&self) -> f64 {
-        self.0.load(Relaxed) as f64 * 1e-9
-    }
-}
-
-/// Length of a queue and age of its oldest entry, which stays in the queue while it is worked on.
-#[derive(Default)]
-pub(super) struct QueueGauge {
-    length: AtomicU64,
-    oldest: Mutex<Option<Instant>>,
-}
-
-impl QueueGauge {
-    /// An entry is queued.
-    pub fn enter(&self) {
-        self.length.fetch_add(1, Relaxed);
-    }
-
-    /// Work on an entry starts.
-    pub fn start(&self, entered_at: Instant) {
-        *lock(&self.oldest) = Some(entered_at);
-    }
-
-    /// Work on an entry is finished.
-    pub fn finish(&self) {
-        self.length.fetch_sub(1, Relaxed);
-        *lock(&self.oldest) = None;
-    }
-
-    /// An entry is dropped before work on it started.
-    pub fn discard(&self) {
-        self.length.fetch_sub(1, Relaxed);
-    }
-
-    /// Sets length and oldest entry of a queue that knows both.
-    pub fn set(&self, length: usize, oldest: Option<Instant>) {
-        self.length.store(length as u64, Relaxed);
-        *lock(&self.oldest) = oldest;
-    }
-
-    fn read(&self) -> Queue {
-        let age = lock(&self.oldest).map_or(Duration::ZERO, |since| since.elapsed());
-        Queue { length: self.length.load(Relaxed), age_ms: age.as_millis() as u64 }
-    }
 }
 
 /// A frame before and after the network, kept on request.
@@ -213,6 +170,12 @@ pub struct Queue {
     pub age_ms: u64,
 }
 
+impl Queue {
+    fn of(gauge: &QueueGauge) -> Queue {
+        Queue { length: gauge.length(), age_ms: gauge.age().as_millis() as u64 }
+    }
+}
+
 /// Counters of one sink.
 #[derive(Serialize, Clone, Debug)]
 #[non_exhaustive]
@@ -238,7 +201,12 @@ pub struct Sink {
 
 impl Stats {
     /// Counters of a relay; the names hold no secrets.
-    pub(super) fn new(source: String, sinks: Vec<String>, latency_max: Duration) -> Stats {
+    pub(super) fn new(
+        source: String,
+        sinks: Vec<String>,
+        latency_max: Duration,
+        reconnect_max: Option<Duration>,
+    ) -> Stats {
         let name = |i: usize| match sinks[..i].iter().filter(|before| **before == sinks[i]).count() {
             0 => sinks[i].clone(),
             // Two stream keys of one server look alike without their secrets.
@@ -254,7 +222,8 @@ impl Stats {
             dropped_late: AtomicU64::default(),
             dropped_superseded: AtomicU64::default(),
             dropped_overflow: AtomicU64::default(),
-            source_connected: Mutex::default(),
+            reconnect_max,
+            source_connected: Mutex::new((false, Instant::now())),
             source_connections: AtomicU64::default(),
             source_clock_jumps: AtomicU64::default(),
             source_bytes: AtomicU64::default(),
@@ -267,11 +236,16 @@ impl Stats {
             sinks: (0..sinks.len()).map(sink).collect(),
             latency: Mutex::new(Latency::default()),
             has_panicked: AtomicBool::default(),
+            has_work_for_encode: AtomicBool::default(),
+            hang: Mutex::default(),
+            is_abandoned: AtomicBool::default(),
             last_frame: Mutex::default(),
             last_new_frame: Mutex::default(),
             preview: Mutex::default(),
             #[cfg(test)]
             panicking: Mutex::default(),
+            #[cfg(test)]
+            hanging: Mutex::default(),
         }
     }
 
@@ -284,6 +258,19 @@ impl Stats {
     #[cfg(test)]
     pub(super) fn panic_if_asked(&self, thread: &str) {
         assert!(*lock(&self.panicking) != thread, "as the test asks");
+    }
+
+    /// Makes the next thread of this name hang until another name is given.
+    #[cfg(test)]
+    pub(super) fn ask_for_hang(&self, thread: &'static str) {
+        *lock(&self.hanging) = thread;
+    }
+
+    #[cfg(test)]
+    pub(super) fn hang_if_asked(&self, thread: &str) {
+        while *lock(&self.hanging) == thread {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Returns index and counters of a network, which are created for a new one.
@@ -313,11 +300,29 @@ impl Stats {
     }
 
     pub(super) fn set_source_connected(&self, is_connected: bool) {
-        *lock(&self.source_connected) = is_connected.then(Instant::now);
+        let mut connected = lock(&self.source_connected);
+        if connected.0 != is_connected {
+            *connected = (is_connected, Instant::now());
+        }
     }
 
     pub(super) fn is_source_connected(&self) -> bool {
-        lock(&self.source_connected).is_some()
+        lock(&self.source_connected).0
+    }
+
+    /// Notes that a stage hangs.
+    pub(super) fn set_hang(&self, error: Error) {
+        lock(&self.hang).get_or_insert(error);
+    }
+
+    /// Notes that all is done that can be without the stage that hangs.
+    pub(super) fn abandon(&self) {
+        self.is_abandoned.store(true, Relaxed);
+    }
+
+    /// Why the process has to be ended: a stage hangs and may do so for ever, and the sinks are closed.
+    pub fn abandoned(&self) -> Option<Error> {
+        lock(&self.hang).clone().filter(|_| self.is_abandoned.load(Relaxed))
     }
 
     /// Why the relay does not work as of `now`; `None` if it does, waits for its source, or holds a frame without it.
@@ -325,16 +330,24 @@ impl Stats {
         if self.has_panicked.load(Relaxed) {
             return Some("a thread has panicked".into());
         }
-        let silence = |since: Instant| {
+        if let Some(hang) = &*lock(&self.hang) {
+            return Some(hang.to_string());
+        }
+        let silence = |since: Instant, max: Duration| {
             let silence = now.saturating_duration_since(since);
-            (silence > STALLED_AFTER).then_some(silence.as_secs())
+            (silence > max).then_some(silence.as_secs())
         };
-        if let Some(seconds) = lock(&self.last_frame).and_then(silence) {
+        if let Some(seconds) = lock(&self.last_frame).and_then(|last| silence(last, STALLED_AFTER)) {
             return Some(format!("no frame was encoded for {seconds} s"));
         }
-        let connected_at = (*lock(&self.source_connected))?;
-        let since = lock(&self.last_new_frame).map_or(connected_at, |last| last.max(connected_at));
-        let seconds = silence(since)?;
+        let (is_connected, since) = *lock(&self.source_connected);
+        if !is_connected {
+            // The relay ends then, unless its source thread hangs.
+            let seconds = silence(since, self.reconnect_max?.saturating_add(STALLED_AFTER))?;
+            return Some(format!("the source is away for {seconds} s, longer than --reconnect-max"));
+        }
+        let since = lock(&self.last_new_frame).map_or(since, |last| last.max(since));
+        let seconds = silence(since, STALLED_AFTER)?;
         Some(format!("the source is connected and gave no frame for {seconds} s"))
     }
 
@@ -392,7 +405,7 @@ impl Stats {
                 upscale: self.upscale.seconds(),
                 encode: self.encode.seconds(),
             },
-            queue: self.queue.read(),
+            queue: Queue::of(&self.queue),
             sinks: self.sinks.iter().zip(&mut mark.by_sink).map(|(sink, mark)| sink.read(mark)).collect(),
         }
     }
@@ -408,7 +421,7 @@ impl SinkStats {
             packets: self.packets.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
-            queue: self.queue.read(),
+            queue: Queue::of(&self.queue),
             latency_ms_p99,
         }
     }
@@ -427,9 +440,12 @@ mod tests {
 
     #[test]
     fn a_relay_is_healthy_while_new_frames_go_out_or_its_source_is_away() {
-        let stats = Stats::new("in".into(), vec![], Duration::from_secs(2));
+        let (latency_max, reconnect_max) = (Duration::from_secs(2), Some(Duration::from_secs(100)));
+        let stats = Stats::new("in".into(), vec![], latency_max, reconnect_max);
         let later = |seconds| Instant::now() + Duration::from_secs(seconds);
         assert_eq!(stats.problem(later(100)), None, "it waits for its source");
+        let away = "the source is away for 112 s, longer than --reconnect-max";
+        assert_eq!(stats.problem(later(112)).unwrap(), away);
         stats.set_source_connected(true);
         assert_eq!(stats.problem(later(5)), None);
         assert_eq!(stats.problem(later(12)).unwrap(), "the source is connected and gave no frame for 12 s");
@@ -441,13 +457,18 @@ mod tests {
         assert!(stats.problem(later(12)).unwrap().starts_with("the source is connected"));
         stats.set_source_connected(false);
         assert_eq!(stats.problem(later(12)), None);
+        *lock(&stats.last_frame) = Some(later(112));
+        assert_eq!(stats.problem(later(112)).unwrap(), away);
+        stats.set_hang(Error::new("the encode stage", "hangs", ""));
+        assert_eq!(stats.problem(later(0)).unwrap(), "the encode stage: hangs");
         stats.has_panicked.store(true, Relaxed);
         assert_eq!(stats.problem(later(0)).unwrap(), "a thread has panicked");
     }
 
     #[test]
     fn outputs_that_look_alike_have_distinct_names() {
-        let stats = Stats::new(String::new(), ["a", "b", "a"].map(String::from).to_vec(), Duration::ZERO);
+        let stats =
+            Stats::new(String::new(), ["a", "b", "a"].map(String::from).to_vec(), Duration::ZERO, None);
         let names: Vec<&str> = stats.sinks.iter().map(|sink| sink.name.as_str()).collect();
         assert_eq!(names, ["a", "b", "a (2)"]);
     }

@@ -63,9 +63,9 @@ pub(super) fn run(spec: EngineSpec, io: &UpscaleIo) -> Result<()> {
             upscale.change_ladder(&timed_ladders);
             let upscaled = upscale.upscale(pending);
             io.stats.queue.finish();
-            if let Some(frame) = upscaled?
-                && io.output.send(frame).is_err()
-            {
+            let Some(frame) = upscaled? else { continue };
+            io.stats.has_work_for_encode.store(true, Relaxed);
+            if io.output.send(frame).is_err() {
                 break;
             }
         }
@@ -109,7 +109,8 @@ impl Upscale<'_> {
         let ladder = match &mut self.ladder {
             Some(ladder) => ladder,
             None => {
-                let alone_s = time_networks(engine, &self.spec, &lr, &self.pool, period)?;
+                let alone_s =
+                    time_networks(engine, &self.spec, &lr, &self.pool, period, || stats.queue.step())?;
                 self.ladder.insert(Ladder::new(alone_s, period.as_secs_f64()))
             }
         };
@@ -147,7 +148,7 @@ impl Upscale<'_> {
         let failures = self.io.failures.clone();
         let time = move || {
             let times = (spec.check().and_then(|()| spec.open())).and_then(|mut engine| {
-                time_networks(engine.as_mut(), &spec, &lr, &FramePool::new(spec.sr)?, period)
+                time_networks(engine.as_mut(), &spec, &lr, &FramePool::new(spec.sr)?, period, || ())
             });
             match times {
                 // The relay may have ended meanwhile.
@@ -190,13 +191,14 @@ fn run_network(engine: &mut dyn Engine, lr: Frame, sr: Frame, rung: usize) -> Re
     Ok(sr)
 }
 
-/// Returns the seconds that each network takes for this frame on this machine.
+/// Returns the seconds that each network takes for this frame on this machine. `step` is called after each run.
 fn time_networks(
     engine: &mut dyn Engine,
     spec: &EngineSpec,
     lr: &Frame,
     pool: &FramePool,
     period: Duration,
+    step: impl Fn(),
 ) -> Result<Vec<f64>> {
     let time = |(rung, network): (usize, &Network)| {
         let mut best = Duration::MAX;
@@ -204,6 +206,7 @@ fn time_networks(
             let start = Instant::now();
             run_network(engine, lr.share(), pool.take()?, rung)?;
             best = best.min(start.elapsed());
+            step();
             if best > 2 * period {
                 break;
             }
