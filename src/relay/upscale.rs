@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
+use rustix::process::nice;
 use tracing::{info, warn};
 
 use super::budget::LatencyBudget;
@@ -24,6 +25,10 @@ use crate::media::FramePool;
 
 /// Number of runs by which each network is timed; a network that takes more than two frame periods is run once.
 const TIMED_RUNS: usize = 3;
+
+/// Niceness of the threads that time networks: beside busy threads they get a tenth of one's share. At 19 they get a
+/// seventieth, and do not end within a minute on a busy machine.
+const TIMING_NICENESS: i32 = 10;
 
 /// A frame for the encoder.
 pub(super) struct UpscaledFrame {
@@ -147,6 +152,10 @@ impl Upscale<'_> {
         let (lr, period, timed) = (lr.share(), self.io.period, timed.clone());
         let failures = self.io.failures.clone();
         let time = move || {
+            // Of this thread, and of those that the engine starts: they get the time that the frames on air leave.
+            if let Err(e) = nice(TIMING_NICENESS) {
+                warn!("the priority of a thread cannot be lowered: {e}");
+            }
             let times = (spec.check().and_then(|()| spec.open())).and_then(|mut engine| {
                 time_networks(engine.as_mut(), &spec, &lr, &FramePool::new(spec.sr)?, period, || ())
             });

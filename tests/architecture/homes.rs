@@ -37,7 +37,7 @@ const HOMES: [(&str, &[&str]); 35] = [
         &["src/model/", "src/media/segment.rs", "src/media/vmaf.rs", "src/journal/", "src/job/", "src/cli/"],
     ),
     ("crc32fast", &["src/media/decode/timestamps.rs", "src/media/segment.rs", "src/journal/"]),
-    ("rustix", &["src/journal/", "src/media/", "src/cli/", "src/engine/memory.rs"]),
+    ("rustix", &["src/journal/", "src/media/", "src/cli/", "src/engine/memory.rs", "src/relay/upscale.rs"]),
     ("libc", &["src/media/mux/time_pattern.rs"]),
     ("humantime", &["src/job/end.rs"]),
     ("toml", &["src/job/", "src/cli/option_file.rs", "src/cli/presets.rs", "src/cli/settings.rs"]),

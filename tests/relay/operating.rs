@@ -129,6 +129,38 @@ fn the_dashboard_and_the_unit_fit_the_program() {
     }
 }
 
+/// Networks are timed by threads that get little beside the frames on air, and that are gone then.
+#[test]
+fn a_new_ladder_is_timed_at_a_low_priority() {
+    let (_machine, folder) = (shared_machine(), Folder::new());
+    folder.write("live.toml", "ladder = \"none\"\n");
+    let source = "lavfi:testsrc2=s=320x240:r=25,realtime";
+    let relay = Beside::relay(&folder, &format!("{source} out.ts --settings live.toml -v"));
+    wait_for("frames", || (last(&folder, "encoded") > 25).then_some(()));
+    let niceness = |folder: std::path::PathBuf| -> Option<i32> {
+        let stat = std::fs::read_to_string(folder.join("stat")).ok()?;
+        // The 19th field; the second is the name, in brackets.
+        stat.rsplit_once(") ")?.1.split(' ').nth(16)?.parse().ok()
+    };
+    let process = std::path::PathBuf::from(format!("/proc/{}", relay.0.id()));
+    let own = niceness(process.clone()).expect("the relay runs");
+    let nicer_threads = || {
+        let tasks = std::fs::read_dir(process.join("task")).unwrap().flatten();
+        tasks.filter_map(|task| niceness(task.path())).filter(|&niceness| niceness > own).count()
+    };
+    assert_eq!(nicer_threads(), 0);
+    folder.write("live.toml", "ladder = \"hasn-lite-x2,none\"\n");
+    signal(&relay.0, "-HUP");
+    wait_for("threads of a low priority", || (nicer_threads() > 0).then_some(()));
+    let logged = "ladder: hasn-lite-x2, none";
+    wait_for(logged, || String::from_utf8(folder.read("stderr")).unwrap().contains(logged).then_some(()));
+    wait_for("their end", || (nicer_threads() == 0).then_some(()));
+    let lines = lines(&folder);
+    let stats = lines.last().expect("a line a second");
+    assert_eq!([&stats["dropped_overflow"], &stats["dropped_late"]], [0, 0], "{stats}");
+    relay.end_accounted(&folder);
+}
+
 #[test]
 fn a_hangup_changes_ladder_and_bitrate_and_nothing_else() {
     let (_machine, folder) = (shared_machine(), Folder::new());
