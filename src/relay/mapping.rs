@@ -26,7 +26,7 @@ const SETTLED_AFTER_US: i64 = 2_000_000;
 /// After a jump that the demuxer has compensated, timestamps continue from the last packet, but the output advanced meanwhile.
 const PAUSE_MIN_US: i64 = 100_000;
 /// A source that catches up after a stall does so at once. One whose frames are all superseded for this long stays behind.
-const BEHIND_FOR_US: i64 = 1_000_000;
+const BEHIND_FOR_US: i64 = 500_000;
 
 /// The times of one connection, in microseconds. Moments are counted from its beginning.
 pub(super) struct Mapping {

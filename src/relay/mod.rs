@@ -53,6 +53,8 @@ mod source;
 mod stats;
 mod upscale;
 mod watchdog;
+#[cfg(test)]
+mod weeks;
 
 pub use crate::engine::EngineChoice;
 pub use crate::media::AudioMode;

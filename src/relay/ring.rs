@@ -51,8 +51,9 @@ pub(super) struct Ring {
     age_max: Option<Duration>,
 }
 
+/// What waits, without a clock.
 #[derive(Default)]
-struct Waiting {
+pub(super) struct Waiting {
     packets: VecDeque<Arc<SharedPacket>>,
     bytes: usize,
     /// Arrival of the packet that the sink is writing.
@@ -88,11 +89,8 @@ impl Ring {
             waiting = self.changed.wait_while(waiting, is_idle).unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
             let dropped = waiting.trim(now, self.age_max);
-            let next = waiting.packets.pop_front();
-            if let Some(shared) = &next {
-                waiting.bytes -= shared.bytes();
-                waiting.in_work = Some(shared.arrived_at);
-            }
+            let next = waiting.pop();
+            waiting.in_work = next.as_ref().map(|shared| shared.arrived_at);
             waiting.note(dropped, now, stats);
             if next.is_some() || waiting.is_closed {
                 return next;
@@ -109,7 +107,7 @@ impl Ring {
 
 impl Waiting {
     /// Appends a packet. Returns how many are dropped.
-    fn push(&mut self, shared: &Arc<SharedPacket>) -> u64 {
+    pub fn push(&mut self, shared: &Arc<SharedPacket>) -> u64 {
         if self.needs_keyframe && !shared.is_keyframe() {
             return 1;
         }
@@ -119,9 +117,21 @@ impl Waiting {
         0
     }
 
+    /// Number of packets.
+    pub fn count(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// Removes the first packet.
+    pub fn pop(&mut self) -> Option<Arc<SharedPacket>> {
+        let next = self.packets.pop_front();
+        self.bytes -= next.as_ref().map_or(0, |shared| shared.bytes());
+        next
+    }
+
     /// Drops packets up to the newest keyframe where the first one is too old or all are too large; all of them where that
     /// keyframe is as well. Returns their number.
-    fn trim(&mut self, now: Instant, age_max: Option<Duration>) -> u64 {
+    pub fn trim(&mut self, now: Instant, age_max: Option<Duration>) -> u64 {
         let is_old = |shared: &Arc<SharedPacket>| {
             age_max.is_some_and(|max| now.saturating_duration_since(shared.arrived_at) > max)
         };
@@ -141,7 +151,7 @@ impl Waiting {
     fn note(&mut self, dropped: u64, now: Instant, stats: &SinkStats) {
         stats.dropped.fetch_add(dropped, Relaxed);
         let oldest = self.in_work.or(self.packets.front().map(|shared| shared.arrived_at));
-        stats.queue.set(self.packets.len() + usize::from(self.in_work.is_some()), oldest);
+        stats.queue.set(self.count() + usize::from(self.in_work.is_some()), oldest);
         let was_reported = self.warned_at.is_some_and(|at| now - at < WARN_EVERY);
         if dropped > 1 && !was_reported {
             self.warned_at = Some(now);
@@ -183,9 +193,8 @@ mod tests {
             dropped += waiting.push(&shared(number, start)) + waiting.trim(now, Some(max));
             taken += 0.999;
             while taken >= 1.0
-                && let Some(next) = waiting.packets.pop_front()
+                && let Some(next) = waiting.pop()
             {
-                waiting.bytes -= next.bytes();
                 taken -= 1.0;
                 oldest = oldest.max(now - next.arrived_at);
                 let at = next.packet.dts_us() / 40_000;
