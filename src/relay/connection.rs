@@ -3,19 +3,22 @@
 //! In: packets with their arrival. Out: frames and packets of audio with times of the output, which `mapping.rs` gives them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
 
 use super::mapping::Mapping;
-use super::queue::PendingFrame;
+use super::pacer::OutputClock;
+use super::queue::{AudioQueue, FrameQueue, PendingFrame};
 use super::read_ahead::{Arrival, ReadAhead};
-use super::source::{Session, SourceIo};
+use super::source::Session;
+use super::stats::Stats;
 use crate::error::{Error, Result};
 use crate::frame::Frame;
-use crate::media::{Decoder, LiveAudio};
+use crate::media::{Decoder, LiveAudio, LiveStreams};
 
 /// Video that is read before it is due, where it comes in bursts; else a source is read as fast as it is decoded.
 const READ_AHEAD_PACED_US: i64 = 30_000_000;
@@ -31,6 +34,16 @@ const TAKEN_MAX: usize = 64;
 struct Taken {
     at: Instant,
     offset_us: i64,
+}
+
+/// Where a source's frames and audio go.
+pub(super) struct SourceIo<'a> {
+    pub frames: &'a FrameQueue,
+    pub audio: &'a AudioQueue,
+    pub streams: &'a LiveStreams,
+    pub clock: &'a OutputClock,
+    pub stats: &'a Stats,
+    pub stop: &'a Arc<AtomicBool>,
 }
 
 /// Reads and decodes a source until it is lost, or `stop` is set.

@@ -8,11 +8,12 @@
 //!    └────────────────── audio ───────┘
 //! ```
 //!
-//! `source.rs` opens the source, and again when it is lost; `connection.rs` decodes it, read by a thread of its own
-//! (`read_ahead.rs`), at its pace (`pace.rs`), on one clock (`continuity.rs`). `upscale.rs` runs each frame through the network that `Ladder::choose` in `ladder.rs` picks: the best one that meets the frame's deadline (`budget.rs`), or none,
-//! in which case the frame is dropped. `pacer.rs` owns the output's time: when no frame arrives it has `encode.rs` duplicate
-//! one. `sinks.rs` gives each sink a thread and a ring of packets (`ring.rs`), and reconnects it. `run.rs` opens all of them,
-//! and `watchdog.rs` notices one that hangs.
+//! `source.rs` opens the source, and `reconnect.rs` again when it is lost; a thread of its own reads it (`read_ahead.rs`) and
+//! `connection.rs` decodes it. `mapping.rs` gives packets the output's time: made continuous (`continuity.rs`) and, where they
+//! come in bursts, paced (`pace.rs`). `upscale.rs` runs each frame through the network that `Ladder::choose` in `ladder.rs`
+//! picks: the best one that meets the frame's deadline (`budget.rs`), or none, in which case the frame is dropped. `pacer.rs`
+//! owns the output's time: when no frame arrives it has `encode.rs` duplicate one. `sinks.rs` gives each sink a thread and a
+//! ring of packets (`ring.rs`), and reconnects it. `run.rs` opens all of them, and `watchdog.rs` notices one that hangs.
 //!
 //! ```no_run
 //! use hasn::relay::{OnLoss, Options, Relay};
@@ -46,6 +47,7 @@ mod pace;
 mod pacer;
 mod queue;
 mod read_ahead;
+mod reconnect;
 mod ring;
 mod run;
 mod sinks;

@@ -10,15 +10,17 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::budget::LatencyBudget;
+use super::connection::SourceIo;
 use super::control::Control;
 use super::encode::{self, EncodeIo};
 use super::failures::Failures;
 use super::options::{Options, open_networks};
 use super::pacer::{OnLoss, OutputClock};
 use super::queue::{AudioQueue, FRAMES_MAX, FrameQueue};
+use super::reconnect;
 use super::ring::Ring;
 use super::sinks::{self, SinkIo};
-use super::source::{self, Backoff, Session, SourceIo, SourceSpec};
+use super::source::{Backoff, Session, SourceSpec};
 use super::stats::Stats;
 use super::upscale::{self, UpscaleIo};
 use super::watchdog;
@@ -170,7 +172,7 @@ impl OpenedRelay<'_> {
                 incomplete
             });
             let io = SourceIo { frames, audio, streams: &streams, clock, stats, stop };
-            failures.guard("the source thread", || source::run(&source, session, &io));
+            failures.guard("the source thread", || reconnect::run(&source, session, &io));
             frames.close();
             sinks.join().expect("the watchdog does not panic")
         });

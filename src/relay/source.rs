@@ -1,6 +1,6 @@
-//! Source: opened, and opened again when it is lost. `connection.rs` reads and decodes it while it is connected.
+//! Source: opened, with its decoder, as often as it takes.
 //!
-//! In: an address. Out: connections, one after the other.
+//! In: an address. Out: a connection that can be read.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,16 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::connection;
-use super::pacer::OutputClock;
-use super::queue::{AudioQueue, FrameQueue};
-use super::stats::Stats;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::FrameFormat;
 use crate::media::{
-    DecodeSpec, Decoder, Encoder, FilterSpec, Input, LiveStreams, Output, Place, Playlists, Target, Watch,
+    DecodeSpec, Decoder, Encoder, FilterSpec, Input, Output, Place, Playlists, Target, Watch,
 };
 
 /// Time without a packet after which a connection counts as lost.
@@ -55,7 +51,7 @@ pub(super) struct Session {
     pub(super) watch: Watch,
     pub(super) silence_max: Duration,
     /// Whether the source is a file: its end is not a loss.
-    is_file: bool,
+    pub is_file: bool,
     pub input: Input,
     pub(super) decoder: Decoder,
 }
@@ -83,7 +79,7 @@ pub(super) struct Backoff {
     since: Instant,
     wait: Duration,
     /// Connections in a row that did not last.
-    short: u32,
+    pub short: u32,
 }
 
 impl Backoff {
@@ -92,18 +88,18 @@ impl Backoff {
     }
 
     /// Notes a connection that was lost. Returns whether it counts as one that failed.
-    fn note_lost(&mut self, lasted: Duration) -> bool {
+    pub fn note_lost(&mut self, lasted: Duration) -> bool {
         let is_short = lasted < LASTED_MIN;
         *self = if is_short { Backoff { short: self.short + 1, ..*self } } else { Backoff::new() };
         is_short
     }
 
     /// Whether connections are reported: of many short ones the first, the tenth, the hundredth.
-    fn is_reported(&self) -> bool {
+    pub fn is_reported(&self) -> bool {
         self.short == 0 || 10u32.pow(self.short.ilog10()) == self.short
     }
 
-    fn wait(&mut self, stop: &AtomicBool) {
+    pub fn wait(&mut self, stop: &AtomicBool) {
         let until = Instant::now() + jittered(self.wait);
         while Instant::now() < until && !stop.load(Relaxed) {
             thread::sleep(Duration::from_millis(20));
@@ -171,60 +167,4 @@ impl SourceSpec {
 pub(super) fn jittered(wait: Duration) -> Duration {
     let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
     wait.mul_f64(0.75 + 0.5 * f64::from(nanos % 1000) / 1000.0)
-}
-
-/// Where a source's frames and audio go.
-pub(super) struct SourceIo<'a> {
-    pub frames: &'a FrameQueue,
-    pub audio: &'a AudioQueue,
-    pub streams: &'a LiveStreams,
-    pub clock: &'a OutputClock,
-    pub stats: &'a Stats,
-    pub stop: &'a Arc<AtomicBool>,
-}
-
-/// Reads the source until it ends for good or `stop` is set.
-pub(super) fn run(spec: &SourceSpec, first: Session, io: &SourceIo) -> Result<()> {
-    let (mut next, mut backoff) = (Some(first), Backoff::new());
-    while let Some(session) = next.take() {
-        let connected_at = Instant::now();
-        io.stats.source_connections.fetch_add(1, Relaxed);
-        io.stats.set_source_connected(true);
-        let (name, is_file) = (session.input.name().to_owned(), session.is_file);
-        let result = connection::run(session, io);
-        io.stats.set_source_connected(false);
-        if io.stop.load(Relaxed) {
-            return Ok(());
-        }
-        if is_file {
-            return result;
-        }
-        let cause = result.as_ref().err().map_or("end of stream".into(), Error::to_string);
-        if spec.stop_on_loss {
-            let lost = Error::new(
-                name,
-                format!("connection lost: {cause}"),
-                "use --on-loss hold to continue without it",
-            );
-            return Err(match result {
-                Ok(()) => lost.with_kind(ErrorKind::Io),
-                Err(error) => lost.with_kind(error.kind()).with_source(error),
-            });
-        }
-        let is_short = backoff.note_lost(connected_at.elapsed());
-        let is_reported = backoff.is_reported();
-        if is_reported {
-            let often =
-                if backoff.short > 1 { format!(", {} times in a row", backoff.short) } else { "".into() };
-            warn!("{name}: connection lost{often}: {cause}");
-        }
-        if is_short {
-            backoff.wait(io.stop);
-        }
-        next = spec.connect(&mut backoff, io.stop)?;
-        if next.is_some() && is_reported {
-            info!("{name}: reconnected");
-        }
-    }
-    Ok(())
 }

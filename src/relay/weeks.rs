@@ -200,8 +200,8 @@ impl Relay {
 
     /// The moment at which something that is due then is done: a process that is stopped does nothing.
     fn awake(&self, at: i64) -> i64 {
-        let near = self.faults[self.fault.saturating_sub(1)..].iter().take(3);
-        let stop = near.filter(|f| f.kind == Kind::Stopped && (f.at..f.at + f.lasts).contains(&at)).last();
+        let mut near = self.faults[self.fault.saturating_sub(1)..].iter().take(3);
+        let stop = near.rfind(|f| f.kind == Kind::Stopped && (f.at..f.at + f.lasts).contains(&at));
         stop.map_or(at, |f| f.at + f.lasts)
     }
 
@@ -278,16 +278,17 @@ impl Relay {
         let arrived_at = self.at(arrived_at);
         let shared = Arc::new(SharedPacket { packet, is_audio: false, arrived_at, is_of_source });
         let (start, now, part) = (self.start, self.now, (3 * self.now / (self.lasts + 1)).clamp(0, 2));
-        let day = now % (24 * HOUR);
+        let (day, ceiling) = (now % (24 * HOUR), Duration::from_micros(CEILING as u64));
         for sink in &mut self.sinks {
             sink.dropped += sink.waiting.push(&shared);
+            sink.dropped += sink.waiting.trim(start + Duration::from_micros(now as u64), Some(ceiling));
             if sink.stops && (12 * HOUR..12 * HOUR + 60 * SECOND).contains(&day) {
                 sink.free_at = now;
             } else {
                 // What it took since the last frame.
                 while sink.free_at <= now {
                     let free_at = start + Duration::from_micros(sink.free_at.max(now - FRAME).max(0) as u64);
-                    sink.dropped += sink.waiting.trim(free_at, Some(Duration::from_micros(CEILING as u64)));
+                    sink.dropped += sink.waiting.trim(free_at, Some(ceiling));
                     let Some(taken) = sink.waiting.pop() else {
                         sink.free_at = now + 1;
                         break;
