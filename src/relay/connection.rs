@@ -116,7 +116,7 @@ impl Connection<'_> {
             warn!("{}: timestamps jump; the output's continue", self.name);
         }
         let hold = mapping.hold(micros(now - self.opened_at), placed.time_us, ahead_us);
-        let due = now + Duration::from_micros(hold.wait_us as u64);
+        let due = now + Duration::from_micros(hold.wait_us() as u64);
         while Instant::now() < due && !io.stop.load(Relaxed) {
             thread::sleep(due.saturating_duration_since(Instant::now()).min(Duration::from_millis(50)));
         }
@@ -125,8 +125,8 @@ impl Connection<'_> {
             at = now;
         }
         let (moment, output) = (micros(now - self.opened_at), io.clock.time(now));
-        if mapping.follow(moment, &placed, is_video, hold.has_slipped, output) {
-            warn!("{}: stalled; its frames are delayed from now on", self.name);
+        if mapping.follow(moment, &placed, is_video, &hold, output) {
+            warn!("{}: stalled; the output continues with what it sends now", self.name);
         }
         if is_video {
             self.taken.insert(packet.pts_us(), Taken { at, offset_us: placed.offset_us });

@@ -111,12 +111,12 @@ impl Mapping {
         Continuous { time_us: placed.time_us, offset_us: placed.offset_us, has_jumped }
     }
 
-    /// Returns how long a packet is held back that is taken at the moment `now`, while `ahead_us` of video has been read behind
+    /// Returns what becomes of a packet that is taken at the moment `now`, while `ahead_us` of video has been read behind
     /// it.
     pub fn hold(&mut self, now: i64, time_us: i64, ahead_us: i64) -> Hold {
         match &mut self.pace {
             Some(pace) => pace.hold(now, time_us, ahead_us),
-            None => Hold { wait_us: 0, has_slipped: false },
+            None => Hold::Wait(0),
         }
     }
 
@@ -127,13 +127,13 @@ impl Mapping {
     }
 
     /// Moves what comes before or after the output's time for good, from this packet on. Returns whether the source has
-    /// stalled.
+    /// stalled, or is behind.
     pub fn follow(
         &mut self,
         now: i64,
         packet: &Continuous,
         is_video: bool,
-        has_slipped: bool,
+        hold: &Hold,
         output: OutputTime,
     ) -> bool {
         let time_us = packet.time_us;
@@ -150,16 +150,22 @@ impl Mapping {
         if is_settling && time_us + map_us > output.now_us + LEAD_US {
             self.map(time_us, output);
         }
+        if let Hold::Skip(until_us) = *hold {
+            // Its frame is behind the output's time.
+            self.map(until_us, output);
+            return false;
+        }
         // Audio may be interleaved late.
         if is_video {
             let is_past = output.last_us.is_some_and(|last_us| time_us + map_us <= last_us);
             self.behind_since = is_past.then(|| self.behind_since.unwrap_or(now));
         }
         let is_behind = self.behind_since.is_some_and(|since| is_video && now - since > BEHIND_FOR_US);
-        if is_behind || has_slipped {
+        let is_moved = is_behind || matches!(hold, Hold::Moved(_));
+        if is_moved {
             self.map(time_us, output);
         }
-        is_behind || has_slipped
+        is_moved
     }
 
     /// Returns what to add to the timestamps of audio; `None` before the output begins.

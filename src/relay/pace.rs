@@ -5,7 +5,8 @@
 //!
 //! What is read ahead of time is the cushion against stalls. Its lowest level is kept: as the source's clock is not exactly
 //! ours, the pace is a little faster or slower than time. Where packets are late, as after a stall, it slips by their
-//! lateness and a new cushion, which doubles if it does not last.
+//! lateness and a new cushion, which doubles if it does not last. Where far more is ahead afterwards than before, as the
+//! source has not stalled but waited for us, that is skipped.
 
 /// Lateness in which no frame is missed: the lead of the output is longer.
 const LATE_US: i64 = 100_000;
@@ -14,8 +15,11 @@ const CUSHION_MIN_US: i64 = 500_000;
 const CUSHION_MAX_US: i64 = 10_000_000;
 /// A cushion that is used up sooner was too small.
 const LASTS_US: i64 = 300_000_000;
-/// Time over which the lowest level is taken: several segments.
+/// Time over which the lowest level is taken: several segments; after a slip, what is there in a burst.
 const WINDOW_US: i64 = 60_000_000;
+const WINDOW_SLIPPED_US: i64 = 2_000_000;
+/// What is more above the level to keep than this is skipped: more than a segment.
+const SKIPPED_MIN_US: i64 = 12_000_000;
 /// Change of the pace by a change of that level: 100 ppm for 0.1 s, which makes 200 ppm of drift an offset of 0.2 s.
 const PACE_PER_S: f64 = 1e-3;
 /// The largest change of the pace.
@@ -30,6 +34,8 @@ pub(super) struct Pace {
     furthest: i64,
     /// The moment of the last slip, and its cushion.
     slip: Option<(i64, i64)>,
+    /// The timestamp before which packets are skipped.
+    skipped_until: Option<i64>,
     cushion: Cushion,
     /// By how much faster than time packets are due.
     faster: f64,
@@ -40,16 +46,29 @@ pub(super) struct Pace {
 struct Cushion {
     /// The lowest level since a moment.
     lowest: Option<(i64, i64)>,
+    has_slipped: bool,
     /// The level to keep.
     kept: Option<i64>,
 }
 
-/// How long a packet is held back.
+/// What becomes of a packet.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Hold {
-    pub wait_us: i64,
-    /// The packet is late: the output's time has to be mapped again.
-    pub has_slipped: bool,
+pub(super) enum Hold {
+    /// It is held back for this long.
+    Wait(i64),
+    /// The same; it is late, or the first one after those that were skipped: the output's time has to be mapped again.
+    Moved(i64),
+    /// It is skipped, and so is what follows before this timestamp.
+    Skip(i64),
+}
+
+impl Hold {
+    pub fn wait_us(&self) -> i64 {
+        match self {
+            Hold::Wait(us) | Hold::Moved(us) => *us,
+            Hold::Skip(_) => 0,
+        }
+    }
 }
 
 impl Pace {
@@ -60,18 +79,28 @@ impl Pace {
             (now, time)
         });
         self.furthest = self.furthest.max(time);
-        self.follow(now, ahead);
+        if self.skipped_until.is_none() {
+            self.follow(now, ahead);
+        }
+        match self.skipped_until {
+            Some(until) if self.furthest < until => return Hold::Skip(until),
+            Some(_) => {
+                (self.skipped_until, self.anchor) = (None, Some((now, self.furthest)));
+                return Hold::Moved(0);
+            }
+            None => {}
+        }
         let due = self.due();
         if now - due <= LATE_US {
-            return Hold { wait_us: (due - now).max(0), has_slipped: false };
+            return Hold::Wait((due - now).max(0));
         }
-        let wait_us = match self.slip {
+        let wait = match self.slip {
             Some((slipped_at, cushion)) if now - slipped_at < LASTS_US => (2 * cushion).min(CUSHION_MAX_US),
             _ => CUSHION_MIN_US,
         };
-        (self.anchor, self.slip) = (Some((now + wait_us, self.furthest)), Some((now, wait_us)));
-        self.cushion = Cushion::default();
-        Hold { wait_us, has_slipped: true }
+        (self.anchor, self.slip) = (Some((now + wait, self.furthest)), Some((now, wait)));
+        (self.cushion.lowest, self.cushion.has_slipped) = (None, true);
+        Hold::Moved(wait)
     }
 
     /// The moment at which the furthest packet is due.
@@ -82,17 +111,26 @@ impl Pace {
 
     /// Adapts the pace to the level of the cushion.
     fn follow(&mut self, now: i64, ahead: i64) {
-        let Cushion { lowest, kept } = &mut self.cushion;
+        let Cushion { lowest, has_slipped, kept } = &mut self.cushion;
         let (since, level) = lowest.get_or_insert((now, ahead));
         *level = ahead.min(*level);
-        if now - *since < WINDOW_US {
+        if now - *since < if *has_slipped { WINDOW_SLIPPED_US } else { WINDOW_US } {
             return;
         }
         let level = *level;
         *lowest = None;
         let kept = *kept.get_or_insert(level.max(CUSHION_MIN_US));
-        self.anchor = Some((self.due(), self.furthest));
-        self.faster = (1e-6 * (level - kept) as f64 * PACE_PER_S).clamp(-PACE_MAX, PACE_MAX);
+        if level - kept > SKIPPED_MIN_US {
+            // There may be more that is not read yet.
+            *has_slipped = true;
+            self.skipped_until = Some(self.furthest + level - kept);
+            return;
+        }
+        // What came in a burst says nothing about the clock.
+        if !std::mem::take(has_slipped) {
+            self.anchor = Some((self.due(), self.furthest));
+            self.faster = (1e-6 * (level - kept) as f64 * PACE_PER_S).clamp(-PACE_MAX, PACE_MAX);
+        }
     }
 }
 
@@ -115,6 +153,9 @@ mod tests {
         slips: Vec<i64>,
         /// All slips added together.
         delay_us: i64,
+        skipped_us: i64,
+        /// What was played when the last segment came.
+        ended_us: i64,
         /// The least and the most that was read ahead when a new segment came.
         ahead_us: Option<[i64; 2]>,
     }
@@ -130,16 +171,25 @@ mod tests {
                     newest += 1;
                     let [least, most] = played.ahead_us.get_or_insert([i64::MAX, 0]);
                     let ahead = (newest - segment) * SEGMENT_US - frame * FRAME_US;
+                    if newest < segments {
+                        played.ended_us = segment * SEGMENT_US + frame * FRAME_US;
+                    }
                     (*least, *most) = (ahead.min(*least), ahead.max(*most));
                 }
                 let ahead =
                     (newest.max(segment) - segment) * SEGMENT_US + SEGMENT_US - (frame + 1) * FRAME_US;
-                let hold = pace.hold(now, segment * SEGMENT_US + frame * FRAME_US, ahead);
-                now += hold.wait_us;
-                if hold.has_slipped {
-                    played.slips.push(now);
-                    played.delay_us += now - expected;
-                    expected = now;
+                match pace.hold(now, segment * SEGMENT_US + frame * FRAME_US, ahead) {
+                    Hold::Wait(wait) => now += wait,
+                    Hold::Moved(wait) => {
+                        now += wait;
+                        played.slips.push(now);
+                        played.delay_us += now - expected;
+                        expected = now;
+                    }
+                    Hold::Skip(_) => {
+                        played.skipped_us += FRAME_US;
+                        continue;
+                    }
                 }
                 assert!((now - expected).abs() <= LATE_US, "a packet leaves {} us off", now - expected);
                 // The pace may be a little off.
@@ -190,19 +240,28 @@ mod tests {
     }
 
     #[test]
+    fn what_has_waited_for_us_is_skipped() {
+        // A minute in which nothing can be read; then all of it is there.
+        let there_at = |segment: i64| if (100..130).contains(&segment) { 130 } else { segment } * SEGMENT_US;
+        let played = play(1_000, there_at);
+        let stall_us = 30 * SEGMENT_US;
+        assert_eq!(played.slips.len(), 2, "late, and after what is skipped: {played:?}");
+        assert!((stall_us - SKIPPED_MIN_US..stall_us).contains(&played.skipped_us), "{played:?}");
+        let left_us = 999 * SEGMENT_US + SEGMENT_US - played.ended_us;
+        assert!(left_us <= (BEHIND + 2) * SEGMENT_US + SKIPPED_MIN_US, "{left_us} us behind: {played:?}");
+    }
+
+    #[test]
     fn streams_apart_are_no_lateness() {
         let mut pace = Pace::default();
-        let hold = |wait_us| Hold { wait_us, has_slipped: false };
+        let hold = Hold::Wait;
         assert_eq!(pace.hold(0, 10_000_000, 1_000_000), hold(0));
         assert_eq!(pace.hold(0, 16_000_000, 1_000_000), hold(6_000_000));
         // Audio that is interleaved 6 s late.
         assert_eq!(pace.hold(6_000_000, 10_100_000, 1_000_000), hold(0));
         assert_eq!(pace.hold(6_000_000, 16_040_000, 1_000_000), hold(40_000));
         // The process was stopped for a minute: nothing is sent in a burst.
-        assert_eq!(
-            pace.hold(66_040_000, 16_080_000, 1_000_000),
-            Hold { wait_us: 500_000, has_slipped: true }
-        );
+        assert_eq!(pace.hold(66_040_000, 16_080_000, 1_000_000), Hold::Moved(500_000));
         assert_eq!(pace.hold(66_540_000, 16_120_000, 1_000_000), hold(40_000));
     }
 }

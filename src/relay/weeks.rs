@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::mapping::Mapping;
+use super::pace::Hold;
 use super::pacer::Pacer;
 use super::ring::{SharedPacket, Waiting};
 use crate::media::Packet;
@@ -30,8 +31,10 @@ const LOST_AFTER: i64 = 3 * SECOND;
 const PROBED: i64 = SECOND;
 /// Packets that the kernel keeps while the process is stopped.
 const KEPT_MAX: usize = 64;
-/// After the end of a fault: frames are back, with the lead of the source used up; and A/V sync.
+/// After the end of a fault: frames are back, with the lead of the source used up, and with what segments have waited skipped;
+/// and A/V sync.
 const RECOVERED_IN: i64 = 5 * SECOND;
+const SKIPPED_IN: i64 = 5 * SECOND;
 const IN_SYNC_IN: i64 = SECOND;
 const APART_MAX: i64 = 40_000;
 
@@ -179,8 +182,13 @@ struct Relay {
     faults: Vec<Fault>,
     /// The first fault that is not over.
     fault: usize,
+    recovered_in: i64,
     pacer: Pacer,
     now: i64,
+    /// How far the newest packet is behind the source.
+    behind: i64,
+    /// When packets were skipped last.
+    skipped_at: i64,
     /// When, time in the output, arrival, what the mapping added.
     upscaled: VecDeque<[i64; 4]>,
     /// Time in the output, what the mapping added.
@@ -209,7 +217,7 @@ impl Relay {
     fn is_in_fault(&mut self, after: i64) -> bool {
         // A connection that was lost begins with what was probed.
         let over_at = |f: &Fault| f.at + f.lasts + PROBED;
-        while self.faults.get(self.fault).is_some_and(|f| over_at(f) + RECOVERED_IN < self.now) {
+        while self.faults.get(self.fault).is_some_and(|f| over_at(f) + self.recovered_in < self.now) {
             self.fault += 1;
         }
         let near = self.faults[self.fault..].iter().take(2);
@@ -252,7 +260,7 @@ impl Relay {
     }
 
     fn note_fault(&mut self) {
-        if !self.is_in_fault(RECOVERED_IN) {
+        if !self.is_in_fault(self.recovered_in) {
             self.measured.stray.push(self.now);
         }
     }
@@ -263,7 +271,8 @@ impl Relay {
         while let Some([audio, offset]) = self.audio.pop_front_if(|audio| audio[0] <= time) {
             if audio >= self.audio_end - 2_000 {
                 self.audio_end = audio + AUDIO;
-                if is_of_source && !self.is_in_fault(IN_SYNC_IN) {
+                let is_cut = self.now - self.skipped_at < IN_SYNC_IN;
+                if is_of_source && !is_cut && !self.is_in_fault(IN_SYNC_IN) {
                     let apart = (offset - self.video_offset).abs();
                     if apart > self.measured.apart {
                         self.measured.apart = apart;
@@ -339,8 +348,11 @@ fn simulate(is_paced: bool, ppm: i64, lasts: i64, faults: Vec<Fault>) -> Relay {
         start,
         faults: faults.clone(),
         fault: 0,
+        recovered_in: RECOVERED_IN + if is_paced { SKIPPED_IN } else { 0 },
         pacer: Pacer::new(Duration::from_micros(FRAME as u64)),
         now: 0,
+        behind: 0,
+        skipped_at: i64::MIN / 2,
         upscaled: VecDeque::new(),
         audio: VecDeque::new(),
         audio_end: 0,
@@ -382,13 +394,17 @@ fn simulate(is_paced: bool, ppm: i64, lasts: i64, faults: Vec<Fault>) -> Relay {
             let mapping = Mapping::new(FRAME, is_paced, is_later, CEILING);
             connection = Some((sent.connection, now, mapping));
         }
+        relay.behind = now - sent.there_at;
         let (_, opened_at, mapping) = connection.as_mut().expect("it was just made");
         let placed = mapping.place(sent.stated, 0, relay.pacer.time(relay.at(now)));
         let hold = mapping.hold(now - *opened_at, placed.time_us, in_ahead * FRAME);
-        now = relay.awake(now + hold.wait_us);
+        if matches!(hold, Hold::Skip(_)) {
+            relay.skipped_at = now;
+        }
+        now = relay.awake(now + hold.wait_us());
         relay.encode_until(now);
         let output = relay.pacer.time(relay.at(now));
-        mapping.follow(now - *opened_at, &placed, sent.is_video, hold.has_slipped, output);
+        mapping.follow(now - *opened_at, &placed, sent.is_video, &hold, output);
         if sent.is_video {
             let time = mapping.frame_time_us(sent.stated, placed.offset_us);
             let arrived_at = if is_paced { now } else { sent.there_at };
@@ -443,8 +459,10 @@ fn a_relay_keeps_time_for_weeks() {
             );
             assert!(sink.oldest <= CEILING, "{name}: {} us", sink.oldest);
         }
+        println!("  {:.1} s behind the source at the end", relay.behind as f64 / 1e6);
         println!("  at most {waiting:?} packets waited, by thirds");
         assert!(stray.is_empty(), "{name}: at {:?}", &stray[..stray.len().min(20)]);
+        assert!(relay.behind <= 30 * SECOND, "{name}: {} us behind", relay.behind);
         assert!(off.abs() <= lasts / 10_000 + gaps + SECOND, "{name}: {off} us, gaps {gaps}");
         assert!(beside_apart > 0 && apart <= APART_MAX, "{name}: {apart} us at {apart_at}");
         assert!(waiting[2] <= waiting[0].max(waiting[1]) + 1, "{name}: {waiting:?}");
