@@ -16,6 +16,8 @@ const CALM_MAX: Duration = Duration::from_secs(60);
 const HELD_MIN: Duration = Duration::from_secs(10);
 /// Weight of the newest frame in the estimate of the load.
 const NEWEST: f64 = 0.35;
+/// Part of the load that is forgotten with each frame that is dropped.
+const FORGOTTEN: f64 = 0.1;
 /// Part of the frame period that wake-ups and cold caches may cost, whatever else the machine does: a network that takes no
 /// longer than this says little about the load.
 const NOISE: f64 = 0.1;
@@ -50,7 +52,11 @@ impl Ladder {
         }
         self.climb_if_calm(now);
         let left_s = deadline.saturating_duration_since(now).as_secs_f64();
-        let in_time = (self.current..=last).find(|&rung| self.expected_s(rung) < left_s)?;
+        let Some(in_time) = (self.current..=last).find(|&rung| self.expected_s(rung) < left_s) else {
+            // No frame would correct the load that one frame has shown, as of a process that was stopped.
+            self.load += FORGOTTEN * (1.0 - self.load);
+            return None;
+        };
         if in_time > self.current {
             self.descend(in_time, now);
         }
@@ -196,5 +202,20 @@ mod tests {
         assert_eq!(ladder.choose(now, now + Duration::from_millis(10)), Some(1));
         assert_eq!(ladder.choose(now, now + Duration::from_millis(1)), None);
         assert_eq!(ladder.choose(now, now - Duration::from_millis(1)), None);
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_in_a_frame_upscales_again() {
+        for stop_s in [3.0, 60.0, 3600.0] {
+            let mut ladder = Ladder::new(vec![0.02, 0.002], 0.04);
+            ladder.note_time(1, stop_s);
+            let (start, mut dropped) = (Instant::now(), 0);
+            let at = |frame: u32| start + frame * Duration::from_millis(40);
+            while ladder.choose(at(dropped), at(dropped) + Duration::from_secs(1)).is_none() {
+                dropped += 1;
+            }
+            // An hour is 200 thousand times as long as a frame.
+            assert!(dropped <= 75, "{dropped} frames after {stop_s} s");
+        }
     }
 }
