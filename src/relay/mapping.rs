@@ -12,7 +12,7 @@ use super::pace::{Hold, Pace};
 use super::pacer::OutputTime;
 
 /// Lead of a new connection's first packet over the output's time: frames are duplicated while it is upscaled. Afterwards
-/// one of so many frames is dropped until the lead is used up: a loss does not leave viewers behind.
+/// every eighth frame is dropped until the lead is used up: a loss does not leave viewers behind.
 const LEAD_US: i64 = 200_000;
 const LEAD_DROPS_EVERY: u32 = 8;
 /// A packet may be that far behind what is expected, as one of a stream that was away, and so far ahead of it beside the
@@ -173,7 +173,7 @@ impl Mapping {
         self.map_us.map(|map_us| packet.offset_us + map_us)
     }
 
-    /// Returns the last packet's of video offset.
+    /// Returns what makes the timestamps of the last packet of video continuous.
     pub fn offset_us(&self) -> i64 {
         self.offset_us
     }

@@ -132,7 +132,7 @@ fn ffmpeg_in(namespace: &Namespace, line: &str) -> Beside {
     Beside(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("ffmpeg is installed"))
 }
 
-/// No packet arrives any more, and nobody is told so.
+/// No packet arrives any more, and the peer gets no notice.
 fn break_network(namespace: &Namespace) -> Instant {
     assert!(namespace.nft("add rule inet hasn in meta l4proto { tcp, udp } drop"));
     Instant::now()
